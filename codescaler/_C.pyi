@@ -1,0 +1,63 @@
+from torch import Tensor
+
+def supported_isas() -> list[str]: ...
+def pairwise_loss(
+    scores: Tensor,
+    labels: Tensor,
+    group_offsets: Tensor,
+    margins: Tensor | None,
+    center_coefficient: float,
+    gradient: Tensor,
+) -> float: ...
+
+class KernelSet:
+    isa: str
+    def __init__(self, isa: str) -> None: ...
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None, y: Tensor, threads: int
+    ) -> None: ...
+    def qk_norm_rope(
+        self,
+        qkv: Tensor,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        positions: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        q_norm: Tensor | None,
+        k_norm: Tensor | None,
+        eps: float,
+        threads: int,
+    ) -> None: ...
+    def glu(self, gate_up: Tensor, is_gelu: bool, y: Tensor, threads: int) -> None: ...
+    def pooled_score(
+        self,
+        x: Tensor,
+        residual: Tensor,
+        rows: Tensor,
+        norm_weight: Tensor,
+        eps: float,
+        head_weight: Tensor | None,
+        head_bias: float,
+        features: Tensor,
+        scores: Tensor | None,
+        threads: int,
+    ) -> None: ...
+    def tree_attention(
+        self,
+        qkv: Tensor,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        positions: Tensor,
+        block_tokens: Tensor,
+        node_block_offsets: Tensor,
+        node_blocks: Tensor,
+        queries: Tensor,
+        scale: float,
+        softcap: float,
+        window: int,
+        out: Tensor,
+        threads: int,
+    ) -> None: ...

@@ -1,0 +1,1 @@
+"""Scores programs with a reward model, without running them."""

@@ -1,0 +1,168 @@
+"""The decoder's scoring forward over a packed prefix tree: one code for every family, backend and dtype.
+
+Knows no files and no batches of text: it takes canonical tensors (see `weights.Checkpoint`) and a `Tree`.
+Families differ in configuration only. Shape legend: `ops.backend`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codescaler.model.rope import rope_tables
+from codescaler.ops import Backend, Heads, Tree
+from codescaler.types import ModelConfig
+
+# Tokens that go through a layer's wide projections at a time, so that the gate and up activations
+# (512 x 6144 x 2 bytes at 0.6B shapes) stay in the last-level cache between two operations.
+TOKEN_BLOCK = 512
+
+GetTensor = Callable[[str], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's weights: norm weights float32, linear maps packed by the backend."""
+
+    input_norm: Tensor
+    qkv: Any
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    o: Any
+    post_attention_norm: Tensor | None  # Gemma2 only: on the attention's output
+    mlp_norm: Tensor
+    gate_up: Any
+    down: Any
+    post_mlp_norm: Tensor | None  # Gemma2 only: on the MLP's output
+    window: int | None
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Weights and configuration of one model on one backend."""
+
+    config: ModelConfig
+    backend: Backend
+    dtype: torch.dtype
+    embedding: Tensor
+    layers: tuple[Layer, ...]
+    norm: Tensor
+    head_weight: Tensor | None
+    head_bias: Tensor | None
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    def forward(self, tree: Tree) -> tuple[Tensor, Tensor | None]:
+        """Returns each sequence's final-norm hidden state and raw score at its last token.
+
+        Shapes: features [B, D], scores [B] or None without a head. Dtypes: float32.
+        """
+        config, backend = self.config, self.backend
+        heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim)
+        cos, sin = rope_tables(config.rope, config.head_dim, int(tree.positions.max()) + 1, self.device)
+        x_TD = self.embedding[tree.token_ids]
+        if config.embedding_scale is not None:
+            x_TD *= torch.tensor(config.embedding_scale).to(self.dtype)
+        residual_TD = torch.zeros(x_TD.shape, dtype=_wide(self.dtype), device=self.device)
+        queries = tree.all_queries
+        for index, layer in enumerate(self.layers):
+            x_TD = backend.rms_norm(x_TD, layer.input_norm, config.norm_eps, residual_TD)
+            qkv_TE = backend.linear(x_TD, layer.qkv)
+            backend.qk_norm_rope(
+                qkv_TE, heads, tree.positions, cos, sin, layer.q_norm, layer.k_norm, config.norm_eps
+            )
+            if index + 1 == len(self.layers):
+                # Keys and values need every token; from here on only the pooled ones are read.
+                queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
+            o_TE = backend.tree_attention(
+                qkv_TE, heads, tree, queries, config.attention_scale, config.attention_softcap, layer.window
+            )
+            del qkv_TE
+            x_TD = self._after_attention(layer, o_TE, residual_TD)
+        return backend.pooled_score(
+            x_TD, residual_TD, tree.rows, self.norm, config.norm_eps, self.head_weight, self.head_bias
+        )
+
+    def _after_attention(self, layer: Layer, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+        """Output projection and MLP, a block of tokens at a time; returns what the residual has yet to take."""
+        eps, backend = self.config.norm_eps, self.backend
+        out_TD = o_TE.new_empty(residual_TD.shape)
+        for o, residual, out in zip(*(t.split(TOKEN_BLOCK) for t in (o_TE, residual_TD, out_TD)), strict=True):
+            x = backend.linear(o, layer.o)
+            if layer.post_attention_norm is not None:
+                x = backend.rms_norm(x, layer.post_attention_norm, eps)
+            x = backend.rms_norm(x, layer.mlp_norm, eps, residual)
+            x = backend.linear(backend.glu(backend.linear(x, layer.gate_up), self.config.activation), layer.down)
+            if layer.post_mlp_norm is not None:
+                x = backend.rms_norm(x, layer.post_mlp_norm, eps)
+            out.copy_(x)
+        return out_TD
+
+
+def build_decoder(
+    config: ModelConfig, get: GetTensor, backend: Backend, dtype: torch.dtype, device: torch.device
+) -> Decoder:
+    """Reads canonical tensors one at a time through `get` (None where absent), converts and packs them."""
+
+    def wide(name: str, offset: float = 0.0) -> Tensor | None:
+        tensor = get(name)
+        return None if tensor is None else tensor.to(device, _wide(dtype)) + offset
+
+    def norm(name: str) -> Tensor:
+        weight = wide(name, config.norm_weight_offset)
+        assert weight is not None, name
+        return weight
+
+    def linear(*names: str) -> Any:
+        weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
+        return backend.pack_linear(_stack(weights, dtype, device), _stack(biases, dtype, device))
+
+    def layer(index: int) -> Layer:
+        at = f"layers.{index}."
+        attention, mlp = f"{at}self_attn.", f"{at}mlp."
+        post = config.has_post_norms
+        return Layer(
+            input_norm=norm(f"{at}input_layernorm.weight"),
+            qkv=linear(*(f"{attention}{part}_proj" for part in "qkv")),
+            q_norm=wide(f"{attention}q_norm.weight"),
+            k_norm=wide(f"{attention}k_norm.weight"),
+            o=linear(f"{attention}o_proj"),
+            post_attention_norm=norm(f"{at}post_attention_layernorm.weight") if post else None,
+            mlp_norm=norm(f"{at}{'pre_feedforward' if post else 'post_attention'}_layernorm.weight"),
+            gate_up=linear(f"{mlp}gate_proj", f"{mlp}up_proj"),
+            down=linear(f"{mlp}down_proj"),
+            post_mlp_norm=norm(f"{at}post_feedforward_layernorm.weight") if post else None,
+            window=config.layer_windows[index],
+        )
+
+    embedding = _stack([get("embed_tokens.weight")], dtype, device)
+    assert embedding is not None
+    return Decoder(
+        config=config,
+        backend=backend,
+        dtype=dtype,
+        embedding=embedding,
+        layers=tuple(layer(index) for index in range(config.num_layers)),
+        norm=norm("norm.weight"),
+        head_weight=wide("head.weight"),
+        head_bias=wide("head.bias"),
+    )
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _stack(tensors: list[Tensor | None], dtype: torch.dtype, device: torch.device) -> Any:
+    """Rows of several tensors one below the other; None where they are absent."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    assert len(present) in (0, len(tensors)), "a bias on one part of a fused projection only"
+    if not present:
+        return None
+    if len(present) == 1:
+        return present[0].to(device, dtype)
+    return torch.cat([tensor.to(device, dtype) for tensor in present])

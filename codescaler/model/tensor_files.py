@@ -1,0 +1,179 @@
+"""Safetensors and JSON files of a checkpoint folder, opened with distrust and read as late as possible.
+
+Opening a folder reads headers only. This module knows file formats; it does not know what a tensor is for.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from codescaler.errors import HostileFile, MissingTensor
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_MAX_JSON_BYTES = 64 * 2**20  # the index of a 405B model takes a tenth of a megabyte
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+class TensorSource(Protocol):
+    """Something that a tensor can be read from; shape and dtype are known before."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def origin(self) -> str:
+        """File and name, for messages."""
+        ...
+
+    def read(self) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a safetensors file, not read yet.
+
+    `dtype` is torch's name for the dtypes that models compute in, safetensors' own for any other.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    handle: Any = field(repr=False, compare=False)
+
+    @property
+    def origin(self) -> str:
+        return f"{self.path}: {self.name}"
+
+    def read(self) -> torch.Tensor:
+        """Returns a view of the mapped file: nothing is copied, so do not write to it."""
+        try:
+            tensor: torch.Tensor = self.handle.get_tensor(self.name)
+        except SafetensorError as error:
+            raise HostileFile(f"{self.origin} cannot be read ({error}); fetch the file again.") from error
+        return tensor
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+        MissingTensor: there is no such file.
+        HostileFile: it is too large, no JSON, or no object.
+    """
+    _require_file(path)
+    size = path.stat().st_size
+    if size > _MAX_JSON_BYTES:
+        raise HostileFile(f"{path} takes {size} bytes, above the limit of {_MAX_JSON_BYTES}; fetch it again.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError covers bad UTF-8, bad JSON and endless digits
+        raise HostileFile(f"{path} is not valid JSON ({str(error)[:200]}); fetch the file again.") from error
+    if not isinstance(value, dict):
+        raise HostileFile(f"{path} holds a JSON {type(value).__name__}, not an object; fetch the file again.")
+    return value
+
+
+def open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Reads a file's header and returns its tensors by name.
+
+    Raises:
+        MissingTensor: there is no such file.
+        HostileFile: safetensors refuses the file.
+    """
+    _require_file(path)
+    try:
+        # The handle holds the mapping, and lives as long as any of the tensors.
+        handle: Any = safe_open(path, framework="pt", device="cpu")
+        slices = {name: handle.get_slice(name) for name in handle.offset_keys()}
+    except SafetensorError as error:
+        raise HostileFile(f"{path} is damaged ({error}); fetch the file again.") from error
+    return {
+        name: StoredTensor(path, name, tuple(view.get_shape()), _dtype_name(view.get_dtype()), handle)
+        for name, view in slices.items()
+    }
+
+
+def open_model_files(folder: Path) -> dict[str, StoredTensor]:
+    """Returns every tensor of a folder's weights by the name it has in the file.
+
+    The single file wins over an index, as in transformers.
+
+    Raises:
+        MissingTensor: there are no weights, or a shard or a tensor that the index promises is absent.
+        HostileFile: a file is damaged, or the index points outside the folder.
+    """
+    if (folder / SINGLE_FILE).exists():
+        return open_safetensors(folder / SINGLE_FILE)
+    if (folder / INDEX_FILE).exists():
+        return _open_shards(folder)
+    raise MissingTensor(no_safetensors(folder, f"{SINGLE_FILE} or {INDEX_FILE}"))
+
+
+def no_safetensors(folder: Path, wanted: str) -> str:
+    """Returns the message for a folder without `wanted`; it names pickles if that is all there is."""
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    found = f" It holds {pickles[0]}, a pickle, which can run code and is never read." if pickles else ""
+    return f"{folder} has no {wanted}.{found} Save the model again as safetensors, with save_pretrained."
+
+
+def _open_shards(folder: Path) -> dict[str, StoredTensor]:
+    index_path = folder / INDEX_FILE
+    weight_map = read_json(index_path).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise HostileFile(
+            f"{index_path}: weight_map is {str(weight_map)[:80]}, not a map of tensors to files."
+        )
+    shards = {
+        name: open_safetensors(_shard_path(folder, name))
+        for name in dict.fromkeys(map(str, weight_map.values()))
+    }
+    for shard, held in shards.items():
+        unlisted = sorted(held.keys() - weight_map.keys())
+        if unlisted:
+            raise HostileFile(
+                f"{folder / shard} holds {unlisted[0]}, which {INDEX_FILE} does not list; mend either."
+            )
+    tensors = {}
+    for name, shard in weight_map.items():
+        if name not in shards[str(shard)]:
+            raise MissingTensor(
+                f"{folder / str(shard)} lacks {name}, which {INDEX_FILE} promises; fetch it again."
+            )
+        tensors[name] = shards[str(shard)][name]
+    return tensors
+
+
+def _shard_path(folder: Path, name: str) -> Path:
+    """Returns the path of a shard, which must be a plain name and must not lead out of the folder."""
+    if not name.endswith(".safetensors") or "/" in name or "\\" in name or "\0" in name:
+        raise HostileFile(
+            f"{folder / INDEX_FILE} names the shard {name[:80]!r}; only plain *.safetensors names do."
+        )
+    # A hub snapshot is a folder of links to ../../blobs: there the repository's cache folder is the limit.
+    root = folder.resolve()
+    if root.parent.name == "snapshots":
+        root = root.parent.parent
+    if not (folder / name).resolve().is_relative_to(root):
+        raise HostileFile(f"{folder / name} is a link that leads out of {root}; put the file itself there.")
+    return folder / name
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise MissingTensor(f"{path} is not there or is not a regular file; fetch the checkpoint again.")
+
+
+def _dtype_name(stored: str) -> str:
+    return _DTYPES.get(stored, stored)

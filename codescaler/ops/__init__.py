@@ -1,0 +1,56 @@
+"""Backends: one frozen value of operations per device family, chosen once and passed by argument."""
+
+import logging
+
+from codescaler.env import forced_cpu_isa
+from codescaler.errors import BackendUnavailable, InvalidInput
+from codescaler.ops import reference
+from codescaler.ops.backend import Backend, Heads, Tree
+
+__all__ = ["BACKEND_NAMES", "Backend", "Heads", "Tree", "select_backend", "why_unavailable"]
+
+BACKEND_NAMES = ("cpu", "triton", "reference")
+
+_log = logging.getLogger(__name__)
+
+
+def why_unavailable(name: str, device_type: str) -> str | None:
+    """Says why backend `name` cannot run on `device_type` ("cpu", "cuda", ...), or None if it can."""
+    if name == "reference":
+        return None
+    if name == "triton":
+        return "this version of codescaler has no Triton kernels; use backend='reference' on a GPU"
+    if device_type != "cpu":
+        return f"the C++ kernels run on device 'cpu', not {device_type!r}"
+    try:
+        from codescaler.ops import cpu
+    except ImportError as error:
+        return f"the C++ extension codescaler._C cannot be imported ({error}); reinstall with a C++17 compiler"
+    return cpu.why_unavailable(forced_cpu_isa())
+
+
+def select_backend(name: str, device_type: str) -> Backend:
+    """Returns backend `name`, or with "auto" the fastest that this host has for `device_type`.
+
+    Raises:
+        BackendUnavailable: a backend asked for by name cannot run here; it never falls back.
+        InvalidInput: no backend has that name.
+    """
+    if name not in ("auto", *BACKEND_NAMES):
+        raise InvalidInput(f"backend {name!r} is unknown; choose 'auto' or one of {', '.join(BACKEND_NAMES)}")
+    if name == "auto":
+        fastest = "cpu" if device_type == "cpu" else "triton"
+        reason = why_unavailable(fastest, device_type)
+        if reason is None:
+            name = fastest
+        else:
+            _log.warning("backend 'auto' passes over %r (%s) and takes the slow 'reference'", fastest, reason)
+            name = "reference"
+    reason = why_unavailable(name, device_type)
+    if reason is not None:
+        raise BackendUnavailable(f"backend {name!r} cannot run on {device_type!r}: {reason}")
+    if name == "reference":
+        return reference.BACKEND
+    from codescaler.ops import cpu
+
+    return cpu.make_backend(forced_cpu_isa())

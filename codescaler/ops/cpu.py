@@ -1,0 +1,188 @@
+"""The `cpu` backend: C++ kernels of `codescaler._C`, and oneDNN matrix products through torch.
+
+Every operation is defined by the function of the same name in `ops.reference`; arguments, shapes and results are
+the same. Threads are torch's: `torch.set_num_threads` governs both halves.
+"""
+
+import torch  # before the extension: the order decides which OpenMP runtime both use
+
+from codescaler import _C
+from codescaler.errors import BackendUnavailable
+from codescaler.ops.backend import Backend, Heads, Tree
+
+Tensor = torch.Tensor
+
+# oneDNN picks other kernels for a few rows than for many, and those sum in another order (seen at M = 1, K = 3072
+# and 4864); from this many rows on, every row count gives a row the same bits.
+MIN_LINEAR_ROWS = 16
+
+
+def why_unavailable(isa: str | None) -> str | None:
+    """Says why instruction set `isa` cannot be used on this host, or None if it can."""
+    supported = _C.supported_isas()
+    if isa is None or isa in supported:
+        return None
+    return f"CODESCALER_CPU_ISA={isa!r} is not supported by this CPU; it has {', '.join(supported)}"
+
+
+def make_backend(isa: str | None = None) -> Backend:
+    """Returns the backend on instruction set `isa`, by default the best that this host has.
+
+    Raises:
+        BackendUnavailable: the host lacks `isa`.
+    """
+    reason = why_unavailable(isa)
+    if reason is not None:
+        raise BackendUnavailable(reason)
+    operations = CpuOperations(_C.KernelSet(isa or _C.supported_isas()[0]))
+    isa = operations.kernels.isa
+    return Backend(
+        name="cpu",
+        description=f"C++ {isa}, oneDNN linear {'packed' if HAS_PACKED_LINEAR else 'unpacked'}",
+        has_bf16_unit=isa == "avx512_bf16",
+        pack_linear=pack_linear,
+        linear=linear,
+        rms_norm=operations.rms_norm,
+        qk_norm_rope=operations.qk_norm_rope,
+        glu=operations.glu,
+        tree_attention=operations.tree_attention,
+        pooled_score=operations.pooled_score,
+        pairwise_loss=pairwise_loss,
+    )
+
+
+def _probe_packed_linear() -> bool:
+    """Whether torch's private oneDNN calls are here and compute what the public one does."""
+    try:
+        x, weight = torch.ones(MIN_LINEAR_ROWS, 32), torch.ones(16, 32)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        return bool((torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "") == 32.0).all())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+HAS_PACKED_LINEAR = _probe_packed_linear()
+
+
+class PackedLinear:
+    """A linear map's weight in oneDNN's own layout (or as it was, without torch's private calls), and its bias."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if HAS_PACKED_LINEAR else weight
+        self.bias = bias
+
+
+def pack_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear:
+    return PackedLinear(weight.contiguous(), bias)
+
+
+def linear(x: Tensor, packed: PackedLinear) -> Tensor:
+    rows = len(x)
+    if rows < MIN_LINEAR_ROWS:
+        x = torch.nn.functional.pad(x, (0, 0, 0, MIN_LINEAR_ROWS - rows))
+    if HAS_PACKED_LINEAR:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed.weight, packed.bias, "none", [], "")
+    else:
+        y = torch.nn.functional.linear(x, packed.weight, packed.bias)
+    return y[:rows]
+
+
+class CpuOperations:
+    """The operations that are our own C++, on one instruction set."""
+
+    def __init__(self, kernels: _C.KernelSet) -> None:
+        self.kernels = kernels
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        self.kernels.rms_norm(x, weight, eps, residual, y, torch.get_num_threads())
+        return y
+
+    def qk_norm_rope(
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        positions: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        q_norm: Tensor | None = None,
+        k_norm: Tensor | None = None,
+        eps: float = 0.0,
+    ) -> None:
+        self.kernels.qk_norm_rope(
+            qkv,
+            heads.num_heads,
+            heads.num_kv_heads,
+            heads.head_dim,
+            positions,
+            cos,
+            sin,
+            q_norm,
+            k_norm,
+            eps,
+            torch.get_num_threads(),
+        )
+
+    def glu(self, gate_up: Tensor, activation: str) -> Tensor:
+        y = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+        self.kernels.glu(gate_up, activation == "gelu_tanh", y, torch.get_num_threads())
+        return y
+
+    def tree_attention(
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        tree: Tree,
+        queries: Tensor,
+        scale: float,
+        softcap: float | None = None,
+        window: int | None = None,
+    ) -> Tensor:
+        out = qkv.new_empty(int(queries[:, 2].sum()), heads.q_width)
+        self.kernels.tree_attention(
+            qkv,
+            heads.num_heads,
+            heads.num_kv_heads,
+            heads.head_dim,
+            tree.positions,
+            tree.block_tokens,
+            tree.node_block_offsets,
+            tree.node_blocks,
+            queries,
+            scale,
+            softcap or 0.0,
+            window or 0,
+            out,
+            torch.get_num_threads(),
+        )
+        return out
+
+    def pooled_score(
+        self,
+        x: Tensor,
+        residual: Tensor,
+        rows: Tensor,
+        norm_weight: Tensor,
+        eps: float,
+        head_weight: Tensor | None,
+        head_bias: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        features = residual.new_empty(len(rows), residual.shape[1])
+        scores = None if head_weight is None else residual.new_empty(len(rows))
+        bias = 0.0 if head_bias is None else float(head_bias)
+        self.kernels.pooled_score(
+            x, residual, rows, norm_weight, eps, head_weight, bias, features, scores, torch.get_num_threads()
+        )
+        return features, scores
+
+
+def pairwise_loss(
+    scores: Tensor,
+    labels: Tensor,
+    group_offsets: Tensor,
+    margins: Tensor | None = None,
+    center_coefficient: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    gradient = torch.empty_like(scores)
+    loss = _C.pairwise_loss(scores, labels, group_offsets, margins, center_coefficient, gradient)
+    return scores.new_tensor(loss), gradient

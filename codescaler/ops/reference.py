@@ -1,0 +1,211 @@
+"""Pure PyTorch definitions of every operation: the truth that the other backends are tested against.
+
+Written to be read. Each runs on any device; arithmetic is in float32, or in float64 where inputs are float64,
+and rounds once, to the dtype of its result. Shape legend: `ops.backend`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from codescaler.ops.backend import Backend, Heads, Tree
+
+
+class Linear(NamedTuple):
+    """A linear map's weight [O, I] and bias [O]."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def pack_linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    """Keeps the weight as it is."""
+    return Linear(weight, bias)
+
+
+def linear(x_TI: Tensor, packed: Linear) -> Tensor:
+    """y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: all the same."""
+    return functional.linear(x_TI, packed.weight, packed.bias)
+
+
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
+    """y = z / sqrt(mean(z^2) + eps) * weight, with z = x, or with residual += x first and z = residual.
+
+    Gemma's (1 + w) form is the same operation: the loader stores 1 + w.
+    Shapes: x, residual, y [T, D]; weight [D]. Dtypes: y as x; residual float32, updated in place; weight float32.
+    Source: Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
+    """
+    z_TD = _wide(x_TD)
+    if residual_TD is not None:
+        z_TD = residual_TD.add_(z_TD)
+    return _normalise(z_TD, weight_D, eps).to(x_TD.dtype)
+
+
+def qk_norm_rope(
+    qkv_TE: Tensor,
+    heads: Heads,
+    positions_T: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    q_norm_H: Tensor | None = None,
+    k_norm_H: Tensor | None = None,
+    eps: float = 0.0,
+) -> None:
+    """Normalises each query and key head (where a weight is given), then rotates it by its position, in place.
+
+    RoPE on halves: (a, b) -> (a cos - b sin, b cos + a sin), a and b the first and second half of a head.
+    Shapes: qkv [T, E]; positions [T]; cos, sin [P, H / 2] with P above every position; norms [H].
+    Dtypes: positions int32; tables and norms float32. The v part of qkv is untouched.
+    Source: Su et al. 2021, arXiv:2104.09864, sec. 3.4.2; the norm as in Qwen3.
+    """
+    cos_T1H, sin_T1H = (table[positions_T.long()].unsqueeze(1) for table in (cos, sin))
+    q_TE, k_TE, _ = qkv_TE.split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
+    for part_TE, weight_H in ((q_TE, q_norm_H), (k_TE, k_norm_H)):
+        x = _wide(part_TE).unflatten(1, (-1, heads.head_dim))
+        if weight_H is not None:
+            x = _normalise(x, weight_H, eps)
+        a, b = x.chunk(2, dim=-1)
+        rotated = torch.cat([a * cos_T1H - b * sin_T1H, b * cos_T1H + a * sin_T1H], dim=-1)
+        part_TE.copy_(rotated.flatten(1))
+
+
+def glu(gate_up_TF2: Tensor, activation: str) -> Tensor:
+    """y = activation(gate) * up, `activation` "silu" (SwiGLU) or "gelu_tanh" (GeGLU).
+
+    Shapes: gate_up [T, 2F], gate first -> [T, F]. Dtypes: y as gate_up.
+    Source: Shazeer 2020, arXiv:2002.05202; the tanh form of GELU is Hendrycks and Gimpel, arXiv:1606.08415.
+    """
+    gate, up = _wide(gate_up_TF2).chunk(2, dim=1)
+    active = functional.silu(gate) if activation == "silu" else functional.gelu(gate, approximate="tanh")
+    return (active * up).to(gate_up_TF2.dtype)
+
+
+def tree_attention(
+    qkv_TE: Tensor,
+    heads: Heads,
+    tree: Tree,
+    queries: Tensor,
+    scale: float,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Causal attention of each query token to its own path in the tree.
+
+    o_i = sum_j p_ij v_j over keys j on i's path with position_j <= position_i (and, with a window,
+    position_i - position_j < window); p = softmax of c(scale * q_i . k_j), c(s) = softcap * tanh(s / softcap)
+    or s. Query head n reads kv head n // (N / K). A key that is masked has no influence, NaN included.
+    Shapes: qkv [T, E]; queries [., 4] as in `plan.TreeBatch` -> [R, N * H], R the query rows in total.
+    Dtypes: result as qkv; softmax and sums in float32.
+    """
+    group = heads.num_heads // heads.num_kv_heads
+    q_TNH, k_TKH, v_TKH = (
+        part.unflatten(1, (-1, heads.head_dim))
+        for part in qkv_TE.split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
+    )
+    runs = queries.tolist()
+    out = qkv_TE.new_empty(sum(run[2] for run in runs), heads.q_width)
+    offsets = tree.node_block_offsets.tolist()
+    for node, first_token, num_tokens, out_row in runs:
+        keys = tree.block_tokens[tree.node_blocks[offsets[node] : offsets[node + 1]].long()].flatten().long()
+        keys = keys[keys >= 0]
+        q = _wide(q_TNH[first_token : first_token + num_tokens]).unflatten(1, (heads.num_kv_heads, group))
+        k, v = _wide(k_TKH[keys]), _wide(v_TKH[keys])
+        logits = torch.einsum("qkgh,skh->kgqs", q, k) * scale
+        if softcap is not None:
+            logits = softcap * torch.tanh(logits / softcap)
+        distance = tree.positions[first_token : first_token + num_tokens, None] - tree.positions[keys]
+        visible = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+        p = logits.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+        o = _weighted_sum(p, v, visible)
+        out[out_row : out_row + num_tokens] = o.permute(2, 0, 1, 3).flatten(1).to(qkv_TE.dtype)
+    return out
+
+
+def _weighted_sum(p_KGQS: Tensor, v_SKH: Tensor, visible_QS: Tensor) -> Tensor:
+    """p v [K, G, Q, H], where a value that no query may see does not turn 0 * NaN into NaN."""
+    if v_SKH.isfinite().all():
+        return torch.einsum("kgqs,skh->kgqh", p_KGQS, v_SKH)
+    rows = [
+        torch.einsum("kgs,skh->kgh", p_KGQS[:, :, i, seen], v_SKH[seen]) for i, seen in enumerate(visible_QS)
+    ]
+    return torch.stack(rows, dim=2)
+
+
+def pooled_score(
+    x_UD: Tensor,
+    residual_UD: Tensor,
+    rows_B: Tensor,
+    norm_weight_D: Tensor,
+    eps: float,
+    head_weight_1D: Tensor | None,
+    head_bias_1: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Pools, normalises and scores: feature_b = rms_norm((residual + x)[rows_b]), score_b = w . feature_b + bias.
+
+    Shapes: x, residual [U, D]; rows [B]; head weight [1, D], bias [1] -> features [B, D], scores [B] (None
+    without a head). Dtypes: all float32 but x (an activation) and rows (int64); nothing is updated in place.
+    """
+    features_BD = _normalise((residual_UD + _wide(x_UD))[rows_B], norm_weight_D, eps)
+    if head_weight_1D is None:
+        return features_BD, None
+    scores_B = (features_BD * head_weight_1D[0]).sum(dim=1)
+    return features_BD, scores_B if head_bias_1 is None else scores_B + head_bias_1
+
+
+def pairwise_loss(
+    scores_B: Tensor,
+    labels_B: Tensor,
+    group_offsets: Tensor,
+    margins: Tensor | None = None,
+    center_coefficient: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Bradley-Terry loss over every right/wrong pair within each group, and its gradient.
+
+    loss = mean over groups that have a pair of mean over pairs (i right, j wrong) of
+    -logsigmoid(s_i - s_j - margin) + c (s_i + s_j)^2; 0 where no group has a pair.
+    Shapes: scores, labels [B]; group g is sequences group_offsets[g]:group_offsets[g + 1]; margins one a group
+    -> (loss [], gradient [B]). Dtypes: scores and margins float32, labels bool, offsets int64, results float32.
+    Source: Bradley and Terry 1952; the centring term is Eisenstein et al. 2023, arXiv:2312.09244.
+    """
+    scores = _wide(scores_B.detach()).double().requires_grad_()
+    bounds = group_offsets.tolist()
+    losses = []
+    with torch.enable_grad():
+        for g, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            group, right = scores[start:end], labels_B[start:end]
+            if not right.any() or right.all():
+                continue
+            i, j = group[right].unsqueeze(1), group[~right].unsqueeze(0)
+            gap = i - j - (0.0 if margins is None else margins[g].double())
+            losses.append((-functional.logsigmoid(gap) + center_coefficient * (i + j).square()).mean())
+        if not losses:
+            return scores_B.new_zeros(()), torch.zeros_like(scores_B)
+        loss = torch.stack(losses).mean()
+        (gradient,) = torch.autograd.grad(loss, scores)
+    return loss.detach().to(scores_B.dtype), gradient.to(scores_B.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """The dtype arithmetic is done in: float32, or float64 where the input is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _normalise(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
+
+
+BACKEND = Backend(
+    name="reference",
+    description="pure PyTorch",
+    has_bf16_unit=torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    pack_linear=pack_linear,
+    linear=linear,
+    rms_norm=rms_norm,
+    qk_norm_rope=qk_norm_rope,
+    glu=glu,
+    tree_attention=tree_attention,
+    pooled_score=pooled_score,
+    pairwise_loss=pairwise_loss,
+)

@@ -1,0 +1,280 @@
+"""A checkpoint folder or hub id to validated tensors under canonical names.
+
+Nothing but JSON and safetensors is ever read: no pickle, no code. Everything about the folder is checked from
+headers before the first tensor is read. This module does not know how a decoder uses the tensors.
+
+Canonical names are those of `model.config.tensor_shapes`, and `head.weight` [1, D], `head.bias` [1].
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from codescaler.errors import (
+    CodescalerError,
+    HostileFile,
+    InvalidInput,
+    MissingTensor,
+    ShapeMismatch,
+    UnsupportedModel,
+    WeightsError,
+)
+from codescaler.model.config import DTYPES, parse_config, tensor_shapes
+from codescaler.model.lora import ADAPTER_CONFIG, LoraAdapter, MergedTensor, open_adapter
+from codescaler.model.tensor_files import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    StoredTensor,
+    TensorSource,
+    open_model_files,
+    read_json,
+)
+from codescaler.types import HeadKind, ModelConfig
+
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
+_HUB_IGNORED = ["*/*.safetensors"]  # other formats of the same model, in folders of their own
+
+_BODY = re.compile(
+    r"(?:model\.language_model\.|language_model\.model\.|model\.)?((?:embed_tokens|layers|norm)\..+)"
+)
+_UNUSED = re.compile(r"(?:language_model\.)?lm_head\.weight|(?:.+\.)?rotary_emb\.inv_freq")
+
+_HEADS: dict[HeadKind, dict[str, str]] = {
+    "none": {},
+    "sequence_classification": {"score.weight": "head.weight"},
+    "token_classification": {"score.weight": "head.weight", "score.bias": "head.bias"},
+    "value_head": {"v_head.summary.weight": "head.weight", "v_head.summary.bias": "head.bias"},
+}
+_HEAD_NAMES = {name for names in _HEADS.values() for name in names}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose tensors are all present and of the right shape, none of them read yet.
+
+    `config.head` is the head that was found and `config.dtype` the dtype the embedding is stored in.
+    `base_folder` is the base model's folder if `folder` is a LoRA adapter.
+    """
+
+    folder: Path
+    config: ModelConfig
+    sources: Mapping[str, TensorSource] = field(repr=False)
+    base_folder: Path | None = None
+
+    def has(self, name: str) -> bool:
+        """Says whether the checkpoint has a tensor of this canonical name."""
+        return name in self.sources
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Returns a tensor in its stored dtype. It may be a view of the mapped file: do not write to it.
+
+        Raises:
+            MissingTensor: the checkpoint has no such tensor.
+        """
+        if name not in self.sources:
+            raise MissingTensor(f"{self.folder}: there is no tensor {name!r}; ask has() first.")
+        return self.sources[name].read()
+
+    def get(self, name: str) -> torch.Tensor | None:
+        """Returns what `tensor` does, or None if there is no such tensor."""
+        return self.tensor(name) if self.has(name) else None
+
+
+def resolve_folder(model: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """Returns the folder of a model: a local one as it is, a hub id after a download of its data files.
+
+    Raises:
+        InvalidInput: a revision was given for a local folder.
+        WeightsError: there is no such folder, or the hub did not deliver.
+    """
+    path = Path(model).expanduser()
+    if model and path.is_dir():  # Path("") would be the current folder
+        if revision is not None:
+            raise InvalidInput(f"revision {revision!r} was given for the local folder {path}; leave it out.")
+        return path
+    if path.is_file():
+        raise WeightsError(f"{path} is a file; give the folder that holds it.")
+    if isinstance(model, Path) or not model or model[0] in f"{os.sep}.~" or model.count(os.sep) > 1:
+        raise WeightsError(
+            f"no such folder: {str(model)!r}; give a local folder or a hub id such as 'owner/name'."
+        )
+    try:
+        from huggingface_hub import snapshot_download
+
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            local_files_only=local_files_only,
+            allow_patterns=_HUB_FILES,
+            ignore_patterns=_HUB_IGNORED,
+        )
+    # Offline, gated, not found, a malformed id, a full disk, no huggingface_hub: too many unrelated classes
+    # to list, and the user needs the same from all: which id it was, why, and what to try.
+    except Exception as error:
+        place = "in the local cache" if local_files_only else "on the hub"
+        at = "" if revision is None else f" at revision {revision!r}"
+        raise WeightsError(
+            f"{model!r}{at} is no local folder and could not be had {place} "
+            f"({type(error).__name__}: {error}). "
+            "Check the spelling, the network and, for a gated model, `hf auth login`; or give a local folder."
+        ) from error
+    return Path(folder)
+
+
+def open_checkpoint(
+    folder: Path,
+    *,
+    head: Literal["required", "none"] = "required",
+    base_model: str | Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Opens a checkpoint folder or a LoRA adapter folder and checks it from its headers.
+
+    `head` "required" wants a reward head; "none" leaves heads aside, so any supported causal LM will do.
+    `base_model` is the folder or hub id of an adapter's base model, None what the adapter names; `revision`
+    and `local_files_only` are for looking up that base model on the hub, and for nothing else.
+
+    Raises:
+        InvalidInput: an argument is not usable. UnsupportedModel: the engine does not compute this model.
+        WeightsError: a file or tensor is missing, damaged, misleading or of another shape.
+    """
+    if head not in ("required", "none"):
+        raise InvalidInput(f"head is {head!r}; give 'required' or 'none'.")
+    folder, adapter, body = Path(folder), None, Path(folder)
+    if (folder / ADAPTER_CONFIG).exists():
+        adapter = open_adapter(folder)
+        body = _base_folder(folder, adapter, base_model, revision, local_files_only)
+    elif base_model is not None:
+        raise InvalidInput(
+            f"base_model was given, but {folder} has no {ADAPTER_CONFIG}; leave base_model out."
+        )
+    config = parse_config(read_json(body / "config.json"), where=str(body / "config.json"))
+    stored = open_model_files(body)
+    kind: HeadKind = "none" if head == "none" else _head_kind(config, stored, adapter, folder)
+    shapes = tensor_shapes(config)
+    head_shapes: dict[str, tuple[int, ...]] = {"head.weight": (1, config.hidden_size), "head.bias": (1,)}
+    shapes |= {role: head_shapes[role] for role in _HEADS[kind].values()}
+    sources: dict[str, TensorSource] = dict(_roles(stored, kind, shapes))
+    if adapter is not None:
+        sources |= _roles(adapter.replaced, kind, shapes)
+        sources |= _merged(adapter, sources)
+    _validate(sources, shapes, kind, folder)
+    config = replace(config, head=kind, dtype=sources["embed_tokens.weight"].dtype)
+    return Checkpoint(folder, config, sources, None if adapter is None else body)
+
+
+def _base_folder(
+    folder: Path,
+    adapter: LoraAdapter,
+    base_model: str | Path | None,
+    revision: str | None,
+    local_files_only: bool,
+) -> Path:
+    """Returns the folder of an adapter's base model."""
+    for name in (SINGLE_FILE, INDEX_FILE):
+        if (folder / name).exists():
+            raise WeightsError(
+                f"{folder} holds both {ADAPTER_CONFIG} and {name}; move one of the two models away."
+            )
+    if base_model is None:
+        base_model, revision = adapter.base_model, revision or adapter.revision
+    if base_model is None:
+        raise WeightsError(f"{folder / ADAPTER_CONFIG} names no base model; give base_model.")
+    try:
+        body = resolve_folder(base_model, revision=revision, local_files_only=local_files_only)
+    except CodescalerError as error:
+        raise WeightsError(
+            f"the base model of the adapter {folder}: {error} Or give another base_model."
+        ) from error
+    if (body / ADAPTER_CONFIG).exists():
+        raise UnsupportedModel(
+            f"the base model {body} is an adapter itself; merge it with PEFT and give the result."
+        )
+    return body
+
+
+def _head_kind(
+    config: ModelConfig, stored: Mapping[str, StoredTensor], adapter: LoraAdapter | None, folder: Path
+) -> HeadKind:
+    """Returns the head to score with, by the adapter's task, the architecture or a value head's tensor."""
+    if adapter is not None and adapter.head is not None:
+        return adapter.head
+    if config.head != "none":
+        return config.head
+    if "v_head.summary.weight" in stored or (adapter and "v_head.summary.weight" in adapter.replaced):
+        return "value_head"
+    raise MissingTensor(
+        f"{folder}: {config.architecture} has no reward head. Give a reward model, or head='none' for "
+        "features only."
+    )
+
+
+def _roles(
+    stored: Mapping[str, StoredTensor], kind: HeadKind, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, StoredTensor]:
+    """Returns tensors by canonical name; refuses one without a role, for ignoring it could change scores."""
+    roles: dict[str, StoredTensor] = {}
+    for name, tensor in stored.items():
+        if _UNUSED.fullmatch(name) or (kind == "none" and name in _HEAD_NAMES):
+            continue
+        match = _BODY.fullmatch(name)
+        role = match[1] if match else _HEADS[kind].get(name)
+        if role is None or role not in shapes:
+            raise WeightsError(
+                f"{tensor.origin} has no role in the model that config.json describes (head: {kind}). "
+                "Mend config.json, or save the model without this tensor."
+            )
+        if role in roles:
+            raise HostileFile(f"{tensor.origin} and {roles[role].origin} mean the same tensor; remove one.")
+        roles[role] = tensor
+    return roles
+
+
+def _merged(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
+    """Returns the weights that an adapter changes, merged with their changes."""
+    merged: dict[str, TensorSource] = {}
+    for name, delta in adapter.deltas.items():
+        match = _BODY.fullmatch(name)
+        role = match[1] if match else name
+        if not role.endswith("_proj.weight") or role not in sources:
+            raise UnsupportedModel(
+                f"{delta.a.origin}: only attention and MLP projections that the base model has are merged. "
+                "Merge this adapter into its base model with PEFT, save that, and load it."
+            )
+        if role in merged:
+            raise HostileFile(f"{delta.a.origin} changes {role} a second time; remove one.")
+        merged[role] = MergedTensor(sources[role], delta)
+    return merged
+
+
+def _validate(
+    sources: Mapping[str, TensorSource], shapes: Mapping[str, tuple[int, ...]], kind: HeadKind, folder: Path
+) -> None:
+    """Checks that every tensor is there, has its shape, and has a dtype that can be computed with."""
+    # A value head always has a bias; a token classifier's is a matter of configuration.
+    optional = {"head.bias"} if kind == "token_classification" else set()
+    missing = [name for name in shapes if name not in sources and name not in optional]
+    if missing:
+        stored_names = {role: name for name, role in _HEADS[kind].items()}
+        listed = ", ".join(stored_names.get(name, name) for name in missing[:3])
+        raise MissingTensor(
+            f"{folder} lacks {len(missing)} tensors: {listed}{', ...' if len(missing) > 3 else ''}."
+        )
+    for name, source in sources.items():
+        if name == "head.weight" and len(source.shape) == 2 and source.shape[0] != 1:
+            raise ShapeMismatch(f"{source.origin} scores {source.shape[0]} labels; a reward model has one.")
+        if source.shape != shapes[name]:
+            raise ShapeMismatch(
+                f"{source.origin} has shape {source.shape}, config.json asks for {shapes[name]}; "
+                "mend whichever is wrong."
+            )
+        if source.dtype not in DTYPES:
+            raise ShapeMismatch(
+                f"{source.origin} is stored as {source.dtype}; convert it to {', '.join(DTYPES)}."
+            )

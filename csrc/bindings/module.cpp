@@ -1,0 +1,231 @@
+// codescaler._C: checks arguments, releases the GIL, calls the kernels of one instruction set.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <new>
+
+#include "tensor.h"
+
+namespace py = pybind11;
+
+namespace codescaler {
+namespace {
+
+using OptionalObject = std::optional<py::object>;
+
+struct FreeAligned {
+  void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t(64)); }
+};
+using AlignedBytes = std::unique_ptr<std::byte[], FreeAligned>;
+
+AlignedBytes allocate(int64_t bytes) {
+  return AlignedBytes(static_cast<std::byte*>(::operator new[](size_t(bytes), std::align_val_t(64))));
+}
+
+const float* optional_floats(const std::optional<Tensor>& tensor, std::initializer_list<int64_t> shape) {
+  return tensor ? tensor->get<float>(shape) : nullptr;
+}
+
+std::optional<Tensor> optional_tensor(const OptionalObject& object, const char* name) {
+  if (!object || object->is_none()) return std::nullopt;
+  return Tensor(*object, name);
+}
+
+void check_below(const int32_t* values, int64_t count, int64_t bound, const Tensor& tensor) {
+  if (count > 0 && (*std::min_element(values, values + count) < 0 || *std::max_element(values, values + count) >= bound))
+    tensor.fail("holds a value outside 0.." + std::to_string(bound - 1));
+}
+
+std::vector<const Kernels*> all_supported() {
+  const Kernels* tables[4];
+  const int count = supported_kernels(tables);
+  return {tables, tables + count};
+}
+
+// The kernels of one instruction set. Tensors are anything with __dlpack__; results are written into arguments.
+class KernelSet {
+ public:
+  explicit KernelSet(const std::string& isa) {
+    for (const Kernels* table : all_supported())
+      if (table->name == isa) table_ = table;
+    if (!table_) throw std::invalid_argument("instruction set '" + isa + "' is not supported by this CPU");
+  }
+
+  std::string isa() const { return table_->name; }
+
+  void rms_norm(const py::object& x, const py::object& weight, float eps, const OptionalObject& residual,
+                const py::object& y, int threads) const {
+    const Tensor x_(x, "rms_norm: x"), weight_(weight, "rms_norm: weight"), y_(y, "rms_norm: y");
+    const auto residual_ = optional_tensor(residual, "rms_norm: residual");
+    call(x_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      const int64_t rows = x_.size(0), width = weight_.size(0);
+      return [=, run = kernels.rms_norm,
+              a = RmsNormArgs<T>{x_.rows<T>(-1, width), x_.row_stride(), weight_.get<float>({-1}), eps,
+                                 residual_ ? residual_->rows<float>(rows, width) : nullptr,
+                                 residual_ ? residual_->row_stride() : 0, y_.rows<T>(rows, width), y_.row_stride(),
+                                 rows, width}] { run(a, threads); };
+    });
+  }
+
+  void qk_norm_rope(const py::object& qkv, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                    const py::object& positions, const py::object& cos, const py::object& sin,
+                    const OptionalObject& q_norm, const OptionalObject& k_norm, float eps, int threads) const {
+    const Tensor qkv_(qkv, "qk_norm_rope: qkv"), positions_(positions, "qk_norm_rope: positions"),
+        cos_(cos, "qk_norm_rope: cos"), sin_(sin, "qk_norm_rope: sin");
+    const auto q_norm_ = optional_tensor(q_norm, "qk_norm_rope: q_norm");
+    const auto k_norm_ = optional_tensor(k_norm, "qk_norm_rope: k_norm");
+    if (head_dim % 2) qkv_.fail("has an odd head_dim, " + std::to_string(head_dim));
+    call(qkv_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      T* data = qkv_.rows<T>(-1, (num_heads + 2 * num_kv_heads) * head_dim);
+      const float* cos_data = cos_.get<float>({-1, head_dim / 2});
+      const int32_t* at = positions_.get<int32_t>({qkv_.size(0)});
+      check_below(at, qkv_.size(0), cos_.size(0), positions_);
+      return [=, run = kernels.qk_norm_rope,
+              a = QkNormRopeArgs<T>{data, qkv_.row_stride(), qkv_.size(0), num_heads, num_kv_heads, head_dim, at,
+                                    cos_data, sin_.get<float>({cos_.size(0), head_dim / 2}),
+                                    optional_floats(q_norm_, {head_dim}), optional_floats(k_norm_, {head_dim}),
+                                    eps}] { run(a, threads); };
+    });
+  }
+
+  void glu(const py::object& gate_up, bool is_gelu, const py::object& y, int threads) const {
+    const Tensor gate_up_(gate_up, "glu: gate_up"), y_(y, "glu: y");
+    call(y_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      T* out = y_.rows<T>(-1, -1);
+      const int64_t rows = y_.size(0), width = y_.size(1);
+      return [=, run = kernels.glu,
+              a = GluArgs<T>{gate_up_.rows<T>(rows, 2 * width), gate_up_.row_stride(), out, y_.row_stride(), rows, width,
+                             is_gelu ? Activation::gelu_tanh : Activation::silu}] { run(a, threads); };
+    });
+  }
+
+  void pooled_score(const py::object& x, const py::object& residual, const py::object& rows,
+                    const py::object& norm_weight, float eps, const OptionalObject& head_weight, float head_bias,
+                    const py::object& features, const OptionalObject& scores, int threads) const {
+    const Tensor x_(x, "pooled_score: x"), residual_(residual, "pooled_score: residual"),
+        rows_(rows, "pooled_score: rows"), norm_(norm_weight, "pooled_score: norm_weight"),
+        features_(features, "pooled_score: features");
+    const auto head_ = optional_tensor(head_weight, "pooled_score: head_weight");
+    const auto scores_ = optional_tensor(scores, "pooled_score: scores");
+    call(x_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      const T* data = x_.rows<T>(-1, norm_.size(0));
+      const int64_t num = rows_.size(0), width = norm_.size(0);
+      const int64_t* at = rows_.get<int64_t>({-1});
+      if (num > 0 && (*std::min_element(at, at + num) < 0 || *std::max_element(at, at + num) >= x_.size(0)))
+        rows_.fail("holds an index outside x");
+      if (head_.has_value() != scores_.has_value()) x_.fail("has head_weight without scores, or the reverse");
+      return [=, run = kernels.pooled_score,
+              a = PooledScoreArgs<T>{data, x_.row_stride(), residual_.rows<float>(x_.size(0), width),
+                                     residual_.row_stride(), at, num, width, norm_.get<float>({-1}), eps,
+                                     optional_floats(head_, {1, width}), head_bias, features_.get<float>({num, width}),
+                                     scores_ ? scores_->get<float>({num}) : nullptr}] { run(a, threads); };
+    });
+  }
+
+  void tree_attention(const py::object& qkv, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                      const py::object& positions, const py::object& block_tokens,
+                      const py::object& node_block_offsets, const py::object& node_blocks, const py::object& queries,
+                      float scale, float softcap, int64_t window, const py::object& out, int threads) const {
+    const Tensor qkv_(qkv, "tree_attention: qkv"), positions_(positions, "tree_attention: positions"),
+        tokens_(block_tokens, "tree_attention: block_tokens"),
+        offsets_(node_block_offsets, "tree_attention: node_block_offsets"),
+        blocks_(node_blocks, "tree_attention: node_blocks"), queries_(queries, "tree_attention: queries"),
+        out_(out, "tree_attention: out");
+    if (num_kv_heads < 1 || num_heads % num_kv_heads) qkv_.fail("has query heads that kv heads do not divide");
+    call(qkv_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      TreeAttentionArgs<T> a{};
+      a.qkv = qkv_.rows<T>(-1, (num_heads + 2 * num_kv_heads) * head_dim);
+      a.stride = qkv_.row_stride();
+      a.num_heads = num_heads, a.num_kv_heads = num_kv_heads, a.head_dim = head_dim;
+      a.positions = positions_.get<int32_t>({qkv_.size(0)});
+      a.block_tokens = tokens_.get<int32_t>({-1, kKeyBlock});
+      a.num_blocks = tokens_.size(0);
+      a.node_block_offsets = offsets_.get<int32_t>({-1});
+      a.node_blocks = blocks_.get<int32_t>({-1});
+      check_below(a.node_blocks, blocks_.size(0), a.num_blocks, blocks_);
+      a.scale = scale, a.softcap = softcap, a.window = window;
+      a.out = out_.rows<T>(-1, num_heads * head_dim);
+      a.out_stride = out_.row_stride();
+      const auto* runs = reinterpret_cast<const QueryRun*>(queries_.get<int32_t>({-1, 4}));
+      const int64_t num_runs = queries_.size(0), group = num_heads / num_kv_heads;
+      for (int64_t r = 0; r < num_runs; ++r)
+        if (runs[r].node < 0 || runs[r].node + 1 >= offsets_.size(0) || runs[r].first_token < 0 ||
+            runs[r].num_tokens < 1 || runs[r].first_token + runs[r].num_tokens > qkv_.size(0) || runs[r].out_row < 0 ||
+            runs[r].out_row + runs[r].num_tokens > out_.size(0))
+          queries_.fail("holds a run outside the tree or the output, row " + std::to_string(r));
+      a.num_tiles = cut_tiles(runs, num_runs, a.positions, group, nullptr);
+      return [=, run = kernels.tree_attention, measure = kernels.tree_attention_workspace_bytes]() mutable {
+        std::vector<QueryRun> tiles(size_t(a.num_tiles));
+        cut_tiles(runs, num_runs, a.positions, group, tiles.data());
+        a.tiles = tiles.data();
+        const AlignedBytes workspace = allocate(measure(a, threads));
+        a.workspace = workspace.get();
+        run(a, threads);
+      };
+    });
+  }
+
+ private:
+  // Picks the kernels of `main`'s dtype, lets `prepare` check and gather arguments, and runs what it returns without
+  // the GIL.
+  template <class Prepare>
+  void call(const Tensor& main, int threads, Prepare prepare) const {
+    if (threads < 1) main.fail("is to be computed on " + std::to_string(threads) + " threads");
+    if (main.dtype() == DType::bfloat16) {
+      auto run = prepare(BFloat16{}, table_->bfloat16);
+      py::gil_scoped_release release;
+      run();
+    } else {
+      auto run = prepare(float{}, table_->float32);
+      py::gil_scoped_release release;
+      run();
+    }
+  }
+
+  const Kernels* table_ = nullptr;
+};
+
+float pairwise_loss_of(const py::object& scores, const py::object& labels, const py::object& group_offsets,
+                       const OptionalObject& margins, float center_coefficient, const py::object& gradient) {
+  const Tensor scores_(scores, "pairwise_loss: scores"), labels_(labels, "pairwise_loss: labels"),
+      offsets_(group_offsets, "pairwise_loss: group_offsets"), gradient_(gradient, "pairwise_loss: gradient");
+  const auto margins_ = optional_tensor(margins, "pairwise_loss: margins");
+  const float* s = scores_.get<float>({-1});
+  const int64_t num = scores_.size(0), *offsets = offsets_.get<int64_t>({-1}), num_groups = offsets_.size(0) - 1;
+  if (num_groups < 0 || offsets[0] != 0 || offsets[num_groups] != num || !std::is_sorted(offsets, offsets + num_groups + 1))
+    offsets_.fail("does not rise from 0 to the number of scores, " + std::to_string(num));
+  const bool* right = labels_.get<bool>({num});
+  const float* margin = optional_floats(margins_, {num_groups});
+  float* out = gradient_.get<float>({num});
+  py::gil_scoped_release release;
+  return pairwise_loss(s, right, offsets, num_groups, margin, center_coefficient, out);
+}
+
+}  // namespace
+}  // namespace codescaler
+
+PYBIND11_MODULE(_C, m) {
+  using codescaler::KernelSet;
+  m.doc() = "C++ kernels of the cpu backend; import torch first, so that both share one OpenMP.";
+  m.def("supported_isas", [] {
+    std::vector<std::string> names;
+    for (const auto* table : codescaler::all_supported()) names.emplace_back(table->name);
+    return names;
+  });
+  m.def("pairwise_loss", &codescaler::pairwise_loss_of);
+  py::class_<KernelSet>(m, "KernelSet")
+      .def(py::init<const std::string&>())
+      .def_property_readonly("isa", &KernelSet::isa)
+      .def("rms_norm", &KernelSet::rms_norm)
+      .def("qk_norm_rope", &KernelSet::qk_norm_rope)
+      .def("glu", &KernelSet::glu)
+      .def("pooled_score", &KernelSet::pooled_score)
+      .def("tree_attention", &KernelSet::tree_attention);
+}

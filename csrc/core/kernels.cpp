@@ -1,0 +1,80 @@
+// What needs no instruction set of its own: host detection, attention tiles, the pairwise loss.
+#include "kernels.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace codescaler {
+
+int supported_kernels(const Kernels* (&out)[4]) {
+  int count = 0;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"))
+    out[count++] = &kAvx512Bf16;
+  if (has_avx512) out[count++] = &kAvx512;
+  if (has_avx2) out[count++] = &kAvx2;
+#endif
+  out[count++] = &kGeneric;
+  return count;
+}
+
+int64_t cut_tiles(const QueryRun* runs, int64_t num_runs, const int32_t* positions, int64_t group, QueryRun* out) {
+  const int64_t tokens_per_tile = std::max<int64_t>(1, kTileRows / group);
+  int64_t count = 0;
+  for (int64_t r = 0; r < num_runs; ++r)
+    for (int64_t done = 0; done < runs[r].num_tokens; done += tokens_per_tile, ++count)
+      if (out)
+        out[count] = {runs[r].node, int32_t(runs[r].first_token + done),
+                      int32_t(std::min(tokens_per_tile, runs[r].num_tokens - done)), int32_t(runs[r].out_row + done)};
+  if (out) {
+    const auto cost = [=](const QueryRun& tile) {
+      return int64_t(tile.num_tokens) * (positions[tile.first_token] + tile.num_tokens);
+    };
+    std::stable_sort(out, out + count, [=](const QueryRun& a, const QueryRun& b) { return cost(a) > cost(b); });
+  }
+  return count;
+}
+
+float pairwise_loss(const float* scores, const bool* labels, const int64_t* group_offsets, int64_t num_groups,
+                    const float* margins, float center_coefficient, float* gradient) {
+  const int64_t begin = group_offsets[0], end = group_offsets[num_groups];
+  std::fill(gradient + begin, gradient + end, 0.0f);
+  const auto pairs_in = [&](int64_t g) {
+    const bool* first = labels + group_offsets[g];
+    const bool* last = labels + group_offsets[g + 1];
+    const int64_t right = std::count(first, last, true);
+    return right * (last - first - right);
+  };
+  int64_t num_paired = 0;
+  for (int64_t g = 0; g < num_groups; ++g) num_paired += pairs_in(g) > 0;
+
+  double loss = 0.0;
+  for (int64_t g = 0; g < num_groups; ++g) {
+    const int64_t pairs = pairs_in(g);
+    if (pairs == 0) continue;
+    const double weight = 1.0 / (double(pairs) * double(num_paired));
+    const double margin = margins ? margins[g] : 0.0;
+    for (int64_t j = group_offsets[g]; j < group_offsets[g + 1]; ++j) {
+      if (labels[j]) continue;
+      double gradient_j = 0.0;
+      for (int64_t i = group_offsets[g]; i < group_offsets[g + 1]; ++i) {
+        if (!labels[i]) continue;
+        const double gap = double(scores[i]) - scores[j] - margin, sum = double(scores[i]) + scores[j];
+        // Both signs of the gap through exp of a number that is not positive: no overflow.
+        const double e = std::exp(-std::fabs(gap));
+        loss += weight * (std::fmax(-gap, 0.0) + std::log1p(e) + center_coefficient * sum * sum);
+        const double slope = -(gap >= 0 ? e : 1.0) / (1.0 + e), centre = 2.0 * center_coefficient * sum;
+        gradient[i] += float(weight * (slope + centre));
+        gradient_j += weight * (centre - slope);
+      }
+      gradient[j] = float(gradient_j);
+    }
+  }
+  return float(loss);
+}
+
+}  // namespace codescaler

@@ -1,0 +1,128 @@
+// The C++ kernels behind the `cpu` backend: plain functions over raw pointers, sizes and strides.
+//
+// Each instruction set fills one `Kernels` table in a translation unit of its own (isa_*.cpp); `kernels.cpp`
+// says which of them this host can run. Formulas, shapes and dtypes are those of the functions of the same name
+// in codescaler/ops/reference.py. Strides count elements; the last dimension is contiguous. Nothing here throws,
+// prints or allocates.
+#pragma once
+
+#include <cstdint>
+
+namespace codescaler {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+enum class Activation { silu, gelu_tanh };
+
+constexpr int64_t kKeyBlock = 64;  // plan.KEY_BLOCK
+
+// A run of query tokens of one tree node: `num_tokens` tokens from packed token `first_token`, whose results go
+// to output rows from `out_row`. The same layout as a row of TreeBatch.all_queries.
+struct QueryRun {
+  int32_t node, first_token, num_tokens, out_row;
+};
+
+template <class T>
+struct RmsNormArgs {
+  const T* x;
+  int64_t x_stride;
+  const float* weight;
+  float eps;
+  float* residual;  // or null
+  int64_t residual_stride;
+  T* y;
+  int64_t y_stride;
+  int64_t num_rows, width;
+};
+
+template <class T>
+struct QkNormRopeArgs {
+  T* qkv;
+  int64_t stride, num_tokens, num_heads, num_kv_heads, head_dim;
+  const int32_t* positions;
+  const float *cos, *sin;        // [positions, head_dim / 2]
+  const float *q_norm, *k_norm;  // [head_dim] or null
+  float eps;
+};
+
+template <class T>
+struct GluArgs {
+  const T* gate_up;
+  int64_t gate_up_stride;
+  T* y;
+  int64_t y_stride, num_rows, width;
+  Activation activation;
+};
+
+template <class T>
+struct PooledScoreArgs {
+  const T* x;
+  int64_t x_stride;
+  const float* residual;
+  int64_t residual_stride;
+  const int64_t* rows;
+  int64_t num_rows, width;
+  const float* norm_weight;
+  float eps;
+  const float* head_weight;  // or null
+  float head_bias;
+  float* features;
+  float* scores;
+};
+
+template <class T>
+struct TreeAttentionArgs {
+  const T* qkv;
+  int64_t stride, num_heads, num_kv_heads, head_dim;
+  const int32_t* positions;  // [tokens]
+  const int32_t* block_tokens;  // [num_blocks, kKeyBlock]
+  int64_t num_blocks;
+  const int32_t *node_block_offsets, *node_blocks;
+  const QueryRun* tiles;  // from cut_tiles
+  int64_t num_tiles;
+  float scale, softcap;  // softcap 0: none
+  int64_t window;        // 0: none
+  T* out;
+  int64_t out_stride;
+  void* workspace;  // tree_attention_workspace_bytes, aligned to 64
+};
+
+// Every function takes the number of threads it may use last; results do not depend on it.
+template <class T>
+struct TypedKernels {
+  void (*rms_norm)(const RmsNormArgs<T>&, int num_threads);
+  void (*qk_norm_rope)(const QkNormRopeArgs<T>&, int num_threads);
+  void (*glu)(const GluArgs<T>&, int num_threads);
+  void (*pooled_score)(const PooledScoreArgs<T>&, int num_threads);
+  void (*tree_attention)(const TreeAttentionArgs<T>&, int num_threads);
+  int64_t (*tree_attention_workspace_bytes)(const TreeAttentionArgs<T>&, int num_threads);
+};
+
+struct Kernels {
+  const char* name;
+  TypedKernels<float> float32;
+  TypedKernels<BFloat16> bfloat16;
+};
+
+extern const Kernels kGeneric;
+#if defined(__x86_64__)
+extern const Kernels kAvx2, kAvx512, kAvx512Bf16;
+#endif
+
+// Tables that this host can run, best first; returns how many.
+int supported_kernels(const Kernels* (&out)[4]);
+
+// Query rows (tokens times heads per kv head) that one attention tile works on.
+constexpr int64_t kTileRows = 96;
+
+// Cuts query runs into attention tiles of at most max(1, kTileRows / group) tokens, the dearest first, and
+// returns their number; with `out` null it only counts.
+int64_t cut_tiles(const QueryRun* runs, int64_t num_runs, const int32_t* positions, int64_t group, QueryRun* out);
+
+// Bradley-Terry loss and its gradient; see reference.py. Not worth an instruction set of its own.
+float pairwise_loss(const float* scores, const bool* labels, const int64_t* group_offsets, int64_t num_groups,
+                    const float* margins, float center_coefficient, float* gradient);
+
+}  // namespace codescaler

@@ -1,0 +1,323 @@
+// Attention over the packed prefix tree, flash style: keys in blocks of absolute position, online softmax.
+// Included by isa_*.cpp only, inside the anonymous namespace, after simd.h.
+//
+// Two products per tile of query rows, S = Q K^T and O += P V, share one register kernel, "broadcast an element of
+// the left, multiply by a vector of the right". An *element* is a float, or with BF16 instructions a pair of
+// bfloat16 along the summed dimension. Keys and values are packed once per call into the layout that this wants,
+// block by block, and every query head and every branch below a shared prefix reads them there.
+//
+// Bits: a row's arithmetic depends on its own query and on key positions alone. Rows never mix, steps start at
+// multiples of kStep, and a key that is masked adds exactly 0; so tiles, trees and threads do not show.
+
+// How operands are held for the register kernel: `Lane` elements, `kPair` of them along the summed dimension.
+template <class T>
+struct Operand {
+  using Lane = float;
+  static constexpr int64_t kPair = 1;
+};
+inline Vec multiply_add(const float* left, const float* right, Vec sum) { return fma(set1(*left), load(right), sum); }
+
+#if CODESCALER_ISA == 3
+template <>
+struct Operand<BFloat16> {
+  using Lane = BFloat16;
+  static constexpr int64_t kPair = 2;
+};
+inline Vec multiply_add(const BFloat16* left, const BFloat16* right, Vec sum) {
+  int32_t pair;
+  memcpy(&pair, left, sizeof pair);
+  return {_mm512_dpbf16_ps(sum.v, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)_mm512_loadu_si512(right))};
+}
+#endif
+
+constexpr float kInfinity = __builtin_huge_valf();
+constexpr int64_t kRowsAtOnce = 6;                              // query rows of the register kernel
+constexpr int64_t kColumnVectors = CODESCALER_ISA >= 2 ? 4 : 2;  // 6 x 4 sums of 32 registers, 6 x 2 of 16
+constexpr int64_t kColumns = kColumnVectors * Vec::width;
+constexpr int64_t kBlocksPerStep = 4;                           // key blocks of one softmax step
+constexpr int64_t kStep = kBlocksPerStep * kKeyBlock;
+static_assert(kKeyBlock % kColumns == 0, "a key block is a whole number of register tiles");
+
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs.
+template <int64_t Rows, class Lane, int64_t Pair>
+inline void register_tile(const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride, int64_t depth, float* c,
+                          int64_t c_stride, bool accumulate) {
+  Vec sum[Rows][kColumnVectors];
+  for (int64_t m = 0; m < Rows; ++m)
+    for (int64_t v = 0; v < kColumnVectors; ++v)
+      sum[m][v] = accumulate ? load(c + m * c_stride + v * Vec::width) : set1(0.0f);
+  for (int64_t k = 0; k < depth; ++k)
+    for (int64_t m = 0; m < Rows; ++m)
+      for (int64_t v = 0; v < kColumnVectors; ++v)
+        sum[m][v] =
+            multiply_add(a + m * a_stride + k * Pair, b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
+  for (int64_t m = 0; m < Rows; ++m)
+    for (int64_t v = 0; v < kColumnVectors; ++v) store(c + m * c_stride + v * Vec::width, sum[m][v]);
+}
+
+// The same for `rows` in 1..kRowsAtOnce and any multiple of kColumns columns.
+template <class Lane, int64_t Pair>
+inline void multiply(int64_t rows, int64_t columns, const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride,
+                     int64_t depth, float* c, int64_t c_stride, bool accumulate) {
+  for (int64_t column = 0; column < columns; column += kColumns) {
+    const Lane* right = b + column * Pair;
+    float* out = c + column;
+    switch (rows) {
+      case 1: register_tile<1, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
+      case 2: register_tile<2, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
+      case 3: register_tile<3, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
+      case 4: register_tile<4, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
+      case 5: register_tile<5, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
+      default: register_tile<6, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+    }
+  }
+}
+
+inline float convert(float x, float) { return x; }
+inline float convert(BFloat16 x, float) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float result;
+  memcpy(&result, &bits, sizeof result);
+  return result;
+}
+inline BFloat16 convert(BFloat16 x, BFloat16) { return x; }
+inline bool is_finite(float x) { return x - x == 0.0f; }
+inline bool is_finite(BFloat16 x) { return (x.bits & 0x7f80) != 0x7f80; }
+
+template <class T>
+class TreeAttention {
+  using Lane = typename Operand<T>::Lane;
+  static constexpr int64_t kPair = Operand<T>::kPair;
+
+ public:
+  TreeAttention(const TreeAttentionArgs<T>& args, int num_threads)
+      : a_(args), group_(args.num_heads / args.num_kv_heads), columns_(round_up(args.head_dim, kColumns)) {
+    auto* at = static_cast<std::byte*>(args.workspace);
+    const auto take = [&](int64_t bytes) {
+      auto* start = at;
+      at += round_up(bytes, 64);
+      return start;
+    };
+    const int64_t num_packed = args.num_kv_heads * args.num_blocks;
+    keys_ = reinterpret_cast<Lane*>(take(num_packed * kKeyBlock * args.head_dim * int64_t(sizeof(Lane))));
+    values_ = reinterpret_cast<Lane*>(take(num_packed * kKeyBlock * columns_ * int64_t(sizeof(Lane))));
+    has_nonfinite_ = reinterpret_cast<uint8_t*>(take(num_packed));
+    scratch_ = at;
+    max_rows_ = group_ > kTileRows ? group_ : kTileRows;
+    const Scratch layout(*this, scratch_);
+    scratch_bytes_ = layout.end - scratch_;
+    workspace_bytes_ = (at - static_cast<std::byte*>(args.workspace)) + num_threads * scratch_bytes_;
+  }
+
+  int64_t workspace_bytes() const { return workspace_bytes_; }
+
+  void run(int num_threads) const {
+    const int64_t num_packed = a_.num_kv_heads * a_.num_blocks;
+    const int64_t num_tasks = a_.num_kv_heads * a_.num_tiles;
+#pragma omp parallel num_threads(num_threads)
+    {
+#pragma omp for schedule(static)
+      for (int64_t i = 0; i < num_packed; ++i) pack(i / a_.num_blocks, i % a_.num_blocks);
+      const Scratch scratch(*this, scratch_ + omp_get_thread_num() * scratch_bytes_);
+      // One head after the other, so that its keys and values stay in cache; within a head the dearest tile first.
+#pragma omp for schedule(dynamic, 1)
+      for (int64_t i = 0; i < num_tasks; ++i) attend(i / a_.num_tiles, a_.tiles[i % a_.num_tiles], scratch);
+    }
+  }
+
+ private:
+  // One thread's buffers for one tile.
+  struct Scratch {
+    Lane *queries, *clean_values;
+    float *logits, *sums, *largest, *total;
+    std::byte* end;
+
+    Scratch(const TreeAttention& owner, std::byte* at) {
+      const auto take = [&](int64_t count, int64_t size) {
+        auto* start = at;
+        at += round_up(count * size, 64);
+        return start;
+      };
+      queries = reinterpret_cast<Lane*>(take(owner.max_rows_ * owner.a_.head_dim, sizeof(Lane)));
+      clean_values = reinterpret_cast<Lane*>(take(kKeyBlock * owner.columns_, sizeof(Lane)));
+      logits = reinterpret_cast<float*>(take(owner.max_rows_ * kStep, sizeof(float)));
+      sums = reinterpret_cast<float*>(take(owner.max_rows_ * owner.columns_, sizeof(float)));
+      largest = reinterpret_cast<float*>(take(owner.max_rows_, sizeof(float)));
+      total = reinterpret_cast<float*>(take(owner.max_rows_, sizeof(float)));
+      end = at;
+    }
+  };
+
+  // Visible keys [first, last) of one row, counted from the start of a step.
+  struct Range {
+    int64_t first, last;
+  };
+
+  const Lane* keys_of(int64_t head, int64_t block) const {
+    return keys_ + (head * a_.num_blocks + block) * kKeyBlock * a_.head_dim;
+  }
+  const Lane* values_of(int64_t head, int64_t block) const {
+    return values_ + (head * a_.num_blocks + block) * kKeyBlock * columns_;
+  }
+
+  // Keys [head_dim / kPair][kKeyBlock][kPair] and values [kKeyBlock / kPair][columns_][kPair] of one block.
+  void pack(int64_t head, int64_t block) const {
+    auto* keys = const_cast<Lane*>(keys_of(head, block));
+    auto* values = const_cast<Lane*>(values_of(head, block));
+    const int32_t* tokens = a_.block_tokens + block * kKeyBlock;
+    bool is_all_finite = true;
+    for (int64_t j = 0; j < kKeyBlock; ++j) {
+      Lane* out = values + j / kPair * columns_ * kPair + j % kPair;
+      if (tokens[j] < 0) {
+        for (int64_t h = 0; h < a_.head_dim; ++h) keys[(h / kPair * kKeyBlock + j) * kPair + h % kPair] = Lane{};
+        for (int64_t h = 0; h < columns_; ++h) out[h * kPair] = Lane{};
+        continue;
+      }
+      const T* k = a_.qkv + tokens[j] * a_.stride + (a_.num_heads + head) * a_.head_dim;
+      const T* v = k + a_.num_kv_heads * a_.head_dim;
+      for (int64_t h = 0; h < a_.head_dim; ++h)
+        keys[(h / kPair * kKeyBlock + j) * kPair + h % kPair] = convert(k[h], Lane{});
+      for (int64_t h = 0; h < a_.head_dim; ++h) {
+        out[h * kPair] = convert(v[h], Lane{});
+        is_all_finite &= is_finite(v[h]);
+      }
+      for (int64_t h = a_.head_dim; h < columns_; ++h) out[h * kPair] = Lane{};
+    }
+    has_nonfinite_[head * a_.num_blocks + block] = !is_all_finite;
+  }
+
+  // Query rows of a tile are token-major: row r is token r / group_, head r % group_ of the kv head's group.
+  void attend(int64_t kv_head, const QueryRun& tile, const Scratch& s) const {
+    const int64_t rows = tile.num_tokens * group_, position = a_.positions[tile.first_token];
+    const int32_t* blocks = a_.node_blocks + a_.node_block_offsets[tile.node];
+    for (int64_t r = 0; r < rows; ++r) {
+      const T* q = a_.qkv + (tile.first_token + r / group_) * a_.stride + (kv_head * group_ + r % group_) * a_.head_dim;
+      for (int64_t h = 0; h < a_.head_dim; ++h) s.queries[r * a_.head_dim + h] = convert(q[h], Lane{});
+      s.largest[r] = -kInfinity;
+      s.total[r] = 0.0f;
+    }
+    memset(s.sums, 0, size_t(rows * columns_) * sizeof(float));
+
+    const int64_t end = position + tile.num_tokens;
+    const int64_t begin = a_.window && position >= a_.window ? position - a_.window + 1 : 0;
+    for (int64_t step = begin / kStep * kStep; step < end; step += kStep)
+      for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
+        const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
+        take_step(kv_head, blocks + step / kKeyBlock, step, position, r, count, s);
+      }
+
+    for (int64_t r = 0; r < rows; ++r) {
+      T* out = a_.out + (tile.out_row + r / group_) * a_.out_stride + (kv_head * group_ + r % group_) * a_.head_dim;
+      const float* sums = s.sums + r * columns_;
+      const Vec inverse = set1(1.0f / s.total[r]);
+      for_lanes(
+          a_.head_dim, [&](int64_t i) { store(out + i, load(sums + i) * inverse); },
+          [&](int64_t i, int64_t n) { store_n(out + i, load_n(sums + i, n) * inverse, n); });
+    }
+  }
+
+  Range visible(int64_t position, int64_t step) const {
+    const auto clamp = [](int64_t key) { return key < 0 ? 0 : key > kStep ? kStep : key; };
+    return {a_.window ? clamp(position + 1 - a_.window - step) : 0, clamp(position + 1 - step)};
+  }
+
+  // Rows [r, r + count) take the keys at positions [step, step + kStep).
+  void take_step(int64_t kv_head, const int32_t* blocks, int64_t step, int64_t position, int64_t r, int64_t count,
+                 const Scratch& s) const {
+    // Positions grow with the row: the first row sees furthest back, the last furthest ahead.
+    const int64_t first = visible(position + r / group_, step).first;
+    const int64_t last = visible(position + (r + count - 1) / group_, step).last;
+    if (first >= last) return;
+    const int64_t first_block = first / kKeyBlock, last_block = (last + kKeyBlock - 1) / kKeyBlock;
+    float* logits = s.logits + r * kStep;
+    for (int64_t b = first_block; b < last_block; ++b)
+      multiply<Lane, kPair>(count, kKeyBlock, s.queries + r * a_.head_dim, a_.head_dim, keys_of(kv_head, blocks[b]),
+                            kKeyBlock * kPair, a_.head_dim / kPair, logits + b * kKeyBlock, kStep, false);
+    for (int64_t m = 0; m < count; ++m)
+      soften(logits + m * kStep, visible(position + (r + m) / group_, step), first_block * kKeyBlock,
+             last_block * kKeyBlock, r + m, s);
+
+    const Lane* p = reinterpret_cast<const Lane*>(logits);  // soften writes over its logits
+    constexpr int64_t p_stride = kStep * int64_t(sizeof(float) / sizeof(Lane));
+    float* sums = s.sums + r * columns_;
+    for (int64_t b = first_block; b < last_block; ++b) {
+      const Lane* values = values_of(kv_head, blocks[b]);
+      if (has_nonfinite_[kv_head * a_.num_blocks + blocks[b]]) {
+        for (int64_t m = 0; m < count; ++m) {
+          keep_visible(values, visible(position + (r + m) / group_, step), b * kKeyBlock, s.clean_values);
+          multiply<Lane, kPair>(1, columns_, p + m * p_stride + b * kKeyBlock, 0, s.clean_values, columns_ * kPair,
+                                kKeyBlock / kPair, sums + m * columns_, 0, true);
+        }
+        continue;
+      }
+      const int64_t keys = last - b * kKeyBlock < kKeyBlock ? round_up(last - b * kKeyBlock, kPair) : kKeyBlock;
+      multiply<Lane, kPair>(count, columns_, p + b * kKeyBlock, p_stride, values, columns_ * kPair, keys / kPair, sums,
+                            columns_, true);
+    }
+  }
+
+  // One row's online softmax over logits [begin, end): probabilities take their place, 0 where not visible.
+  void soften(float* logits, Range seen, int64_t begin, int64_t end, int64_t row, const Scratch& s) const {
+    const Vec nothing = set1(-kInfinity);
+    Vec most = nothing;
+    for (int64_t j = begin; j < end; j += Vec::width) {
+      Vec x = load(logits + j) * set1(a_.scale);
+      if (a_.softcap != 0.0f) x = set1(a_.softcap) * tanh(x / set1(a_.softcap));
+      if (j < seen.first || j + Vec::width > seen.last) x = keep_between(x, lane(seen.first - j), lane(seen.last - j), nothing);
+      store(logits + j, x);
+      most = max(most, x);
+    }
+    const float before = s.largest[row], now = fmaxf(before, largest(most));
+    s.largest[row] = now;
+    // While a row has seen no key the largest is -inf, and -inf - (-inf) would be NaN.
+    const Vec shift = set1(now == -kInfinity ? 0.0f : now);
+    Lane* p = reinterpret_cast<Lane*>(logits);
+    Vec total = set1(0.0f);
+    for (int64_t j = begin; j < end; j += Vec::width) {
+      const Vec e = exp(load(logits + j) - shift);
+      total = total + e;
+      store(p + j, e);
+    }
+    if (before != now) {
+      const Vec rescale = exp(set1(before) - shift);
+      s.total[row] = first_lane(set1(s.total[row]) * rescale);
+      float* sums = s.sums + row * columns_;
+      for (int64_t i = 0; i < columns_; i += Vec::width) store(sums + i, load(sums + i) * rescale);
+    }
+    s.total[row] += sum(total);
+  }
+
+  static int64_t lane(int64_t i) { return i < 0 ? 0 : i > Vec::width ? Vec::width : i; }
+  static float first_lane(Vec x) {
+    float lanes[Vec::width];
+    store(lanes, x);
+    return lanes[0];
+  }
+
+  // A block's values with 0 in place of the keys that are not visible: 0 * NaN would be NaN.
+  void keep_visible(const Lane* values, Range seen, int64_t block_start, Lane* out) const {
+    for (int64_t j = 0; j < kKeyBlock; ++j) {
+      const bool is_seen = block_start + j >= seen.first && block_start + j < seen.last;
+      const int64_t at = j / kPair * columns_ * kPair + j % kPair;
+      for (int64_t h = 0; h < columns_; ++h) out[at + h * kPair] = is_seen ? values[at + h * kPair] : Lane{};
+    }
+  }
+
+  const TreeAttentionArgs<T>& a_;
+  int64_t group_, columns_, max_rows_, scratch_bytes_, workspace_bytes_;
+  Lane *keys_, *values_;
+  uint8_t* has_nonfinite_;
+  std::byte* scratch_;
+};
+
+template <class T>
+int64_t tree_attention_workspace_bytes(const TreeAttentionArgs<T>& args, int num_threads) {
+  return TreeAttention<T>(args, num_threads).workspace_bytes();
+}
+
+template <class T>
+void tree_attention(const TreeAttentionArgs<T>& args, int num_threads) {
+  TreeAttention<T>(args, num_threads).run(num_threads);
+}

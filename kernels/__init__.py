@@ -1,0 +1,1 @@
+"""Triton kernels, installed as `codescaler.kernels`. None yet: the `triton` backend says so."""
