@@ -169,8 +169,12 @@ class Engine:
             folder, head=head, base_model=base_model, revision=revision, local_files_only=local_files_only
         )
         torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
+
+        def read(name: str) -> torch.Tensor | None:
+            return checkpoint.tensor(name) if checkpoint.has(name) else None
+
         with _threads(threads), torch.inference_mode():
-            decoder = build_decoder(checkpoint.config, checkpoint.get, chosen, torch_dtype, target)
+            decoder = build_decoder(checkpoint.config, read, chosen, torch_dtype, target)
         return cls(
             decoder,
             num_threads=threads,

@@ -9,6 +9,7 @@ Canonical names are those of `model.config.tensor_shapes`, and `head.weight` [1,
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -92,7 +93,9 @@ def resolve_folder(model: str | Path, *, revision: str | None = None, local_file
         InvalidInput: a revision was given for a local folder.
         WeightsError: there is no such folder, or the hub did not deliver.
     """
-    path = Path(model).expanduser()
+    path = Path(model)
+    with suppress(RuntimeError):  # "~nobody": a user without a home
+        path = path.expanduser()
     if model and path.is_dir():  # Path("") would be the current folder
         if revision is not None:
             raise InvalidInput(f"revision {revision!r} was given for the local folder {path}; leave it out.")

@@ -371,7 +371,8 @@ def test_local_folders(pristine, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "model", ["./nowhere", "/no/where", "~/nowhere", "../nowhere", "a/b/c", "", Path("nowhere")]
+    "model",
+    ["./nowhere", "/no/where", "~/nowhere", "~nobody-here/x", "../nowhere", "a/b/c", "", Path("nowhere")],
 )
 def test_paths_that_do_not_exist_never_reach_the_hub(model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))

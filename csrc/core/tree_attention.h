@@ -38,6 +38,8 @@ constexpr int64_t kBlocksPerStep = 4;                           // key blocks of
 constexpr int64_t kStep = kBlocksPerStep * kKeyBlock;
 static_assert(kKeyBlock % kColumns == 0, "a key block is a whole number of register tiles");
 
+constexpr int64_t kCacheLine = 32;  // head elements transposed at a time: 64 bytes of bfloat16
+
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs.
@@ -164,28 +166,43 @@ class TreeAttention {
 
   // Keys [head_dim / kPair][kKeyBlock][kPair] and values [kKeyBlock / kPair][columns_][kPair] of one block.
   void pack(int64_t head, int64_t block) const {
-    auto* keys = const_cast<Lane*>(keys_of(head, block));
-    auto* values = const_cast<Lane*>(values_of(head, block));
-    const int32_t* tokens = a_.block_tokens + block * kKeyBlock;
+    Lane* keys = keys_ + (head * a_.num_blocks + block) * kKeyBlock * a_.head_dim;
+    Lane* values = values_ + (head * a_.num_blocks + block) * kKeyBlock * columns_;
+    const T* rows[kKeyBlock];
+    int64_t count = 0;  // keys of a block stand at its start
+    for (const int32_t* tokens = a_.block_tokens + block * kKeyBlock; count < kKeyBlock && tokens[count] >= 0; ++count)
+      rows[count] = a_.qkv + tokens[count] * a_.stride + (a_.num_heads + head) * a_.head_dim;
+    if (count < kKeyBlock || columns_ > a_.head_dim) {
+      memset(keys, 0, size_t(kKeyBlock * a_.head_dim) * sizeof(Lane));
+      memset(values, 0, size_t(kKeyBlock * columns_) * sizeof(Lane));
+    }
+    for (int64_t h = 0; h < a_.head_dim; h += kCacheLine) {
+      const int64_t width = a_.head_dim - h < kCacheLine ? a_.head_dim - h : kCacheLine;
+      transpose(rows, count, h, width, keys + h * kKeyBlock);
+    }
     bool is_all_finite = true;
-    for (int64_t j = 0; j < kKeyBlock; ++j) {
+    for (int64_t j = 0; j < count; ++j) {
+      const T* v = rows[j] + a_.num_kv_heads * a_.head_dim;
       Lane* out = values + j / kPair * columns_ * kPair + j % kPair;
-      if (tokens[j] < 0) {
-        for (int64_t h = 0; h < a_.head_dim; ++h) keys[(h / kPair * kKeyBlock + j) * kPair + h % kPair] = Lane{};
-        for (int64_t h = 0; h < columns_; ++h) out[h * kPair] = Lane{};
-        continue;
-      }
-      const T* k = a_.qkv + tokens[j] * a_.stride + (a_.num_heads + head) * a_.head_dim;
-      const T* v = k + a_.num_kv_heads * a_.head_dim;
-      for (int64_t h = 0; h < a_.head_dim; ++h)
-        keys[(h / kPair * kKeyBlock + j) * kPair + h % kPair] = convert(k[h], Lane{});
       for (int64_t h = 0; h < a_.head_dim; ++h) {
         out[h * kPair] = convert(v[h], Lane{});
         is_all_finite &= is_finite(v[h]);
       }
-      for (int64_t h = a_.head_dim; h < columns_; ++h) out[h * kPair] = Lane{};
     }
     has_nonfinite_[head * a_.num_blocks + block] = !is_all_finite;
+  }
+
+  // Columns [h, h + width) of `count` rows, to [width / kPair][kKeyBlock][kPair], by way of a buffer: rows are far
+  // apart, so each of their cache lines is read once.
+  static void transpose(const T* const* rows, int64_t count, int64_t h, int64_t width, Lane* out) {
+    struct Element {
+      Lane lanes[kPair];
+    };
+    Element buffer[kKeyBlock][kCacheLine / kPair];
+    for (int64_t j = 0; j < count; ++j)
+      for (int64_t i = 0; i < width; ++i) buffer[j][i / kPair].lanes[i % kPair] = convert(rows[j][h + i], Lane{});
+    for (int64_t c = 0; c < width / kPair; ++c)
+      for (int64_t j = 0; j < count; ++j) memcpy(out + (c * kKeyBlock + j) * kPair, &buffer[j][c], sizeof(Element));
   }
 
   // Query rows of a tile are token-major: row r is token r / group_, head r % group_ of the kv head's group.
@@ -203,10 +220,7 @@ class TreeAttention {
     const int64_t end = position + tile.num_tokens;
     const int64_t begin = a_.window && position >= a_.window ? position - a_.window + 1 : 0;
     for (int64_t step = begin / kStep * kStep; step < end; step += kStep)
-      for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
-        const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
-        take_step(kv_head, blocks + step / kKeyBlock, step, position, r, count, s);
-      }
+      take_step(kv_head, blocks + step / kKeyBlock, step, position, rows, s);
 
     for (int64_t r = 0; r < rows; ++r) {
       T* out = a_.out + (tile.out_row + r / group_) * a_.out_stride + (kv_head * group_ + r % group_) * a_.head_dim;
@@ -223,39 +237,59 @@ class TreeAttention {
     return {a_.window ? clamp(position + 1 - a_.window - step) : 0, clamp(position + 1 - step)};
   }
 
-  // Rows [r, r + count) take the keys at positions [step, step + kStep).
-  void take_step(int64_t kv_head, const int32_t* blocks, int64_t step, int64_t position, int64_t r, int64_t count,
+  // All rows of a tile take the keys at positions [step, step + kStep): logits, probabilities, weighted sums. The
+  // products go block by block, so that a block of keys or values is in the first-level cache for all rows.
+  void take_step(int64_t kv_head, const int32_t* blocks, int64_t step, int64_t position, int64_t rows,
                  const Scratch& s) const {
-    // Positions grow with the row: the first row sees furthest back, the last furthest ahead.
-    const int64_t first = visible(position + r / group_, step).first;
-    const int64_t last = visible(position + (r + count - 1) / group_, step).last;
-    if (first >= last) return;
-    const int64_t first_block = first / kKeyBlock, last_block = (last + kKeyBlock - 1) / kKeyBlock;
-    float* logits = s.logits + r * kStep;
-    for (int64_t b = first_block; b < last_block; ++b)
-      multiply<Lane, kPair>(count, kKeyBlock, s.queries + r * a_.head_dim, a_.head_dim, keys_of(kv_head, blocks[b]),
-                            kKeyBlock * kPair, a_.head_dim / kPair, logits + b * kKeyBlock, kStep, false);
-    for (int64_t m = 0; m < count; ++m)
-      soften(logits + m * kStep, visible(position + (r + m) / group_, step), first_block * kKeyBlock,
-             last_block * kKeyBlock, r + m, s);
-
-    const Lane* p = reinterpret_cast<const Lane*>(logits);  // soften writes over its logits
-    constexpr int64_t p_stride = kStep * int64_t(sizeof(float) / sizeof(Lane));
-    float* sums = s.sums + r * columns_;
-    for (int64_t b = first_block; b < last_block; ++b) {
-      const Lane* values = values_of(kv_head, blocks[b]);
-      if (has_nonfinite_[kv_head * a_.num_blocks + blocks[b]]) {
-        for (int64_t m = 0; m < count; ++m) {
-          keep_visible(values, visible(position + (r + m) / group_, step), b * kKeyBlock, s.clean_values);
-          multiply<Lane, kPair>(1, columns_, p + m * p_stride + b * kKeyBlock, 0, s.clean_values, columns_ * kPair,
-                                kKeyBlock / kPair, sums + m * columns_, 0, true);
-        }
-        continue;
+    // Positions grow with the row: a group's first row sees furthest back, its last furthest ahead.
+    const auto seen_by = [=](int64_t r, int64_t count) {
+      return Range{visible(position + r / group_, step).first, visible(position + (r + count - 1) / group_, step).last};
+    };
+    const auto for_groups = [=](int64_t block, auto work) {
+      for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
+        const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
+        const Range seen = seen_by(r, count);
+        if (seen.first < (block + 1) * kKeyBlock && seen.last > block * kKeyBlock) work(r, count, seen.last);
       }
-      const int64_t keys = last - b * kKeyBlock < kKeyBlock ? round_up(last - b * kKeyBlock, kPair) : kKeyBlock;
-      multiply<Lane, kPair>(count, columns_, p + b * kKeyBlock, p_stride, values, columns_ * kPair, keys / kPair, sums,
-                            columns_, true);
+    };
+    const Range any = seen_by(0, rows);
+    const int64_t first_block = any.first / kKeyBlock, last_block = (any.last + kKeyBlock - 1) / kKeyBlock;
+    for (int64_t b = first_block; b < last_block; ++b)
+      for_groups(b, [&](int64_t r, int64_t count, int64_t) {
+        multiply<Lane, kPair>(count, kKeyBlock, s.queries + r * a_.head_dim, a_.head_dim, keys_of(kv_head, blocks[b]),
+                              kKeyBlock * kPair, a_.head_dim / kPair, s.logits + r * kStep + b * kKeyBlock, kStep, false);
+      });
+    for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
+      const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
+      const Range seen = seen_by(r, count);
+      if (seen.first >= seen.last) continue;
+      const int64_t begin = seen.first / kKeyBlock * kKeyBlock, end = round_up(seen.last, kKeyBlock);
+      for (int64_t m = r; m < r + count; ++m)
+        soften(s.logits + m * kStep, visible(position + m / group_, step), begin, end, m, s);
     }
+    for (int64_t b = first_block; b < last_block; ++b)
+      for_groups(b, [&](int64_t r, int64_t count, int64_t last) {
+        add_values(kv_head, blocks[b], b * kKeyBlock, last, step, position, r, count, s);
+      });
+  }
+
+  // Adds the values of one block, weighted, to the sums of rows [r, r + count), which see keys before `last`.
+  void add_values(int64_t kv_head, int64_t block, int64_t block_start, int64_t last, int64_t step, int64_t position,
+                  int64_t r, int64_t count, const Scratch& s) const {
+    constexpr int64_t p_stride = kStep * int64_t(sizeof(float) / sizeof(Lane));
+    const Lane* p = reinterpret_cast<const Lane*>(s.logits + r * kStep) + block_start;  // soften wrote them there
+    const Lane* values = values_of(kv_head, block);
+    float* sums = s.sums + r * columns_;
+    if (has_nonfinite_[kv_head * a_.num_blocks + block]) {
+      for (int64_t m = 0; m < count; ++m) {
+        keep_visible(values, visible(position + (r + m) / group_, step), block_start, s.clean_values);
+        multiply<Lane, kPair>(1, columns_, p + m * p_stride, 0, s.clean_values, columns_ * kPair, kKeyBlock / kPair,
+                              sums + m * columns_, 0, true);
+      }
+      return;
+    }
+    const int64_t keys = last - block_start < kKeyBlock ? round_up(last - block_start, kPair) : kKeyBlock;
+    multiply<Lane, kPair>(count, columns_, p, p_stride, values, columns_ * kPair, keys / kPair, sums, columns_, true);
   }
 
   // One row's online softmax over logits [begin, end): probabilities take their place, 0 where not visible.

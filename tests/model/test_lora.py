@@ -10,7 +10,6 @@ from codescaler.errors import (
     UnsupportedModel,
     WeightsError,
 )
-from codescaler.model.lora import open_adapter
 from codescaler.testing import edit_json, edit_tensors, save_random_checkpoint, save_random_lora
 from codescaler.weights import open_checkpoint
 
@@ -51,7 +50,7 @@ def adapter(bases, tmp_path):
             {
                 "target_modules": EVERY,
                 "rank_pattern": {r"0\.self_attn\.[qk]_proj": 2, r"[uq]\w*_proj": 5, "k_proj": 3},
-                "alpha_pattern": {r".*\.mlp\.\w+": 7, r"^model\.layers\.2\..*": 1, "down_proj": 100},
+                "alpha_pattern": {r".*\.mlp\.\w+": 7, r"^model\.layers\.2\..*": 1, "up_proj|proj": 100},
             },
         ),
         ("score", {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"down_proj": 5}, "use_rslora": True}),
@@ -243,12 +242,26 @@ def test_settings_that_make_no_sense(adapter, settings, message):
         open_checkpoint(adapter)
 
 
-def test_adapter_names_its_base_and_revision(adapter, bases):
-    edit_json(adapter / CONFIG, revision="v1")
-    opened = open_adapter(adapter)
-    assert (opened.base_model, opened.revision) == (str(bases / "causal"), "v1")
-    # The adapter's revision belongs to the base it names, not to one given instead.
-    assert open_checkpoint(adapter, base_model=bases / "causal").has("head.weight")
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ({}, ("owner/base", "v1", False)),
+        ({"revision": "v2", "local_files_only": True}, ("owner/base", "v2", True)),
+        # The adapter's revision belongs to the base it names, not to one given instead.
+        ({"base_model": "owner/other"}, ("owner/other", None, False)),
+    ],
+)
+def test_base_on_the_hub(adapter, bases, monkeypatch, arguments, asked):
+    calls = []
+
+    def download(repo_id, *, revision, local_files_only, **patterns):
+        calls.append((repo_id, revision, local_files_only))
+        return str(bases / "causal")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    edit_json(adapter / CONFIG, base_model_name_or_path="owner/base", revision="v1")
+    assert open_checkpoint(adapter, **arguments).base_folder == bases / "causal"
+    assert calls == [asked]
 
 
 def test_base_that_is_an_adapter(adapter):
