@@ -1,5 +1,6 @@
 """Builds the C++ extension `codescaler._C`; everything else about the package stands in pyproject.toml."""
 
+import json
 import platform
 from pathlib import Path
 
@@ -8,17 +9,12 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 # One translation unit per instruction set; which of them runs is decided on the user's machine.
-AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
-ISA_FLAGS = {
-    "isa_generic": [],
-    "isa_avx2": ["-mavx2", "-mfma"],
-    "isa_avx512": AVX512,
-    "isa_avx512_bf16": [*AVX512, "-mavx512bf16", "-mavx512vnni"],
-}
+ISA_FLAGS = json.loads(Path("csrc/isa_flags.json").read_text())
 if platform.machine() not in ("x86_64", "AMD64"):
     ISA_FLAGS = {"isa_generic": []}
 
 # -ffp-contract=off: a compiler that fuses a * b + c in one loop and not in its tail would break bit-identity.
+# -Wno-maybe-uninitialized: GCC 12 sees it in its own AVX-512 headers.
 FLAGS = ["-O3", "-fopenmp", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
 
 SOURCES = ["csrc/bindings/module.cpp", "csrc/core/kernels.cpp", *(f"csrc/core/{name}.cpp" for name in ISA_FLAGS)]

@@ -1,1 +1,3 @@
-"""Scores programs with a reward model, without running them."""
+"""codescaler scores programs with reward models: see `codescaler.engine.Engine`."""
+
+__version__ = "0.1.0"

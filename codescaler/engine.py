@@ -140,7 +140,8 @@ class Engine:
                 only features can be asked for.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
             deterministic: accepted for GPUs to come; on a CPU results are bit-identical in any batch as it is.
-            revision, local_files_only: passed to the hub.
+            revision: branch, tag or commit of `model` on the hub.
+            local_files_only: never ask the hub, only its local cache.
 
         Raises:
             InvalidInput: an argument is not one of the above. BackendUnavailable: the device or backend is not here.
@@ -166,15 +167,12 @@ class Engine:
         threads = num_threads or torch.get_num_threads()
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(
-            folder, head=head, base_model=base_model, revision=revision, local_files_only=local_files_only
+            folder, head=head, base_model=base_model, local_files_only=local_files_only
         )
         torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
 
-        def read(name: str) -> torch.Tensor | None:
-            return checkpoint.tensor(name) if checkpoint.has(name) else None
-
         with _threads(threads), torch.inference_mode():
-            decoder = build_decoder(checkpoint.config, read, chosen, torch_dtype, target)
+            decoder = build_decoder(checkpoint.config, checkpoint.get, chosen, torch_dtype, target)
         return cls(
             decoder,
             num_threads=threads,

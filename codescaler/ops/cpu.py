@@ -17,9 +17,14 @@ Tensor = torch.Tensor
 MIN_LINEAR_ROWS = 16
 
 
+def supported_isas() -> list[str]:
+    """Instruction sets of the C++ kernels that this host can run, best first."""
+    return _C.supported_isas()
+
+
 def why_unavailable(isa: str | None) -> str | None:
     """Says why instruction set `isa` cannot be used on this host, or None if it can."""
-    supported = _C.supported_isas()
+    supported = supported_isas()
     if isa is None or isa in supported:
         return None
     return f"CODESCALER_CPU_ISA={isa!r} is not supported by this CPU; it has {', '.join(supported)}"
@@ -34,7 +39,7 @@ def make_backend(isa: str | None = None) -> Backend:
     reason = why_unavailable(isa)
     if reason is not None:
         raise BackendUnavailable(reason)
-    operations = CpuOperations(_C.KernelSet(isa or _C.supported_isas()[0]))
+    operations = CpuOperations(_C.KernelSet(isa or supported_isas()[0]))
     isa = operations.kernels.isa
     return Backend(
         name="cpu",

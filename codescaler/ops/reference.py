@@ -179,7 +179,10 @@ def pairwise_loss(
                 continue
             i, j = group[right].unsqueeze(1), group[~right].unsqueeze(0)
             gap = i - j - (0.0 if margins is None else margins[g].double())
-            losses.append((-functional.logsigmoid(gap) + center_coefficient * (i + j).square()).mean())
+            pair_losses = -functional.logsigmoid(gap)
+            if center_coefficient:  # 0 times an infinite score would be NaN
+                pair_losses = pair_losses + center_coefficient * (i + j).square()
+            losses.append(pair_losses.mean())
         if not losses:
             return scores_B.new_zeros(()), torch.zeros_like(scores_B)
         loss = torch.stack(losses).mean()

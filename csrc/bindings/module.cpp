@@ -34,7 +34,8 @@ std::optional<Tensor> optional_tensor(const OptionalObject& object, const char* 
 }
 
 void check_below(const int32_t* values, int64_t count, int64_t bound, const Tensor& tensor) {
-  if (count > 0 && (*std::min_element(values, values + count) < 0 || *std::max_element(values, values + count) >= bound))
+  if (count > 0 &&
+      (*std::min_element(values, values + count) < 0 || *std::max_element(values, values + count) >= bound))
     tensor.fail("holds a value outside 0.." + std::to_string(bound - 1));
 }
 
@@ -84,11 +85,11 @@ class KernelSet {
       const float* cos_data = cos_.get<float>({-1, head_dim / 2});
       const int32_t* at = positions_.get<int32_t>({qkv_.size(0)});
       check_below(at, qkv_.size(0), cos_.size(0), positions_);
-      return [=, run = kernels.qk_norm_rope,
-              a = QkNormRopeArgs<T>{data, qkv_.row_stride(), qkv_.size(0), num_heads, num_kv_heads, head_dim, at,
-                                    cos_data, sin_.get<float>({cos_.size(0), head_dim / 2}),
-                                    optional_floats(q_norm_, {head_dim}), optional_floats(k_norm_, {head_dim}),
-                                    eps}] { run(a, threads); };
+      return
+          [=, run = kernels.qk_norm_rope,
+           a = QkNormRopeArgs<T>{data, qkv_.row_stride(), qkv_.size(0), num_heads, num_kv_heads, head_dim, at, cos_data,
+                                 sin_.get<float>({cos_.size(0), head_dim / 2}), optional_floats(q_norm_, {head_dim}),
+                                 optional_floats(k_norm_, {head_dim}), eps}] { run(a, threads); };
     });
   }
 
@@ -99,8 +100,8 @@ class KernelSet {
       T* out = y_.rows<T>(-1, -1);
       const int64_t rows = y_.size(0), width = y_.size(1);
       return [=, run = kernels.glu,
-              a = GluArgs<T>{gate_up_.rows<T>(rows, 2 * width), gate_up_.row_stride(), out, y_.row_stride(), rows, width,
-                             is_gelu ? Activation::gelu_tanh : Activation::silu}] { run(a, threads); };
+              a = GluArgs<T>{gate_up_.rows<T>(rows, 2 * width), gate_up_.row_stride(), out, y_.row_stride(), rows,
+                             width, is_gelu ? Activation::gelu_tanh : Activation::silu}] { run(a, threads); };
     });
   }
 
@@ -129,9 +130,9 @@ class KernelSet {
   }
 
   void tree_attention(const py::object& qkv, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
-                      const py::object& positions, const py::object& block_tokens,
-                      const py::object& node_block_offsets, const py::object& node_blocks, const py::object& queries,
-                      float scale, float softcap, int64_t window, const py::object& out, int threads) const {
+                      const py::object& positions, const py::object& block_tokens, const py::object& node_block_offsets,
+                      const py::object& node_blocks, const py::object& queries, float scale, float softcap,
+                      int64_t window, const py::object& out, int threads) const {
     const Tensor qkv_(qkv, "tree_attention: qkv"), positions_(positions, "tree_attention: positions"),
         tokens_(block_tokens, "tree_attention: block_tokens"),
         offsets_(node_block_offsets, "tree_attention: node_block_offsets"),
@@ -199,7 +200,8 @@ float pairwise_loss_of(const py::object& scores, const py::object& labels, const
   const auto margins_ = optional_tensor(margins, "pairwise_loss: margins");
   const float* s = scores_.get<float>({-1});
   const int64_t num = scores_.size(0), *offsets = offsets_.get<int64_t>({-1}), num_groups = offsets_.size(0) - 1;
-  if (num_groups < 0 || offsets[0] != 0 || offsets[num_groups] != num || !std::is_sorted(offsets, offsets + num_groups + 1))
+  if (num_groups < 0 || offsets[0] != 0 || offsets[num_groups] != num ||
+      !std::is_sorted(offsets, offsets + num_groups + 1))
     offsets_.fail("does not rise from 0 to the number of scores, " + std::to_string(num));
   const bool* right = labels_.get<bool>({num});
   const float* margin = optional_floats(margins_, {num_groups});

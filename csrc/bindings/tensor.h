@@ -40,15 +40,25 @@ inline const char* name_of(DType dtype) {
 template <class T>
 constexpr DType dtype_of();
 template <>
-constexpr DType dtype_of<float>() { return DType::float32; }
+constexpr DType dtype_of<float>() {
+  return DType::float32;
+}
 template <>
-constexpr DType dtype_of<BFloat16>() { return DType::bfloat16; }
+constexpr DType dtype_of<BFloat16>() {
+  return DType::bfloat16;
+}
 template <>
-constexpr DType dtype_of<int32_t>() { return DType::int32; }
+constexpr DType dtype_of<int32_t>() {
+  return DType::int32;
+}
 template <>
-constexpr DType dtype_of<int64_t>() { return DType::int64; }
+constexpr DType dtype_of<int64_t>() {
+  return DType::int64;
+}
 template <>
-constexpr DType dtype_of<bool>() { return DType::boolean; }
+constexpr DType dtype_of<bool>() {
+  return DType::boolean;
+}
 
 // One tensor argument, borrowed for the call. A check that fails throws ValueError with operation and argument named.
 class Tensor {
@@ -61,15 +71,16 @@ class Tensor {
     shape_.assign(tensor->shape, tensor->shape + tensor->ndim);
     strides_.resize(shape_.size());
     int64_t dense = 1;
-    for (size_t d = shape_.size(); d-- > 0; dense *= shape_[d]) strides_[d] = tensor->strides ? tensor->strides[d] : dense;
+    for (size_t d = shape_.size(); d-- > 0; dense *= shape_[d])
+      strides_[d] = tensor->strides ? tensor->strides[d] : dense;
     const auto type = tensor->dtype;
-    dtype_ = type.lanes != 1                        ? DType::other
-             : type.code == 2 && type.bits == 32    ? DType::float32
-             : type.code == 4 && type.bits == 16    ? DType::bfloat16
-             : type.code == 0 && type.bits == 32    ? DType::int32
-             : type.code == 0 && type.bits == 64    ? DType::int64
-             : type.code == 6 && type.bits == 8     ? DType::boolean
-                                                    : DType::other;
+    dtype_ = type.lanes != 1                     ? DType::other
+             : type.code == 2 && type.bits == 32 ? DType::float32
+             : type.code == 4 && type.bits == 16 ? DType::bfloat16
+             : type.code == 0 && type.bits == 32 ? DType::int32
+             : type.code == 0 && type.bits == 64 ? DType::int64
+             : type.code == 6 && type.bits == 8  ? DType::boolean
+                                                 : DType::other;
   }
 
   DType dtype() const { return dtype_; }
@@ -82,17 +93,20 @@ class Tensor {
   template <class T>
   T* get(std::initializer_list<int64_t> shape, bool is_dense = true) const {
     if (dtype_ != dtype_of<T>()) fail(std::string("is ") + name_of(dtype_) + ", not " + name_of(dtype_of<T>()));
-    if (shape_.size() != shape.size()) fail("has " + std::to_string(shape_.size()) + " dimensions, not " + std::to_string(shape.size()));
+    if (shape_.size() != shape.size())
+      fail("has " + std::to_string(shape_.size()) + " dimensions, not " + std::to_string(shape.size()));
     size_t d = 0;
     for (const int64_t wanted : shape) {
       if (wanted >= 0 && shape_[d] != wanted)
-        fail("has size " + std::to_string(shape_[d]) + " in dimension " + std::to_string(d) + ", not " + std::to_string(wanted));
+        fail("has size " + std::to_string(shape_[d]) + " in dimension " + std::to_string(d) + ", not " +
+             std::to_string(wanted));
       ++d;
     }
     int64_t dense = 1;
     for (d = shape_.size(); d-- > 0; dense *= shape_[d])
       if (shape_[d] > 1 && strides_[d] != dense && (is_dense || d + 1 == shape_.size()))
-        fail("has stride " + std::to_string(strides_[d]) + " in dimension " + std::to_string(d) + ", not " + std::to_string(dense));
+        fail("has stride " + std::to_string(strides_[d]) + " in dimension " + std::to_string(d) + ", not " +
+             std::to_string(dense));
     return static_cast<T*>(data_);
   }
 
@@ -102,7 +116,9 @@ class Tensor {
     return get<T>({num_rows, width}, false);
   }
 
-  [[noreturn]] void fail(const std::string& what) const { throw std::invalid_argument(std::string(name_) + " " + what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw std::invalid_argument(std::string(name_) + " " + what);
+  }
 
  private:
   const char* name_;

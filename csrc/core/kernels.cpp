@@ -63,7 +63,9 @@ float pairwise_loss(const float* scores, const bool* labels, const int64_t* grou
       double gradient_j = 0.0;
       for (int64_t i = group_offsets[g]; i < group_offsets[g + 1]; ++i) {
         if (!labels[i]) continue;
-        const double gap = double(scores[i]) - scores[j] - margin, sum = double(scores[i]) + scores[j];
+        const double gap = double(scores[i]) - scores[j] - margin;
+        // Without centring the sum must not matter: 0 * infinity would be NaN.
+        const double sum = center_coefficient == 0.0f ? 0.0 : double(scores[i]) + scores[j];
         // Both signs of the gap through exp of a number that is not positive: no overflow.
         const double e = std::exp(-std::fabs(gap));
         loss += weight * (std::fmax(-gap, 0.0) + std::log1p(e) + center_coefficient * sum * sum);

@@ -76,7 +76,7 @@ template <class T>
 struct TreeAttentionArgs {
   const T* qkv;
   int64_t stride, num_heads, num_kv_heads, head_dim;
-  const int32_t* positions;  // [tokens]
+  const int32_t* positions;     // [tokens]
   const int32_t* block_tokens;  // [num_blocks, kKeyBlock]
   int64_t num_blocks;
   const int32_t *node_block_offsets, *node_blocks;

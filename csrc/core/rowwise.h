@@ -74,10 +74,7 @@ inline void rotate_head(T* head, int64_t half, const float* cos, const float* si
     put(head + half + i, b * c + a * s);
   };
   for_lanes(
-      half,
-      [&](int64_t i) {
-        rotate(i, [](const auto* p) { return load(p); }, [](T* p, Vec v) { store(p, v); });
-      },
+      half, [&](int64_t i) { rotate(i, [](const auto* p) { return load(p); }, [](T* p, Vec v) { store(p, v); }); },
       [&](int64_t i, int64_t n) {
         rotate(i, [n](const auto* p) { return load_n(p, n); }, [n](T* p, Vec v) { store_n(p, v, n); });
       });

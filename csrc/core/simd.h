@@ -41,12 +41,10 @@ inline __m256i narrow(Vec x) {
   return (__m256i)_mm512_cvtneps_pbh(x.v);
 #else
   const __m512i bits = _mm512_castps_si512(x.v), high = _mm512_srli_epi32(bits, 16);
-  const __m512i bias =
-      _mm512_add_epi32(_mm512_and_si512(high, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
+  const __m512i bias = _mm512_add_epi32(_mm512_and_si512(high, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
   const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, bias), 16);
   const __mmask16 is_nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
-  return _mm512_cvtepi32_epi16(
-      _mm512_mask_or_epi32(rounded, is_nan, high, _mm512_set1_epi32(0x40)));
+  return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, is_nan, high, _mm512_set1_epi32(0x40)));
 #endif
 }
 inline void store(BFloat16* p, Vec x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x)); }
@@ -74,8 +72,8 @@ inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline Vec round(Vec x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 // 2^n for whole n in [-126, 127]
 inline Vec power_of_two(Vec n) {
-  return {_mm256_castsi256_ps(
-      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
+  return {
+      _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
 }
 inline Vec load(const BFloat16* p) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -121,9 +119,7 @@ inline Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
 inline Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
 // To the nearest whole number for |x| < 2^22, which is all that exp asks for.
 inline Vec round(Vec x) { return x + set1(0x1.8p23f) - set1(0x1.8p23f); }
-inline Vec power_of_two(Vec n) {
-  return {(Float4)((__builtin_convertvector(n.v, Int4) + 127) << 23)};
-}
+inline Vec power_of_two(Vec n) { return {(Float4)((__builtin_convertvector(n.v, Int4) + 127) << 23)}; }
 inline Vec load(const BFloat16* p) {
   UShort4 bits;
   memcpy(&bits, p, sizeof bits);

@@ -31,10 +31,10 @@ inline Vec multiply_add(const BFloat16* left, const BFloat16* right, Vec sum) {
 #endif
 
 constexpr float kInfinity = __builtin_huge_valf();
-constexpr int64_t kRowsAtOnce = 6;                              // query rows of the register kernel
+constexpr int64_t kRowsAtOnce = 6;                               // query rows of the register kernel
 constexpr int64_t kColumnVectors = CODESCALER_ISA >= 2 ? 4 : 2;  // 6 x 4 sums of 32 registers, 6 x 2 of 16
 constexpr int64_t kColumns = kColumnVectors * Vec::width;
-constexpr int64_t kBlocksPerStep = 4;                           // key blocks of one softmax step
+constexpr int64_t kBlocksPerStep = 4;  // key blocks of one softmax step
 constexpr int64_t kStep = kBlocksPerStep * kKeyBlock;
 static_assert(kKeyBlock % kColumns == 0, "a key block is a whole number of register tiles");
 
@@ -53,8 +53,7 @@ inline void register_tile(const Lane* a, int64_t a_stride, const Lane* b, int64_
   for (int64_t k = 0; k < depth; ++k)
     for (int64_t m = 0; m < Rows; ++m)
       for (int64_t v = 0; v < kColumnVectors; ++v)
-        sum[m][v] =
-            multiply_add(a + m * a_stride + k * Pair, b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
+        sum[m][v] = multiply_add(a + m * a_stride + k * Pair, b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
   for (int64_t m = 0; m < Rows; ++m)
     for (int64_t v = 0; v < kColumnVectors; ++v) store(c + m * c_stride + v * Vec::width, sum[m][v]);
 }
@@ -67,12 +66,23 @@ inline void multiply(int64_t rows, int64_t columns, const Lane* a, int64_t a_str
     const Lane* right = b + column * Pair;
     float* out = c + column;
     switch (rows) {
-      case 1: register_tile<1, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
-      case 2: register_tile<2, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
-      case 3: register_tile<3, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
-      case 4: register_tile<4, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
-      case 5: register_tile<5, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate); break;
-      default: register_tile<6, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+      case 1:
+        register_tile<1, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        break;
+      case 2:
+        register_tile<2, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        break;
+      case 3:
+        register_tile<3, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        break;
+      case 4:
+        register_tile<4, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        break;
+      case 5:
+        register_tile<5, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        break;
+      default:
+        register_tile<6, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
     }
   }
 }
@@ -257,7 +267,8 @@ class TreeAttention {
     for (int64_t b = first_block; b < last_block; ++b)
       for_groups(b, [&](int64_t r, int64_t count, int64_t) {
         multiply<Lane, kPair>(count, kKeyBlock, s.queries + r * a_.head_dim, a_.head_dim, keys_of(kv_head, blocks[b]),
-                              kKeyBlock * kPair, a_.head_dim / kPair, s.logits + r * kStep + b * kKeyBlock, kStep, false);
+                              kKeyBlock * kPair, a_.head_dim / kPair, s.logits + r * kStep + b * kKeyBlock, kStep,
+                              false);
       });
     for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
       const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
@@ -299,7 +310,8 @@ class TreeAttention {
     for (int64_t j = begin; j < end; j += Vec::width) {
       Vec x = load(logits + j) * set1(a_.scale);
       if (a_.softcap != 0.0f) x = set1(a_.softcap) * tanh(x / set1(a_.softcap));
-      if (j < seen.first || j + Vec::width > seen.last) x = keep_between(x, lane(seen.first - j), lane(seen.last - j), nothing);
+      if (j < seen.first || j + Vec::width > seen.last)
+        x = keep_between(x, lane(seen.first - j), lane(seen.last - j), nothing);
       store(logits + j, x);
       most = max(most, x);
     }

@@ -1,0 +1,55 @@
+# `make` is the one door: people and CI use the same targets. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CXX ?= g++
+ASAN_DIR := build/asan
+# PYTHONSAFEPATH keeps the folder kernels/ from being imported in place of another project's package of that name.
+export PYTHONSAFEPATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint parity bench test-asan format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
+
+setup: $(INSTALLED)  ## make .venv with everything that demo, test and bench need, and compile the kernels
+
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: setup  ## score one workload beside transformers and print parity and speed
+	$(BIN)/python -m benches.compare bon8 --layers 4 --rounds 2
+
+test: setup lint test-asan  ## lint, types, C++ tests under sanitizers, and the whole test suite
+	$(BIN)/python -m pytest --benchmark-disable
+
+lint: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp
+	$(BIN)/mypy
+
+parity: setup  ## scores of every family and head beside transformers, one table
+	$(BIN)/python -m benches.parity
+
+bench: setup  ## time operations and workloads
+	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds
+
+# One object a source: each instruction set has its own flags, read from setup.py so that they stand in one place.
+test-asan:  ## the C++ kernels against plain loops, under AddressSanitizer and UBSan
+	mkdir -p $(ASAN_DIR)
+	CXX=$(CXX) $(PYTHON) csrc/tests/build_asan.py $(ASAN_DIR)
+	$(ASAN_DIR)/test_core
+
+format: setup  ## rewrite Python and C++ in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp
+
+clean:  ## remove what was built
+	rm -rf build $(VENV) codescaler/*.so *.egg-info

@@ -1,0 +1,1 @@
+"""Measurements of speed and parity. Not installed: run from the root of the repository."""

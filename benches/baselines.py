@@ -1,0 +1,116 @@
+"""What codescaler is measured against: transformers as its users run it, and stock PyTorch operations."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from torch import Tensor
+from torch.nn import functional
+
+from codescaler.ops import Heads, Tree, reference
+
+Float32 = npt.NDArray[np.float32]
+
+
+class TransformersScorer:
+    """A sequence classifier of transformers with SDPA attention, on torch's threads.
+
+    Scores in batches padded on the right to their longest sequence. `batch_size` None is one batch of
+    everything; a number sorts by length first, so that little is padded, and takes that many at a time.
+    """
+
+    def __init__(self, model: Any, batch_size: int | None = None) -> None:
+        self._model = model
+        self._batch_size = batch_size
+
+    def score_tokens(self, ids: list[list[int]]) -> Float32:
+        """Returns each token list's raw score, in the order given."""
+        scores = np.empty(len(ids), dtype=np.float32)
+        for batch in self._batches(ids):
+            scores[batch] = self._score_batch([ids[index] for index in batch])
+        return scores
+
+    def num_computed_tokens(self, ids: list[list[int]]) -> int:
+        """Returns the tokens that the forwards run over, padding included."""
+        return sum(len(batch) * max(len(ids[i]) for i in batch) for batch in self._batches(ids))
+
+    def _batches(self, ids: list[list[int]]) -> list[list[int]]:
+        if self._batch_size is None:
+            return [list(range(len(ids)))]
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        return [order[at : at + self._batch_size] for at in range(0, len(order), self._batch_size)]
+
+    def _score_batch(self, ids: list[list[int]]) -> Float32:
+        lengths = torch.tensor([len(sequence) for sequence in ids])
+        width = int(lengths.max())
+        padding = self._model.config.pad_token_id
+        input_ids = torch.tensor([sequence + [padding] * (width - len(sequence)) for sequence in ids])
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        with torch.inference_mode():
+            logits = self._model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
+        scores: Float32 = logits[:, 0].float().numpy()
+        return scores
+
+
+def load_transformers(folder: Path, dtype: torch.dtype) -> Any:
+    """Loads the checkpoint in `folder` with transformers."""
+    transformers.utils.logging.disable_progress_bar()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=dtype, attn_implementation="sdpa"
+    )
+    return model.eval()
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+    z = x.to(weight.dtype) if residual is None else residual.add_(x)
+    return functional.rms_norm(z, weight.shape, weight, eps).to(x.dtype)
+
+
+def _glu(gate_up: Tensor, activation: str) -> Tensor:
+    assert activation == "silu", "the named workloads' models have no other"
+    gate, up = gate_up.chunk(2, dim=1)
+    return functional.silu(gate) * up
+
+
+def _attention_per_sequence(
+    qkv: Tensor,
+    heads: Heads,
+    tree: Tree,
+    queries: Tensor,
+    scale: float,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """One causal `scaled_dot_product_attention` a sequence: what sequences share is computed for each."""
+    assert (softcap, window) == (None, None), "stock SDPA has neither"
+    assert queries is tree.all_queries, "whole sequences only"
+    out = qkv.new_empty(len(qkv), heads.q_width)
+    group = heads.num_heads // heads.num_kv_heads
+    for node, _, _, _ in tree.last_queries.tolist():
+        blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
+        path = tree.block_tokens[blocks].flatten().long()
+        path = path[path >= 0]
+        q, k, v = (
+            part.unflatten(1, (-1, heads.head_dim)).transpose(0, 1).unsqueeze(0)
+            for part in qkv[path].split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
+        )
+        k, v = (part.repeat_interleave(group, dim=1) for part in (k, v))
+        o = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        out[path] = o[0].transpose(0, 1).flatten(1)
+    return out
+
+
+# What one writes without kernels of one's own. The operations left as they are in the reference have no one
+# call in PyTorch, and the reference is the plain way to write them.
+STOCK_TORCH = replace(
+    reference.BACKEND,
+    name="torch",
+    description=f"stock PyTorch {torch.__version__}",
+    rms_norm=_rms_norm,
+    glu=_glu,
+    tree_attention=_attention_per_sequence,
+)

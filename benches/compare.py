@@ -1,0 +1,337 @@
+"""Scores one named workload with codescaler and with transformers: `python -m benches.compare bon8`.
+
+All systems load the same random checkpoint, are warmed up with the same batch, and take turns for a number of
+rounds. Exit status 1 if codescaler's scores are not as right as they must be:
+    float32:  max |codescaler - transformers, padded| <= 1e-4 * scale, the scale being mean |score|;
+    bfloat16: RMS(codescaler - float32) <= 2 * RMS(transformers, padded - float32) + 1e-3 * scale; float32 are
+              codescaler's own float32 scores, which transformers' must confirm to a tenth of the scale.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benches.baselines import Float32, TransformersScorer, load_transformers
+from codescaler.engine import Engine
+from codescaler.ops import select_backend
+from codescaler.testing import (
+    QWEN3_0_6B,
+    QWEN3_1_7B,
+    WORKLOADS,
+    ModelShape,
+    Workload,
+    matmul_peak,
+    rms_distance,
+    score_error_limit,
+    score_flops,
+    write_random_rm,
+)
+
+SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
+OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, 4 at a time"
+FLOAT32_LIMIT = 1e-4
+CONFIRMATION_LIMIT = 0.1  # far above bfloat16's rounding, far below the distance of another model's scores
+RESULTS = Path(__file__).parent / "results"
+
+Score = Callable[[list[list[int]]], Float32]
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to score: its name, its function, and the tokens that its forwards run over."""
+
+    name: str
+    score: Score
+    num_computed_tokens: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one system; None where there is nothing to hold it against.
+
+    `max_difference` and `correlation` are to codescaler's scores, `float32_*` to codescaler's in float32.
+    """
+
+    system: str
+    seconds: list[float]
+    num_computed_tokens: int
+    real_tokens_per_s: float
+    speedup: float
+    peak_share: float
+    max_difference: float | None
+    correlation: float | None
+    float32_rms: float | None
+    float32_correlation: float | None
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the scores are right, and the sentence that says why."""
+
+    is_right: bool
+    reason: str
+
+
+def main() -> int:
+    """Parses the command line, measures, prints, and returns the exit status."""
+    arguments = _parser().parse_args()
+    torch.set_num_threads(arguments.threads)
+    shape = SHAPES[arguments.shape]
+    shape = replace(shape, num_layers=arguments.layers or shape.num_layers)
+    workload, dtype = WORKLOADS[arguments.workload], getattr(torch, arguments.dtype)
+    sequences = workload.sequences()
+    with tempfile.TemporaryDirectory(prefix="codescaler-compare-") as folder:
+        _progress(f"writing a random checkpoint of {shape.num_layers} layers")
+        write_random_rm(Path(folder), shape)
+        systems = _load(Path(folder), arguments.dtype, arguments.threads, workload, sequences)
+        scores = {system.name: _warm_up(system, sequences) for system in systems}
+        truth = (
+            None if dtype == torch.float32 else _float32_scores(Path(folder), arguments.threads, sequences)
+        )
+        seconds, peak = _take_turns(systems, sequences, arguments.rounds, dtype)
+    ideal_s = score_flops(shape, sequences) / peak
+    rows = [_row(system, seconds, scores, truth, workload.num_real_tokens, ideal_s) for system in systems]
+    verdict = _judge(scores, truth)
+    print(
+        _introduction(arguments, shape, workload),
+        _table(rows),
+        _legend(peak, ideal_s, truth is not None),
+        sep="\n\n",
+    )
+    print(f"\n{'PASS' if verdict.is_right else 'FAIL'}: {verdict.reason}")
+    if arguments.save:
+        _save(arguments, shape, peak, ideal_s, rows, verdict)
+    return 0 if verdict.is_right else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benches.compare", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("workload", choices=WORKLOADS, help="named batch of token lists")
+    parser.add_argument("--shape", choices=SHAPES, default="0.6b", help="Qwen3 sizes of the model")
+    parser.add_argument("--layers", type=_count, help="layers of the model; None means all of the shape's")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of every system"
+    )
+    parser.add_argument("--threads", type=_count, default=2, help="CPU threads of every system")
+    parser.add_argument("--rounds", type=_count, default=3, help="timed rounds after the warm-up")
+    parser.add_argument("--save", action="store_true", help="write the figures to benches/results/")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def _load(
+    folder: Path, dtype: str, num_threads: int, workload: Workload, sequences: list[list[int]]
+) -> list[System]:
+    _progress("loading codescaler and transformers")
+    engine = Engine.from_pretrained(folder, device="cpu", dtype=dtype, num_threads=num_threads)
+    model = load_transformers(folder, getattr(torch, dtype))
+    padded, in_fours = TransformersScorer(model), TransformersScorer(model, batch_size=4)
+    return [
+        System(OURS, engine.score_tokens, workload.num_distinct_tokens),
+        System(PADDED, padded.score_tokens, padded.num_computed_tokens(sequences)),
+        System(SORTED, in_fours.score_tokens, in_fours.num_computed_tokens(sequences)),
+    ]
+
+
+def _warm_up(system: System, sequences: list[list[int]]) -> Float32:
+    _progress(f"warming up: {system.name}")
+    return system.score(sequences)
+
+
+def _float32_scores(folder: Path, num_threads: int, sequences: list[list[int]]) -> Float32:
+    _progress("scoring once in float32, to hold the bfloat16 scores against")
+    engine = Engine.from_pretrained(folder, device="cpu", dtype="float32", num_threads=num_threads)
+    return engine.score_tokens(sequences)
+
+
+def _take_turns(
+    systems: list[System], sequences: list[list[int]], rounds: int, dtype: torch.dtype
+) -> tuple[dict[str, list[float]], float]:
+    """Times every system once a round, so that a slow minute of the machine falls on all of them.
+
+    Returns each system's seconds, and the best of the peaks measured before each round.
+    """
+    seconds: dict[str, list[float]] = {system.name: [] for system in systems}
+    peaks = []
+    for number in range(1, rounds + 1):
+        peaks.append(matmul_peak(dtype))
+        for system in systems:
+            start = time.perf_counter()
+            system.score(sequences)
+            seconds[system.name].append(time.perf_counter() - start)
+            _progress(f"round {number} of {rounds}: {system.name}: {seconds[system.name][-1]:.2f} s")
+    return seconds, max(peaks)
+
+
+def _row(
+    system: System,
+    seconds: dict[str, list[float]],
+    scores: dict[str, Float32],
+    truth: Float32 | None,
+    num_real_tokens: int,
+    ideal_s: float,
+) -> Row:
+    own, other = scores[system.name], None if system.name == OURS else scores[OURS]
+    median_s = statistics.median(seconds[system.name])
+    return Row(
+        system=system.name,
+        seconds=seconds[system.name],
+        num_computed_tokens=system.num_computed_tokens,
+        real_tokens_per_s=num_real_tokens / median_s,
+        speedup=statistics.median(seconds[PADDED]) / median_s,
+        peak_share=ideal_s / median_s,
+        max_difference=None if other is None else float(np.abs(own - other).max()),
+        correlation=_correlation(own, other),
+        float32_rms=None if truth is None else rms_distance(own, truth),
+        float32_correlation=_correlation(own, truth),
+    )
+
+
+def _correlation(left: Float32, right: Float32 | None) -> float | None:
+    """Pearson's; None if there is nothing to correlate with, or a single score."""
+    return None if right is None or len(left) < 2 else float(np.corrcoef(left, right)[0, 1])
+
+
+def _judge(scores: dict[str, Float32], truth: Float32 | None) -> Verdict:
+    """Applies the rule that the module's docstring states. NaN compares false, so it fails."""
+    ours, theirs = scores[OURS], scores[PADDED]
+    if truth is None:
+        difference, limit = float(np.abs(ours - theirs).max()), FLOAT32_LIMIT * float(np.abs(theirs).mean())
+        return Verdict(
+            difference <= limit,
+            f"codescaler's scores are at most {difference:.1e} off transformers', {limit:.1e} is allowed.",
+        )
+    error, limit = rms_distance(ours, truth), score_error_limit(theirs, truth)
+    confirmation, most = rms_distance(theirs, truth), CONFIRMATION_LIMIT * float(np.abs(truth).mean())
+    return Verdict(
+        error <= limit and confirmation <= most,
+        f"codescaler's scores are {error:.1e} (RMS) off float32, {limit:.1e} is allowed;\n"
+        f"transformers' are {confirmation:.1e} off the same float32 scores, {most:.1e} is allowed.",
+    )
+
+
+def _introduction(arguments: argparse.Namespace, shape: ModelShape, workload: Workload) -> str:
+    count = len(workload.candidate_lengths)
+    low, high = min(workload.candidate_lengths), max(workload.candidate_lengths)
+    lengths = f"{low} to {high} tokens" if count > 1 else f"{high} tokens"
+    what = (
+        f"{count} programs of {lengths} for one problem of {workload.prompt_length} tokens"
+        if workload.prompt_length
+        else f"{count} unrelated sequence{'s' if count > 1 else ''} of {lengths}"
+    )
+    return (
+        f"{arguments.workload}: {what}; {workload.num_real_tokens} tokens, "
+        f"{workload.num_distinct_tokens} of them distinct.\n"
+        f"Scored by a random reward model, Qwen3-{arguments.shape.upper()} with "
+        f"{shape.num_layers} of its {SHAPES[arguments.shape].num_layers} layers, in {arguments.dtype},\n"
+        f"on {arguments.threads} threads of {_cpu_model()} ({_instruction_set()}).\n"
+        f"The systems took turns after a warm-up; seconds are medians, rounds: {arguments.rounds}."
+    )
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [["", "seconds", "tokens run", "tokens/s", "speed", "of peak", "max diff", "correlation"]]
+    for row in rows:
+        lines.append(
+            [
+                row.system,
+                f"{row.median_s:.2f}",
+                f"{row.num_computed_tokens}",
+                f"{row.real_tokens_per_s:.0f}",
+                f"{row.speedup:.2f}x",
+                f"{row.peak_share:.0%}",
+                "-" if row.max_difference is None else f"{row.max_difference:.1e}",
+                "-" if row.correlation is None else f"{row.correlation:.6f}",
+            ]
+        )
+    if rows[0].float32_rms is not None:
+        lines[0].append("off float32")
+        for line, row in zip(lines[1:], rows, strict=True):
+            line.append(f"{row.float32_rms:.1e}")
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return "\n".join("  ".join([name.ljust(first), *map(str.rjust, cells, others)]) for name, *cells in lines)
+
+
+def _legend(peak: float, ideal_s: float, has_float32: bool) -> str:
+    legend = f"""\
+tokens run   what the forwards compute: codescaler a shared prefix once, transformers each copy and padding
+tokens/s     tokens of all sequences as they were given, a second
+speed        how many times as fast as transformers' one padded batch
+of peak      {ideal_s:.2f} s over the seconds: the time that the matrix products of the distinct tokens take
+             at {peak / 1e9:.0f} GFLOP/s, the most that matrix multiply reached on this machine during this run
+             (few layers can pass 100%: codescaler computes most of the last layer for scored tokens only)
+max diff, correlation   of the scores, with codescaler's"""
+    return legend + "\noff float32  RMS distance to codescaler's own float32 scores" * has_float32
+
+
+def _save(
+    arguments: argparse.Namespace,
+    shape: ModelShape,
+    peak: float,
+    ideal_s: float,
+    rows: list[Row],
+    verdict: Verdict,
+) -> None:
+    values = {
+        "workload": arguments.workload,
+        "shape": {"name": arguments.shape, **asdict(shape)},
+        "dtype": arguments.dtype,
+        "num_threads": arguments.threads,
+        "cpu_model": _cpu_model(),
+        "instruction_set": _instruction_set(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "codescaler")},
+        },
+        "matmul_peak_flops": peak,
+        "ideal_s": ideal_s,
+        "is_right": verdict.is_right,
+        "verdict": verdict.reason,
+        "systems": [asdict(row) | {"median_s": row.median_s} for row in rows],
+    }
+    path = RESULTS / f"compare_{arguments.workload}_{arguments.shape}_{arguments.dtype}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n")
+    _progress(f"wrote {path}")
+
+
+def _cpu_model() -> str:
+    """The processor's name; Linux tells it in one file only."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _instruction_set() -> str:
+    return select_backend("auto", "cpu").description
+
+
+def _progress(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Proves that scores equal those of transformers, case by case: `python -m benches.parity`.
+
+Truth is transformers (or PEFT, unmerged) in float32 on the CPU, one sequence at a time, on the same weights.
+A case holds if
+    float32:  max |ours - truth| <= 1e-4 * scale, the scale being mean |truth|;
+    bfloat16: RMS(ours - truth) <= 2 * RMS(transformers' bfloat16 - truth) + 1e-3 * scale;
+    batch:    all sequences at once give the bits that each gives alone, in both dtypes.
+Exit status 1 if a case fails.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import peft
+import torch
+import transformers
+from safetensors import safe_open
+
+from benches.parity_cases import CASES, Case, TokenLists, save
+from codescaler.engine import Engine
+from codescaler.ops import select_backend
+
+FP32_LIMIT = 1e-4
+BF16_FACTOR, BF16_SLACK = 2.0, 1e-3
+
+RESULTS = Path(__file__).parent / "results" / "parity.json"
+
+Values = npt.NDArray[np.float32]  # [B] scores, or [B, D] features
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What transformers gives for a case: float32 is the truth, bfloat16 the yardstick of that dtype."""
+
+    float32: Values
+    bfloat16: Values
+
+    @property
+    def scale(self) -> float:
+        return float(np.abs(self.float32).mean())
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. Errors and the limit are shares of `scale`, the mean |truth|."""
+
+    family: str
+    head: str
+    special: str
+    num_sequences: int
+    scale: float
+    spread: float
+    fp32_max: float
+    transformers_bf16_rms: float
+    bf16_rms: float
+    bf16_limit: float
+    is_batch_exact: bool
+
+    @property
+    def ok(self) -> bool:
+        # NaN compares false, so it fails.
+        return self.fp32_max <= FP32_LIMIT and self.bf16_rms <= self.bf16_limit and self.is_batch_exact
+
+
+def measure(case: Case, folder: Path, *, backend: str = "auto") -> Row:
+    """Saves a case below `folder`, an empty one, and compares its scores."""
+    save(case, folder)
+    return compare(case, case.model(folder), transformers_truth(case, folder), backend=backend)
+
+
+def compare(case: Case, model: Path, truth: Truth, *, backend: str = "auto") -> Row:
+    """Scores a case with the model in folder `model` and holds the result against `truth`."""
+    ours, is_batch_exact = {}, True
+    for dtype in ("float32", "bfloat16"):
+        at_once, alone = _engine_values(case, model, dtype, backend)
+        ours[dtype] = at_once
+        is_batch_exact &= at_once.tobytes() == alone.tobytes()
+    scale = truth.scale
+    transformers_rms = _rms(truth.bfloat16 - truth.float32) / scale
+    return Row(
+        family=case.family,
+        head=case.head,
+        special=case.special,
+        num_sequences=len(truth.float32),
+        scale=scale,
+        spread=float(truth.float32.std()),
+        fp32_max=float(np.abs(ours["float32"] - truth.float32).max()) / scale,
+        transformers_bf16_rms=transformers_rms,
+        bf16_rms=_rms(ours["bfloat16"] - truth.float32) / scale,
+        bf16_limit=BF16_FACTOR * transformers_rms + BF16_SLACK,
+        is_batch_exact=is_batch_exact,
+    )
+
+
+def _rms(x: Values) -> float:
+    return float(np.sqrt(np.square(x, dtype=np.float64).mean()))
+
+
+def _engine_values(case: Case, model: Path, dtype: str, backend: str) -> tuple[Values, Values]:
+    """Returns the engine's values of all lists in one call, and of each in a call of its own."""
+    has_head = case.head != "none"
+    engine = Engine.from_pretrained(
+        model, device="cpu", dtype=dtype, backend=backend, head="required" if has_head else "none"
+    )
+    run = engine.score_tokens if has_head else engine.features_tokens
+    lists = case.lists()
+    return run(lists), np.concatenate([run([ids]) for ids in lists])
+
+
+def transformers_truth(case: Case, folder: Path) -> Truth:
+    """Runs what `save` wrote below `folder` with transformers, one sequence at a time."""
+    lists = case.lists()
+    if case.lora is None:
+        float32, bfloat16 = (
+            _transformers_values(case, case.base(folder), lists, dtype)
+            for dtype in (torch.float32, torch.bfloat16)
+        )
+        return Truth(float32, bfloat16)
+    model = _load(transformers.AutoModelForSequenceClassification, case, case.base(folder), torch.float32)
+    with warnings.catch_warnings():
+        # PEFT 0.21 reads an attribute that transformers 5.23 deprecates.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = peft.PeftModel.from_pretrained(model, case.model(folder)).eval()
+    float32 = _one_by_one(lambda ids: adapted(input_ids=ids).logits[0, 0], lists)
+    merged = folder / "merged"
+    adapted.merge_and_unload().save_pretrained(merged)
+    return Truth(float32, _transformers_values(case, merged, lists, torch.bfloat16))
+
+
+def _load(auto: Any, case: Case, folder: Path, dtype: torch.dtype) -> Any:
+    """Loads in `dtype`. (A model cast by `.to` would have its RoPE frequencies rounded as well.)"""
+    # SDPA knows no soft-cap: for Gemma2, eager attention is transformers' only right one on a CPU.
+    attention = "eager" if case.family == "gemma2" else "sdpa"
+    config = transformers.AutoConfig.from_pretrained(folder)
+    config.num_labels = 1
+    return auto.from_pretrained(folder, config=config, dtype=dtype, attn_implementation=attention).eval()
+
+
+def _transformers_values(case: Case, folder: Path, lists: TokenLists, dtype: torch.dtype) -> Values:
+    if case.head == "sequence":
+        model = _load(transformers.AutoModelForSequenceClassification, case, folder, dtype)
+        return _one_by_one(lambda ids: model(ids, use_cache=False).logits[0, 0], lists)
+    if case.head == "token":
+        model = _load(transformers.AutoModelForTokenClassification, case, folder, dtype)
+        return _one_by_one(lambda ids: model(ids, use_cache=False).logits[0, -1, 0], lists)
+    model = _load(transformers.AutoModel, case, folder, dtype)
+    head = _value_head(folder, dtype) if case.head == "value" else torch.nn.Identity()
+    return _one_by_one(lambda ids: head(model(ids, use_cache=False).last_hidden_state[0, -1]).squeeze(), lists)
+
+
+def _value_head(folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
+    """Reads `v_head.summary`, which no transformers class has, from whichever file holds it."""
+    tensors = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys() if name.startswith("v_head.")}
+    head = torch.nn.Linear(tensors["v_head.summary.weight"].shape[1], 1)
+    head.load_state_dict({"weight": tensors["v_head.summary.weight"], "bias": tensors["v_head.summary.bias"]})
+    return head.to(dtype)
+
+
+def _one_by_one(value: Callable[[torch.Tensor], torch.Tensor], lists: TokenLists) -> Values:
+    with torch.inference_mode():
+        return torch.stack([value(torch.tensor([ids])).float() for ids in lists]).numpy()
+
+
+_COLUMNS = "{:<7} {:<9} {:<54} {:>9} {:>9} {:>11} {:>9} {:>9}  {}"
+_TITLES = ("family", "head", "special", "sequences", "fp32 max", "transf. bf16", "ours bf16", "limit", "ok")
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Lays rows out under titles."""
+    lines = [_COLUMNS.format(*_TITLES)]
+    for row in rows:
+        numbers = (row.fp32_max, row.transformers_bf16_rms, row.bf16_rms, row.bf16_limit)
+        verdict = "yes" if row.ok else "NO" if row.is_batch_exact else "NO: batch differs from single"
+        lines.append(
+            _COLUMNS.format(
+                row.family, row.head, row.special, row.num_sequences, *(f"{n:.2g}" for n in numbers), verdict
+            )
+        )
+    return "\n".join(lines)
+
+
+def _report(rows: list[Row], backend: str, seconds: float) -> dict[str, Any]:
+    """What a result file holds."""
+    packages = ("codescaler", "torch", "transformers", "peft", "numpy", "safetensors")
+    return {
+        "command": "python -m benches.parity --save",
+        "backend": select_backend(backend, "cpu").description,
+        "cpu": _cpu_name(),
+        "num_threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "seconds": round(seconds, 1),
+        "fp32_limit": FP32_LIMIT,
+        "rows": [asdict(row) | {"ok": row.ok} for row in rows],
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benches.parity", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", metavar="SUBSTRING", default="", help="cases whose name has this in it")
+    parser.add_argument("--backend", default="auto", help="the engine's backend")
+    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name} to {RESULTS.parent.name}/")
+    options = parser.parse_args(arguments)
+    cases = [case for case in CASES if options.only in case.name]
+    if not cases:
+        parser.error(f"no case has {options.only!r} in its name")
+    transformers.logging.set_verbosity_error()  # it tells of heads that AutoModel leaves aside, which is meant
+    transformers.logging.disable_progress_bar()
+    rows = []
+    start = time.perf_counter()
+    for number, case in enumerate(cases, 1):
+        print(f"[{number}/{len(cases)}, {time.perf_counter() - start:.0f} s] {case.name}", file=sys.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(measure(case, Path(folder), backend=options.backend))
+    print(table(rows))
+    print("Errors and limit are shares of the mean |score|: fp32 max |difference|, bf16 RMS.")
+    failed = sum(not row.ok for row in rows)
+    print(f"{len(rows) - failed} of {len(rows)} cases hold.")
+    if options.save:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(_report(rows, options.backend, time.perf_counter() - start), indent=1) + "\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

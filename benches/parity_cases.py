@@ -1,0 +1,243 @@
+"""The models and token lists that parity is proved on: every family, head and quirk, small and random.
+
+A case says what to save; `save` lets transformers and PEFT write it. Nothing here runs a model.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codescaler.testing import edit_json, edit_tensors, save_random_checkpoint, save_random_lora
+
+TokenLists = list[list[int]]
+
+VOCAB = 1000
+PAD, FIRST_WORD = 0, 3  # ids below FIRST_WORD are special, and drawn only where a case means them
+
+HEADS = {
+    "SequenceClassification": "sequence",
+    "TokenClassification": "token",
+    "AceCodeRM": "value",
+    "CausalLM": "none",
+}
+
+
+def mixed() -> TokenLists:
+    """Lengths 1 to 700: seven candidates on a prompt of 300, some branching again, and unshared ones.
+
+    The prompt itself and a second copy of a candidate are scored too.
+    """
+    draw = _words(0)
+    prompt = draw(300)
+    candidates = [prompt + draw(length) for length in (1, 63, 64, 130, 400)]
+    branches = [candidates[-1][:500] + draw(length) for length in (20, 77)]
+    alone = [draw(length) for length in (1, 2, 17, 128, 333)]
+    return [candidates[1], *alone, prompt, *branches, *candidates]
+
+
+def every_length() -> TokenLists:
+    """The 700 beginnings of one sequence: each position is a pooled one, each node of the tree one token."""
+    sequence = _words(1)(700)
+    return [sequence[:length] for length in range(1, 701)]
+
+
+def long() -> TokenLists:
+    """One sequence of 4,000 tokens, one that leaves it after 2,500, and a short one."""
+    draw = _words(2)
+    sequence = draw(4000)
+    return [draw(50), sequence, sequence[:2500] + draw(30)]
+
+
+def padded() -> TokenLists:
+    """Pad tokens at the end, inside, at the front and alone; several mean the same pooled token."""
+    draw = _words(3)
+    prompt, tail = draw(70), draw(40)
+    inside = [*prompt, PAD, PAD, *tail]
+    return [
+        prompt,
+        [*prompt, PAD],
+        [*prompt, *[PAD] * 30],
+        inside,
+        [*inside, PAD],
+        [*[PAD] * 9, *prompt, *tail],
+        [PAD],
+        [PAD] * 70,
+    ]
+
+
+def _words(seed: int) -> Callable[[int], list[int]]:
+    generator = random.Random(seed)
+    return lambda length: [generator.randrange(FIRST_WORD, VOCAB) for _ in range(length)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One checkpoint and the token lists it scores.
+
+    `settings` go to the family's configuration class; `config_edits` then change the saved config.json, None
+    removing a key. With `lora` the checkpoint is the base of an adapter with these settings.
+    """
+
+    family: str
+    architecture: str
+    special: str
+    settings: Mapping[str, Any]
+    lists: Callable[[], TokenLists] = mixed
+    config_edits: Mapping[str, Any] = field(default_factory=dict)
+    max_shard_size: str = "5GB"
+    lora: Mapping[str, Any] | None = None
+
+    @property
+    def head(self) -> str:
+        return HEADS[self.architecture]
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} {self.head}: {self.special}"
+
+    def base(self, folder: Path) -> Path:
+        """Where in `folder` the checkpoint lies; with `lora`, its base model."""
+        return folder / "base"
+
+    def model(self, folder: Path) -> Path:
+        """Where in `folder` the model lies that the engine loads."""
+        return self.base(folder) if self.lora is None else folder / "adapter"
+
+
+def save(case: Case, folder: Path) -> None:
+    """Writes the case's checkpoint, and its adapter if it has one, below `folder`.
+
+    Weights are bfloat16 numbers, so that float32 and bfloat16 runs hold the same ones. The base of an adapter
+    stores them as float32, for a merged weight is no bfloat16 number and is rounded to the base's dtype.
+    """
+    base = case.base(folder)
+    save_random_checkpoint(
+        base,
+        case.family,
+        case.architecture,
+        dtype=torch.bfloat16,
+        max_shard_size=case.max_shard_size,
+        vocab_size=VOCAB,
+        **case.settings,
+    )
+    for path in base.glob("*.safetensors"):
+        edit_tensors(path, _sharpen)
+        if case.lora is not None:
+            edit_tensors(path, lambda tensors: {name: tensor.float() for name, tensor in tensors.items()})
+    edit_json(base / "config.json", **({} if case.lora is None else {"dtype": "float32"}), **case.config_edits)
+    if case.lora is not None:
+        save_random_lora(case.model(folder), base, **case.lora)
+
+
+def _sharpen(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Doubles queries (exact in any dtype), so that attention picks a few keys and errors in it show."""
+    doubled = "q_norm" if any("q_norm" in name for name in tensors) else "q_proj"
+    return {name: tensor * 2 if doubled in name else tensor for name, tensor in tensors.items()}
+
+
+def _shape(width: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:
+    """Sizes of a model whose head dim is width / heads unless said otherwise."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": 3 * width // 2,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": width // heads,
+        "max_position_embeddings": 8192,
+    } | more
+
+
+def _rope(theta: float, **scaling: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta} | scaling}
+
+
+_SEQUENCE, _TOKEN, _VALUE, _NONE = HEADS
+
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 1024,
+}
+
+# What transformers 4 wrote: RoPE at the top level, `torch_dtype`, no head_dim where it is width / heads.
+_OLD_DIALECT = {
+    "dtype": None,
+    "torch_dtype": "bfloat16",
+    "head_dim": None,
+    "layer_types": None,
+    "rope_parameters": None,
+    "transformers_version": "4.45.0",
+}
+
+_SMALL = _shape(256, 4, 2)
+
+_QWEN3 = (
+    Case("qwen3", _SEQUENCE, "width 1024, GQA 2, head_dim 128", _shape(1024, 8, 4) | _rope(1e6)),
+    Case("qwen3", _SEQUENCE, "width 896, GQA 8, head_dim 64, qkv and o bias",
+         _shape(896, 8, 1, head_dim=64, attention_bias=True)),
+    Case("qwen3", _SEQUENCE, "width 448, GQA 1, head_dim 256", _shape(448, 2, 2, head_dim=256) | _rope(1e6)),
+    Case("qwen3", _SEQUENCE, "every length 1 to 700", _shape(64, 4, 2, head_dim=64), every_length),
+    Case("qwen3", _SEQUENCE, "4,000 tokens", _shape(448, 7, 1, head_dim=128) | _rope(1e6), long),
+    Case("qwen3", _SEQUENCE, "sharded index", _SMALL, max_shard_size="500KB"),
+    Case("qwen3", _SEQUENCE, "pad tokens", _SMALL, padded),
+    Case("qwen3", _SEQUENCE, "pad == eos", _SMALL | {"eos_token_id": PAD}, padded),
+    Case("qwen3", _SEQUENCE, "no pad id", _SMALL | {"pad_token_id": None}, padded),
+    Case("qwen3", _SEQUENCE, "window 100 from layer 1 on",
+         _SMALL | {"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 1}),
+    Case("qwen3", _SEQUENCE, "LoRA on every projection, rank and alpha patterns", _SMALL, lora={
+        "target_modules": "all-linear", "rank_pattern": {"v_proj": 4}, "alpha_pattern": {"layers.1.mlp.up_proj": 3},
+    }),
+    Case("qwen3", _TOKEN, "width 576, GQA 3", _shape(576, 9, 3)),
+    Case("qwen3", _TOKEN, "pad tokens are scored", _SMALL, padded),
+    Case("qwen3", _NONE, "features, tied", _SMALL | {"tie_word_embeddings": True}),
+)  # fmt: skip
+
+_QWEN2 = (
+    Case("qwen2", _SEQUENCE, "width 896, GQA 7, eps 0.01", _shape(896, 14, 2, rms_norm_eps=1e-2) | _rope(1e6)),
+    Case("qwen2", _SEQUENCE, "width 448, old config dialect", _shape(448, 7, 1),
+         config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
+    Case("qwen2", _TOKEN, "window 64 from layer 1 on",
+         _SMALL | {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}),
+    Case("qwen2", _VALUE, "AceCodeRM, width 1024, untied, sharded", _shape(1024, 8, 4, tie_word_embeddings=False),
+         max_shard_size="5MB"),
+    Case("qwen2", _VALUE, "AceCodeRM, tied, old config dialect", _SMALL | {"tie_word_embeddings": True},
+         config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
+    Case("qwen2", _VALUE, "pad tokens are scored", _SMALL, padded),
+    Case("qwen2", _NONE, "features, untied", _SMALL | {"tie_word_embeddings": False}),
+)  # fmt: skip
+
+_LLAMA = (
+    Case("llama", _SEQUENCE, "width 576, GQA 3", _shape(576, 9, 3)),
+    Case("llama", _SEQUENCE, "llama3 RoPE, 4,000 tokens", _shape(512, 8, 2) | _rope(5e5, **_LLAMA3), long),
+    Case("llama", _SEQUENCE, "llama3 RoPE, old config dialect", _SMALL,
+         config_edits=_OLD_DIALECT | {"rope_theta": 5e5, "rope_scaling": _LLAMA3}),
+    Case("llama", _SEQUENCE, "linear RoPE, pad tokens", _SMALL | _rope(1e4, rope_type="linear", factor=4.0), padded),
+    Case("llama", _SEQUENCE, "rank-stabilised LoRA on a causal LM", _SMALL, lora={"use_rslora": True, "r": 4}),
+    Case("llama", _TOKEN, "biases everywhere, GQA 1", _shape(512, 8, 8, attention_bias=True, mlp_bias=True)),
+    Case("llama", _VALUE, "value head on LlamaForCausalLM", _SMALL,
+         config_edits={"architectures": ["LlamaForCausalLM"]}),
+    Case("llama", _NONE, "features, tied", _SMALL | {"tie_word_embeddings": True}),
+)  # fmt: skip
+
+_GEMMA2_SMALL = _SMALL | {"query_pre_attn_scalar": 48, "attn_logit_softcapping": 5.0, "sliding_window": 64}
+
+_GEMMA2 = (
+    Case("gemma2", _SEQUENCE, "width 1024, GQA 2, head_dim 256, window 64 in the prefix", _shape(
+        1024, 4, 2, query_pre_attn_scalar=144, attn_logit_softcapping=5.0, sliding_window=64)),
+    Case("gemma2", _SEQUENCE, "width 576, GQA 3, window 100, soft-cap 50",
+         _shape(576, 9, 3, query_pre_attn_scalar=64, sliding_window=100)),
+    Case("gemma2", _SEQUENCE, "no soft-cap, old config dialect", _GEMMA2_SMALL | {"attn_logit_softcapping": None},
+         config_edits=_OLD_DIALECT | {"head_dim": 64, "rope_theta": 2e4, "attn_logit_softcapping": None}),
+    Case("gemma2", _SEQUENCE, "pad tokens", _GEMMA2_SMALL, padded),
+    Case("gemma2", _SEQUENCE, "every length 1 to 700", _GEMMA2_SMALL | {"hidden_size": 64}, every_length),
+    Case("gemma2", _TOKEN, "window 64", _GEMMA2_SMALL),
+    Case("gemma2", _NONE, "features", _GEMMA2_SMALL),
+)  # fmt: skip
+
+CASES = (*_QWEN3, *_QWEN2, *_LLAMA, *_GEMMA2)

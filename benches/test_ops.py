@@ -1,0 +1,207 @@
+"""Times every operation at the sizes of `bon8` on a Qwen3-0.6B, on our backend and on stock PyTorch.
+
+Each case checks its result against the reference in float64 before it is timed.
+"""
+
+import functools
+import statistics
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from benches.baselines import STOCK_TORCH
+from codescaler.model.rope import rope_tables
+from codescaler.ops import Backend, Heads, Tree, reference, select_backend
+from codescaler.plan import plan
+from codescaler.testing import QWEN3_0_6B, WORKLOADS, assert_accurate, matmul_peak
+from codescaler.types import RopeConfig
+
+SHAPE = QWEN3_0_6B
+HEADS = Heads(SHAPE.num_heads, SHAPE.num_kv_heads, SHAPE.head_dim)
+QKV_WIDTH = HEADS.q_width + 2 * HEADS.kv_width
+EPS = 1e-6
+TRUTH_ROWS = 256  # rows that are checked where all rows are treated alike: float64 is slow
+TRUTH_RUNS = 2  # nodes of the tree whose attention is checked: the prompt and a candidate
+COPY_BYTES = 1 << 27  # far larger than any cache
+PAIRWISE_GROUPS, GROUP_SIZE = 32, 16
+
+
+@pytest.fixture(params=["cpu", "torch"])
+def backend(request) -> Backend:
+    return STOCK_TORCH if request.param == "torch" else select_backend(request.param, "cpu")
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def dtype(request) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def tree() -> Tree:
+    arrays = [np.array(ids, dtype=np.int32) for ids in WORKLOADS["bon8"].sequences()]
+    (batch,) = plan(arrays, max_batch_tokens=WORKLOADS["bon8"].num_distinct_tokens)
+    return Tree.from_batch(batch, torch.device("cpu"))
+
+
+@pytest.fixture
+def record(benchmark, backend, dtype):
+    """Times a call and writes down what it was and how fast.
+
+    A call that multiplies matrices (`flops`) is held against the peak of matrix multiply, one that moves
+    bytes (`num_bytes`) against a copy.
+    """
+
+    def record(call, num_rows, flops=None, num_bytes=None):
+        benchmark.extra_info |= {
+            "device": "cpu",
+            "instruction_set": backend.description,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        benchmark(call)
+        if benchmark.disabled:
+            return
+        seconds = benchmark.stats.stats.median
+        benchmark.extra_info["tokens_per_s"] = num_rows / seconds
+        if flops is not None:
+            benchmark.extra_info["gflops_per_s"] = flops / seconds / 1e9
+            benchmark.extra_info["share_of_matmul_peak"] = flops / seconds / peak_of_matmul(dtype)
+        if num_bytes is not None:
+            benchmark.extra_info["gbytes_per_s"] = num_bytes / seconds / 1e9
+            benchmark.extra_info["share_of_copy_peak"] = num_bytes / seconds / peak_of_copy()
+
+    return record
+
+
+peak_of_matmul = functools.cache(matmul_peak)
+
+
+@functools.cache
+def peak_of_copy() -> float:
+    """Bytes read and written a second by a large copy, the median of 7."""
+    source, target = torch.ones(COPY_BYTES, dtype=torch.uint8), torch.ones(COPY_BYTES, dtype=torch.uint8)
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        target.copy_(source)
+        seconds.append(time.perf_counter() - start)
+    return 2 * COPY_BYTES / statistics.median(seconds)
+
+
+def num_bytes(*tensors: torch.Tensor) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    "width_in, width_out",
+    [
+        (SHAPE.hidden_size, QKV_WIDTH),
+        (HEADS.q_width, SHAPE.hidden_size),
+        (SHAPE.hidden_size, 2 * SHAPE.intermediate_size),
+        (SHAPE.intermediate_size, SHAPE.hidden_size),
+    ],
+    ids=["qkv", "o", "gate_up", "down"],
+)
+def test_linear(record, backend, dtype, random, tree, width_in, width_out):
+    x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
+    weight = torch.randn(width_out, width_in, generator=random).to(dtype)
+    packed, few = backend.pack_linear(weight, None), x[:TRUTH_ROWS]
+    truth = torch.nn.functional.linear(few.double(), weight.double())
+    # Through oneDNN as ours, not MKL, which adds up a long float32 row in parts and is twice as exact.
+    peer = torch.nn.functional.linear(few.to_mkldnn(), weight.to_mkldnn()).to_dense()
+    assert_accurate(backend.linear(few, packed), truth, peer)
+    record(lambda: backend.linear(x, packed), len(x), flops=2 * x.numel() * width_out)
+
+
+def test_rms_norm(record, backend, dtype, random, tree):
+    x = torch.randn(len(tree.token_ids), SHAPE.hidden_size, generator=random).to(dtype)
+    weight, residual = torch.rand(SHAPE.hidden_size, generator=random), torch.randn(x.shape, generator=random)
+    few, few_residual = x[:TRUTH_ROWS], residual[:TRUTH_ROWS]
+    truth = reference.rms_norm(few.double(), weight.double(), EPS, few_residual.double())
+    peer = reference.rms_norm(few, weight, EPS, few_residual.clone())
+    assert_accurate(backend.rms_norm(few, weight, EPS, few_residual.clone()), truth, peer)
+    record(
+        lambda: backend.rms_norm(x, weight, EPS, residual),
+        len(x),
+        num_bytes=num_bytes(x, residual, residual, x),
+    )
+
+
+def test_qk_norm_rope(record, backend, dtype, random, tree):
+    qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
+    num_positions = int(tree.positions.max()) + 1
+    cos, sin = rope_tables(RopeConfig(1e6), HEADS.head_dim, num_positions, torch.device("cpu"))
+    norms = torch.rand(2, HEADS.head_dim, generator=random)
+
+    def rotate_few(operations, dtype, wide):
+        few, tables = qkv[:TRUTH_ROWS].to(dtype, copy=True), (table.to(wide) for table in (cos, sin, *norms))
+        operations.qk_norm_rope(few, HEADS, tree.positions[:TRUTH_ROWS], *tables, EPS)
+        return few
+
+    truth = rotate_few(reference, torch.float64, torch.float64)
+    peer = rotate_few(reference, dtype, torch.float32)
+    assert_accurate(rotate_few(backend, dtype, torch.float32), truth, peer)
+    changed = qkv[:, : HEADS.q_width + HEADS.kv_width]
+    record(
+        lambda: backend.qk_norm_rope(qkv, HEADS, tree.positions, cos, sin, *norms, EPS),
+        len(qkv),
+        num_bytes=num_bytes(changed, changed),
+    )
+
+
+def test_glu(record, backend, dtype, random, tree):
+    gate_up = torch.randn(len(tree.token_ids), 2 * SHAPE.intermediate_size, generator=random).to(dtype)
+    y, few = backend.glu(gate_up, "silu"), gate_up[:TRUTH_ROWS]
+    gate, up = few.chunk(2, dim=1)
+    assert_accurate(y[:TRUTH_ROWS], reference.glu(few.double(), "silu"), torch.nn.functional.silu(gate) * up)
+    record(lambda: backend.glu(gate_up, "silu"), len(gate_up), num_bytes=num_bytes(gate_up, y))
+
+
+def test_tree_attention(record, backend, dtype, random, tree):
+    qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
+    scale, runs = HEADS.head_dim**-0.5, tree.all_queries[:TRUTH_RUNS]
+    truth, peer = (reference.tree_attention(x, HEADS, tree, runs, scale) for x in (qkv.double(), qkv))
+    few = backend.tree_attention(qkv, HEADS, tree, tree.all_queries, scale)[: len(truth)]
+    assert_accurate(few, truth, peer)
+    num_pairs = int(tree.positions.sum()) + len(qkv)
+    record(
+        lambda: backend.tree_attention(qkv, HEADS, tree, tree.all_queries, scale),
+        len(qkv),
+        flops=4 * HEADS.q_width * num_pairs,
+    )
+
+
+def test_pooled_score(record, backend, dtype, random, tree):
+    count = len(tree.last_tokens)
+    x = torch.randn(count, SHAPE.hidden_size, generator=random).to(dtype)
+    residual = torch.randn(x.shape, generator=random)
+    norm, head = (
+        torch.rand(SHAPE.hidden_size, generator=random),
+        torch.randn(1, SHAPE.hidden_size, generator=random),
+    )
+    wide = (t.double() for t in (x, residual))
+    truths = reference.pooled_score(*wide, tree.rows, norm.double(), EPS, head.double(), None)
+    arguments = (x, residual, tree.rows, norm, EPS, head, None)
+    peers = reference.pooled_score(*arguments)
+    for result, truth, peer in zip(backend.pooled_score(*arguments), truths, peers, strict=True):
+        assert_accurate(result, truth, peer)
+    record(lambda: backend.pooled_score(*arguments), count, num_bytes=num_bytes(x, residual, residual))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32], ids=["float32"])
+def test_pairwise_loss(record, backend, dtype, random):
+    scores = torch.randn(PAIRWISE_GROUPS * GROUP_SIZE, generator=random)
+    labels = torch.rand(scores.shape, generator=random) < 0.5
+    offsets = torch.arange(0, len(scores) + 1, GROUP_SIZE)
+    truths, peers = (reference.pairwise_loss(s, labels, offsets) for s in (scores.double(), scores))
+    for result, truth, peer in zip(
+        backend.pairwise_loss(scores, labels, offsets), truths, peers, strict=True
+    ):
+        assert_accurate(result, truth, peer)
+    record(lambda: backend.pairwise_loss(scores, labels, offsets), len(scores))

@@ -1,0 +1,263 @@
+// Runs every kernel of every instruction set this host has against plain double loops, on buffers that end exactly
+// where they should, under AddressSanitizer and UndefinedBehaviorSanitizer (`make test-asan`).
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../core/kernels.h"
+
+using namespace codescaler;
+
+namespace {
+
+int num_checks = 0;
+std::mt19937 generator(0);
+
+void check(double error, double limit, const char* isa, const char* what) {
+  ++num_checks;
+  if (error <= limit) return;  // a NaN error fails
+  std::printf("%s %s: error %g is above %g\n", isa, what, error, limit);
+  std::exit(1);
+}
+
+float widen(float x) { return x; }
+float widen(BFloat16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+void narrow(float x, float& out) { out = x; }
+void narrow(float x, BFloat16& out) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  out.bits = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+template <class T>
+double rounding() {
+  return sizeof(T) == 4 ? 2e-6 : 8e-3;
+}
+
+// A heap block per array, so that one element too far is seen.
+template <class T>
+std::vector<T> random_values(int64_t count, float scale = 1.0f) {
+  std::normal_distribution<float> normal(0.0f, scale);
+  std::vector<T> values(static_cast<size_t>(count));
+  for (T& value : values) narrow(normal(generator), value);
+  values.shrink_to_fit();
+  return values;
+}
+
+template <class T>
+std::vector<T> zeros(int64_t count) {
+  return std::vector<T>(static_cast<size_t>(count));
+}
+
+double silu(double x) { return x / (1 + std::exp(-x)); }
+double gelu_tanh(double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
+
+template <class T>
+void test_rms_norm(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t width) {
+  const auto x = random_values<T>(rows * width);
+  const auto weight = random_values<float>(width);
+  for (const bool has_residual : {false, true}) {
+    auto residual = random_values<float>(rows * width);
+    const auto before = residual;
+    auto y = zeros<T>(rows * width);
+    kernels.rms_norm({x.data(), width, weight.data(), 1e-6f, has_residual ? residual.data() : nullptr, width, y.data(),
+                      width, rows, width},
+                     2);
+    for (int64_t r = 0; r < rows; ++r) {
+      double squares = 0;
+      const auto z = [&](int64_t i) { return double(widen(x[size_t(i)])) + (has_residual ? before[size_t(i)] : 0.0f); };
+      for (int64_t i = 0; i < width; ++i) squares += z(r * width + i) * z(r * width + i);
+      for (int64_t i = 0; i < width; ++i) {
+        const double expected = z(r * width + i) / std::sqrt(squares / double(width) + 1e-6) * weight[size_t(i)];
+        check(std::fabs(widen(y[size_t(r * width + i)]) - expected), rounding<T>() * (1 + std::fabs(expected)),
+              table.name, "rms_norm");
+      }
+    }
+  }
+}
+
+template <class T>
+void test_glu(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t width) {
+  const auto gate_up = random_values<T>(rows * 2 * width, 3.0f);
+  for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
+    auto y = zeros<T>(rows * width);
+    kernels.glu({gate_up.data(), 2 * width, y.data(), width, rows, width, activation}, 2);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < width; ++i) {
+        const double gate = widen(gate_up[size_t(r * 2 * width + i)]),
+                     up = widen(gate_up[size_t((r * 2 + 1) * width + i)]);
+        const double expected = (activation == Activation::silu ? silu(gate) : gelu_tanh(gate)) * up;
+        check(std::fabs(widen(y[size_t(r * width + i)]) - expected), rounding<T>() * (1 + std::fabs(expected)),
+              table.name, "glu");
+      }
+  }
+}
+
+template <class T>
+void test_pooled_score(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t width) {
+  const auto x = random_values<T>(rows * width);
+  const auto residual = random_values<float>(rows * width), weight = random_values<float>(width),
+             head = random_values<float>(width);
+  const std::vector<int64_t> index = {rows - 1, 0};
+  auto features = zeros<float>(2 * width), scores = zeros<float>(2);
+  kernels.pooled_score({x.data(), width, residual.data(), width, index.data(), 2, width, weight.data(), 1e-6f,
+                        head.data(), 0.5f, features.data(), scores.data()},
+                       2);
+  for (size_t b = 0; b < 2; ++b) {
+    double squares = 0, score = 0.5, size = 0;
+    const auto z = [&](int64_t i) {
+      return double(widen(x[size_t(index[b] * width + i)])) + residual[size_t(index[b] * width + i)];
+    };
+    for (int64_t i = 0; i < width; ++i) squares += z(i) * z(i);
+    for (int64_t i = 0; i < width; ++i) {
+      const double term = z(i) / std::sqrt(squares / double(width) + 1e-6) * weight[size_t(i)] * head[size_t(i)];
+      score += term, size += std::fabs(term);
+    }
+    check(std::fabs(scores[b] - score), 2e-6 * (1 + size), table.name, "pooled_score");
+  }
+}
+
+template <class T>
+void test_qk_norm_rope(const Kernels& table, const TypedKernels<T>& kernels, int64_t head_dim) {
+  const int64_t tokens = 3, heads = 3, kv_heads = 1, width = (heads + 2 * kv_heads) * head_dim, half = head_dim / 2;
+  auto qkv = random_values<T>(tokens * width);
+  const auto before = qkv;
+  const std::vector<int32_t> positions = {4, 0, 2};
+  const auto cos = random_values<float>(5 * half), sin = random_values<float>(5 * half),
+             norm = random_values<float>(head_dim);
+  kernels.qk_norm_rope({qkv.data(), width, tokens, heads, kv_heads, head_dim, positions.data(), cos.data(), sin.data(),
+                        norm.data(), norm.data(), 1e-6f},
+                       2);
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t h = 0; h < heads + 2 * kv_heads; ++h) {
+      const int64_t at = t * width + h * head_dim;
+      double squares = 0;
+      for (int64_t i = 0; i < head_dim; ++i) squares += std::pow(widen(before[size_t(at + i)]), 2);
+      const double scale = 1 / std::sqrt(squares / double(head_dim) + 1e-6);
+      for (int64_t i = 0; i < half; ++i) {
+        double a = widen(before[size_t(at + i)]), b = widen(before[size_t(at + half + i)]);
+        if (h < heads + kv_heads) {
+          a *= scale * norm[size_t(i)], b *= scale * norm[size_t(half + i)];
+          const double c = cos[size_t(positions[size_t(t)] * half + i)],
+                       s = sin[size_t(positions[size_t(t)] * half + i)];
+          const double rotated = a * c - b * s;
+          b = b * c + a * s, a = rotated;
+        }
+        check(std::fabs(widen(qkv[size_t(at + i)]) - a), rounding<T>() * (1 + std::fabs(a)), table.name,
+              "qk_norm_rope");
+        check(std::fabs(widen(qkv[size_t(at + half + i)]) - b), rounding<T>() * (1 + std::fabs(b)), table.name,
+              "qk_norm_rope");
+      }
+    }
+}
+
+// One sequence of `tokens` tokens, its node cut in two so that a key block straddles the cut.
+template <class T>
+void test_tree_attention(const Kernels& table, const TypedKernels<T>& kernels, int64_t tokens, int64_t cut,
+                         int64_t heads, int64_t kv_heads, int64_t head_dim, float softcap, int64_t window) {
+  const int64_t width = (heads + 2 * kv_heads) * head_dim, group = heads / kv_heads;
+  const auto qkv = random_values<T>(tokens * width);
+  std::vector<int32_t> positions, blocks, offsets = {0}, node_blocks;
+  for (int64_t t = 0; t < tokens; ++t) positions.push_back(int32_t(t));
+  std::vector<QueryRun> runs;
+  const auto add_node = [&](int64_t begin, int64_t end, int64_t inherited) {
+    runs.push_back({int32_t(runs.size()), int32_t(begin), int32_t(end - begin), int32_t(begin)});
+    for (int64_t b = 0; b < inherited; ++b) node_blocks.push_back(int32_t(b));
+    for (int64_t start = inherited * kKeyBlock; start < end; start += kKeyBlock) {
+      node_blocks.push_back(int32_t(blocks.size() / kKeyBlock));
+      for (int64_t j = 0; j < kKeyBlock; ++j) blocks.push_back(start + j < end ? int32_t(start + j) : -1);
+    }
+    offsets.push_back(int32_t(node_blocks.size()));
+  };
+  if (cut > 0) add_node(0, cut, 0);
+  add_node(cut, tokens, cut / kKeyBlock);
+
+  auto tiles = std::vector<QueryRun>(
+      static_cast<size_t>(cut_tiles(runs.data(), int64_t(runs.size()), positions.data(), group, nullptr)));
+  cut_tiles(runs.data(), int64_t(runs.size()), positions.data(), group, tiles.data());
+  auto out = zeros<T>(tokens * heads * head_dim);
+  TreeAttentionArgs<T> a{};
+  a.qkv = qkv.data(), a.stride = width, a.num_heads = heads, a.num_kv_heads = kv_heads, a.head_dim = head_dim;
+  a.positions = positions.data(), a.block_tokens = blocks.data(), a.num_blocks = int64_t(blocks.size()) / kKeyBlock;
+  a.node_block_offsets = offsets.data(), a.node_blocks = node_blocks.data();
+  a.tiles = tiles.data(), a.num_tiles = int64_t(tiles.size());
+  a.scale = 1 / std::sqrt(float(head_dim)), a.softcap = softcap, a.window = window;
+  a.out = out.data(), a.out_stride = heads * head_dim;
+  const int64_t bytes = kernels.tree_attention_workspace_bytes(a, 2);
+  std::unique_ptr<void, decltype(&std::free)> workspace(std::aligned_alloc(64, size_t(bytes)), std::free);
+  a.workspace = workspace.get();
+  kernels.tree_attention(a, 2);
+
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t h = 0; h < heads; ++h) {
+      std::vector<double> p, expected(size_t(head_dim), 0.0);
+      double total = 0;
+      const int64_t first = window && t >= window ? t - window + 1 : 0;
+      const auto value = [&](int64_t token, int64_t part, int64_t i) {
+        return double(widen(qkv[size_t(token * width + part * head_dim + i)]));
+      };
+      for (int64_t j = first; j <= t; ++j) {
+        double logit = 0;
+        for (int64_t i = 0; i < head_dim; ++i) logit += value(t, h, i) * value(j, heads + h / group, i);
+        logit *= a.scale;
+        if (softcap > 0) logit = softcap * std::tanh(logit / softcap);
+        p.push_back(std::exp(logit)), total += p.back();
+      }
+      for (int64_t j = first; j <= t; ++j)
+        for (int64_t i = 0; i < head_dim; ++i)
+          expected[size_t(i)] += p[size_t(j - first)] / total * value(j, heads + kv_heads + h / group, i);
+      for (int64_t i = 0; i < head_dim; ++i)
+        check(std::fabs(widen(out[size_t((t * heads + h) * head_dim + i)]) - expected[size_t(i)]),
+              2 * rounding<T>() * (1 + std::fabs(expected[size_t(i)])), table.name, "tree_attention");
+    }
+}
+
+template <class T>
+void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
+  for (const int64_t width : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 64, 97}) {
+    test_rms_norm(table, kernels, 3, width);
+    test_glu(table, kernels, 3, width);
+    test_pooled_score(table, kernels, 3, width);
+    test_qk_norm_rope(table, kernels, 2 * width);
+  }
+  test_tree_attention(table, kernels, 1, 0, 1, 1, 2, 0, 0);
+  test_tree_attention(table, kernels, 130, 70, 4, 2, 34, 0, 0);
+  test_tree_attention(table, kernels, 300, 64, 7, 1, 64, 0, 0);
+  test_tree_attention(table, kernels, 300, 255, 2, 1, 128, 5, 40);
+  test_tree_attention(table, kernels, 65, 0, 100, 1, 8, 0, 1);
+}
+
+void test_pairwise_loss() {
+  const std::vector<float> scores = {1, -1, 0.5f, 3};
+  const std::unique_ptr<bool[]> labels(new bool[4]{true, false, true, true});
+  const std::vector<int64_t> offsets = {0, 3, 4};
+  std::vector<float> gradient(4, 9.0f);
+  const float loss = pairwise_loss(scores.data(), labels.get(), offsets.data(), 2, nullptr, 0, gradient.data());
+  const double expected = (std::log1p(std::exp(-2.0)) + std::log1p(std::exp(-1.5))) / 2;
+  check(std::fabs(loss - expected), 1e-6, "", "pairwise_loss");
+  check(std::fabs(gradient[0] + gradient[1] + gradient[2]) + std::fabs(gradient[3]), 1e-6, "",
+        "pairwise_loss gradient");
+}
+
+}  // namespace
+
+int main() {
+  const Kernels* tables[4];
+  const int count = supported_kernels(tables);
+  for (int i = 0; i < count; ++i) {
+    test_all(*tables[i], tables[i]->float32);
+    test_all(*tables[i], tables[i]->bfloat16);
+    std::printf("%s: passed\n", tables[i]->name);
+  }
+  test_pairwise_loss();
+  std::printf("%d checks passed\n", num_checks);
+}

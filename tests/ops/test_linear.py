@@ -1,0 +1,30 @@
+import pytest
+import torch
+
+from codescaler.testing import assert_accurate
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("num_rows, width_in, width_out", [(1, 8, 3), (5, 17, 31), (15, 64, 96), (17, 448, 130), (70, 96, 64)])
+def test_matches_the_truth(backend, dtype, random, num_rows, width_in, width_out, has_bias):
+    x = torch.randn(num_rows, width_in, generator=random).to(dtype)
+    weight = torch.randn(width_out, width_in, generator=random).to(dtype)
+    bias = torch.randn(width_out, generator=random).to(dtype) if has_bias else None
+    truth, peer = (
+        torch.nn.functional.linear(x.to(t), weight.to(t), None if bias is None else bias.to(t))
+        for t in (torch.float64, dtype)
+    )
+    assert_accurate(backend.linear(x, backend.pack_linear(weight, bias)), truth, peer)
+
+
+def test_empty(backend, dtype):
+    packed = backend.pack_linear(torch.ones(3, 8, dtype=dtype), None)
+    assert backend.linear(torch.empty(0, 8, dtype=dtype), packed).shape == (0, 3)
+
+
+def test_nan_stays_in_its_row(backend, dtype):
+    x = torch.ones(20, 32, dtype=dtype)
+    x[3, 7] = torch.nan
+    y = backend.linear(x, backend.pack_linear(torch.ones(48, 32, dtype=dtype), None))
+    assert torch.equal(y.isnan().any(dim=1), torch.arange(20) == 3)
+    assert y[3].isnan().all()

@@ -1,0 +1,132 @@
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from codescaler.ops import Heads, Tree, reference
+from codescaler.plan import plan
+from codescaler.testing import assert_accurate
+
+HEADS = [Heads(1, 1, 2), Heads(3, 3, 34), Heads(4, 2, 64), Heads(14, 2, 64), Heads(8, 1, 128), Heads(2, 1, 256)]
+# Lengths around a key block (64), a softmax step (256), a query tile, and one.
+BRANCHES = [(150, (1, 30, 100, 263)), (64, (1, 64, 65)), (300, (5,)), (1, (1, 2))]
+
+
+def make_tree(branches, seed=0):
+    generator = np.random.default_rng(seed)
+    sequences = []
+    for prompt_length, lengths in branches:
+        prompt = generator.integers(0, 1000, prompt_length)
+        sequences += [np.concatenate([prompt, generator.integers(0, 1000, n)]).astype(np.int32) for n in lengths]
+    (batch,) = plan(sequences, 10**9)
+    return Tree.from_batch(batch, torch.device("cpu"))
+
+
+def make_qkv(tree, heads, dtype, random):
+    return torch.randn(len(tree.token_ids), heads.q_width + 2 * heads.kv_width, generator=random).to(dtype)
+
+
+@functools.cache  # one truth for all backends: float64 is the slow part
+def truth_and_peer(heads, dtype, softcap, window):
+    tree = make_tree(BRANCHES)
+    qkv = make_qkv(tree, heads, dtype, torch.Generator().manual_seed(0))
+    arguments = (heads, tree, tree.all_queries, heads.head_dim**-0.5, softcap, window)
+    return qkv, reference.tree_attention(qkv.double(), *arguments), reference.tree_attention(qkv, *arguments)
+
+
+@pytest.mark.parametrize("softcap, window", [(None, None), (5.0, None), (None, 1), (None, 50), (2.0, 260)])
+@pytest.mark.parametrize("heads", HEADS, ids=str)
+def test_matches_the_truth(backend, dtype, heads, softcap, window):
+    tree = make_tree(BRANCHES)
+    qkv, truth, peer = truth_and_peer(heads, dtype, softcap, window)
+    arguments = (heads.head_dim**-0.5, softcap, window)
+    out = backend.tree_attention(qkv, heads, tree, tree.all_queries, *arguments)
+    assert_accurate(out, truth, peer)
+    last = backend.tree_attention(qkv, heads, tree, tree.last_queries, *arguments)
+    assert_accurate(last, truth[tree.last_tokens], peer[tree.last_tokens])
+
+
+def test_the_reference_is_attention_along_a_path(random):
+    """The truth itself, against torch's own attention, one sequence at a time."""
+    heads = Heads(4, 2, 16)
+    tree = make_tree(BRANCHES)
+    qkv = make_qkv(tree, heads, torch.float64, random)
+    out = reference.tree_attention(qkv, heads, tree, tree.all_queries, 0.25)
+    for node, _, _, row in tree.last_queries.tolist():
+        blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
+        path = tree.block_tokens[blocks].flatten().long()
+        path = path[path >= 0]
+        q, k, v = (
+            part.unflatten(1, (-1, 16)).transpose(0, 1)
+            for part in qkv[path].split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
+        )
+        k, v = (x.repeat_interleave(2, dim=0) for x in (k, v))
+        expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.25)
+        assert torch.allclose(out[path], expected.transpose(0, 1).flatten(1), rtol=1e-12)
+        assert row < len(tree.last_tokens)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("part", ["q", "k", "v"])
+@pytest.mark.parametrize("window", [None, 40])
+def test_nan_and_infinity_reach_who_sees_them_and_no_one_else(backend, dtype, random, value, part, window):
+    heads = Heads(4, 2, 64)
+    tree = make_tree(BRANCHES)
+    clean = make_qkv(tree, heads, dtype, random)
+    dirty = clean.clone()
+    column = {"q": 3, "k": heads.q_width + 3, "v": heads.q_width + heads.kv_width + 3}[part]
+    token = 170  # inside the first prompt's branches
+    dirty[token, column] = value
+    arguments = (heads, tree, tree.all_queries, 0.125, None, window)
+
+    before, after = (backend.tree_attention(x, *arguments) for x in (clean, dirty))
+    truth = reference.tree_attention(dirty.double(), *arguments)
+
+    is_touched = (reference.tree_attention(clean.double(), *arguments) != truth).any(dim=1)
+    assert is_touched.any()
+    assert torch.equal(after.isnan(), truth.isnan())
+    assert torch.equal(after[~is_touched], before[~is_touched])
+
+
+def test_rows_may_lie_apart(backend, dtype, random):
+    heads, tree = Heads(4, 2, 64), make_tree(BRANCHES)
+    qkv = make_qkv(tree, heads, dtype, random)
+    apart = torch.zeros(len(qkv), qkv.shape[1] + 24, dtype=dtype)[:, : qkv.shape[1]]
+    apart.copy_(qkv)
+    arguments = (heads, tree, tree.all_queries, 0.125)
+    assert torch.equal(backend.tree_attention(apart, *arguments), backend.tree_attention(qkv, *arguments))
+
+
+@pytest.mark.parametrize("softcap, window", [(None, None), (5.0, 70)])
+def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, softcap, window):
+    heads, tree = Heads(4, 2, 64), make_tree(BRANCHES)
+    qkv = make_qkv(tree, heads, dtype, random)
+    together = kernels.tree_attention(qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
+    torch.set_num_threads(1)
+    try:
+        single = kernels.tree_attention(qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
+    finally:
+        torch.set_num_threads(2)
+    assert torch.equal(together, single)
+    last = kernels.tree_attention(qkv, heads, tree, tree.last_queries, 0.125, softcap, window)
+    assert torch.equal(together[tree.last_tokens], last)
+    for node, *_ in tree.last_queries.tolist():
+        blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
+        path = tree.block_tokens[blocks].flatten().long()
+        path = path[path >= 0]
+        (batch,) = plan([np.arange(len(path), dtype=np.int32)], 10**9)
+        alone = Tree.from_batch(batch, torch.device("cpu"))
+        out = kernels.tree_attention(qkv[path].contiguous(), heads, alone, alone.all_queries, 0.125, softcap, window)
+        assert torch.equal(out, together[path])
+
+
+@pytest.mark.parametrize("name, index, value", [("node", 0, 99), ("token", 1, 10**6), ("output", 3, -1)])
+def test_queries_outside_the_tree_are_refused(random, name, index, value):
+    from codescaler.ops import cpu
+
+    heads, tree = Heads(1, 1, 2), make_tree([(3, (1, 2))])
+    queries = tree.all_queries.clone()
+    queries[0, index] = value
+    with pytest.raises(ValueError, match="queries holds a run outside"):
+        cpu.make_backend().tree_attention(make_qkv(tree, heads, torch.float32, random), heads, tree, queries, 1.0)

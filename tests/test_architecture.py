@@ -1,0 +1,107 @@
+"""The house rules that a machine can check: who may import whom, and one name per operation."""
+
+import ast
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from codescaler.ops import Backend
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "codescaler"
+
+# Module prefix -> row; a module imports from its own row's package or from rows above (smaller numbers).
+ROWS = {
+    "codescaler.errors": 0,
+    "codescaler.types": 0,
+    "codescaler.env": 0,
+    "codescaler.plan": 1,
+    "codescaler.kernels": 2,
+    "codescaler._C": 2,
+    "codescaler.ops": 3,
+    "codescaler.model": 4,
+    "codescaler.weights": 4,
+    "codescaler.engine": 5,
+    "codescaler.testing": 6,
+}
+# Third-party packages that a row may use besides the standard library.
+LIBRARIES = {
+    0: set(),
+    1: {"numpy"},
+    2: {"torch", "triton"},
+    3: {"torch", "numpy"},
+    4: {"torch", "safetensors", "huggingface_hub"},
+    5: {"torch", "numpy"},
+    6: {"torch", "numpy", "safetensors", "transformers", "peft"},
+}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] == "kernels":
+        parts = ("codescaler", *parts)
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def row_of(module):
+    prefixes = [prefix for prefix in ROWS if module == prefix or module.startswith(f"{prefix}.")]
+    return ROWS[max(prefixes, key=len)] if prefixes else None
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 or path.parent.name == "kernels", f"{path}: relative import"
+            # `from codescaler import _C` imports a module, `from codescaler.errors import X` a name.
+            yield from (f"codescaler.{alias.name}" for alias in node.names) if node.module == "codescaler" else [node.module]
+
+
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "kernels").glob("*.py")])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_go_one_way(path):
+    module = module_name(path)
+    if module == "codescaler":
+        assert list(imports_of(path)) == [], "the package's __init__ holds names only: import codescaler is instant"
+        return
+    row = row_of(module)
+    assert row is not None, f"{module} has no row: add it to ARCHITECTURE.md and here"
+    for imported in imports_of(path):
+        library = imported.split(".")[0]
+        if library == "codescaler":
+            target = row_of(imported)
+            is_same_room = imported.rsplit(".", 1)[0].startswith(module.rsplit(".", 1)[0]) or target == row
+            assert target is not None and (target < row or (target == row and is_same_room)), f"{module} imports {imported}"
+            assert target != 2 or row == 3, f"{module} imports {imported}; only ops reach native code"
+        else:
+            assert library in sys.stdlib_module_names or library in LIBRARIES[row], f"{module} imports {library}"
+
+
+def test_only_env_reads_the_environment():
+    for path in SOURCES:
+        if path.name != "env.py":
+            assert "os.environ" not in path.read_text() and "getenv" not in path.read_text(), path
+
+
+def test_there_are_no_cupboards():
+    for path in SOURCES:
+        assert path.stem not in {"utils", "util", "common", "helpers", "misc"}, path
+
+
+OPERATIONS = {field.name for field in dataclasses.fields(Backend)} - {"name", "description", "has_bf16_unit", "pack_linear"}
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+def test_an_operation_has_one_name_everywhere(operation):
+    """Reference, tests, bench and (except for matrix products, which are oneDNN's) C++ all call it the same."""
+    assert f"def {operation}(" in (PACKAGE / "ops/reference.py").read_text()
+    assert (ROOT / f"tests/ops/test_{operation}.py").is_file()
+    assert operation in (ROOT / "benches/test_ops.py").read_text()
+    if operation != "linear":
+        assert any(f" {operation}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
+        assert operation in (ROOT / "csrc/tests/test_core.cpp").read_text()

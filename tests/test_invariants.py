@@ -1,0 +1,112 @@
+"""Bit-identity: a sequence gets the same bits alone, in any batch, in any order, on any number of threads."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from codescaler.engine import Engine
+from codescaler.testing import save_random_checkpoint
+
+# Real widths: small sums hide what a matrix product does with few rows. (width, ffn, heads, kv heads, head dim)
+SHAPES = {
+    "qwen3": ("qwen3", 1024, 3072, 16, 8, 128),  # Qwen3-0.6B
+    "qwen2": ("qwen2", 896, 4864, 14, 2, 64),  # Qwen2.5-Coder-0.5B
+    "llama": ("llama", 576, 1536, 9, 3, 64),  # SmolLM2-135M
+    "gemma2": ("gemma2", 448, 1000, 4, 1, 256),
+}
+VOCABULARY = 97
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def folder(request, tmp_path_factory):
+    family, width, ffn, heads, kv_heads, head_dim = SHAPES[request.param]
+    path = tmp_path_factory.mktemp(request.param)
+    overrides = {"head_dim": head_dim} if family in ("qwen3", "gemma2") else {}
+    overrides |= {"sliding_window": 50} if family == "gemma2" else {}
+    save_random_checkpoint(
+        path,
+        family,
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=ffn,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        num_hidden_layers=2,
+        pad_token_id=None,
+        **overrides,
+    )
+    assert json.loads((path / "config.json").read_text())["hidden_size"] == width
+    return path
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def engine(request, folder):
+    return Engine.from_pretrained(folder, dtype=request.param, backend="cpu", num_threads=2)
+
+
+def some_lists(seed=0):
+    """Shared prompts, a list that is another's prefix, equal lists, and one token."""
+    random = np.random.default_rng(seed)
+    prompt = random.integers(0, VOCABULARY, 150).tolist()
+    lists = [[*prompt, *random.integers(0, VOCABULARY, n).tolist()] for n in (1, 2, 63, 120, 300)]
+    lists += [prompt, lists[2], lists[3][:200], [5], random.integers(0, VOCABULARY, 17).tolist()]
+    return lists
+
+
+def bits(engine, lists):
+    return np.concatenate([engine.score_tokens(lists)[:, None], engine.features_tokens(lists)], axis=1)
+
+
+def test_alone_shuffled_and_together(engine):
+    lists = some_lists()
+    together = bits(engine, lists)
+    assert np.isfinite(together).all()
+    order = np.random.default_rng(1).permutation(len(lists))
+    assert np.array_equal(bits(engine, [lists[i] for i in order]), together[order])
+    for i, tokens in enumerate(lists):
+        assert np.array_equal(bits(engine, [tokens]), together[i : i + 1]), f"sequence {i} of {len(tokens)} tokens"
+
+
+def test_with_and_without_sharing_and_under_a_small_budget(engine, folder):
+    lists = some_lists()
+    together = bits(engine, lists)
+    unshared = np.concatenate([bits(engine, [tokens, [7] * 30]) for tokens in lists])[::2]
+    assert np.array_equal(unshared, together)
+    longest = max(map(len, lists))
+    small = Engine.from_pretrained(folder, dtype=engine.dtype, backend="cpu", max_batch_tokens=longest)
+    assert np.array_equal(bits(small, lists), together)
+
+
+def test_on_one_thread(engine, folder):
+    lists = some_lists()
+    single = Engine.from_pretrained(folder, dtype=engine.dtype, backend="cpu", num_threads=1)
+    assert np.array_equal(bits(single, lists), bits(engine, lists))
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def tiny_engine(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny")
+    save_random_checkpoint(path, "qwen3", vocab_size=3, pad_token_id=None)
+    return Engine.from_pretrained(path, dtype=request.param, backend="cpu", max_batch_tokens=400)
+
+
+@st.composite
+def random_trees(draw):
+    """Lists that branch off one another at random places."""
+    lists = []
+    for _ in range(draw(st.integers(1, 6))):
+        base = draw(st.sampled_from(lists)) if lists else []
+        tail = draw(st.lists(st.integers(0, 2), max_size=draw(st.sampled_from([2, 150]))))
+        lists.append((base[: draw(st.integers(0, len(base)))] + tail)[:400] or [0])
+    return lists
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lists=random_trees())
+def test_over_random_trees(tiny_engine, lists):
+    together = tiny_engine.score_tokens(lists)
+    alone = np.concatenate([tiny_engine.score_tokens([tokens]) for tokens in lists])
+    assert np.array_equal(together, alone)

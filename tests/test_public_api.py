@@ -1,0 +1,54 @@
+"""What users call: names and defaults that cannot change unnoticed."""
+
+import inspect
+import subprocess
+import sys
+
+import codescaler
+from codescaler import errors
+from codescaler.engine import Engine
+
+
+def test_from_pretrained_arguments():
+    parameters = inspect.signature(Engine.from_pretrained).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        "model": None, "device": "auto", "dtype": "auto", "quantization": None, "backend": "auto",
+        "num_threads": None, "max_batch_tokens": None, "pooling": "hf", "truncation": "error", "max_length": None,
+        "head": "required", "base_model": None, "deterministic": False, "revision": None, "local_files_only": False,
+    }  # fmt: skip
+    assert [name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY] == ["model"]
+
+
+def test_every_error_is_a_codescaler_error():
+    tree = {
+        name: value.__mro__[1].__name__
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and name != "CodescalerError"
+    }
+    assert tree == {
+        "InvalidInput": "CodescalerError",
+        "WeightsError": "CodescalerError",
+        "MissingTensor": "WeightsError",
+        "ShapeMismatch": "WeightsError",
+        "HostileFile": "WeightsError",
+        "UnsupportedModel": "CodescalerError",
+        "BackendUnavailable": "CodescalerError",
+        "CapacityExceeded": "CodescalerError",
+    }
+
+
+def modules_after(statement):
+    code = f"{statement}; import sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_the_engine_imports_no_transformers():
+    loaded = modules_after("import codescaler.engine")
+    assert "torch" in loaded
+    assert not loaded & {"transformers", "peft", "huggingface_hub", "triton", "tokenizers", "jinja2"}
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    assert not modules_after("import codescaler") & {"torch", "numpy"}
+    assert codescaler.__version__

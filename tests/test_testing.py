@@ -1,0 +1,114 @@
+"""The named workloads, their count of operations, and the random reward model that they are scored by."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from codescaler.engine import Engine
+from codescaler.plan import plan
+from codescaler.testing import (
+    QWEN3_0_6B,
+    QWEN3_1_7B,
+    WORKLOADS,
+    ModelShape,
+    matmul_peak,
+    rms_distance,
+    score_error_limit,
+    score_flops,
+    write_random_rm,
+)
+
+TINY = ModelShape(
+    hidden_size=64,
+    intermediate_size=112,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    vocab_size=211,
+)
+TREE = [[1, 2, 3, 4], [1, 2, 3], [1, 2, 5, 6, 7], [1, 2, 5, 6, 7], [8]]
+
+
+@pytest.mark.parametrize(
+    "name, padded, real, distinct",
+    [
+        ("bon8", 8480, 6386, 2802),
+        ("bon16", 19392, 13877, 5077),
+        ("pairs", 15120, 7945, 7945),
+        ("single", 400, 400, 400),
+    ],
+)
+def test_workload_counts(name, padded, real, distinct):
+    workload = WORKLOADS[name]
+    sequences = workload.sequences()
+    assert len(sequences) * max(map(len, sequences)) == workload.num_padded_tokens == padded
+    assert sum(map(len, sequences)) == workload.num_real_tokens == real
+    (tree,) = plan([np.array(ids, dtype=np.int32) for ids in sequences], max_batch_tokens=real)
+    assert tree.num_tokens == workload.num_distinct_tokens == distinct
+
+
+def test_workloads_are_the_same_everywhere():
+    prompt, *_ = WORKLOADS["bon8"].sequences()
+    assert prompt[:4] == WORKLOADS["single"].sequences()[0][:4] == [100_907, 110_494, 9_935, 67_856]
+    assert WORKLOADS["bon8"].sequences() == WORKLOADS["bon8"].sequences()
+
+
+def test_flops_are_those_of_a_count_by_hand():
+    flops = 0
+    for prefix in {tuple(ids[: end + 1]) for ids in TREE for end in range(len(ids))}:
+        for inputs, outputs in ((64, 128), (64, 64), (64, 64), (128, 64), (64, 112), (64, 112), (112, 64)):
+            flops += 2 * inputs * outputs  # q, k, v, o, gate, up, down
+        flops += 4 * 2 * 32 * len(prefix)  # 4 heads of 32: a product with each key, and one with each value
+        flops += 4 * 2 * 32 * len(prefix)
+    assert score_flops(TINY, TREE) == TINY.num_layers * flops
+
+
+def test_flops_of_a_whole_model():
+    """The figures that the project's published limit is reckoned from: 2.47 + 0.39 TFLOP."""
+    assert score_flops(QWEN3_0_6B, WORKLOADS["bon8"].sequences()) == pytest.approx(2.86e12, rel=2e-3)
+
+
+def test_flops_grow_with_the_model():
+    sequences = WORKLOADS["single"].sequences()
+    one_layer = score_flops(replace(QWEN3_0_6B, num_layers=1), sequences)
+    assert score_flops(QWEN3_0_6B, sequences) == 28 * one_layer
+    assert score_flops(QWEN3_1_7B, sequences) > 2 * 28 * one_layer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_random_rm_is_read_alike_by_engine_and_transformers(tmp_path, dtype):
+    from transformers import AutoModelForSequenceClassification
+
+    write_random_rm(tmp_path, TINY, dtype)
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(info.values())
+    with torch.inference_mode():
+        truth = np.array([model.eval()(torch.tensor([ids])).logits.item() for ids in TREE])
+    scores = Engine.from_pretrained(tmp_path, dtype="float32").score_tokens(TREE)
+    assert np.abs(scores - truth).max() <= 1e-4 * np.abs(truth).mean()
+    assert np.unique(truth).size == len({tuple(ids) for ids in TREE})
+
+
+def test_random_rm_follows_the_seed(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_random_rm(tmp_path / name, TINY, seed=seed)
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_score_error_limit():
+    truth = np.array([1.0, -3.0])
+    assert rms_distance(truth + [3.0, -4.0], truth) == pytest.approx(12.5**0.5)
+    assert score_error_limit(truth, truth) == pytest.approx(2e-3)
+    assert score_error_limit(truth + 1.0, truth) == pytest.approx(2.002)
+
+
+def test_matmul_peak_is_a_speed():
+    assert 1e8 < matmul_peak(torch.float32) < 1e16
