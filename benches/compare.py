@@ -280,7 +280,7 @@ tokens run   what the forwards compute: codescaler a shared prefix once, transfo
 tokens/s     tokens of all sequences as they were given, a second
 speed        how many times as fast as transformers' one padded batch
 of peak      {ideal_s:.2f} s over the seconds: the time that the matrix products of the distinct tokens take
-             at {peak / 1e9:.0f} GFLOP/s, the most that matrix multiply reached on this machine during this run
+             at {peak / 1e9:.0f} GFLOP/s, the most that this machine's matrix multiply reached in this run
              (few layers can pass 100%: codescaler computes most of the last layer for scored tokens only)
 max diff, correlation   of the scores, with codescaler's"""
     return legend + "\noff float32  RMS distance to codescaler's own float32 scores" * has_float32

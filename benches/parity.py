@@ -26,7 +26,7 @@ import numpy.typing as npt
 import peft
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from benches.parity_cases import CASES, Case, TokenLists, save
 from codescaler.engine import Engine
@@ -157,17 +157,19 @@ def _transformers_values(case: Case, folder: Path, lists: TokenLists, dtype: tor
         return _one_by_one(lambda ids: model(ids, use_cache=False).logits[0, -1, 0], lists)
     model = _load(transformers.AutoModel, case, folder, dtype)
     head = _value_head(folder, dtype) if case.head == "value" else torch.nn.Identity()
-    return _one_by_one(lambda ids: head(model(ids, use_cache=False).last_hidden_state[0, -1]).squeeze(), lists)
+    return _one_by_one(
+        lambda ids: head(model(ids, use_cache=False).last_hidden_state[0, -1]).squeeze(), lists
+    )
 
 
 def _value_head(folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
     """Reads `v_head.summary`, which no transformers class has, from whichever file holds it."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            tensors |= {name: file.get_tensor(name) for name in file.keys() if name.startswith("v_head.")}
-    head = torch.nn.Linear(tensors["v_head.summary.weight"].shape[1], 1)
-    head.load_state_dict({"weight": tensors["v_head.summary.weight"], "bias": tensors["v_head.summary.bias"]})
+        tensors |= load_file(path)
+    weight, bias = tensors["v_head.summary.weight"], tensors["v_head.summary.bias"]
+    head = torch.nn.Linear(weight.shape[1], 1)
+    head.load_state_dict({"weight": weight, "bias": bias})
     return head.to(dtype)
 
 
@@ -228,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     cases = [case for case in CASES if options.only in case.name]
     if not cases:
         parser.error(f"no case has {options.only!r} in its name")
-    transformers.logging.set_verbosity_error()  # it tells of heads that AutoModel leaves aside, which is meant
+    transformers.logging.set_verbosity_error()  # it would tell of heads that AutoModel leaves aside
     transformers.logging.disable_progress_bar()
     rows = []
     start = time.perf_counter()
@@ -242,7 +244,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{len(rows) - failed} of {len(rows)} cases hold.")
     if options.save:
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(_report(rows, options.backend, time.perf_counter() - start), indent=1) + "\n")
+        RESULTS.write_text(
+            json.dumps(_report(rows, options.backend, time.perf_counter() - start), indent=1) + "\n"
+        )
     return 1 if failed else 0
 
 

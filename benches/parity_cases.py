@@ -39,10 +39,14 @@ def mixed() -> TokenLists:
     return [candidates[1], *alone, prompt, *branches, *candidates]
 
 
-def every_length() -> TokenLists:
-    """The 700 beginnings of one sequence: each position is a pooled one, each node of the tree one token."""
+def beginnings() -> TokenLists:
+    """Beginnings of one sequence of 700: each length to 130, then those around each edge of a key block.
+
+    Every one ends a node of the tree, most of a single token.
+    """
     sequence = _words(1)(700)
-    return [sequence[:length] for length in range(1, 701)]
+    edges = [length for edge in range(192, 700, 64) for length in (edge - 1, edge, edge + 1)]
+    return [sequence[:length] for length in (*range(1, 131), *edges, 700)]
 
 
 def long() -> TokenLists:
@@ -126,10 +130,12 @@ def save(case: Case, folder: Path) -> None:
     )
     for path in base.glob("*.safetensors"):
         edit_tensors(path, _sharpen)
-        if case.lora is not None:
-            edit_tensors(path, lambda tensors: {name: tensor.float() for name, tensor in tensors.items()})
-    edit_json(base / "config.json", **({} if case.lora is None else {"dtype": "float32"}), **case.config_edits)
+    if case.config_edits:  # not without: the edit also drops nulls, which mean "none" to Gemma2
+        edit_json(base / "config.json", **case.config_edits)
     if case.lora is not None:
+        for path in base.glob("*.safetensors"):
+            edit_tensors(path, lambda tensors: {name: tensor.float() for name, tensor in tensors.items()})
+        edit_json(base / "config.json", dtype="float32")
         save_random_lora(case.model(folder), base, **case.lora)
 
 
@@ -182,7 +188,7 @@ _QWEN3 = (
     Case("qwen3", _SEQUENCE, "width 896, GQA 8, head_dim 64, qkv and o bias",
          _shape(896, 8, 1, head_dim=64, attention_bias=True)),
     Case("qwen3", _SEQUENCE, "width 448, GQA 1, head_dim 256", _shape(448, 2, 2, head_dim=256) | _rope(1e6)),
-    Case("qwen3", _SEQUENCE, "every length 1 to 700", _shape(64, 4, 2, head_dim=64), every_length),
+    Case("qwen3", _SEQUENCE, "every length to 130, then block edges", _shape(64, 4, 2, head_dim=64), beginnings),
     Case("qwen3", _SEQUENCE, "4,000 tokens", _shape(448, 7, 1, head_dim=128) | _rope(1e6), long),
     Case("qwen3", _SEQUENCE, "sharded index", _SMALL, max_shard_size="500KB"),
     Case("qwen3", _SEQUENCE, "pad tokens", _SMALL, padded),
@@ -190,8 +196,10 @@ _QWEN3 = (
     Case("qwen3", _SEQUENCE, "no pad id", _SMALL | {"pad_token_id": None}, padded),
     Case("qwen3", _SEQUENCE, "window 100 from layer 1 on",
          _SMALL | {"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 1}),
-    Case("qwen3", _SEQUENCE, "LoRA on every projection, rank and alpha patterns", _SMALL, lora={
-        "target_modules": "all-linear", "rank_pattern": {"v_proj": 4}, "alpha_pattern": {"layers.1.mlp.up_proj": 3},
+    Case("qwen3", _SEQUENCE, "LoRA everywhere, rank and alpha patterns", _SMALL, lora={
+        "target_modules": "all-linear",
+        "rank_pattern": {"v_proj": 4},
+        "alpha_pattern": {"layers.1.mlp.up_proj": 3},
     }),
     Case("qwen3", _TOKEN, "width 576, GQA 3", _shape(576, 9, 3)),
     Case("qwen3", _TOKEN, "pad tokens are scored", _SMALL, padded),
@@ -199,13 +207,14 @@ _QWEN3 = (
 )  # fmt: skip
 
 _QWEN2 = (
-    Case("qwen2", _SEQUENCE, "width 896, GQA 7, eps 0.01", _shape(896, 14, 2, rms_norm_eps=1e-2) | _rope(1e6)),
+    Case("qwen2", _SEQUENCE, "width 896, GQA 7, eps 0.01",
+         _shape(896, 14, 2, rms_norm_eps=1e-2) | _rope(1e6)),
     Case("qwen2", _SEQUENCE, "width 448, old config dialect", _shape(448, 7, 1),
          config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
     Case("qwen2", _TOKEN, "window 64 from layer 1 on",
          _SMALL | {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}),
-    Case("qwen2", _VALUE, "AceCodeRM, width 1024, untied, sharded", _shape(1024, 8, 4, tie_word_embeddings=False),
-         max_shard_size="5MB"),
+    Case("qwen2", _VALUE, "AceCodeRM, width 1024, untied, sharded",
+         _shape(1024, 8, 4, tie_word_embeddings=False), max_shard_size="5MB"),
     Case("qwen2", _VALUE, "AceCodeRM, tied, old config dialect", _SMALL | {"tie_word_embeddings": True},
          config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
     Case("qwen2", _VALUE, "pad tokens are scored", _SMALL, padded),
@@ -217,8 +226,10 @@ _LLAMA = (
     Case("llama", _SEQUENCE, "llama3 RoPE, 4,000 tokens", _shape(512, 8, 2) | _rope(5e5, **_LLAMA3), long),
     Case("llama", _SEQUENCE, "llama3 RoPE, old config dialect", _SMALL,
          config_edits=_OLD_DIALECT | {"rope_theta": 5e5, "rope_scaling": _LLAMA3}),
-    Case("llama", _SEQUENCE, "linear RoPE, pad tokens", _SMALL | _rope(1e4, rope_type="linear", factor=4.0), padded),
-    Case("llama", _SEQUENCE, "rank-stabilised LoRA on a causal LM", _SMALL, lora={"use_rslora": True, "r": 4}),
+    Case("llama", _SEQUENCE, "linear RoPE, pad tokens",
+         _SMALL | _rope(1e4, rope_type="linear", factor=4.0), padded),
+    Case("llama", _SEQUENCE, "rank-stabilised LoRA of a causal LM", _SMALL,
+         lora={"use_rslora": True, "r": 4}),
     Case("llama", _TOKEN, "biases everywhere, GQA 1", _shape(512, 8, 8, attention_bias=True, mlp_bias=True)),
     Case("llama", _VALUE, "value head on LlamaForCausalLM", _SMALL,
          config_edits={"architectures": ["LlamaForCausalLM"]}),
@@ -228,14 +239,17 @@ _LLAMA = (
 _GEMMA2_SMALL = _SMALL | {"query_pre_attn_scalar": 48, "attn_logit_softcapping": 5.0, "sliding_window": 64}
 
 _GEMMA2 = (
-    Case("gemma2", _SEQUENCE, "width 1024, GQA 2, head_dim 256, window 64 in the prefix", _shape(
-        1024, 4, 2, query_pre_attn_scalar=144, attn_logit_softcapping=5.0, sliding_window=64)),
+    Case("gemma2", _SEQUENCE, "width 1024, GQA 2, head_dim 256, window 64 in prompt",
+         _GEMMA2_SMALL | _shape(1024, 4, 2) | {"query_pre_attn_scalar": 144}),
     Case("gemma2", _SEQUENCE, "width 576, GQA 3, window 100, soft-cap 50",
          _shape(576, 9, 3, query_pre_attn_scalar=64, sliding_window=100)),
-    Case("gemma2", _SEQUENCE, "no soft-cap, old config dialect", _GEMMA2_SMALL | {"attn_logit_softcapping": None},
-         config_edits=_OLD_DIALECT | {"head_dim": 64, "rope_theta": 2e4, "attn_logit_softcapping": None}),
+    Case("gemma2", _SEQUENCE, "no soft-cap", _GEMMA2_SMALL | {"attn_logit_softcapping": None}),
+    Case("gemma2", _SEQUENCE, "old config dialect", _GEMMA2_SMALL,
+         config_edits=_OLD_DIALECT | {"head_dim": 64, "rope_theta": 2e4}),
+    Case("gemma2", _SEQUENCE, "every length to 130, then block edges",
+         _GEMMA2_SMALL | {"hidden_size": 64}, beginnings),
     Case("gemma2", _SEQUENCE, "pad tokens", _GEMMA2_SMALL, padded),
-    Case("gemma2", _SEQUENCE, "every length 1 to 700", _GEMMA2_SMALL | {"hidden_size": 64}, every_length),
+    Case("gemma2", _SEQUENCE, "no pad id", _GEMMA2_SMALL | {"pad_token_id": None}, padded),
     Case("gemma2", _TOKEN, "window 64", _GEMMA2_SMALL),
     Case("gemma2", _NONE, "features", _GEMMA2_SMALL),
 )  # fmt: skip

@@ -113,7 +113,7 @@ def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     weight = torch.randn(width_out, width_in, generator=random).to(dtype)
     packed, few = backend.pack_linear(weight, None), x[:TRUTH_ROWS]
     truth = torch.nn.functional.linear(few.double(), weight.double())
-    # Through oneDNN as ours, not MKL, which adds up a long float32 row in parts and is twice as exact.
+    # Through oneDNN as ours, not MKL, which adds up a float32 row in parts and is 2-4 times as exact.
     peer = torch.nn.functional.linear(few.to_mkldnn(), weight.to_mkldnn()).to_dense()
     assert_accurate(backend.linear(few, packed), truth, peer)
     record(lambda: backend.linear(x, packed), len(x), flops=2 * x.numel() * width_out)

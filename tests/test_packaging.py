@@ -1,0 +1,51 @@
+"""What a user installs: a source archive that builds, and a wheel that works from an empty folder."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command, cwd):
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from the source archive, so that a file missing there is missed here."""
+    folder = tmp_path_factory.mktemp("packaging")
+    run("setup.py", "-q", "egg_info", "-e", folder, "sdist", "-d", folder, cwd=ROOT)
+    (archive,) = folder.glob("codescaler-*.tar.gz")
+    run("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, archive, cwd=folder)
+    (wheel,) = folder.glob("codescaler-*.whl")
+    return wheel
+
+
+def test_the_wheel_holds_one_package(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"codescaler"}
+    assert {"codescaler/kernels/__init__.py", "codescaler/py.typed"} <= set(names)
+    assert any(name.startswith("codescaler/_C") and name.endswith((".so", ".pyd")) for name in names)
+
+
+def test_the_wheel_works_from_an_empty_folder(wheel, tmp_path):
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    zipfile.ZipFile(wheel).extractall(site)
+    code = f"""
+import sys
+sys.path.insert(0, {str(site)!r})
+import codescaler.engine, codescaler.kernels, codescaler.ops
+backend = codescaler.ops.select_backend("cpu", "cpu")
+assert codescaler.__file__.startswith({str(site)!r}), codescaler.__file__
+assert "kernels" not in sys.modules
+print(backend.description)
+"""
+    assert run("-P", "-c", code, cwd=empty).startswith("C++ ")
