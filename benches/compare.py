@@ -100,9 +100,7 @@ def main() -> int:
         write_random_rm(Path(folder), shape)
         systems = _load(Path(folder), arguments.dtype, arguments.threads, workload, sequences)
         scores = {system.name: _warm_up(system, sequences) for system in systems}
-        truth = (
-            None if dtype == torch.float32 else _float32_scores(Path(folder), arguments.threads, sequences)
-        )
+        truth = None if dtype == torch.float32 else _float32_scores(Path(folder), arguments.threads, sequences)
         seconds, peak = _take_turns(systems, sequences, arguments.rounds, dtype)
     ideal_s = score_flops(shape, sequences) / peak
     rows = [_row(system, seconds, scores, truth, workload.num_real_tokens, ideal_s) for system in systems]
@@ -126,9 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("workload", choices=WORKLOADS, help="named batch of token lists")
     parser.add_argument("--shape", choices=SHAPES, default="0.6b", help="Qwen3 sizes of the model")
     parser.add_argument("--layers", type=_count, help="layers of the model; None means all of the shape's")
-    parser.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of every system"
-    )
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of every system")
     parser.add_argument("--threads", type=_count, default=2, help="CPU threads of every system")
     parser.add_argument("--rounds", type=_count, default=3, help="timed rounds after the warm-up")
     parser.add_argument("--save", action="store_true", help="write the figures to benches/results/")
@@ -141,9 +137,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _load(
-    folder: Path, dtype: str, num_threads: int, workload: Workload, sequences: list[list[int]]
-) -> list[System]:
+def _load(folder: Path, dtype: str, num_threads: int, workload: Workload, sequences: list[list[int]]) -> list[System]:
     _progress("loading codescaler and transformers")
     engine = Engine.from_pretrained(folder, device="cpu", dtype=dtype, num_threads=num_threads)
     model = load_transformers(folder, getattr(torch, dtype))
@@ -171,13 +165,14 @@ def _take_turns(
 ) -> tuple[dict[str, list[float]], float]:
     """Times every system once a round, so that a slow minute of the machine falls on all of them.
 
-    Returns each system's seconds, and the best of the peaks measured before each round.
+    Returns each system's seconds, and the best of the peaks measured before each run: on a shared machine one
+    measurement may be several times too low.
     """
     seconds: dict[str, list[float]] = {system.name: [] for system in systems}
     peaks = []
     for number in range(1, rounds + 1):
-        peaks.append(matmul_peak(dtype))
         for system in systems:
+            peaks.append(matmul_peak(dtype))
             start = time.perf_counter()
             system.score(sequences)
             seconds[system.name].append(time.perf_counter() - start)

@@ -50,10 +50,10 @@ def beginnings() -> TokenLists:
 
 
 def long() -> TokenLists:
-    """One sequence of 4,000 tokens, one that leaves it after 2,500, and a short one."""
+    """One sequence of 4,000 tokens, others that leave it on the way, and a short one."""
     draw = _words(2)
     sequence = draw(4000)
-    return [draw(50), sequence, sequence[:2500] + draw(30)]
+    return [draw(50), sequence, *(sequence[:shared] + draw(30) for shared in (700, 1500, 2500, 3300))]
 
 
 def padded() -> TokenLists:
@@ -97,7 +97,8 @@ class Case:
 
     @property
     def head(self) -> str:
-        return HEADS[self.architecture]
+        # PEFT puts a new score head on a causal LM.
+        return "sequence" if self.lora is not None else HEADS[self.architecture]
 
     @property
     def name(self) -> str:
@@ -188,7 +189,8 @@ _QWEN3 = (
     Case("qwen3", _SEQUENCE, "width 896, GQA 8, head_dim 64, qkv and o bias",
          _shape(896, 8, 1, head_dim=64, attention_bias=True)),
     Case("qwen3", _SEQUENCE, "width 448, GQA 1, head_dim 256", _shape(448, 2, 2, head_dim=256) | _rope(1e6)),
-    Case("qwen3", _SEQUENCE, "every length to 130, then block edges", _shape(64, 4, 2, head_dim=64), beginnings),
+    Case("qwen3", _SEQUENCE, "every length to 130, then block edges",
+         _shape(64, 4, 2, head_dim=64), beginnings),
     Case("qwen3", _SEQUENCE, "4,000 tokens", _shape(448, 7, 1, head_dim=128) | _rope(1e6), long),
     Case("qwen3", _SEQUENCE, "sharded index", _SMALL, max_shard_size="500KB"),
     Case("qwen3", _SEQUENCE, "pad tokens", _SMALL, padded),
@@ -228,7 +230,7 @@ _LLAMA = (
          config_edits=_OLD_DIALECT | {"rope_theta": 5e5, "rope_scaling": _LLAMA3}),
     Case("llama", _SEQUENCE, "linear RoPE, pad tokens",
          _SMALL | _rope(1e4, rope_type="linear", factor=4.0), padded),
-    Case("llama", _SEQUENCE, "rank-stabilised LoRA of a causal LM", _SMALL,
+    Case("llama", _NONE, "rank-stabilised LoRA on a causal LM", _SMALL,
          lora={"use_rslora": True, "r": 4}),
     Case("llama", _TOKEN, "biases everywhere, GQA 1", _shape(512, 8, 8, attention_bias=True, mlp_bias=True)),
     Case("llama", _VALUE, "value head on LlamaForCausalLM", _SMALL,

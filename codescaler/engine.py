@@ -166,9 +166,7 @@ class Engine:
         chosen = select_backend(backend, target.type)
         threads = num_threads or torch.get_num_threads()
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
-        checkpoint = open_checkpoint(
-            folder, head=head, base_model=base_model, local_files_only=local_files_only
-        )
+        checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
         torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
 
         with _threads(threads), torch.inference_mode():
@@ -225,7 +223,8 @@ class Engine:
 
     def _prepare(self, index: int, tokens: object) -> tuple[Int32, bool]:
         """Checks one token list, truncates it as asked, and cuts it after the token that is pooled: what
-        follows cannot influence a causal model's score."""
+        follows cannot influence a causal model's score.
+        """
         sequence = _as_ids(index, tokens, self.config.vocab_size)
         was_cut = len(sequence) > self.max_length
         if was_cut:
@@ -273,7 +272,8 @@ def _as_ids(index: int, tokens: object, vocab_size: int) -> Int32:
     if outside.any():
         at = int(outside.argmax())
         raise InvalidInput(
-            f"ids[{index}][{at}] is {array[at]}, outside the vocabulary 0..{vocab_size - 1}; is this the model's tokenizer?"
+            f"ids[{index}][{at}] is {array[at]}, outside the vocabulary 0..{vocab_size - 1}; "
+            "use the tokenizer of this model"
         )
     return array.astype(np.int32)
 

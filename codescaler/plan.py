@@ -12,6 +12,7 @@ sequence's arithmetic, and so its bits, the same in every batch.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -102,14 +103,14 @@ class _Run:
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         bounds = [self.start, *sorted(set(self.cuts)), self.end]
-        return zip(bounds, bounds[1:], strict=False)
+        return pairwise(bounds)
 
 
 def _build(sequences: list[Int32], shared: list[int], indices: list[int]) -> TreeBatch:
     """Builds the tree of lexicographically sorted `sequences`; `shared[i]` is the prefix common with i - 1."""
     runs: list[_Run] = []
     path: list[_Run] = []  # the runs that make up the sequence before, root first
-    rows = []
+    rows: list[int] = []
     num_tokens = 0
     for sequence, prefix in zip(sequences, shared, strict=True):
         if runs and prefix == len(sequence):

@@ -175,9 +175,7 @@ class Workload:
         """Draws the token ids, always the same: the prompt first, then each candidate."""
         draw = random.Random(0).randrange
         prompt = [draw(_DRAWN_VOCABULARY) for _ in range(self.prompt_length)]
-        return [
-            prompt + [draw(_DRAWN_VOCABULARY) for _ in range(length)] for length in self.candidate_lengths
-        ]
+        return [prompt + [draw(_DRAWN_VOCABULARY) for _ in range(length)] for length in self.candidate_lengths]
 
     @property
     def num_padded_tokens(self) -> int:
@@ -220,9 +218,7 @@ QWEN3_0_6B = ModelShape(hidden_size=1024, intermediate_size=3072)
 QWEN3_1_7B = ModelShape(hidden_size=2048, intermediate_size=6144)
 
 
-def write_random_rm(
-    folder: Path, shape: ModelShape, dtype: torch.dtype = torch.bfloat16, seed: int = 0
-) -> None:
+def write_random_rm(folder: Path, shape: ModelShape, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> None:
     """Writes a random `Qwen3ForSequenceClassification` with one label to `folder`, without transformers.
 
     Weights are normal with mean 0 (norm weights: 1) and std 0.02. They are drawn in blocks straight into

@@ -40,9 +40,7 @@ from codescaler.types import HeadKind, ModelConfig
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
 _HUB_IGNORED = ["*/*.safetensors"]  # other formats of the same model, in folders of their own
 
-_BODY = re.compile(
-    r"(?:model\.language_model\.|language_model\.model\.|model\.)?((?:embed_tokens|layers|norm)\..+)"
-)
+_BODY = re.compile(r"(?:model\.language_model\.|language_model\.model\.|model\.)?((?:embed_tokens|layers|norm)\..+)")
 _UNUSED = re.compile(r"(?:language_model\.)?lm_head\.weight|(?:.+\.)?rotary_emb\.inv_freq")
 
 _HEADS: dict[HeadKind, dict[str, str]] = {
@@ -103,9 +101,7 @@ def resolve_folder(model: str | Path, *, revision: str | None = None, local_file
     if path.is_file():
         raise WeightsError(f"{path} is a file; give the folder that holds it.")
     if isinstance(model, Path) or not model or model[0] in f"{os.sep}.~" or model.count(os.sep) > 1:
-        raise WeightsError(
-            f"no such folder: {str(model)!r}; give a local folder or a hub id such as 'owner/name'."
-        )
+        raise WeightsError(f"no such folder: {str(model)!r}; give a local folder or a hub id such as 'owner/name'.")
     try:
         from huggingface_hub import snapshot_download
 
@@ -154,9 +150,7 @@ def open_checkpoint(
         adapter = open_adapter(folder)
         body = _base_folder(folder, adapter, base_model, revision, local_files_only)
     elif base_model is not None:
-        raise InvalidInput(
-            f"base_model was given, but {folder} has no {ADAPTER_CONFIG}; leave base_model out."
-        )
+        raise InvalidInput(f"base_model was given, but {folder} has no {ADAPTER_CONFIG}; leave base_model out.")
     config = parse_config(read_json(body / "config.json"), where=str(body / "config.json"))
     stored = open_model_files(body)
     kind: HeadKind = "none" if head == "none" else _head_kind(config, stored, adapter, folder)
@@ -182,9 +176,7 @@ def _base_folder(
     """Returns the folder of an adapter's base model."""
     for name in (SINGLE_FILE, INDEX_FILE):
         if (folder / name).exists():
-            raise WeightsError(
-                f"{folder} holds both {ADAPTER_CONFIG} and {name}; move one of the two models away."
-            )
+            raise WeightsError(f"{folder} holds both {ADAPTER_CONFIG} and {name}; move one of the two models away.")
     if base_model is None:
         base_model, revision = adapter.base_model, revision or adapter.revision
     if base_model is None:
@@ -192,13 +184,9 @@ def _base_folder(
     try:
         body = resolve_folder(base_model, revision=revision, local_files_only=local_files_only)
     except CodescalerError as error:
-        raise WeightsError(
-            f"the base model of the adapter {folder}: {error} Or give another base_model."
-        ) from error
+        raise WeightsError(f"the base model of the adapter {folder}: {error} Or give another base_model.") from error
     if (body / ADAPTER_CONFIG).exists():
-        raise UnsupportedModel(
-            f"the base model {body} is an adapter itself; merge it with PEFT and give the result."
-        )
+        raise UnsupportedModel(f"the base model {body} is an adapter itself; merge it with PEFT and give the result.")
     return body
 
 
@@ -213,8 +201,7 @@ def _head_kind(
     if "v_head.summary.weight" in stored or (adapter and "v_head.summary.weight" in adapter.replaced):
         return "value_head"
     raise MissingTensor(
-        f"{folder}: {config.architecture} has no reward head. Give a reward model, or head='none' for "
-        "features only."
+        f"{folder}: {config.architecture} has no reward head. Give a reward model, or head='none' for features only."
     )
 
 
@@ -266,9 +253,7 @@ def _validate(
     if missing:
         stored_names = {role: name for name, role in _HEADS[kind].items()}
         listed = ", ".join(stored_names.get(name, name) for name in missing[:3])
-        raise MissingTensor(
-            f"{folder} lacks {len(missing)} tensors: {listed}{', ...' if len(missing) > 3 else ''}."
-        )
+        raise MissingTensor(f"{folder} lacks {len(missing)} tensors: {listed}{', ...' if len(missing) > 3 else ''}.")
     for name, source in sources.items():
         if name == "head.weight" and len(source.shape) == 2 and source.shape[0] != 1:
             raise ShapeMismatch(f"{source.origin} scores {source.shape[0]} labels; a reward model has one.")
@@ -278,6 +263,4 @@ def _validate(
                 "mend whichever is wrong."
             )
         if source.dtype not in DTYPES:
-            raise ShapeMismatch(
-                f"{source.origin} is stored as {source.dtype}; convert it to {', '.join(DTYPES)}."
-            )
+            raise ShapeMismatch(f"{source.origin} is stored as {source.dtype}; convert it to {', '.join(DTYPES)}.")

@@ -6,7 +6,6 @@ import torch
 from codescaler.ops import cpu, reference
 from codescaler.ops.backend import Backend
 
-
 KERNELS = {f"cpu-{isa}": cpu.make_backend(isa) for isa in cpu.supported_isas()}
 BACKENDS = KERNELS | {"reference": reference.BACKEND}
 

@@ -119,9 +119,7 @@ def test_the_budget_counts_distinct_tokens(folder, monkeypatch):
     assert sizes == [10, 9]
 
 
-@pytest.mark.parametrize(
-    "truncation, kept", [("left", [5, 6, 7, 8, 9]), ("middle", [1, 2, 7, 8, 9])]
-)
+@pytest.mark.parametrize("truncation, kept", [("left", [5, 6, 7, 8, 9]), ("middle", [1, 2, 7, 8, 9])])
 def test_truncation_is_asked_for_and_counted(folder, truncation, kept):
     engine = Engine.from_pretrained(folder, max_length=5, truncation=truncation)
     scores = engine.score_tokens([[1, 2, 3, 4, 5, 6, 7, 8, 9], kept])

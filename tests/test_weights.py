@@ -80,9 +80,7 @@ def test_every_tensor_is_the_modules(tmp_path, family, architecture, settings, m
     )
     assert (tmp_path / INDEX).exists() == (max_shard_size != "5GB")
     checkpoint = open_checkpoint(tmp_path)
-    expected = {
-        canonical(name): tensor for name, tensor in model.state_dict().items() if "lm_head" not in name
-    }
+    expected = {canonical(name): tensor for name, tensor in model.state_dict().items() if "lm_head" not in name}
     assert checkpoint.sources.keys() == expected.keys()
     for name, tensor in expected.items():
         ours = checkpoint.tensor(name)
@@ -161,9 +159,7 @@ def test_tensors_known_to_be_unused(copy):
 
 
 def test_opening_reads_no_tensor(copy, monkeypatch):
-    monkeypatch.setattr(
-        "codescaler.model.tensor_files.StoredTensor.read", lambda self: pytest.fail("read early")
-    )
+    monkeypatch.setattr("codescaler.model.tensor_files.StoredTensor.read", lambda self: pytest.fail("read early"))
     open_checkpoint(copy("score"))
 
 
@@ -202,9 +198,7 @@ def test_tensors_that_differ_from_the_configuration(copy, kind, change, error, m
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff" * 100, b"\x80\x00\x00\x00\x00\x00\x00\x00" + b" " * 200]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff" * 100, b"\x80\x00\x00\x00\x00\x00\x00\x00" + b" " * 200])
 def test_damaged_tensor_file(copy, content):
     folder = copy("score")
     (folder / SINGLE).write_bytes(content)
@@ -219,9 +213,7 @@ def test_cut_off_tensor_file(copy):
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe", b"[1]", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
 def test_damaged_config(copy, content):
     folder = copy("score")
     (folder / "config.json").write_bytes(content)

@@ -167,9 +167,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str) -> ModelConfig:
         family=name,
         architecture=architecture,
         head=head,
-        dtype=_choice(
-            fields, "torch_dtype" if fields.values.get("dtype") is None else "dtype", "float32", DTYPES
-        ),
+        dtype=_choice(fields, "torch_dtype" if fields.values.get("dtype") is None else "dtype", "float32", DTYPES),
         vocab_size=fields.size("vocab_size"),
         hidden_size=hidden_size,
         intermediate_size=fields.size("intermediate_size"),
@@ -218,9 +216,7 @@ def _architecture(fields: Fields) -> tuple[str, str, HeadKind]:
     """Returns the class name, the family and the head it stands for."""
     names = fields.values.get("architectures")
     if not isinstance(names, Sequence) or len(names) != 1 or not isinstance(names[0], str):
-        raise fields.wrong(
-            "architectures", 'set it to one class name, such as ["Qwen3ForSequenceClassification"]'
-        )
+        raise fields.wrong("architectures", 'set it to one class name, such as ["Qwen3ForSequenceClassification"]')
     if names[0] not in _ARCHITECTURES:
         raise UnsupportedModel(
             f"{fields.where}: the architecture is {names[0][:80]!r}; use one of {', '.join(_ARCHITECTURES)}."
@@ -248,9 +244,7 @@ def _attention_sizes(fields: Fields, family: _Family, hidden_size: int) -> tuple
             "mend whichever is wrong."
         )
     if family.head_dim is None and fields.values.get("head_dim") is None and hidden_size % num_heads:
-        raise fields.wrong(
-            "head_dim", f"set it: hidden_size {hidden_size} is no multiple of {num_heads} heads"
-        )
+        raise fields.wrong("head_dim", f"set it: hidden_size {hidden_size} is no multiple of {num_heads} heads")
     head_dim = fields.size("head_dim", family.head_dim or hidden_size // num_heads)
     if head_dim % 2:
         raise WeightsError(f"{fields.where}: head_dim is {head_dim}; RoPE turns pairs, so set an even one.")
@@ -279,9 +273,7 @@ def _rope(fields: Fields, max_positions: int) -> RopeConfig:
     """Reads RoPE: `rope_scaling` wins over `rope_parameters`, a theta inside either over the outer one."""
     rope = fields.object("rope_scaling" if fields.values.get("rope_scaling") else "rope_parameters")
     if any(isinstance(value, Mapping) for value in rope.values.values()):
-        raise UnsupportedModel(
-            f"{rope.where}: one RoPE per layer kind is not computed; use a model with one RoPE."
-        )
+        raise UnsupportedModel(f"{rope.where}: one RoPE per layer kind is not computed; use a model with one RoPE.")
     kind = rope.text("rope_type", rope.text("type", "default"))
     theta = rope.number("rope_theta", fields.number("rope_theta", _DEFAULT_THETA))
     if kind == "default":

@@ -72,9 +72,7 @@ class Decoder:
         for index, layer in enumerate(self.layers):
             x_TD = backend.rms_norm(x_TD, layer.input_norm, config.norm_eps, residual_TD)
             qkv_TE = backend.linear(x_TD, layer.qkv)
-            backend.qk_norm_rope(
-                qkv_TE, heads, tree.positions, cos, sin, layer.q_norm, layer.k_norm, config.norm_eps
-            )
+            backend.qk_norm_rope(qkv_TE, heads, tree.positions, cos, sin, layer.q_norm, layer.k_norm, config.norm_eps)
             if index + 1 == len(self.layers):
                 # Keys and values need every token; from here on only the pooled ones are read.
                 queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]

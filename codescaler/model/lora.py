@@ -134,9 +134,7 @@ def open_adapter(folder: Path) -> LoraAdapter:
         name = name.removeprefix(_PREFIX)
         match = _FACTOR.fullmatch(name)
         if match is None and "lora_" in name:
-            raise UnsupportedModel(
-                f"{tensor.origin} belongs to a LoRA variant; merge it into its base with PEFT."
-            )
+            raise UnsupportedModel(f"{tensor.origin} belongs to a LoRA variant; merge it into its base with PEFT.")
         group, key = (factors.setdefault(match["module"], {}), match["factor"]) if match else (replaced, name)
         key = _SAVED.sub("", key)
         if key in group:
@@ -170,9 +168,7 @@ def _delta(fields: Fields, module: str, pair: Mapping[str, StoredTensor]) -> Lor
     """Pairs the two factors of a module and works out their scale."""
     if len(pair) != 2:
         (only,) = pair.values()
-        raise MissingTensor(
-            f"{only.origin} has no partner: lora_A and lora_B come in pairs. Save the adapter again."
-        )
+        raise MissingTensor(f"{only.origin} has no partner: lora_A and lora_B come in pairs. Save the adapter again.")
     a, b = pair["A"], pair["B"]
     rank = int(_by_pattern(fields, "rank_pattern", "r", module))
     alpha = _by_pattern(fields, "alpha_pattern", "lora_alpha", module)
@@ -191,16 +187,12 @@ def _by_pattern(fields: Fields, patterns_key: str, default_key: str, module: str
     is_rank = default_key == "r"
     for pattern in patterns.values:
         if len(re.findall(r"[*+{]", pattern)) > _MAX_REPEATS or re.search(r"\)[*+{]", pattern):
-            raise UnsupportedModel(
-                f"{patterns.where}: {pattern[:80]!r} repeats too much; write it in a simpler way."
-            )
+            raise UnsupportedModel(f"{patterns.where}: {pattern[:80]!r} repeats too much; write it in a simpler way.")
         try:
             # Dot before the name, then the name to its end: PEFT's own rule.
             is_match = re.match(rf"(.*\.)?({pattern})$", module)
         except re.error as error:
-            raise WeightsError(
-                f"{patterns.where}: {pattern[:80]!r} is no regular expression ({error})."
-            ) from error
+            raise WeightsError(f"{patterns.where}: {pattern[:80]!r} is no regular expression ({error}).") from error
         if is_match:
             return patterns.size(pattern) if is_rank else patterns.number(pattern)
     return fields.size(default_key, 8) if is_rank else fields.number(default_key, 8)

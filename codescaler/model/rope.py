@@ -12,9 +12,7 @@ from torch import Tensor
 from codescaler.types import RopeConfig
 
 
-def rope_tables(
-    rope: RopeConfig, head_dim: int, num_positions: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def rope_tables(rope: RopeConfig, head_dim: int, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position * frequency. Shapes: two of [num_positions, head_dim / 2], float32."""
     positions = torch.arange(num_positions, device=device, dtype=torch.float32)
     angles = torch.outer(positions, rope_frequencies(rope, head_dim).to(device))
@@ -36,9 +34,7 @@ def rope_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
         low, high = rope.low_freq_factor, rope.high_freq_factor
         blend = (rope.original_max_positions / wavelengths - low) / (high - low)
         blended = (1 - blend) * frequencies / rope.factor + blend * frequencies
-        stretched = torch.where(
-            wavelengths > rope.original_max_positions / low, frequencies / rope.factor, frequencies
-        )
+        stretched = torch.where(wavelengths > rope.original_max_positions / low, frequencies / rope.factor, frequencies)
         is_between = (wavelengths >= rope.original_max_positions / high) & (
             wavelengths <= rope.original_max_positions / low
         )

@@ -132,25 +132,18 @@ def _open_shards(folder: Path) -> dict[str, StoredTensor]:
     index_path = folder / INDEX_FILE
     weight_map = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
-        raise HostileFile(
-            f"{index_path}: weight_map is {str(weight_map)[:80]}, not a map of tensors to files."
-        )
+        raise HostileFile(f"{index_path}: weight_map is {str(weight_map)[:80]}, not a map of tensors to files.")
     shards = {
-        name: open_safetensors(_shard_path(folder, name))
-        for name in dict.fromkeys(map(str, weight_map.values()))
+        name: open_safetensors(_shard_path(folder, name)) for name in dict.fromkeys(map(str, weight_map.values()))
     }
     for shard, held in shards.items():
         unlisted = sorted(held.keys() - weight_map.keys())
         if unlisted:
-            raise HostileFile(
-                f"{folder / shard} holds {unlisted[0]}, which {INDEX_FILE} does not list; mend either."
-            )
+            raise HostileFile(f"{folder / shard} holds {unlisted[0]}, which {INDEX_FILE} does not list; mend either.")
     tensors = {}
     for name, shard in weight_map.items():
         if name not in shards[str(shard)]:
-            raise MissingTensor(
-                f"{folder / str(shard)} lacks {name}, which {INDEX_FILE} promises; fetch it again."
-            )
+            raise MissingTensor(f"{folder / str(shard)} lacks {name}, which {INDEX_FILE} promises; fetch it again.")
         tensors[name] = shards[str(shard)][name]
     return tensors
 
@@ -158,9 +151,7 @@ def _open_shards(folder: Path) -> dict[str, StoredTensor]:
 def _shard_path(folder: Path, name: str) -> Path:
     """Returns the path of a shard, which must be a plain name and must not lead out of the folder."""
     if not name.endswith(".safetensors") or "/" in name or "\\" in name or "\0" in name:
-        raise HostileFile(
-            f"{folder / INDEX_FILE} names the shard {name[:80]!r}; only plain *.safetensors names do."
-        )
+        raise HostileFile(f"{folder / INDEX_FILE} names the shard {name[:80]!r}; only plain *.safetensors names do.")
     # A hub snapshot is a folder of links to ../../blobs: there the repository's cache folder is the limit.
     root = folder.resolve()
     if root.parent.name == "snapshots":

@@ -20,7 +20,8 @@ from codescaler.plan import TreeBatch
 @dataclass(frozen=True)
 class Tree:
     """`plan.TreeBatch` as tensors on one device; the same fields and shapes (int32; `token_ids`, `rows` and
-    `last_tokens` int64, since they index)."""
+    `last_tokens` int64, since they index).
+    """
 
     token_ids: Tensor
     positions: Tensor
@@ -71,8 +72,11 @@ class Heads:
         return self.num_kv_heads * self.head_dim
 
 
+# Arguments are positional, so that an implementation may give its tensors their shape suffixes.
+
+
 class RmsNorm(Protocol):
-    def __call__(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor: ...
+    def __call__(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor: ...
 
 
 class QkNormRope(Protocol):
@@ -86,6 +90,7 @@ class QkNormRope(Protocol):
         q_norm: Tensor | None = None,
         k_norm: Tensor | None = None,
         eps: float = 0.0,
+        /,
     ) -> None: ...
 
 
@@ -99,6 +104,7 @@ class TreeAttention(Protocol):
         scale: float,
         softcap: float | None = None,
         window: int | None = None,
+        /,
     ) -> Tensor: ...
 
 
@@ -112,6 +118,7 @@ class PooledScore(Protocol):
         eps: float,
         head_weight: Tensor | None,
         head_bias: Tensor | None,
+        /,
     ) -> tuple[Tensor, Tensor | None]: ...
 
 
@@ -123,6 +130,7 @@ class PairwiseLoss(Protocol):
         group_offsets: Tensor,
         margins: Tensor | None = None,
         center_coefficient: float = 0.0,
+        /,
     ) -> tuple[Tensor, Tensor]: ...
 
 

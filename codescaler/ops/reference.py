@@ -4,6 +4,7 @@ Written to be read. Each runs on any device; arithmetic is in float32, or in flo
 and rounds once, to the dtype of its result. Shape legend: `ops.backend`.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -26,12 +27,12 @@ def pack_linear(weight: Tensor, bias: Tensor | None) -> Linear:
 
 
 def linear(x_TI: Tensor, packed: Linear) -> Tensor:
-    """y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: all the same."""
+    """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: all the same."""
     return functional.linear(x_TI, packed.weight, packed.bias)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
-    """y = z / sqrt(mean(z^2) + eps) * weight, with z = x, or with residual += x first and z = residual.
+    """Y = z / sqrt(mean(z^2) + eps) * weight, with z = x, or with residual += x first and z = residual.
 
     Gemma's (1 + w) form is the same operation: the loader stores 1 + w.
     Shapes: x, residual, y [T, D]; weight [D]. Dtypes: y as x; residual float32, updated in place; weight float32.
@@ -72,7 +73,7 @@ def qk_norm_rope(
 
 
 def glu(gate_up_TF2: Tensor, activation: str) -> Tensor:
-    """y = activation(gate) * up, `activation` "silu" (SwiGLU) or "gelu_tanh" (GeGLU).
+    """Y = activation(gate) * up, `activation` "silu" (SwiGLU) or "gelu_tanh" (GeGLU).
 
     Shapes: gate_up [T, 2F], gate first -> [T, F]. Dtypes: y as gate_up.
     Source: Shazeer 2020, arXiv:2002.05202; the tanh form of GELU is Hendrycks and Gimpel, arXiv:1606.08415.
@@ -124,12 +125,10 @@ def tree_attention(
 
 
 def _weighted_sum(p_KGQS: Tensor, v_SKH: Tensor, visible_QS: Tensor) -> Tensor:
-    """p v [K, G, Q, H], where a value that no query may see does not turn 0 * NaN into NaN."""
+    """P v [K, G, Q, H], where a value that no query may see does not turn 0 * NaN into NaN."""
     if v_SKH.isfinite().all():
         return torch.einsum("kgqs,skh->kgqh", p_KGQS, v_SKH)
-    rows = [
-        torch.einsum("kgs,skh->kgh", p_KGQS[:, :, i, seen], v_SKH[seen]) for i, seen in enumerate(visible_QS)
-    ]
+    rows = [torch.einsum("kgs,skh->kgh", p_KGQS[:, :, i, seen], v_SKH[seen]) for i, seen in enumerate(visible_QS)]
     return torch.stack(rows, dim=2)
 
 
@@ -173,7 +172,7 @@ def pairwise_loss(
     bounds = group_offsets.tolist()
     losses = []
     with torch.enable_grad():
-        for g, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for g, (start, end) in enumerate(pairwise(bounds)):
             group, right = scores[start:end], labels_B[start:end]
             if not right.any() or right.all():
                 continue
@@ -202,7 +201,7 @@ def _normalise(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 BACKEND = Backend(
     name="reference",
     description="pure PyTorch",
-    has_bf16_unit=torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    has_bf16_unit=False,  # the truth is not for speed
     pack_linear=pack_linear,
     linear=linear,
     rms_norm=rms_norm,

@@ -93,11 +93,7 @@ def raw_config(family, **changes):
 @pytest.mark.parametrize("case", CASES)
 def test_reads_what_transformers_reads(case, dialect):
     family, settings = CASES[case]
-    raw = (
-        {"architectures": [f"{NAMES[family]}ForSequenceClassification"], "model_type": family}
-        | SIZES
-        | settings
-    )
+    raw = {"architectures": [f"{NAMES[family]}ForSequenceClassification"], "model_type": family} | SIZES | settings
     theirs = getattr(transformers, f"{NAMES[family]}Config").from_dict(dict(json.loads(json.dumps(raw))))
     if dialect != "as written":
         raw = json.loads(theirs.to_json_string(use_diff=False))
@@ -115,9 +111,7 @@ def test_reads_what_transformers_reads(case, dialect):
     assert ours.head_dim == attention.head_dim
     assert ours.attention_scale == attention.scaling
     assert ours.attention_softcap == getattr(attention, "attn_logit_softcapping", None)
-    assert ours.layer_windows == tuple(
-        getattr(layer.self_attn, "sliding_window", None) for layer in module.layers
-    )
+    assert ours.layer_windows == tuple(getattr(layer.self_attn, "sliding_window", None) for layer in module.layers)
     assert ours.embedding_scale == getattr(module.embed_tokens, "scalar_embed_scale", None)
     assert ours.activation == ("gelu_tanh" if family == "gemma2" else "silu")
     assert ours.norm_weight_offset == (1.0 if family == "gemma2" else 0.0)
@@ -158,13 +152,9 @@ def test_text_config_of_a_composite_model():
     assert config.rope == RopeConfig(3e4)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"num_labels": 1}, {"id2label": {"0": "A", "1": "B"}}, {"attention_dropout": 0.5}]
-)
+@pytest.mark.parametrize("changes", [{"num_labels": 1}, {"id2label": {"0": "A", "1": "B"}}, {"attention_dropout": 0.5}])
 def test_settings_without_effect_on_scores(changes):
-    assert parse_config(raw_config("qwen3", **changes), where="") == parse_config(
-        raw_config("qwen3"), where=""
-    )
+    assert parse_config(raw_config("qwen3", **changes), where="") == parse_config(raw_config("qwen3"), where="")
 
 
 @pytest.mark.parametrize(

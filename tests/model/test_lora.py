@@ -74,9 +74,7 @@ def test_merge_is_pefts(bases, tmp_path, base, settings):
         for name, layer in changes.items()
     }
     merged = model.merge_and_unload().state_dict()
-    expected = {
-        name.removeprefix("model.").replace("score.", "head."): tensor for name, tensor in merged.items()
-    }
+    expected = {name.removeprefix("model.").replace("score.", "head."): tensor for name, tensor in merged.items()}
     assert checkpoint.sources.keys() == expected.keys()
     assert changes
     for name, tensor in expected.items():

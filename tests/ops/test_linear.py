@@ -5,7 +5,9 @@ from codescaler.testing import assert_accurate
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
-@pytest.mark.parametrize("num_rows, width_in, width_out", [(1, 8, 3), (5, 17, 31), (15, 64, 96), (17, 448, 130), (70, 96, 64)])
+@pytest.mark.parametrize(
+    "num_rows, width_in, width_out", [(1, 8, 3), (5, 17, 31), (15, 64, 96), (17, 448, 130), (70, 96, 64)]
+)
 def test_matches_the_truth(backend, dtype, random, num_rows, width_in, width_out, has_bias):
     x = torch.randn(num_rows, width_in, generator=random).to(dtype)
     weight = torch.randn(width_out, width_in, generator=random).to(dtype)

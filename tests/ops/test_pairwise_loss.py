@@ -53,7 +53,9 @@ def test_gradient_is_that_of_the_loss(pairwise_loss, random, has_margins, center
         up, down = scores.double().clone(), scores.double().clone()
         up[i] += step
         down[i] -= step
-        slope = (naive(up, LABELS, OFFSETS, margins, center) - naive(down, LABELS, OFFSETS, margins, center)) / (2 * step)
+        slope = (naive(up, LABELS, OFFSETS, margins, center) - naive(down, LABELS, OFFSETS, margins, center)) / (
+            2 * step
+        )
         assert gradient[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
 

@@ -39,7 +39,9 @@ def test_nan_stays_in_its_head(backend, dtype):
     heads = Heads(2, 1, 16)
     qkv = torch.ones(3, 64, dtype=dtype)
     qkv[1, 20] = torch.nan  # the second query head
-    backend.qk_norm_rope(qkv, heads, torch.arange(3, dtype=torch.int32), *tables(16), torch.ones(16), torch.ones(16), EPS)
+    backend.qk_norm_rope(
+        qkv, heads, torch.arange(3, dtype=torch.int32), *tables(16), torch.ones(16), torch.ones(16), EPS
+    )
     is_nan = qkv.isnan()
     assert is_nan[1, 16:32].all()
     assert is_nan.sum() == 16
@@ -56,4 +58,6 @@ def test_rows_may_lie_apart(backend, dtype, random):
 
 
 def test_empty(backend, dtype):
-    backend.qk_norm_rope(torch.empty(0, 64, dtype=dtype), Heads(2, 1, 16), torch.empty(0, dtype=torch.int32), *tables(16))
+    backend.qk_norm_rope(
+        torch.empty(0, 64, dtype=dtype), Heads(2, 1, 16), torch.empty(0, dtype=torch.int32), *tables(16)
+    )
