@@ -22,6 +22,9 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.h csrc
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	touch $@
 
+# These two run a folder of the repository that is not installed, so the root has to be on the path.
+demo parity: export PYTHONSAFEPATH :=
+
 demo: setup  ## score one workload beside transformers and print parity and speed
 	$(BIN)/python -m benches.compare bon8 --layers 4 --rounds 2
 

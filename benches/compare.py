@@ -39,7 +39,7 @@ from codescaler.testing import (
 )
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
-OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, 4 at a time"
+OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, by fours"
 FLOAT32_LIMIT = 1e-4
 CONFIRMATION_LIMIT = 0.1  # far above bfloat16's rounding, far below the distance of another model's scores
 RESULTS = Path(__file__).parent / "results"

@@ -130,7 +130,7 @@ def save(case: Case, folder: Path) -> None:
         **case.settings,
     )
     for path in base.glob("*.safetensors"):
-        edit_tensors(path, _sharpen)
+        edit_tensors(path, _make_context_count)
     if case.config_edits:  # not without: the edit also drops nulls, which mean "none" to Gemma2
         edit_json(base / "config.json", **case.config_edits)
     if case.lora is not None:
@@ -140,10 +140,19 @@ def save(case: Case, folder: Path) -> None:
         save_random_lora(case.model(folder), base, **case.lora)
 
 
-def _sharpen(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Doubles queries (exact in any dtype), so that attention picks a few keys and errors in it show."""
+def _make_context_count(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Lets the tokens before the last weigh in a score, so that an error in attention shows.
+
+    Doubled queries attend to a few keys, not to the mean of all; and Gemma2's embeddings, which it multiplies
+    by the square root of the width, no longer drown what its layers add. Powers of two: exact in any dtype.
+    """
     doubled = "q_norm" if any("q_norm" in name for name in tensors) else "q_proj"
-    return {name: tensor * 2 if doubled in name else tensor for name, tensor in tensors.items()}
+    is_gemma2 = any("pre_feedforward_layernorm" in name for name in tensors)
+
+    def factor(name: str) -> float:
+        return 2.0 if doubled in name else 1 / 16 if is_gemma2 and "embed_tokens" in name else 1.0
+
+    return {name: tensor * factor(name) for name, tensor in tensors.items()}
 
 
 def _shape(width: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:
@@ -209,15 +218,15 @@ _QWEN3 = (
 )  # fmt: skip
 
 _QWEN2 = (
-    Case("qwen2", _SEQUENCE, "width 896, GQA 7, eps 0.01",
-         _shape(896, 14, 2, rms_norm_eps=1e-2) | _rope(1e6)),
+    Case("qwen2", _SEQUENCE, "width 896, GQA 7, head_dim 64", _shape(896, 14, 2) | _rope(1e6)),
     Case("qwen2", _SEQUENCE, "width 448, old config dialect", _shape(448, 7, 1),
          config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
     Case("qwen2", _TOKEN, "window 64 from layer 1 on",
          _SMALL | {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}),
     Case("qwen2", _VALUE, "AceCodeRM, width 1024, untied, sharded",
          _shape(1024, 8, 4, tie_word_embeddings=False), max_shard_size="5MB"),
-    Case("qwen2", _VALUE, "AceCodeRM, tied, old config dialect", _SMALL | {"tie_word_embeddings": True},
+    Case("qwen2", _VALUE, "AceCodeRM, tied, eps 0.01, old config dialect",
+         _SMALL | {"tie_word_embeddings": True, "rms_norm_eps": 0.01},
          config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
     Case("qwen2", _VALUE, "pad tokens are scored", _SMALL, padded),
     Case("qwen2", _NONE, "features, untied", _SMALL | {"tie_word_embeddings": False}),

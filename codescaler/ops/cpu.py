@@ -43,7 +43,7 @@ def make_backend(isa: str | None = None) -> Backend:
     isa = operations.kernels.isa
     return Backend(
         name="cpu",
-        description=f"C++ {isa}, oneDNN linear {'packed' if HAS_PACKED_LINEAR else 'unpacked'}",
+        description=f"C++ {isa}, {_describe_linear()}",
         has_bf16_unit=isa == "avx512_bf16",
         pack_linear=pack_linear,
         linear=linear,
@@ -56,24 +56,30 @@ def make_backend(isa: str | None = None) -> Backend:
     )
 
 
-def _probe_packed_linear() -> bool:
-    """Whether torch's private oneDNN calls are here and compute what the public one does."""
+def _has_packed_linear(dtype: torch.dtype) -> bool:
+    """Whether torch's private oneDNN calls are here, take this dtype on this CPU, and compute what they should."""
     try:
-        x, weight = torch.ones(MIN_LINEAR_ROWS, 32), torch.ones(16, 32)
+        x, weight = torch.ones(MIN_LINEAR_ROWS, 32, dtype=dtype), torch.ones(16, 32, dtype=dtype)
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         return bool((torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "") == 32.0).all())
     except (AttributeError, RuntimeError):
         return False
 
 
-HAS_PACKED_LINEAR = _probe_packed_linear()
+PACKED_DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if _has_packed_linear(dtype)]
+
+
+def _describe_linear() -> str:
+    names = [str(dtype).removeprefix("torch.") for dtype in PACKED_DTYPES]
+    return f"packed oneDNN linear for {' and '.join(names)}" if names else "no packed linear"
 
 
 class PackedLinear:
     """A linear map's weight in oneDNN's own layout (or as it was, without torch's private calls), and its bias."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if HAS_PACKED_LINEAR else weight
+        self.is_packed = weight.dtype in PACKED_DTYPES
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight
         self.bias = bias
 
 
@@ -85,7 +91,7 @@ def linear(x: Tensor, packed: PackedLinear) -> Tensor:
     rows = len(x)
     if rows < MIN_LINEAR_ROWS:
         x = torch.nn.functional.pad(x, (0, 0, 0, MIN_LINEAR_ROWS - rows))
-    if HAS_PACKED_LINEAR:
+    if packed.is_packed:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed.weight, packed.bias, "none", [], "")
     else:
         y = torch.nn.functional.linear(x, packed.weight, packed.bias)

@@ -1,159 +1,20 @@
-"""Random checkpoints for tests and benches, written by transformers and PEFT themselves.
+"""What benches measure on: named batches and random models, the same on every machine, and a machine's peak."""
 
-Both are imported only when a builder is called; the engine never needs them.
-"""
-
-import importlib
 import json
 import math
 import random
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
 
 from codescaler.ops import select_backend
 from codescaler.plan import plan
-
-_TINY: dict[str, Any] = {
-    "vocab_size": 211,
-    "hidden_size": 64,
-    "intermediate_size": 112,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "qwen3": ("Qwen3", {"head_dim": 32}),
-    "qwen2": ("Qwen2", {}),
-    "llama": ("Llama", {}),
-    "gemma2": ("Gemma2", {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 8}),
-}
-
-
-def save_random_checkpoint(
-    folder: Path,
-    family: str,
-    architecture: str = "SequenceClassification",
-    *,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    max_shard_size: str = "5GB",
-    **overrides: Any,
-) -> Any:
-    """Saves a tiny random model to `folder` and returns its transformers module, in eval mode.
-
-    Norm weights lie around the value that does nothing but away from it, biases are not zero, and the head
-    makes scores of about unit scale.
-
-    `family` is "qwen3", "qwen2", "llama" or "gemma2"; `architecture` "SequenceClassification",
-    "TokenClassification", "CausalLM", or "AceCodeRM", a causal LM whose module has a `v_head.summary` too.
-    `overrides` are settings of the family's configuration class.
-    """
-    transformers = importlib.import_module("transformers")
-    name, settings = _FAMILIES[family]
-    config = getattr(transformers, f"{name}Config")(num_labels=1, **(_TINY | settings | overrides))
-    task = "CausalLM" if architecture == "AceCodeRM" else architecture
-    model = getattr(transformers, f"{name}For{task}")(config).eval()
-    if architecture == "AceCodeRM":
-        model.v_head = torch.nn.ModuleDict({"summary": torch.nn.Linear(config.hidden_size, 1)})
-    _randomize(model, seed, norm_mean=0.0 if family == "gemma2" else 1.0)
-    model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
-    if architecture == "AceCodeRM":
-        edit_json(folder / "config.json", architectures=[architecture])
-    return model
-
-
-def save_random_lora(folder: Path, base: Path, *, seed: int = 1, **settings: Any) -> Any:
-    """Saves a random LoRA adapter of the base model in `base` to `folder` and returns the PEFT module.
-
-    A causal LM as the base gets a new score head, which the adapter then holds. `settings` are those of
-    `peft.LoraConfig`; by default the adapter is a sequence classifier on the query and down projections.
-    """
-    transformers, peft = importlib.import_module("transformers"), importlib.import_module("peft")
-    defaults = {"task_type": "SEQ_CLS", "target_modules": ["q_proj", "down_proj"], "init_lora_weights": False}
-    config = peft.LoraConfig(**(defaults | settings))
-    suffix = {
-        "SEQ_CLS": "SequenceClassification",
-        "TOKEN_CLS": "TokenClassification",
-        "CAUSAL_LM": "CausalLM",
-    }
-    auto = getattr(transformers, f"AutoModelFor{suffix[config.task_type]}")
-    # Read here, not passed on: a causal LM takes no num_labels.
-    base_config = transformers.AutoConfig.from_pretrained(base, num_labels=1)
-    with warnings.catch_warnings():
-        # PEFT 0.21 reads an attribute that transformers 5.23 deprecates.
-        warnings.simplefilter("ignore", FutureWarning)
-        model = peft.get_peft_model(auto.from_pretrained(base, config=base_config), config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
-    model.save_pretrained(folder)
-    return model
-
-
-def edit_json(path: Path, **changes: Any) -> None:
-    """Changes top-level keys of a JSON file; None removes one."""
-    values = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
-
-
-def _randomize(model: torch.nn.Module, seed: int, norm_mean: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.normal_(norm_mean, 0.1, generator=generator)
-            elif name.endswith("bias"):
-                parameter.normal_(0.0, 0.1, generator=generator)
-            else:
-                # An embedding row is read alone, a linear map sums over its inputs.
-                std = 1.0 if "embed" in name else parameter.shape[-1] ** -0.5
-                parameter.normal_(0.0, std, generator=generator)
-
-
-def edit_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
-    """Rewrites a safetensors file with what `change` makes of its tensors."""
-    # Copies, for the tensors read are views of the file that is about to be written over.
-    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    save_file(change(tensors), path)
-
-
-def assert_accurate(result: torch.Tensor, truth: torch.Tensor, peer: torch.Tensor) -> None:
-    """Asserts the house's error bound, which is derived and not picked.
-
-    `truth` is the reference in float64; `peer` is PyTorch's result from the same inputs in the precision of
-    `result`. The result may be at most twice as far from the truth as the peer is, plus one rounding to its
-    own dtype; both for the largest error and for the root mean square. NaN and infinity stand in the same places.
-    """
-    assert result.shape == truth.shape == peer.shape, (result.shape, truth.shape, peer.shape)
-    truth = truth.double()
-    is_finite = truth.isfinite()
-    assert torch.equal(result.double()[~is_finite].nan_to_num(7.0), truth[~is_finite].nan_to_num(7.0))
-    if not is_finite.any():
-        return
-    rounding = torch.finfo(result.dtype).eps * truth[is_finite].abs()
-    errors, peer_errors = ((x.double() - truth)[is_finite].abs() for x in (result, peer))
-    for name, norm in (("largest", torch.max), ("RMS", lambda e: e.square().mean().sqrt())):
-        error, limit = norm(errors).item(), (2.0 * norm(peer_errors) + norm(rounding)).item()
-        assert error <= limit, f"{name} error {error:.3e} is above the bound {limit:.3e}"
-
-
-# Workloads: what benches measure on, made on the spot and the same on every machine.
 
 _DRAWN_VOCABULARY = 150_000  # below Qwen3's special tokens, so that no padding is drawn
 _WEIGHT_STD = 0.02
@@ -306,18 +167,6 @@ def score_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
     (tree,) = plan(arrays, max_batch_tokens=sum(map(len, arrays)))
     num_pairs = int(tree.positions.sum()) + tree.num_tokens
     return 2.0 * shape.num_layers * (weights * tree.num_tokens + 2 * q_width * num_pairs)
-
-
-def score_error_limit(peer: npt.ArrayLike, truth: npt.ArrayLike) -> float:
-    """Returns how far (RMS) bfloat16 scores may lie from float32's: twice as far as a peer's bfloat16 scores,
-    such as transformers', plus a thousandth of the scores' mean size.
-    """
-    return 2.0 * rms_distance(peer, truth) + 1e-3 * float(np.abs(truth).mean())
-
-
-def rms_distance(left: npt.ArrayLike, right: npt.ArrayLike) -> float:
-    """Returns the root mean square of the differences."""
-    return float(np.sqrt(np.square(np.subtract(left, right, dtype=np.float64)).mean()))
 
 
 def matmul_peak(dtype: torch.dtype) -> float:

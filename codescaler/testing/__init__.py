@@ -1,0 +1,32 @@
+"""What tests and benches share. Nothing that scores imports this."""
+
+from codescaler.testing.accuracy import assert_accurate, rms_distance, score_error_limit
+from codescaler.testing.checkpoints import edit_json, edit_tensors, save_random_checkpoint, save_random_lora
+from codescaler.testing.workloads import (
+    QWEN3_0_6B,
+    QWEN3_1_7B,
+    WORKLOADS,
+    ModelShape,
+    Workload,
+    matmul_peak,
+    score_flops,
+    write_random_rm,
+)
+
+__all__ = [
+    "QWEN3_0_6B",
+    "QWEN3_1_7B",
+    "WORKLOADS",
+    "ModelShape",
+    "Workload",
+    "assert_accurate",
+    "edit_json",
+    "edit_tensors",
+    "matmul_peak",
+    "rms_distance",
+    "save_random_checkpoint",
+    "save_random_lora",
+    "score_error_limit",
+    "score_flops",
+    "write_random_rm",
+]
