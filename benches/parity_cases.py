@@ -116,8 +116,7 @@ class Case:
 def save(case: Case, folder: Path) -> None:
     """Writes the case's checkpoint, and its adapter if it has one, below `folder`.
 
-    Weights are bfloat16 numbers, so that float32 and bfloat16 runs hold the same ones. The base of an adapter
-    stores them as float32, for a merged weight is no bfloat16 number and is rounded to the base's dtype.
+    Weights are bfloat16 numbers, so that float32 and bfloat16 runs hold the same ones.
     """
     base = case.base(folder)
     save_random_checkpoint(
@@ -131,12 +130,8 @@ def save(case: Case, folder: Path) -> None:
     )
     for path in base.glob("*.safetensors"):
         edit_tensors(path, _make_context_count)
-    if case.config_edits:  # not without: the edit also drops nulls, which mean "none" to Gemma2
-        edit_json(base / "config.json", **case.config_edits)
+    edit_json(base / "config.json", **case.config_edits)
     if case.lora is not None:
-        for path in base.glob("*.safetensors"):
-            edit_tensors(path, lambda tensors: {name: tensor.float() for name, tensor in tensors.items()})
-        edit_json(base / "config.json", dtype="float32")
         save_random_lora(case.model(folder), base, **case.lora)
 
 

@@ -70,7 +70,9 @@ class Checkpoint:
         return name in self.sources
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Returns a tensor in its stored dtype. It may be a view of the mapped file: do not write to it.
+        """Returns a tensor in its stored dtype, or in float32 if an adapter changes it.
+
+        It may be a view of the mapped file: do not write to it.
 
         Raises:
             MissingTensor: the checkpoint has no such tensor.

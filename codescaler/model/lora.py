@@ -1,8 +1,8 @@
 """PEFT LoRA adapters: what one changes in its base model, and the merge, tensor by tensor.
 
-Formula: `W + scale * B @ A` in float32, rounded once to W's dtype, with scale = alpha / r, or alpha / sqrt(r)
-if rank-stabilised. Source: Hu et al., LoRA, 2021, equation 3; Kalajdzievski, rsLoRA, 2023; names and patterns
-as in peft 0.21. This module knows names as the adapter writes them, not which of them a model has.
+Formula: `W + scale * B @ A` in float32, which the reader rounds once to the dtype it computes in; scale = alpha / r,
+or alpha / sqrt(r) if rank-stabilised. Source: Hu et al., LoRA, 2021, equation 3; Kalajdzievski, rsLoRA, 2023; names
+and patterns as in peft 0.21. This module knows names as the adapter writes them, not which of them a model has.
 """
 
 import math
@@ -85,7 +85,7 @@ class MergedTensor:
 
     @property
     def dtype(self) -> str:
-        return self.base.dtype
+        return "float32"
 
     @property
     def origin(self) -> str:
@@ -94,7 +94,7 @@ class MergedTensor:
     def read(self) -> torch.Tensor:
         weight = self.base.read()
         a, b = self.delta.a.read().float(), self.delta.b.read().float()
-        return torch.addmm(weight.float(), b, a, alpha=self.delta.scale).to(weight.dtype)
+        return torch.addmm(weight.float(), b, a, alpha=self.delta.scale)
 
 
 @dataclass(frozen=True)

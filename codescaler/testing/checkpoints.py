@@ -98,8 +98,9 @@ def save_random_lora(folder: Path, base: Path, *, seed: int = 1, **settings: Any
 
 def edit_json(path: Path, **changes: Any) -> None:
     """Changes top-level keys of a JSON file; None removes one."""
-    values = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    values = json.loads(path.read_text())
+    kept = {key: value for key, value in values.items() if key not in changes}
+    path.write_text(json.dumps(kept | {key: value for key, value in changes.items() if value is not None}))
 
 
 def _randomize(model: torch.nn.Module, seed: int, norm_mean: float) -> None:
