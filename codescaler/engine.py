@@ -4,6 +4,7 @@ Owns the way from lists to a plan, to tensors, to the forward, and back to the o
 transformers. Several threads may call one engine: forwards take turns, since one already uses all its threads.
 """
 
+import functools
 import logging
 import os
 import threading
@@ -48,13 +49,17 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+@functools.cache  # once a process
+def _warn_of_fork(pid: int) -> None:
+    _log.warning("process %d was forked and scores on 1 thread; start processes with 'spawn' to use all", pid)
+
+
 @contextmanager
 def _threads(num_threads: int) -> Iterator[None]:
     """Takes the turn and gives torch, and through it oneDNN and the C++ kernels, `num_threads` threads."""
     if _is_forked_child and num_threads > 1:
         # An OpenMP region of more than one thread would wait forever for a pool that fork did not copy.
-        _log.warning("process %d was forked: scoring on 1 thread instead of %d; start processes with 'spawn'",
-                     os.getpid(), num_threads)  # fmt: skip
+        _warn_of_fork(os.getpid())
         num_threads = 1
     with _turn:
         before = torch.get_num_threads()

