@@ -12,7 +12,7 @@ export PYTHONSAFEPATH := 1
 .PHONY: help setup demo test lint parity bench test-asan format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## make .venv with everything that demo, test and bench need, and compile the kernels
 
