@@ -16,17 +16,14 @@ help:  ## list the targets
 
 setup: $(INSTALLED)  ## make .venv with everything that demo, test and bench need, and compile the kernels
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	touch $@
 
-# These two run a folder of the repository that is not installed, so the root has to be on the path.
-demo parity: export PYTHONSAFEPATH :=
-
 demo: setup  ## score one workload beside transformers and print parity and speed
-	$(BIN)/python -m benches.compare bon8 --layers 4 --rounds 2
+	$(BIN)/python benches compare bon8 --layers 4 --rounds 2
 
 test: setup lint test-asan  ## lint, types, C++ tests under sanitizers, and the whole test suite
 	$(BIN)/python -m pytest --benchmark-disable
@@ -38,7 +35,7 @@ lint: setup  ## style and types
 	$(BIN)/mypy
 
 parity: setup  ## scores of every family and head beside transformers, one table
-	$(BIN)/python -m benches.parity
+	$(BIN)/python benches parity
 
 bench: setup  ## time operations and workloads
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds

@@ -18,7 +18,7 @@ if platform.machine() not in ("x86_64", "AMD64"):
 FLAGS = ["-O3", "-fopenmp", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
 
 SOURCES = ["csrc/bindings/module.cpp", "csrc/core/kernels.cpp", *(f"csrc/core/{name}.cpp" for name in ISA_FLAGS)]
-HEADERS = sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern))
+HEADERS = sorted(str(path) for pattern in ("*.h", "*.inc", "*.json") for path in Path("csrc").rglob(pattern))
 
 
 class BuildWithIsaFlags(build_ext):

@@ -1,4 +1,4 @@
-"""Scores one named workload with codescaler and with transformers: `python -m benches.compare bon8`.
+"""Scores one named workload with codescaler and with transformers: `python benches compare bon8`.
 
 All systems load the same random checkpoint, are warmed up with the same batch, and take turns for a number of
 rounds. Exit status 1 if codescaler's scores are not as right as they must be:
@@ -8,9 +8,7 @@ rounds. Exit status 1 if codescaler's scores are not as right as they must be:
 """
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -26,11 +24,14 @@ from benches.baselines import Float32, TransformersScorer, load_transformers
 from codescaler.engine import Engine
 from codescaler.ops import select_backend
 from codescaler.testing import (
+    FLOAT32_SCORE_LIMIT,
     QWEN3_0_6B,
     QWEN3_1_7B,
     WORKLOADS,
     ModelShape,
     Workload,
+    cpu_model,
+    describe_environment,
     matmul_peak,
     rms_distance,
     score_error_limit,
@@ -40,7 +41,6 @@ from codescaler.testing import (
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
 OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, by fours"
-FLOAT32_LIMIT = 1e-4
 CONFIRMATION_LIMIT = 0.1  # far above bfloat16's rounding, far below the distance of another model's scores
 RESULTS = Path(__file__).parent / "results"
 
@@ -119,7 +119,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benches.compare", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python benches compare", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("workload", choices=WORKLOADS, help="named batch of token lists")
     parser.add_argument("--shape", choices=SHAPES, default="0.6b", help="Qwen3 sizes of the model")
@@ -213,7 +213,7 @@ def _judge(scores: dict[str, Float32], truth: Float32 | None) -> Verdict:
     """Applies the rule that the module's docstring states. NaN compares false, so it fails."""
     ours, theirs = scores[OURS], scores[PADDED]
     if truth is None:
-        difference, limit = float(np.abs(ours - theirs).max()), FLOAT32_LIMIT * float(np.abs(theirs).mean())
+        difference, limit = float(np.abs(ours - theirs).max()), FLOAT32_SCORE_LIMIT * float(np.abs(theirs).mean())
         return Verdict(
             difference <= limit,
             f"codescaler's scores are at most {difference:.1e} off transformers', {limit:.1e} is allowed.",
@@ -241,7 +241,7 @@ def _introduction(arguments: argparse.Namespace, shape: ModelShape, workload: Wo
         f"{workload.num_distinct_tokens} of them distinct.\n"
         f"Scored by a random reward model, Qwen3-{arguments.shape.upper()} with "
         f"{shape.num_layers} of its {SHAPES[arguments.shape].num_layers} layers, in {arguments.dtype},\n"
-        f"on {arguments.threads} threads of {_cpu_model()} ({_instruction_set()}).\n"
+        f"on {arguments.threads} threads of {cpu_model()} ({_instruction_set()}).\n"
         f"The systems took turns after a warm-up; seconds are medians, rounds: {arguments.rounds}."
     )
 
@@ -293,13 +293,7 @@ def _save(
         "workload": arguments.workload,
         "shape": {"name": arguments.shape, **asdict(shape)},
         "dtype": arguments.dtype,
-        "num_threads": arguments.threads,
-        "cpu_model": _cpu_model(),
-        "instruction_set": _instruction_set(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "codescaler")},
-        },
+        **describe_environment("auto", "transformers"),
         "matmul_peak_flops": peak,
         "ideal_s": ideal_s,
         "is_right": verdict.is_right,
@@ -310,14 +304,6 @@ def _save(
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n")
     _progress(f"wrote {path}")
-
-
-def _cpu_model() -> str:
-    """The processor's name; Linux tells it in one file only."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _instruction_set() -> str:

@@ -1,4 +1,4 @@
-"""Proves that scores equal those of transformers, case by case: `python -m benches.parity`.
+"""Proves that scores equal those of transformers, case by case: `python benches parity`.
 
 Truth is transformers (or PEFT, unmerged) in float32 on the CPU, one sequence at a time, on the same weights.
 A case holds if
@@ -9,9 +9,7 @@ Exit status 1 if a case fails.
 """
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -30,10 +28,7 @@ from safetensors.torch import load_file
 
 from benches.parity_cases import CASES, Case, TokenLists, save
 from codescaler.engine import Engine
-from codescaler.ops import select_backend
-
-FP32_LIMIT = 1e-4
-BF16_FACTOR, BF16_SLACK = 2.0, 1e-3
+from codescaler.testing import FLOAT32_SCORE_LIMIT, describe_environment, rms_distance, score_error_limit
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 
@@ -75,7 +70,7 @@ class Row:
     @property
     def is_close(self) -> bool:
         # NaN compares false, so it fails.
-        return self.fp32_max <= FP32_LIMIT and self.bf16_rms <= self.bf16_limit
+        return self.fp32_max <= FLOAT32_SCORE_LIMIT and self.bf16_rms <= self.bf16_limit
 
     @property
     def ok(self) -> bool:
@@ -98,7 +93,6 @@ def compare(case: Case, model: Path, truth: Truth, *, backend: str = "auto") -> 
         alone = np.concatenate([run([ids]) for ids in lists])
         is_batch_exact &= ours[dtype].tobytes() == alone.tobytes()
     scale = truth.scale
-    transformers_rms = _rms(truth.bfloat16 - truth.float32) / scale
     return Row(
         family=case.family,
         head=case.head,
@@ -107,15 +101,11 @@ def compare(case: Case, model: Path, truth: Truth, *, backend: str = "auto") -> 
         scale=scale,
         spread=float(truth.float32.std()),
         fp32_max=truth.max_error(ours["float32"]),
-        transformers_bf16_rms=transformers_rms,
-        bf16_rms=_rms(ours["bfloat16"] - truth.float32) / scale,
-        bf16_limit=BF16_FACTOR * transformers_rms + BF16_SLACK,
+        transformers_bf16_rms=rms_distance(truth.bfloat16, truth.float32) / scale,
+        bf16_rms=rms_distance(ours["bfloat16"], truth.float32) / scale,
+        bf16_limit=score_error_limit(truth.bfloat16, truth.float32) / scale,
         is_batch_exact=is_batch_exact,
     )
-
-
-def _rms(x: Values) -> float:
-    return float(np.sqrt(np.square(x, dtype=np.float64).mean()))
 
 
 def scorer(case: Case, model: Path, *, dtype: str = "float32", backend: str = "auto") -> Callable[[TokenLists], Values]:
@@ -201,31 +191,17 @@ def table(rows: Iterable[Row]) -> str:
 
 def _report(rows: list[Row], backend: str, seconds: float) -> dict[str, Any]:
     """What a result file holds."""
-    packages = ("codescaler", "torch", "transformers", "peft", "numpy", "safetensors")
     return {
-        "command": "python -m benches.parity --save",
-        "backend": select_backend(backend, "cpu").description,
-        "cpu": _cpu_name(),
-        "num_threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        "command": "python benches parity --save",
+        **describe_environment(backend, "transformers", "peft"),
         "seconds": round(seconds, 1),
-        "fp32_limit": FP32_LIMIT,
+        "fp32_limit": FLOAT32_SCORE_LIMIT,
         "rows": [asdict(row) | {"ok": row.ok} for row in rows],
     }
 
 
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benches.parity", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python benches parity", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", metavar="SUBSTRING", default="", help="cases whose name has this in it")
     parser.add_argument("--backend", default="auto", help="the engine's backend")
     parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name} to {RESULTS.parent.name}/")

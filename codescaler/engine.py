@@ -1,17 +1,15 @@
 """`Engine`: a reward model on one device, from token ids to scores.
 
 Owns the way from lists to a plan, to tensors, to the forward, and back to the order of the caller. Imports no
-transformers. Several threads may call one engine: forwards take turns, since one already uses all its threads.
+transformers. Several threads may call one engine, and a forked child may go on using it.
 """
 
-import functools
 import logging
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +26,7 @@ Float32 = npt.NDArray[np.float32]
 TokenLists = Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]]
 Pooling = Literal["hf", "last"]
 Truncation = Literal["error", "left", "middle"]
+Result = TypeVar("Result")
 
 DEFAULT_BATCH_TOKENS = 8192  # distinct tokens; large enough to fill a machine, activations stay near 150 MB
 
@@ -35,39 +34,29 @@ _log = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# torch's thread count belongs to the process, so engines of one process take turns.
-_turn = threading.Lock()
-_is_forked_child = False
+# All work is done by one thread of our own. Engines of a process take turns on it, since a forward uses all its
+# threads as it is; torch's per-thread state (autocast, default device, thread count) of the caller stays out of it;
+# and OpenMP's pool belongs to it, so that a forked child, where the parent's pool is gone, gets a new one.
+_worker = ThreadPoolExecutor(1, "codescaler")
 
 
-def _after_fork_in_child() -> None:
-    """The lock may be held by a thread that does not exist here, and OpenMP's threads are gone for good."""
-    global _turn, _is_forked_child
-    _turn, _is_forked_child = threading.Lock(), True
+def _renew_worker() -> None:
+    global _worker
+    _worker = ThreadPoolExecutor(1, "codescaler")
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_renew_worker)
 
 
-@functools.cache  # once a process
-def _warn_of_fork(pid: int) -> None:
-    _log.warning("process %d was forked and scores on 1 thread; start processes with 'spawn' to use all", pid)
+def _work(num_threads: int, call: Callable[[], Result]) -> Result:
+    """Runs `call` on the worker; torch, and through it oneDNN and the C++ kernels, may use `num_threads` threads."""
 
-
-@contextmanager
-def _threads(num_threads: int) -> Iterator[None]:
-    """Takes the turn and gives torch, and through it oneDNN and the C++ kernels, `num_threads` threads."""
-    if _is_forked_child and num_threads > 1:
-        # An OpenMP region of more than one thread would wait forever for a pool that fork did not copy.
-        _warn_of_fork(os.getpid())
-        num_threads = 1
-    with _turn:
-        before = torch.get_num_threads()
+    def run() -> Result:
         torch.set_num_threads(num_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        with torch.inference_mode():
+            return call()
+
+    return _worker.submit(run).result()
 
 
 class Engine:
@@ -128,7 +117,8 @@ class Engine:
         """Loads a reward model.
 
         Args:
-            model: a Hugging Face folder (or a PEFT LoRA folder), or a hub id.
+            model: a Hugging Face folder (or a PEFT LoRA folder), or a hub id. A local folder must stay as it is
+                while the engine lives: the embedding is read from the mapped file.
             device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
@@ -168,14 +158,16 @@ class Engine:
         if model is None:
             raise InvalidInput("no model ships with this version of codescaler; give a folder or a hub id")
         target = _select_device(device)
-        chosen = select_backend(backend, target.type)
         threads = num_threads or torch.get_num_threads()
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
-        torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
 
-        with _threads(threads), torch.inference_mode():
-            decoder = build_decoder(checkpoint.config, checkpoint.get, chosen, torch_dtype, target)
+        def build() -> Decoder:
+            chosen = select_backend(backend, target.type)
+            torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
+            return build_decoder(checkpoint.config, checkpoint.get, chosen, torch_dtype, target)
+
+        decoder = _work(threads, build)
         return cls(
             decoder,
             num_threads=threads,
@@ -213,29 +205,34 @@ class Engine:
         return self._run(ids)[0]
 
     def _run(self, ids: TokenLists) -> tuple[Float32, Float32]:
-        sequences = [self._prepare(index, tokens) for index, tokens in enumerate(_as_lists(ids))]
-        self.num_truncated += sum(was_cut for _, was_cut in sequences)
-        batches = plan([tokens for tokens, _ in sequences], self.max_batch_tokens or DEFAULT_BATCH_TOKENS)
-        features = np.empty((len(sequences), self.config.hidden_size), dtype=np.float32)
-        scores = np.empty(len(sequences), dtype=np.float32)
-        with _threads(self.num_threads), torch.inference_mode():
+        prepared = [self._prepare(index, tokens) for index, tokens in enumerate(_as_lists(ids))]
+        batches = plan([tokens for tokens, _ in prepared], self.max_batch_tokens or DEFAULT_BATCH_TOKENS)
+        features = np.empty((len(prepared), self.config.hidden_size), dtype=np.float32)
+        scores = np.empty(len(prepared), dtype=np.float32)
+
+        def forward() -> None:
+            self.num_truncated += sum(was_cut for _, was_cut in prepared)
             for batch in batches:
                 batch_features, batch_scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
                 features[batch.sequences] = batch_features.cpu().numpy()
                 if batch_scores is not None:
                     scores[batch.sequences] = batch_scores.cpu().numpy()
+
+        _work(self.num_threads, forward)
         return features, scores
 
     def _prepare(self, index: int, tokens: object) -> tuple[Int32, bool]:
-        """Checks one token list, truncates it as asked, and cuts it after the token that is pooled: what
-        follows cannot influence a causal model's score.
+        """Checks one token list, cuts it after the token that is pooled, and truncates it as asked.
+
+        What follows the pooled token cannot influence a causal model's score, so it does not count as length.
+        Returns the list and whether it was truncated.
         """
         sequence = _as_ids(index, tokens, self.config.vocab_size)
+        if self.pooling == "hf" and self.config.head == "sequence_classification":
+            sequence = sequence[: _hf_pooled_index(sequence, self.config.pad_token_id) + 1]
         was_cut = len(sequence) > self.max_length
         if was_cut:
             sequence = self._truncate(index, sequence)
-        if self.pooling == "hf" and self.config.head == "sequence_classification":
-            sequence = sequence[: _hf_pooled_index(sequence, self.config.pad_token_id) + 1]
         if self.max_batch_tokens is not None and len(sequence) > self.max_batch_tokens:
             raise CapacityExceeded(
                 f"sequence {index} has {len(sequence)} tokens, more than max_batch_tokens={self.max_batch_tokens}; "
@@ -263,6 +260,8 @@ def _as_ids(index: int, tokens: object, vocab_size: int) -> Int32:
     """One token list as a 1-D int32 array, every id checked against the vocabulary."""
     if isinstance(tokens, (str, bytes, bool, int)):
         raise InvalidInput(f"ids[{index}] is {tokens!r:.80}; give a list of token-id lists")
+    if not isinstance(tokens, np.ndarray) and bool in set(map(type, tokens)):  # type: ignore[call-overload]
+        raise InvalidInput(f"ids[{index}] holds bool values, not integers")
     try:
         array = np.asarray(tokens)
     except (ValueError, TypeError, OverflowError) as error:
@@ -303,8 +302,11 @@ def _select_device(device: str) -> torch.device:
         target = torch.device(device)
     except RuntimeError as error:
         raise InvalidInput(f"device={device!r} is no device name ({error}); try 'cpu' or 'cuda'") from error
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailable(f"device={device!r}: this torch sees no GPU; use device='cpu'")
+    if target.type not in ("cpu", "cuda"):
+        raise InvalidInput(f"device={device!r} is not supported; use 'cpu' or 'cuda'")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if target.type == "cuda" and (target.index or 0) >= count:
+        raise BackendUnavailable(f"device={device!r}: torch sees {count} GPUs; use device='cpu' or another index")
     return target
 
 

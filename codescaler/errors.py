@@ -37,4 +37,4 @@ class BackendUnavailable(CodescalerError):
 
 
 class CapacityExceeded(CodescalerError):
-    """One sequence alone is larger than the token budget or the model's positions."""
+    """One sequence alone is larger than the token budget."""

@@ -1,6 +1,7 @@
+import functools
 import logging
-import multiprocessing
 import re
+import subprocess
 import sys
 import threading
 
@@ -63,6 +64,8 @@ def test_arrays_are_lists_too(engine):
         ([[1, 2**80]], r"ids\[0\] holds object values"),
         ([[1.0, 2.0]], r"ids\[0\] holds float64 values"),
         ([[True, False]], r"ids\[0\] holds bool values"),
+        ([[True, 2]], r"ids\[0\] holds bool values"),
+        ([np.array([True])], r"ids\[0\] holds bool values"),
         ([["a"]], r"ids\[0\] holds"),
         ([[[1, 2]]], r"ids\[0\] has shape \(1, 2\)"),
         ([[1, [2, 3]]], r"ids\[0\] is not a flat list"),
@@ -127,6 +130,14 @@ def test_truncation_is_asked_for_and_counted(folder, truncation, kept):
     assert engine.num_truncated == 1
 
 
+@pytest.mark.parametrize("truncation", ["error", "left", "middle"])
+def test_what_follows_the_pooled_token_does_not_count(folder, truncation):
+    engine = Engine.from_pretrained(folder, max_length=5, truncation=truncation)
+    scores = engine.score_tokens([[3, 4, 5, 6, 7, *[PAD] * 10], [3, 4, 5, 6, 7]])
+    assert scores[0] == scores[1]
+    assert engine.num_truncated == 0
+
+
 def test_too_long_is_an_error_by_default(folder):
     with pytest.raises(InvalidInput, match="sequence 0 has 6 tokens, more than max_length=5"):
         Engine.from_pretrained(folder, max_length=5).score_tokens([[1] * 6])
@@ -147,6 +158,7 @@ def test_too_long_is_an_error_by_default(folder):
         ({"max_batch_tokens": True}, "max_batch_tokens=True"),
         ({"max_length": -3}, "max_length=-3"),
         ({"device": "tpu9"}, "device='tpu9'"),
+        ({"device": "meta"}, "device='meta' is not supported"),
         ({"model": None}, "no model ships"),
     ],
 )
@@ -159,7 +171,7 @@ def test_a_named_backend_never_falls_back(folder):
     with pytest.raises(BackendUnavailable, match="'triton' cannot run"):
         Engine.from_pretrained(folder, backend="triton")
     if not torch.cuda.is_available():
-        with pytest.raises(BackendUnavailable, match="sees no GPU"):
+        with pytest.raises(BackendUnavailable, match="torch sees 0 GPUs"):
             Engine.from_pretrained(folder, device="cuda")
 
 
@@ -174,16 +186,18 @@ def test_auto_passes_over_a_missing_extension_and_says_so(folder, monkeypatch, c
         Engine.from_pretrained(folder, backend="cpu")
 
 
-@pytest.mark.parametrize("isa", ["generic", "no_such_isa"])
-def test_a_forced_instruction_set_is_used_or_refused(folder, engine, monkeypatch, isa):
-    monkeypatch.setenv("CODESCALER_CPU_ISA", isa)
-    if isa == "generic":
-        forced = Engine.from_pretrained(folder, backend="cpu")
-        assert "C++ generic" in repr(forced)
-        assert np.allclose(forced.score_tokens(LISTS), engine.score_tokens(LISTS), rtol=1e-4)
-    else:
-        with pytest.raises(BackendUnavailable, match="CODESCALER_CPU_ISA='no_such_isa'"):
-            Engine.from_pretrained(folder, backend="cpu")
+def test_a_forced_instruction_set_is_used(folder, engine, monkeypatch):
+    monkeypatch.setenv("CODESCALER_CPU_ISA", "generic")
+    forced = Engine.from_pretrained(folder)
+    assert "C++ generic" in repr(forced)
+    assert np.allclose(forced.score_tokens(LISTS), engine.score_tokens(LISTS), rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
+def test_a_forced_instruction_set_that_is_not_here_is_refused(folder, monkeypatch, backend):
+    monkeypatch.setenv("CODESCALER_CPU_ISA", "avx10")
+    with pytest.raises(BackendUnavailable, match=r"'avx10' is not supported by this CPU; it has .*generic"):
+        Engine.from_pretrained(folder, backend=backend)
 
 
 def test_dtype_auto(tmp_path, monkeypatch):
@@ -231,21 +245,46 @@ def test_a_call_leaves_torchs_thread_count_alone(folder):
     assert torch.get_num_threads() == before
 
 
-def score_in_child(engine, folder, queue):
-    queue.put((engine.score_tokens(LISTS), Engine.from_pretrained(folder).score_tokens(LISTS)))
+def test_the_callers_torch_state_stays_out(folder, engine):
+    expected = engine.score_tokens(LISTS)
+    reference = Engine.from_pretrained(folder, backend="reference")
+    truth = reference.score_tokens(LISTS)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert np.array_equal(engine.score_tokens(LISTS), expected)
+            assert np.array_equal(reference.score_tokens(LISTS), truth)
+    finally:
+        torch.set_default_dtype(before)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_scores_too(engine, folder):
-    """Also while another thread of the parent holds the turn, and after OpenMP has made its pool."""
-    expected = engine.score_tokens(LISTS * 50)[:4]
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    with engine_module._threads(2):
-        child = context.Process(target=score_in_child, args=(engine, folder, queue))
-        child.start()
-    inherited, own = queue.get(timeout=60)
-    child.join(60)
-    assert child.exitcode == 0
-    assert np.array_equal(inherited, expected)
-    assert np.array_equal(own, expected)
+# A parent whose OpenMP pool exists, and a forked child that has to do without it. Each case is a process of its own.
+FORK = """
+import os, sys, torch
+IMPORT_BEFORE
+torch.ones(2048, 2048) @ torch.ones(2048, 2048)
+LOAD_BEFORE
+child = os.fork()
+if child == 0:
+    from codescaler.engine import Engine
+    score = float(Engine.from_pretrained(sys.argv[1], num_threads=2).score_tokens([[3, 4, 5]])[0])
+    USE_PARENTS
+    os._exit(0 if abs(score - float(sys.argv[2])) < 1e-6 else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("case", ["imported in the child", "loaded in the child", "loaded in the parent"])
+def test_a_forked_child_scores(folder, engine, case):
+    load = "from codescaler.engine import Engine; engine = Engine.from_pretrained(sys.argv[1]); "
+    parts = {
+        "IMPORT_BEFORE": "" if case == "imported in the child" else "import codescaler.engine",
+        "LOAD_BEFORE": load + "engine.score_tokens([[1, 2]] * 9)" if case == "loaded in the parent" else "",
+        "USE_PARENTS": "assert float(engine.score_tokens([[3, 4, 5]])[0]) == score"
+        if case == "loaded in the parent"
+        else "",
+    }
+    code = functools.reduce(lambda text, part: text.replace(*part), parts.items(), FORK)
+    score = str(engine.score_tokens([[3, 4, 5]])[0])
+    subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code, str(folder), score], check=True, timeout=120)

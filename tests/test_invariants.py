@@ -1,6 +1,9 @@
 """Bit-identity: a sequence gets the same bits alone, in any batch, in any order, on any number of threads."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -110,3 +113,30 @@ def test_over_random_trees(tiny_engine, lists):
     together = tiny_engine.score_tokens(lists)
     alone = np.concatenate([tiny_engine.score_tokens([tokens]) for tokens in lists])
     assert np.array_equal(together, alone)
+
+
+# Rows of a matrix product, alone and in any number, on any number of threads: what bit-identity rests on. In a process
+# of its own, since oneDNN takes its instruction set once.
+LINEAR = """
+import torch
+from codescaler.ops import cpu
+torch.manual_seed(0)
+backend = cpu.make_backend()
+for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and backend.has_bf16_unit):
+    for inputs, outputs in [(1024, 512), (3072, 256), (896, 1152), (4864, 224), (576, 960), (1536, 192)]:
+        packed = backend.pack_linear((torch.randn(outputs, inputs) * 0.02).to(dtype), None)
+        x = torch.randn(700, inputs).to(dtype)
+        torch.set_num_threads(1)
+        together = backend.linear(x, packed)
+        for threads in (1, 2, 8, 32):
+            torch.set_num_threads(threads)
+            for rows in (1, 2, 15, 16, 17, 48, 100, 511, 700):
+                same = torch.equal(backend.linear(x[:rows], packed), together[:rows])
+                assert same, (dtype, inputs, outputs, threads, rows)
+"""
+
+
+@pytest.mark.parametrize("onednn_isa", ["DEFAULT", "AVX512_CORE", "AVX2", "SSE41"])
+def test_rows_of_a_matrix_product(onednn_isa):
+    run = [sys.executable, "-c", "import sys" + LINEAR, onednn_isa]
+    subprocess.run(run, check=True, env=os.environ | {"ONEDNN_MAX_CPU_ISA": onednn_isa, "OMP_WAIT_POLICY": "passive"})

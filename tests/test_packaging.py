@@ -48,4 +48,4 @@ assert codescaler.__file__.startswith({str(site)!r}), codescaler.__file__
 assert "kernels" not in sys.modules
 print(backend.description)
 """
-    assert run("-P", "-c", code, cwd=empty).startswith("C++ ")
+    assert run("-I", "-c", code, cwd=empty).startswith("C++ ")

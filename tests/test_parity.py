@@ -97,7 +97,7 @@ def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
     copy = shutil.copytree(folder, tmp_path / "copy")
     edit_json(copy / file, **wrong)
     scores = parity.scorer(case, case.model(copy))(case.lists())
-    assert truth.max_error(scores) > 10 * parity.FP32_LIMIT
+    assert truth.max_error(scores) > 10 * parity.FLOAT32_SCORE_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_wrong_tensor_is_noticed(prepared, tmp_path, name, tensor):
     copy = shutil.copytree(folder, tmp_path / "copy")
     edit_tensors(copy / "base/model.safetensors", lambda tensors: tensors | {tensor: tensors[tensor] * 0.9})
     scores = parity.scorer(case, case.model(copy))(case.lists())
-    assert truth.max_error(scores) > 10 * parity.FP32_LIMIT
+    assert truth.max_error(scores) > 10 * parity.FLOAT32_SCORE_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_command_prints_a_table_and_fails_with_a_case(monkeypatch, capsys):
     only = ["--only", "qwen3 sequence: pad =="]
     assert parity.main(only) == 0
     assert "1 of 1 cases hold" in capsys.readouterr().out
-    monkeypatch.setattr(parity, "FP32_LIMIT", 0.0)
+    monkeypatch.setattr(parity, "FLOAT32_SCORE_LIMIT", 0.0)
     assert parity.main(only) == 1
     assert "0 of 1 cases hold" in capsys.readouterr().out
 

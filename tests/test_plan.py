@@ -103,3 +103,5 @@ def test_thousands_of_sequences_take_a_moment(benchmark):
     ]
     batches = benchmark.pedantic(plan, (sequences, 8192), rounds=1)
     assert sum(batch.num_tokens for batch in batches) >= 500 * 600 + 4000 * 300
+    if benchmark.enabled:
+        assert benchmark.stats.stats.max < 5.0  # 0.1 s where this was written; its forward takes an hour

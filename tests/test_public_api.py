@@ -39,7 +39,7 @@ def test_every_error_is_a_codescaler_error():
 
 def modules_after(statement):
     code = f"{statement}; import sys; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     return set(run.stdout.split())
 
 

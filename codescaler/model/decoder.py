@@ -66,7 +66,7 @@ class Decoder:
         cos, sin = rope_tables(config.rope, config.head_dim, int(tree.positions.max()) + 1, self.device)
         x_TD = self.embedding[tree.token_ids]
         if config.embedding_scale is not None:
-            x_TD *= torch.tensor(config.embedding_scale).to(self.dtype)
+            x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
         residual_TD = torch.zeros(x_TD.shape, dtype=_wide(self.dtype), device=self.device)
         queries = tree.all_queries
         for index, layer in enumerate(self.layers):

@@ -51,8 +51,8 @@ _VARIANTS = (
 # The other ways to initialise (pissa, olora, corda, loftq, lora_ga) change the base weights as well.
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 
-# A stranger's regular expression bounds no time: nested or many repeats backtrack without end.
-_MAX_REPEATS = 3
+# A stranger's regular expression bounds no time: with few repeats and choices on short names it cannot backtrack long.
+_MAX_REPEATS, _MAX_CHOICES, _MAX_NAME = 2, 4, 120
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,12 @@ def _by_pattern(fields: Fields, patterns_key: str, default_key: str, module: str
     patterns = fields.object(patterns_key)
     is_rank = default_key == "r"
     for pattern in patterns.values:
-        if len(re.findall(r"[*+{]", pattern)) > _MAX_REPEATS or re.search(r"\)[*+{]", pattern):
-            raise UnsupportedModel(f"{patterns.where}: {pattern[:80]!r} repeats too much; write it in a simpler way.")
+        is_simple = len(re.findall(r"[*+?{]", pattern)) <= _MAX_REPEATS and pattern.count("|") <= _MAX_CHOICES
+        if not is_simple or re.search(r"\)[*+?{]", pattern) or max(len(pattern), len(module)) > _MAX_NAME:
+            raise UnsupportedModel(
+                f"{patterns.where}: {pattern[:80]!r} on {module[:80]!r} could match without end; "
+                "write the pattern in a simpler way."
+            )
         try:
             # Dot before the name, then the name to its end: PEFT's own rule.
             is_match = re.match(rf"(.*\.)?({pattern})$", module)

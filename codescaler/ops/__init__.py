@@ -23,17 +23,17 @@ def why_unavailable(name: str, device_type: str) -> str | None:
     if device_type != "cpu":
         return f"the C++ kernels run on device 'cpu', not {device_type!r}"
     try:
-        from codescaler.ops import cpu
+        import codescaler.ops.cpu  # noqa: F401
     except ImportError as error:
         return f"the C++ extension codescaler._C cannot be imported ({error}); reinstall with a C++17 compiler"
-    return cpu.why_unavailable(forced_cpu_isa())
+    return None
 
 
 def select_backend(name: str, device_type: str) -> Backend:
     """Returns backend `name`, or with "auto" the fastest that this host has for `device_type`.
 
     Raises:
-        BackendUnavailable: a backend asked for by name cannot run here; it never falls back.
+        BackendUnavailable: a backend or instruction set asked for by name cannot run here; it never falls back.
         InvalidInput: no backend has that name.
     """
     if name not in ("auto", *BACKEND_NAMES):

@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 from codescaler.plan import TreeBatch
+from codescaler.types import Activation
 
 
 @dataclass(frozen=True)
 class Tree:
-    """`plan.TreeBatch` as tensors on one device; the same fields and shapes (int32; `token_ids`, `rows` and
-    `last_tokens` int64, since they index).
+    """`plan.TreeBatch` as tensors on one device: fields and shapes as there, and `last_tokens` [U].
+
+    All are int32, but for `token_ids`, `rows` and `last_tokens`, which are int64 since they index.
     """
 
     token_ids: Tensor
     positions: Tensor
-    node_starts: Tensor
     block_tokens: Tensor
     node_block_offsets: Tensor
     node_blocks: Tensor
@@ -44,7 +45,6 @@ class Tree:
         return Tree(
             token_ids=move(batch.token_ids, torch.int64),
             positions=move(batch.positions),
-            node_starts=move(batch.node_starts),
             block_tokens=move(batch.block_tokens),
             node_block_offsets=move(batch.node_block_offsets),
             node_blocks=move(batch.node_blocks),
@@ -149,7 +149,7 @@ class Backend:
     linear: Callable[[Tensor, Any], Tensor]
     rms_norm: RmsNorm
     qk_norm_rope: QkNormRope
-    glu: Callable[[Tensor, str], Tensor]
+    glu: Callable[[Tensor, Activation], Tensor]
     tree_attention: TreeAttention
     pooled_score: PooledScore
     pairwise_loss: PairwiseLoss

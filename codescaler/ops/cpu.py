@@ -4,11 +4,14 @@ Every operation is defined by the function of the same name in `ops.reference`; 
 the same. Threads are torch's: `torch.set_num_threads` governs both halves.
 """
 
+import functools
+
 import torch  # before the extension: the order decides which OpenMP runtime both use
 
 from codescaler import _C
 from codescaler.errors import BackendUnavailable
 from codescaler.ops.backend import Backend, Heads, Tree
+from codescaler.types import Activation
 
 Tensor = torch.Tensor
 
@@ -22,25 +25,17 @@ def supported_isas() -> list[str]:
     return _C.supported_isas()
 
 
-def why_unavailable(isa: str | None) -> str | None:
-    """Says why instruction set `isa` cannot be used on this host, or None if it can."""
-    supported = supported_isas()
-    if isa is None or isa in supported:
-        return None
-    return f"CODESCALER_CPU_ISA={isa!r} is not supported by this CPU; it has {', '.join(supported)}"
-
-
 def make_backend(isa: str | None = None) -> Backend:
     """Returns the backend on instruction set `isa`, by default the best that this host has.
 
     Raises:
         BackendUnavailable: the host lacks `isa`.
     """
-    reason = why_unavailable(isa)
-    if reason is not None:
-        raise BackendUnavailable(reason)
-    operations = CpuOperations(_C.KernelSet(isa or supported_isas()[0]))
-    isa = operations.kernels.isa
+    supported = supported_isas()
+    isa = isa or supported[0]
+    if isa not in supported:
+        raise BackendUnavailable(f"instruction set {isa!r} is not supported by this CPU; it has {', '.join(supported)}")
+    operations = CpuOperations(_C.KernelSet(isa))
     return Backend(
         name="cpu",
         description=f"C++ {isa}, {_describe_linear()}",
@@ -56,7 +51,8 @@ def make_backend(isa: str | None = None) -> Backend:
     )
 
 
-def _has_packed_linear(dtype: torch.dtype) -> bool:
+@functools.cache  # on first use, not at import: it computes, so it belongs on the thread of the caller
+def has_packed_linear(dtype: torch.dtype) -> bool:
     """Whether torch's private oneDNN calls are here, take this dtype on this CPU, and compute what they should."""
     try:
         x, weight = torch.ones(MIN_LINEAR_ROWS, 32, dtype=dtype), torch.ones(16, 32, dtype=dtype)
@@ -66,19 +62,19 @@ def _has_packed_linear(dtype: torch.dtype) -> bool:
         return False
 
 
-PACKED_DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if _has_packed_linear(dtype)]
-
-
 def _describe_linear() -> str:
-    names = [str(dtype).removeprefix("torch.") for dtype in PACKED_DTYPES]
+    names = [str(t).removeprefix("torch.") for t in (torch.float32, torch.bfloat16) if has_packed_linear(t)]
     return f"packed oneDNN linear for {' and '.join(names)}" if names else "no packed linear"
+
+
+_IS_GELU: dict[Activation, bool] = {"silu": False, "gelu_tanh": True}
 
 
 class PackedLinear:
     """A linear map's weight in oneDNN's own layout (or as it was, without torch's private calls), and its bias."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.is_packed = weight.dtype in PACKED_DTYPES
+        self.is_packed = has_packed_linear(weight.dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight
         self.bias = bias
 
@@ -134,9 +130,9 @@ class CpuOperations:
             torch.get_num_threads(),
         )
 
-    def glu(self, gate_up: Tensor, activation: str) -> Tensor:
+    def glu(self, gate_up: Tensor, activation: Activation) -> Tensor:
         y = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
-        self.kernels.glu(gate_up, activation == "gelu_tanh", y, torch.get_num_threads())
+        self.kernels.glu(gate_up, _IS_GELU[activation], y, torch.get_num_threads())
         return y
 
     def tree_attention(
@@ -194,6 +190,7 @@ def pairwise_loss(
     margins: Tensor | None = None,
     center_coefficient: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
+    scores = scores.detach()
     gradient = torch.empty_like(scores)
     loss = _C.pairwise_loss(scores, labels, group_offsets, margins, center_coefficient, gradient)
     return scores.new_tensor(loss), gradient

@@ -4,6 +4,8 @@ Written to be read. Each runs on any device; arithmetic is in float32, or in flo
 and rounds once, to the dtype of its result. Shape legend: `ops.backend`.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from codescaler.ops.backend import Backend, Heads, Tree
+from codescaler.types import Activation
 
 
 class Linear(NamedTuple):
@@ -72,15 +75,20 @@ def qk_norm_rope(
         part_TE.copy_(rotated.flatten(1))
 
 
-def glu(gate_up_TF2: Tensor, activation: str) -> Tensor:
+def glu(gate_up_TF2: Tensor, activation: Activation) -> Tensor:
     """Y = activation(gate) * up, `activation` "silu" (SwiGLU) or "gelu_tanh" (GeGLU).
 
     Shapes: gate_up [T, 2F], gate first -> [T, F]. Dtypes: y as gate_up.
     Source: Shazeer 2020, arXiv:2002.05202; the tanh form of GELU is Hendrycks and Gimpel, arXiv:1606.08415.
     """
     gate, up = _wide(gate_up_TF2).chunk(2, dim=1)
-    active = functional.silu(gate) if activation == "silu" else functional.gelu(gate, approximate="tanh")
-    return (active * up).to(gate_up_TF2.dtype)
+    return (_ACTIVATIONS[activation](gate) * up).to(gate_up_TF2.dtype)
+
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+}
 
 
 def tree_attention(

@@ -25,6 +25,9 @@ def assert_accurate(result: torch.Tensor, truth: torch.Tensor, peer: torch.Tenso
         assert error <= limit, f"{name} error {error:.3e} is above the bound {limit:.3e}"
 
 
+FLOAT32_SCORE_LIMIT = 1e-4  # of the scores' mean size: how far (maximum) float32 scores may lie from transformers'
+
+
 def score_error_limit(peer: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     """Returns how far (RMS) bfloat16 scores may lie from float32's: twice as far as a peer's bfloat16 scores,
     such as transformers', plus a thousandth of the scores' mean size.

@@ -139,6 +139,7 @@ class KernelSet {
         blocks_(node_blocks, "tree_attention: node_blocks"), queries_(queries, "tree_attention: queries"),
         out_(out, "tree_attention: out");
     if (num_kv_heads < 1 || num_heads % num_kv_heads) qkv_.fail("has query heads that kv heads do not divide");
+    if (head_dim < 2 || head_dim % 2) qkv_.fail("has an odd head_dim, " + std::to_string(head_dim));
     call(qkv_, threads, [&](auto type, const auto& kernels) {
       using T = decltype(type);
       TreeAttentionArgs<T> a{};
@@ -151,16 +152,27 @@ class KernelSet {
       a.node_block_offsets = offsets_.get<int32_t>({-1});
       a.node_blocks = blocks_.get<int32_t>({-1});
       check_below(a.node_blocks, blocks_.size(0), a.num_blocks, blocks_);
+      check_below(a.positions, positions_.size(0), int64_t(1) << 31, positions_);
+      const int64_t num_nodes = offsets_.size(0) - 1, num_entries = tokens_.size(0) * kKeyBlock;
+      if (std::any_of(a.block_tokens, a.block_tokens + num_entries, [&](int32_t t) { return t >= qkv_.size(0); }))
+        tokens_.fail("holds a token outside qkv");
+      const int32_t* offsets = a.node_block_offsets;
+      if (num_nodes < 0 || offsets[0] != 0 || offsets[num_nodes] != blocks_.size(0) ||
+          !std::is_sorted(offsets, offsets + num_nodes + 1))
+        offsets_.fail("does not rise from 0 to the number of node blocks");
       a.scale = scale, a.softcap = softcap, a.window = window;
       a.out = out_.rows<T>(-1, num_heads * head_dim);
       a.out_stride = out_.row_stride();
       const auto* runs = reinterpret_cast<const QueryRun*>(queries_.get<int32_t>({-1, 4}));
       const int64_t num_runs = queries_.size(0), group = num_heads / num_kv_heads;
-      for (int64_t r = 0; r < num_runs; ++r)
-        if (runs[r].node < 0 || runs[r].node + 1 >= offsets_.size(0) || runs[r].first_token < 0 ||
-            runs[r].num_tokens < 1 || runs[r].first_token + runs[r].num_tokens > qkv_.size(0) || runs[r].out_row < 0 ||
-            runs[r].out_row + runs[r].num_tokens > out_.size(0))
+      for (int64_t r = 0; r < num_runs; ++r) {
+        const int64_t node = runs[r].node, first = runs[r].first_token, count = runs[r].num_tokens,
+                      row = runs[r].out_row;
+        const bool is_inside = node >= 0 && node < num_nodes && first >= 0 && count >= 1 &&
+                               first + count <= qkv_.size(0) && row >= 0 && row + count <= out_.size(0);
+        if (!is_inside || a.positions[first] + count > (offsets[node + 1] - offsets[node]) * kKeyBlock)
           queries_.fail("holds a run outside the tree or the output, row " + std::to_string(r));
+      }
       a.num_tiles = cut_tiles(runs, num_runs, a.positions, group, nullptr);
       return [=, run = kernels.tree_attention, measure = kernels.tree_attention_workspace_bytes]() mutable {
         std::vector<QueryRun> tiles(size_t(a.num_tiles));

@@ -84,9 +84,9 @@ class Tensor {
   }
 
   DType dtype() const { return dtype_; }
-  int64_t size(size_t d) const { return shape_[d]; }
+  int64_t size(size_t d) const { return shape_.at(d); }
   int64_t ndim() const { return int64_t(shape_.size()); }
-  int64_t row_stride() const { return strides_[0]; }
+  int64_t row_stride() const { return strides_.at(0); }
 
   // The data, once dtype and sizes (-1: any) are as asked and the last dimension is contiguous; with `is_dense`
   // the whole of it.

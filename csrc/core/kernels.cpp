@@ -41,8 +41,6 @@ int64_t cut_tiles(const QueryRun* runs, int64_t num_runs, const int32_t* positio
 
 float pairwise_loss(const float* scores, const bool* labels, const int64_t* group_offsets, int64_t num_groups,
                     const float* margins, float center_coefficient, float* gradient) {
-  const int64_t begin = group_offsets[0], end = group_offsets[num_groups];
-  std::fill(gradient + begin, gradient + end, 0.0f);
   const auto pairs_in = [&](int64_t g) {
     const bool* first = labels + group_offsets[g];
     const bool* last = labels + group_offsets[g + 1];
@@ -55,25 +53,23 @@ float pairwise_loss(const float* scores, const bool* labels, const int64_t* grou
   double loss = 0.0;
   for (int64_t g = 0; g < num_groups; ++g) {
     const int64_t pairs = pairs_in(g);
-    if (pairs == 0) continue;
     const double weight = 1.0 / (double(pairs) * double(num_paired));
     const double margin = margins ? margins[g] : 0.0;
-    for (int64_t j = group_offsets[g]; j < group_offsets[g + 1]; ++j) {
-      if (labels[j]) continue;
-      double gradient_j = 0.0;
-      for (int64_t i = group_offsets[g]; i < group_offsets[g + 1]; ++i) {
-        if (!labels[i]) continue;
-        const double gap = double(scores[i]) - scores[j] - margin;
+    for (int64_t m = group_offsets[g]; m < group_offsets[g + 1]; ++m) {
+      double gradient_m = 0.0;  // each pair is visited from both of its ends, and its loss counted from the right one
+      for (int64_t n = group_offsets[g]; n < group_offsets[g + 1]; ++n) {
+        if (labels[m] == labels[n]) continue;
+        const double right = scores[labels[m] ? m : n], wrong = scores[labels[m] ? n : m];
+        const double gap = right - wrong - margin;
         // Without centring the sum must not matter: 0 * infinity would be NaN.
-        const double sum = center_coefficient == 0.0f ? 0.0 : double(scores[i]) + scores[j];
+        const double sum = center_coefficient == 0.0f ? 0.0 : right + wrong;
         // Both signs of the gap through exp of a number that is not positive: no overflow.
         const double e = std::exp(-std::fabs(gap));
-        loss += weight * (std::fmax(-gap, 0.0) + std::log1p(e) + center_coefficient * sum * sum);
         const double slope = -(gap >= 0 ? e : 1.0) / (1.0 + e), centre = 2.0 * center_coefficient * sum;
-        gradient[i] += float(weight * (slope + centre));
-        gradient_j += weight * (centre - slope);
+        gradient_m += labels[m] ? centre + slope : centre - slope;
+        if (labels[m]) loss += weight * (std::fmax(-gap, 0.0) + std::log1p(e) + center_coefficient * sum * sum);
       }
-      gradient[j] = float(gradient_j);
+      gradient[m] = pairs ? float(weight * gradient_m) : 0.0f;
     }
   }
   return float(loss);

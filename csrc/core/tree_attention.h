@@ -115,6 +115,23 @@ inline uint32_t largest_exponent(const T* values, int64_t count, uint32_t result
   return result;
 }
 
+// Hands out pieces of a workspace, each aligned to 64 bytes; without a workspace it only counts.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<std::byte*>(base)) {}
+  template <class E>
+  E* take(int64_t count) {
+    const int64_t at = used_;
+    used_ += round_up(count * int64_t(sizeof(E)), 64);
+    return base_ ? reinterpret_cast<E*>(base_ + at) : nullptr;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  int64_t used_ = 0;
+};
+
 template <class T>
 class TreeAttention {
   using Lane = typename Operand<T>::Lane;
@@ -123,21 +140,17 @@ class TreeAttention {
  public:
   TreeAttention(const TreeAttentionArgs<T>& args, int num_threads)
       : a_(args), group_(args.num_heads / args.num_kv_heads), columns_(round_up(args.head_dim, kColumns)) {
-    auto* at = static_cast<std::byte*>(args.workspace);
-    const auto take = [&](int64_t bytes) {
-      auto* start = at;
-      at += round_up(bytes, 64);
-      return start;
-    };
+    Arena arena(args.workspace);
     const int64_t num_packed = args.num_kv_heads * args.num_blocks;
-    keys_ = reinterpret_cast<Lane*>(take(num_packed * kKeyBlock * args.head_dim * int64_t(sizeof(Lane))));
-    values_ = reinterpret_cast<Lane*>(take(num_packed * kKeyBlock * columns_ * int64_t(sizeof(Lane))));
-    has_nonfinite_ = reinterpret_cast<uint8_t*>(take(num_packed));
-    scratch_ = at;
+    keys_ = arena.take<Lane>(num_packed * kKeyBlock * args.head_dim);
+    values_ = arena.take<Lane>(num_packed * kKeyBlock * columns_);
+    has_nonfinite_ = arena.take<uint8_t>(num_packed);
     max_rows_ = group_ > kTileRows ? group_ : kTileRows;
-    const Scratch layout(*this, scratch_);
-    scratch_bytes_ = layout.end - scratch_;
-    workspace_bytes_ = (at - static_cast<std::byte*>(args.workspace)) + num_threads * scratch_bytes_;
+    Arena counter(nullptr);
+    Scratch(*this, counter);
+    scratch_bytes_ = counter.used();
+    scratch_ = arena.take<std::byte>(num_threads * scratch_bytes_);
+    workspace_bytes_ = arena.used();
   }
 
   int64_t workspace_bytes() const { return workspace_bytes_; }
@@ -149,7 +162,8 @@ class TreeAttention {
     {
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < num_packed; ++i) pack(i / a_.num_blocks, i % a_.num_blocks);
-      const Scratch scratch(*this, scratch_ + omp_get_thread_num() * scratch_bytes_);
+      Arena arena(scratch_ + omp_get_thread_num() * scratch_bytes_);
+      const Scratch scratch(*this, arena);
       // One head after the other, so that its keys and values stay in cache; within a head the dearest tile first.
 #pragma omp for schedule(dynamic, 1)
       for (int64_t i = 0; i < num_tasks; ++i) attend(i / a_.num_tiles, a_.tiles[i % a_.num_tiles], scratch);
@@ -161,22 +175,14 @@ class TreeAttention {
   struct Scratch {
     Lane *queries, *clean_values;
     float *logits, *sums, *largest, *total;
-    std::byte* end;
 
-    Scratch(const TreeAttention& owner, std::byte* at) {
-      const auto take = [&](int64_t count, int64_t size) {
-        auto* start = at;
-        at += round_up(count * size, 64);
-        return start;
-      };
-      queries = reinterpret_cast<Lane*>(take(owner.max_rows_ * owner.a_.head_dim, sizeof(Lane)));
-      clean_values = reinterpret_cast<Lane*>(take(kKeyBlock * owner.columns_, sizeof(Lane)));
-      logits = reinterpret_cast<float*>(take(owner.max_rows_ * kStep, sizeof(float)));
-      sums = reinterpret_cast<float*>(take(owner.max_rows_ * owner.columns_, sizeof(float)));
-      largest = reinterpret_cast<float*>(take(owner.max_rows_, sizeof(float)));
-      total = reinterpret_cast<float*>(take(owner.max_rows_, sizeof(float)));
-      end = at;
-    }
+    Scratch(const TreeAttention& owner, Arena& arena)
+        : queries(arena.take<Lane>(owner.max_rows_ * owner.a_.head_dim)),
+          clean_values(arena.take<Lane>(kKeyBlock * owner.columns_)),
+          logits(arena.take<float>(owner.max_rows_ * kStep)),
+          sums(arena.take<float>(owner.max_rows_ * owner.columns_)),
+          largest(arena.take<float>(owner.max_rows_)),
+          total(arena.take<float>(owner.max_rows_)) {}
   };
 
   // Visible keys [first, last) of one row, counted from the start of a step.

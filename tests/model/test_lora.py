@@ -161,6 +161,8 @@ def test_fan_in_fan_out_is_reset_as_in_peft(adapter):
         {"init_lora_weights": "olora"},
         {"rank_pattern": {"(a+)+": 8}},
         {"rank_pattern": {".*.*.*.*q_proj": 8}},
+        {"rank_pattern": {"a?" * 28: 8}},
+        {"rank_pattern": {"(a|a)" * 9: 8}},
     ],
 )
 def test_variants_are_refused(adapter, settings):

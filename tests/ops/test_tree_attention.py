@@ -103,11 +103,12 @@ def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, sof
     heads, tree = Heads(4, 2, 64), make_tree(BRANCHES)
     qkv = make_qkv(tree, heads, dtype, random)
     together = kernels.tree_attention(qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         single = kernels.tree_attention(qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
     finally:
-        torch.set_num_threads(2)
+        torch.set_num_threads(num_threads)
     assert torch.equal(together, single)
     last = kernels.tree_attention(qkv, heads, tree, tree.last_queries, 0.125, softcap, window)
     assert torch.equal(together[tree.last_tokens], last)
