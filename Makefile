@@ -17,10 +17,11 @@ help:  ## list the targets
 setup: $(INSTALLED)  ## make .venv with everything that demo, test and bench need, and compile the kernels
 
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
-	touch $@
+	@echo "Setting up $(VENV): packages (about a minute) and C++ kernels (half a minute); needs a C++17 compiler with OpenMP"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q -c constraints.txt torch
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	@touch $@
 
 demo: setup  ## score one workload beside transformers and print parity and speed
 	$(BIN)/python benches compare bon8 --layers 4 --rounds 2

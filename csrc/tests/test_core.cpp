@@ -160,26 +160,35 @@ void test_qk_norm_rope(const Kernels& table, const TypedKernels<T>& kernels, int
     }
 }
 
-// One sequence of `tokens` tokens, its node cut in two so that a key block straddles the cut.
+// A tree of three nodes: positions [0, cut) are shared, one branch goes on to `length`, another has 9 tokens. Where a
+// key block straddles the cut, each branch has a copy of its own.
 template <class T>
-void test_tree_attention(const Kernels& table, const TypedKernels<T>& kernels, int64_t tokens, int64_t cut,
+void test_tree_attention(const Kernels& table, const TypedKernels<T>& kernels, int64_t length, int64_t cut,
                          int64_t heads, int64_t kv_heads, int64_t head_dim, float softcap, int64_t window) {
   const int64_t width = (heads + 2 * kv_heads) * head_dim, group = heads / kv_heads;
+  const int64_t tokens = length + 9;
   const auto qkv = random_values<T>(tokens * width);
+  // The token at a position of the first or of the second branch's path, and the other way round.
+  const auto token_at = [=](int64_t position, bool is_second) {
+    return position < cut || !is_second ? position : length + position - cut;
+  };
   std::vector<int32_t> positions, blocks, offsets = {0}, node_blocks;
-  for (int64_t t = 0; t < tokens; ++t) positions.push_back(int32_t(t));
+  for (int64_t t = 0; t < tokens; ++t) positions.push_back(int32_t(t < length ? t : cut + t - length));
   std::vector<QueryRun> runs;
-  const auto add_node = [&](int64_t begin, int64_t end, int64_t inherited) {
-    runs.push_back({int32_t(runs.size()), int32_t(begin), int32_t(end - begin), int32_t(begin)});
+  const auto add_node = [&](int64_t begin, int64_t end, int64_t inherited, bool is_second) {
+    const auto first = int32_t(token_at(begin, is_second));
+    runs.push_back({int32_t(runs.size()), first, int32_t(end - begin), first});
     for (int64_t b = 0; b < inherited; ++b) node_blocks.push_back(int32_t(b));
     for (int64_t start = inherited * kKeyBlock; start < end; start += kKeyBlock) {
       node_blocks.push_back(int32_t(blocks.size() / kKeyBlock));
-      for (int64_t j = 0; j < kKeyBlock; ++j) blocks.push_back(start + j < end ? int32_t(start + j) : -1);
+      for (int64_t j = start; j < start + kKeyBlock; ++j)
+        blocks.push_back(j < end ? int32_t(token_at(j, is_second)) : -1);
     }
     offsets.push_back(int32_t(node_blocks.size()));
   };
-  if (cut > 0) add_node(0, cut, 0);
-  add_node(cut, tokens, cut / kKeyBlock);
+  if (cut > 0) add_node(0, cut, 0, false);
+  add_node(cut, length, cut / kKeyBlock, false);
+  add_node(cut, cut + 9, cut / kKeyBlock, true);
 
   auto tiles = std::vector<QueryRun>(
       static_cast<size_t>(cut_tiles(runs.data(), int64_t(runs.size()), positions.data(), group, nullptr)));
@@ -201,20 +210,23 @@ void test_tree_attention(const Kernels& table, const TypedKernels<T>& kernels, i
     for (int64_t h = 0; h < heads; ++h) {
       std::vector<double> p, expected(size_t(head_dim), 0.0);
       double total = 0;
-      const int64_t first = window && t >= window ? t - window + 1 : 0;
+      const int64_t position = positions[size_t(t)];
+      const int64_t first = window && position >= window ? position - window + 1 : 0;
       const auto value = [&](int64_t token, int64_t part, int64_t i) {
         return double(widen(qkv[size_t(token * width + part * head_dim + i)]));
       };
-      for (int64_t j = first; j <= t; ++j) {
+      for (int64_t j = first; j <= position; ++j) {
+        const int64_t key = token_at(j, t >= length);
         double logit = 0;
-        for (int64_t i = 0; i < head_dim; ++i) logit += value(t, h, i) * value(j, heads + h / group, i);
+        for (int64_t i = 0; i < head_dim; ++i) logit += value(t, h, i) * value(key, heads + h / group, i);
         logit *= a.scale;
         if (softcap > 0) logit = softcap * std::tanh(logit / softcap);
         p.push_back(std::exp(logit)), total += p.back();
       }
-      for (int64_t j = first; j <= t; ++j)
+      for (int64_t j = first; j <= position; ++j)
         for (int64_t i = 0; i < head_dim; ++i)
-          expected[size_t(i)] += p[size_t(j - first)] / total * value(j, heads + kv_heads + h / group, i);
+          expected[size_t(i)] +=
+              p[size_t(j - first)] / total * value(token_at(j, t >= length), heads + kv_heads + h / group, i);
       for (int64_t i = 0; i < head_dim; ++i)
         check(std::fabs(widen(out[size_t((t * heads + h) * head_dim + i)]) - expected[size_t(i)]),
               2 * rounding<T>() * (1 + std::fabs(expected[size_t(i)])), table.name, "tree_attention");
