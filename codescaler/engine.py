@@ -1,34 +1,39 @@
-"""`Engine`: a reward model on one device, from token ids to scores.
+"""`Engine`: a reward model on one device, from text or token ids to scores and rankings.
 
-Owns the way from lists to a plan, to tensors, to the forward, and back to the order of the caller. Imports no
-transformers. Several threads may call one engine, and a forked child may go on using it.
+Owns the way from text to token lists, to a plan, to tensors, to the forward, and back to the order of the caller.
+Imports no transformers. Several threads may call one engine, and a forked child may go on using it.
 """
 
+import functools
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from codescaler.errors import BackendUnavailable, CapacityExceeded, InvalidInput
+from codescaler.chat import Chat, Pair, load_chat, messages_of
+from codescaler.errors import BackendUnavailable, CapacityExceeded, InvalidInput, WeightsError
+from codescaler.extract import extract_training_code, is_valid_code
 from codescaler.model.decoder import Decoder, build_decoder
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.plan import Int32, plan
-from codescaler.types import ModelConfig
+from codescaler.token_ids import TokenLists, Truncation, checked_ids, checked_lists, hf_pooled_index, truncated
+from codescaler.types import ModelConfig, RankedCandidate
 from codescaler.weights import open_checkpoint, resolve_folder
 
 Float32 = npt.NDArray[np.float32]
-TokenLists = Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]]
 Pooling = Literal["hf", "last"]
-Truncation = Literal["error", "left", "middle"]
 Result = TypeVar("Result")
 
 DEFAULT_BATCH_TOKENS = 8192  # distinct tokens; large enough to fill a machine, activations stay near 150 MB
+
+TEXT_WINDOW = 256  # pairs tokenised at a time; siblings of one problem mostly fall into one window
 
 _log = logging.getLogger(__name__)
 
@@ -48,15 +53,15 @@ def _renew_worker() -> None:
 os.register_at_fork(after_in_child=_renew_worker)
 
 
-def _work(num_threads: int, call: Callable[[], Result]) -> Result:
-    """Runs `call` on the worker; torch, and through it oneDNN and the C++ kernels, may use `num_threads` threads."""
+def _submit(num_threads: int, call: Callable[[], Result]) -> Future[Result]:
+    """Has `call` run on the worker; torch, and through it oneDNN and the C++ kernels, may use `num_threads` threads."""
 
     def run() -> Result:
         torch.set_num_threads(num_threads)
         with torch.inference_mode():
             return call()
 
-    return _worker.submit(run).result()
+    return _worker.submit(run)
 
 
 class Engine:
@@ -81,6 +86,7 @@ class Engine:
         pooling: Pooling,
         truncation: Truncation,
         max_length: int,
+        chat_folders: tuple[Path, Path | None],
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.dtype = str(decoder.dtype).removeprefix("torch.")
@@ -93,6 +99,7 @@ class Engine:
         self.max_length = max_length
         self.num_truncated = 0
         self._decoder = decoder
+        self._chat_folders = chat_folders  # read on first use: a folder without tokenizer or template loads
 
     @classmethod
     def from_pretrained(
@@ -167,7 +174,7 @@ class Engine:
             torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
             return build_decoder(checkpoint.config, checkpoint.get, chosen, torch_dtype, target)
 
-        decoder = _work(threads, build)
+        decoder = _submit(threads, build).result()
         return cls(
             decoder,
             num_threads=threads,
@@ -175,6 +182,7 @@ class Engine:
             pooling=pooling,
             truncation=truncation,
             max_length=max_length or checkpoint.config.max_positions,
+            chat_folders=(checkpoint.folder, checkpoint.base_folder),
         )
 
     def __repr__(self) -> str:
@@ -193,8 +201,7 @@ class Engine:
                 `max_length`; or the model was loaded with head="none".
             CapacityExceeded: a list is longer than `max_batch_tokens`. Both come before any work is done.
         """
-        if self._decoder.head_weight is None:
-            raise InvalidInput("this engine was loaded with head='none' and has no scores; use features_tokens")
+        self._require_head()
         return self._run(ids)[1]
 
     def features_tokens(self, ids: TokenLists) -> Float32:
@@ -204,90 +211,125 @@ class Engine:
         """
         return self._run(ids)[0]
 
-    def _run(self, ids: TokenLists) -> tuple[Float32, Float32]:
-        prepared = [self._prepare(index, tokens) for index, tokens in enumerate(_as_lists(ids))]
-        batches = plan([tokens for tokens, _ in prepared], self.max_batch_tokens or DEFAULT_BATCH_TOKENS)
-        features = np.empty((len(prepared), self.config.hidden_size), dtype=np.float32)
-        scores = np.empty(len(prepared), dtype=np.float32)
+    def score(self, pairs: Sequence[Pair]) -> Float32:
+        """Returns the raw reward of each (problem, response), or of each list of messages. Shapes: B pairs -> [B].
 
-        def forward() -> None:
+        The text is rendered by the checkpoint's own chat template. CodeScaler scores the extracted program alone as the
+        response: no fences, no prose. An empty response is scored like any other.
+
+        Raises:
+            InvalidInput: a pair is malformed, or too long, or the model was loaded with head="none".
+            WeightsError: the checkpoint has no tokenizer or template, or they fail.
+            CapacityExceeded: as `score_tokens`.
+        """
+        self._require_head()
+        return self._run_pairs(pairs)[1]
+
+    def features(self, pairs: Sequence[Pair]) -> Float32:
+        """Returns the final-norm hidden state at each pair's pooled token. Shapes: B pairs -> [B, D], float32.
+
+        Raises: as `score`, but for the head, which is not needed.
+        """
+        return self._run_pairs(pairs)[0]
+
+    def rerank(
+        self, problem: str, candidates: Sequence[str], extract: bool = False, top_k: int | None = None
+    ) -> list[RankedCandidate]:
+        """Returns the candidates best first: valid ones before invalid, then by score, ties by index.
+
+        With `extract`, candidates are completions: the training extractor takes the program out of each, and one
+        without a program that parses is invalid and has no score. Without, each is scored as it stands, and is valid
+        if it parses as Python. `top_k` keeps that many.
+
+        Raises:
+            InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
+        """
+        if isinstance(candidates, (str, bytes)) or not all(isinstance(text, str) for text in candidates):
+            raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+            raise InvalidInput(f"top_k={top_k!r}; give a whole number of at least 1, or None")
+        codes = [extract_training_code(text) if extract else text for text in candidates]
+        held = [index for index, code in enumerate(codes) if code is not None]
+        scores = dict(zip(held, self.score([(problem, codes[index] or "") for index in held]).tolist(), strict=True))
+        for index, score in scores.items():
+            if not math.isfinite(score):
+                raise WeightsError(f"candidate {index} scores {score}; look for non-finite weights in this checkpoint")
+        ranked = [
+            RankedCandidate(
+                index, scores.get(index), code is not None if extract else is_valid_code(candidates[index]), code
+            )
+            for index, code in enumerate(codes)
+        ]
+        ranked.sort(key=lambda c: (not c.is_valid, -math.inf if c.score is None else -c.score, c.index))
+        return ranked[:top_k]
+
+    def _run(self, ids: TokenLists) -> tuple[Float32, Float32]:
+        lists = [(f"ids[{index}]", tokens) for index, tokens in enumerate(checked_lists(ids))]
+        return self._start(lists).result()
+
+    def _run_pairs(self, pairs: Sequence[Pair]) -> tuple[Float32, Float32]:
+        """Renders and tokenises a window of pairs while the forward of the window before runs."""
+        if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Sequence):
+            raise InvalidInput(f"pairs is a {type(pairs).__name__}; give a list of (problem, response) pairs")
+        results = [(np.empty((0, self.config.hidden_size), dtype=np.float32), np.empty(0, dtype=np.float32))]
+        running: Future[tuple[Float32, Float32]] | None = None
+        for start in range(0, len(pairs), TEXT_WINDOW):
+            names = [f"pairs[{index}]" for index in range(start, min(start + TEXT_WINDOW, len(pairs)))]
+            window = zip(names, pairs[start : start + TEXT_WINDOW], strict=True)
+            texts = [self._chat.render(messages_of(pair, name)) for name, pair in window]
+            lists = list(zip(names, self._chat.encode(texts), strict=True))
+            if running is not None:
+                results.append(running.result())
+            running = self._start(lists)
+        if running is not None:
+            results.append(running.result())
+        features, scores = zip(*results, strict=True)
+        return np.concatenate(features), np.concatenate(scores)
+
+    @functools.cached_property
+    def _chat(self) -> Chat:
+        return load_chat(*self._chat_folders)
+
+    def _require_head(self) -> None:
+        if self._decoder.head_weight is None:
+            raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
+
+    def _start(self, lists: Sequence[tuple[str, object]]) -> "Future[tuple[Float32, Float32]]":
+        """Checks named token lists, and has their features and scores computed."""
+        prepared = [self._prepare(name, tokens) for name, tokens in lists]
+        batches = plan([tokens for tokens, _ in prepared], self.max_batch_tokens or DEFAULT_BATCH_TOKENS)
+
+        def forward() -> tuple[Float32, Float32]:
+            features = np.empty((len(prepared), self.config.hidden_size), dtype=np.float32)
+            scores = np.full(len(prepared), np.nan, dtype=np.float32)
             self.num_truncated += sum(was_cut for _, was_cut in prepared)
             for batch in batches:
                 batch_features, batch_scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
                 features[batch.sequences] = batch_features.cpu().numpy()
                 if batch_scores is not None:
                     scores[batch.sequences] = batch_scores.cpu().numpy()
+            return features, scores
 
-        _work(self.num_threads, forward)
-        return features, scores
+        return _submit(self.num_threads, forward)
 
-    def _prepare(self, index: int, tokens: object) -> tuple[Int32, bool]:
+    def _prepare(self, name: str, tokens: object) -> tuple[Int32, bool]:
         """Checks one token list, cuts it after the token that is pooled, and truncates it as asked.
 
         What follows the pooled token cannot influence a causal model's score, so it does not count as length.
         Returns the list and whether it was truncated.
         """
-        sequence = _as_ids(index, tokens, self.config.vocab_size)
+        sequence = checked_ids(name, tokens, self.config.vocab_size)
         if self.pooling == "hf" and self.config.head == "sequence_classification":
-            sequence = sequence[: _hf_pooled_index(sequence, self.config.pad_token_id) + 1]
+            sequence = sequence[: hf_pooled_index(sequence, self.config.pad_token_id) + 1]
         was_cut = len(sequence) > self.max_length
         if was_cut:
-            sequence = self._truncate(index, sequence)
+            sequence = truncated(name, sequence, self.max_length, self.truncation)
         if self.max_batch_tokens is not None and len(sequence) > self.max_batch_tokens:
             raise CapacityExceeded(
-                f"sequence {index} has {len(sequence)} tokens, more than max_batch_tokens={self.max_batch_tokens}; "
+                f"{name} has {len(sequence)} tokens, more than max_batch_tokens={self.max_batch_tokens}; "
                 "raise max_batch_tokens or shorten the sequence"
             )
         return sequence, was_cut
-
-    def _truncate(self, index: int, sequence: Int32) -> Int32:
-        if self.truncation == "error":
-            raise InvalidInput(
-                f"sequence {index} has {len(sequence)} tokens, more than max_length={self.max_length}; shorten it, or "
-                "load the engine with truncation='left' or 'middle'"
-            )
-        head = self.max_length // 2 if self.truncation == "middle" else 0
-        return np.concatenate([sequence[:head], sequence[len(sequence) - self.max_length + head :]])
-
-
-def _as_lists(ids: TokenLists) -> Sequence[object]:
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, (Sequence, np.ndarray)):
-        raise InvalidInput(f"ids is a {type(ids).__name__}; give a list of token-id lists")
-    return list(ids)
-
-
-def _as_ids(index: int, tokens: object, vocab_size: int) -> Int32:
-    """One token list as a 1-D int32 array, every id checked against the vocabulary."""
-    if isinstance(tokens, (str, bytes, bool, int)):
-        raise InvalidInput(f"ids[{index}] is {tokens!r:.80}; give a list of token-id lists")
-    if not isinstance(tokens, np.ndarray) and bool in set(map(type, tokens)):  # type: ignore[call-overload]
-        raise InvalidInput(f"ids[{index}] holds bool values, not integers")
-    try:
-        array = np.asarray(tokens)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidInput(f"ids[{index}] is not a flat list of integers ({error})") from error
-    if array.ndim != 1:
-        raise InvalidInput(f"ids[{index}] has shape {array.shape}; give a flat list of token ids")
-    if not len(array):
-        raise InvalidInput(f"ids[{index}] is empty; a sequence needs at least one token")
-    if array.dtype.kind not in "iu":
-        raise InvalidInput(f"ids[{index}] holds {array.dtype} values, not integers, e.g. {array[0]!r:.80}")
-    outside = (array < 0) | (array >= vocab_size)
-    if outside.any():
-        at = int(outside.argmax())
-        raise InvalidInput(
-            f"ids[{index}][{at}] is {array[at]}, outside the vocabulary 0..{vocab_size - 1}; "
-            "use the tokenizer of this model"
-        )
-    return array.astype(np.int32)
-
-
-def _hf_pooled_index(sequence: Int32, pad_token_id: int | None) -> int:
-    """Index of the token that transformers pools in sequence classification."""
-    if pad_token_id is None:
-        return len(sequence) - 1
-    real = np.flatnonzero(sequence != pad_token_id)
-    return int(real[-1]) if len(real) else 0
 
 
 def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:

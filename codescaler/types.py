@@ -59,3 +59,17 @@ class ModelConfig:
     has_mlp_bias: bool = False
     has_post_norms: bool = False
     pad_token_id: int | None = None
+
+
+@dataclass(frozen=True)
+class RankedCandidate:
+    """One candidate program after ranking.
+
+    `index` is its place in the list that was ranked, `code` the program that was scored. `score` and `code` are None
+    where nothing could be extracted.
+    """
+
+    index: int
+    score: float | None
+    is_valid: bool
+    code: str | None

@@ -1,0 +1,250 @@
+"""`Chat`: a checkpoint's own chat template and tokenizer, from (problem, response) to token ids.
+
+Adds no system prompt and no token of its own. Ids come from `tokenizers`, whose pool of threads lets go of the
+interpreter lock while it encodes, so another thread can run the model meanwhile; in a child that was forked after the
+pool had started, `tokenizers` encodes on one thread and says so. This module knows no weights and no scores.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
+from codescaler.model.fields import Fields
+from codescaler.model.tensor_files import read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from codescaler.template import ChatTemplate
+
+Message = Mapping[str, str]
+Pair = tuple[str, str] | Sequence[Message]
+
+TOKENIZER_FILE = "tokenizer.json"
+TEMPLATE_FILE = "chat_template.jinja"
+CONFIG_FILE = "tokenizer_config.json"
+_SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MAX_TEMPLATE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A template and a tokenizer that belong together. Build one with `load_chat`; any thread may call it.
+
+    `special_tokens` are the template's variables (`bos_token`, ...). `bos_id` is the token that the tokenizer's
+    post-processor puts first, None if it puts none.
+    """
+
+    template: "ChatTemplate" = field(repr=False)
+    tokenizer: "Tokenizer" = field(repr=False)
+    tokenizer_path: Path
+    special_tokens: Mapping[str, str]
+    bos_id: int | None
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Returns the template's text for a conversation, without a prompt for a further turn.
+
+        Raises:
+            InvalidInput: the messages are not well formed, or the template refuses them.
+            WeightsError: the template fails, or takes more than a template needs.
+        """
+        return self.template.render(messages_of(messages, "messages"), self.special_tokens)
+
+    def encode(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
+        """Returns the token ids of rendered texts.
+
+        The ids are those of the text as rendered; but if the tokenizer puts a BOS before a text, then they start with
+        exactly one, whether or not the template wrote it. (A second BOS moves scores by about 1%.)
+
+        Raises:
+            InvalidInput: a text is no string or holds a lone surrogate. HostileFile: the tokenizer fails.
+        """
+        if isinstance(texts, (str, bytes)):
+            raise InvalidInput(f"texts is {_seen(texts)}; give a list of texts")
+        for index, text in enumerate(texts):
+            _require_unicode(text, f"texts[{index}]")
+        with _tokenizer_errors(self.tokenizer_path):
+            encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            arrays = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]  # an id may take 32 bits
+        return [self._with_bos(ids) for ids in arrays]
+
+    def _with_bos(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        if self.bos_id is None:
+            return ids
+        is_bos = ids == self.bos_id
+        start = len(ids) if is_bos.all() else int(is_bos.argmin())
+        return np.concatenate([np.array([self.bos_id], dtype=np.int32), ids[start:]])
+
+
+def messages_of(pair: Pair, where: str = "pair") -> list[dict[str, str]]:
+    """Returns the messages of a (problem, response) pair, or a list of messages after a check.
+
+    `where` names the pair in messages of errors, e.g. "pairs[3]".
+
+    Raises:
+        InvalidInput: it is neither two strings nor messages that hold a role and a content, both strings.
+    """
+    if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence):
+        raise InvalidInput(f"{where} is {_seen(pair)}; give (problem, response) or a list of messages")
+    if len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str):
+        return [{"role": "user", "content": _plain(pair[0])}, {"role": "assistant", "content": _plain(pair[1])}]
+    if not pair:
+        raise InvalidInput(f"{where} holds no message; give (problem, response) or a list of messages")
+    return [_checked(message, f"{where}: message {index}") for index, message in enumerate(pair)]
+
+
+def load_chat(folder: Path, base_folder: Path | None = None) -> Chat:
+    """Loads tokenizer, chat template and special tokens of a checkpoint folder.
+
+    What `folder`, a LoRA adapter's, does not hold is taken from `base_folder`, each of the three on its own.
+
+    Raises:
+        WeightsError: a file is absent (MissingTensor) or damaged (HostileFile).
+    """
+    from codescaler.template import ChatTemplate
+
+    folders = [folder] if base_folder is None else [folder, base_folder]
+    source, where = _template_source(folders)
+    template = ChatTemplate(source, where)
+    tokenizer_path = _first_file(folders, TOKENIZER_FILE)
+    if tokenizer_path is None:
+        raise MissingTensor(
+            f"{' and '.join(map(str, folders))} without {TOKENIZER_FILE}: add it (in transformers, save_pretrained of "
+            "a fast tokenizer), or give token ids to score_tokens."
+        )
+    tokenizer = _load_tokenizer(tokenizer_path)
+    config_path = _first_file(folders, CONFIG_FILE)
+    if config_path is not None:
+        _check_added_tokens(tokenizer, tokenizer_path, config_path)
+    with _tokenizer_errors(tokenizer_path):
+        probe = tokenizer.encode("a")
+        bos_id = int(np.int32(probe.ids[0])) if probe.special_tokens_mask[:1] == [1] else None
+    return Chat(template, tokenizer, tokenizer_path, _special_tokens(folders), bos_id)
+
+
+def _first_file(folders: Sequence[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _template_source(folders: Sequence[Path]) -> tuple[str, str]:
+    """Returns the template's text and the name of its place. A file of its own wins, as in transformers."""
+    for folder in folders:
+        path = folder / TEMPLATE_FILE
+        if path.is_file():
+            if path.stat().st_size > _MAX_TEMPLATE_BYTES:
+                raise HostileFile(f"{path} takes {path.stat().st_size} bytes, no chat template does; fetch it again.")
+            try:
+                return path.read_text(encoding="utf-8"), str(path)
+            except UnicodeDecodeError as error:
+                raise HostileFile(f"{path} is not UTF-8 ({error}); fetch the file again.") from error
+        path = folder / CONFIG_FILE
+        stored = read_json(path).get("chat_template") if path.is_file() else None
+        if stored is not None:
+            return _default_template(stored, path), f"{path}: chat_template"
+    raise MissingTensor(
+        f"{' and '.join(map(str, folders))} without {TEMPLATE_FILE}, and without chat_template in {CONFIG_FILE}: "
+        "add the template that the reward model was trained with, or give token ids to score_tokens."
+    )
+
+
+def _default_template(stored: object, path: Path) -> str:
+    """Returns the template itself, or the one named "default" of a list of several."""
+    if isinstance(stored, list):
+        named = [entry for entry in stored if isinstance(entry, Mapping) and entry.get("name") == "default"]
+        stored = named[0].get("template") if named else None
+    if not isinstance(stored, str):
+        raise WeightsError(f"{path}: chat_template is neither a string nor a list that names a 'default'; mend it.")
+    return stored
+
+
+def _special_tokens(folders: Sequence[Path]) -> dict[str, str]:
+    """Returns the special tokens by name, those of tokenizer_config.json before those of the older file."""
+    tokens: dict[str, str] = {}
+    for name in (_SPECIAL_TOKENS_FILE, CONFIG_FILE):
+        path = _first_file(folders, name)
+        stored = Fields({} if path is None else read_json(path), str(path))
+        for key in _SPECIAL_TOKENS:
+            value = stored.values.get(key)
+            text = value.get("content") if isinstance(value, Mapping) else value
+            if isinstance(text, str):
+                tokens[key] = text
+            elif value is not None:
+                raise stored.wrong(key, "set it to a string, or to an object with a string as its content")
+    return tokens
+
+
+def _load_tokenizer(path: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    with _tokenizer_errors(path):
+        # Not from_file: where it quotes bytes that are no UTF-8 in its error, tokenizers aborts the process.
+        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        # Saved settings of somebody's training run; the engine truncates, and counts it.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    return tokenizer
+
+
+def _check_added_tokens(tokenizer: "Tokenizer", path: Path, config_path: Path) -> None:
+    """Refuses a tokenizer.json without the tokens of tokenizer_config.json: transformers would add them on load."""
+    added = Fields(read_json(config_path), str(config_path)).object("added_tokens_decoder")
+    for token_id in added.values:
+        text = added.object(token_id).text("content", "")
+        found = tokenizer.token_to_id(text)
+        if str(found) != token_id:
+            raise WeightsError(
+                f"{config_path}: added token {token_id} is {text[:80]!r}, whose id in {path} is {found}; "
+                "save both again from one tokenizer."
+            )
+
+
+@contextmanager
+def _tokenizer_errors(path: Path) -> Iterator[None]:
+    """Turns what tokenizers raises for a damaged file into an error of ours."""
+    try:
+        yield
+    except BaseException as error:
+        # A panic in Rust derives from BaseException, and from nothing that tokenizers exports.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise HostileFile(f"{path} is not a usable tokenizer ({str(error)[:200]}); fetch the file again.") from error
+
+
+def _checked(message: Any, where: str) -> dict[str, str]:
+    if not isinstance(message, Mapping):
+        raise InvalidInput(f"{where} is {_seen(message)}; give an object with role and content")
+    for key in ("role", "content"):
+        if not isinstance(message.get(key), str):
+            raise InvalidInput(f"{where}: {key} is {_seen(message.get(key))}; give a string")
+    unknown = next((key for key in message if key not in ("role", "content")), None)
+    if unknown is not None:
+        raise InvalidInput(f"{where} has {_seen(unknown)}; a message to score has role and content only")
+    return {"role": _plain(message["role"]), "content": _plain(message["content"])}
+
+
+def _plain(text: str) -> str:
+    """Returns a string without the methods of its subclass, which a stranger's template could call."""
+    return str.__str__(text)
+
+
+def _seen(value: object) -> str:
+    return f"{value!r:.80}" if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"
+
+
+def _require_unicode(text: object, where: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidInput(f"{where} is {_seen(text)}; give a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{where} has a lone surrogate, {text[error.start]!r}, at {error.start}, which no token stands for; "
+            "replace it, e.g. by text.encode(errors='replace').decode()"
+        ) from error

@@ -1,0 +1,145 @@
+"""The engine from text: templates, ranking, and what it does to bad pairs."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from codescaler.engine import TEXT_WINDOW, Engine
+from codescaler.errors import InvalidInput, MissingTensor, WeightsError
+from codescaler.testing import edit_tensors, save_random_checkpoint
+
+TEMPLATE = (
+    "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{%- endfor %}"
+)
+
+
+def save_chat(folder):
+    """A tokenizer of single bytes, and a ChatML template."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("chat")
+    save_random_checkpoint(path, "qwen3", vocab_size=300, pad_token_id=299, max_position_embeddings=2048)
+    save_chat(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    return Engine.from_pretrained(folder)
+
+
+PROBLEM = "Write a function to add two numbers."
+RIGHT, OTHER, BROKEN = "def add(a, b):\n    return a + b", "def add(a, b):\n    return a - b", "def add(a, b:"
+
+
+def ids_of(folder, problem, response):
+    text = f"<|im_start|>user\n{problem}<|im_end|>\n<|im_start|>assistant\n{response}<|im_end|>\n"
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+
+
+def test_pairs_and_messages_are_rendered_and_scored(engine, folder):
+    messages = [{"role": "user", "content": PROBLEM}, {"role": "assistant", "content": OTHER}]
+    scores = engine.score([(PROBLEM, RIGHT), messages, (PROBLEM, "")])
+    expected = engine.score_tokens([ids_of(folder, PROBLEM, response) for response in (RIGHT, OTHER, "")])
+    assert np.array_equal(scores, expected)
+    features = engine.features([(PROBLEM, RIGHT)])
+    assert np.array_equal(features, engine.features_tokens([ids_of(folder, PROBLEM, RIGHT)]))
+
+
+def test_windows_do_not_show(engine):
+    pairs = [(PROBLEM, f"x = {i % 7}") for i in range(2 * TEXT_WINDOW + 3)]
+    scores = engine.score(pairs)
+    assert len(scores) == len(pairs)
+    assert np.array_equal(scores, np.tile(scores[:7], len(pairs))[: len(pairs)])
+
+
+def test_no_pairs(engine):
+    assert engine.score([]).shape == (0,)
+    assert engine.features([]).shape == (0, 64)
+    assert engine.rerank(PROBLEM, []) == []
+
+
+def test_ranking(engine):
+    candidates = [BROKEN, RIGHT, OTHER, RIGHT]
+    scores = engine.score([(PROBLEM, text) for text in candidates])
+    ranked = engine.rerank(PROBLEM, candidates)
+    assert [c.is_valid for c in ranked] == [True, True, True, False]
+    assert ranked[-1].index == 0
+    assert [c.score for c in ranked] == [scores[c.index] for c in ranked]
+    best_first = sorted((1, 2, 3), key=lambda i: (-scores[i], i))
+    assert [c.index for c in ranked[:3]] == best_first
+    assert ranked[0].code == candidates[ranked[0].index]
+    assert engine.rerank(PROBLEM, candidates, top_k=2) == ranked[:2]
+
+
+def test_ranking_with_extraction(engine):
+    completions = ["no code", f"```python\n{RIGHT}\n```", f"```python\n{BROKEN}\n```", f"So:\n```\n{OTHER}\n```\n."]
+    ranked = engine.rerank(PROBLEM, completions, extract=True)
+    assert {c.index for c in ranked[:2]} == {1, 3}
+    assert {c.code for c in ranked[:2]} == {RIGHT, OTHER}
+    assert [(c.index, c.score, c.is_valid, c.code) for c in ranked[2:]] == [
+        (0, None, False, None),
+        (2, None, False, None),
+    ]
+    plain = {c.code: c.score for c in engine.rerank(PROBLEM, [RIGHT, OTHER])}
+    assert {c.code: c.score for c in ranked[:2]} == plain
+
+
+@pytest.mark.parametrize(
+    "pairs, message",
+    [
+        ("abc", "pairs is a str"),
+        ([("a", "b"), ("a", 1)], r"pairs\[1\]"),
+        ([("a",)], r"pairs\[0\]"),
+        ([[{"role": "user"}]], r"pairs\[0\]: message 0: content"),
+        ([("a", "\ud800")], "lone surrogate"),
+        ([("a" * 3000, "b")], r"pairs\[0\] has 30\d\d tokens, more than max_length=2048"),
+    ],
+)
+def test_bad_pairs_are_named(engine, pairs, message):
+    with pytest.raises(InvalidInput, match=message):
+        engine.score(pairs)
+
+
+@pytest.mark.parametrize("arguments", [{"candidates": "abc"}, {"candidates": [1]}, {"candidates": ["a"], "top_k": 0}])
+def test_bad_rankings_are_named(engine, arguments):
+    with pytest.raises(InvalidInput, match=r"candidates|top_k"):
+        engine.rerank(PROBLEM, **arguments)
+
+
+def test_a_folder_without_a_template_scores_tokens_only(tmp_path):
+    save_random_checkpoint(tmp_path, "qwen3")
+    engine = Engine.from_pretrained(tmp_path)
+    assert math.isfinite(engine.score_tokens([[1, 2]])[0])
+    with pytest.raises(MissingTensor, match="score_tokens"):
+        engine.score([("a", "b")])
+
+
+def test_a_score_that_is_not_finite_names_the_candidate(tmp_path):
+    save_random_checkpoint(tmp_path, "qwen3", vocab_size=300, pad_token_id=299)
+    save_chat(tmp_path)
+
+    def poison(tensors):
+        tensors["model.embed_tokens.weight"][ord("~") - ord("!")] = torch.nan
+        return tensors
+
+    edit_tensors(tmp_path / "model.safetensors", poison)
+    engine = Engine.from_pretrained(tmp_path)
+    tilde = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("~").ids
+    assert np.isnan(engine.score_tokens([tilde])).all() and np.isfinite(engine.score_tokens([[5]])).all()
+    with pytest.raises(WeightsError, match="candidate 1 scores nan"):
+        engine.rerank(PROBLEM, ["x = 1", "x = ~1"])
