@@ -57,8 +57,8 @@ class Chat:
         """
         return self.template.render(messages_of(messages, "messages"), self.special_tokens)
 
-    def encode(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
-        """Returns the token ids of rendered texts.
+    def encode(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[npt.NDArray[np.int32]]:
+        """Returns the token ids of rendered texts. `names` are what errors call the texts, e.g. "pairs[3]".
 
         The ids are those of the text as rendered; but if the tokenizer puts a BOS before a text, then they start with
         exactly one, whether or not the template wrote it. (A second BOS moves scores by about 1%.)
@@ -68,8 +68,9 @@ class Chat:
         """
         if isinstance(texts, (str, bytes)):
             raise InvalidInput(f"texts is {_seen(texts)}; give a list of texts")
-        for index, text in enumerate(texts):
-            _require_unicode(text, f"texts[{index}]")
+        names = [f"texts[{index}]" for index in range(len(texts))] if names is None else names
+        for name, text in zip(names, texts, strict=True):
+            _require_unicode(text, name)
         with _tokenizer_errors(self.tokenizer_path):
             encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
             arrays = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]  # an id may take 32 bits

@@ -5,10 +5,12 @@ Imports no transformers. Several threads may call one engine, and a forked child
 """
 
 import functools
+import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -18,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from codescaler.chat import Chat, Pair, load_chat, messages_of
-from codescaler.errors import BackendUnavailable, CapacityExceeded, InvalidInput, WeightsError
+from codescaler.errors import BackendUnavailable, CapacityExceeded, CodescalerError, InvalidInput, WeightsError
 from codescaler.extract import extract_training_code, is_valid_code
 from codescaler.model.decoder import Decoder, build_decoder
 from codescaler.ops import Backend, Tree, select_backend
@@ -75,6 +77,8 @@ class Engine:
         max_batch_tokens: distinct tokens of one forward, None for the default.
         max_length: tokens of the longest sequence accepted.
         num_truncated: sequences cut so far (only with `truncation` "left" or "middle").
+        num_tokens, num_distinct_tokens: tokens so far of the sequences, and of those the ones computed.
+        text_seconds, forward_seconds: time so far spent on text, and by the worker; the two overlap.
     """
 
     def __init__(
@@ -97,7 +101,8 @@ class Engine:
         self.pooling = pooling
         self.truncation = truncation
         self.max_length = max_length
-        self.num_truncated = 0
+        self.num_truncated = self.num_tokens = self.num_distinct_tokens = 0
+        self.text_seconds = self.forward_seconds = 0.0
         self._decoder = decoder
         self._chat_folders = chat_folders  # read on first use: a folder without tokenizer or template loads
 
@@ -158,8 +163,7 @@ class Engine:
             ("max_batch_tokens", max_batch_tokens),
             ("max_length", max_length),
         ):
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-                raise InvalidInput(f"{name}={count!r}; give a whole number of at least 1, or None")
+            _require_count(name, count)
         if quantization is not None:
             raise InvalidInput(f"quantization={quantization!r} is not supported yet; use quantization=None")
         if model is None:
@@ -222,15 +226,31 @@ class Engine:
             WeightsError: the checkpoint has no tokenizer or template, or they fail.
             CapacityExceeded: as `score_tokens`.
         """
-        self._require_head()
-        return self._run_pairs(pairs)[1]
+        return np.fromiter(self.score_stream(_listed(pairs)), dtype=np.float32)
 
     def features(self, pairs: Sequence[Pair]) -> Float32:
         """Returns the final-norm hidden state at each pair's pooled token. Shapes: B pairs -> [B, D], float32.
 
         Raises: as `score`, but for the head, which is not needed.
         """
-        return self._run_pairs(pairs)[0]
+        return np.concatenate([np.empty((0, self.config.hidden_size), np.float32), *self.feature_stream(_listed(pairs))])
+
+    def score_stream(self, pairs: Iterable[Pair], names: Iterable[str] | None = None) -> Iterator[float]:
+        """Yields the raw reward of one pair after the other; the pairs need not fit into memory.
+
+        Reads at most 512 pairs ahead of what it has yielded. `names` are what errors call the pairs, by default
+        "pairs[0]", "pairs[1]", ...
+
+        Raises: as `score`, when it comes to the pair; what was computed before has been yielded by then.
+        """
+        self._require_head()
+        for _, scores in self._windows(pairs, names or _numbered("pairs")):
+            yield from scores.tolist()
+
+    def feature_stream(self, pairs: Iterable[Pair], names: Iterable[str] | None = None) -> Iterator[Float32]:
+        """Yields the features of a few hundred pairs after the other, each time [n, D]; as `score_stream`."""
+        for features, _ in self._windows(pairs, names or _numbered("pairs")):
+            yield features
 
     def rerank(
         self, problem: str, candidates: Sequence[str], extract: bool = False, top_k: int | None = None
@@ -246,8 +266,7 @@ class Engine:
         """
         if isinstance(candidates, (str, bytes)) or not all(isinstance(text, str) for text in candidates):
             raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
-        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-            raise InvalidInput(f"top_k={top_k!r}; give a whole number of at least 1, or None")
+        _require_count("top_k", top_k)
         codes = [extract_training_code(text) if extract else text for text in candidates]
         held = [index for index, code in enumerate(codes) if code is not None]
         scores = dict(zip(held, self.score([(problem, codes[index] or "") for index in held]).tolist(), strict=True))
@@ -267,24 +286,35 @@ class Engine:
         lists = [(f"ids[{index}]", tokens) for index, tokens in enumerate(checked_lists(ids))]
         return self._start(lists).result()
 
-    def _run_pairs(self, pairs: Sequence[Pair]) -> tuple[Float32, Float32]:
-        """Renders and tokenises a window of pairs while the forward of the window before runs."""
-        if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Sequence):
-            raise InvalidInput(f"pairs is a {type(pairs).__name__}; give a list of (problem, response) pairs")
-        results = [(np.empty((0, self.config.hidden_size), dtype=np.float32), np.empty(0, dtype=np.float32))]
+    def _windows(self, pairs: Iterable[Pair], names: Iterable[str]) -> Iterator[tuple[Float32, Float32]]:
+        """Yields features and scores of TEXT_WINDOW pairs at a time, in order.
+
+        A window is rendered and tokenised, and its forward queued, while the forward of the window before runs. What
+        has been computed is yielded before an error of a later window is raised.
+        """
+        named = zip(names, pairs, strict=False)
         running: Future[tuple[Float32, Float32]] | None = None
-        for start in range(0, len(pairs), TEXT_WINDOW):
-            names = [f"pairs[{index}]" for index in range(start, min(start + TEXT_WINDOW, len(pairs)))]
-            window = zip(names, pairs[start : start + TEXT_WINDOW], strict=True)
-            texts = [self._chat.render(messages_of(pair, name)) for name, pair in window]
-            lists = list(zip(names, self._chat.encode(texts), strict=True))
+        while True:
+            try:
+                following = self._start_window(list(itertools.islice(named, TEXT_WINDOW)))
+            except CodescalerError:
+                if running is not None:
+                    yield running.result()
+                raise
             if running is not None:
-                results.append(running.result())
-            running = self._start(lists)
-        if running is not None:
-            results.append(running.result())
-        features, scores = zip(*results, strict=True)
-        return np.concatenate(features), np.concatenate(scores)
+                yield running.result()
+            if following is None:
+                return
+            running = following
+
+    def _start_window(self, window: Sequence[tuple[str, Pair]]) -> "Future[tuple[Float32, Float32]] | None":
+        if not window:
+            return None
+        started = time.perf_counter()
+        names = [name for name, _ in window]
+        ids = self._chat.encode([self._chat.render(messages_of(pair, name)) for name, pair in window], names)
+        self.text_seconds += time.perf_counter() - started
+        return self._start(list(zip(names, ids, strict=True)))
 
     @functools.cached_property
     def _chat(self) -> Chat:
@@ -300,14 +330,18 @@ class Engine:
         batches = plan([tokens for tokens, _ in prepared], self.max_batch_tokens or DEFAULT_BATCH_TOKENS)
 
         def forward() -> tuple[Float32, Float32]:
+            started = time.perf_counter()
             features = np.empty((len(prepared), self.config.hidden_size), dtype=np.float32)
             scores = np.full(len(prepared), np.nan, dtype=np.float32)
-            self.num_truncated += sum(was_cut for _, was_cut in prepared)
             for batch in batches:
                 batch_features, batch_scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
                 features[batch.sequences] = batch_features.cpu().numpy()
                 if batch_scores is not None:
                     scores[batch.sequences] = batch_scores.cpu().numpy()
+            self.num_truncated += sum(was_cut for _, was_cut in prepared)
+            self.num_tokens += sum(len(tokens) for tokens, _ in prepared)
+            self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
+            self.forward_seconds += time.perf_counter() - started
             return features, scores
 
         return _submit(self.num_threads, forward)
@@ -335,6 +369,21 @@ class Engine:
 def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InvalidInput(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, allowed))}")
+
+
+def _require_count(name: str, count: int | None) -> None:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise InvalidInput(f"{name}={count!r}; give a whole number of at least 1, or None")
+
+
+def _listed(pairs: Sequence[Pair]) -> Sequence[Pair]:
+    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Sequence):
+        raise InvalidInput(f"pairs is a {type(pairs).__name__}; give a list of (problem, response) pairs")
+    return pairs
+
+
+def _numbered(name: str) -> Iterator[str]:
+    return (f"{name}[{index}]" for index in itertools.count())
 
 
 def _select_device(device: str) -> torch.device:

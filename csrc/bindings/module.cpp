@@ -205,21 +205,29 @@ class KernelSet {
   const Kernels* table_ = nullptr;
 };
 
-float pairwise_loss_of(const py::object& scores, const py::object& labels, const py::object& group_offsets,
-                       const OptionalObject& margins, float center_coefficient, const py::object& gradient) {
-  const Tensor scores_(scores, "pairwise_loss: scores"), labels_(labels, "pairwise_loss: labels"),
-      offsets_(group_offsets, "pairwise_loss: group_offsets"), gradient_(gradient, "pairwise_loss: gradient");
+template <class T>
+double pairwise_loss_of(const Tensor& scores_, const py::object& labels, const py::object& group_offsets,
+                        const OptionalObject& margins, double center_coefficient, const py::object& gradient) {
+  const Tensor labels_(labels, "pairwise_loss: labels"), offsets_(group_offsets, "pairwise_loss: group_offsets"),
+      gradient_(gradient, "pairwise_loss: gradient");
   const auto margins_ = optional_tensor(margins, "pairwise_loss: margins");
-  const float* s = scores_.get<float>({-1});
+  const T* s = scores_.get<T>({-1});
   const int64_t num = scores_.size(0), *offsets = offsets_.get<int64_t>({-1}), num_groups = offsets_.size(0) - 1;
   if (num_groups < 0 || offsets[0] != 0 || offsets[num_groups] != num ||
       !std::is_sorted(offsets, offsets + num_groups + 1))
     offsets_.fail("does not rise from 0 to the number of scores, " + std::to_string(num));
   const bool* right = labels_.get<bool>({num});
   const float* margin = optional_floats(margins_, {num_groups});
-  float* out = gradient_.get<float>({num});
+  T* out = gradient_.get<T>({num});
   py::gil_scoped_release release;
   return pairwise_loss(s, right, offsets, num_groups, margin, center_coefficient, out);
+}
+
+double pairwise_loss_of_any(const py::object& scores, const py::object& labels, const py::object& group_offsets,
+                            const OptionalObject& margins, double center_coefficient, const py::object& gradient) {
+  const Tensor scores_(scores, "pairwise_loss: scores");
+  const auto call = scores_.dtype() == DType::float64 ? pairwise_loss_of<double> : pairwise_loss_of<float>;
+  return call(scores_, labels, group_offsets, margins, center_coefficient, gradient);
 }
 
 }  // namespace
@@ -233,7 +241,7 @@ PYBIND11_MODULE(_C, m) {
     for (const auto* table : codescaler::all_supported()) names.emplace_back(table->name);
     return names;
   });
-  m.def("pairwise_loss", &codescaler::pairwise_loss_of);
+  m.def("pairwise_loss", &codescaler::pairwise_loss_of_any);
   py::class_<KernelSet>(m, "KernelSet")
       .def(py::init<const std::string&>())
       .def_property_readonly("isa", &KernelSet::isa)

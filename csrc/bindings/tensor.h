@@ -30,10 +30,10 @@ struct DLTensor {
   uint64_t byte_offset;
 };
 
-enum class DType { float32, bfloat16, int32, int64, boolean, other };
+enum class DType { float32, float64, bfloat16, int32, int64, boolean, other };
 
 inline const char* name_of(DType dtype) {
-  static const char* const names[] = {"float32", "bfloat16", "int32", "int64", "bool", "another dtype"};
+  static const char* const names[] = {"float32", "float64", "bfloat16", "int32", "int64", "bool", "another dtype"};
   return names[int(dtype)];
 }
 
@@ -42,6 +42,10 @@ constexpr DType dtype_of();
 template <>
 constexpr DType dtype_of<float>() {
   return DType::float32;
+}
+template <>
+constexpr DType dtype_of<double>() {
+  return DType::float64;
 }
 template <>
 constexpr DType dtype_of<BFloat16>() {
@@ -76,6 +80,7 @@ class Tensor {
     const auto type = tensor->dtype;
     dtype_ = type.lanes != 1                     ? DType::other
              : type.code == 2 && type.bits == 32 ? DType::float32
+             : type.code == 2 && type.bits == 64 ? DType::float64
              : type.code == 4 && type.bits == 16 ? DType::bfloat16
              : type.code == 0 && type.bits == 32 ? DType::int32
              : type.code == 0 && type.bits == 64 ? DType::int64

@@ -39,8 +39,9 @@ int64_t cut_tiles(const QueryRun* runs, int64_t num_runs, const int32_t* positio
   return count;
 }
 
-float pairwise_loss(const float* scores, const bool* labels, const int64_t* group_offsets, int64_t num_groups,
-                    const float* margins, float center_coefficient, float* gradient) {
+template <class T>
+double pairwise_loss(const T* scores, const bool* labels, const int64_t* group_offsets, int64_t num_groups,
+                     const float* margins, double center_coefficient, T* gradient) {
   const auto pairs_in = [&](int64_t g) {
     const bool* first = labels + group_offsets[g];
     const bool* last = labels + group_offsets[g + 1];
@@ -62,17 +63,20 @@ float pairwise_loss(const float* scores, const bool* labels, const int64_t* grou
         const double right = scores[labels[m] ? m : n], wrong = scores[labels[m] ? n : m];
         const double gap = right - wrong - margin;
         // Without centring the sum must not matter: 0 * infinity would be NaN.
-        const double sum = center_coefficient == 0.0f ? 0.0 : right + wrong;
+        const double sum = center_coefficient == 0.0 ? 0.0 : right + wrong;
         // Both signs of the gap through exp of a number that is not positive: no overflow.
         const double e = std::exp(-std::fabs(gap));
         const double slope = -(gap >= 0 ? e : 1.0) / (1.0 + e), centre = 2.0 * center_coefficient * sum;
         gradient_m += labels[m] ? centre + slope : centre - slope;
         if (labels[m]) loss += weight * (std::fmax(-gap, 0.0) + std::log1p(e) + center_coefficient * sum * sum);
       }
-      gradient[m] = pairs ? float(weight * gradient_m) : 0.0f;
+      gradient[m] = pairs ? T(weight * gradient_m) : T(0);
     }
   }
-  return float(loss);
+  return loss;
 }
+
+template double pairwise_loss(const float*, const bool*, const int64_t*, int64_t, const float*, double, float*);
+template double pairwise_loss(const double*, const bool*, const int64_t*, int64_t, const float*, double, double*);
 
 }  // namespace codescaler

@@ -122,7 +122,8 @@ constexpr int64_t kTileRows = 96;
 int64_t cut_tiles(const QueryRun* runs, int64_t num_runs, const int32_t* positions, int64_t group, QueryRun* out);
 
 // Bradley-Terry loss and its gradient; see reference.py. Not worth an instruction set of its own.
-float pairwise_loss(const float* scores, const bool* labels, const int64_t* group_offsets, int64_t num_groups,
-                    const float* margins, float center_coefficient, float* gradient);
+template <class T>  // float or double
+double pairwise_loss(const T* scores, const bool* labels, const int64_t* group_offsets, int64_t num_groups,
+                     const float* margins, double center_coefficient, T* gradient);
 
 }  // namespace codescaler

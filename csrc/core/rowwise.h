@@ -22,29 +22,37 @@ inline void scale_row(const Z* z, float scale, const float* weight, T* y, int64_
       [&](int64_t i, int64_t n) { store_n(y + i, load_n(z + i, n) * s * load_n(weight + i, n), n); });
 }
 
+// z = residual + x, and the sum of its squares. z may be the residual itself.
+template <class T>
+inline Vec add_rows(const float* residual, const T* x, float* z, int64_t width) {
+  Vec squares = set1(0.0f);
+  for_lanes(
+      width,
+      [&](int64_t i) {
+        const Vec v = load(residual + i) + load(x + i);
+        store(z + i, v);
+        squares = fma(v, v, squares);
+      },
+      [&](int64_t i, int64_t n) {
+        const Vec v = load_n(residual + i, n) + load_n(x + i, n);
+        store_n(z + i, v, n);
+        squares = fma(v, v, squares);
+      });
+  return squares;
+}
+
 template <class T>
 void rms_norm(const RmsNormArgs<T>& a, int num_threads) {
 #pragma omp parallel for num_threads(num_threads) schedule(static)
   for (int64_t row = 0; row < a.num_rows; ++row) {
     const T* x = a.x + row * a.x_stride;
     T* y = a.y + row * a.y_stride;
-    Vec squares = set1(0.0f);
     if (a.residual) {
       float* z = a.residual + row * a.residual_stride;
-      for_lanes(
-          a.width,
-          [&](int64_t i) {
-            const Vec v = load(z + i) + load(x + i);
-            store(z + i, v);
-            squares = fma(v, v, squares);
-          },
-          [&](int64_t i, int64_t n) {
-            const Vec v = load_n(z + i, n) + load_n(x + i, n);
-            store_n(z + i, v, n);
-            squares = fma(v, v, squares);
-          });
+      const Vec squares = add_rows(z, x, z, a.width);
       scale_row(z, inverse_rms(squares, a.width, a.eps), a.weight, y, a.width);
     } else {
+      Vec squares = set1(0.0f);
       const auto add = [&](Vec v) { squares = fma(v, v, squares); };
       for_lanes(a.width, [&](int64_t i) { add(load(x + i)); }, [&](int64_t i, int64_t n) { add(load_n(x + i, n)); });
       scale_row(x, inverse_rms(squares, a.width, a.eps), a.weight, y, a.width);
@@ -129,19 +137,7 @@ void pooled_score(const PooledScoreArgs<T>& a, int num_threads) {
     const T* x = a.x + a.rows[b] * a.x_stride;
     const float* residual = a.residual + a.rows[b] * a.residual_stride;
     float* z = a.features + b * a.width;
-    Vec squares = set1(0.0f);
-    for_lanes(
-        a.width,
-        [&](int64_t i) {
-          const Vec v = load(residual + i) + load(x + i);
-          store(z + i, v);
-          squares = fma(v, v, squares);
-        },
-        [&](int64_t i, int64_t n) {
-          const Vec v = load_n(residual + i, n) + load_n(x + i, n);
-          store_n(z + i, v, n);
-          squares = fma(v, v, squares);
-        });
+    const Vec squares = add_rows(residual, x, z, a.width);
     scale_row(z, inverse_rms(squares, a.width, a.eps), a.norm_weight, z, a.width);
     if (!a.head_weight) continue;
     Vec dot = set1(0.0f);

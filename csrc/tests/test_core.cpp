@@ -253,7 +253,7 @@ void test_pairwise_loss() {
   const std::unique_ptr<bool[]> labels(new bool[4]{true, false, true, true});
   const std::vector<int64_t> offsets = {0, 3, 4};
   std::vector<float> gradient(4, 9.0f);
-  const float loss = pairwise_loss(scores.data(), labels.get(), offsets.data(), 2, nullptr, 0, gradient.data());
+  const double loss = pairwise_loss(scores.data(), labels.get(), offsets.data(), 2, nullptr, 0, gradient.data());
   const double expected = (std::log1p(std::exp(-2.0)) + std::log1p(std::exp(-1.5))) / 2;
   check(std::fabs(loss - expected), 1e-6, "", "pairwise_loss");
   check(std::fabs(gradient[0] + gradient[1] + gradient[2]) + std::fabs(gradient[3]), 1e-6, "",

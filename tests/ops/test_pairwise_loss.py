@@ -35,11 +35,13 @@ def naive(scores, labels, offsets, margins, center):
 @pytest.mark.parametrize("has_margins", [False, True])
 @pytest.mark.parametrize("center", [0.0, 0.01])
 @pytest.mark.parametrize("spread", [1.0, 50.0, 500.0])
-def test_equals_the_double_loop(pairwise_loss, random, has_margins, center, spread):
-    scores = spread * torch.randn(10, generator=random)
+@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-6), (torch.float64, 1e-13)])
+def test_equals_the_double_loop(pairwise_loss, random, has_margins, center, spread, dtype, error):
+    scores = spread * torch.randn(10, generator=random, dtype=dtype)
     margins = torch.rand(5, generator=random) if has_margins else None
-    loss, _ = pairwise_loss(scores, LABELS, OFFSETS, margins, center)
-    assert loss.item() == pytest.approx(naive(scores, LABELS, OFFSETS, margins, center), rel=1e-6)
+    loss, gradient = pairwise_loss(scores, LABELS, OFFSETS, margins, center)
+    assert loss.dtype == gradient.dtype == dtype
+    assert loss.item() == pytest.approx(naive(scores, LABELS, OFFSETS, margins, center), rel=error)
 
 
 @pytest.mark.parametrize("has_margins", [False, True])
