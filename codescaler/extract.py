@@ -1,14 +1,20 @@
 """Completion text to program, and whether a program parses. Knows no model, runs no code.
 
 The two extractors are those of CodeScaler (arXiv:2602.17684). Any `str` gets a verdict: text that no parser should be
-shown, or that the parser gives up on, is invalid.
+shown, or that a parser gives up on, is invalid.
 """
 
 import ast
 import re
 import warnings
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from itertools import islice
+
+from codescaler.errors import InvalidInput
 
 # Longer programs are invalid, unparsed: Codeforces' source limit, and the paper's 16,384 response tokens at four
 # characters each. The limit keeps the parser safe: CPython builds deep syntax trees by recursion in C, up to once every
@@ -21,21 +27,42 @@ _BLOCK = re.compile(r"```(?:\w+)?\n(.*?)```", re.DOTALL)
 
 _FILENAME = "<codescaler.extract>"
 
+# Packages that ship their grammar compiled, and the function in each that returns it.
+_GRAMMARS = {
+    "c": ("tree_sitter_c", "language"),
+    "cpp": ("tree_sitter_cpp", "language"),
+    "go": ("tree_sitter_go", "language"),
+    "java": ("tree_sitter_java", "language"),
+    "javascript": ("tree_sitter_javascript", "language"),
+    "rust": ("tree_sitter_rust", "language"),
+    "typescript": ("tree_sitter_typescript", "language_typescript"),
+}
+LANGUAGES = ("python", *_GRAMMARS)
 
-def extract_training_code(completion: str) -> str | None:
+# Lines that tree-sitter may log, most of which tell of one character read: real programs need 3 to 16 a character.
+# `a /*b / a /*b / ...` in C, division by what pointers point to, is searched for a comment's end again and again.
+_MAX_LOG_LINES_PER_CHAR = 32
+# Steps in a row for which tree-sitter may follow several readings at once. Real programs need tens, a JavaScript list
+# of 1,000 names 4,000. `a<a<a<...` in Java needs all its steps, in memory that grows with their square.
+_MAX_AMBIGUOUS_STEPS = 8000
+
+
+def extract_training_code(completion: str, language: str = "python") -> str | None:
     r"""The program of a completion that holds exactly one fenced block, if that block parses; else None, for invalid.
 
     Blocks are the matches of "```(?:\w+)?\n(.*?)```", where the dot matches newlines; a block is stripped of the
     whitespace around it. An empty block is a valid, empty program: an empty text parses. A fence with a tag that is
     not a word (`c++`), or with a carriage return after it, opens no block.
 
+    Raises: InvalidInput as `is_valid_code` does, whatever the completion.
     Source: CodeScaler, arXiv:2602.17684, syntax-aware code extraction, training.
     """
+    parses = _syntax_check(language)
     blocks = [match[1] for match in islice(_BLOCK.finditer(completion), 2)]
     if len(blocks) != 1:
         return None
     code = blocks[0].strip()
-    return code if is_valid_code(code) else None
+    return code if parses(code) else None
 
 
 def extract_evaluation_code(completion: str) -> str | None:
@@ -47,14 +74,29 @@ def extract_evaluation_code(completion: str) -> str | None:
     return last[0][1].strip() if last else None
 
 
-def is_valid_code(code: str) -> bool:
-    """Whether `code` is at most `MAX_CODE_CHARS` long and parses as Python: whether `ast.parse` succeeds.
+def is_valid_code(code: str, language: str = "python") -> bool:
+    """Whether `code` is at most `MAX_CODE_CHARS` long and parses as a program of `language`, one of `LANGUAGES`.
 
-    Failing for any reason counts as invalid, a NUL, a lone surrogate or nesting beyond the interpreter's limits among
-    them. At worst it needs 4 MB of stack; threads have 8 MB unless told otherwise.
+    Python parses if `ast.parse` succeeds, other languages if tree-sitter reads them to the end without an error; that
+    is syntax alone, as far as the grammar's release knows it: names and types are not looked at, and macros are not
+    expanded, so that `REP(i, n) { ... }` in C is invalid. Failing for any reason counts as invalid, a NUL, a lone
+    surrogate or nesting beyond the Python interpreter's limits among them. At worst Python needs 4 MB of stack; threads
+    have 8 MB unless told otherwise.
+
+    Raises: InvalidInput if the language is not known, or if its grammar is not installed.
     """
-    if len(code) > MAX_CODE_CHARS:
-        return False
+    return _syntax_check(language)(code)
+
+
+@cache
+def _syntax_check(language: str) -> Callable[[str], bool]:
+    if language not in LANGUAGES:
+        raise InvalidInput(f"language {language!r} is not known; use one of {', '.join(LANGUAGES)}")
+    parses = _parses_as_python if language == "python" else _tree_sitter_check(language)
+    return lambda code: len(code) <= MAX_CODE_CHARS and parses(code)
+
+
+def _parses_as_python(code: str) -> bool:
     # A literal such as "\d" warns on stderr, or fails to parse where warnings are errors. This filter names only what
     # is parsed here, so it can stay; `catch_warnings` would put back other threads' filters. Adding it again is no
     # duplicate: it moves to the front.
@@ -64,3 +106,58 @@ def is_valid_code(code: str) -> bool:
     except Exception:  # RecursionError and MemoryError are how the parser says "too deep"
         return False
     return True
+
+
+class _Watch:
+    """Takes the verdict on a text of `num_chars` characters from tree-sitter's log, then stops the parse.
+
+    tree-sitter mends what it cannot read, and that has no bound: 16,000 characters of `x=>x=>...` in C take more than
+    8 GB. We need no mended tree: a text is valid if it is accepted before mending starts ("resume" in the log: every
+    reading has met an error). The progress callback's `has_error` will not do, it stays False through all of this.
+    Counts, not clocks, keep a verdict the same anywhere.
+    """
+
+    def __init__(self, num_chars: int) -> None:
+        self.verdict: bool | None = None
+        self._lines_left = 10_000 + _MAX_LOG_LINES_PER_CHAR * num_chars
+        self._ambiguous_steps = 0
+
+    def log(self, _kind: object, line: str) -> None:
+        self._lines_left -= 1
+        if line.startswith("process"):
+            self._ambiguous_steps = 0 if "version_count:1," in line else self._ambiguous_steps + 1
+        if self.verdict is None:
+            if line.startswith("accept"):
+                self.verdict = True
+            elif line.startswith("resume") or not self._lines_left or self._ambiguous_steps > _MAX_AMBIGUOUS_STEPS:
+                self.verdict = False
+
+    def should_stop(self, _offset: int, _has_error: bool) -> bool:
+        return self.verdict is not None
+
+
+def _tree_sitter_check(language: str) -> Callable[[str], bool]:
+    package, function = _GRAMMARS[language]
+    try:
+        from tree_sitter import Language, Parser
+
+        grammar = Language(getattr(import_module(package), function)())
+    except ImportError as error:
+        raise InvalidInput(
+            f"language {language!r} needs tree-sitter ({error}); run: pip install 'codescaler[languages]'"
+        ) from error
+
+    def parses(code: str) -> bool:
+        try:
+            source = f"{code}\n".encode()  # a preprocessor line of C must end, and extraction strips the end
+        except UnicodeEncodeError:  # a lone surrogate
+            return False
+        if 0 in source:  # Rust's grammar takes it in a comment
+            return False
+        watch = _Watch(len(code))
+        parser = Parser(grammar, logger=watch.log)  # one for each call: a parser is state, and threads share a grammar
+        with suppress(ValueError):  # stopped
+            parser.parse(lambda offset, _: source[offset : offset + 4096], progress_callback=watch.should_stop)
+        return watch.verdict is True
+
+    return parses

@@ -34,7 +34,7 @@ ROWS = {
 # Third-party packages that a row may use besides the standard library.
 LIBRARIES = {
     0: set(),
-    1: {"numpy"},
+    1: {"numpy", "tree_sitter"},
     2: {"torch", "triton"},
     3: {"torch", "numpy"},
     4: {"torch", "numpy", "safetensors", "huggingface_hub", "tokenizers", "jinja2"},

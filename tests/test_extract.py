@@ -1,13 +1,18 @@
+import re
+import subprocess
 import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codescaler.extract import MAX_CODE_CHARS, extract_evaluation_code, extract_training_code, is_valid_code
+from codescaler import extract
+from codescaler.errors import InvalidInput
+from codescaler.extract import LANGUAGES, MAX_CODE_CHARS, extract_evaluation_code, extract_training_code, is_valid_code
 
 ONE = "Here it is:\n```python\nx = 1\n```\nDone."
 TWO = "```python\nx = 1\n```\nor\n```python\nx = 2\n```"
@@ -109,4 +114,108 @@ def test_any_text_gets_a_verdict(text):
     training, evaluation = extract_training_code(text), extract_evaluation_code(text)
     assert training is None or training == evaluation
     assert training is None or is_valid_code(training)
-    assert isinstance(is_valid_code(text), bool)
+    for language in LANGUAGES:
+        assert isinstance(is_valid_code(text, language), bool)
+
+
+PROGRAMS = {
+    "python": "import sys\n\ndef add(x, y=(1, 2)):\n    return [x, *y]",
+    "c": """#include <stdio.h>
+#define LIMIT 10
+struct pair { int x, *y; };
+static int (*choose(int n))(int) { return n ? &abs : NULL; }
+int main(void) { for (int i = 0; i < LIMIT; i++) printf("%d\\n", (int)sizeof(struct pair)); }""",
+    "cpp": """#include <bits/stdc++.h>
+#define all(x) (x).begin(), (x).end()
+template <class T> T sum(const std::vector<std::vector<T>>& v) { T s{}; for (auto& [a, b] : v) s += a < b; return s; }
+int main() { auto f = [&](auto&& x) -> bool { return x > 1 && x < 3; }; std::cin >> n; sort(all(v), f); }""",
+    "go": """package main
+import "fmt"
+type Pair[T any] struct { X, Y T }
+func (p *Pair[T]) Swap() (T, error) { p.X, p.Y = p.Y, p.X; return p.X, nil }
+func main() { c := make(chan int); go func() { c <- 1 }(); fmt.Println(<-c, []int{1, 2}[:1]) }""",
+    "java": """import java.util.*;
+record Point(int x, int y) {}
+class Solution<T extends Comparable<T>> {
+    Map<String, List<T>> m = new HashMap<>();
+    int f(Object o) { return switch (o) { case Point(int x, var y) when x < y -> x; default -> 0; }; }
+}""",
+    "javascript": """class A { #x = 1; get x() { return this.#x ?? `${1 + 1}`; } static *f({ a, ...b }) { yield* a; } }
+const add = (x, y = [1]) => ({ x, [y]: /[/]/g.test(x) });
+(a, b)""",
+    "rust": """use std::{collections::HashMap, fmt};
+impl<'a, T: Clone + 'a> Pair<'a, T> { fn get(&self) -> Option<&'a T> { self.0.iter().map(|x| x)?.next() } }
+fn main() { let Some(x) = f::<u8>(1..=2) else { return }; match x { 0 | 1 => println!("{x:?}"), _ => {} } }""",
+    "typescript": """type Keys<T> = { readonly [K in keyof T]?: T[K] extends (infer U)[] ? U : never };
+abstract class A<T> implements B<T> { constructor(private x: number, public y?: Map<string, T[]>) {} }
+export const f = async <T,>(x: T): Promise<T> => x as const satisfies T;""",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language(language):
+    code = PROGRAMS[language]
+    assert extract_training_code(f"```{language}\n{code}\n```", language) == code
+    assert is_valid_code("", language)
+    comment = "#" if language == "python" else "//"
+    assert is_valid_code(f"{code}\n{comment} 中 😀", language)
+    assert is_valid_code(f"{code}\n".ljust(MAX_CODE_CHARS), language)
+    for wrong in [
+        code[: code.rindex(")")],
+        code.replace("(", "((", 1),
+        code + "}",
+        "Here is the program:\n" + code,
+        "def f(x) return x",
+        f"{code}\0",
+        "/*\0*/",
+        f"{code}\n{comment} \ud800",
+        f"{code}\n".ljust(MAX_CODE_CHARS + 1),
+    ]:
+        assert not is_valid_code(wrong, language), wrong
+
+
+def test_a_preprocessor_line_may_be_the_last():
+    assert extract_training_code("```c\nint x;\n#define A\n```", "c") == "int x;\n#define A"
+
+
+# Unwatched, each of the first six takes gigabytes or minutes in some language.
+HOSTILE = ["x=>", "<-", "a<", "a /*b / ", "/[", 'r#"', "(", "{", "\\\n"]
+CHILD = """
+import resource
+from codescaler.extract import is_valid_code
+resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+for unit in {units!r}:
+    assert is_valid_code(unit * (65_000 // len(unit)) + ")", {language!r}) is False, unit
+"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_hostile_text_takes_neither_gigabytes_nor_minutes(language):
+    """In a process that may have half a gigabyte and a minute for what takes a few seconds where this was written."""
+    subprocess.run([sys.executable, "-c", CHILD.format(units=HOSTILE, language=language)], check=True)
+
+
+def test_the_bound_on_ambiguity_is_the_same_on_busy_threads():
+    """Up to its end, a list of names may be a pattern to assign to: both readings are followed, four steps a name."""
+    codes = [f"x = [{'a, ' * n}a];" for n in (1, 1000, 1990, 1995, 2000, 2010)]
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = list(pool.map(lambda _: [is_valid_code(code, "javascript") for code in codes], range(4)))
+    assert verdicts == [verdicts[0]] * 4
+    assert verdicts[0] == sorted(verdicts[0], reverse=True)
+    assert verdicts[0][1] and not verdicts[0][-1]
+
+
+def test_an_unknown_language_is_an_error():
+    for call in (is_valid_code, extract_training_code):
+        with pytest.raises(InvalidInput, match="'cobol' is not known; use one of python, c, cpp, go, java"):
+            call("no block", "cobol")
+
+
+@pytest.mark.parametrize("missing", ["tree_sitter", "tree_sitter_rust"])
+def test_a_missing_grammar_is_an_error_that_says_what_to_install(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    extract._syntax_check.cache_clear()
+    with pytest.raises(InvalidInput, match=re.escape("pip install 'codescaler[languages]'")):
+        is_valid_code("fn f() {}", "rust")
+    assert is_valid_code("x = 1")
