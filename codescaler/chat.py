@@ -5,6 +5,8 @@ interpreter lock while it encodes, so another thread can run the model meanwhile
 pool had started, `tokenizers` encodes on one thread and says so. This module knows no weights and no scores.
 """
 
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ CONFIG_FILE = "tokenizer_config.json"
 _SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MAX_TEMPLATE_BYTES = 2**20
+_MAX_GROWTH = 64  # of a text by the tokenizer's normalizer; those of the supported families make 2 characters of one
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,28 @@ def _load_tokenizer(path: Path) -> "Tokenizer":
         # Saved settings of somebody's training run; the engine truncates, and counts it.
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        normalizer = tokenizer.normalizer
+        growth = 1.0 if normalizer is None else _growth(json.loads(normalizer.__getstate__()))
+    if growth > _MAX_GROWTH:
+        raise HostileFile(
+            f"{path}: the normalizer could make {growth:g} characters of one, above the limit of {_MAX_GROWTH}; "
+            "mend it, or give token ids to score_tokens."
+        )
     return tokenizer
+
+
+def _growth(normalizer: Mapping[str, Any]) -> float:
+    """Returns a bound on the characters that a normalizer makes of one: forty that double each make a terabyte."""
+    kind = normalizer["type"]
+    if kind == "Sequence":
+        return math.prod(map(_growth, normalizer["normalizers"]), start=1.0)
+    if kind == "Replace":
+        replaced = normalizer["pattern"].get("String")  # a regular expression may match between any two characters
+        return max(1.0, len(normalizer["content"]) / len(replaced)) if replaced else 1.0 + len(normalizer["content"])
+    if kind == "Prepend":
+        return 1.0 + len(normalizer["prepend"])
+    # Precompiled is a binary table from characters to texts of any length.
+    return {"BertNormalizer": 3.0, "ByteLevel": 4.0, "Precompiled": math.inf}.get(kind, 1.0)
 
 
 def _check_added_tokens(tokenizer: "Tokenizer", path: Path, config_path: Path) -> None:
@@ -198,7 +222,8 @@ def _check_added_tokens(tokenizer: "Tokenizer", path: Path, config_path: Path) -
     added = Fields(read_json(config_path), str(config_path)).object("added_tokens_decoder")
     for token_id in added.values:
         text = added.object(token_id).text("content", "")
-        found = tokenizer.token_to_id(text)
+        with _tokenizer_errors(config_path):  # a lone surrogate is no text to tokenizers
+            found = tokenizer.token_to_id(text)
         if str(found) != token_id:
             raise WeightsError(
                 f"{config_path}: added token {token_id} is {text[:80]!r}, whose id in {path} is {found}; "

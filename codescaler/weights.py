@@ -94,13 +94,14 @@ def resolve_folder(model: str | Path, *, revision: str | None = None, local_file
         WeightsError: there is no such folder, or the hub did not deliver.
     """
     path = Path(model)
-    with suppress(RuntimeError):  # "~nobody": a user without a home
+    with suppress(RuntimeError, ValueError):  # "~nobody": a user without a home; "~\0": no name of a user
         path = path.expanduser()
-    if model and path.is_dir():  # Path("") would be the current folder
+    # Not Path.is_dir and is_file, which raise for a name that is too long.
+    if model and os.path.isdir(path):  # noqa: PTH112 - Path("") would be the current folder
         if revision is not None:
             raise InvalidInput(f"revision {revision!r} was given for the local folder {path}; leave it out.")
         return path
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         raise WeightsError(f"{path} is a file; give the folder that holds it.")
     if isinstance(model, Path) or not model or model[0] in f"{os.sep}.~" or model.count(os.sep) > 1:
         raise WeightsError(f"no such folder: {str(model)!r}; give a local folder or a hub id such as 'owner/name'.")

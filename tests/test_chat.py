@@ -300,6 +300,7 @@ CONFIG = "tokenizer_config.json"
         (CONFIG, b'{"added_tokens_decoder": []}', WeightsError, "added_tokens_decoder is"),
         (CONFIG, b'{"added_tokens_decoder": {"7": 7}}', WeightsError, "7 is 7"),
         (CONFIG, b'{"added_tokens_decoder": {"7": {"content": "<new>"}}}', WeightsError, "'<new>', whose id"),
+        (CONFIG, b'{"added_tokens_decoder": {"7": {"content": "\\ud800"}}}', HostileFile, "surrogates not allowed"),
         ("special_tokens_map.json", b"nothing", HostileFile, "not valid JSON"),
         ("chat_template.jinja", b"\xff", HostileFile, "not UTF-8"),
         ("chat_template.jinja", b"{% if", HostileFile, "cannot be used"),
@@ -337,6 +338,35 @@ def test_a_truncated_tokenizer_never_takes_the_process_down(folder):
     for cut in range(0, len(whole), len(whole) // 40):
         (folder / TOKENIZER).write_bytes(whole[:cut])
         with pytest.raises(HostileFile):
+            load_chat(folder)
+
+
+DOUBLE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+BETWEEN = {"type": "Replace", "pattern": {"Regex": ""}, "content": "ab"}
+SPACES = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+
+
+@pytest.mark.parametrize(
+    "normalizers, growth",
+    [
+        ([{"type": "NFC"}], None),
+        (SPACES, None),
+        ([*SPACES, *[DOUBLE] * 5], None),
+        ([*SPACES, *[DOUBLE] * 6], "128"),
+        ([DOUBLE] * 16, "65536"),  # more, and a test that fails would take the machine down
+        ([{"type": "Sequence", "normalizers": [BETWEEN] * 4}], "81"),
+        ([{"type": "Prepend", "prepend": "a" * 64}], "65"),
+        ([{"type": "ByteLevel"}] * 4, "256"),
+        ([{"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAABhAA=="}], "inf"),
+    ],
+)
+def test_a_normalizer_that_floods_is_refused(folder, normalizers, growth):
+    """Tokenizers would take all memory and abort."""
+    edit(folder / TOKENIZER, normalizer={"type": "Sequence", "normalizers": normalizers})
+    if growth is None:
+        load_chat(folder).encode(["a"])
+    else:
+        with pytest.raises(HostileFile, match=rf"could make {growth} characters of one, above the limit of 64; mend"):
             load_chat(folder)
 
 

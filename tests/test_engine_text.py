@@ -1,6 +1,7 @@
 """The engine from text: templates, ranking, and what it does to bad pairs."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from codescaler.engine import TEXT_WINDOW, Engine
-from codescaler.errors import InvalidInput, MissingTensor, WeightsError
+from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
 from codescaler.testing import edit_tensors, save_random_checkpoint
 
 TEMPLATE = (
@@ -127,6 +128,42 @@ def test_a_folder_without_a_template_scores_tokens_only(tmp_path):
     assert math.isfinite(engine.score_tokens([[1, 2]])[0])
     with pytest.raises(MissingTensor, match="score_tokens"):
         engine.score([("a", "b")])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10**10 }}",
+        "{{ messages.__class__.__base__.__subclasses__() }}",
+    ],
+)
+def test_a_hostile_template_is_refused_and_tokens_still_score(tmp_path, folder, template):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    engine = Engine.from_pretrained(tmp_path)
+    with pytest.raises(HostileFile, match=r"chat_template\.jinja cannot be used .*mend it, or give token ids"):
+        engine.score([("a", "b")])
+    assert math.isfinite(engine.score_tokens([[1, 2]])[0])
+
+
+def test_a_hundred_thousand_tokens(tmp_path, folder):
+    """Refused where the model has fewer positions, scored where it has enough."""
+    pair = ("Count.", "x = 1\n" * 17_000)
+    ids = ids_of(folder, *pair)
+    assert len(ids) > 100_000
+    with pytest.raises(InvalidInput, match=rf"pairs\[1\] has {len(ids)} tokens, more than max_length=2048; shorten it"):
+        Engine.from_pretrained(folder).score([("a", "b"), pair])
+    cut = Engine.from_pretrained(folder, truncation="left")
+    assert cut.score([pair])[0] == cut.score_tokens([ids[-2048:]])[0]
+    sizes = {"vocab_size": 300, "pad_token_id": 299, "hidden_size": 16, "num_hidden_layers": 2, "head_dim": 16}
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "use_sliding_window": True}
+    save_random_checkpoint(tmp_path, "qwen3", max_position_embeddings=2**17, sliding_window=512, **sizes, **layers)
+    save_chat(tmp_path)
+    engine = Engine.from_pretrained(tmp_path)
+    scores = engine.score([pair, ("a", "b"), pair])
+    assert np.isfinite(scores).all()
+    assert scores[0] == scores[2] == engine.score_tokens([ids])[0]
 
 
 def test_a_score_that_is_not_finite_names_the_candidate(tmp_path):

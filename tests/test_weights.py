@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,89 @@ def test_cut_off_tensor_file(copy):
         open_checkpoint(folder)
 
 
+def edit_header(path, change, padding=0):
+    """Rewrites a safetensors header as text, with no regard for the data after it."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    text = change(content[8 : 8 + size].decode().rstrip()).encode()
+    text += b" " * (-len(text) % 8 + padding)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+
+
+def with_entry(name, **changes):
+    """Changes the entry of one tensor."""
+
+    def change(text):
+        header = json.loads(text)
+        header[name] |= changes
+        return json.dumps(header)
+
+    return change
+
+
+def doubled(name, **changes):
+    """Has the header name one tensor twice, the second time with changes."""
+    return lambda text: f"{text[:-1]}, {json.dumps(name)}: {json.dumps(json.loads(text)[name] | changes)}}}"
+
+
+NORM = "model.norm.weight"  # [64] in float32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_entry(NORM, data_offsets=[0, 256]),
+        with_entry(NORM, data_offsets=[2**40, 2**40 + 256]),
+        with_entry(NORM, data_offsets=[256, 0]),
+        with_entry(NORM, data_offsets=[-256, 0]),
+        with_entry(NORM, shape=[63]),
+        with_entry(NORM, shape=[2**62, 2**62]),
+        with_entry(NORM, shape=[-64]),
+        with_entry(NORM, dtype="F16"),
+        with_entry(NORM, dtype="F33"),
+        doubled(NORM, data_offsets=[0, 256]),
+        doubled(NORM, shape=[65]),
+        lambda text: text[:-1],
+        lambda text: "[" * 100_000,
+    ],
+)
+def test_header_that_misleads(copy, change):
+    """Overlaps, ranges outside the file or of another size, doubled names, broken and deep JSON."""
+    folder = copy("score")
+    edit_header(folder / SINGLE, change)
+    with pytest.raises(HostileFile, match=r"model\.safetensors is damaged .*; fetch the file again"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("size", [0, 10**8 + 1, 2**40, 2**63, 2**64 - 1])
+def test_header_of_another_length(copy, size):
+    folder = copy("score")
+    (folder / SINGLE).write_bytes(struct.pack("<Q", size) + (folder / SINGLE).read_bytes()[8:])
+    with pytest.raises(HostileFile, match=r"model\.safetensors is damaged"):
+        open_checkpoint(folder)
+
+
+def test_tensor_that_the_header_names_twice(pristine, copy):
+    """The last entry counts, as in every reader of safetensors; it has to fit the data and the model."""
+    folder = copy("score")
+    edit_header(folder / SINGLE, doubled(NORM))
+    assert torch.equal(
+        open_checkpoint(folder).tensor("norm.weight"), open_checkpoint(pristine / "score").tensor("norm.weight")
+    )
+    edit_header(folder / SINGLE, doubled(NORM, shape=[8, 8]))
+    with pytest.raises(ShapeMismatch, match=r"\(8, 8\).*\(64,\)"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("padding", [1, 2, 4])
+def test_tensors_at_odd_addresses(pristine, copy, padding):
+    """Old writers did not align the data."""
+    folder = copy("score")
+    edit_header(folder / SINGLE, lambda text: text, padding)
+    ours, theirs = open_checkpoint(folder), open_checkpoint(pristine / "score")
+    assert all(torch.equal(ours.tensor(name), theirs.tensor(name)) for name in ours.sources)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
 def test_damaged_config(copy, content):
     folder = copy("score")
@@ -267,6 +351,7 @@ def edit_index(folder, change):
         "..",
         "",
         3,
+        "\ud800.safetensors",
     ],
 )
 def test_index_must_name_plain_files(copy, shard):
@@ -288,6 +373,9 @@ def test_shard_that_is_absent(copy):
     folder = copy("sharded")
     next(folder.glob("model-00002*")).unlink()
     with pytest.raises(MissingTensor, match="model-00002"):
+        open_checkpoint(folder)
+    edit_index(folder, lambda names: dict.fromkeys(names, "a" * 300 + ".safetensors"))
+    with pytest.raises(MissingTensor, match=r"aaaa\.safetensors is not there"):
         open_checkpoint(folder)
 
 
@@ -321,6 +409,15 @@ def test_shard_link_out_of_the_folder(copy):
     shard.rename(folder.parent / "elsewhere.safetensors")
     shard.symlink_to("../elsewhere.safetensors")
     with pytest.raises(HostileFile, match="leads out of"):
+        open_checkpoint(folder)
+
+
+def test_shard_link_to_itself(copy):
+    folder = copy("sharded")
+    shard = next(folder.glob("model-00001*"))
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    with pytest.raises(WeightsError, match=r"model-00001.*fetch the checkpoint again"):
         open_checkpoint(folder)
 
 
@@ -364,7 +461,18 @@ def test_local_folders(pristine, monkeypatch):
 
 @pytest.mark.parametrize(
     "model",
-    ["./nowhere", "/no/where", "~/nowhere", "~nobody-here/x", "../nowhere", "a/b/c", "", Path("nowhere")],
+    [
+        "./nowhere",
+        "/no/where",
+        "~/nowhere",
+        "~nobody-here/x",
+        "~\0",
+        "/" + "a" * 300,
+        "../nowhere",
+        "a/b/c",
+        "",
+        Path("nowhere"),
+    ],
 )
 def test_paths_that_do_not_exist_never_reach_the_hub(model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
@@ -405,7 +513,7 @@ def test_hub_download_asks_for_data_files_only(monkeypatch, tmp_path):
     assert list(filter_repo_objects(wanted + refused, **patterns)) == wanted
 
 
-@pytest.mark.parametrize("model", ["owner/absent-model", "bad id!", "owner/name--x"])
+@pytest.mark.parametrize("model", ["owner/absent-model", "bad id!", "owner/name--x", "a" * 300])
 def test_hub_failures_name_the_id(model, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match=rf"'{model}'.*in the local cache.*hf auth login") as caught:

@@ -7,6 +7,8 @@ from typing import Any
 from codescaler.errors import WeightsError
 
 MAX_SIZE = 2**31 - 1
+# Beyond any setting in use, and far from what float32 takes for zero or infinity, which makes NaN of sound weights.
+MIN_NUMBER, MAX_NUMBER = 1e-30, 1e30
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class Fields:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Returns a finite number above zero."""
+        """Returns a number in [MIN_NUMBER, MAX_NUMBER]."""
         value: Any = default if self.values.get(key) is None else self.values[key]
         # Bounded before float(): an integer of 400 digits would overflow there.
-        if type(value) not in (int, float) or not 0 < value < 1e300:
-            raise self.wrong(key, "set it to a finite number above 0")
+        if type(value) not in (int, float) or not MIN_NUMBER <= value <= MAX_NUMBER:
+            raise self.wrong(key, f"set it to a number from {MIN_NUMBER:g} to {MAX_NUMBER:g}")
         return float(value)
 
     def flag(self, key: str) -> bool:

@@ -195,7 +195,7 @@ def _by_pattern(fields: Fields, patterns_key: str, default_key: str, module: str
         try:
             # Dot before the name, then the name to its end: PEFT's own rule.
             is_match = re.match(rf"(.*\.)?({pattern})$", module)
-        except re.error as error:
+        except (re.error, OverflowError) as error:  # "a{99999999999}" overflows
             raise WeightsError(f"{patterns.where}: {pattern[:80]!r} is no regular expression ({error}).") from error
         if is_match:
             return patterns.size(pattern) if is_rank else patterns.number(pattern)

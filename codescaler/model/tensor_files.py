@@ -4,6 +4,7 @@ Opening a folder reads headers only. This module knows file formats; it does not
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,13 +157,20 @@ def _shard_path(folder: Path, name: str) -> Path:
     root = folder.resolve()
     if root.parent.name == "snapshots":
         root = root.parent.parent
-    if not (folder / name).resolve().is_relative_to(root):
+    try:
+        target = (folder / name).resolve()
+    except (RuntimeError, ValueError) as error:  # a link to itself, a lone surrogate
+        raise HostileFile(
+            f"{folder / INDEX_FILE} names the shard {name[:80]!r}, which cannot be a file ({type(error).__name__}); "
+            "fetch the checkpoint again."
+        ) from error
+    if not target.is_relative_to(root):
         raise HostileFile(f"{folder / name} is a link that leads out of {root}; put the file itself there.")
     return folder / name
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that is too long
         raise MissingTensor(f"{path} is not there or is not a regular file; fetch the checkpoint again.")
 
 

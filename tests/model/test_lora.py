@@ -228,13 +228,16 @@ def test_base_of_another_shape(adapter, tmp_path):
         ({"r": 0}, "r is 0"),
         ({"r": "8"}, "r is '8'"),
         ({"lora_alpha": "16"}, "lora_alpha"),
+        ({"lora_alpha": 1e299}, r"lora_alpha is 1e\+299; set it to a number from 1e-30 to 1e\+30"),
         ({"use_rslora": 1}, "use_rslora"),
         ({"rank_pattern": ["q_proj"]}, "rank_pattern"),
         ({"rank_pattern": {"q_(proj": 8}}, "no regular expression"),
+        ({"rank_pattern": {"q{99999999999}": 8}}, "no regular expression"),
         ({"rank_pattern": {"q_proj": 0}}, "q_proj is 0"),
         ({"alpha_pattern": {"q_proj": True}}, "q_proj is True"),
         ({"base_model_name_or_path": None}, "names no base model"),
         ({"base_model_name_or_path": "/no/such/folder"}, "base model of the adapter.*no such folder"),
+        ({"base_model_name_or_path": "/" + "a" * 300}, "base model of the adapter.*no such folder"),
     ],
 )
 def test_settings_that_make_no_sense(adapter, settings, message):

@@ -1,0 +1,283 @@
+"""Fuzzes the way from a checkpoint folder to scores: `python tests/fuzz/fuzz_loader.py --minutes 60 --seed 1`.
+
+Each case is a copy of a tiny checkpoint with one to three mutations, loaded, scored and ranked. A child process does
+the work within a limit of memory, so that a crash, a hang or a flood is seen and counted, with what makes it again.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import random
+import re
+import resource
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+HANG_SECONDS = 30
+MEMORY_BYTES = 2 * 2**30  # address space that the child may take beyond what it has after its first scores
+SIZES = {"vocab_size": 300, "pad_token_id": 299, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+PROBLEM, PROGRAMS = "Add two numbers.", ["def add(a, b):\n    return a + b", "print('é🦀')"]
+
+NUMBERS = [0, -1, 1, 2, 3, 7, 64, 2**31 - 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e-300, 1e38, 1e300, math.nan, math.inf]
+TEXTS = ["", "a", "3", "\0", "\ud800", "é" * 300, "a" * 10**5, "../x", "/", "..", "~\0", "none", "bfloat16"]
+TEXTS += ["llama3", "linear", "yarn", "Qwen3ForSequenceClassification", "Gemma2ForTokenClassification", "AceCodeRM"]
+TEXTS += ["LlamaForCausalLM", "gemma2", "qwen3", "a{99999999999}", "(a|b)*c", ".*proj", "[", "(?i)a", "<|im_end|>"]
+TEXTS += ["x.safetensors", "../x.safetensors", "/x.safetensors", "\ud800.safetensors", "é" * 300 + ".safetensors"]
+ROPE = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}
+OTHERS = [None, True, False, [], {}, [1], {"a": 1}, [[]], ["full_attention"] * 2, ROPE, {"a": ROPE}]
+KEYS = "head_dim rope_theta rope_scaling rope_parameters layer_types sliding_window use_sliding_window text_config"
+KEYS += " attention_bias mlp_bias torch_dtype rms_norm_eps quantization_config attn_logit_softcapping rank_pattern bias"
+KEYS += " query_pre_attn_scalar alpha_pattern use_rslora revision chat_template bos_token content weight_map normalizer"
+DTYPES = ["F64", "F32", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "C64", "", "f32", 32]
+NAMES = ["score.weight", "score.bias", "v_head.summary.weight", "lm_head.weight", "norm.weight", "\0", "../x", ""]
+JINJA = """{% for m in messages %} {% for i in range(99999) %} {% endfor %} {% if m %} {% else %} {% endif %} {{ m }}
+{{ }} {% %} {% set n = namespace(s='ab') %} {% set n.s = n.s ~ n.s %} {{ n.s }} {{ 'a' * 10**9 }} {{ ''.__class__ }}
+{{ messages.append }} {% macro f(x) %} {{ f(f) }} {% endmacro %} {% generation %} {% endgeneration %} {{ self }}
+~ [ ] ( ) - * ** . .content ['role'] messages loop loop.index 9 'a' #} {# {{ raise_exception('no') }} .join is in not
+|tojson |indent |map('string') |list |join |sort |replace('','bb') |trim |length |int |string |format |attr {% raw %}"""
+TOKENS = [*re.findall(r"\{[{%] .*? [%}]\}|\S+", JINJA), "\n", " ", "\ud800"]
+
+
+def build(root):
+    """Saves the checkpoints that cases are copies of, each with a tokenizer of single bytes and a template."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    from codescaler.testing import save_random_checkpoint, save_random_lora
+
+    warnings.simplefilter("ignore")
+    save_random_checkpoint(root / "qwen3", "qwen3", **SIZES)
+    save_random_checkpoint(root / "llama", "llama", "TokenClassification", attention_bias=True, **SIZES)
+    save_random_checkpoint(root / "gemma2", "gemma2", **SIZES)
+    save_random_checkpoint(root / "value", "qwen2", "AceCodeRM", **SIZES)
+    save_random_checkpoint(root / "sharded", "qwen3", max_shard_size="50KB", **SIZES)
+    save_random_checkpoint(root / "causal", "qwen3", "CausalLM", **SIZES)
+    save_random_lora(root / "lora", root / "causal")
+    (root / "lora/README.md").unlink()
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*letters, "ad"])}, [("a", "d")]))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace("\r", "\n")])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.post_processor = processors.TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", 257)])
+    config = {"eos_token": "<|im_end|>", "added_tokens_decoder": {"257": {"content": "<|im_start|>"}}}
+    for folder in root.iterdir():
+        tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        shutil.copy(Path(__file__).parent.parent / "data/templates/qwen3.jinja", folder / "chat_template.jinja")
+
+
+def mutate(folder, rng):
+    """Damages one file; returns what was done, and whether scores may be other than finite from now on."""
+    path = rng.choice([path for path in sorted(folder.iterdir()) if path.is_file()])
+    content, new = path.read_bytes(), None
+    if rng.random() < 0.03:
+        what = rng.choice(["absent", "folder", "link", "pipe"])
+        path.unlink()
+        make = {"folder": path.mkdir, "link": lambda: path.symlink_to(path.name), "pipe": lambda: os.mkfifo(path)}
+        make.get(what, lambda: None)()
+    else:
+        by_kind = {".safetensors": mutate_tensors, ".json": mutate_json, ".jinja": mutate_template}
+        try:
+            what, new = (damage if rng.random() < 0.15 else by_kind[path.suffix])(content, rng)
+            path.write_bytes(new)
+        except Exception as error:  # an earlier mutation broke the file
+            what = f"left as it was ({type(error).__name__})"
+    # An adapter's alpha alone can carry weights out of float32.
+    return f"{path.name}: {what}", path.suffix == ".safetensors" or path.name == "adapter_config.json"
+
+
+def damage(content, rng):
+    at = rng.randrange(1 + (len(content) if rng.random() < 0.5 else min(len(content), 2000)))
+    text = rng.choice(["\0", "9" * 5000, "NaN", '"', "{", "]", ",", '{"a": 1, "a": 2}', "\ufeff", "\ud800"])
+    bit = 1 << rng.randrange(8)
+    deep = b"[" * (depth := rng.choice([50, rng.randrange(900, 1000), 10**5]))
+    return rng.choice([
+        (f"cut at {at}", content[:at]),
+        (f"bytes at {at}", content[:at] + rng.randbytes(4) + content[at + rng.randint(0, 4) :]),
+        (f"a bit at {at}", content[:at] + bytes(byte ^ bit for byte in content[at : at + 1]) + content[at + 1 :]),
+        (f"repeated at {at}", content[:at] + content[at // 2 :]),
+        (f"{text[:20]!a} at {at}", content[:at] + text.encode(errors="surrogatepass") + content[at:]),
+        (f"deep {depth}", b'{"a": ' + deep + b"]" * depth + b"}"),
+    ])  # fmt: skip
+
+
+def mutate_tensors(content, rng):
+    """Edits a header with no regard for the data, or tensor and header together."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+    header.pop("__metadata__", None)
+    heads = [name for name in header if name.startswith(("score", "v_head"))]
+    name, other = rng.choice(heads if heads and rng.random() < 0.3 else list(header)), rng.choice(list(header))
+    entry = header[name]
+    (start, end), shape = entry["data_offsets"], entry["shape"]
+    kind = rng.choice(["length", "space", "dtype", "shape", "offsets", "twice", "rename", "again", "value", "resize"])
+    if kind == "length":
+        size = rng.choice([0, 1, size - 1, size + 1, len(content), 10**8, 2**31, 2**63, 2**64 - 1])
+        return f"header length {size}", struct.pack("<Q", size) + content[8:]
+    if kind == "dtype":
+        entry["dtype"] = rng.choice(DTYPES)
+    elif kind == "shape":
+        entry["shape"] = rng.choice([shape[::-1], [*shape, 1], [2, *shape[1:]], shape[1:], [0], [-1], [2**63] * 2])
+    elif kind == "offsets":
+        others = header[other]["data_offsets"]
+        entry["data_offsets"] = rng.choice([others, [start, end + 4], [start - 4, end], [end, start], [start]])
+    elif kind in ("rename", "again"):
+        new = rng.choice([*NAMES, other, name.removeprefix("model."), f"model.{name}"])
+        header[new] = header.pop(name) if kind == "rename" else entry
+    elif kind == "value":
+        at = rng.randrange(start, end, 4)
+        number = struct.pack("<f", rng.choice([math.nan, math.inf, -math.inf, 0.0, 3e38, 1e-40]))
+        stop = rng.choice([at + 4, end])
+        data = data[:at] + number * ((stop - at) // 4) + data[stop:]
+    elif kind == "resize":  # dropped, or with twice the rows
+        piece = data[start:end] * rng.choice([0, 2])
+        data = data[:start] + piece + data[end:]
+        for later in header.values():
+            if later["data_offsets"][0] >= end:
+                later["data_offsets"] = [at + len(piece) - (end - start) for at in later["data_offsets"]]
+        entry |= {"shape": [2 * shape[0], *shape[1:]], "data_offsets": [start, start + len(piece)]}
+        if not piece:
+            del header[name]
+    text = json.dumps(header)
+    if kind == "twice":
+        text = f"{text[:-1]}, {json.dumps(name)}: {json.dumps(header[other])}}}"
+    text += " " * (rng.randint(1, 9) if kind == "space" else -len(text) % 8)
+    return f"{kind} of {name} to {entry}", struct.pack("<Q", len(text)) + text.encode() + data
+
+
+def mutate_json(content, rng):
+    """Changes, removes, adds or wraps one value somewhere in a file."""
+    tree = json.loads(content)
+    held, where = tree, []
+    while isinstance(held, (dict, list)) and held and (not where or rng.random() < 0.7):
+        holder, key = held, rng.choice(list(held) if isinstance(held, dict) else range(len(held)))
+        held = holder[key]
+        where.append(key)
+    value = rng.choice([*rng.choice([NUMBERS, TEXTS, OTHERS, TEXTS if isinstance(held, str) else NUMBERS]), key])
+    if isinstance(holder, dict) and rng.random() < 0.2:
+        value = rng.choice(list(holder.values()))
+    elif isinstance(held, int) and rng.random() < 0.3:
+        value = held + rng.choice([-1, 1, held])
+    kind = rng.choice(["set", "set", "set", "add", "remove", "wrap"])
+    if kind == "wrap":
+        value = rng.choice([[held], {"a": held}, {str(key): held}, [held] * 50])
+    if kind == "add" and isinstance(holder, dict):
+        where[-1] = key = rng.choice([*KEYS.split(), *TEXTS])
+    if kind == "remove":
+        del holder[key]
+    elif kind == "add" and isinstance(holder, list):
+        holder.insert(key, value)
+    else:
+        holder[key] = value
+    return f"{kind} {'/'.join(map(str, where))!a:.80} to {value!a:.80}", json.dumps(tree).encode()
+
+
+def mutate_template(content, rng):
+    parts = re.findall(r"\{%.*?%\}|\{\{.*?\}\}|\w+|\s+|.", content.decode(errors="replace"), re.DOTALL)
+    if rng.random() < 0.3:  # a short one, of which more is reached
+        parts = rng.choices(TOKENS, k=rng.randint(1, 12))
+    for _ in range(rng.randint(1, 4)):
+        at, other = sorted((rng.randrange(len(parts) + 1), rng.randrange(len(parts) + 1)))
+        parts[at : other if rng.random() < 0.2 else at] = rng.choice([rng.choices(TOKENS, k=2), parts[at:other][:20]])
+    text = "".join(parts)
+    return f"{text!a:.400}", text.encode(errors="surrogatepass")
+
+
+def check(folder, may_be_infinite):
+    """What must hold for any folder; returns whether it gave scores. An exception is a failure."""
+    import numpy as np
+
+    from codescaler.engine import Engine
+    from codescaler.errors import CodescalerError, WeightsError
+
+    try:
+        engine = Engine.from_pretrained(folder, num_threads=1, local_files_only=True)
+        scores = engine.score([(PROBLEM, program) for program in PROGRAMS])
+    except CodescalerError as error:
+        if len(str(error)) < 20:
+            raise AssertionError(f"an error that says nothing: {error!r}") from error
+        return False
+    assert scores.shape == (len(PROGRAMS),) and scores.dtype == np.float32, "scores of another shape"
+    try:
+        ranked = engine.rerank(PROBLEM, PROGRAMS)
+    except WeightsError:
+        assert may_be_infinite and not np.isfinite(scores).all(), f"not ranked, with scores {scores}"
+    else:
+        assert {c.index: c.score for c in ranked} == dict(enumerate(scores.tolist())), "ranked by other scores"
+        assert np.isfinite(scores).all(), f"ranked by {scores}"
+    return True
+
+
+def work(root, seed, numbers, connection):
+    warnings.simplefilter("ignore")
+    kinds = sorted(path.name for path in root.iterdir() if path.name != "causal")
+    assert all(check(root / kind, False) for kind in kinds), "a checkpoint without damage was refused"
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES, resource.RLIM_INFINITY))
+    folder = root.parent / "case"
+    for number in numbers:
+        rng = random.Random(f"{seed}/{number}")
+        kind = rng.choice(kinds)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(root / kind, folder)
+        mutations, risks = zip(*(mutate(folder, rng) for _ in range(rng.choice([1, 1, 2, 3]))), strict=True)
+        connection.send((number, kind, mutations))
+        try:
+            connection.send(("loaded" if check(folder, any(risks)) else "refused", ""))
+        except BaseException as error:  # what a panic in Rust raises derives from nothing better
+            connection.send(("failed", f"{type(error).__name__}: {error!s:.300}"))
+
+
+def fuzz(minutes, seed, only):
+    """Returns the number of cases that failed."""
+    counts = dict.fromkeys(("loaded", "refused", "failed"), 0)
+    slowest, last = (0.0, -1), 10**12 if only is None else only
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "checkpoints"
+        root.mkdir()
+        build(root)
+        end, number = time.monotonic() + 60 * minutes, only or 0
+        while time.monotonic() < end and number <= last:
+            connection, other_end = context.Pipe()
+            child = context.Process(target=work, args=(root, seed, range(number, last + 1), other_end), daemon=True)
+            child.start()
+            other_end.close()
+            is_alive = True
+            while is_alive and time.monotonic() < end and number <= last:
+                number, kind, mutations = connection.recv()
+                started, verdict, reason = time.monotonic(), "failed", f"more than {HANG_SECONDS} s"
+                try:
+                    if is_alive := connection.poll(HANG_SECONDS):
+                        verdict, reason = connection.recv()
+                except EOFError:
+                    child.join()
+                    is_alive, reason = False, f"exit code {child.exitcode}"
+                counts[verdict] += 1
+                slowest = max(slowest, (time.monotonic() - started, number))
+                if verdict == "failed":
+                    print(f"FAILED --seed {seed} --only {number} ({reason}): {kind}, {mutations}", flush=True)
+                number += 1
+            child.kill()
+            child.join()
+    split = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    print(f"{sum(counts.values())} cases: {split}; slowest {slowest[0]:.2f} s (--only {slowest[1]})")
+    return counts["failed"]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="the number of one case to run again")
+    arguments = parser.parse_args()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    sys.exit(fuzz(arguments.minutes, arguments.seed, arguments.only) > 0)
