@@ -22,6 +22,7 @@ import torch
 
 from benches.baselines import Float32, TransformersScorer, load_transformers
 from codescaler.engine import Engine
+from codescaler.info import cpu_model, describe_environment
 from codescaler.ops import select_backend
 from codescaler.testing import (
     FLOAT32_SCORE_LIMIT,
@@ -30,8 +31,6 @@ from codescaler.testing import (
     WORKLOADS,
     ModelShape,
     Workload,
-    cpu_model,
-    describe_environment,
     matmul_peak,
     rms_distance,
     score_error_limit,

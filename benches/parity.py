@@ -28,7 +28,8 @@ from safetensors.torch import load_file
 
 from benches.parity_cases import CASES, Case, TokenLists, save
 from codescaler.engine import Engine
-from codescaler.testing import FLOAT32_SCORE_LIMIT, describe_environment, rms_distance, score_error_limit
+from codescaler.info import describe_environment
+from codescaler.testing import FLOAT32_SCORE_LIMIT, rms_distance, score_error_limit
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 

@@ -233,7 +233,9 @@ class Engine:
 
         Raises: as `score`, but for the head, which is not needed.
         """
-        return np.concatenate([np.empty((0, self.config.hidden_size), np.float32), *self.feature_stream(_listed(pairs))])
+        return np.concatenate(
+            [np.empty((0, self.config.hidden_size), np.float32), *self.feature_stream(_listed(pairs))]
+        )
 
     def score_stream(self, pairs: Iterable[Pair], names: Iterable[str] | None = None) -> Iterator[float]:
         """Yields the raw reward of one pair after the other; the pairs need not fit into memory.

@@ -1,4 +1,4 @@
-"""What a result file says about the machine and the software that made it."""
+"""What this machine and this installation can do: for `codescaler info`, and for files of results."""
 
 import importlib.metadata
 import platform
@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from codescaler.ops import select_backend
+from codescaler.errors import InvalidInput
+from codescaler.extract import LANGUAGES, is_valid_code
+from codescaler.ops import BACKEND_NAMES, select_backend, why_unavailable
 
 
 def describe_environment(backend: str, *packages: str) -> dict[str, Any]:
@@ -22,6 +24,47 @@ def describe_environment(backend: str, *packages: str) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in names},
         },
     }
+
+
+def describe_host() -> dict[str, Any]:
+    """Returns `describe_environment`, and which backends, GPUs and languages are available, or why they are not."""
+    optional = ("triton", "transformers", "peft", "trl", "gguf")
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    return {
+        **describe_environment("auto", "numpy", "safetensors", "tokenizers", "jinja2"),
+        "optional_packages": {name: _version(name) or "not installed" for name in optional},
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "instruction_sets": _instruction_sets(),
+        "backends": {
+            f"{name} on {device}": why_unavailable(name, device) or select_backend(name, device).description
+            for device in devices
+            for name in BACKEND_NAMES
+        },
+        "languages": {language: _language_state(language) for language in LANGUAGES},
+    }
+
+
+def _instruction_sets() -> list[str]:
+    if why_unavailable("cpu", "cpu") is not None:
+        return []
+    from codescaler.ops.cpu import supported_isas
+
+    return supported_isas()
+
+
+def _language_state(language: str) -> str:
+    try:
+        is_valid_code("", language)
+    except InvalidInput as error:
+        return str(error)
+    return "available"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def cpu_model() -> str:

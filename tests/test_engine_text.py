@@ -6,28 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 from codescaler.engine import TEXT_WINDOW, Engine
 from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
-from codescaler.testing import edit_tensors, save_random_checkpoint
-
-TEMPLATE = (
-    "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
-    "{%- endfor %}"
-)
-
-
-def save_chat(folder):
-    """A tokenizer of single bytes, and a ChatML template."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return tokenizer
+from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
 
 
 @pytest.fixture(scope="module")

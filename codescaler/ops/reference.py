@@ -173,7 +173,8 @@ def pairwise_loss(
     loss = mean over groups that have a pair of mean over pairs (i right, j wrong) of
     -logsigmoid(s_i - s_j - margin) + c (s_i + s_j)^2; 0 where no group has a pair.
     Shapes: scores, labels [B]; group g is sequences group_offsets[g]:group_offsets[g + 1]; margins one a group
-    -> (loss [], gradient [B]). Dtypes: scores float32 or float64, results the same; margins float32, labels bool, offsets int64.
+    -> (loss [], gradient [B]). Dtypes: scores float32 or float64, results the same; margins float32, labels bool,
+    offsets int64.
     Source: Bradley and Terry 1952; the centring term is Eisenstein et al. 2023, arXiv:2312.09244.
     """
     scores = _wide(scores_B.detach()).double().requires_grad_()

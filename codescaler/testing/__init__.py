@@ -1,8 +1,7 @@
 """What tests and benches share. Nothing that scores imports this."""
 
 from codescaler.testing.accuracy import FLOAT32_SCORE_LIMIT, assert_accurate, rms_distance, score_error_limit
-from codescaler.testing.checkpoints import edit_json, edit_tensors, save_random_checkpoint, save_random_lora
-from codescaler.testing.report import cpu_model, describe_environment
+from codescaler.testing.checkpoints import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.testing.workloads import (
     QWEN3_0_6B,
     QWEN3_1_7B,
@@ -22,12 +21,11 @@ __all__ = [
     "ModelShape",
     "Workload",
     "assert_accurate",
-    "cpu_model",
-    "describe_environment",
     "edit_json",
     "edit_tensors",
     "matmul_peak",
     "rms_distance",
+    "save_chat",
     "save_random_checkpoint",
     "save_random_lora",
     "score_error_limit",

@@ -96,6 +96,21 @@ def save_random_lora(folder: Path, base: Path, *, seed: int = 1, **settings: Any
     return model
 
 
+def save_chat(folder: Path) -> None:
+    """Saves a tokenizer of single bytes, with 258 ids, and a ChatML template."""
+    tokenizers = importlib.import_module("tokenizers")
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(
+        "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+        "{%- endfor %}"
+    )
+
+
 def edit_json(path: Path, **changes: Any) -> None:
     """Changes top-level keys of a JSON file; None removes one."""
     values = json.loads(path.read_text())
