@@ -1,0 +1,117 @@
+"""JSON-lines records: rows to score, and groups of candidate programs for one problem. Knows formats, no model.
+
+    row    {"prompt": ..., "response": ...} or {"messages": [{"role": ..., "content": ...}, ...]}
+    group  {"task_id": ..., "prompt": ..., "candidates": [{"code": ... or null, "passed": true or false}, ...]}
+
+Other fields may stand beside these and are left alone. All errors are `InvalidInput` and name file and line.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codescaler.errors import InvalidInput
+
+MAX_LINE_CHARS = 2**26  # a row larger than 64 MB is a file without line ends, and would fill the memory
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate program: `code` is None where nothing could be extracted, `passed` None where nobody knows."""
+
+    code: str | None
+    passed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The candidate programs of one problem. `task_id` tells problems apart in a split; `name` is for messages."""
+
+    task_id: str
+    prompt: str
+    candidates: tuple[Candidate, ...]
+    name: str = "group"
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields name ("rows.jsonl, line 3"), text and JSON object of one line after the other, blank ones left out.
+
+    A name that ends in .gz is unpacked on the way. Nothing is read ahead: the file may be larger than memory.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            number = 0
+            while text := lines.readline(MAX_LINE_CHARS):
+                number += 1
+                name = f"{path}, line {number}"
+                if len(text) == MAX_LINE_CHARS:
+                    raise InvalidInput(f"{name} has {MAX_LINE_CHARS} characters or more; write one JSON object a line")
+                if text.strip():
+                    yield name, text.strip(), _object(name, text)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not UTF-8 ({error}); convert it") from error
+    except (OSError, EOFError) as error:  # EOFError: a gzip file cut short
+        raise InvalidInput(f"{path} cannot be read ({error}); give a readable file of JSON lines") from error
+
+
+def read_groups(source: str | Path | Iterable[Group | Mapping[str, Any]]) -> list[Group]:
+    """Returns the groups of a JSON-lines file, or of records in memory, after a check."""
+    if isinstance(source, (str, Path)):
+        return [group_of(record, name) for name, _, record in read_lines(Path(source))]
+    return [
+        record if isinstance(record, Group) else group_of(record, f"groups[{index}]")
+        for index, record in enumerate(source)
+    ]
+
+
+def group_of(record: Mapping[str, Any], name: str) -> Group:
+    """Returns the group that a record holds; `name` is what errors call it."""
+    if not isinstance(record, Mapping):
+        raise InvalidInput(f"{name} is a {type(record).__name__}; give an object with task_id, prompt and candidates")
+    task_id, candidates = record.get("task_id"), record.get("candidates")
+    if not isinstance(task_id, (str, int)) or isinstance(task_id, bool):
+        raise InvalidInput(f"{name}: task_id is {task_id!r:.80}; give a string or a whole number")
+    if not isinstance(candidates, (list, tuple)):
+        raise InvalidInput(f"{name}: candidates is {candidates!r:.80}; give a list of objects with code")
+    checked = tuple(_candidate(value, f"{name}: candidates[{index}]") for index, value in enumerate(candidates))
+    return Group(str(task_id), _text(record, "prompt", name), checked, name)
+
+
+def pair_of(record: Mapping[str, Any], name: str) -> tuple[str, str] | list[Any]:
+    """Returns what the engine scores for a row: (prompt, response), or its messages, which the engine checks."""
+    if "score" in record:
+        raise InvalidInput(f"{name} has a score already, {record['score']!r:.80}; rename that field to keep both")
+    if "messages" not in record:
+        return _text(record, "prompt", name), _text(record, "response", name)
+    if not isinstance(record["messages"], list):
+        raise InvalidInput(f"{name}: messages is {record['messages']!r:.80}; give a list of role and content")
+    return record["messages"]
+
+
+def _object(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{name} is not JSON ({error}); write one object a line") from error
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{name} holds a JSON {type(value).__name__}; write one object a line")
+    return value
+
+
+def _candidate(value: Any, name: str) -> Candidate:
+    if not isinstance(value, Mapping) or "code" not in value:
+        raise InvalidInput(f"{name} is {value!r:.80}; give an object with code, null where there is no program")
+    passed = value.get("passed")
+    if passed is not None and not isinstance(passed, bool):
+        raise InvalidInput(f"{name}: passed is {passed!r:.80}; give true or false")
+    return Candidate(None if value["code"] is None else _text(value, "code", name), passed)
+
+
+def _text(record: Mapping[str, Any], key: str, name: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name}: {key} is {value!r:.80}; give a string")
+    return value
