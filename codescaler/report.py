@@ -1,0 +1,118 @@
+"""Results as text for people: tables and summaries. Knows records and figures, no model."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from codescaler.metrics import best_of_n, pair_accuracy
+from codescaler.records import Group
+from codescaler.types import RankedCandidate
+
+_VERDICTS = {True: "passed", False: "failed", None: ""}
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Aligns columns, numbers to the right. A column without any text is left out."""
+    columns = [column for column in zip(header, *rows, strict=True) if any(column[1:])]
+    aligned = []
+    for column in columns:
+        width = max(map(len, column))
+        is_number = all(not cell or cell[:1] in "-0123456789" for cell in column[1:])
+        aligned.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in column])
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*aligned, strict=True))
+
+
+def ranking_table(group: Group, ranked: Sequence[RankedCandidate], names: Sequence[str]) -> str:
+    """One problem's candidates, best first.
+
+    "beats next" is what the model itself gives for the candidate to be the better one of two: 1 / (1 + e^-gap).
+    """
+    rows = []
+    for place, candidate in enumerate(ranked):
+        following = ranked[place + 1] if place + 1 < len(ranked) else None
+        has_gap = following is not None and candidate.is_valid and following.is_valid
+        rows.append(
+            (
+                str(place + 1),
+                "" if candidate.score is None else f"{candidate.score:.3f}",
+                f"{_sigmoid(candidate.score - following.score):.0%}" if has_gap else "",  # type: ignore[operator,union-attr]
+                "" if candidate.is_valid else "invalid",
+                _VERDICTS[group.candidates[candidate.index].passed],
+                names[candidate.index],
+            )
+        )
+    first_line = group.prompt.strip().partition("\n")[0]
+    title = f"{group.task_id}: {first_line[:100]}{'...' if len(first_line) > 100 else ''}"
+    return f"{title}\n{table(('rank', 'score', 'beats next', 'syntax', 'tests', 'program'), rows)}"
+
+
+def ranking_summary(groups: Sequence[Group], rankings: Sequence[Sequence[RankedCandidate]]) -> str | None:
+    """How often the first-ranked program is right, beside chance; None unless every candidate's verdict is known."""
+    verdicts = [[candidate.passed for candidate in group.candidates] for group in groups]
+    if not groups or any(passed is None for verdict in verdicts for passed in verdict):
+        return None
+    first = chance = best = 0.0
+    pairs = []
+    for ranked, labels in zip(rankings, verdicts, strict=True):
+        scores = [-math.inf if c.score is None or not c.is_valid else c.score for c in ranked]
+        right = [bool(labels[c.index]) and c.is_valid for c in ranked]
+        valid = [label for label, c in zip(right, ranked, strict=True) if c.is_valid]
+        if valid:
+            first += best_of_n(scores, right, len(scores))
+            chance += sum(valid) / len(valid)
+            best += any(valid)
+        accuracy = pair_accuracy(scores[: len(valid)], valid)
+        pairs += [] if accuracy is None else [accuracy]
+    shares = [f"{count / len(groups):.0%}" for count in (first, chance, best)]
+    mean_pairs = f"{sum(pairs) / len(pairs):.0%} (a coin: 50%)" if pairs else "there is none"
+    return (
+        f"{len(groups)} problems. The program ranked first passes its tests in {shares[0]} of them; one drawn from\n"
+        f"those that parse in {shares[1]}; some candidate does in {shares[2]}.\n"
+        f"Pairs of a right and a wrong program ranked right: {mean_pairs}."
+    )
+
+
+def settings_table(values: Mapping[str, Any], indent: str = "") -> str:
+    """Names and values, one a line; a mapping inside becomes an indented block."""
+    lines = []
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}", settings_table(value, indent + "  ")]
+        else:
+            text = ", ".join(map(str, value)) or "none" if isinstance(value, (list, tuple)) else str(value)
+            lines.append(f"{indent}{name.ljust(width)}  {text}")
+    return "\n".join(lines)
+
+
+def head_report_text(report: Any) -> str:
+    """What `train.HeadReport` says."""
+    unused = report.num_groups - report.num_groups_used
+    lines = [
+        f"{report.output_dir}: a head fitted on {report.num_pairs} (right, wrong) pairs of {report.num_programs} "
+        f"programs for {report.num_groups_used} problems",
+        f"left out: {unused} problems without such a pair, {report.num_invalid} candidates without code, "
+        f"{report.num_duplicates} duplicates, {report.num_contradictory} programs that both passed and failed",
+        f"pairs ranked right: {report.training_accuracy:.1%} of those it was fitted on",
+    ]
+    if report.held_out_accuracy is not None:
+        low, high = report.held_out_interval
+        lines.append(
+            f"                    {report.held_out_accuracy:.1%} on problems it has not seen "
+            f"(95% interval {low:.1%} to {high:.1%}; a coin: 50%)"
+        )
+    return "\n".join(lines)
+
+
+def as_record(value: Any) -> dict[str, Any]:
+    """A report as JSON can hold it."""
+    return {name: item if _is_plain(item) else str(item) for name, item in dataclasses.asdict(value).items()}
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str, tuple))
+
+
+def _sigmoid(gap: float) -> float:
+    return 1.0 / (1.0 + math.exp(-min(gap, 700.0)))

@@ -1,0 +1,108 @@
+"""Scores a file of JSON lines that may be larger than memory, and goes on where a killed run stopped."""
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from codescaler.chat import Pair
+from codescaler.engine import Engine
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.records import pair_of, read_lines
+
+_PROBE = [("Write a function that doubles a number.", "def double(x):\n    return 2 * x")]
+_FLUSH_ROWS = 64
+
+Line = tuple[str, str, dict[str, Any]]
+
+
+def score_lines(engine: Engine, lines: Iterable[Line]) -> Iterator[str]:
+    """Yields each line's text with its score added; every other byte stays as it was.
+
+    Raises: as `Engine.score_stream`; WeightsError: a score is not finite.
+    """
+    rows: Iterator[tuple[str, str, Pair]] = ((name, text, pair_of(record, name)) for name, text, record in lines)
+    for_pairs, for_names, for_output = itertools.tee(rows, 3)  # each at most 512 rows behind the other
+    scores = engine.score_stream((pair for _, _, pair in for_pairs), (name for name, _, _ in for_names))
+    for score, (name, text, _) in zip(scores, for_output, strict=False):
+        if not math.isfinite(score):
+            raise WeightsError(f"{name} scores {score}; look for non-finite weights in this checkpoint")
+        yield f'{text[:-1].rstrip()}, "score": {score!r}}}'
+
+
+def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[int], None]) -> int:
+    """Scores the rows of `source` into `target`, which appears when it is whole; returns the number of rows.
+
+    Until then the rows are in `target`.partial, beside the settings that made them. The same call goes on from there,
+    and the file becomes the one of an undisturbed run, since a score does not depend on what is scored with it.
+    `advance` is told of rows done.
+
+    Raises:
+        InvalidInput: `target` is there already, or its partial file was made from other rows, another model or
+            other settings; as `score_lines`.
+    """
+    if target.exists():
+        raise InvalidInput(f"{target} is there already; move it away or give another output")
+    partial, settings_path = (target.with_name(target.name + end) for end in (".partial", ".partial.json"))
+    settings = _settings(engine)
+    if partial.exists():
+        _require_same(settings, settings_path)
+    settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    lines = read_lines(source)
+    with partial.open("a+", encoding="utf-8", newline="\n") as output:
+        num_rows = _skip_done(lines, output, partial, source)
+        advance(num_rows)
+        for line in score_lines(engine, lines):
+            output.write(line + "\n")
+            num_rows += 1
+            if num_rows % _FLUSH_ROWS == 0:
+                output.flush()
+                advance(_FLUSH_ROWS)
+        advance(num_rows % _FLUSH_ROWS)
+    partial.replace(target)
+    settings_path.unlink()
+    return num_rows
+
+
+def _settings(engine: Engine) -> dict[str, Any]:
+    """What scores depend on. The bits of one score stand for weights, template, dtype, backend and processor."""
+    return {
+        "model": repr(engine),
+        "probe_score": float(engine.score(_PROBE)[0]),
+        "truncation": engine.truncation,
+        "max_length": engine.max_length,
+    }
+
+
+def _require_same(settings: dict[str, Any], path: Path) -> None:
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read ({error}); delete the partial output to start again") from error
+    changed = [key for key in settings if before.get(key) != settings[key]]
+    if changed:
+        key = changed[0]
+        raise InvalidInput(
+            f"{path} says that the rows so far were scored with {key} {before.get(key)!r}, and it is {settings[key]!r} "
+            "now; use the same model and options, or delete the partial output to start again"
+        )
+
+
+def _skip_done(lines: Iterator[Line], output: TextIO, partial: Path, source: Path) -> int:
+    """Passes over the lines that have been scored, cuts off one that was being written, and returns their number."""
+    output.seek(0)
+    num_rows = end = 0
+    while (done := output.readline()).endswith("\n"):
+        line = next(lines, None)
+        if line is None or not done.startswith(f'{line[1][:-1].rstrip()}, "score": '):
+            at = f"end of {source}" if line is None else line[0]
+            raise InvalidInput(f"{partial}, line {num_rows + 1} was not made from {at}; delete it to start again")
+        num_rows += 1
+        end = output.tell()
+    output.seek(end)
+    output.truncate()
+    output.seek(0, os.SEEK_END)
+    return num_rows

@@ -1,0 +1,192 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codescaler import cli
+from codescaler.engine import Engine
+from codescaler.testing import save_chat, save_random_checkpoint
+
+PROBLEM = "Write a function to add two numbers.\nReturn the sum."
+PROGRAMS = {
+    "a.py": "def add(a, b):\n    return a + b\n",
+    "b.py": "def add(a, b:\n",
+    "c.py": "def add(a, b):\n    return a",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rm")
+    save_random_checkpoint(path, "qwen3", vocab_size=300, pad_token_id=299)
+    save_chat(path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A problem, its candidates, and a file of groups of them with verdicts."""
+    (tmp_path / "problem.md").write_text(PROBLEM)
+    for name, code in PROGRAMS.items():
+        (tmp_path / name).write_text(code)
+    candidates = [{"code": code, "passed": name == "a.py"} for name, code in PROGRAMS.items()]
+    group = {"task_id": "t/1", "prompt": PROBLEM, "candidates": [*candidates, {"code": None, "passed": False}]}
+    (tmp_path / "groups.jsonl").write_text(json.dumps(group) + "\n")
+    return tmp_path
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def expected_order(folder):
+    ranked = Engine.from_pretrained(folder).rerank(PROBLEM, list(PROGRAMS.values()))
+    return [candidate.index for candidate in ranked], {candidate.index: candidate.score for candidate in ranked}
+
+
+def test_rerank_shows_a_table(folder, files, capsys):
+    assert run("rerank", folder, files / "problem.md", *(files / name for name in PROGRAMS)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    order, scores = expected_order(folder)
+    assert lines[0].endswith("problem.md: Write a function to add two numbers.")
+    assert lines[1].split() == ["rank", "score", "beats", "next", "syntax", "program"]
+    for line, index in zip(lines[2:5], order, strict=True):
+        assert f"{scores[index]:.3f}" in line
+        assert line.endswith([*PROGRAMS][index])
+        assert ("invalid" in line) == (index == 1)
+    assert order[2] == 1
+
+
+def test_rerank_of_groups_shows_verdicts_and_a_summary(folder, files, capsys):
+    assert run("rerank", folder, files / "groups.jsonl", "--top-k", 2) == 0
+    out = capsys.readouterr().out
+    order, _ = expected_order(folder)
+    assert out.count("candidate 0: ... return a + b") == out.count("candidate 2: ... return a\n") == 1
+    assert ("passed" in out.splitlines()[2]) == (order[0] == 0)
+    share = "100%" if order[0] == 0 else "0%"
+    assert f"1 problems. The program ranked first passes its tests in {share} of them" in out
+    assert "drawn from\nthose that parse in 50%; some candidate does in 100%." in out
+
+
+def test_rerank_as_json(folder, files, capsys):
+    assert run("rerank", folder, files / "groups.jsonl", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    order, scores = expected_order(folder)
+    assert record["task_id"] == "t/1"
+    assert [entry["index"] for entry in record["ranking"]] == [*order, 3]
+    assert [entry["score"] for entry in record["ranking"]] == [*(scores[index] for index in order), None]
+    assert [entry["is_valid"] for entry in record["ranking"]] == [True, True, False, False]
+
+
+def test_rerank_takes_programs_out_of_completions(folder, files, capsys):
+    (files / "d.md").write_text(f"So:\n```python\n{PROGRAMS['a.py']}```")
+    assert run("rerank", folder, files / "problem.md", files / "a.py", files / "d.md", "--extract", "--json") == 0
+    ranking = json.loads(capsys.readouterr().out)["ranking"]
+    assert [(entry["index"], entry["is_valid"], entry["code"]) for entry in ranking] == [
+        (1, True, PROGRAMS["a.py"].strip()),
+        (0, False, None),
+    ]
+
+
+def test_score_to_stdout_and_to_a_file(folder, tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "p", "response": "x = 1"}\n')
+    assert run("score", folder, rows) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed)["score"] == Engine.from_pretrained(folder).score([("p", "x = 1")])[0]
+    assert run("score", folder, rows, "-o", tmp_path / "out.jsonl") == 0
+    assert (tmp_path / "out.jsonl").read_text() == printed
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "out.jsonl: 1 rows" in captured.err
+
+
+def test_engine_options_reach_the_engine(folder, tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "p" * 100, "response": "x = 1"}))
+    assert run("score", folder, rows, "--max-length", 50) == 2
+    assert "more than max_length=50" in capsys.readouterr().err
+    options = ("--max-length", 50, "--truncation", "left", "--dtype", "bfloat16", "--num-threads", 1)
+    assert run("score", folder, rows, *options) == 0
+    engine = Engine.from_pretrained(folder, max_length=50, truncation="left", dtype="bfloat16", num_threads=1)
+    assert json.loads(capsys.readouterr().out)["score"] == engine.score([("p" * 100, "x = 1")])[0]
+
+
+def test_fit_head_makes_a_reward_model(tmp_path, capsys):
+    model, groups = tmp_path / "lm", tmp_path / "groups.jsonl"
+    save_random_checkpoint(model, "llama", "CausalLM", vocab_size=300)
+    save_chat(model)
+    candidates = [{"code": "a = 1", "passed": True}, {"code": "a = 2", "passed": False}]
+    lines = [json.dumps({"task_id": i, "prompt": f"p{i}", "candidates": candidates}) for i in range(6)]
+    groups.write_text("\n".join(lines))
+    assert run("fit-head", model, groups, "-o", tmp_path / "rm") == 0
+    out = capsys.readouterr().out
+    assert "a head fitted on 6 (right, wrong) pairs of 12 programs for 6 problems" in out
+    assert "on problems it has not seen (95% interval" in out
+    assert run("fit-head", model, groups, "-o", tmp_path / "rm2", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["num_pairs"] == 6
+    assert report["output_dir"] == str(tmp_path / "rm2")
+    assert run("rerank", tmp_path / "rm", groups, "--json") == 0
+    assert run("fit-head", model, groups, "-o", tmp_path / "rm") == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_info_says_what_is_available_and_why_not(capsys):
+    assert run("info", "--json") == 0
+    host = json.loads(capsys.readouterr().out)
+    assert host["instruction_sets"][-1] == "generic"
+    assert "no Triton kernels" in host["backends"]["triton on cpu"]
+    assert host["backends"]["cpu on cpu"].startswith("C++")
+    assert host["languages"]["python"] == "available"
+    assert run("info") == 0
+    assert "generic" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (("rerank", "{folder}", "{files}/problem.md"), 2, "there is no candidate"),
+        (("rerank", "{folder}", "{files}/problem.md", "{files}/absent.py"), 2, "absent.py cannot be read"),
+        (("rerank", "{folder}", "{files}/groups.jsonl", "--extract"), 2, "--extract is for files"),
+        (("rerank", "{folder}", "{files}/groups.jsonl", "--top-k", "0"), 2, "--top-k 0"),
+        (("rerank", "{files}/absent", "{files}/groups.jsonl"), 3, "no such folder"),
+        (("rerank", "{files}", "{files}/groups.jsonl"), 3, "config.json is not there"),
+        (("score", "{folder}", "{files}/absent.jsonl"), 2, "absent.jsonl cannot be read"),
+        (("score", "{folder}", "{files}/groups.jsonl", "--backend", "triton"), 4, "no Triton kernels"),
+        (("fetch", "gpt-7", "{files}/x"), 2, "backbone 'gpt-7' is unknown; choose one of smollm2-135m"),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(folder, files, capsys, arguments, code, message):
+    assert run(*(argument.format(folder=folder, files=files) for argument in arguments)) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("codescaler: ")
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_the_command_is_installed_and_starts_without_torch(tmp_path):
+    command = Path(sys.executable).with_name("codescaler")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    assert "fit-head" in done.stdout
+    assert subprocess.run([command], capture_output=True, check=False).returncode == 2
+    code = "import sys, codescaler.cli; codescaler.cli._parser(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "p", "response": "x = 1"}\n' * 3000)
+    command = [sys.executable, "-m", "codescaler.cli", "score", str(folder), str(rows)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
+    process.stdout.readline()
+    process.stdout.close()
+    with process:
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
