@@ -31,6 +31,7 @@ from codescaler.testing import (
     WORKLOADS,
     ModelShape,
     Workload,
+    fastest_dtype,
     matmul_peak,
     rms_distance,
     score_error_limit,
@@ -123,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("workload", choices=WORKLOADS, help="named batch of token lists")
     parser.add_argument("--shape", choices=SHAPES, default="0.6b", help="Qwen3 sizes of the model")
     parser.add_argument("--layers", type=_count, help="layers of the model; None means all of the shape's")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of every system")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fastest_dtype(), help="of every system")
     parser.add_argument("--threads", type=_count, default=2, help="CPU threads of every system")
     parser.add_argument("--rounds", type=_count, default=3, help="timed rounds after the warm-up")
     parser.add_argument("--save", action="store_true", help="write the figures to benches/results/")

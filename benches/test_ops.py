@@ -15,7 +15,7 @@ from benches.baselines import STOCK_TORCH
 from codescaler.model.rope import rope_tables
 from codescaler.ops import Backend, Heads, Tree, reference, select_backend
 from codescaler.plan import plan
-from codescaler.testing import QWEN3_0_6B, WORKLOADS, assert_accurate, matmul_peak
+from codescaler.testing import QWEN3_0_6B, WORKLOADS, assert_accurate, matmul_peak, peer_linear
 from codescaler.types import RopeConfig
 
 SHAPE = QWEN3_0_6B
@@ -114,9 +114,7 @@ def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     weight = torch.randn(width_out, width_in, generator=random).to(dtype)
     packed, few = backend.pack_linear(weight, None), x[:TRUTH_ROWS]
     truth = torch.nn.functional.linear(few.double(), weight.double())
-    # Through oneDNN as ours, not MKL, which adds up a float32 row in parts and is 2-4 times as exact.
-    peer = torch.nn.functional.linear(few.to_mkldnn(), weight.to_mkldnn()).to_dense()
-    assert_accurate(backend.linear(few, packed), truth, peer)
+    assert_accurate(backend.linear(few, packed), truth, peer_linear(few, weight))
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
 
 

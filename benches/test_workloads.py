@@ -1,6 +1,6 @@
 """Times whole scoring of the named workloads by the engine, and by transformers beside it.
 
-The model is one layer of a Qwen3-0.6B in bfloat16: `benches.compare` measures whole models.
+The model is one layer of a Qwen3-0.6B in the dtype that is this CPU's fastest: `benches.compare` measures whole models.
 """
 
 import functools
@@ -16,6 +16,7 @@ from codescaler.ops import select_backend
 from codescaler.testing import (
     QWEN3_0_6B,
     WORKLOADS,
+    fastest_dtype,
     matmul_peak,
     rms_distance,
     score_error_limit,
@@ -24,6 +25,7 @@ from codescaler.testing import (
 )
 
 SHAPE = replace(QWEN3_0_6B, num_layers=1)
+DTYPE = fastest_dtype()
 # Far above bfloat16's rounding in one layer, far below the distance of another model's or sequence's scores.
 BASELINE_LIMIT = 0.05
 
@@ -39,12 +41,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    return Engine.from_pretrained(folder, device="cpu", dtype="bfloat16")
+    return Engine.from_pretrained(folder, device="cpu", dtype=DTYPE)
 
 
 @pytest.fixture(scope="module")
 def baseline(folder):
-    return TransformersScorer(load_transformers(folder, torch.bfloat16))
+    return TransformersScorer(load_transformers(folder, getattr(torch, DTYPE)))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def reference_scores(folder):
     """Scores a workload with the reference backend; in float32 they are the truth."""
     engines = {
         dtype: Engine.from_pretrained(folder, device="cpu", backend="reference", dtype=dtype)
-        for dtype in ("float32", "bfloat16")
+        for dtype in {"float32", DTYPE}
     }
     return functools.cache(lambda name, dtype: engines[dtype].score_tokens(WORKLOADS[name].sequences()))
 
@@ -64,13 +66,13 @@ def record(benchmark):
     def record(score, name, instruction_set):
         workload = WORKLOADS[name]
         sequences = workload.sequences()
-        benchmark.extra_info |= {"device": "cpu", "instruction_set": instruction_set, "dtype": "bfloat16"}
+        benchmark.extra_info |= {"device": "cpu", "instruction_set": instruction_set, "dtype": DTYPE}
         scores = benchmark.pedantic(score, args=(sequences,), rounds=3, warmup_rounds=1)
         if not benchmark.disabled:
             seconds = benchmark.stats.stats.median
             benchmark.extra_info["real_tokens_per_s"] = workload.num_real_tokens / seconds
             flops_per_s = score_flops(SHAPE, sequences) / seconds
-            benchmark.extra_info["share_of_matmul_peak"] = flops_per_s / peak_of_matmul(torch.bfloat16)
+            benchmark.extra_info["share_of_matmul_peak"] = flops_per_s / peak_of_matmul(getattr(torch, DTYPE))
         return scores
 
     return record
@@ -79,7 +81,7 @@ def record(benchmark):
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_engine(record, engine, reference_scores, name):
     scores = record(engine.score_tokens, name, select_backend(engine.backend, "cpu").description)
-    truth, peer = reference_scores(name, "float32"), reference_scores(name, "bfloat16")
+    truth, peer = reference_scores(name, "float32"), reference_scores(name, DTYPE)
     assert rms_distance(scores, truth) <= score_error_limit(peer, truth)
 
 

@@ -1,6 +1,12 @@
 """What tests and benches share. Nothing that scores imports this."""
 
-from codescaler.testing.accuracy import FLOAT32_SCORE_LIMIT, assert_accurate, rms_distance, score_error_limit
+from codescaler.testing.accuracy import (
+    FLOAT32_SCORE_LIMIT,
+    assert_accurate,
+    peer_linear,
+    rms_distance,
+    score_error_limit,
+)
 from codescaler.testing.checkpoints import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.testing.workloads import (
     QWEN3_0_6B,
@@ -8,6 +14,7 @@ from codescaler.testing.workloads import (
     WORKLOADS,
     ModelShape,
     Workload,
+    fastest_dtype,
     matmul_peak,
     score_flops,
     write_random_rm,
@@ -23,7 +30,9 @@ __all__ = [
     "assert_accurate",
     "edit_json",
     "edit_tensors",
+    "fastest_dtype",
     "matmul_peak",
+    "peer_linear",
     "rms_distance",
     "save_chat",
     "save_random_checkpoint",

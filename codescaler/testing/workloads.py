@@ -169,6 +169,11 @@ def score_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
     return 2.0 * shape.num_layers * (weights * tree.num_tokens + 2 * q_width * num_pairs)
 
 
+def fastest_dtype() -> str:
+    """Returns the dtype in which this CPU scores fastest: bfloat16 where it has a unit for it."""
+    return "bfloat16" if select_backend("auto", "cpu").has_bf16_unit else "float32"
+
+
 def matmul_peak(dtype: torch.dtype) -> float:
     """Returns this CPU's peak in FLOP/s, measured now: the better of two linear maps, each a median of 7."""
     backend = select_backend("auto", "cpu")

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from codescaler.ops.cpu import has_packed_linear
-from codescaler.testing import assert_accurate
+from codescaler.testing import assert_accurate, peer_linear
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
@@ -15,18 +14,7 @@ def test_matches_the_truth(backend, dtype, random, num_rows, width_in, width_out
     weight = torch.randn(width_out, width_in, generator=random).to(dtype)
     bias = torch.randn(width_out, generator=random).to(dtype) if has_bias else None
     truth = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
-    assert_accurate(backend.linear(x, backend.pack_linear(weight, bias)), truth, peer(x, weight, bias))
-
-
-def peer(x, weight, bias):
-    """PyTorch's product, through oneDNN where ours goes through it.
-
-    MKL adds up a float32 row in parts, 2-4 times as exact at thousands of inputs.
-    """
-    if not has_packed_linear(x.dtype):
-        return torch.nn.functional.linear(x, weight, bias)
-    operands = (x.to_mkldnn(), weight.to_mkldnn(), None if bias is None else bias.to_mkldnn())
-    return torch.nn.functional.linear(*operands).to_dense()
+    assert_accurate(backend.linear(x, backend.pack_linear(weight, bias)), truth, peer_linear(x, weight, bias))
 
 
 def test_empty(backend, dtype):
