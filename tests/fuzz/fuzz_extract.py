@@ -1,12 +1,13 @@
 """Fuzzes the extractors for as long as asked: `python tests/fuzz/fuzz_extract.py --minutes 60`.
 
 Texts are made by joining, repeating, cutting and splicing pieces that mean something to the fence regex or to a parser.
-A child process does the work, so that a crash or a hang is seen and counted, with the text that caused it.
+A child process does the work, so that a crash or a hang is seen and counted, with what makes it again.
 """
 
 import argparse
 import multiprocessing
 import random
+import signal
 import sys
 import time
 import warnings
@@ -24,7 +25,9 @@ WORDS = (
 WORDS += " int main(){ template< fn func struct let const package f(): a: 1: while(1) switch #if #define ${"
 LINES = ["x = '\\d'\n", "int f(int x) { return x; }\n", "def f(x):\n    return x\n", "\\\n"]
 PIECES = [*FENCES, *SPACES, *SYMBOLS, *(f"{word} " for word in WORDS.split()), *LINES]
-HANG_SECONDS = 20
+HANG_SECONDS = 20  # of processor time, so that a busy machine raises no alarm
+WAIT_SECONDS = 600  # for one that waits and does nothing
+LAST = 10**12
 
 
 def make_text(rng):
@@ -48,53 +51,49 @@ def check(text, language):
     assert is_valid_code(text, language) in (True, False)
 
 
-def work(seed, languages, connection):
+def work(seed, numbers, languages, connection):
     warnings.simplefilter("error")
-    rng = random.Random(seed)
-    while True:
+    for number in numbers:
+        rng = random.Random(f"{seed}/{number}")
         text, language = make_text(rng), rng.choice(languages)
-        connection.send((text, language))
+        connection.send(number)
+        signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)  # kills this process
         try:
             check(text, language)
         except Exception as error:
             connection.send(f"{type(error).__name__}: {error}")
         else:
             connection.send(None)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def fuzz(minutes, seed, languages):
-    """Returns the number of texts that got a verdict, and of failures."""
+def fuzz(minutes, seed, languages, only):
+    """Returns the number of texts that failed to get a verdict."""
     end = time.monotonic() + 60 * minutes
-    num_texts = num_failures = 0
-    slowest = 0.0
-    while time.monotonic() < end:
+    number, last = only or 0, LAST if only is None else only
+    num_failures, slowest = 0, (0.0, -1)
+    while number <= last and time.monotonic() < end:
         connection, other_end = multiprocessing.Pipe()
-        child = multiprocessing.Process(target=work, args=(seed, languages, other_end), daemon=True)
+        arguments = (seed, range(number, last + 1), languages, other_end)
+        child = multiprocessing.Process(target=work, args=arguments, daemon=True)
         child.start()
         other_end.close()
-        case = None
-        try:
-            while time.monotonic() < end:
-                case, failure = connection.recv(), "hang"
-                started = time.monotonic()
-                if connection.poll(HANG_SECONDS):
-                    failure = connection.recv()
-                slowest = max(slowest, time.monotonic() - started)
-                num_texts += failure is None
-                if failure:
-                    break
-            else:
-                failure = None
-        except EOFError:
-            child.join()
-            failure = f"exit code {child.exitcode}"
-        if failure:
-            num_failures += 1
-            print(f"FAILED ({failure}), language and text: {case[1]} {case[0]!r:.2000}", flush=True)
+        failure = None
+        while failure is None and number <= last and time.monotonic() < end:
+            try:
+                number, started = connection.recv(), time.monotonic()
+                failure = connection.recv() if connection.poll(WAIT_SECONDS) else f"no verdict in {WAIT_SECONDS} s"
+            except EOFError:
+                child.join()
+                failure = f"exit code {child.exitcode}, -{signal.SIGPROF:d} for {HANG_SECONDS} s of processor time"
+            slowest = max(slowest, (time.monotonic() - started, number))
+            if failure is not None:
+                num_failures += 1
+                print(f"FAILED --seed {seed} --only {number} ({failure})", flush=True)
+            number += 1
         child.kill()
         child.join()
-        seed += 1_000_003
-    print(f"{num_texts} texts, {num_failures} failures, slowest {slowest:.2f} s")
+    print(f"{number - (only or 0)} texts, {num_failures} failures, slowest {slowest[0]:.2f} s (--only {slowest[1]})")
     return num_failures
 
 
@@ -102,6 +101,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="the number of one text to try again")
     parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES)
     arguments = parser.parse_args()
-    sys.exit(fuzz(arguments.minutes, arguments.seed, arguments.languages) > 0)
+    sys.exit(fuzz(arguments.minutes, arguments.seed, arguments.languages, arguments.only) > 0)
