@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codescaler import __version__
 from codescaler.errors import BackendUnavailable, CapacityExceeded, CodescalerError, InvalidInput
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="codescaler", description="Puts scores on programs with a reward model.")
+    parser.add_argument("--version", action="version", version=f"codescaler {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
     commands = parser.add_subparsers(metavar="command", required=True)
 
@@ -93,15 +95,17 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--backend", default="auto", help="auto, cpu, reference (%(default)s)")
     group.add_argument("--num-threads", type=int, help="CPU threads (torch's setting)")
     group.add_argument("--max-batch-tokens", type=int, help="distinct tokens of one forward (8192)")
+    group.add_argument("--pooling", default="hf", help="hf (the token that transformers scores) or last (%(default)s)")
     group.add_argument("--truncation", default="error", help="of what is too long: error, left, middle (%(default)s)")
     group.add_argument("--max-length", type=int, help="tokens of the longest sequence (the model's positions)")
     group.add_argument("--base-model", help="base of a LoRA folder (what the folder names)")
+    group.add_argument("--revision", help="branch, tag or commit on the hub")
     group.add_argument("--local-files-only", action="store_true", help="never ask the hub")
 
 
 _ENGINE_OPTIONS = (
-    *("device", "dtype", "backend", "num_threads", "max_batch_tokens"),
-    *("truncation", "max_length", "base_model", "local_files_only"),
+    *("device", "dtype", "backend", "num_threads", "max_batch_tokens", "pooling"),
+    *("truncation", "max_length", "base_model", "revision", "local_files_only"),
 )
 
 

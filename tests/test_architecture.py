@@ -16,6 +16,7 @@ PACKAGE = ROOT / "codescaler"
 ROWS = {
     "codescaler.errors": 0,
     "codescaler.types": 0,
+    "codescaler.__version__": 0,
     "codescaler.env": 0,
     "codescaler.extract": 1,
     "codescaler.plan": 1,

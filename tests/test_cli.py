@@ -175,6 +175,8 @@ def test_the_command_is_installed_and_starts_without_torch(tmp_path):
     command = Path(sys.executable).with_name("codescaler")
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
     assert "fit-head" in done.stdout
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("codescaler 0.")
     assert subprocess.run([command], capture_output=True, check=False).returncode == 2
     code = "import sys, codescaler.cli; codescaler.cli._parser(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
