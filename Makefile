@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CXX ?= g++
 ASAN_DIR := build/asan
+DEMO_DIR := build/demo
 # PYTHONSAFEPATH keeps the folder kernels/ from being imported in place of another project's package of that name.
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint parity bench test-asan format clean
+.PHONY: help setup demo compare test lint parity bench test-asan format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +24,17 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*.json csr
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	@touch $@
 
-demo: setup  ## score one workload beside transformers and print parity and speed
+demo: setup $(DEMO_DIR)/reward-model  ## make a reward model of a small language model (98 MB), and rank programs with it
+	$(BIN)/codescaler rerank $(DEMO_DIR)/reward-model codescaler/examples/mbpp_unseen.jsonl.gz --top-k 4
+	@echo "Rank your own: $(BIN)/codescaler rerank $(DEMO_DIR)/reward-model problem.md a.py b.py"
+
+$(DEMO_DIR)/smollm2-135m: | setup
+	$(BIN)/codescaler fetch smollm2-135m $@
+
+$(DEMO_DIR)/reward-model: $(DEMO_DIR)/smollm2-135m
+	$(BIN)/codescaler fit-head $< codescaler/examples/mbpp_fit.jsonl.gz -o $@
+
+compare: setup  ## score one workload beside transformers and print parity and speed
 	$(BIN)/python benches compare bon8 --layers 4 --rounds 2
 
 test: setup lint test-asan  ## lint, types, C++ tests under sanitizers, and the whole test suite

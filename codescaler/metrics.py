@@ -60,11 +60,11 @@ def bootstrap_interval(
     """
     if not len(figures):
         raise InvalidInput("there is no figure to draw from; give one for each problem")
-    counts = np.random.default_rng(seed).multinomial(
-        len(figures), np.full(len(figures), 1 / len(figures)), size=num_resamples
-    )
+    values, generator = np.asarray(figures, dtype=np.float64), np.random.default_rng(seed)
+    # One resample at a time: all of them at once would take gigabytes for tens of thousands of problems.
+    means = [generator.choice(values, len(values)).mean() for _ in range(num_resamples)]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(counts @ np.asarray(figures, dtype=np.float64) / len(figures), [tail, 1 - tail])
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 

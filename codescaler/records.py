@@ -8,6 +8,7 @@ Other fields may stand beside these and are left alone. All errors are `InvalidI
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     A name that ends in .gz is unpacked on the way. Nothing is read ahead: the file may be larger than memory.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        is_packed = path.suffix == ".gz"
+        with gzip.open(path, "rt", encoding="utf-8-sig") if is_packed else path.open(encoding="utf-8-sig") as lines:
             number = 0
             while text := lines.readline(MAX_LINE_CHARS):
                 number += 1
@@ -53,7 +55,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
                     yield name, text.strip(), _object(name, text)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-8 ({error}); convert it") from error
-    except (OSError, EOFError) as error:  # EOFError: a gzip file cut short
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip file cut short, or damaged
         raise InvalidInput(f"{path} cannot be read ({error}); give a readable file of JSON lines") from error
 
 
@@ -86,9 +88,12 @@ def pair_of(record: Mapping[str, Any], name: str) -> tuple[str, str] | list[Any]
         raise InvalidInput(f"{name} has a score already, {record['score']!r:.80}; rename that field to keep both")
     if "messages" not in record:
         return _text(record, "prompt", name), _text(record, "response", name)
-    if not isinstance(record["messages"], list):
-        raise InvalidInput(f"{name}: messages is {record['messages']!r:.80}; give a list of role and content")
-    return record["messages"]
+    messages, also = record["messages"], [key for key in ("prompt", "response") if key in record]
+    if also:
+        raise InvalidInput(f"{name} has messages and {also[0]}; give one or the other, and rename what is not to score")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InvalidInput(f"{name}: messages is {messages!r:.80}; give a list of objects with role and content")
+    return messages
 
 
 def _object(name: str, text: str) -> dict[str, Any]:

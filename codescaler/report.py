@@ -23,6 +23,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*aligned, strict=True))
 
 
+def printable(text: str) -> str:
+    """Text of strangers for a terminal: control characters, which could drive it, are spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def ranking_table(group: Group, ranked: Sequence[RankedCandidate], names: Sequence[str]) -> str:
     """One problem's candidates, best first.
 
@@ -44,7 +49,7 @@ def ranking_table(group: Group, ranked: Sequence[RankedCandidate], names: Sequen
         )
     first_line = group.prompt.strip().partition("\n")[0]
     title = f"{group.task_id}: {first_line[:100]}{'...' if len(first_line) > 100 else ''}"
-    return f"{title}\n{table(('rank', 'score', 'beats next', 'syntax', 'tests', 'program'), rows)}"
+    return f"{printable(title)}\n{table(('rank', 'score', 'beats next', 'syntax', 'tests', 'program'), rows)}"
 
 
 def ranking_summary(groups: Sequence[Group], rankings: Sequence[Sequence[RankedCandidate]]) -> str | None:
@@ -115,4 +120,4 @@ def _is_plain(value: Any) -> bool:
 
 
 def _sigmoid(gap: float) -> float:
-    return 1.0 / (1.0 + math.exp(-min(gap, 700.0)))
+    return 1.0 / (1.0 + math.exp(-gap))  # of a ranking, where no gap is negative

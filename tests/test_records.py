@@ -28,6 +28,25 @@ def test_packed_lines(tmp_path):
         read_groups(path)
 
 
+def test_damage_anywhere_in_a_packed_file_is_named(tmp_path):
+    path = tmp_path / "groups.jsonl.gz"
+    packed = gzip.compress(json.dumps(RECORD | {"text": "".join(map(chr, range(32, 1000)))}).encode(), mtime=0)
+    num_refused = 0
+    for at in range(len(packed)):
+        path.write_bytes(packed[:at] + bytes([packed[at] ^ 0xFF]) + packed[at + 1 :])
+        try:
+            read_groups(path)
+        except InvalidInput:
+            num_refused += 1
+    assert num_refused > len(packed) * 0.9  # not in the header, where most bytes are unused
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}', encoding="utf-8-sig")
+    assert [record for _, _, record in read_lines(path)] == [{"a": 1}]
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -90,6 +109,8 @@ def test_rows():
     for row, message in (
         ({"prompt": "p"}, "response is None"),
         ({"messages": "p"}, "messages is 'p'"),
+        ({"messages": ["p", "r"]}, "give a list of objects"),
+        ({"messages": messages, "response": "r"}, "has messages and response"),
         ({"prompt": "p", "response": "r", "score": 1.5}, "has a score already, 1.5"),
     ):
         with pytest.raises(InvalidInput, match=message):

@@ -12,7 +12,7 @@ import torch
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.score_file import score_file
+from codescaler.score_file import _settings, score_file
 from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
 
 NUM_ROWS = 700  # three windows of text
@@ -132,6 +132,53 @@ def negated_head(tensors):
     return tensors | {"score.weight": -tensors["score.weight"]}
 
 
+def test_a_partial_file_may_end_anywhere(folder, tmp_path):
+    """Within a character too: a full disk cuts between any two bytes."""
+    rows, target = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    rows.write_text('{"prompt": "é日🦀", "response": "é"}\n' * 2, encoding="utf-8")
+    engine = Engine.from_pretrained(folder)
+    assert score_file(engine, rows, target, lambda _: None) == 2
+    whole = target.read_bytes()
+    (tmp_path / "kept.json").write_text(json.dumps(_settings(engine)))
+    for cut in range(len(whole)):
+        target.unlink()
+        (tmp_path / "out.jsonl.partial").write_bytes(whole[:cut])
+        (tmp_path / "out.jsonl.partial.json").write_bytes((tmp_path / "kept.json").read_bytes())
+        told = []
+        assert score_file(engine, rows, target, told.append) == sum(told) == 2
+        assert target.read_bytes() == whole
+
+
+def test_two_runs_do_not_write_one_file(folder, rows, tmp_path):
+    engine, target = Engine.from_pretrained(folder), tmp_path / "out.jsonl"
+    refused = []
+
+    def start_another(_):
+        if not refused:
+            with pytest.raises(InvalidInput, match="being written by another run") as caught:
+                score_file(engine, rows, target, lambda _: None)
+            refused.append(caught)
+
+    assert score_file(engine, rows, target, start_another) == NUM_ROWS
+    assert refused
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_damaged_settings_are_named(folder, rows, tmp_path, content):
+    (tmp_path / "out.jsonl.partial").write_text("x\n")
+    (tmp_path / "out.jsonl.partial.json").write_text(content)
+    with pytest.raises(InvalidInput, match=r"partial\.json cannot be read"):
+        score_file(Engine.from_pretrained(folder), rows, tmp_path / "out.jsonl", lambda _: None)
+
+
+def test_another_number_of_threads_goes_on(folder, rows, whole, tmp_path):
+    stop_after(Engine.from_pretrained(folder, num_threads=2), rows, tmp_path / "out.jsonl", 5, whole)
+    told = []
+    assert score_file(Engine.from_pretrained(folder, num_threads=1), rows, tmp_path / "out.jsonl", told.append) == 700
+    assert sum(told) == NUM_ROWS
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == whole
+
+
 def test_other_rows_do_not_go_on(folder, rows, whole, tmp_path):
     engine = Engine.from_pretrained(folder)
     stop_after(engine, rows, tmp_path / "out.jsonl", 5, whole)
@@ -164,6 +211,11 @@ def test_a_row_that_is_too_long_is_named(folder, tmp_path):
     rows.write_text("\n" + json.dumps({"prompt": "p" * 900, "response": ""}))
     with pytest.raises(InvalidInput, match=r"rows.jsonl, line 2 has \d+ tokens, more than max_length=512"):
         score_file(Engine.from_pretrained(folder), rows, tmp_path / "out.jsonl", lambda _: None)
+
+
+def test_a_packed_output_is_refused(folder, rows, tmp_path):
+    with pytest.raises(InvalidInput, match="would be plain text"):
+        score_file(Engine.from_pretrained(folder), rows, tmp_path / "out.jsonl.gz", lambda _: None)
 
 
 def test_a_finished_file_is_not_written_over(folder, rows, tmp_path):

@@ -27,7 +27,8 @@ class RewardFunction:
     share its tokens.
 
     Args:
-        engine: a reward model.
+        engine: a reward model. A problem and program longer than its `max_length` end the training run, unless it was
+            loaded with truncation="left" or "middle".
         language: what the programs are written in, one of `codescaler.extract.LANGUAGES`.
         problem_column: name of the keyword argument, a list of texts, that holds the problems; None for the prompts.
 
@@ -66,7 +67,8 @@ class RewardFunction:
         valid = [index for index, code in enumerate(codes) if code is not None]
         conversations = [[*problems[index], {"role": "assistant", "content": codes[index]}] for index in valid]
         rewards = [0.0] * len(codes)
-        for index, score in zip(valid, self.engine.score(conversations).tolist(), strict=True):
+        names = [f"completions[{index}]" for index in valid]
+        for index, score in zip(valid, self.engine.score_stream(conversations, names), strict=True):
             if not math.isfinite(score):
                 raise WeightsError(
                     f"completions[{index}] scores {score}; look for non-finite weights in the checkpoint"
@@ -85,8 +87,8 @@ class RewardFunction:
                 f"there is no column {self.problem_column!r}, only {', '.join(sorted(columns)) or 'none'}"
             )
         problems = columns[self.problem_column]
-        if len(problems) != len(prompts):
-            raise InvalidInput(f"column {self.problem_column!r} has {len(problems)} rows for {len(prompts)} prompts")
+        if not isinstance(problems, Sequence) or len(problems) != len(prompts):
+            raise InvalidInput(f"column {self.problem_column!r} holds no text for each of {len(prompts)} prompts")
         return [_messages(problem, f"{self.problem_column}[{index}]") for index, problem in enumerate(problems)]
 
 
@@ -94,7 +96,9 @@ def _messages(prompt: Turn, name: str) -> list[Mapping[str, Any]]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     messages: list[Mapping[str, Any]] = [
-        {"role": m["role"], "content": _content(m, name)} for m in prompt if m["role"] != "system"
+        {"role": message["role"], "content": _content(message, name)}
+        for message in _checked(prompt, name)
+        if message["role"] != "system"
     ]
     if not messages:
         raise InvalidInput(f"{name} has no message but system ones; a reward model needs the problem")
@@ -105,15 +109,22 @@ def _text(completion: Turn, name: str) -> str:
     """The text of a completion: as it stands, or that of its only message."""
     if isinstance(completion, str):
         return completion
-    if len(completion) != 1:
-        raise InvalidInput(f"{name} has {len(completion)} messages; the reward of one answer is defined, give one")
-    return _content(completion[0], name)
+    messages = _checked(completion, name)
+    if len(messages) != 1:
+        raise InvalidInput(f"{name} has {len(messages)} messages; the reward of one answer is defined, give one")
+    return _content(messages[0], name)
+
+
+def _checked(messages: object, name: str) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(messages, Sequence) or not all(isinstance(m, Mapping) and "role" in m for m in messages):
+        raise InvalidInput(f"{name} is {messages!r:.80}; give text, or a list of messages with role and content")
+    return messages
 
 
 def _content(message: Mapping[str, Any], name: str) -> str:
     """The text of a message, whose content may be text or a list with one part of type text."""
     content = message.get("content")
-    if isinstance(content, list) and len(content) == 1 and content[0].get("type") == "text":
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], Mapping):
         content = content[0].get("text")
     if not isinstance(content, str):
         raise InvalidInput(f"{name}: a message's content is {content!r:.80}; give text")

@@ -10,8 +10,6 @@ The centring term keeps scores around zero, where softplus shaping works; pairs 
 """
 
 import random
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,8 @@ from codescaler.errors import InvalidInput, WeightsError
 from codescaler.metrics import bootstrap_interval, pair_accuracy
 from codescaler.ops import select_backend
 from codescaler.records import Group, read_groups
-from codescaler.save import save_body, save_head
+from codescaler.save import new_folder, save_body, save_head
+from codescaler.token_ids import Truncation
 from codescaler.weights import open_checkpoint, resolve_folder
 
 CENTER_COEFFICIENT = 0.01
@@ -69,7 +68,7 @@ class _Problem:
     prompt: str
     codes: Sequence[str]
     labels: Sequence[bool]
-    name: str
+    names: Sequence[str]  # of the programs, for messages
 
 
 def fit_head(
@@ -79,6 +78,13 @@ def fit_head(
     *,
     l2: float = 1e-2,
     seed: int = 0,
+    device: str = "auto",
+    num_threads: int | None = None,
+    truncation: Truncation = "error",
+    max_length: int | None = None,
+    base_model: str | Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
     show_progress: bool = False,
 ) -> HeadReport:
     """Makes a reward model from a language model: fits a head on its frozen features, and writes both to `output_dir`.
@@ -92,38 +98,41 @@ def fit_head(
         output_dir: a folder that is not there yet, or is empty.
         l2: strength of the ridge; larger means a smaller head.
         seed: which problems share a fold in the cross-validation; the head does not depend on it.
+        device: as in `Engine.from_pretrained`, like all that follow.
+        num_threads: CPU threads.
+        truncation: of what is longer than `max_length`; the reward model must then score with the same.
+        max_length: tokens a sequence may have.
+        base_model: base of a LoRA folder.
+        revision: branch, tag or commit on the hub.
+        local_files_only: never ask the hub.
         show_progress: show a bar on stderr.
 
     Raises:
-        InvalidInput: a record is malformed, no problem has a right and a wrong program, or the folder is not empty.
+        InvalidInput: a record is malformed, no problem has a right and a wrong program, or the folder is not empty;
+            as `save.save_body`.
         WeightsError, UnsupportedModel: the model cannot be used.
     """
     if not isinstance(l2, (int, float)) or isinstance(l2, bool) or not 0 < l2 < float("inf"):
         raise InvalidInput(f"l2={l2!r}; give a number above 0")
-    target = Path(output_dir)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidInput(f"{target} is there already; give a new folder")
     records = read_groups(groups)
     problems, counts = _problems(records)
     if not problems:
         raise InvalidInput(f"none of {len(records)} groups has a right and a wrong program; add passed: true and false")
-    target.parent.mkdir(parents=True, exist_ok=True)
     # Features come from the very folder that is written, so that they are pooled where its scores will be.
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        folder = Path(scratch) / target.name
-        folder.mkdir()
-        checkpoint = open_checkpoint(resolve_folder(model), head="none")
+    with new_folder(Path(output_dir)) as folder:
+        source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
+        checkpoint = open_checkpoint(source, head="none", base_model=base_model, local_files_only=local_files_only)
         save_body(checkpoint, folder)
         save_head(torch.zeros(checkpoint.config.hidden_size), folder)
-        features = _features(Engine.from_pretrained(folder), problems, show_progress)
+        engine = Engine.from_pretrained(
+            folder, device=device, num_threads=num_threads, truncation=truncation, max_length=max_length
+        )
+        features = _features(engine, problems, show_progress)
         head = _fit(features, problems, l2)
         held_out = _cross_validated(features, problems, l2, seed)
         save_head(head, folder)
-        if target.is_dir():
-            target.rmdir()
-        shutil.move(folder, target)
     return HeadReport(
-        output_dir=target,
+        output_dir=Path(output_dir),
         num_groups=len(records),
         num_groups_used=len(problems),
         num_programs=len(features),
@@ -140,6 +149,7 @@ def _problems(groups: Sequence[Group]) -> tuple[list[_Problem], dict[str, int]]:
     problems, num_invalid, num_duplicates, num_contradictory = [], 0, 0, 0
     for group in groups:
         verdicts: dict[str, set[bool]] = {}
+        names: dict[str, str] = {}
         for index, candidate in enumerate(group.candidates):
             if candidate.code is None:
                 num_invalid += 1
@@ -147,11 +157,13 @@ def _problems(groups: Sequence[Group]) -> tuple[list[_Problem], dict[str, int]]:
                 raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
             else:
                 num_duplicates += candidate.code in verdicts
+                names.setdefault(candidate.code, f"{group.name}: candidates[{index}]")
                 verdicts.setdefault(candidate.code, set()).add(candidate.passed)
         labels = {code: seen.pop() for code, seen in verdicts.items() if len(seen) == 1}
         num_contradictory += len(verdicts) - len(labels)
         if len(set(labels.values())) == 2:
-            problems.append(_Problem(group.task_id, group.prompt, [*labels], [*labels.values()], group.name))
+            in_order = [names[code] for code in labels]
+            problems.append(_Problem(group.task_id, group.prompt, [*labels], [*labels.values()], in_order))
     counts = {"num_invalid": num_invalid, "num_duplicates": num_duplicates, "num_contradictory": num_contradictory}
     return problems, counts
 
@@ -159,7 +171,7 @@ def _problems(groups: Sequence[Group]) -> tuple[list[_Problem], dict[str, int]]:
 def _features(engine: Engine, problems: Sequence[_Problem], show_progress: bool) -> torch.Tensor:
     """Returns the features of every program, problem after problem. Shapes: [B, D], float64."""
     pairs = [(problem.prompt, code) for problem in problems for code in problem.codes]
-    names = [f"{p.name}: program {index}" for p in problems for index in range(len(p.codes))]
+    names = [name for problem in problems for name in problem.names]
     windows = []
     with tqdm(total=len(pairs), desc="features", unit=" programs", disable=not show_progress) as bar:
         for window in engine.feature_stream(pairs, names):
@@ -230,7 +242,8 @@ def _cross_validated(features: torch.Tensor, problems: Sequence[_Problem], l2: f
 
 def _accuracies(scores: torch.Tensor, problems: Sequence[_Problem]) -> list[float]:
     parts: Iterator[torch.Tensor] = iter(scores.split([len(problem.labels) for problem in problems]))
-    return [pair_accuracy(next(parts).tolist(), problem.labels) or 0.0 for problem in problems]
+    accuracies = [pair_accuracy(next(parts).tolist(), problem.labels) for problem in problems]
+    return [accuracy for accuracy in accuracies if accuracy is not None]  # every problem has a pair
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -74,6 +74,10 @@ def test_the_share_of_valid_programs_is_logged(engine):
         ({"prompts": [[{"role": "system", "content": "a"}]], "completions": [RIGHT]}, r"prompts\[0\] has no message"),
         ({"prompts": ["a"], "completions": [[]]}, r"completions\[0\] has 0 messages"),
         ({"prompts": ["a"], "completions": [[{"role": "assistant", "content": None}]]}, "content is None"),
+        ({"prompts": ["a"], "completions": [None]}, r"completions\[0\] is None"),
+        ({"prompts": [None], "completions": [RIGHT]}, r"prompts\[0\] is None"),
+        ({"prompts": [[{"content": "a"}]], "completions": [RIGHT]}, r"prompts\[0\] is \[{'content'"),
+        ({"prompts": ["a" * 600] * 2, "completions": [BROKEN, RIGHT]}, r"completions\[1\] has \d+ tokens"),
     ],
 )
 def test_what_is_malformed_is_named(engine, arguments, message):
@@ -81,7 +85,14 @@ def test_what_is_malformed_is_named(engine, arguments, message):
         RewardFunction(engine)(**arguments)
 
 
-@pytest.mark.parametrize("columns, message", [({}, "no column 'question'"), ({"question": []}, "has 0 rows")])
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        ({}, "no column 'question'"),
+        ({"question": []}, "holds no text"),
+        ({"question": [None]}, r"question\[0\] is None"),
+    ],
+)
 def test_a_missing_column_is_named(engine, columns, message):
     with pytest.raises(InvalidInput, match=message):
         RewardFunction(engine, problem_column="question")(["a"], [RIGHT], **columns)

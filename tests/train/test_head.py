@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+from codescaler.chat import load_chat
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.testing import (
@@ -22,6 +23,7 @@ from codescaler.train import fit_head
 from codescaler.train.head import CENTER_COEFFICIENT
 
 NUM_PROBLEMS = 12
+PROBE = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
 
 
 def make_groups(seed=0):
@@ -154,6 +156,47 @@ def test_a_value_head_and_an_adapter_become_plain_folders(tmp_path):
     assert json.loads((tmp_path / "lora-rm/config.json").read_text())["pad_token_id"] == 2
 
 
+def test_the_template_of_an_adapter_is_kept(tmp_path):
+    """It may stand in a file that comes second, and its base's in the one that comes first."""
+    save_random_checkpoint(tmp_path / "base", "llama", "CausalLM", vocab_size=300)
+    save_chat(tmp_path / "base")
+    save_random_lora(tmp_path / "lora", tmp_path / "base", task_type="CAUSAL_LM")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    (tmp_path / "lora/tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    fit_head(tmp_path / "lora", make_groups()[:2], tmp_path / "rm", base_model=tmp_path / "base")
+    assert load_chat(tmp_path / "rm").render(PROBE) == "[user]p[assistant]r"
+
+
+def test_the_pad_token_is_settled_for_everyone(tmp_path):
+    """With it transformers pads, so the tokenizer must know it; and it must not be what is pooled."""
+    save_random_checkpoint(tmp_path / "lm", "llama", "CausalLM", vocab_size=300, pad_token_id=None, eos_token_id=257)
+    save_chat(tmp_path / "lm")
+    fit_head(tmp_path / "lm", make_groups()[:2], tmp_path / "rm")
+    config = json.loads((tmp_path / "rm/config.json").read_text())
+    assert (config["pad_token_id"], config["problem_type"]) == (257, "regression")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "rm")
+    assert tokenizer(["a", "aa"], padding=True).input_ids[0][1] == 257
+    template = tmp_path / "lm/chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_end|>\n", "<|im_end|>"))
+    with pytest.raises(InvalidInput, match="ends in the pad token, 257"):
+        fit_head(tmp_path / "lm", make_groups()[:2], tmp_path / "rm2")
+
+
+def test_a_program_that_is_too_long_is_named_or_truncated(model, tmp_path):
+    groups = make_groups()[:2]
+    groups[1]["candidates"][3]["code"] += " " * 600
+    with pytest.raises(InvalidInput, match=r"groups\[1\]: candidates\[3\] has \d+ tokens"):
+        fit_head(model, groups, tmp_path / "rm")
+    fit_head(model, groups, tmp_path / "rm", truncation="left")
+
+
+def test_an_empty_folder_may_be_linked_to(model, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    fit_head(model, make_groups()[:2], tmp_path / "link")
+    assert (tmp_path / "real/config.json").is_file()
+
+
 @pytest.mark.parametrize(
     "groups, options, message",
     [
@@ -182,6 +225,6 @@ def test_features_that_are_not_finite_are_an_error(tmp_path):
     edit_tensors(
         tmp_path / "lm/model.safetensors", lambda tensors: tensors | {"model.norm.weight": torch.full((64,), torch.nan)}
     )
-    with pytest.raises(WeightsError, match=r"groups\[0\]: program 0 has features that are not finite"):
+    with pytest.raises(WeightsError, match=r"groups\[0\]: candidates\[0\] has features that are not finite"):
         fit_head(tmp_path / "lm", make_groups(), tmp_path / "rm")
     assert not (tmp_path / "rm").exists()
