@@ -5,7 +5,7 @@ codescaler: `ops.triton` alone calls them. Activations are float32, bfloat16 or 
 Shape suffixes as in `ops.backend`. The last dimension of every tensor is contiguous; rows may lie apart.
 """
 
-import triton
+import triton  # type: ignore[import-untyped,unused-ignore]
 
 VERSION: str = triton.__version__
 

@@ -22,8 +22,8 @@ def row_warps(block: int) -> int:
     return min(max(block // 512, 1), 16)
 
 
-# (architecture, widest head): the tile for two-byte activations and heads up to that width. Larger tiles, more stages or
-# fewer warps spill registers, or leave the shared memory of two programs no room, by `make compile-triton`.
+# (architecture, widest head): the tile for two-byte activations and heads up to that width. Larger tiles or fewer warps
+# spill registers, by `make compile-triton`.
 _TILES = {
     ("sm_80", 64): AttentionConfiguration(128, 64, 8, 3),
     ("sm_80", 128): AttentionConfiguration(64, 64, 8, 3),
@@ -48,7 +48,7 @@ INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1)
 
 
 def attention_tile(architecture: str, head_dim: int, element_bytes: int) -> AttentionConfiguration:
-    """Returns the table's tile, or for an architecture that is not in it, that of a `_relative` with no more of anything.
+    """Returns the table's tile; for an architecture that is not in it, that of its nearest relative.
 
     `architecture` is "sm_90", "gfx942", ..., or "interpreter".
     """

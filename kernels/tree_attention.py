@@ -5,8 +5,8 @@ path where they lie in the packed batch; nothing is gathered or copied first. St
 multiples of `key_step`; rows of a tile never mix; a key that a row may not see has weight exactly 0. So a row's
 bits depend on its own path alone, whatever tile, batch or tree it stands in. (Only for a row that sees an infinite
 value with a weight that underflowed to 0 may the tile decide between infinity and NaN.) That rests on two things
-more: products of a row do not depend on its place in the tile, and the compiler fuses no multiplication into an addition in
-one of the loops below that it leaves alone in another (`enable_fp_fusion=False`; where one is wanted it is written).
+more: products of a row do not depend on its place in the tile, and the compiler fuses no multiplication into an
+addition in one of the loops below that it leaves alone in another (`enable_fp_fusion=False`; where one is wanted it is written).
 
 A block that lies inside one node could be read by its first token alone; it is read through its list of tokens like
 the others, which costs an index a key and keeps one path.
@@ -23,7 +23,7 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _cap(logits, softcap, scale):
-    """softcap * tanh(logits * scale / softcap), in units of log 2."""
+    """Softcap * tanh(logits * scale / softcap), in units of log 2."""
     x = logits * (scale / softcap)
     e = tl.exp2(tl.abs(x) * (-2.0 * _LOG2_E))
     tanh = tl.where(x < 0.0, -1.0, 1.0) * (1.0 - e) / (1.0 + e)
@@ -89,7 +89,7 @@ def _attend(
             token = tl.load(block_tokens + block * KEY_BLOCK + key % KEY_BLOCK, key < end, -1)
             is_key = (token >= 0)[:, None]
         row = token.to(tl.int64)[:, None] * qkv_stride + column
-        if IS_WHOLE and HEAD_DIM == HEAD_BLOCK:
+        if IS_WHOLE and HEAD_DIM == HEAD_BLOCK:  # noqa: SIM108
             k = tl.load(keys + row)
         else:
             k = tl.load(keys + row, is_key & in_head, 0.0)
@@ -117,8 +117,8 @@ def _attend(
         if not IS_WHOLE:
             is_finite = tl.abs(v) < float("inf")
             if tl.min(tl.min(is_finite.to(tl.int32), axis=1), axis=0) == 0:
-                acc = _poison(acc, step, end, position, values, qkv_stride, blocks, block_tokens, window, column, in_head,
-                              KEY_BLOCK, STEP, HAS_WINDOW)  # fmt: skip
+                acc = _poison(acc, step, end, position, values, qkv_stride, blocks, block_tokens, window, column,
+                              in_head, KEY_BLOCK, STEP, HAS_WINDOW)  # fmt: skip
             v = tl.where(is_finite, v, 0.0)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
         most = now
@@ -206,8 +206,8 @@ def tree_attention(
     """Writes each query token's attention to its own path; see `ops.reference.tree_attention` for the formula.
 
     Shapes: block_tokens [C, key block]; tiles [., 5], longest path first, each row (first_block, first_token,
-    num_tokens, out_row, first_position): tokens of one node, whose path's key blocks stand from node_blocks[first_block]
-    on. A tile has at most `configuration.rows // group` tokens. Dtypes: integers int32; out as qkv.
+    num_tokens, out_row, first_position): tokens of one node, whose path's key blocks stand from
+    node_blocks[first_block] on. A tile has at most `configuration.rows // group` tokens. Dtypes: integers int32; out as qkv.
     """
     if len(tiles) == 0:
         return

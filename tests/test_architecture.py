@@ -119,16 +119,18 @@ OPERATIONS = {field.name for field in dataclasses.fields(Backend)} - {
     "name",
     "description",
     "has_bf16_unit",
+    "token_block",
     "pack_linear",
 }
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
 def test_an_operation_has_one_name_everywhere(operation):
-    """Reference, tests, bench and (except for matrix products, which are oneDNN's) C++ all call it the same."""
+    """Reference, tests, bench and (except for matrix products, which are oneDNN's and torch's) C++ and Triton all call it the same."""
     assert f"def {operation}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{operation}.py").is_file()
     assert operation in (ROOT / "benches/test_ops.py").read_text()
     if operation != "linear":
+        assert f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
         assert any(f" {operation}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
         assert operation in (ROOT / "csrc/tests/test_core.cpp").read_text()

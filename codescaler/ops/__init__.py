@@ -35,7 +35,7 @@ def _why_no_triton(device_type: str) -> str | None:
         return (
             f"TRITON_INTERPRET is set: the interpreter runs on device 'cpu', not {device_type!r}; unset it for a GPU"
             if is_triton_interpreted()
-            else "Triton's kernels run on a GPU; use device='cuda', or set TRITON_INTERPRET=1 to try them slowly on a CPU"
+            else "Triton's kernels run on a GPU; use device='cuda', or set TRITON_INTERPRET=1 to try them on a CPU"
         )
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed; pip install 'codescaler[gpu]'"

@@ -3,7 +3,7 @@
 Shape legend, here and in every operation:
     T packed tokens, B sequences, U distinct sequences, R query rows, D hidden, N query heads, K kv heads,
     H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear map.
-Activations are float32 or bfloat16 (float16 too on `triton`, any on `reference`). The residual stream, norm weights, RoPE tables
+Activations are float32 or bfloat16 (`triton`: float16 too; `reference`: any). The residual stream, norm weights, RoPE tables
 and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
 """
 
@@ -23,8 +23,8 @@ from codescaler.types import Activation
 class Tree:
     """`plan.TreeBatch` as tensors on one device: fields and shapes as there, and `last_tokens` [U].
 
-    All are int32, but for `token_ids`, `rows` and `last_tokens`, which are int64 since they index. `batch` is the same on
-    the host, for what would otherwise wait for the device.
+    All are int32, but for `token_ids`, `rows` and `last_tokens`, which are int64 since they index. `batch` is the same
+    on the host, for what would otherwise wait for the device.
     """
 
     token_ids: Tensor
@@ -42,8 +42,16 @@ class Tree:
     @staticmethod
     def from_batch(batch: TreeBatch, device: torch.device) -> "Tree":
         """Copies a planned batch to `device`."""
-        names = ("token_ids", "positions", "block_tokens", "node_block_offsets", "node_blocks", "all_queries")
-        names += ("last_queries", "rows")
+        names = [
+            "token_ids",
+            "positions",
+            "block_tokens",
+            "node_block_offsets",
+            "node_blocks",
+            "all_queries",
+            "last_queries",
+            "rows",
+        ]
         fields = dict(zip(names, _upload([getattr(batch, name) for name in names], device), strict=True))
         for name in ("token_ids", "rows"):
             fields[name] = fields[name].long()

@@ -9,6 +9,7 @@ if not is_triton_interpreted():
     pytest.skip("kernels run here in Triton's interpreter only: make test-triton", allow_module_level=True)
 
 from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
+
 from codescaler.ops import Heads
 from codescaler.ops.triton import make_backend
 from codescaler.plan import plan

@@ -1,5 +1,6 @@
 """The Triton backend: where it runs and where it says why not; under the interpreter, whole forwards and their bits."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -41,9 +42,9 @@ def lists_of_depth_four():
     """Branches off branches, one of them at a key block's start, a list that is another's prefix, and one token."""
     random = np.random.default_rng(0)
     trunk = random.integers(3, 200, 64).tolist()
-    second = trunk[:50] + random.integers(3, 200, 33).tolist()
-    third = second[:70] + random.integers(3, 200, 7).tolist()
-    fourth = third[:75] + [5, 6]
+    second = [*trunk[:50], *random.integers(3, 200, 33).tolist()]
+    third = [*second[:70], *random.integers(3, 200, 7).tolist()]
+    fourth = [*third[:75], 5, 6]
     lists = [trunk, [*trunk, 9, 8, 7], second, third, fourth, trunk[:20], [4]]
     return [np.array(tokens, dtype=np.int32) for tokens in lists]
 
@@ -93,7 +94,7 @@ def test_the_gradient_of_the_loss_is_autograds(random):
     labels, offsets = torch.rand(100, generator=random) < 0.5, torch.tensor([0, 3, 70, 100])
     margins = torch.rand(3, generator=random)
     losses = []
-    for g, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for g, (start, end) in enumerate(itertools.pairwise(offsets)):
         group, right = scores[start:end], labels[start:end]
         i, j = group[right].unsqueeze(1), group[~right].unsqueeze(0)
         if i.numel() and j.numel():
