@@ -2,8 +2,8 @@
 
 The operations of the `triton` backend run on tensors without memory, and each launch is compiled and not run, so
 what is compiled is what a GPU would be given: types, constants, and which pointers and strides are multiples of 16. The
-table is held against the committed one. Exit status 1 if a row breaks a rule or is worse (a spill more, a tensor instruction
-lost, more than REGISTER_SLACK registers more); `--accept` writes the new table in its place.
+table is held against the committed one. Exit status 1 if a row breaks a rule or is worse (a spill more, a tensor
+instruction lost, more than REGISTER_SLACK registers more); `--accept` writes the new table in its place.
 """
 
 import argparse

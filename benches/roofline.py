@@ -2,8 +2,8 @@
 
 A prediction, not a measurement: each launch takes the longer of its operations at the peak and its bytes at the
 bandwidth, launches follow one another, and nothing else costs anything. The real figures can only be higher; how much
-is what a measurement must say: the share of the peak that attention reaches on real tiles, cuBLAS at these sizes, the gaps
-between launches, and whether blocks read by index cost more than contiguous ones.
+is what a measurement must say: the share of the peak that attention reaches on real tiles, cuBLAS at these sizes, the
+gaps between launches, and whether blocks read by index cost more than contiguous ones.
 """
 
 import json

@@ -6,7 +6,8 @@ multiples of `key_step`; rows of a tile never mix; a key that a row may not see 
 bits depend on its own path alone, whatever tile, batch or tree it stands in. (Only for a row that sees an infinite
 value with a weight that underflowed to 0 may the tile decide between infinity and NaN.) That rests on two things
 more: products of a row do not depend on its place in the tile, and the compiler fuses no multiplication into an
-addition in one of the loops below that it leaves alone in another (`enable_fp_fusion=False`; where one is wanted it is written).
+addition in one of the loops below that it leaves alone in another (`enable_fp_fusion=False`; where one is
+wanted it is written).
 
 A block that lies inside one node could be read by its first token alone; it is read through its list of tokens like
 the others, which costs an index a key and keeps one path.
@@ -207,7 +208,8 @@ def tree_attention(
 
     Shapes: block_tokens [C, key block]; tiles [., 5], longest path first, each row (first_block, first_token,
     num_tokens, out_row, first_position): tokens of one node, whose path's key blocks stand from
-    node_blocks[first_block] on. A tile has at most `configuration.rows // group` tokens. Dtypes: integers int32; out as qkv.
+    node_blocks[first_block] on. A tile has at most `configuration.rows // group` tokens.
+    Dtypes: integers int32; out as qkv.
     """
     if len(tiles) == 0:
         return

@@ -3,8 +3,8 @@
 Shape legend, here and in every operation:
     T packed tokens, B sequences, U distinct sequences, R query rows, D hidden, N query heads, K kv heads,
     H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear map.
-Activations are float32 or bfloat16 (`triton`: float16 too; `reference`: any). The residual stream, norm weights, RoPE tables
-and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
+Activations are float32 or bfloat16 (`triton`: float16 too; `reference`: any). The residual stream, norm
+weights, RoPE tables and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
 """
 
 from collections.abc import Callable, Sequence
