@@ -4,6 +4,8 @@ The operations of the `triton` backend run on tensors without memory, and each l
 what is compiled is what a GPU would be given: types, constants, and which pointers and strides are multiples of 16. The
 table is held against the committed one. Exit status 1 if a row breaks a rule or is worse (a spill more, a tensor
 instruction lost, more than REGISTER_SLACK registers more); `--accept` writes the new table in its place.
+
+Float32 attention takes no tensor core, and is not asked for one.
 """
 
 import argparse
@@ -192,7 +194,7 @@ def _faults(row: Row) -> list[str]:
         is_exact = row.config.startswith("float32")
         if not is_exact and instruction not in row.tensor_instruction:
             faults.append(f"{row.key}: {row.tensor_instruction or 'no tensor instruction'}, not {instruction}")
-        if row.spill_bytes and not is_wide and not is_exact:
+        if row.spill_bytes and not is_wide:
             faults.append(f"{row.key}: {row.spill_bytes} bytes spilled")
     return faults
 

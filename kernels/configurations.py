@@ -42,7 +42,7 @@ _TILES = {
     ("gfx942", 256): AttentionConfiguration(64, 64, 4, 1),
 }
 # Exact float32 products take the tensor cores of no architecture and four bytes an element: small tiles anywhere.
-_FLOAT32_TILE = AttentionConfiguration(32, 64, 4, 1)
+_FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1)
 # The interpreter pays for each operation, not for its size.
 INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1)
 
