@@ -10,7 +10,7 @@ DEMO_DIR := build/demo
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare test lint parity bench test-asan format clean
+.PHONY: help setup demo compare test lint parity bench test-asan test-triton compile-triton roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ $(DEMO_DIR)/reward-model: $(DEMO_DIR)/smollm2-135m
 compare: setup  ## score one workload beside transformers and print parity and speed
 	$(BIN)/python benches compare bon8 --layers 4 --rounds 2
 
-test: setup lint test-asan  ## lint, types, C++ tests under sanitizers, and the whole test suite
+test: setup lint test-asan test-triton compile-triton  ## lint, types, C++ under sanitizers, Triton kernels, the whole test suite
 	$(BIN)/python -m pytest --benchmark-disable
 
 lint: setup  ## style and types
@@ -57,6 +57,19 @@ test-asan:  ## the C++ kernels against plain loops, under AddressSanitizer and U
 	mkdir -p $(ASAN_DIR)
 	CXX=$(CXX) $(PYTHON) csrc/tests/build_asan.py $(ASAN_DIR)
 	$(ASAN_DIR)/test_core
+
+# One thread: the interpreter's products are too small to share.
+test-triton: setup  ## the Triton kernels and whole forwards in Triton's interpreter, on the CPU
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels tests/ops
+	@echo "Proven in the interpreter: indexing, masks, formulas, float32 and float16 storage, bits of our kernels."
+	@echo "Not proven without a GPU: bfloat16 arithmetic (the interpreter gets it wrong), the rounding of tensor cores and"
+	@echo "of approximate exp2 and rsqrt, races and synchronisation, bits of cuBLAS products, and any speed."
+
+compile-triton: setup  ## compile every Triton kernel for five GPUs, without one, and hold it against the committed table
+	$(BIN)/python benches compile_triton
+
+roofline: setup  ## predict an H100's times from bytes and operations
+	$(BIN)/python benches roofline
 
 format: setup  ## rewrite Python and C++ in the house style
 	$(BIN)/ruff check --fix .

@@ -4,6 +4,7 @@ Owns the way from text to token lists, to a plan, to tensors, to the forward, an
 Imports no transformers. Several threads may call one engine, and a forked child may go on using it.
 """
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -135,7 +136,7 @@ class Engine:
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
             quantization: None; no other value is supported yet.
-            backend: "auto", "cpu" (C++), or "reference" (plain PyTorch, any device).
+            backend: "auto", "cpu" (C++), "triton" (GPUs), or "reference" (plain PyTorch, any device).
             num_threads: CPU threads a call may use; None means torch's setting.
             max_batch_tokens: distinct tokens (a shared prefix counts once) in one forward. None means 8192, and a
                 longer sequence runs alone; a number is a hard limit, and a longer sequence is refused.
@@ -146,7 +147,8 @@ class Engine:
             head: "required" refuses a model without a reward head; "none" loads any supported causal LM, and
                 only features can be asked for.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
-            deterministic: accepted for GPUs to come; on a CPU results are bit-identical in any batch as it is.
+            deterministic: on a CPU results are bit-identical in any batch as it is; on a GPU True is refused, since
+                its matrix products may give a row other bits in a batch of another size.
             revision: branch, tag or commit of `model` on the hub.
             local_files_only: never ask the hub, only its local cache.
 
@@ -169,14 +171,20 @@ class Engine:
         if model is None:
             raise InvalidInput("no model ships with this version of codescaler; give a folder or a hub id")
         target = _select_device(device)
+        if deterministic and target.type == "cuda":
+            raise BackendUnavailable(
+                f"deterministic=True cannot be kept on {device!r}: a GPU's matrix products sum a row in an order that "
+                "depends on the size of the batch; use device='cpu', or deterministic=False"
+            )
         threads = num_threads or torch.get_num_threads()
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
 
         def build() -> Decoder:
-            chosen = select_backend(backend, target.type)
-            torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
-            return build_decoder(checkpoint.config, checkpoint.get, chosen, torch_dtype, target)
+            with _current(target):
+                chosen = select_backend(backend, target.type)
+                torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
+                return build_decoder(checkpoint.config, checkpoint.get, chosen, torch_dtype, target)
 
         decoder = _submit(threads, build).result()
         return cls(
@@ -346,11 +354,12 @@ class Engine:
             started = time.perf_counter()
             features = np.empty((len(prepared), self.config.hidden_size), dtype=np.float32)
             scores = np.full(len(prepared), np.nan, dtype=np.float32)
-            for batch in batches:
-                batch_features, batch_scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
-                features[batch.sequences] = batch_features.cpu().numpy()
-                if batch_scores is not None:
-                    scores[batch.sequences] = batch_scores.cpu().numpy()
+            with _current(self._decoder.device):
+                for batch in batches:
+                    batch_features, batch_scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
+                    features[batch.sequences] = batch_features.cpu().numpy()
+                    if batch_scores is not None:
+                        scores[batch.sequences] = batch_scores.cpu().numpy()
             self.num_truncated += sum(was_cut for _, was_cut in prepared)
             self.num_tokens += sum(len(tokens) for tokens, _ in prepared)
             self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
@@ -401,6 +410,11 @@ def _is_list(value: object) -> bool:
 
 def _numbered(name: str) -> Iterator[str]:
     return (f"{name}[{index}]" for index in itertools.count())
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Makes a GPU the current one, on which Triton launches, whatever GPU the tensors are on."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _select_device(device: str) -> torch.device:

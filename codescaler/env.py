@@ -3,6 +3,7 @@
 Variables:
     CODESCALER_CPU_ISA: force one instruction set of the C++ kernels ("generic", "avx2", "avx512",
         "avx512_bf16"). It does not reach oneDNN; set ONEDNN_MAX_CPU_ISA as well before torch is imported.
+    TRITON_INTERPRET: Triton's own; set to 1, its kernels run in its interpreter on the CPU, slowly.
 """
 
 import os
@@ -11,3 +12,8 @@ import os
 def forced_cpu_isa() -> str | None:
     """Returns the instruction set that the user forces, or None."""
     return os.environ.get("CODESCALER_CPU_ISA") or None
+
+
+def is_triton_interpreted() -> bool:
+    """Whether Triton's interpreter is asked for, read as Triton reads it."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")

@@ -57,6 +57,22 @@ class TreeBatch:
         """Number of distinct tokens, which is what the forward computes."""
         return len(self.token_ids)
 
+    def tiles(self, queries: Int32, max_tokens: int) -> Int32:
+        """Cuts query runs into tiles of at most `max_tokens` tokens, the longest path first.
+
+        Shape: [., 5], each row `(first_block, first_token, num_tokens, out_row, first_position)`, where the key blocks
+        of the path stand from `node_blocks[first_block]` on.
+        """
+        node, first_token, num_tokens, out_row = queries.T
+        counts = -(-num_tokens // max_tokens)
+        skipped = max_tokens * (np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts))
+        first_token, length, out_row = (np.repeat(x, counts) for x in (first_token, num_tokens, out_row))
+        length, first_token = np.minimum(length - skipped, max_tokens), first_token + skipped
+        position = self.positions[first_token]
+        first_block = np.repeat(self.node_block_offsets[node], counts)
+        tiles = np.stack([first_block, first_token, length, out_row + skipped, position], axis=1)
+        return _int32(tiles[np.argsort(-(position + length), kind="stable")])
+
 
 def plan(sequences: Sequence[Int32], max_batch_tokens: int) -> list[TreeBatch]:
     """Cuts non-empty token lists (1-D int32, ids not negative) into prefix trees of at most

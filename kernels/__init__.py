@@ -1,1 +1,18 @@
-"""Triton kernels, installed as `codescaler.kernels`. None yet: the `triton` backend says so."""
+"""Triton kernels, installed as `codescaler.kernels`: one file an operation, under the name it has in `ops.reference`.
+
+Each file holds a kernel and the function that launches it on tensors. They know torch and Triton, and nothing of
+codescaler: `ops.triton` alone calls them. Activations are float32, bfloat16 or float16; arithmetic is float32.
+Shape suffixes as in `ops.backend`. The last dimension of every tensor is contiguous; rows may lie apart.
+"""
+
+import triton  # type: ignore[import-untyped,unused-ignore]
+
+VERSION: str = triton.__version__
+
+
+def architecture() -> str:
+    """What kernels are compiled for here: "sm_90", "gfx942", ..., or "interpreter" where TRITON_INTERPRET is set."""
+    if triton.knobs.runtime.interpret:
+        return "interpreter"
+    target = triton.runtime.driver.active.get_current_target()
+    return f"sm_{target.arch}" if target.backend == "cuda" else str(target.arch).partition(":")[0]

@@ -105,3 +105,18 @@ def test_thousands_of_sequences_take_a_moment(benchmark):
     assert sum(batch.num_tokens for batch in batches) >= 500 * 600 + 4000 * 300
     if benchmark.enabled:
         assert benchmark.stats.stats.max < 5.0  # 0.1 s where this was written; its forward takes an hour
+
+
+def test_tiles_cover_every_query_once_longest_path_first():
+    batch = plan([np.array([1] * 90 + tail, dtype=np.int32) for tail in ([2] * 30, [3] * 3)], 1000)[0]
+    tiles = batch.tiles(batch.all_queries, 7)
+    covered = np.concatenate([np.arange(first, first + count) for _, first, count, _, _ in tiles])
+    assert sorted(covered.tolist()) == list(range(batch.num_tokens))
+    assert tiles[:, 2].max() == 7
+    ends = tiles[:, 4] + tiles[:, 2]
+    assert (np.diff(ends) <= 0).all()
+    assert np.array_equal(batch.positions[tiles[:, 1]], tiles[:, 4])
+    for first_block, first, _, out_row, position in tiles:
+        assert batch.block_tokens[batch.node_blocks[first_block + position // KEY_BLOCK], position % KEY_BLOCK] == first
+        assert out_row == first
+    assert len(batch.tiles(batch.last_queries, 7)) == 2

@@ -15,10 +15,6 @@ from codescaler.model.rope import rope_tables
 from codescaler.ops import Backend, Heads, Tree
 from codescaler.types import ModelConfig
 
-# Tokens that go through a layer's wide projections at a time, so that the gate and up activations
-# (512 x 6144 x 2 bytes at 0.6B shapes) stay in the last-level cache between two operations.
-TOKEN_BLOCK = 512
-
 GetTensor = Callable[[str], Tensor | None]
 
 
@@ -63,7 +59,7 @@ class Decoder:
         """
         config, backend = self.config, self.backend
         heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim)
-        cos, sin = rope_tables(config.rope, config.head_dim, int(tree.positions.max()) + 1, self.device)
+        cos, sin = rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
         x_TD = self.embedding[tree.token_ids]
         if config.embedding_scale is not None:
             x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
@@ -87,18 +83,24 @@ class Decoder:
 
     def _after_attention(self, layer: Layer, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         """Output projection and MLP, a block of tokens at a time; returns what the residual has yet to take."""
-        eps, backend = self.config.norm_eps, self.backend
+        block = self.backend.token_block or len(o_TE)
+        if len(o_TE) <= block:
+            return self._after_attention_of_block(layer, o_TE, residual_TD)
         out_TD = o_TE.new_empty(residual_TD.shape)
-        for o, residual, out in zip(*(t.split(TOKEN_BLOCK) for t in (o_TE, residual_TD, out_TD)), strict=True):
-            x = backend.linear(o, layer.o)
-            if layer.post_attention_norm is not None:
-                x = backend.rms_norm(x, layer.post_attention_norm, eps)
-            x = backend.rms_norm(x, layer.mlp_norm, eps, residual)
-            x = backend.linear(backend.glu(backend.linear(x, layer.gate_up), self.config.activation), layer.down)
-            if layer.post_mlp_norm is not None:
-                x = backend.rms_norm(x, layer.post_mlp_norm, eps)
-            out.copy_(x)
+        for o, residual, out in zip(*(t.split(block) for t in (o_TE, residual_TD, out_TD)), strict=True):
+            out.copy_(self._after_attention_of_block(layer, o, residual))
         return out_TD
+
+    def _after_attention_of_block(self, layer: Layer, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+        eps, backend = self.config.norm_eps, self.backend
+        x = backend.linear(o_TE, layer.o)
+        if layer.post_attention_norm is not None:
+            x = backend.rms_norm(x, layer.post_attention_norm, eps)
+        x = backend.rms_norm(x, layer.mlp_norm, eps, residual_TD)
+        x = backend.linear(backend.glu(backend.linear(x, layer.gate_up), self.config.activation), layer.down)
+        if layer.post_mlp_norm is not None:
+            x = backend.rms_norm(x, layer.post_mlp_norm, eps)
+        return x
 
 
 def build_decoder(

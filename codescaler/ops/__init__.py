@@ -1,8 +1,9 @@
 """Backends: one frozen value of operations per device family, chosen once and passed by argument."""
 
+import importlib.util
 import logging
 
-from codescaler.env import forced_cpu_isa
+from codescaler.env import forced_cpu_isa, is_triton_interpreted
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.ops import reference
 from codescaler.ops.backend import Backend, Heads, Tree
@@ -19,13 +20,25 @@ def why_unavailable(name: str, device_type: str) -> str | None:
     if name == "reference":
         return None
     if name == "triton":
-        return "this version of codescaler has no Triton kernels; use backend='reference' on a GPU"
+        return _why_no_triton(device_type)
     if device_type != "cpu":
         return f"the C++ kernels run on device 'cpu', not {device_type!r}"
     try:
         import codescaler.ops.cpu  # noqa: F401
     except ImportError as error:
         return f"the C++ extension codescaler._C cannot be imported ({error}); reinstall with a C++17 compiler"
+    return None
+
+
+def _why_no_triton(device_type: str) -> str | None:
+    if is_triton_interpreted() != (device_type == "cpu"):
+        return (
+            f"TRITON_INTERPRET is set: the interpreter runs on device 'cpu', not {device_type!r}; unset it for a GPU"
+            if is_triton_interpreted()
+            else "Triton's kernels run on a GPU; use device='cuda', or set TRITON_INTERPRET=1 to try them on a CPU"
+        )
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed; pip install 'codescaler[gpu]'"
     return None
 
 
@@ -51,6 +64,10 @@ def select_backend(name: str, device_type: str) -> Backend:
         raise BackendUnavailable(f"backend {name!r} cannot run on {device_type!r}: {reason}")
     if name == "reference":
         return reference.BACKEND
+    if name == "triton":
+        from codescaler.ops import triton
+
+        return triton.make_backend()
     from codescaler.ops import cpu
 
     return cpu.make_backend(forced_cpu_isa())

@@ -3,18 +3,19 @@
 Shape legend, here and in every operation:
     T packed tokens, B sequences, U distinct sequences, R query rows, D hidden, N query heads, K kv heads,
     H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear map.
-Activations are float32 or bfloat16 (float64 too on `reference`). The residual stream, norm weights, RoPE tables
-and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
+Activations are float32 or bfloat16 (`triton`: float16 too; `reference`: any). The residual stream, norm
+weights, RoPE tables and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from codescaler.plan import TreeBatch
+from codescaler.plan import Int32, TreeBatch
 from codescaler.types import Activation
 
 
@@ -22,7 +23,8 @@ from codescaler.types import Activation
 class Tree:
     """`plan.TreeBatch` as tensors on one device: fields and shapes as there, and `last_tokens` [U].
 
-    All are int32, but for `token_ids`, `rows` and `last_tokens`, which are int64 since they index.
+    All are int32, but for `token_ids`, `rows` and `last_tokens`, which are int64 since they index. `batch` is the same
+    on the host, for what would otherwise wait for the device.
     """
 
     token_ids: Tensor
@@ -34,25 +36,54 @@ class Tree:
     last_queries: Tensor
     last_tokens: Tensor
     rows: Tensor
+    batch: TreeBatch
+    _tiles: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def from_batch(batch: TreeBatch, device: torch.device) -> "Tree":
         """Copies a planned batch to `device`."""
+        names = [
+            "token_ids",
+            "positions",
+            "block_tokens",
+            "node_block_offsets",
+            "node_blocks",
+            "all_queries",
+            "last_queries",
+            "rows",
+        ]
+        fields = dict(zip(names, _upload([getattr(batch, name) for name in names], device), strict=True))
+        for name in ("token_ids", "rows"):
+            fields[name] = fields[name].long()
+        return Tree(**fields, last_tokens=fields["last_queries"][:, 1].long(), batch=batch)
 
-        def move(array: Any, dtype: torch.dtype = torch.int32) -> Tensor:
-            return torch.from_numpy(array).to(device, dtype)
+    @property
+    def num_positions(self) -> int:
+        """One more than the largest position."""
+        return int(self.batch.positions.max()) + 1
 
-        return Tree(
-            token_ids=move(batch.token_ids, torch.int64),
-            positions=move(batch.positions),
-            block_tokens=move(batch.block_tokens),
-            node_block_offsets=move(batch.node_block_offsets),
-            node_blocks=move(batch.node_blocks),
-            all_queries=move(batch.all_queries),
-            last_queries=move(batch.last_queries),
-            last_tokens=move(batch.last_queries[:, 1], torch.int64),
-            rows=move(batch.rows, torch.int64),
-        )
+    def host_queries(self, queries: Tensor) -> Int32:
+        """`queries` on the host; those of another tree would have to be waited for."""
+        assert queries is self.all_queries or queries is self.last_queries, "query runs of another tree"
+        return self.batch.all_queries if queries is self.all_queries else self.batch.last_queries
+
+    def tiles(self, queries: Tensor, max_tokens: int) -> Tensor:
+        """`plan.TreeBatch.tiles` of `all_queries` or `last_queries`, planned and copied once for every layer."""
+        key = (id(queries), max_tokens)
+        if key not in self._tiles:
+            (self._tiles[key],) = _upload([self.batch.tiles(self.host_queries(queries), max_tokens)], queries.device)
+        return self._tiles[key]
+
+
+def _upload(arrays: Sequence[Int32], device: torch.device) -> list[Tensor]:
+    """Copies int32 arrays to `device` in one piece, which the host does not wait for; each starts at 16 bytes."""
+    starts = np.cumsum([0, *(-(-array.size // 4) * 4 for array in arrays)]).tolist()
+    packed = torch.empty(starts[-1], dtype=torch.int32, pin_memory=device.type == "cuda")
+    view = packed.numpy()
+    for start, array in zip(starts, arrays, strict=False):
+        view[start : start + array.size] = array.ravel()
+    packed = packed.to(device, non_blocking=True)
+    return [packed[start : start + array.size].view(array.shape) for start, array in zip(starts, arrays, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -140,11 +171,13 @@ class Backend:
 
     Chosen once by `ops.select_backend` and passed by argument. `description` names what runs underneath.
     `pack_linear(weight, bias)` gives an opaque value that only the same backend's `linear` reads.
+    `token_block` is how many tokens go through a layer's wide projections at a time, None for all.
     """
 
     name: str
     description: str
     has_bf16_unit: bool
+    token_block: int | None
     pack_linear: Callable[[Tensor, Tensor | None], Any]
     linear: Callable[[Tensor, Any], Tensor]
     rms_norm: RmsNorm

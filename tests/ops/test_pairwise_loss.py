@@ -4,17 +4,13 @@ import math
 import pytest
 import torch
 
-from codescaler.ops import reference
-
 OFFSETS = torch.tensor([0, 3, 3, 4, 8, 10])
 LABELS = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 1, 1], dtype=torch.bool)  # two groups have pairs
 
 
-@pytest.fixture(params=["cpu", "reference"])
-def pairwise_loss(request):
-    from codescaler.ops import cpu
-
-    return {"cpu": cpu.pairwise_loss, "reference": reference.pairwise_loss}[request.param]
+@pytest.fixture
+def pairwise_loss(backend):
+    return backend.pairwise_loss
 
 
 def naive(scores, labels, offsets, margins, center):

@@ -1,0 +1,98 @@
+"""Kernels write their outputs and nothing else: a guard band lies after every row and after the last one."""
+
+import pytest
+import torch
+
+from codescaler.env import is_triton_interpreted
+
+if not is_triton_interpreted():
+    pytest.skip("kernels run here in Triton's interpreter only: make test-triton", allow_module_level=True)
+
+from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
+
+from codescaler.ops import Heads
+from codescaler.ops.triton import make_backend
+from codescaler.plan import plan
+
+GUARD = 7.0
+
+
+class Guarded:
+    """A tensor inside a larger one that is otherwise full of `GUARD`, and a check that it still is."""
+
+    def __init__(self, *shape, dtype=torch.float32):
+        self.whole = torch.full((shape[0] + 2, *(n + 5 for n in shape[1:])), GUARD, dtype=dtype)
+        self.inside = self.whole[tuple(slice(n) for n in shape)]
+
+    def assert_kept(self):
+        outside = self.whole.clone()
+        outside[tuple(slice(n) for n in self.inside.shape)] = GUARD
+        assert (outside == GUARD).all()
+        assert (self.inside != GUARD).all()
+
+
+@pytest.mark.parametrize("width", [1, 17, 64])
+def test_rms_norm(dtype, random, width):
+    x, y, residual = (
+        torch.randn(3, width, generator=random).to(dtype),
+        Guarded(3, width, dtype=dtype),
+        Guarded(3, width),
+    )
+    residual.inside.zero_()
+    rms_norm.rms_norm(x, torch.ones(width), 1e-6, residual.inside, y.inside)
+    y.assert_kept()
+    residual.assert_kept()
+
+
+def test_qk_norm_rope(dtype, random):
+    qkv, norm = Guarded(3, 5 * 34, dtype=dtype), torch.ones(34)
+    qkv.inside.copy_(torch.randn(3, 5 * 34, generator=random))
+    v = qkv.inside[:, 4 * 34 :].clone()
+    tables = torch.rand(2, 3, 17, generator=random)
+    qk_norm_rope.qk_norm_rope(qkv.inside, 3, 1, 34, torch.arange(3, dtype=torch.int32), *tables, norm, norm, 1e-6)
+    qkv.assert_kept()
+    assert torch.equal(qkv.inside[:, 4 * 34 :], v)
+
+
+@pytest.mark.parametrize("width", [1, 17, 1025])
+def test_glu(dtype, random, width):
+    y = Guarded(3, width, dtype=dtype)
+    glu.glu(torch.randn(3, 2 * width, generator=random).to(dtype), y.inside, is_gelu=False)
+    y.assert_kept()
+
+
+def test_pooled_score(dtype, random):
+    x, residual = torch.randn(4, 33, generator=random).to(dtype), torch.randn(4, 33, generator=random)
+    features, scores, norm = Guarded(3, 33), Guarded(3), torch.ones(33)
+    rows = torch.tensor([3, 0, 3])
+    pooled_score.pooled_score(x, residual, rows, norm, 1e-6, norm[None], None, features.inside, scores.inside)
+    features.assert_kept()
+    scores.assert_kept()
+
+
+def test_pairwise_loss(random):
+    gradient = Guarded(40)
+    scores, labels = torch.randn(40, generator=random), torch.arange(40) % 2 == 0
+    pairwise_loss.pairwise_loss(scores, labels, torch.tensor([0, 35, 40]), None, 0.0, gradient.inside)
+    gradient.assert_kept()
+
+
+def test_tree_attention(dtype, random):
+    import numpy as np
+
+    from codescaler.ops import Tree
+
+    heads = Heads(3, 1, 34)
+    (batch,) = plan([np.array([1] * 60 + tail, dtype=np.int32) for tail in ([2] * 9, [3] * 70, [])][:2], 10**9)
+    tree = Tree.from_batch(batch, torch.device("cpu"))
+    tile = configurations.AttentionConfiguration(rows=16, key_step=64, num_warps=4, num_stages=1)
+    tiles = tree.tiles(tree.all_queries, tile.rows // 3)
+    num_tokens = len(tree.token_ids)
+    qkv, out = torch.randn(num_tokens, 5 * 34, generator=random).to(dtype), Guarded(num_tokens, 3 * 34, dtype=dtype)
+    tree_attention.tree_attention(
+        qkv, 3, 1, 34, tree.block_tokens, tree.node_blocks, tiles, 0.2, None, None, out.inside, tile
+    )
+    out.assert_kept()
+    # A narrow tile gives the bits of a wide one.
+    wide = make_backend().tree_attention(qkv, heads, tree, tree.all_queries, 0.2)
+    assert torch.equal(out.inside, wide)
