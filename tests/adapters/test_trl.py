@@ -109,7 +109,8 @@ def test_a_score_that_is_not_finite_is_an_error(folder, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # of TRL and what it stands on
-def test_two_steps_of_grpo(engine, tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", ["GRPO", "RLOO"])
+def test_two_steps_of_training(engine, tmp_path, monkeypatch, method):
     """A policy whose vocabulary holds whole completions, so that some of what it samples is valid."""
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     datasets, transformers, trl = (pytest.importorskip(name) for name in ("datasets", "transformers", "trl"))
@@ -132,14 +133,15 @@ def test_two_steps_of_grpo(engine, tmp_path, monkeypatch):
         calls.append((completions, rewards := reward(prompts, completions, **columns)))
         return rewards
 
-    trainer = trl.GRPOTrainer(
+    trainer = getattr(trl, f"{method}Trainer")(
         policy,
         reward_funcs=[reward, watched],
         train_dataset=datasets.Dataset.from_dict({"prompt": [PROBLEM] * 8}),
         processing_class=tokenizer,
-        args=trl.GRPOConfig(
+        args=getattr(trl, f"{method}Config")(
             output_dir=str(tmp_path),
             max_steps=2,
+            beta=0.0,  # no reference model
             per_device_train_batch_size=8,
             num_generations=8,
             max_completion_length=1,
@@ -160,3 +162,5 @@ def test_two_steps_of_grpo(engine, tmp_path, monkeypatch):
     assert seen[BROKEN] == 0.0
     logged = [entry["rewards/codescaler_reward/mean"] for entry in trainer.state.log_history[:2]]
     assert np.allclose(logged, [np.mean(rewards) for _, rewards in calls])
+    valid = [np.mean([completion == RIGHT for completion in completions]) for completions, _ in calls]
+    assert np.allclose([entry["codescaler/valid_share"] for entry in trainer.state.log_history[:2]], valid)

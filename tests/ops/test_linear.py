@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from codescaler.ops.cpu import MIN_LINEAR_ROWS, padded_rows
 from codescaler.testing import assert_accurate, peer_linear
 
 
@@ -20,6 +21,14 @@ def test_matches_the_truth(backend, dtype, random, num_rows, width_in, width_out
 def test_empty(backend, dtype):
     packed = backend.pack_linear(torch.ones(3, 8, dtype=dtype), None)
     assert backend.linear(torch.empty(0, 8, dtype=dtype), packed).shape == (0, 3)
+
+
+def test_few_numbers_of_rows_are_run():
+    run = [padded_rows(rows) for rows in range(8193)]
+    assert all(rows <= padded and padded >= MIN_LINEAR_ROWS for rows, padded in enumerate(run))
+    assert len(set(run)) <= 80
+    assert all(padded - rows <= max(MIN_LINEAR_ROWS - 1, rows / 2) for rows, padded in enumerate(run) if rows)
+    assert sum(run) < 1.02 * sum(range(8193))
 
 
 def test_nan_stays_in_its_row(backend, dtype):
