@@ -354,9 +354,11 @@ class Engine:
             started = time.perf_counter()
             features = np.empty((len(prepared), self.config.hidden_size), dtype=np.float32)
             scores = np.full(len(prepared), np.nan, dtype=np.float32)
-            with _current(self._decoder.device):
-                for batch in batches:
-                    batch_features, batch_scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
+            device = self._decoder.device
+            with _current(device):
+                # A GPU is waited for once all batches are under way, so that it never waits for us.
+                results = [self._decoder.forward(Tree.from_batch(batch, device)) for batch in batches]
+                for batch, (batch_features, batch_scores) in zip(batches, results, strict=True):
                     features[batch.sequences] = batch_features.cpu().numpy()
                     if batch_scores is not None:
                         scores[batch.sequences] = batch_scores.cpu().numpy()
