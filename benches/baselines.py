@@ -51,18 +51,64 @@ class TransformersScorer:
         input_ids = torch.tensor([sequence + [padding] * (width - len(sequence)) for sequence in ids])
         mask = (torch.arange(width) < lengths[:, None]).long()
         with torch.inference_mode():
-            logits = self._model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-        scores: Float32 = logits[:, 0].float().numpy()
+            batch = {"input_ids": input_ids, "attention_mask": mask}
+            batch = {name: tensor.to(self._model.device) for name, tensor in batch.items()}
+            logits = self._model(**batch, use_cache=False).logits
+        scores: Float32 = logits[:, 0].float().cpu().numpy()
         return scores
 
 
-def load_transformers(folder: Path, dtype: torch.dtype) -> Any:
+class PaddingFreeScorer:
+    """A sequence classifier of transformers with flash attention, all sequences in one row without padding."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def score_tokens(self, ids: list[list[int]]) -> Float32:
+        """Returns each token list's raw score. Where positions start again, flash attention starts a sequence."""
+        device = self._model.device
+        row = torch.tensor([[token for sequence in ids for token in sequence]], device=device)
+        positions = torch.tensor([[at for sequence in ids for at in range(len(sequence))]], device=device)
+        last = torch.tensor([len(sequence) for sequence in ids], device=device).cumsum(0) - 1
+        with torch.inference_mode():
+            hidden = self._model.model(input_ids=row, position_ids=positions, use_cache=False).last_hidden_state
+            logits = self._model.score(hidden[0, last])
+        scores: Float32 = logits[:, 0].float().cpu().numpy()
+        return scores
+
+
+class VllmScorer:
+    """vLLM's pooling runner with prefix caching, raw scores. A prompt that it has seen is answered from its cache."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        import vllm
+
+        self._parameters = vllm.PoolingParams(use_activation=False)
+        self._llm = vllm.LLM(
+            str(folder),
+            runner="pooling",
+            convert="classify",
+            dtype=dtype,
+            enable_prefix_caching=True,
+            max_model_len=4096,
+        )
+
+    def score_tokens(self, ids: list[list[int]]) -> Float32:
+        """Returns each token list's raw score."""
+        prompts = [{"prompt_token_ids": sequence} for sequence in ids]
+        outputs = self._llm.encode(prompts, self._parameters, pooling_task="classify", use_tqdm=False)
+        return np.array([float(output.outputs.data.flatten()[0]) for output in outputs], dtype=np.float32)
+
+
+def load_transformers(
+    folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu", attention: str = "sdpa"
+) -> Any:
     """Loads the checkpoint in `folder` with transformers."""
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, attn_implementation="sdpa"
+        folder, dtype=dtype, attn_implementation=attention
     )
-    return model.eval()
+    return model.eval().to(device)
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:

@@ -1,13 +1,16 @@
 """Scores one named workload with codescaler and with transformers: `python benches compare bon8`.
 
 All systems load the same random checkpoint, are warmed up with the same batch, and take turns for a number of
-rounds. Exit status 1 if codescaler's scores are not as right as they must be:
-    float32:  max |codescaler - transformers, padded| <= 1e-4 * scale, the scale being mean |score|;
+rounds, each with token ids of its own, so that no cache of an earlier round can answer. On a machine with a GPU they
+run there, with a flushed cache, and are timed by events; transformers with flash attention and vLLM join where they are
+installed. Exit status 1 if codescaler's scores are not as right as they must be:
+    float32:  max |codescaler - any other| <= 1e-4 * scale, the scale being mean |score|;
     bfloat16: RMS(codescaler - float32) <= 2 * RMS(transformers, padded - float32) + 1e-3 * scale; float32 are
-              codescaler's own float32 scores, which transformers' must confirm to a tenth of the scale.
+              codescaler's own float32 scores, which the others' must confirm to a tenth of the scale.
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
@@ -20,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benches.baselines import Float32, TransformersScorer, load_transformers
+from benches.baselines import Float32, PaddingFreeScorer, TransformersScorer, VllmScorer, load_transformers
 from codescaler.engine import Engine
 from codescaler.info import cpu_model, describe_environment
 from codescaler.ops import select_backend
@@ -31,16 +34,21 @@ from codescaler.testing import (
     WORKLOADS,
     ModelShape,
     Workload,
+    bench_device,
+    device_name,
     fastest_dtype,
     matmul_peak,
     rms_distance,
+    save_chat,
     score_error_limit,
     score_flops,
+    seconds_of,
     write_random_rm,
 )
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
 OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, by fours"
+FLASH, VLLM = "transformers, flash, unpadded", "vLLM"
 CONFIRMATION_LIMIT = 0.1  # far above bfloat16's rounding, far below the distance of another model's scores
 RESULTS = Path(__file__).parent / "results"
 
@@ -49,11 +57,11 @@ Score = Callable[[list[list[int]]], Float32]
 
 @dataclass(frozen=True)
 class System:
-    """One way to score: its name, its function, and the tokens that its forwards run over."""
+    """One way to score: its name, its function, and the tokens that its forwards run over, where that is known."""
 
     name: str
     score: Score
-    num_computed_tokens: int
+    num_computed_tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Row:
 
     system: str
     seconds: list[float]
-    num_computed_tokens: int
+    num_computed_tokens: int | None
     real_tokens_per_s: float
     speedup: float
     peak_share: float
@@ -94,26 +102,28 @@ def main() -> int:
     shape = SHAPES[arguments.shape]
     shape = replace(shape, num_layers=arguments.layers or shape.num_layers)
     workload, dtype = WORKLOADS[arguments.workload], getattr(torch, arguments.dtype)
-    sequences = workload.sequences()
+    sequences, device = workload.sequences(), bench_device()
     with tempfile.TemporaryDirectory(prefix="codescaler-compare-") as folder:
         _progress(f"writing a random checkpoint of {shape.num_layers} layers")
         write_random_rm(Path(folder), shape)
-        systems = _load(Path(folder), arguments.dtype, arguments.threads, workload, sequences)
+        save_chat(Path(folder))  # vLLM starts with a tokenizer only, though it is given token ids
+        (Path(folder) / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+        systems, left_out = _load(Path(folder), arguments.dtype, arguments.threads, workload, sequences, device)
         scores = {system.name: _warm_up(system, sequences) for system in systems}
-        truth = None if dtype == torch.float32 else _float32_scores(Path(folder), arguments.threads, sequences)
-        seconds, peak = _take_turns(systems, sequences, arguments.rounds, dtype)
+        truth = None if dtype == torch.float32 else _float32_scores(Path(folder), arguments.threads, sequences, device)
+        seconds, peak = _take_turns(systems, workload, arguments.rounds, dtype, device)
     ideal_s = score_flops(shape, sequences) / peak
     rows = [_row(system, seconds, scores, truth, workload.num_real_tokens, ideal_s) for system in systems]
     verdict = _judge(scores, truth)
     print(
-        _introduction(arguments, shape, workload),
-        _table(rows),
+        _introduction(arguments, shape, workload, device),
+        "\n".join([_table(rows), *left_out]),
         _legend(peak, ideal_s, truth is not None),
         sep="\n\n",
     )
     print(f"\n{'PASS' if verdict.is_right else 'FAIL'}: {verdict.reason}")
     if arguments.save:
-        _save(arguments, shape, peak, ideal_s, rows, verdict)
+        _save(arguments, shape, peak, ideal_s, rows, verdict, device)
     return 0 if verdict.is_right else 1
 
 
@@ -137,16 +147,48 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _load(folder: Path, dtype: str, num_threads: int, workload: Workload, sequences: list[list[int]]) -> list[System]:
+def _load(
+    folder: Path,
+    dtype: str,
+    num_threads: int,
+    workload: Workload,
+    sequences: list[list[int]],
+    device: torch.device,
+) -> tuple[list[System], list[str]]:
+    """Returns the systems that are here, and a line about each that is not."""
     _progress("loading codescaler and transformers")
-    engine = Engine.from_pretrained(folder, device="cpu", dtype=dtype, num_threads=num_threads)
-    model = load_transformers(folder, getattr(torch, dtype))
+    engine = Engine.from_pretrained(folder, device=str(device), dtype=dtype, num_threads=num_threads)
+    model = load_transformers(folder, getattr(torch, dtype), device)
     padded, in_fours = TransformersScorer(model), TransformersScorer(model, batch_size=4)
-    return [
+    systems = [
         System(OURS, engine.score_tokens, workload.num_distinct_tokens),
         System(PADDED, padded.score_tokens, padded.num_computed_tokens(sequences)),
         System(SORTED, in_fours.score_tokens, in_fours.num_computed_tokens(sequences)),
     ]
+    reasons = {FLASH: _why_no_flash(device, dtype), VLLM: _why_no_vllm(device)}
+    if reasons[FLASH] is None:
+        flash = PaddingFreeScorer(load_transformers(folder, getattr(torch, dtype), device, "flash_attention_2"))
+        systems.append(System(FLASH, flash.score_tokens, workload.num_real_tokens))
+    if reasons[VLLM] is None:
+        _progress("starting vLLM")
+        systems.append(System(VLLM, VllmScorer(folder, dtype).score_tokens, None))
+    return systems, [f"left out: {name}: {reason}" for name, reason in reasons.items() if reason is not None]
+
+
+def _why_no_flash(device: torch.device, dtype: str) -> str | None:
+    if device.type != "cuda" or dtype != "bfloat16":
+        return f"flash attention is for GPUs and 16 bits, this is {device.type} and {dtype}"
+    return _why_not_installed("flash_attn")
+
+
+def _why_no_vllm(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return "its CPU build needs an environment of its own"
+    return _why_not_installed("vllm")
+
+
+def _why_not_installed(package: str) -> str | None:
+    return None if importlib.util.find_spec(package) else f"the package {package} is not installed in this environment"
 
 
 def _warm_up(system: System, sequences: list[list[int]]) -> Float32:
@@ -154,14 +196,14 @@ def _warm_up(system: System, sequences: list[list[int]]) -> Float32:
     return system.score(sequences)
 
 
-def _float32_scores(folder: Path, num_threads: int, sequences: list[list[int]]) -> Float32:
+def _float32_scores(folder: Path, num_threads: int, sequences: list[list[int]], device: torch.device) -> Float32:
     _progress("scoring once in float32, to hold the bfloat16 scores against")
-    engine = Engine.from_pretrained(folder, device="cpu", dtype="float32", num_threads=num_threads)
+    engine = Engine.from_pretrained(folder, device=str(device), dtype="float32", num_threads=num_threads)
     return engine.score_tokens(sequences)
 
 
 def _take_turns(
-    systems: list[System], sequences: list[list[int]], rounds: int, dtype: torch.dtype
+    systems: list[System], workload: Workload, rounds: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[dict[str, list[float]], float]:
     """Times every system once a round, so that a slow minute of the machine falls on all of them.
 
@@ -171,11 +213,10 @@ def _take_turns(
     seconds: dict[str, list[float]] = {system.name: [] for system in systems}
     peaks = []
     for number in range(1, rounds + 1):
+        sequences = workload.sequences(seed=number)
         for system in systems:
-            peaks.append(matmul_peak(dtype))
-            start = time.perf_counter()
-            system.score(sequences)
-            seconds[system.name].append(time.perf_counter() - start)
+            peaks.append(matmul_peak(dtype, device))
+            seconds[system.name].append(seconds_of(lambda: system.score(sequences), device))  # noqa: B023
             _progress(f"round {number} of {rounds}: {system.name}: {seconds[system.name][-1]:.2f} s")
     return seconds, max(peaks)
 
@@ -212,22 +253,25 @@ def _correlation(left: Float32, right: Float32 | None) -> float | None:
 def _judge(scores: dict[str, Float32], truth: Float32 | None) -> Verdict:
     """Applies the rule that the module's docstring states. NaN compares false, so it fails."""
     ours, theirs = scores[OURS], scores[PADDED]
+    others = [values for name, values in scores.items() if name != OURS]
     if truth is None:
-        difference, limit = float(np.abs(ours - theirs).max()), FLOAT32_SCORE_LIMIT * float(np.abs(theirs).mean())
+        difference = max(float(np.abs(ours - values).max()) for values in others)
+        limit = FLOAT32_SCORE_LIMIT * float(np.abs(theirs).mean())
         return Verdict(
             difference <= limit,
-            f"codescaler's scores are at most {difference:.1e} off transformers', {limit:.1e} is allowed.",
+            f"codescaler's scores are at most {difference:.1e} off the others', {limit:.1e} is allowed.",
         )
     error, limit = rms_distance(ours, truth), score_error_limit(theirs, truth)
-    confirmation, most = rms_distance(theirs, truth), CONFIRMATION_LIMIT * float(np.abs(truth).mean())
+    confirmation = max(rms_distance(values, truth) for values in others)
+    most = CONFIRMATION_LIMIT * float(np.abs(truth).mean())
     return Verdict(
         error <= limit and confirmation <= most,
         f"codescaler's scores are {error:.1e} (RMS) off float32, {limit:.1e} is allowed;\n"
-        f"transformers' are {confirmation:.1e} off the same float32 scores, {most:.1e} is allowed.",
+        f"the others' are at most {confirmation:.1e} off the same float32 scores, {most:.1e} is allowed.",
     )
 
 
-def _introduction(arguments: argparse.Namespace, shape: ModelShape, workload: Workload) -> str:
+def _introduction(arguments: argparse.Namespace, shape: ModelShape, workload: Workload, device: torch.device) -> str:
     count = len(workload.candidate_lengths)
     low, high = min(workload.candidate_lengths), max(workload.candidate_lengths)
     lengths = f"{low} to {high} tokens" if count > 1 else f"{high} tokens"
@@ -241,7 +285,7 @@ def _introduction(arguments: argparse.Namespace, shape: ModelShape, workload: Wo
         f"{workload.num_distinct_tokens} of them distinct.\n"
         f"Scored by a random reward model, Qwen3-{arguments.shape.upper()} with "
         f"{shape.num_layers} of its {SHAPES[arguments.shape].num_layers} layers, in {arguments.dtype},\n"
-        f"on {arguments.threads} threads of {cpu_model()} ({_instruction_set()}).\n"
+        f"on {_place(arguments.threads, device)} ({select_backend('auto', device.type).description}).\n"
         f"The systems took turns after a warm-up; seconds are medians, rounds: {arguments.rounds}."
     )
 
@@ -253,7 +297,7 @@ def _table(rows: list[Row]) -> str:
             [
                 row.system,
                 f"{row.median_s:.2f}",
-                f"{row.num_computed_tokens}",
+                "-" if row.num_computed_tokens is None else f"{row.num_computed_tokens}",
                 f"{row.real_tokens_per_s:.0f}",
                 f"{row.speedup:.2f}x",
                 f"{row.peak_share:.0%}",
@@ -288,11 +332,13 @@ def _save(
     ideal_s: float,
     rows: list[Row],
     verdict: Verdict,
+    device: torch.device,
 ) -> None:
     values = {
         "workload": arguments.workload,
         "shape": {"name": arguments.shape, **asdict(shape)},
         "dtype": arguments.dtype,
+        "device": device_name(device, "cpu"),
         **describe_environment("auto", "transformers"),
         "matmul_peak_flops": peak,
         "ideal_s": ideal_s,
@@ -300,14 +346,15 @@ def _save(
         "verdict": verdict.reason,
         "systems": [asdict(row) | {"median_s": row.median_s} for row in rows],
     }
-    path = RESULTS / f"compare_{arguments.workload}_{arguments.shape}_{arguments.dtype}.json"
+    suffix = "" if device.type == "cpu" else f"_{device.type}"
+    path = RESULTS / f"compare_{arguments.workload}_{arguments.shape}_{arguments.dtype}{suffix}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n")
     _progress(f"wrote {path}")
 
 
-def _instruction_set() -> str:
-    return select_backend("auto", "cpu").description
+def _place(num_threads: int, device: torch.device) -> str:
+    return device_name(device, f"{num_threads} threads of {cpu_model()}")
 
 
 def _progress(text: str) -> None:

@@ -1,11 +1,10 @@
-"""Times every operation at the sizes of `bon8` on a Qwen3-0.6B, on our backend and on stock PyTorch.
+"""Times every operation at the sizes of `bon8` on a Qwen3-0.6B, on our backend and on stock PyTorch, on a GPU if any.
 
 Each case checks its result against the reference in float64 before it is timed.
 """
 
 import functools
 import statistics
-import time
 
 import numpy as np
 import pytest
@@ -15,7 +14,16 @@ from benches.baselines import STOCK_TORCH
 from codescaler.model.rope import rope_tables
 from codescaler.ops import Backend, Heads, Tree, reference, select_backend
 from codescaler.plan import plan
-from codescaler.testing import QWEN3_0_6B, WORKLOADS, assert_accurate, matmul_peak, peer_linear
+from codescaler.testing import (
+    QWEN3_0_6B,
+    WORKLOADS,
+    assert_accurate,
+    bench_device,
+    device_name,
+    matmul_peak,
+    peer_linear,
+    seconds_of,
+)
 from codescaler.types import RopeConfig
 
 SHAPE = QWEN3_0_6B
@@ -28,9 +36,20 @@ COPY_BYTES = 1 << 27  # far larger than any cache
 PAIRWISE_GROUPS, GROUP_SIZE = 32, 16
 
 
-@pytest.fixture(params=["cpu", "torch"])
+DEVICE = bench_device()
+OURS = "cpu" if DEVICE.type == "cpu" else "triton"
+
+
+@pytest.fixture(autouse=True)
+def on_device():
+    """Every tensor that a case makes is made there."""
+    with torch.device(DEVICE):
+        yield
+
+
+@pytest.fixture(params=[OURS, "torch"])
 def backend(request) -> Backend:
-    return STOCK_TORCH if request.param == "torch" else select_backend(request.param, "cpu")
+    return STOCK_TORCH if request.param == "torch" else select_backend(request.param, DEVICE.type)
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -40,14 +59,14 @@ def dtype(request) -> torch.dtype:
 
 @pytest.fixture
 def random() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+    return torch.Generator(DEVICE).manual_seed(0)
 
 
 @pytest.fixture(scope="module")
 def tree() -> Tree:
     arrays = [np.array(ids, dtype=np.int32) for ids in WORKLOADS["bon8"].sequences()]
     (batch,) = plan(arrays, max_batch_tokens=WORKLOADS["bon8"].num_distinct_tokens)
-    return Tree.from_batch(batch, torch.device("cpu"))
+    return Tree.from_batch(batch, DEVICE)
 
 
 @pytest.fixture
@@ -61,18 +80,23 @@ def record(benchmark, backend, dtype):
 
     def record(call, flops=None, num_bytes=None, **counts):
         benchmark.extra_info |= {
-            "device": "cpu",
+            "device": device_name(DEVICE, "cpu"),
             "instruction_set": backend.description,
             "dtype": str(dtype).removeprefix("torch."),
         }
-        benchmark(call)
+        if DEVICE.type == "cpu":
+            benchmark(call)
+        else:  # what its clock sees is the launch; the figures are from events
+            benchmark.pedantic(call, warmup_rounds=3, rounds=3)
         if benchmark.disabled:
             return
         seconds = benchmark.stats.stats.median
+        if DEVICE.type != "cpu":
+            seconds = benchmark.extra_info["device_s"] = statistics.median(seconds_of(call, DEVICE) for _ in range(30))
         benchmark.extra_info |= {f"{name}_per_s": count / seconds for name, count in counts.items()}
         if flops is not None:
             benchmark.extra_info["gflops_per_s"] = flops / seconds / 1e9
-            benchmark.extra_info["share_of_matmul_peak"] = flops / seconds / peak_of_matmul(dtype)
+            benchmark.extra_info["share_of_matmul_peak"] = flops / seconds / peak_of_matmul(dtype, DEVICE)
         if num_bytes is not None:
             benchmark.extra_info["gbytes_per_s"] = num_bytes / seconds / 1e9
             benchmark.extra_info["share_of_copy_peak"] = num_bytes / seconds / peak_of_copy()
@@ -87,12 +111,7 @@ peak_of_matmul = functools.cache(matmul_peak)
 def peak_of_copy() -> float:
     """Bytes read and written a second by a large copy, the median of 7."""
     source, target = torch.ones(COPY_BYTES, dtype=torch.uint8), torch.ones(COPY_BYTES, dtype=torch.uint8)
-    seconds = []
-    for _ in range(7):
-        start = time.perf_counter()
-        target.copy_(source)
-        seconds.append(time.perf_counter() - start)
-    return 2 * COPY_BYTES / statistics.median(seconds)
+    return 2 * COPY_BYTES / statistics.median(seconds_of(lambda: target.copy_(source), DEVICE) for _ in range(7))
 
 
 def num_bytes(*tensors: torch.Tensor) -> int:
@@ -135,7 +154,7 @@ def test_rms_norm(record, backend, dtype, random, tree):
 def test_qk_norm_rope(record, backend, dtype, random, tree):
     qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
     num_positions = int(tree.positions.max()) + 1
-    cos, sin = rope_tables(RopeConfig(1e6), HEADS.head_dim, num_positions, torch.device("cpu"))
+    cos, sin = rope_tables(RopeConfig(1e6), HEADS.head_dim, num_positions, DEVICE)
     norms = torch.rand(2, HEADS.head_dim, generator=random)
 
     def rotate_few(operations, dtype, wide):

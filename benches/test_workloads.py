@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from benches.baselines import TransformersScorer, load_transformers
+from benches.baselines import PaddingFreeScorer, TransformersScorer, load_transformers
 from codescaler.engine import Engine
 from codescaler.ops import select_backend
 from codescaler.testing import (
+    FLOAT32_SCORE_LIMIT,
     QWEN3_0_6B,
     WORKLOADS,
+    bench_device,
+    device_name,
     fastest_dtype,
     matmul_peak,
     rms_distance,
@@ -26,6 +29,7 @@ from codescaler.testing import (
 
 SHAPE = replace(QWEN3_0_6B, num_layers=1)
 DTYPE = fastest_dtype()
+DEVICE = bench_device()
 # Far above bfloat16's rounding in one layer, far below the distance of another model's or sequence's scores.
 BASELINE_LIMIT = 0.05
 
@@ -41,19 +45,19 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    return Engine.from_pretrained(folder, device="cpu", dtype=DTYPE)
+    return Engine.from_pretrained(folder, device=str(DEVICE), dtype=DTYPE)
 
 
 @pytest.fixture(scope="module")
 def baseline(folder):
-    return TransformersScorer(load_transformers(folder, getattr(torch, DTYPE)))
+    return TransformersScorer(load_transformers(folder, getattr(torch, DTYPE), DEVICE))
 
 
 @pytest.fixture(scope="module")
 def reference_scores(folder):
     """Scores a workload with the reference backend; in float32 they are the truth."""
     engines = {
-        dtype: Engine.from_pretrained(folder, device="cpu", backend="reference", dtype=dtype)
+        dtype: Engine.from_pretrained(folder, device=str(DEVICE), backend="reference", dtype=dtype)
         for dtype in {"float32", DTYPE}
     }
     return functools.cache(lambda name, dtype: engines[dtype].score_tokens(WORKLOADS[name].sequences()))
@@ -66,13 +70,17 @@ def record(benchmark):
     def record(score, name, instruction_set):
         workload = WORKLOADS[name]
         sequences = workload.sequences()
-        benchmark.extra_info |= {"device": "cpu", "instruction_set": instruction_set, "dtype": DTYPE}
+        benchmark.extra_info |= {
+            "device": device_name(DEVICE, "cpu"),
+            "instruction_set": instruction_set,
+            "dtype": DTYPE,
+        }
         scores = benchmark.pedantic(score, args=(sequences,), rounds=3, warmup_rounds=1)
         if not benchmark.disabled:
             seconds = benchmark.stats.stats.median
             benchmark.extra_info["real_tokens_per_s"] = workload.num_real_tokens / seconds
             flops_per_s = score_flops(SHAPE, sequences) / seconds
-            benchmark.extra_info["share_of_matmul_peak"] = flops_per_s / peak_of_matmul(getattr(torch, DTYPE))
+            benchmark.extra_info["share_of_matmul_peak"] = flops_per_s / peak_of_matmul(getattr(torch, DTYPE), DEVICE)
         return scores
 
     return record
@@ -80,9 +88,17 @@ def record(benchmark):
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_engine(record, engine, reference_scores, name):
-    scores = record(engine.score_tokens, name, select_backend(engine.backend, "cpu").description)
+    scores = record(engine.score_tokens, name, select_backend(engine.backend, DEVICE.type).description)
     truth, peer = reference_scores(name, "float32"), reference_scores(name, DTYPE)
     assert rms_distance(scores, truth) <= score_error_limit(peer, truth)
+
+
+def test_unpadded_scores_are_the_padded_ones(folder):
+    """What flash attention does with positions that start again on a GPU, SDPA does with a mask."""
+    model = load_transformers(folder, torch.float32, DEVICE)
+    sequences = [ids[:100] for ids in WORKLOADS["pairs"].sequences()[:3]] + [[7]]
+    padded, unpadded = (scorer(model).score_tokens(sequences) for scorer in (TransformersScorer, PaddingFreeScorer))
+    assert np.abs(padded - unpadded).max() <= FLOAT32_SCORE_LIMIT * np.abs(padded).mean()
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -8,14 +8,13 @@ from codescaler.testing.accuracy import (
     score_error_limit,
 )
 from codescaler.testing.checkpoints import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
+from codescaler.testing.timing import bench_device, device_name, fastest_dtype, matmul_peak, seconds_of
 from codescaler.testing.workloads import (
     QWEN3_0_6B,
     QWEN3_1_7B,
     WORKLOADS,
     ModelShape,
     Workload,
-    fastest_dtype,
-    matmul_peak,
     score_flops,
     write_random_rm,
 )
@@ -28,6 +27,8 @@ __all__ = [
     "ModelShape",
     "Workload",
     "assert_accurate",
+    "bench_device",
+    "device_name",
     "edit_json",
     "edit_tensors",
     "fastest_dtype",
@@ -39,5 +40,6 @@ __all__ = [
     "save_random_lora",
     "score_error_limit",
     "score_flops",
+    "seconds_of",
     "write_random_rm",
 ]

@@ -1,11 +1,8 @@
-"""What benches measure on: named batches and random models, the same on every machine, and a machine's peak."""
+"""What benches measure on: named batches and random models, the same on every machine."""
 
 import json
 import math
 import random
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from codescaler.ops import select_backend
 from codescaler.plan import plan
 
 _DRAWN_VOCABULARY = 150_000  # below Qwen3's special tokens, so that no padding is drawn
 _WEIGHT_STD = 0.02
 _WRITE_BLOCK = 1 << 22  # values drawn and written at a time: 16 MB of float32
-# Tokens, inputs and outputs of the two products that a machine's peak is taken from: the block of tokens that
-# the decoder walks in, so that inputs and outputs stay in the cache, and 0.6B shapes.
-_PEAK_TOKENS = 512
-_PEAK_SIZES = ((1024, 4096), (3072, 1024))
 
 
 @dataclass(frozen=True)
@@ -32,9 +24,9 @@ class Workload:
     prompt_length: int
     candidate_lengths: tuple[int, ...]
 
-    def sequences(self) -> list[list[int]]:
-        """Draws the token ids, always the same: the prompt first, then each candidate."""
-        draw = random.Random(0).randrange
+    def sequences(self, seed: int = 0) -> list[list[int]]:
+        """Draws the token ids, for a seed always the same: the prompt first, then each candidate."""
+        draw = random.Random(seed).randrange
         prompt = [draw(_DRAWN_VOCABULARY) for _ in range(self.prompt_length)]
         return [prompt + [draw(_DRAWN_VOCABULARY) for _ in range(length)] for length in self.candidate_lengths]
 
@@ -167,27 +159,3 @@ def score_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
     (tree,) = plan(arrays, max_batch_tokens=sum(map(len, arrays)))
     num_pairs = int(tree.positions.sum()) + tree.num_tokens
     return 2.0 * shape.num_layers * (weights * tree.num_tokens + 2 * q_width * num_pairs)
-
-
-def fastest_dtype() -> str:
-    """Returns the dtype in which this CPU scores fastest: bfloat16 where it has a unit for it."""
-    return "bfloat16" if select_backend("auto", "cpu").has_bf16_unit else "float32"
-
-
-def matmul_peak(dtype: torch.dtype) -> float:
-    """Returns this CPU's peak in FLOP/s, measured now: the better of two linear maps, each a median of 7."""
-    backend = select_backend("auto", "cpu")
-    peaks = []
-    for num_inputs, num_outputs in _PEAK_SIZES:
-        x = torch.ones(_PEAK_TOKENS, num_inputs, dtype=dtype)
-        packed = backend.pack_linear(torch.ones(num_outputs, num_inputs, dtype=dtype), None)
-        backend.linear(x, packed)  # the first call chooses and compiles a kernel
-        seconds = statistics.median(_seconds(lambda: backend.linear(x, packed)) for _ in range(7))  # noqa: B023
-        peaks.append(2.0 * _PEAK_TOKENS * num_inputs * num_outputs / seconds)
-    return max(peaks)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start

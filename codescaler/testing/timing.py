@@ -1,0 +1,67 @@
+"""How long a call takes, and how fast a machine can be: by the clock on CPUs, by events on GPUs."""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from codescaler.ops import select_backend
+
+# Tokens, inputs and outputs of the products that a peak is taken from. On a CPU the block of tokens that the decoder
+# walks in, so that inputs and outputs stay in the cache, and 0.6B shapes; on a GPU one product that fills it.
+_CPU_PEAK_SIZES = ((512, 1024, 4096), (512, 3072, 1024))
+_GPU_PEAK_SIZES = ((8192, 8192, 8192),)
+_FLUSH_BYTES = 1 << 28  # more than any GPU's second-level cache
+
+
+def bench_device() -> torch.device:
+    """Returns the device that benches run on: the first GPU where there is one."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def device_name(device: torch.device, cpu_name: str) -> str:
+    """Returns what a table calls the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name
+
+
+def fastest_dtype() -> str:
+    """Returns the dtype in which `bench_device` scores fastest: bfloat16 but on a CPU without a unit for it."""
+    is_fast = bench_device().type == "cuda" or select_backend("auto", "cpu").has_bf16_unit
+    return "bfloat16" if is_fast else "float32"
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Returns the seconds that a call takes. On a GPU they are between two events, from a cache that was flushed."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+    _flush_buffer(device).zero_()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize(device)
+    return float(begin.elapsed_time(end)) / 1000.0
+
+
+@functools.cache
+def _flush_buffer(device: torch.device) -> torch.Tensor:
+    return torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device)
+
+
+def matmul_peak(dtype: torch.dtype, device: torch.device | None = None) -> float:
+    """Returns a device's peak in FLOP/s (by default the CPU's), measured now: the best linear map, a median of 7."""
+    device = device or torch.device("cpu")
+    backend = select_backend("auto", device.type)
+    peaks = []
+    for rows, num_inputs, num_outputs in _GPU_PEAK_SIZES if device.type == "cuda" else _CPU_PEAK_SIZES:
+        x = torch.ones(rows, num_inputs, dtype=dtype, device=device)
+        packed = backend.pack_linear(torch.ones(num_outputs, num_inputs, dtype=dtype, device=device), None)
+        backend.linear(x, packed)  # the first call chooses and compiles a kernel
+        seconds = statistics.median(seconds_of(lambda: backend.linear(x, packed), device) for _ in range(7))  # noqa: B023
+        peaks.append(2.0 * rows * num_inputs * num_outputs / seconds)
+    return max(peaks)
