@@ -10,10 +10,10 @@ DEMO_DIR := build/demo
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare test lint parity bench test-asan test-triton compile-triton roofline format clean
+.PHONY: help setup demo compare bench-peers test lint parity bench test-asan test-triton compile-triton roofline format clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## make .venv with everything that demo, test and bench need, and compile the kernels
 
@@ -36,6 +36,13 @@ $(DEMO_DIR)/reward-model: $(DEMO_DIR)/smollm2-135m
 
 compare: setup  ## score one workload beside transformers and print parity and speed
 	$(BIN)/python benches compare bon8 --layers 4 --rounds 2
+
+bench-peers: setup build/vllm/.installed  ## time the workloads beside transformers and vLLM's CPU build (2 GB, an hour)
+	for workload in bon8 bon16 pairs; do \
+	  $(BIN)/python benches compare $$workload --vllm build/vllm/bin/python --save || exit 1; done
+
+build/vllm/.installed: benches/install_vllm.py | setup
+	$(BIN)/python benches install_vllm build/vllm
 
 test: setup lint test-asan test-triton compile-triton  ## lint, types, C++ under sanitizers, Triton kernels, the whole test suite
 	$(BIN)/python -m pytest --benchmark-disable

@@ -77,29 +77,6 @@ class PaddingFreeScorer:
         return scores
 
 
-class VllmScorer:
-    """vLLM's pooling runner with prefix caching, raw scores. A prompt that it has seen is answered from its cache."""
-
-    def __init__(self, folder: Path, dtype: str) -> None:
-        import vllm
-
-        self._parameters = vllm.PoolingParams(use_activation=False)
-        self._llm = vllm.LLM(
-            str(folder),
-            runner="pooling",
-            convert="classify",
-            dtype=dtype,
-            enable_prefix_caching=True,
-            max_model_len=4096,
-        )
-
-    def score_tokens(self, ids: list[list[int]]) -> Float32:
-        """Returns each token list's raw score."""
-        prompts = [{"prompt_token_ids": sequence} for sequence in ids]
-        outputs = self._llm.encode(prompts, self._parameters, pooling_task="classify", use_tqdm=False)
-        return np.array([float(output.outputs.data.flatten()[0]) for output in outputs], dtype=np.float32)
-
-
 def load_transformers(
     folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu", attention: str = "sdpa"
 ) -> Any:

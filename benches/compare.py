@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benches.baselines import Float32, PaddingFreeScorer, TransformersScorer, VllmScorer, load_transformers
+from benches.baselines import Float32, PaddingFreeScorer, TransformersScorer, load_transformers
+from benches.vllm_scorer import VllmProcess, VllmScorer
 from codescaler.engine import Engine
 from codescaler.info import cpu_model, describe_environment
 from codescaler.ops import select_backend
@@ -108,7 +109,7 @@ def main() -> int:
         write_random_rm(Path(folder), shape)
         save_chat(Path(folder))  # vLLM starts with a tokenizer only, though it is given token ids
         (Path(folder) / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-        systems, left_out = _load(Path(folder), arguments.dtype, arguments.threads, workload, sequences, device)
+        systems, left_out = _load(Path(folder), arguments, workload, sequences, device)
         scores = {system.name: _warm_up(system, sequences) for system in systems}
         truth = None if dtype == torch.float32 else _float32_scores(Path(folder), arguments.threads, sequences, device)
         seconds, peak = _take_turns(systems, workload, arguments.rounds, dtype, device)
@@ -137,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fastest_dtype(), help="of every system")
     parser.add_argument("--threads", type=_count, default=2, help="CPU threads of every system")
     parser.add_argument("--rounds", type=_count, default=3, help="timed rounds after the warm-up")
+    parser.add_argument(
+        "--vllm", type=Path, help="interpreter of an environment that has vLLM (make bench-peers makes one)"
+    )
     parser.add_argument("--save", action="store_true", help="write the figures to benches/results/")
     return parser
 
@@ -149,13 +153,13 @@ def _count(text: str) -> int:
 
 def _load(
     folder: Path,
-    dtype: str,
-    num_threads: int,
+    arguments: argparse.Namespace,
     workload: Workload,
     sequences: list[list[int]],
     device: torch.device,
 ) -> tuple[list[System], list[str]]:
     """Returns the systems that are here, and a line about each that is not."""
+    dtype, num_threads = arguments.dtype, arguments.threads
     _progress("loading codescaler and transformers")
     engine = Engine.from_pretrained(folder, device=str(device), dtype=dtype, num_threads=num_threads)
     model = load_transformers(folder, getattr(torch, dtype), device)
@@ -165,13 +169,15 @@ def _load(
         System(PADDED, padded.score_tokens, padded.num_computed_tokens(sequences)),
         System(SORTED, in_fours.score_tokens, in_fours.num_computed_tokens(sequences)),
     ]
-    reasons = {FLASH: _why_no_flash(device, dtype), VLLM: _why_no_vllm(device)}
+    reasons = {FLASH: _why_no_flash(device, dtype), VLLM: _why_no_vllm(arguments.vllm, device)}
     if reasons[FLASH] is None:
         flash = PaddingFreeScorer(load_transformers(folder, getattr(torch, dtype), device, "flash_attention_2"))
         systems.append(System(FLASH, flash.score_tokens, workload.num_real_tokens))
     if reasons[VLLM] is None:
         _progress("starting vLLM")
-        systems.append(System(VLLM, VllmScorer(folder, dtype).score_tokens, None))
+        python = arguments.vllm
+        vllm = VllmProcess(python, folder, dtype, num_threads) if python else VllmScorer(folder, dtype)
+        systems.append(System(VLLM, vllm.score_tokens, None))
     return systems, [f"left out: {name}: {reason}" for name, reason in reasons.items() if reason is not None]
 
 
@@ -181,9 +187,11 @@ def _why_no_flash(device: torch.device, dtype: str) -> str | None:
     return _why_not_installed("flash_attn")
 
 
-def _why_no_vllm(device: torch.device) -> str | None:
+def _why_no_vllm(python: Path | None, device: torch.device) -> str | None:
+    if python is not None:
+        return None
     if device.type != "cuda":
-        return "its CPU build needs an environment of its own"
+        return "its CPU build needs an environment of its own: make bench-peers"
     return _why_not_installed("vllm")
 
 
