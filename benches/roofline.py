@@ -104,6 +104,7 @@ def main() -> int:
         ours, varlen, padded = (float(str(system["predicted_ms"])) for system in systems.values())
         faster = f"{padded / ours:.1f}x and {varlen / ours:.1f}x as fast"
         print(f"{name:14} {ours:>9.2f} ms {varlen:>15.2f} ms {padded:>12.2f} ms   {faster}")
+    print(f"\n{__doc__.partition(chr(10) * 2)[2].strip()}")
     what = "predicted, not measured; see benches/roofline.py for what a measurement must confirm"
     values = {"status": what, "peak_flops": PEAK_FLOPS, "bytes_per_s": BYTES_PER_S, "workloads": table}
     RESULTS.write_text(json.dumps(values, indent=1) + "\n")

@@ -78,7 +78,7 @@ class Tree:
 def _upload(arrays: Sequence[Int32], device: torch.device) -> list[Tensor]:
     """Copies int32 arrays to `device` in one piece, which the host does not wait for; each starts at 16 bytes."""
     starts = np.cumsum([0, *(-(-array.size // 4) * 4 for array in arrays)]).tolist()
-    packed = torch.empty(starts[-1], dtype=torch.int32, pin_memory=device.type == "cuda")
+    packed = torch.empty(starts[-1], dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
     view = packed.numpy()
     for start, array in zip(starts, arrays, strict=False):
         view[start : start + array.size] = array.ravel()
