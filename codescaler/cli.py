@@ -134,7 +134,8 @@ def _score(options: argparse.Namespace) -> None:
     from codescaler.records import read_lines
     from codescaler.score_file import require_new_file, score_file, score_lines
 
-    next(read_lines(options.rows), None)  # what can be refused at once should not wait for the model
+    if options.rows.is_file() or not options.rows.exists():  # a pipe gives its rows once
+        next(read_lines(options.rows), None)  # what can be refused at once should not wait for the model
     if options.output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="strict")  # rows are passed on as they are

@@ -106,6 +106,13 @@ def test_score_to_stdout_and_to_a_file(folder, tmp_path, capsys):
     assert "out.jsonl: 1 rows" in captured.err
 
 
+def test_rows_may_come_through_a_pipe(folder):
+    rows = "".join(json.dumps({"prompt": "p", "response": f"x = {index}"}) + "\n" for index in range(3))
+    command = [sys.executable, "-m", "codescaler.cli", "score", str(folder), "/dev/stdin"]
+    done = subprocess.run(command, input=rows, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["response"] for line in done.stdout.splitlines()] == ["x = 0", "x = 1", "x = 2"]
+
+
 def test_engine_options_reach_the_engine(folder, tmp_path, capsys):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"prompt": "p" * 100, "response": "x = 1"}))

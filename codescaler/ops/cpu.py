@@ -101,8 +101,9 @@ def padded_rows(rows: int) -> int:
 
 def linear(x: Tensor, packed: PackedLinear) -> Tensor:
     rows = len(x)
-    if rows != padded_rows(rows):
-        x = torch.nn.functional.pad(x, (0, 0, 0, padded_rows(rows) - rows))
+    missing = padded_rows(rows) - rows
+    if missing:
+        x = torch.nn.functional.pad(x, (0, 0, 0, missing))
     if packed.is_packed:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed.weight, packed.bias, "none", [], "")
     else:
