@@ -61,3 +61,35 @@ class KernelSet:
         out: Tensor,
         threads: int,
     ) -> None: ...
+    def rms_norm_backward(
+        self,
+        z: Tensor,
+        weight: Tensor,
+        eps: float,
+        grad_y: Tensor,
+        also_grad_z: Tensor | None,
+        grad_z: Tensor,
+        grad_weight: Tensor,
+        threads: int,
+    ) -> None: ...
+    def glu_backward(
+        self, gate_up: Tensor, is_gelu: bool, grad_y: Tensor, grad_gate_up: Tensor, threads: int
+    ) -> None: ...
+    def tree_attention_backward(
+        self,
+        qkv: Tensor,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        positions: Tensor,
+        block_tokens: Tensor,
+        node_block_offsets: Tensor,
+        node_blocks: Tensor,
+        queries: Tensor,
+        scale: float,
+        softcap: float,
+        window: int,
+        grad_out: Tensor,
+        grad_qkv: Tensor,
+        threads: int,
+    ) -> None: ...

@@ -170,7 +170,7 @@ class Engine:
             raise InvalidInput(f"quantization={quantization!r} is not supported yet; use quantization=None")
         if model is None:
             raise InvalidInput("no model ships with this version of codescaler; give a folder or a hub id")
-        target = _select_device(device)
+        target = select_device(device)
         if deterministic and target.type == "cuda":
             raise BackendUnavailable(
                 f"deterministic=True cannot be kept on {device!r}: a GPU's matrix products sum a row in an order that "
@@ -419,7 +419,7 @@ def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def _select_device(device: str) -> torch.device:
+def select_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

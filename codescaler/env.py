@@ -3,6 +3,7 @@
 Variables:
     CODESCALER_CPU_ISA: force one instruction set of the C++ kernels ("generic", "avx2", "avx512",
         "avx512_bf16"). It does not reach oneDNN; set ONEDNN_MAX_CPU_ISA as well before torch is imported.
+    WORLD_SIZE: torchrun's; how many processes it started.
     TRITON_INTERPRET: Triton's own; set to 1, its kernels run in its interpreter on the CPU, slowly.
 """
 
@@ -12,6 +13,11 @@ import os
 def forced_cpu_isa() -> str | None:
     """Returns the instruction set that the user forces, or None."""
     return os.environ.get("CODESCALER_CPU_ISA") or None
+
+
+def launched_processes() -> int:
+    """The number of processes that torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_triton_interpreted() -> bool:

@@ -32,6 +32,10 @@ class UnsupportedModel(CodescalerError):
     """The checkpoint is well formed but asks for something the engine does not compute."""
 
 
+class TrainingDiverged(CodescalerError):
+    """A loss or a gradient is not finite; what was saved before is intact."""
+
+
 class BackendUnavailable(CodescalerError):
     """A backend, device or instruction set asked for by name is not to be had on this host."""
 

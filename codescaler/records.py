@@ -2,12 +2,16 @@
 
     row    {"prompt": ..., "response": ...} or {"messages": [{"role": ..., "content": ...}, ...]}
     group  {"task_id": ..., "prompt": ..., "candidates": [{"code": ... or null, "passed": true or false}, ...]}
+    pair   {"prompt": ..., "chosen": ..., "rejected": ...[, "margin": ...]}, a group of two; the paper's names
+           {"question_content": ..., "code_pos": ..., "code_neg": ...} are read too
 
-Other fields may stand beside these and are left alone. All errors are `InvalidInput` and name file and line.
+A group or pair may say which "split" it is of. Other fields may stand beside these and are
+left alone. All errors are `InvalidInput` and name file and line.
 """
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,12 +33,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Group:
-    """The candidate programs of one problem. `task_id` tells problems apart in a split; `name` is for messages."""
+    """The candidate programs of one problem. `task_id` tells problems apart in a split; `name` is for messages.
+
+    `margin` is by how much a right program should score above a wrong one, `split` what the record says of itself.
+    """
 
     task_id: str
     prompt: str
     candidates: tuple[Candidate, ...]
     name: str = "group"
+    margin: float = 0.0
+    split: str | None = None
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -70,16 +79,39 @@ def read_groups(source: str | Path | Iterable[Group | Mapping[str, Any]]) -> lis
 
 
 def group_of(record: Mapping[str, Any], name: str) -> Group:
-    """Returns the group that a record holds; `name` is what errors call it."""
+    """Returns the group that a record holds, or the two programs of a pair; `name` is what errors call it."""
     if not isinstance(record, Mapping):
         raise InvalidInput(f"{name} is a {type(record).__name__}; give an object with task_id, prompt and candidates")
+    split = record.get("split")
+    if split is not None and not isinstance(split, str):
+        raise InvalidInput(f"{name}: split is {split!r:.80}; give a string such as 'train' or 'validation'")
+    for names in _PAIR_NAMES:
+        if "candidates" not in record and not set(names[1:]).isdisjoint(record):
+            return _group_of_pair(record, names, name, split)
     task_id, candidates = record.get("task_id"), record.get("candidates")
     if not isinstance(task_id, (str, int)) or isinstance(task_id, bool):
         raise InvalidInput(f"{name}: task_id is {task_id!r:.80}; give a string or a whole number")
     if not isinstance(candidates, (list, tuple)):
         raise InvalidInput(f"{name}: candidates is {candidates!r:.80}; give a list of objects with code")
     checked = tuple(_candidate(value, f"{name}: candidates[{index}]") for index, value in enumerate(candidates))
-    return Group(str(task_id), _text(record, "prompt", name), checked, name)
+    return Group(str(task_id), _text(record, "prompt", name), checked, name, split=split)
+
+
+_PAIR_NAMES = (("prompt", "chosen", "rejected"), ("question_content", "code_pos", "code_neg"))
+
+
+def _group_of_pair(record: Mapping[str, Any], names: tuple[str, str, str], name: str, split: str | None) -> Group:
+    """A pair says nothing of other programs of its problem: it is a group of its own, whose task is its prompt."""
+    prompt = _text(record, names[0], name)
+    task_id, margin = record.get("task_id", prompt), record.get("margin")
+    margin = 0.0 if margin is None else margin
+    if not isinstance(margin, (int, float)) or isinstance(margin, bool) or not math.isfinite(margin):
+        raise InvalidInput(f"{name}: margin is {margin!r:.80}; give a finite number")
+    programs = (
+        _candidate({"code": record.get(key, 0), "passed": passed}, f"{name}: {key}")
+        for key, passed in ((names[1], True), (names[2], False))
+    )
+    return Group(str(task_id), prompt, tuple(programs), name, float(margin), split)
 
 
 def pair_of(record: Mapping[str, Any], name: str) -> tuple[str, str] | list[Any]:

@@ -7,8 +7,9 @@ linked to; a LoRA source is written merged.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 
 from codescaler.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
 from codescaler.errors import InvalidInput
+from codescaler.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
 from codescaler.model.tensor_files import INDEX_FILE, read_json
 from codescaler.weights import Checkpoint
 
@@ -63,13 +65,7 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     """
     config = _config(checkpoint)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    sources = [source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None]
-    for name in _TOKENIZER_FILES:
-        found = next((source / name for source in sources if (source / name).is_file()), None)
-        if found is not None:
-            shutil.copyfile(found, folder / name)
-    # As it is resolved, not file by file: an adapter's own template may stand elsewhere than its base's.
-    (folder / TEMPLATE_FILE).write_text(template_source(sources)[0], encoding="utf-8")
+    _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     _settle_padding(folder, config["pad_token_id"])
     tensors = {f"model.{role}": checkpoint.tensor(role).contiguous() for role in checkpoint.sources}
     save_file(tensors, folder / _BODY_FILE, metadata={"format": "pt"})
@@ -77,9 +73,79 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, **index}, indent=2) + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class TrainedTensor:
+    """A tensor in memory, as a source of a checkpoint."""
+
+    tensor: torch.Tensor
+    origin: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.tensor.dtype).removeprefix("torch.")
+
+    def read(self) -> torch.Tensor:
+        return self.tensor
+
+
+def save_trained(checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Writes a checkpoint with other tensors in place of its own, by canonical name, the head's among them.
+
+    Raises: as `save_body`.
+    """
+    changed = {name: TrainedTensor(tensor, f"{checkpoint.folder}: trained {name}") for name, tensor in tensors.items()}
+    body = {name: source for name, source in {**checkpoint.sources, **changed}.items() if not name.startswith("head.")}
+    save_body(replace(checkpoint, sources=body), folder)
+    save_head(tensors["head.weight"], folder)
+
+
+def save_adapter(
+    checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor], rank: int, alpha: float, base: str, folder: Path
+) -> None:
+    """Writes a PEFT LoRA adapter of the model `base`: factors and head, by canonical name, tokenizer and template.
+
+    Raises: WeightsError as `save_body`.
+    """
+    names = {name.split(".")[-3] for name in tensors if ".lora_A." in name}
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": sorted(names),
+        "modules_to_save": ["score"],
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    _copy_text_side([checkpoint.folder], folder)
+    stored = {
+        f"base_model.model.{'score.weight' if name == 'head.weight' else f'model.{name}'}": tensor.contiguous()
+        for name, tensor in tensors.items()
+    }
+    save_file(stored, folder / ADAPTER_FILE, metadata={"format": "pt"})
+
+
 def save_head(weight: torch.Tensor, folder: Path) -> None:
     """Writes the head beside a body. Shapes: weight [D]; it is stored in float32."""
     save_file({"score.weight": weight.float().reshape(1, -1)}, folder / _HEAD_FILE, metadata={"format": "pt"})
+
+
+def _copy_text_side(sources: Sequence[Path], folder: Path) -> None:
+    """Copies tokenizer and template from the first folder that has each."""
+    for name in _TOKENIZER_FILES:
+        found = next((source / name for source in sources if (source / name).is_file()), None)
+        if found is not None:
+            shutil.copyfile(found, folder / name)
+    # As it is resolved, not file by file: an adapter's own template may stand elsewhere than its base's.
+    (folder / TEMPLATE_FILE).write_text(template_source(sources)[0], encoding="utf-8")
 
 
 def _settle_padding(folder: Path, pad_id: int) -> None:

@@ -131,14 +131,15 @@ def resolve_folder(model: str | Path, *, revision: str | None = None, local_file
 def open_checkpoint(
     folder: Path,
     *,
-    head: Literal["required", "none"] = "required",
+    head: Literal["required", "optional", "none"] = "required",
     base_model: str | Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
     """Opens a checkpoint folder or a LoRA adapter folder and checks it from its headers.
 
-    `head` "required" wants a reward head; "none" leaves heads aside, so any supported causal LM will do.
+    `head` "required" wants a reward head; "optional" takes it where there is one; "none" leaves heads aside, so any
+    supported causal LM will do.
     `base_model` is the folder or hub id of an adapter's base model, None what the adapter names; `revision`
     and `local_files_only` are for looking up that base model on the hub, and for nothing else.
 
@@ -146,8 +147,8 @@ def open_checkpoint(
         InvalidInput: an argument is not usable. UnsupportedModel: the engine does not compute this model.
         WeightsError: a file or tensor is missing, damaged, misleading or of another shape.
     """
-    if head not in ("required", "none"):
-        raise InvalidInput(f"head is {head!r}; give 'required' or 'none'.")
+    if head not in ("required", "optional", "none"):
+        raise InvalidInput(f"head is {head!r}; give 'required', 'optional' or 'none'.")
     folder, adapter, body = Path(folder), None, Path(folder)
     if (folder / ADAPTER_CONFIG).exists():
         adapter = open_adapter(folder)
@@ -156,7 +157,12 @@ def open_checkpoint(
         raise InvalidInput(f"base_model was given, but {folder} has no {ADAPTER_CONFIG}; leave base_model out.")
     config = parse_config(read_json(body / "config.json"), where=str(body / "config.json"))
     stored = open_model_files(body)
-    kind: HeadKind = "none" if head == "none" else _head_kind(config, stored, adapter, folder)
+    kind: HeadKind = "none" if head == "none" else _head_kind(config, stored, adapter)
+    if kind == "none" and head == "required":
+        raise MissingTensor(
+            f"{folder}: {config.architecture} has no reward head. Give a reward model, or head='none' for features "
+            "only."
+        )
     shapes = tensor_shapes(config)
     head_shapes: dict[str, tuple[int, ...]] = {"head.weight": (1, config.hidden_size), "head.bias": (1,)}
     shapes |= {role: head_shapes[role] for role in _HEADS[kind].values()}
@@ -193,9 +199,7 @@ def _base_folder(
     return body
 
 
-def _head_kind(
-    config: ModelConfig, stored: Mapping[str, StoredTensor], adapter: LoraAdapter | None, folder: Path
-) -> HeadKind:
+def _head_kind(config: ModelConfig, stored: Mapping[str, StoredTensor], adapter: LoraAdapter | None) -> HeadKind:
     """Returns the head to score with, by the adapter's task, the architecture or a value head's tensor."""
     if adapter is not None and adapter.head is not None:
         return adapter.head
@@ -203,9 +207,7 @@ def _head_kind(
         return config.head
     if "v_head.summary.weight" in stored or (adapter and "v_head.summary.weight" in adapter.replaced):
         return "value_head"
-    raise MissingTensor(
-        f"{folder}: {config.architecture} has no reward head. Give a reward model, or head='none' for features only."
-    )
+    return "none"
 
 
 def _roles(

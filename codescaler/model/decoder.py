@@ -4,7 +4,7 @@ Knows no files and no batches of text: it takes canonical tensors (see `weights.
 Families differ in configuration only. Shape legend: `ops.backend`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,18 @@ from codescaler.ops import Backend, Heads, Tree
 from codescaler.types import ModelConfig
 
 GetTensor = Callable[[str], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What every layer of one forward needs besides its own weights and activations."""
+
+    config: ModelConfig
+    backend: Backend
+    tree: Tree
+    heads: Heads
+    cos: Tensor
+    sin: Tensor
 
 
 @dataclass(frozen=True)
@@ -34,16 +46,58 @@ class Layer:
     post_mlp_norm: Tensor | None  # Gemma2 only: on the MLP's output
     window: int | None
 
+    def __call__(self, run: Pass, x_TD: Tensor, residual_TD: Tensor, is_last: bool) -> tuple[Tensor, Tensor]:
+        """Returns what the residual has yet to take, and the residual, which is updated in place.
+
+        Shapes: [T, D]; of the last layer [U, D], since only the pooled tokens are read after it.
+        """
+        config, backend, tree, eps = run.config, run.backend, run.tree, run.config.norm_eps
+        x_TD = backend.rms_norm(x_TD, self.input_norm, eps, residual_TD)
+        qkv_TE = backend.linear(x_TD, self.qkv)
+        backend.qk_norm_rope(qkv_TE, run.heads, tree.positions, run.cos, run.sin, self.q_norm, self.k_norm, eps)
+        queries = tree.all_queries
+        if is_last:  # keys and values need every token, the rest only the pooled ones
+            queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
+        o_TE = backend.tree_attention(
+            qkv_TE, run.heads, tree, queries, config.attention_scale, config.attention_softcap, self.window
+        )
+        del qkv_TE
+        return self._after_attention(run, o_TE, residual_TD), residual_TD
+
+    def _after_attention(self, run: Pass, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+        """Output projection and MLP, a block of tokens at a time; returns what the residual has yet to take."""
+        block = run.backend.token_block or len(o_TE)
+        if len(o_TE) <= block:
+            return self._after_attention_of_block(run, o_TE, residual_TD)
+        out_TD = o_TE.new_empty(residual_TD.shape)
+        for o, residual, out in zip(*(t.split(block) for t in (o_TE, residual_TD, out_TD)), strict=True):
+            out.copy_(self._after_attention_of_block(run, o, residual))
+        return out_TD
+
+    def _after_attention_of_block(self, run: Pass, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+        eps, backend = run.config.norm_eps, run.backend
+        x = backend.linear(o_TE, self.o)
+        if self.post_attention_norm is not None:
+            x = backend.rms_norm(x, self.post_attention_norm, eps)
+        x = backend.rms_norm(x, self.mlp_norm, eps, residual_TD)
+        x = backend.linear(backend.glu(backend.linear(x, self.gate_up), run.config.activation), self.down)
+        if self.post_mlp_norm is not None:
+            x = backend.rms_norm(x, self.post_mlp_norm, eps)
+        return x
+
 
 @dataclass(frozen=True)
 class Decoder:
-    """Weights and configuration of one model on one backend."""
+    """Weights and configuration of one model on one backend; `dtype` is that of the activations.
+
+    `layers` may be anything that is called as a `Layer` is: training wraps them.
+    """
 
     config: ModelConfig
     backend: Backend
     dtype: torch.dtype
     embedding: Tensor
-    layers: tuple[Layer, ...]
+    layers: Sequence[Callable[[Pass, Tensor, Tensor, bool], tuple[Tensor, Tensor]]]
     norm: Tensor
     head_weight: Tensor | None
     head_bias: Tensor | None
@@ -60,47 +114,17 @@ class Decoder:
         config, backend = self.config, self.backend
         heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim)
         cos, sin = rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
-        x_TD = self.embedding[tree.token_ids]
+        run = Pass(config, backend, tree, heads, cos, sin)
+        # Not by indexing: the gradient of that adds up in no fixed order.
+        x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:
             x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
         residual_TD = torch.zeros(x_TD.shape, dtype=_wide(self.dtype), device=self.device)
-        queries = tree.all_queries
         for index, layer in enumerate(self.layers):
-            x_TD = backend.rms_norm(x_TD, layer.input_norm, config.norm_eps, residual_TD)
-            qkv_TE = backend.linear(x_TD, layer.qkv)
-            backend.qk_norm_rope(qkv_TE, heads, tree.positions, cos, sin, layer.q_norm, layer.k_norm, config.norm_eps)
-            if index + 1 == len(self.layers):
-                # Keys and values need every token; from here on only the pooled ones are read.
-                queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
-            o_TE = backend.tree_attention(
-                qkv_TE, heads, tree, queries, config.attention_scale, config.attention_softcap, layer.window
-            )
-            del qkv_TE
-            x_TD = self._after_attention(layer, o_TE, residual_TD)
+            x_TD, residual_TD = layer(run, x_TD, residual_TD, index + 1 == len(self.layers))
         return backend.pooled_score(
             x_TD, residual_TD, tree.rows, self.norm, config.norm_eps, self.head_weight, self.head_bias
         )
-
-    def _after_attention(self, layer: Layer, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
-        """Output projection and MLP, a block of tokens at a time; returns what the residual has yet to take."""
-        block = self.backend.token_block or len(o_TE)
-        if len(o_TE) <= block:
-            return self._after_attention_of_block(layer, o_TE, residual_TD)
-        out_TD = o_TE.new_empty(residual_TD.shape)
-        for o, residual, out in zip(*(t.split(block) for t in (o_TE, residual_TD, out_TD)), strict=True):
-            out.copy_(self._after_attention_of_block(layer, o, residual))
-        return out_TD
-
-    def _after_attention_of_block(self, layer: Layer, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
-        eps, backend = self.config.norm_eps, self.backend
-        x = backend.linear(o_TE, layer.o)
-        if layer.post_attention_norm is not None:
-            x = backend.rms_norm(x, layer.post_attention_norm, eps)
-        x = backend.rms_norm(x, layer.mlp_norm, eps, residual_TD)
-        x = backend.linear(backend.glu(backend.linear(x, layer.gate_up), self.config.activation), layer.down)
-        if layer.post_mlp_norm is not None:
-            x = backend.rms_norm(x, layer.post_mlp_norm, eps)
-        return x
 
 
 def build_decoder(

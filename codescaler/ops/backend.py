@@ -165,6 +165,36 @@ class PairwiseLoss(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
+class RmsNormBackward(Protocol):
+    def __call__(
+        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, also_grad_z: Tensor | None = None, /
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+class TreeAttentionBackward(Protocol):
+    def __call__(
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        tree: Tree,
+        queries: Tensor,
+        scale: float,
+        softcap: float | None,
+        window: int | None,
+        grad_out: Tensor,
+        /,
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of the operations that are ours; `ops.autograd` says which operation takes which."""
+
+    rms_norm_backward: RmsNormBackward
+    glu_backward: Callable[[Tensor, Activation, Tensor], Tensor]
+    tree_attention_backward: TreeAttentionBackward
+
+
 @dataclass(frozen=True)
 class Backend:
     """The operations of one device family, each defined by the function of the same name in `ops.reference`.
@@ -186,3 +216,4 @@ class Backend:
     tree_attention: TreeAttention
     pooled_score: PooledScore
     pairwise_loss: PairwiseLoss
+    gradients: Gradients

@@ -10,7 +10,7 @@ import torch  # before the extension: the order decides which OpenMP runtime bot
 
 from codescaler import _C
 from codescaler.errors import BackendUnavailable
-from codescaler.ops.backend import Backend, Heads, Tree
+from codescaler.ops.backend import Backend, Gradients, Heads, Tree
 from codescaler.types import Activation
 
 Tensor = torch.Tensor
@@ -53,6 +53,11 @@ def make_backend(isa: str | None = None) -> Backend:
         tree_attention=operations.tree_attention,
         pooled_score=operations.pooled_score,
         pairwise_loss=pairwise_loss,
+        gradients=Gradients(
+            rms_norm_backward=operations.rms_norm_backward,
+            glu_backward=operations.glu_backward,
+            tree_attention_backward=operations.tree_attention_backward,
+        ),
     )
 
 
@@ -198,6 +203,64 @@ class CpuOperations:
             x, residual, rows, norm_weight, eps, head_weight, bias, features, scores, torch.get_num_threads()
         )
         return features, scores
+
+    def rms_norm_backward(
+        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, also_grad_z: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
+        sums = z.new_empty(-(-len(z) // _WEIGHT_ROWS), z.shape[1])
+        self.kernels.rms_norm_backward(
+            z.contiguous(),
+            weight,
+            eps,
+            grad_y.contiguous(),
+            None if also_grad_z is None else also_grad_z.contiguous(),
+            grad_z,
+            sums,
+            torch.get_num_threads(),
+        )
+        return grad_z, sums.sum(dim=0)
+
+    def glu_backward(self, gate_up: Tensor, activation: Activation, grad_y: Tensor) -> Tensor:
+        grad = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
+        self.kernels.glu_backward(
+            gate_up.contiguous(), _IS_GELU[activation], grad_y.contiguous(), grad, torch.get_num_threads()
+        )
+        return grad
+
+    def tree_attention_backward(
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        tree: Tree,
+        queries: Tensor,
+        scale: float,
+        softcap: float | None,
+        window: int | None,
+        grad_out: Tensor,
+    ) -> Tensor:
+        grad_qkv = torch.zeros_like(qkv, memory_format=torch.contiguous_format)
+        self.kernels.tree_attention_backward(
+            qkv,
+            heads.num_heads,
+            heads.num_kv_heads,
+            heads.head_dim,
+            tree.positions,
+            tree.block_tokens,
+            tree.node_block_offsets,
+            tree.node_blocks,
+            queries,
+            scale,
+            softcap or 0.0,
+            window or 0,
+            grad_out.contiguous(),
+            grad_qkv,
+            torch.get_num_threads(),
+        )
+        return grad_qkv
+
+
+_WEIGHT_ROWS = 64  # kWeightRows of csrc/core/kernels.h
 
 
 def pairwise_loss(

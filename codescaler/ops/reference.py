@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from codescaler.ops.backend import Backend, Heads, Tree
+from codescaler.ops.backend import Backend, Gradients, Heads, Tree
 from codescaler.types import Activation
 
 
@@ -198,6 +198,50 @@ def pairwise_loss(
     return loss.detach().to(scores_B.dtype), gradient.to(scores_B.dtype)
 
 
+def rms_norm_backward(
+    z_TD: Tensor, weight_D: Tensor, eps: float, grad_y_TD: Tensor, also_grad_z_TD: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `rms_norm` by z = residual + x, to which `also_grad_z` is added, and by the weight.
+
+    Shapes: z, gradients [T, D]; weight [D] -> [T, D], [D]. Dtypes: all float32 but grad_y (an activation).
+    """
+    grad_z_TD, grad_weight_D = _pull_back(lambda z, w: _normalise(z, w, eps), (z_TD, weight_D), _wide(grad_y_TD))
+    return grad_z_TD if also_grad_z_TD is None else grad_z_TD + also_grad_z_TD, grad_weight_D
+
+
+def glu_backward(gate_up_TF2: Tensor, activation: Activation, grad_y_TF: Tensor) -> Tensor:
+    """Gradient of `glu` by gate_up. Shapes: [T, 2F], [T, F] -> [T, 2F]. Dtypes: all the same."""
+    (grad,) = _pull_back(lambda x: glu(x, activation), (_wide(gate_up_TF2),), _wide(grad_y_TF))
+    return grad.to(gate_up_TF2.dtype)
+
+
+def tree_attention_backward(
+    qkv_TE: Tensor,
+    heads: Heads,
+    tree: Tree,
+    queries: Tensor,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    grad_out: Tensor,
+) -> Tensor:
+    """Gradient of `tree_attention` by qkv; 0 in the q part of tokens that are no queries.
+
+    Shapes: qkv [T, E]; grad_out [R, N * H] -> [T, E]. Dtypes: all as qkv.
+    """
+    (grad,) = _pull_back(
+        lambda qkv: tree_attention(qkv, heads, tree, queries, scale, softcap, window), (_wide(qkv_TE),), _wide(grad_out)
+    )
+    return grad.to(qkv_TE.dtype)
+
+
+def _pull_back(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor, ...]:
+    """The gradients by `inputs` that PyTorch derives from a definition above."""
+    leaves = tuple(x.detach().requires_grad_() for x in inputs)
+    with torch.enable_grad():
+        return torch.autograd.grad(function(*leaves), leaves, grad)
+
+
 def _wide(x: Tensor) -> Tensor:
     """The dtype arithmetic is done in: float32, or float64 where the input is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -206,6 +250,12 @@ def _wide(x: Tensor) -> Tensor:
 def _normalise(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
 
+
+GRADIENTS = Gradients(
+    rms_norm_backward=rms_norm_backward,
+    glu_backward=glu_backward,
+    tree_attention_backward=tree_attention_backward,
+)
 
 BACKEND = Backend(
     name="reference",
@@ -220,4 +270,5 @@ BACKEND = Backend(
     tree_attention=tree_attention,
     pooled_score=pooled_score,
     pairwise_loss=pairwise_loss,
+    gradients=GRADIENTS,
 )

@@ -33,6 +33,7 @@ def make_backend() -> Backend:
         tree_attention=operations.tree_attention,
         pooled_score=operations.pooled_score,
         pairwise_loss=operations.pairwise_loss,
+        gradients=reference.GRADIENTS,  # PyTorch's own, as long as there is no kernel of ours for them
     )
 
 

@@ -9,6 +9,7 @@ from codescaler.testing.accuracy import (
 )
 from codescaler.testing.checkpoints import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.testing.timing import bench_device, device_name, fastest_dtype, matmul_peak, seconds_of
+from codescaler.testing.trees import BRANCHES, random_qkv, random_tree
 from codescaler.testing.workloads import (
     QWEN3_0_6B,
     QWEN3_1_7B,
@@ -20,6 +21,7 @@ from codescaler.testing.workloads import (
 )
 
 __all__ = [
+    "BRANCHES",
     "FLOAT32_SCORE_LIMIT",
     "QWEN3_0_6B",
     "QWEN3_1_7B",
@@ -34,6 +36,8 @@ __all__ = [
     "fastest_dtype",
     "matmul_peak",
     "peer_linear",
+    "random_qkv",
+    "random_tree",
     "rms_distance",
     "save_chat",
     "save_random_checkpoint",

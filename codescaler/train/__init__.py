@@ -1,5 +1,20 @@
-"""Training of reward models: `fit_head` fits a Bradley-Terry head on the frozen features of any language model."""
+"""Training of reward models.
 
+`fit` trains all weights, LoRA or a head on groups of right and wrong programs; `fit_head` fits a head on frozen
+features; `bradley_terry_loss` is the loss, for training loops of one's own.
+"""
+
+from codescaler.train.config import TrainConfig
+from codescaler.train.fit import TrainReport, Validation, fit
 from codescaler.train.head import HeadReport, fit_head
+from codescaler.train.loss import bradley_terry_loss
 
-__all__ = ["HeadReport", "fit_head"]
+__all__ = [
+    "HeadReport",
+    "TrainConfig",
+    "TrainReport",
+    "Validation",
+    "bradley_terry_loss",
+    "fit",
+    "fit_head",
+]

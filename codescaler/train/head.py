@@ -25,6 +25,7 @@ from codescaler.ops import select_backend
 from codescaler.records import Group, read_groups
 from codescaler.save import new_folder, save_body, save_head
 from codescaler.token_ids import Truncation
+from codescaler.train.problems import Problem, problems_of
 from codescaler.weights import open_checkpoint, resolve_folder
 
 CENTER_COEFFICIENT = 0.01
@@ -58,17 +59,6 @@ class HeadReport:
     training_accuracy: float
     held_out_accuracy: float | None
     held_out_interval: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The distinct programs of one problem, of which some are right and some are wrong."""
-
-    task_id: str
-    prompt: str
-    codes: Sequence[str]
-    labels: Sequence[bool]
-    names: Sequence[str]  # of the programs, for messages
 
 
 def fit_head(
@@ -115,7 +105,7 @@ def fit_head(
     if not isinstance(l2, (int, float)) or isinstance(l2, bool) or not 0 < l2 < float("inf"):
         raise InvalidInput(f"l2={l2!r}; give a number above 0")
     records = read_groups(groups)
-    problems, counts = _problems(records)
+    problems, counts = problems_of(records)
     if not problems:
         raise InvalidInput(f"none of {len(records)} groups has a right and a wrong program; add passed: true and false")
     # Features come from the very folder that is written, so that they are pooled where its scores will be.
@@ -136,7 +126,7 @@ def fit_head(
         num_groups=len(records),
         num_groups_used=len(problems),
         num_programs=len(features),
-        num_pairs=sum(sum(p.labels) * (len(p.labels) - sum(p.labels)) for p in problems),
+        num_pairs=sum(problem.num_pairs for problem in problems),
         training_accuracy=_mean(_accuracies(features @ head, problems)),
         held_out_accuracy=_mean(held_out) if held_out else None,
         held_out_interval=bootstrap_interval(held_out, seed=seed) if held_out else None,
@@ -144,31 +134,7 @@ def fit_head(
     )
 
 
-def _problems(groups: Sequence[Group]) -> tuple[list[_Problem], dict[str, int]]:
-    """Returns the problems that have a pair, and counts of what was left out."""
-    problems, num_invalid, num_duplicates, num_contradictory = [], 0, 0, 0
-    for group in groups:
-        verdicts: dict[str, set[bool]] = {}
-        names: dict[str, str] = {}
-        for index, candidate in enumerate(group.candidates):
-            if candidate.code is None:
-                num_invalid += 1
-            elif candidate.passed is None:
-                raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
-            else:
-                num_duplicates += candidate.code in verdicts
-                names.setdefault(candidate.code, f"{group.name}: candidates[{index}]")
-                verdicts.setdefault(candidate.code, set()).add(candidate.passed)
-        labels = {code: seen.pop() for code, seen in verdicts.items() if len(seen) == 1}
-        num_contradictory += len(verdicts) - len(labels)
-        if len(set(labels.values())) == 2:
-            in_order = [names[code] for code in labels]
-            problems.append(_Problem(group.task_id, group.prompt, [*labels], [*labels.values()], in_order))
-    counts = {"num_invalid": num_invalid, "num_duplicates": num_duplicates, "num_contradictory": num_contradictory}
-    return problems, counts
-
-
-def _features(engine: Engine, problems: Sequence[_Problem], show_progress: bool) -> torch.Tensor:
+def _features(engine: Engine, problems: Sequence[Problem], show_progress: bool) -> torch.Tensor:
     """Returns the features of every program, problem after problem. Shapes: [B, D], float64."""
     pairs = [(problem.prompt, code) for problem in problems for code in problem.codes]
     names = [name for problem in problems for name in problem.names]
@@ -184,7 +150,7 @@ def _features(engine: Engine, problems: Sequence[_Problem], show_progress: bool)
     return features
 
 
-def _fit(features: torch.Tensor, problems: Sequence[_Problem], l2: float) -> torch.Tensor:
+def _fit(features: torch.Tensor, problems: Sequence[Problem], l2: float) -> torch.Tensor:
     """Returns the head. Shapes: features [B, D] -> [D], float64."""
     pairwise_loss = select_backend("auto", "cpu").pairwise_loss
     labels = torch.tensor([label for problem in problems for label in problem.labels])
@@ -223,7 +189,7 @@ def _fit(features: torch.Tensor, problems: Sequence[_Problem], l2: float) -> tor
     return head
 
 
-def _cross_validated(features: torch.Tensor, problems: Sequence[_Problem], l2: float, seed: int) -> list[float]:
+def _cross_validated(features: torch.Tensor, problems: Sequence[Problem], l2: float, seed: int) -> list[float]:
     """Returns each problem's pair accuracy by a head that saw nothing of its task; empty below NUM_FOLDS tasks."""
     tasks = sorted({problem.task_id for problem in problems})
     if len(tasks) < NUM_FOLDS:
@@ -240,7 +206,7 @@ def _cross_validated(features: torch.Tensor, problems: Sequence[_Problem], l2: f
     return accuracies
 
 
-def _accuracies(scores: torch.Tensor, problems: Sequence[_Problem]) -> list[float]:
+def _accuracies(scores: torch.Tensor, problems: Sequence[Problem]) -> list[float]:
     parts: Iterator[torch.Tensor] = iter(scores.split([len(problem.labels) for problem in problems]))
     accuracies = [pair_accuracy(next(parts).tolist(), problem.labels) for problem in problems]
     return [accuracy for accuracy in accuracies if accuracy is not None]  # every problem has a pair

@@ -45,6 +45,68 @@ std::vector<const Kernels*> all_supported() {
   return {tables, tables + count};
 }
 
+std::vector<QueryRun> cut(const QueryRun* runs, int64_t num_runs, const int32_t* positions, int64_t group) {
+  std::vector<QueryRun> tiles(size_t(cut_tiles(runs, num_runs, positions, group, nullptr)));
+  cut_tiles(runs, num_runs, positions, group, tiles.data());
+  return tiles;
+}
+
+// The tensors of attention over a tree, forward and backward, and all that must hold between them.
+struct AttentionTensors {
+  Tensor qkv, positions, tokens, offsets, blocks, queries, out;
+
+  AttentionTensors(const py::object& qkv_, const py::object& positions_, const py::object& block_tokens_,
+                   const py::object& node_block_offsets_, const py::object& node_blocks_, const py::object& queries_,
+                   const py::object& out_)
+      : qkv(qkv_, "tree_attention: qkv"),
+        positions(positions_, "tree_attention: positions"),
+        tokens(block_tokens_, "tree_attention: block_tokens"),
+        offsets(node_block_offsets_, "tree_attention: node_block_offsets"),
+        blocks(node_blocks_, "tree_attention: node_blocks"),
+        queries(queries_, "tree_attention: queries"),
+        out(out_, "tree_attention: out") {}
+
+  const QueryRun* runs() const { return reinterpret_cast<const QueryRun*>(queries.get<int32_t>({-1, 4})); }
+
+  // Everything but tiles and workspace.
+  template <class T>
+  TreeAttentionArgs<T> args(int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, float softcap,
+                            int64_t window) const {
+    if (num_kv_heads < 1 || num_heads % num_kv_heads) qkv.fail("has query heads that kv heads do not divide");
+    if (head_dim < 2 || head_dim % 2) qkv.fail("has an odd head_dim, " + std::to_string(head_dim));
+    TreeAttentionArgs<T> a{};
+    a.qkv = qkv.rows<T>(-1, (num_heads + 2 * num_kv_heads) * head_dim);
+    a.stride = qkv.row_stride();
+    a.num_heads = num_heads, a.num_kv_heads = num_kv_heads, a.head_dim = head_dim;
+    a.positions = positions.get<int32_t>({qkv.size(0)});
+    a.block_tokens = tokens.get<int32_t>({-1, kKeyBlock});
+    a.num_blocks = tokens.size(0);
+    a.node_block_offsets = offsets.get<int32_t>({-1});
+    a.node_blocks = blocks.get<int32_t>({-1});
+    check_below(a.node_blocks, blocks.size(0), a.num_blocks, blocks);
+    check_below(a.positions, positions.size(0), int64_t(1) << 31, positions);
+    const int64_t num_nodes = offsets.size(0) - 1, num_entries = tokens.size(0) * kKeyBlock;
+    if (std::any_of(a.block_tokens, a.block_tokens + num_entries, [&](int32_t t) { return t >= qkv.size(0); }))
+      tokens.fail("holds a token outside qkv");
+    const int32_t* starts = a.node_block_offsets;
+    if (num_nodes < 0 || starts[0] != 0 || starts[num_nodes] != blocks.size(0) ||
+        !std::is_sorted(starts, starts + num_nodes + 1))
+      offsets.fail("does not rise from 0 to the number of node blocks");
+    a.scale = scale, a.softcap = softcap, a.window = window;
+    a.out = out.rows<T>(-1, num_heads * head_dim);
+    a.out_stride = out.row_stride();
+    const QueryRun* run = runs();
+    for (int64_t r = 0; r < queries.size(0); ++r) {
+      const int64_t node = run[r].node, first = run[r].first_token, count = run[r].num_tokens, row = run[r].out_row;
+      const bool is_inside = node >= 0 && node < num_nodes && first >= 0 && count >= 1 &&
+                             first + count <= qkv.size(0) && row >= 0 && row + count <= out.size(0);
+      if (!is_inside || a.positions[first] + count > (starts[node + 1] - starts[node]) * kKeyBlock)
+        queries.fail("holds a run outside the tree or the output, row " + std::to_string(r));
+    }
+    return a;
+  }
+};
+
 // The kernels of one instruction set. Tensors are anything with __dlpack__; results are written into arguments.
 class KernelSet {
  public:
@@ -133,53 +195,80 @@ class KernelSet {
                       const py::object& positions, const py::object& block_tokens, const py::object& node_block_offsets,
                       const py::object& node_blocks, const py::object& queries, float scale, float softcap,
                       int64_t window, const py::object& out, int threads) const {
-    const Tensor qkv_(qkv, "tree_attention: qkv"), positions_(positions, "tree_attention: positions"),
-        tokens_(block_tokens, "tree_attention: block_tokens"),
-        offsets_(node_block_offsets, "tree_attention: node_block_offsets"),
-        blocks_(node_blocks, "tree_attention: node_blocks"), queries_(queries, "tree_attention: queries"),
-        out_(out, "tree_attention: out");
-    if (num_kv_heads < 1 || num_heads % num_kv_heads) qkv_.fail("has query heads that kv heads do not divide");
-    if (head_dim < 2 || head_dim % 2) qkv_.fail("has an odd head_dim, " + std::to_string(head_dim));
-    call(qkv_, threads, [&](auto type, const auto& kernels) {
+    const AttentionTensors tensors(qkv, positions, block_tokens, node_block_offsets, node_blocks, queries, out);
+    call(tensors.qkv, threads, [&](auto type, const auto& kernels) {
       using T = decltype(type);
-      TreeAttentionArgs<T> a{};
-      a.qkv = qkv_.rows<T>(-1, (num_heads + 2 * num_kv_heads) * head_dim);
-      a.stride = qkv_.row_stride();
-      a.num_heads = num_heads, a.num_kv_heads = num_kv_heads, a.head_dim = head_dim;
-      a.positions = positions_.get<int32_t>({qkv_.size(0)});
-      a.block_tokens = tokens_.get<int32_t>({-1, kKeyBlock});
-      a.num_blocks = tokens_.size(0);
-      a.node_block_offsets = offsets_.get<int32_t>({-1});
-      a.node_blocks = blocks_.get<int32_t>({-1});
-      check_below(a.node_blocks, blocks_.size(0), a.num_blocks, blocks_);
-      check_below(a.positions, positions_.size(0), int64_t(1) << 31, positions_);
-      const int64_t num_nodes = offsets_.size(0) - 1, num_entries = tokens_.size(0) * kKeyBlock;
-      if (std::any_of(a.block_tokens, a.block_tokens + num_entries, [&](int32_t t) { return t >= qkv_.size(0); }))
-        tokens_.fail("holds a token outside qkv");
-      const int32_t* offsets = a.node_block_offsets;
-      if (num_nodes < 0 || offsets[0] != 0 || offsets[num_nodes] != blocks_.size(0) ||
-          !std::is_sorted(offsets, offsets + num_nodes + 1))
-        offsets_.fail("does not rise from 0 to the number of node blocks");
-      a.scale = scale, a.softcap = softcap, a.window = window;
-      a.out = out_.rows<T>(-1, num_heads * head_dim);
-      a.out_stride = out_.row_stride();
-      const auto* runs = reinterpret_cast<const QueryRun*>(queries_.get<int32_t>({-1, 4}));
-      const int64_t num_runs = queries_.size(0), group = num_heads / num_kv_heads;
-      for (int64_t r = 0; r < num_runs; ++r) {
-        const int64_t node = runs[r].node, first = runs[r].first_token, count = runs[r].num_tokens,
-                      row = runs[r].out_row;
-        const bool is_inside = node >= 0 && node < num_nodes && first >= 0 && count >= 1 &&
-                               first + count <= qkv_.size(0) && row >= 0 && row + count <= out_.size(0);
-        if (!is_inside || a.positions[first] + count > (offsets[node + 1] - offsets[node]) * kKeyBlock)
-          queries_.fail("holds a run outside the tree or the output, row " + std::to_string(r));
-      }
-      a.num_tiles = cut_tiles(runs, num_runs, a.positions, group, nullptr);
-      return [=, run = kernels.tree_attention, measure = kernels.tree_attention_workspace_bytes]() mutable {
-        std::vector<QueryRun> tiles(size_t(a.num_tiles));
-        cut_tiles(runs, num_runs, a.positions, group, tiles.data());
-        a.tiles = tiles.data();
+      auto a = tensors.args<T>(num_heads, num_kv_heads, head_dim, scale, softcap, window);
+      const QueryRun* runs = tensors.runs();
+      const int64_t num_runs = tensors.queries.size(0);
+      return [=, run = kernels.tree_attention, measure = kernels.tree_attention_workspace_bytes,
+              group = num_heads / num_kv_heads]() mutable {
+        const std::vector<QueryRun> tiles = cut(runs, num_runs, a.positions, group);
+        a.tiles = tiles.data(), a.num_tiles = int64_t(tiles.size());
         const AlignedBytes workspace = allocate(measure(a, threads));
         a.workspace = workspace.get();
+        run(a, threads);
+      };
+    });
+  }
+
+  void rms_norm_backward(const py::object& z, const py::object& weight, float eps, const py::object& grad_y,
+                         const OptionalObject& also_grad_z, const py::object& grad_z, const py::object& grad_weight,
+                         int threads) const {
+    const Tensor z_(z, "rms_norm_backward: z"), weight_(weight, "rms_norm_backward: weight"),
+        grad_y_(grad_y, "rms_norm_backward: grad_y"), grad_z_(grad_z, "rms_norm_backward: grad_z"),
+        sums_(grad_weight, "rms_norm_backward: grad_weight");
+    const auto also_ = optional_tensor(also_grad_z, "rms_norm_backward: also_grad_z");
+    call(grad_y_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      const T* grad = grad_y_.get<T>({-1, weight_.size(0)});
+      const int64_t rows = grad_y_.size(0), width = weight_.size(0);
+      return [=, run = kernels.rms_norm_backward,
+              a = RmsNormBackwardArgs<T>{z_.get<float>({rows, width}), weight_.get<float>({-1}), eps, grad,
+                                         optional_floats(also_, {rows, width}), grad_z_.get<float>({rows, width}),
+                                         sums_.get<float>({(rows + kWeightRows - 1) / kWeightRows, width}), rows,
+                                         width}] { run(a, threads); };
+    });
+  }
+
+  void glu_backward(const py::object& gate_up, bool is_gelu, const py::object& grad_y, const py::object& grad_gate_up,
+                    int threads) const {
+    const Tensor gate_up_(gate_up, "glu_backward: gate_up"), grad_y_(grad_y, "glu_backward: grad_y"),
+        out_(grad_gate_up, "glu_backward: grad_gate_up");
+    call(grad_y_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      const T* grad = grad_y_.get<T>({-1, -1});
+      const int64_t rows = grad_y_.size(0), width = grad_y_.size(1);
+      return [=, run = kernels.glu_backward,
+              a = GluBackwardArgs<T>{gate_up_.get<T>({rows, 2 * width}), grad, out_.get<T>({rows, 2 * width}), rows,
+                                     width, is_gelu ? Activation::gelu_tanh : Activation::silu}] { run(a, threads); };
+    });
+  }
+
+  void tree_attention_backward(const py::object& qkv, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                               const py::object& positions, const py::object& block_tokens,
+                               const py::object& node_block_offsets, const py::object& node_blocks,
+                               const py::object& queries, float scale, float softcap, int64_t window,
+                               const py::object& grad_out, const py::object& grad_qkv, int threads) const {
+    // As wide as the forward's result, and as many rows.
+    const AttentionTensors tensors(qkv, positions, block_tokens, node_block_offsets, node_blocks, queries, grad_out);
+    const Tensor grad_qkv_(grad_qkv, "tree_attention_backward: grad_qkv");
+    call(tensors.qkv, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      TreeAttentionBackwardArgs<T> a{};
+      a.forward = tensors.args<T>(num_heads, num_kv_heads, head_dim, scale, softcap, window);
+      a.num_tokens = tensors.qkv.size(0);
+      a.grad_out = a.forward.out, a.grad_out_stride = a.forward.out_stride;
+      a.grad_qkv = grad_qkv_.rows<T>(a.num_tokens, tensors.qkv.size(1));
+      a.grad_qkv_stride = grad_qkv_.row_stride();
+      const QueryRun* runs = tensors.runs();
+      const int64_t num_runs = tensors.queries.size(0);
+      return [=, run = kernels.tree_attention_backward,
+              measure = kernels.tree_attention_backward_workspace_bytes]() mutable {
+        const std::vector<QueryRun> tiles = cut(runs, num_runs, a.forward.positions, 1);
+        a.forward.tiles = tiles.data(), a.forward.num_tiles = int64_t(tiles.size());
+        const AlignedBytes workspace = allocate(measure(a, threads));
+        a.forward.workspace = workspace.get();
         run(a, threads);
       };
     });
@@ -249,5 +338,8 @@ PYBIND11_MODULE(_C, m) {
       .def("qk_norm_rope", &KernelSet::qk_norm_rope)
       .def("glu", &KernelSet::glu)
       .def("pooled_score", &KernelSet::pooled_score)
-      .def("tree_attention", &KernelSet::tree_attention);
+      .def("tree_attention", &KernelSet::tree_attention)
+      .def("rms_norm_backward", &KernelSet::rms_norm_backward)
+      .def("glu_backward", &KernelSet::glu_backward)
+      .def("tree_attention_backward", &KernelSet::tree_attention_backward);
 }

@@ -89,6 +89,38 @@ struct TreeAttentionArgs {
   void* workspace;  // tree_attention_workspace_bytes, aligned to 64
 };
 
+// Gradients. Rows are dense where no stride is given; what is float here is float for every T.
+
+constexpr int64_t kWeightRows = 64;  // rows of x that one row of RmsNormBackwardArgs::grad_weight sums
+
+template <class T>
+struct RmsNormBackwardArgs {
+  const float *z, *weight;
+  float eps;
+  const T* grad_y;
+  const float* also_grad_z;  // what comes to z from elsewhere, or null
+  float *grad_z, *grad_weight;
+  int64_t num_rows, width;
+};
+
+template <class T>
+struct GluBackwardArgs {
+  const T *gate_up, *grad_y;
+  T* grad_gate_up;
+  int64_t num_rows, width;
+  Activation activation;
+};
+
+template <class T>
+struct TreeAttentionBackwardArgs {
+  TreeAttentionArgs<T> forward;  // without `out`; tiles from cut_tiles with a group of 1
+  int64_t num_tokens;
+  const T* grad_out;
+  int64_t grad_out_stride;
+  T* grad_qkv;  // q parts of tokens that are no queries are not written
+  int64_t grad_qkv_stride;
+};
+
 // Every function takes the number of threads it may use last; results do not depend on it.
 template <class T>
 struct TypedKernels {
@@ -98,6 +130,10 @@ struct TypedKernels {
   void (*pooled_score)(const PooledScoreArgs<T>&, int num_threads);
   void (*tree_attention)(const TreeAttentionArgs<T>&, int num_threads);
   int64_t (*tree_attention_workspace_bytes)(const TreeAttentionArgs<T>&, int num_threads);
+  void (*rms_norm_backward)(const RmsNormBackwardArgs<T>&, int num_threads);
+  void (*glu_backward)(const GluBackwardArgs<T>&, int num_threads);
+  void (*tree_attention_backward)(const TreeAttentionBackwardArgs<T>&, int num_threads);
+  int64_t (*tree_attention_backward_workspace_bytes)(const TreeAttentionBackwardArgs<T>&, int num_threads);
 };
 
 struct Kernels {

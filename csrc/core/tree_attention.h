@@ -43,8 +43,8 @@ constexpr int64_t kCacheLine = 32;  // head elements transposed at a time: 64 by
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs.
-template <int64_t Rows, class Lane, int64_t Pair>
+// c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs; `IsAcross`: of a[.][m].
+template <int64_t Rows, class Lane, int64_t Pair, bool IsAcross>
 inline void register_tile(const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride, int64_t depth, float* c,
                           int64_t c_stride, bool accumulate) {
   Vec sum[Rows][kColumnVectors];
@@ -54,13 +54,14 @@ inline void register_tile(const Lane* a, int64_t a_stride, const Lane* b, int64_
   for (int64_t k = 0; k < depth; ++k)
     for (int64_t m = 0; m < Rows; ++m)
       for (int64_t v = 0; v < kColumnVectors; ++v)
-        sum[m][v] = multiply_add(a + m * a_stride + k * Pair, b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
+        sum[m][v] = multiply_add(IsAcross ? a + k * a_stride + m * Pair : a + m * a_stride + k * Pair,
+                                 b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
   for (int64_t m = 0; m < Rows; ++m)
     for (int64_t v = 0; v < kColumnVectors; ++v) store(c + m * c_stride + v * Vec::width, sum[m][v]);
 }
 
 // The same for `rows` in 1..kRowsAtOnce and any multiple of kColumns columns.
-template <class Lane, int64_t Pair>
+template <class Lane, int64_t Pair, bool IsAcross = false>
 inline void multiply(int64_t rows, int64_t columns, const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride,
                      int64_t depth, float* c, int64_t c_stride, bool accumulate) {
   for (int64_t column = 0; column < columns; column += kColumns) {
@@ -68,22 +69,22 @@ inline void multiply(int64_t rows, int64_t columns, const Lane* a, int64_t a_str
     float* out = c + column;
     switch (rows) {
       case 1:
-        register_tile<1, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        register_tile<1, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       case 2:
-        register_tile<2, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        register_tile<2, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       case 3:
-        register_tile<3, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        register_tile<3, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       case 4:
-        register_tile<4, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        register_tile<4, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       case 5:
-        register_tile<5, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        register_tile<5, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       default:
-        register_tile<6, Lane, Pair>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        register_tile<6, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
     }
   }
 }

@@ -8,35 +8,19 @@ import torch
 from codescaler.env import is_triton_interpreted
 from codescaler.ops import Heads, Tree, reference
 from codescaler.plan import plan
-from codescaler.testing import assert_accurate
+from codescaler.testing import BRANCHES, assert_accurate, random_qkv, random_tree
 
 HEADS = [Heads(1, 1, 2), Heads(3, 3, 34), Heads(4, 2, 64), Heads(14, 2, 64), Heads(8, 1, 128), Heads(2, 1, 256)]
 OPTIONS = [(None, None), (5.0, None), (None, 1), (None, 50), (2.0, 260)]  # soft-cap and window
 CASES = list(itertools.product(HEADS, OPTIONS))
 if is_triton_interpreted():  # minutes, were it all of them
     CASES = list(zip(HEADS, itertools.cycle(OPTIONS), strict=False))
-# Lengths around a key block (64), a softmax step (256), a query tile, and one.
-BRANCHES = [(150, (1, 30, 100, 263)), (64, (1, 64, 65)), (300, (5,)), (1, (1, 2))]
-
-
-def make_tree(branches, seed=0):
-    generator = np.random.default_rng(seed)
-    sequences = []
-    for prompt_length, lengths in branches:
-        prompt = generator.integers(0, 1000, prompt_length)
-        sequences += [np.concatenate([prompt, generator.integers(0, 1000, n)]).astype(np.int32) for n in lengths]
-    (batch,) = plan(sequences, 10**9)
-    return Tree.from_batch(batch, torch.device("cpu"))
-
-
-def make_qkv(tree, heads, dtype, random):
-    return torch.randn(len(tree.token_ids), heads.q_width + 2 * heads.kv_width, generator=random).to(dtype)
 
 
 @functools.cache  # one truth for all backends: float64 is the slow part
 def truth_and_peer(heads, dtype, softcap, window):
-    tree = make_tree(BRANCHES)
-    qkv = make_qkv(tree, heads, dtype, torch.Generator().manual_seed(0))
+    tree = random_tree(BRANCHES)
+    qkv = random_qkv(tree, heads, dtype, torch.Generator().manual_seed(0))
     arguments = (heads, tree, tree.all_queries, heads.head_dim**-0.5, softcap, window)
     return qkv, reference.tree_attention(qkv.double(), *arguments), reference.tree_attention(qkv, *arguments)
 
@@ -44,7 +28,7 @@ def truth_and_peer(heads, dtype, softcap, window):
 @pytest.mark.parametrize("heads, options", CASES, ids=str)
 def test_matches_the_truth(backend, dtype, heads, options):
     softcap, window = options
-    tree = make_tree(BRANCHES)
+    tree = random_tree(BRANCHES)
     qkv, truth, peer = truth_and_peer(heads, dtype, softcap, window)
     arguments = (heads.head_dim**-0.5, softcap, window)
     out = backend.tree_attention(qkv, heads, tree, tree.all_queries, *arguments)
@@ -56,8 +40,8 @@ def test_matches_the_truth(backend, dtype, heads, options):
 def test_the_reference_is_attention_along_a_path(random):
     """The truth itself, against torch's own attention, one sequence at a time."""
     heads = Heads(4, 2, 16)
-    tree = make_tree(BRANCHES)
-    qkv = make_qkv(tree, heads, torch.float64, random)
+    tree = random_tree(BRANCHES)
+    qkv = random_qkv(tree, heads, torch.float64, random)
     out = reference.tree_attention(qkv, heads, tree, tree.all_queries, 0.25)
     for node, _, _, row in tree.last_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
@@ -78,8 +62,8 @@ def test_the_reference_is_attention_along_a_path(random):
 @pytest.mark.parametrize("window", [None, 40])
 def test_nan_and_infinity_reach_who_sees_them_and_no_one_else(backend, dtype, random, value, part, window):
     heads = Heads(2, 1, 64)
-    tree = make_tree(BRANCHES[:1])
-    clean = make_qkv(tree, heads, dtype, random)
+    tree = random_tree(BRANCHES[:1])
+    clean = random_qkv(tree, heads, dtype, random)
     dirty = clean.clone()
     column = {"q": 3, "k": heads.q_width + 3, "v": heads.q_width + heads.kv_width + 3}[part]
     token = 170  # inside the first prompt's branches
@@ -96,8 +80,8 @@ def test_nan_and_infinity_reach_who_sees_them_and_no_one_else(backend, dtype, ra
 
 
 def test_rows_may_lie_apart(backend, dtype, random):
-    heads, tree = Heads(4, 2, 64), make_tree(BRANCHES)
-    qkv = make_qkv(tree, heads, dtype, random)
+    heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
+    qkv = random_qkv(tree, heads, dtype, random)
     apart = torch.zeros(len(qkv), qkv.shape[1] + 24, dtype=dtype)[:, : qkv.shape[1]]
     apart.copy_(qkv)
     arguments = (heads, tree, tree.all_queries, 0.125)
@@ -106,8 +90,8 @@ def test_rows_may_lie_apart(backend, dtype, random):
 
 @pytest.mark.parametrize("softcap, window", [(None, None), (5.0, 70)])
 def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, softcap, window):
-    heads, tree = Heads(4, 2, 64), make_tree(BRANCHES)
-    qkv = make_qkv(tree, heads, dtype, random)
+    heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
+    qkv = random_qkv(tree, heads, dtype, random)
     together = kernels.tree_attention(qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -132,8 +116,8 @@ def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, sof
 def test_queries_outside_the_tree_are_refused(random, name, index, value):
     from codescaler.ops import cpu
 
-    heads, tree = Heads(1, 1, 2), make_tree([(3, (1, 2))])
+    heads, tree = Heads(1, 1, 2), random_tree([(3, (1, 2))])
     queries = tree.all_queries.clone()
     queries[0, index] = value
     with pytest.raises(ValueError, match="queries holds a run outside"):
-        cpu.make_backend().tree_attention(make_qkv(tree, heads, torch.float32, random), heads, tree, queries, 1.0)
+        cpu.make_backend().tree_attention(random_qkv(tree, heads, torch.float32, random), heads, tree, queries, 1.0)

@@ -1,0 +1,225 @@
+"""The operations with gradients: a `Backend` that training runs the same model code on.
+
+Forward values are those of the backend underneath; each of our own operations is paired with its `<name>_backward`
+from `Backend.gradients`. Linear maps keep plain weights, which an optimizer can change. Shape legend: `ops.backend`.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+
+from codescaler.ops import reference
+from codescaler.ops.backend import Backend, Heads, Tree
+from codescaler.types import Activation
+
+
+class TrainableLinear(torch.nn.Module):
+    """A linear map whose weight is kept as it is given, and cast to the dtype of what it multiplies."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight)
+        self.bias = None if bias is None else torch.nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: y as x."""
+        return functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+def differentiable(backend: Backend) -> Backend:
+    """Returns a backend whose operations record gradients; `pack_linear` gives a `TrainableLinear`.
+
+    In place means in place here too: the residual and qkv that an operation updates are its results.
+    """
+    return dataclasses.replace(
+        backend,
+        description=f"{backend.description}, with gradients",
+        token_block=None,  # its slices of the residual could not be updated in place
+        pack_linear=TrainableLinear,
+        linear=lambda x, module: module(x),
+        rms_norm=partial(_rms_norm, backend),
+        qk_norm_rope=partial(_qk_norm_rope, backend),
+        glu=partial(_apply, _Glu, backend),
+        tree_attention=partial(_tree_attention, backend),
+        pooled_score=reference.pooled_score,  # a row a sequence: nothing to gain
+        pairwise_loss=partial(_pairwise_loss, backend),
+    )
+
+
+def _apply(function: Any, *arguments: Any) -> Any:
+    return function.apply(*arguments)
+
+
+def _rms_norm(backend: Backend, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+    if residual is None:
+        y: Tensor = _apply(_RmsNorm, backend, x, weight, eps)
+    else:
+        y, _ = _apply(_AddRmsNorm, backend, x, weight, eps, residual)
+    return y
+
+
+class _RmsNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, backend: Backend, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        ctx.backend, ctx.eps = backend, eps
+        ctx.save_for_backward(x, weight)
+        return backend.rms_norm(x.detach(), weight.detach(), eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        z = x.detach().to(weight.dtype)
+        grad_z, grad_weight = ctx.backend.gradients.rms_norm_backward(z, weight.detach(), ctx.eps, grad_y)
+        return None, grad_z.to(x.dtype), grad_weight, None
+
+
+class _AddRmsNorm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, backend: Backend, x: Tensor, weight: Tensor, eps: float, residual: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        y = backend.rms_norm(x.detach(), weight.detach(), eps, residual.detach())
+        ctx.backend, ctx.eps, ctx.x_dtype = backend, eps, x.dtype
+        ctx.mark_dirty(residual)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(residual.clone(), weight)  # the next norm updates it in place
+        return y, residual
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor | None, grad_residual: Tensor | None) -> Any:
+        z, weight = ctx.saved_tensors
+        if grad_y is None:
+            grad_z, grad_weight = grad_residual, None
+        else:
+            grad_z, grad_weight = ctx.backend.gradients.rms_norm_backward(
+                z, weight.detach(), ctx.eps, grad_y, grad_residual
+            )
+        return None, None if grad_z is None else grad_z.to(ctx.x_dtype), grad_weight, None, grad_z
+
+
+def _qk_norm_rope(
+    backend: Backend,
+    qkv: Tensor,
+    heads: Heads,
+    positions: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    eps: float = 0.0,
+) -> None:
+    _apply(_QkNormRope, backend, qkv, heads, positions, cos, sin, q_norm, k_norm, eps)
+
+
+class _QkNormRope(Function):
+    """A rotation's gradient is the rotation back; behind it stands a norm's, head by head."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        backend: Backend,
+        qkv: Tensor,
+        heads: Heads,
+        positions: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        q_norm: Tensor | None,
+        k_norm: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        ctx.backend, ctx.heads, ctx.eps = backend, heads, eps
+        before = qkv[:, : heads.q_width + heads.kv_width].clone() if q_norm is not None else None
+        norms = (None if weight is None else weight.detach() for weight in (q_norm, k_norm))
+        backend.qk_norm_rope(qkv.detach(), heads, positions, cos, sin, *norms, eps)
+        ctx.mark_dirty(qkv)
+        ctx.save_for_backward(before, positions, cos, sin, q_norm, k_norm)
+        return qkv
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        before, positions, cos, sin, *norms = ctx.saved_tensors
+        heads = ctx.heads
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        ctx.backend.qk_norm_rope(grad, heads, positions, cos, -sin)
+        grad_norms = [None, None]
+        if before is not None:
+            parts = (slice(heads.q_width), slice(heads.q_width, heads.q_width + heads.kv_width))
+            for index, (part, weight) in enumerate(zip(parts, norms, strict=True)):
+                z = before[:, part].reshape(-1, heads.head_dim).to(weight.dtype)
+                grad_y = grad[:, part].reshape(-1, heads.head_dim)
+                grad_z, grad_norms[index] = ctx.backend.gradients.rms_norm_backward(z, weight.detach(), ctx.eps, grad_y)
+                grad[:, part] = grad_z.view(len(grad), -1)
+        return None, grad, None, None, None, None, *grad_norms, None
+
+
+class _Glu(Function):
+    @staticmethod
+    def forward(ctx: Any, backend: Backend, gate_up: Tensor, activation: Activation) -> Tensor:
+        ctx.backend, ctx.activation = backend, activation
+        ctx.save_for_backward(gate_up)
+        return backend.glu(gate_up.detach(), activation)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> Any:
+        (gate_up,) = ctx.saved_tensors
+        return None, ctx.backend.gradients.glu_backward(gate_up.detach(), ctx.activation, grad_y), None
+
+
+def _tree_attention(
+    backend: Backend,
+    qkv: Tensor,
+    heads: Heads,
+    tree: Tree,
+    queries: Tensor,
+    scale: float,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    out: Tensor = _apply(_TreeAttention, backend, qkv, heads, tree, queries, scale, softcap, window)
+    return out
+
+
+class _TreeAttention(Function):
+    @staticmethod
+    def forward(ctx: Any, backend: Backend, qkv: Tensor, *arguments: Any) -> Tensor:
+        ctx.backend, ctx.arguments = backend, arguments
+        ctx.save_for_backward(qkv)
+        return backend.tree_attention(qkv.detach(), *arguments)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> Any:
+        (qkv,) = ctx.saved_tensors
+        grad_qkv = ctx.backend.gradients.tree_attention_backward(qkv.detach(), *ctx.arguments, grad_out)
+        return None, grad_qkv, *(None for _ in ctx.arguments)
+
+
+def _pairwise_loss(
+    backend: Backend,
+    scores: Tensor,
+    labels: Tensor,
+    group_offsets: Tensor,
+    margins: Tensor | None = None,
+    center_coefficient: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    loss, gradient = _apply(_PairwiseLoss, backend, scores, labels, group_offsets, margins, center_coefficient)
+    return loss, gradient
+
+
+class _PairwiseLoss(Function):
+    @staticmethod
+    def forward(ctx: Any, backend: Backend, scores: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        loss, gradient = backend.pairwise_loss(scores.detach(), *arguments)
+        ctx.mark_non_differentiable(gradient)
+        ctx.save_for_backward(gradient)
+        ctx.num_arguments = len(arguments)
+        return loss, gradient
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return None, grad_loss * gradient, *(None for _ in range(ctx.num_arguments))

@@ -1,0 +1,79 @@
+"""Which problems make up each step and each forward: a function of the seed alone, so that a run can be resumed."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from codescaler.ops import Tree
+from codescaler.plan import plan
+from codescaler.train.problems import TokenizedProblem
+
+Indices = tuple[int, ...]
+
+
+def steps_of_epoch(
+    problems: Sequence[TokenizedProblem], *, seed: int, epoch: int, step_tokens: int, micro_batch_tokens: int
+) -> list[list[Indices]]:
+    """Returns the steps of one epoch, each a list of micro-batches of problem indices.
+
+    Problems are shuffled, and a step takes one after the other until it has `step_tokens` distinct tokens. Within a
+    step each goes into the first micro-batch with room for it, the longest first. Prefixes that problems share are not
+    counted off: a chat template's beginning is short.
+    """
+    order = list(range(len(problems)))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    steps: list[list[int]] = [[]]
+    num_tokens = 0
+    for index in order:
+        if num_tokens >= step_tokens:
+            steps.append([])
+            num_tokens = 0
+        steps[-1].append(index)
+        num_tokens += problems[index].num_tokens
+    return [_micro_batches(problems, step, micro_batch_tokens) for step in steps if step]
+
+
+def _micro_batches(problems: Sequence[TokenizedProblem], step: Sequence[int], budget: int) -> list[Indices]:
+    batches: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(step, key=lambda i: -problems[i].num_tokens):
+        cost = problems[index].num_tokens
+        at = next((i for i, free in enumerate(room) if free >= cost), None)
+        if at is None:
+            at = len(batches)
+            batches.append([])
+            room.append(budget)
+        batches[at].append(index)
+        room[at] -= cost
+    return [tuple(batch) for batch in batches]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Problems as one tree, and what the loss asks for. Legend: B sequences, G problems.
+
+    Shapes: `places` [B], where in the tree's order each sequence of the problems stands; labels [B]; offsets [G + 1];
+    margins [G].
+    """
+
+    tree: Tree
+    places: torch.Tensor
+    labels: torch.Tensor
+    offsets: torch.Tensor
+    margins: torch.Tensor
+
+
+def micro_batch(problems: Sequence[TokenizedProblem], device: torch.device) -> MicroBatch:
+    """Puts problems side by side into one prefix tree."""
+    sequences = [sequence for problem in problems for sequence in problem.sequences]
+    (batch,) = plan(sequences, sum(map(len, sequences)))
+    return MicroBatch(
+        tree=Tree.from_batch(batch, device),
+        places=torch.from_numpy(np.argsort(batch.sequences, kind="stable")).to(device),
+        labels=torch.tensor([label for problem in problems for label in problem.labels], device=device),
+        offsets=torch.tensor(np.cumsum([0, *(len(problem.labels) for problem in problems)]), device=device),
+        margins=torch.tensor([problem.margin for problem in problems], dtype=torch.float32, device=device),
+    )

@@ -1,0 +1,95 @@
+"""Records to what training learns from: problems with right and wrong programs, as text and as token lists."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from codescaler.chat import Chat, messages_of
+from codescaler.errors import InvalidInput
+from codescaler.plan import Int32, plan
+from codescaler.records import Group
+from codescaler.token_ids import hf_pooled_index
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The distinct programs of one problem, of which some are right and some are wrong."""
+
+    task_id: str
+    prompt: str
+    codes: Sequence[str]
+    labels: Sequence[bool]
+    names: Sequence[str]  # of the programs, for messages
+    margin: float = 0.0
+
+    @property
+    def num_pairs(self) -> int:
+        return sum(self.labels) * (len(self.labels) - sum(self.labels))
+
+
+@dataclass(frozen=True)
+class TokenizedProblem:
+    """The same as token lists; `num_tokens` counts what all of them have in common once."""
+
+    task_id: str
+    sequences: Sequence[Int32]
+    labels: Sequence[bool]
+    margin: float
+    num_tokens: int
+
+    @property
+    def num_pairs(self) -> int:
+        return sum(self.labels) * (len(self.labels) - sum(self.labels))
+
+
+def problems_of(groups: Iterable[Group]) -> tuple[list[Problem], dict[str, int]]:
+    """Returns the problems that have a right/wrong pair, and counts of what was left out, by `HeadReport`'s names."""
+    problems, num_invalid, num_duplicates, num_contradictory = [], 0, 0, 0
+    for group in groups:
+        verdicts: dict[str, set[bool]] = {}
+        names: dict[str, str] = {}
+        for index, candidate in enumerate(group.candidates):
+            if candidate.code is None:
+                num_invalid += 1
+            elif candidate.passed is None:
+                raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
+            else:
+                num_duplicates += candidate.code in verdicts
+                names.setdefault(candidate.code, f"{group.name}: candidates[{index}]")
+                verdicts.setdefault(candidate.code, set()).add(candidate.passed)
+        labels = {code: seen.pop() for code, seen in verdicts.items() if len(seen) == 1}
+        num_contradictory += len(verdicts) - len(labels)
+        if len(set(labels.values())) == 2:
+            in_order = [names[code] for code in labels]
+            problems.append(Problem(group.task_id, group.prompt, [*labels], [*labels.values()], in_order, group.margin))
+    counts = {"num_invalid": num_invalid, "num_duplicates": num_duplicates, "num_contradictory": num_contradictory}
+    return problems, counts
+
+
+def tokenized(
+    problems: Sequence[Problem], *, chat: Chat, pad_token_id: int | None, max_length: int, max_tokens: int
+) -> tuple[list[TokenizedProblem], Counter[str]]:
+    """Renders and tokenises problems, each cut where transformers pools it.
+
+    A program of more than `max_length` tokens is left out, and a problem of more than `max_tokens` distinct ones, or
+    which has no pair left; both are counted.
+    """
+    kept, counts = [], Counter(num_long_programs=0, num_long_problems=0, num_unpaired_problems=0)
+    for problem in problems:
+        texts = [
+            chat.render(messages_of((problem.prompt, code), name))
+            for code, name in zip(problem.codes, problem.names, strict=True)
+        ]
+        ids = [ids[: hf_pooled_index(ids, pad_token_id) + 1] for ids in chat.encode(texts, problem.names)]
+        chosen = [index for index, sequence in enumerate(ids) if len(sequence) <= max_length]
+        counts["num_long_programs"] += len(ids) - len(chosen)
+        sequences, labels = [ids[index] for index in chosen], [problem.labels[index] for index in chosen]
+        if len(set(labels)) < 2:
+            counts["num_unpaired_problems"] += 1
+            continue
+        (tree,) = plan(sequences, sum(map(len, sequences)))
+        if tree.num_tokens > max_tokens:
+            counts["num_long_problems"] += 1
+            continue
+        kept.append(TokenizedProblem(problem.task_id, sequences, labels, problem.margin, tree.num_tokens))
+    return kept, counts

@@ -1,0 +1,97 @@
+"""Several processes of one training run, as `torchrun` starts them; alone, everything here does nothing.
+
+"data": each process holds all weights and takes every n-th micro-batch of a step; gradients are summed. "fsdp":
+weights, gradients and optimizer are spread over the processes (PyTorch's FSDP2), layer by layer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn import Parameter
+
+from codescaler.env import launched_processes
+from codescaler.train.config import Parallel
+from codescaler.train.model import RewardModel
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One process among `count`; that of `rank` 0 writes and shows."""
+
+    rank: int = 0
+    count: int = 1
+    parallel: Parallel = "data"
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def loss_scale(self) -> float:
+        """FSDP averages gradients over processes, where the sum is wanted."""
+        return float(self.count) if self.parallel == "fsdp" and self.count > 1 else 1.0
+
+    def share(self, model: RewardModel, device: torch.device) -> None:
+        """Spreads the weights, with "fsdp"."""
+        if self.count > 1 and self.parallel == "fsdp":
+            mesh = init_device_mesh(device.type, (self.count,))
+            for layer in model.layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+
+    def sum_gradients(self, parameters: list[Parameter]) -> None:
+        """Leaves on every process the sum of all processes' gradients."""
+        if self.count == 1 or self.parallel == "fsdp":
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def sum(self, values: list[float], device: torch.device) -> list[float]:
+        """The sums of each value over all processes."""
+        if self.count == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def join_processes(parallel: Parallel, device: torch.device) -> tuple[Processes, bool]:
+    """Joins the processes that torchrun started, if it did; says whether it was this call that joined them."""
+    count = launched_processes()
+    joined = False
+    if count > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        joined = True
+    if not dist.is_initialized():
+        return Processes(parallel=parallel), joined
+    return Processes(dist.get_rank(), dist.get_world_size(), parallel), joined
+
+
+def leave_processes() -> None:
+    """Ends what `join_processes` began."""
+    dist.destroy_process_group()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be spread over the processes, gathered; all of them have to ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, spread as `like` is."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    return tensor.to(like.device)

@@ -1,0 +1,45 @@
+"""How much arithmetic a step is worth, and how much this machine does: for the log."""
+
+import statistics
+import time
+
+import torch
+
+from codescaler.ops import Tree
+from codescaler.train.config import Method
+from codescaler.types import ModelConfig
+
+_PEAK_SIZE = 1536  # of the square product that is timed: far larger than caches, a fifth of a second on two cores
+
+
+def step_flops(config: ModelConfig, method: Method, tree: Tree) -> float:
+    """Returns the floating-point operations of the matrix products of a forward and backward over a tree.
+
+    Each linear map costs one product forward, one for the gradient of its input and one for that of its weight;
+    attention two forward and five backward. With "lora" the gradients of weights are small and not counted, with "head"
+    there is no backward. What gradient checkpointing computes twice is counted once, and the last layer in full.
+    """
+    q_width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    weights = config.hidden_size * (2 * q_width + 2 * kv_width + 3 * config.intermediate_size)
+    num_tokens = tree.batch.num_tokens
+    num_visible = int(tree.batch.positions.sum()) + num_tokens
+    linear, attention = {"full": (3.0, 3.5), "lora": (2.0, 3.5), "head": (1.0, 1.0)}[method]
+    return 2.0 * config.num_layers * (linear * weights * num_tokens + attention * 2 * q_width * num_visible)
+
+
+def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
+    """Returns the floating-point operations a second of a large matrix product, the median of five."""
+    left, right = (torch.ones(_PEAK_SIZE, _PEAK_SIZE, dtype=dtype, device=device) for _ in range(2))
+    seconds = []
+    for _ in range(6):
+        _wait_for(device)
+        started = time.perf_counter()
+        left @ right
+        _wait_for(device)
+        seconds.append(time.perf_counter() - started)
+    return 2.0 * _PEAK_SIZE**3 / statistics.median(seconds[1:])
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,75 @@
+import functools
+import itertools
+
+import pytest
+import torch
+
+from codescaler.ops import Heads, reference
+from codescaler.testing import BRANCHES, assert_accurate, random_qkv, random_tree
+
+HEADS = [Heads(1, 1, 2), Heads(3, 3, 34), Heads(4, 2, 64), Heads(8, 1, 128), Heads(2, 1, 256)]
+OPTIONS = [(None, None), (5.0, None), (None, 1), (None, 50), (2.0, 260)]  # soft-cap and window
+CASES = list(zip(HEADS, OPTIONS, strict=True)) + list(itertools.product([Heads(9, 3, 64)], OPTIONS))
+
+
+@functools.cache  # one truth for all backends: float64 is the slow part
+def truth_and_peer(heads, dtype, softcap, window, is_last):
+    tree, random = random_tree(BRANCHES), torch.Generator().manual_seed(0)
+    qkv = random_qkv(tree, heads, dtype, random)
+    queries = tree.last_queries if is_last else tree.all_queries
+    grad_out = torch.randn(int(queries[:, 2].sum()), heads.q_width, generator=random).to(dtype)
+
+    def gradient(qkv, grad_out):
+        arguments = (qkv, heads, tree, queries, heads.head_dim**-0.5, softcap, window)
+        return reference.tree_attention_backward(*arguments, grad_out)
+
+    return tree, queries, qkv, grad_out, gradient(qkv.double(), grad_out.double()), gradient(qkv, grad_out)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("heads, options", CASES, ids=str)
+def test_matches_the_truth(backend, dtype, heads, options, is_last):
+    softcap, window = options
+    tree, queries, qkv, grad_out, truth, peer = truth_and_peer(heads, dtype, softcap, window, is_last)
+    arguments = (qkv, heads, tree, queries, heads.head_dim**-0.5, softcap, window)
+    grad = backend.gradients.tree_attention_backward(*arguments, grad_out)
+    scale = truth.abs().max()  # terms of both signs cancel: their errors count against their size
+    assert_accurate((grad + scale).to(grad.dtype), truth + scale, (peer + scale).to(peer.dtype))
+
+
+@pytest.mark.parametrize("softcap, window", [(None, None), (5.0, 70)])
+def test_bits_do_not_depend_on_threads(kernels, dtype, random, softcap, window):
+    heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
+    qkv = random_qkv(tree, heads, dtype, random)
+    arguments = (qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
+    grad_out = torch.randn(len(qkv), heads.q_width, generator=random).to(dtype)
+    many = kernels.gradients.tree_attention_backward(*arguments, grad_out)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        one = kernels.gradients.tree_attention_backward(*arguments, grad_out)
+    finally:
+        torch.set_num_threads(num_threads)
+    assert torch.equal(many, one)
+
+
+def test_rows_may_lie_apart(kernels, dtype, random):
+    heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
+    qkv = random_qkv(tree, heads, dtype, random)
+    apart = torch.zeros(len(qkv), qkv.shape[1] + 24, dtype=dtype)[:, : qkv.shape[1]]
+    apart.copy_(qkv)
+    arguments = (heads, tree, tree.all_queries, 0.125, None, None)
+    grad_out = torch.randn(len(qkv), heads.q_width, generator=random).to(dtype)
+    grads = [kernels.gradients.tree_attention_backward(x, *arguments, grad_out) for x in (qkv, apart)]
+    assert torch.equal(*grads)
+
+
+def test_gradients_of_too_few_queries_are_refused(random):
+    from codescaler.ops import cpu
+
+    heads, tree = Heads(1, 1, 2), random_tree([(3, (1, 2))])
+    qkv = random_qkv(tree, heads, torch.float32, random)
+    with pytest.raises(ValueError, match="queries holds a run outside"):
+        cpu.make_backend().gradients.tree_attention_backward(
+            qkv, heads, tree, tree.all_queries, 1.0, None, None, torch.ones(len(qkv) - 1, 2)
+        )
