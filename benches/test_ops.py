@@ -221,3 +221,47 @@ def test_pairwise_loss(record, backend, dtype, random):
     for result, truth, peer in zip(backend.pairwise_loss(scores, labels, offsets), truths, peers, strict=True):
         assert_accurate(result, truth, peer)
     record(lambda: backend.pairwise_loss(scores, labels, offsets), scores=len(scores))
+
+
+def test_rms_norm_backward(record, backend, dtype, random, tree):
+    z = torch.randn(len(tree.token_ids), SHAPE.hidden_size, generator=random)
+    weight, grad_y = torch.rand(SHAPE.hidden_size, generator=random), torch.randn(z.shape, generator=random).to(dtype)
+    few, few_grad = z[:TRUTH_ROWS], grad_y[:TRUTH_ROWS]
+    gradient = backend.gradients.rms_norm_backward
+    truths = reference.rms_norm_backward(few.double(), weight.double(), EPS, few_grad.double())
+    peers = reference.rms_norm_backward(few, weight, EPS, few_grad)
+    for result, truth, peer in zip(gradient(few, weight, EPS, few_grad), truths, peers, strict=True):
+        assert_accurate(result, truth, peer)
+    record(lambda: gradient(z, weight, EPS, grad_y, z), tokens=len(z), num_bytes=num_bytes(z, grad_y, z, z))
+
+
+def test_glu_backward(record, backend, dtype, random, tree):
+    gate_up = torch.randn(len(tree.token_ids), 2 * SHAPE.intermediate_size, generator=random).to(dtype)
+    grad_y = torch.randn(len(gate_up), SHAPE.intermediate_size, generator=random).to(dtype)
+    few, few_grad, gradient = gate_up[:TRUTH_ROWS], grad_y[:TRUTH_ROWS], backend.gradients.glu_backward
+    truth = reference.glu_backward(few.double(), "silu", few_grad.double())
+    assert_accurate(gradient(few, "silu", few_grad), truth, reference.glu_backward(few, "silu", few_grad))
+    record(
+        lambda: gradient(gate_up, "silu", grad_y), tokens=len(gate_up), num_bytes=num_bytes(gate_up, grad_y, gate_up)
+    )
+
+
+def test_tree_attention_backward(record, backend, dtype, random, tree):
+    qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
+    grad_out = torch.randn(len(qkv), HEADS.q_width, generator=random).to(dtype)
+    options, gradient = (HEADS.head_dim**-0.5, None, None), backend.gradients.tree_attention_backward
+    last = grad_out[: len(tree.last_tokens)]
+    truth, peer = (
+        reference.tree_attention_backward(x, HEADS, tree, tree.last_queries, *options, g)
+        for x, g in ((qkv.double(), last.double()), (qkv, last))
+    )
+    # Terms of both signs cancel: their errors count against their size.
+    scale = truth.abs().max()
+    result = gradient(qkv, HEADS, tree, tree.last_queries, *options, last)
+    assert_accurate((result + scale).to(dtype), truth + scale, (peer + scale).to(dtype))
+    num_pairs = int(tree.positions.sum()) + len(qkv)
+    record(
+        lambda: gradient(qkv, HEADS, tree, tree.all_queries, *options, grad_out),
+        tokens=len(qkv),
+        flops=10 * HEADS.q_width * num_pairs,
+    )

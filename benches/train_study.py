@@ -1,8 +1,8 @@
 """Trains one reward model in several ways and says what each bought: `python benches train_study MODEL DATA OUT`.
 
-MODEL is a reward model whose head was fitted (`codescaler fit-head`), DATA groups with a split. Every configuration starts
-from MODEL and is judged on the validation split; with the best one the share of training problems is varied. An interrupted
-study goes on where it was: each run resumes in its own folder under OUT.
+MODEL is a reward model whose head was fitted (`codescaler fit-head`), DATA groups with a split. Every configuration
+starts from MODEL and is judged on the validation split; with the best one the share of training problems is varied. An
+interrupted study goes on where it was: each run resumes in its own folder under OUT.
 """
 
 import argparse
@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from codescaler.info import cpu_model
 from codescaler.metrics import bootstrap_interval
 from codescaler.records import Group, read_groups
 from codescaler.report import table
-from codescaler.testing import device_name
+from codescaler.testing import bench_device, device_name
 from codescaler.train import TrainConfig, TrainReport, fit
 
 CONFIGURATIONS = {
@@ -36,8 +37,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="*", choices=CONFIGURATIONS, default=[*CONFIGURATIONS])
-    parser.add_argument("--epochs", type=float, default=2.0)
-    parser.add_argument("--step-tokens", type=int, default=4096)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--step-tokens", type=int, default=2048)
     parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the problems, for the best one")
     parser.add_argument("--save", help="name of the JSON under benches/results/")
     options = parser.parse_args()
@@ -84,7 +85,7 @@ def main() -> None:
     if options.save:
         result = {
             "command": " ".join(["python benches train_study", *sys.argv[1:]]),
-            "device": device_name(torch.device("cpu")),
+            "device": device_name(bench_device(), cpu_model()),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "best": best,
@@ -103,6 +104,9 @@ def _rank(report: TrainReport) -> tuple[float, float]:
 def _figures(report: TrainReport) -> dict[str, Any]:
     before, best = report.before, report.best
     assert before is not None and best is not None
+    # From the log, since a run that was resumed reports what it did itself.
+    log = [json.loads(line) for line in (report.output_dir / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in log if line["kind"] == "step"]
     figures: dict[str, Any] = {
         "num_problems": report.num_problems,
         "num_pairs": report.num_pairs,
@@ -111,9 +115,9 @@ def _figures(report: TrainReport) -> dict[str, Any]:
         "pair_accuracy": best.pair_accuracy,
         "best_of_n": best.best_of_n,
         "loss": best.loss,
-        "minutes": report.seconds / 60,
-        "tokens_per_second": report.tokens_per_second,
-        "share_of_peak": report.share_of_peak,
+        "minutes": sum(line["seconds"] for line in steps) / 60,
+        "tokens_per_second": sum(line["num_tokens"] for line in steps) / sum(line["seconds"] for line in steps),
+        "learning_rate": max(line["learning_rate"] for line in steps),
     }
     for name, after, start in (
         ("pair_accuracy", best.pair_accuracies, before.pair_accuracies),

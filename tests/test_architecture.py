@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from codescaler.ops import Backend
+from codescaler.ops.backend import Gradients
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "codescaler"
@@ -51,7 +52,7 @@ LIBRARIES = {
     4: {"torch", "numpy", "safetensors", "huggingface_hub", "tokenizers", "jinja2"},
     5: {"torch", "numpy"},
     6: set(),
-    7: {"torch", "safetensors", "tqdm", "gguf"},
+    7: {"torch", "numpy", "safetensors", "tqdm", "gguf", "matplotlib"},
     8: {"tqdm"},
     9: {"torch", "numpy", "safetensors", "transformers", "peft"},
 }
@@ -127,6 +128,7 @@ OPERATIONS = {field.name for field in dataclasses.fields(Backend)} - {
     "has_bf16_unit",
     "token_block",
     "pack_linear",
+    "gradients",
 }
 
 
@@ -140,3 +142,14 @@ def test_an_operation_has_one_name_everywhere(operation):
         assert f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
         assert any(f" {operation}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
         assert operation in (ROOT / "csrc/tests/test_core.cpp").read_text()
+
+
+@pytest.mark.parametrize("gradient", [field.name for field in dataclasses.fields(Gradients)])
+def test_a_gradient_is_named_for_its_operation(gradient):
+    """On a GPU gradients are the reference's: there is no kernel of that name."""
+    assert gradient.removesuffix("_backward") in OPERATIONS
+    assert f"def {gradient}(" in (PACKAGE / "ops/reference.py").read_text()
+    assert (ROOT / f"tests/ops/test_{gradient}.py").is_file()
+    assert gradient in (ROOT / "benches/test_ops.py").read_text()
+    assert any(f" {gradient}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
+    assert gradient in (ROOT / "csrc/tests/test_core.cpp").read_text()

@@ -134,8 +134,8 @@ class _QkNormRope(Function):
     ) -> Tensor:
         ctx.backend, ctx.heads, ctx.eps = backend, heads, eps
         before = qkv[:, : heads.q_width + heads.kv_width].clone() if q_norm is not None else None
-        norms = (None if weight is None else weight.detach() for weight in (q_norm, k_norm))
-        backend.qk_norm_rope(qkv.detach(), heads, positions, cos, sin, *norms, eps)
+        q_weight, k_weight = (None if weight is None else weight.detach() for weight in (q_norm, k_norm))
+        backend.qk_norm_rope(qkv.detach(), heads, positions, cos, sin, q_weight, k_weight, eps)
         ctx.mark_dirty(qkv)
         ctx.save_for_backward(before, positions, cos, sin, q_norm, k_norm)
         return qkv

@@ -71,6 +71,7 @@ class TrainReport:
         num_steps: steps of the optimizer, `best_step` the one whose model was kept.
         before, best: validation of the model given and of the one kept; None without validation problems.
         seconds, tokens_per_second, share_of_peak: of this call's training steps.
+        rank: of this process among several.
     """
 
     output_dir: Path
@@ -85,6 +86,7 @@ class TrainReport:
     seconds: float
     tokens_per_second: float
     share_of_peak: float
+    rank: int = 0
 
 
 def fit(
@@ -252,6 +254,7 @@ class _Run:
             seconds=seconds,
             tokens_per_second=num_tokens / seconds if seconds else 0.0,
             share_of_peak=flops / seconds / (peak * processes.count) if seconds else 0.0,
+            rank=processes.rank,
         )
 
     def _step(self, step: int, folder: RunFolder) -> tuple[dict[str, Any], int, float]:

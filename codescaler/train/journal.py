@@ -49,7 +49,7 @@ class Journal:
                 refresh=False,
             )
             self._bar.update()
-        else:
+        elif not self._bar.disable:
             self._bar.write(
                 f"step {step}: validation pairs {record['validation_pair_accuracy']:.1%}, "
                 f"loss {record['validation_loss']:.3f}",

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "../core/kernels.h"
@@ -233,6 +234,137 @@ void test_tree_attention(const Kernels& table, const TypedKernels<T>& kernels, i
     }
 }
 
+// Gradients are held against central differences of plain double loops: sum(grad_y * y) is the function, and each input
+// is moved by itself.
+double slope(const std::function<double(double)>& f) { return (f(1e-5) - f(-1e-5)) / 2e-5; }
+
+template <class T>
+void test_rms_norm_backward(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t width) {
+  auto z = random_values<float>(rows * width), weight = random_values<float>(width);
+  const auto grad_y = random_values<T>(rows * width);
+  const auto more = random_values<float>(rows * width);
+  const int64_t chunks = (rows + kWeightRows - 1) / kWeightRows;
+  auto grad_z = zeros<float>(rows * width), sums = zeros<float>(chunks * width);
+  kernels.rms_norm_backward(
+      {z.data(), weight.data(), 1e-3f, grad_y.data(), more.data(), grad_z.data(), sums.data(), rows, width}, 2);
+  // One row's share of the function, element `at` of z (or of the weight) moved by `step`.
+  const auto row_of = [&](int64_t r, int64_t at, bool is_weight, double step) {
+    double squares = 0, result = 0;
+    const auto value = [&](int64_t i) { return z[size_t(r * width + i)] + (!is_weight && i == at ? step : 0.0); };
+    for (int64_t i = 0; i < width; ++i) squares += value(i) * value(i);
+    for (int64_t i = 0; i < width; ++i)
+      result += value(i) / std::sqrt(squares / double(width) + 1e-3) *
+                (weight[size_t(i)] + (is_weight && i == at ? step : 0.0)) * widen(grad_y[size_t(r * width + i)]);
+    return result;
+  };
+  for (int64_t i = 0; i < width; ++i) {
+    double by_weight = 0, sum = 0, size = 1;
+    for (int64_t r = 0; r < rows; ++r) {
+      const double expected =
+          slope([&](double step) { return row_of(r, i, false, step); }) + more[size_t(r * width + i)];
+      check(std::fabs(grad_z[size_t(r * width + i)] - expected), 2e-5 * (1 + std::fabs(expected)) * double(width),
+            table.name, "rms_norm_backward");
+      const double term = slope([&](double step) { return row_of(r, i, true, step); });
+      by_weight += term, size += std::fabs(term);
+    }
+    for (int64_t c = 0; c < chunks; ++c) sum += sums[size_t(c * width + i)];
+    check(std::fabs(sum - by_weight), 2e-6 * size, table.name, "rms_norm_backward weight");
+  }
+}
+
+template <class T>
+void test_glu_backward(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t width) {
+  const auto gate_up = random_values<T>(rows * 2 * width, 3.0f);
+  const auto grad_y = random_values<T>(rows * width);
+  for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
+    auto grad = zeros<T>(rows * 2 * width);
+    kernels.glu_backward({gate_up.data(), grad_y.data(), grad.data(), rows, width, activation}, 2);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < width; ++i) {
+        const double gate = widen(gate_up[size_t(r * 2 * width + i)]),
+                     up = widen(gate_up[size_t((2 * r + 1) * width + i)]), g = widen(grad_y[size_t(r * width + i)]);
+        const auto act = [&](double x) { return activation == Activation::silu ? silu(x) : gelu_tanh(x); };
+        const double by_gate = g * up * slope([&](double step) { return act(gate + step); }), by_up = g * act(gate);
+        check(std::fabs(widen(grad[size_t(r * 2 * width + i)]) - by_gate), rounding<T>() * (2 + std::fabs(by_gate)),
+              table.name, "glu_backward gate");
+        check(std::fabs(widen(grad[size_t((2 * r + 1) * width + i)]) - by_up), rounding<T>() * (2 + std::fabs(by_up)),
+              table.name, "glu_backward up");
+      }
+  }
+}
+
+// Attention's gradient is linear in grad_out, and a step of all of qkv in a random direction changes sum(grad_out *
+// out) by grad_qkv times that direction. The forward, which has been tested above, gives the change. Float only: a step
+// that bfloat16 can hold is too long for a derivative; there, the result must be float's to within rounding.
+template <class T>
+void test_tree_attention_backward(const Kernels& table, const TypedKernels<T>& kernels, int64_t tokens, int64_t heads,
+                                  int64_t kv_heads, int64_t head_dim, float softcap, int64_t window) {
+  const int64_t width = (heads + 2 * kv_heads) * head_dim, out_width = heads * head_dim;
+  std::vector<int32_t> positions, blocks, offsets, node_blocks;
+  for (int64_t t = 0; t < tokens; ++t) positions.push_back(int32_t(t));
+  for (int64_t t = 0; t < (tokens + kKeyBlock - 1) / kKeyBlock * kKeyBlock; ++t)
+    blocks.push_back(t < tokens ? int32_t(t) : -1);
+  for (int64_t b = 0; b < int64_t(blocks.size()) / kKeyBlock; ++b) node_blocks.push_back(int32_t(b));
+  offsets = {0, int32_t(node_blocks.size())};
+  const QueryRun run = {0, 0, int32_t(tokens), 0};
+  const auto qkv = random_values<T>(tokens * width), grad_out = random_values<T>(tokens * out_width);
+  const auto arguments = [&](const auto* data, auto* out) {
+    TreeAttentionArgs<std::remove_const_t<std::remove_pointer_t<decltype(data)>>> a{};
+    a.qkv = data, a.stride = width, a.num_heads = heads, a.num_kv_heads = kv_heads, a.head_dim = head_dim;
+    a.positions = positions.data(), a.block_tokens = blocks.data(), a.num_blocks = int64_t(node_blocks.size());
+    a.node_block_offsets = offsets.data(), a.node_blocks = node_blocks.data();
+    a.scale = 1 / std::sqrt(float(head_dim)), a.softcap = softcap, a.window = window;
+    a.out = out, a.out_stride = out_width;
+    return a;
+  };
+  const auto tiles_for = [&](int64_t group) {
+    std::vector<QueryRun> tiles(size_t(cut_tiles(&run, 1, positions.data(), group, nullptr)));
+    cut_tiles(&run, 1, positions.data(), group, tiles.data());
+    return tiles;
+  };
+  const auto workspace_of = [](int64_t bytes) {
+    return std::unique_ptr<void, decltype(&std::free)>(std::aligned_alloc(64, size_t(bytes)), std::free);
+  };
+
+  auto grad_qkv = zeros<T>(tokens * width);
+  TreeAttentionBackwardArgs<T> b{};
+  b.forward = arguments(qkv.data(), static_cast<T*>(nullptr));
+  const auto rows = tiles_for(1);
+  b.forward.tiles = rows.data(), b.forward.num_tiles = int64_t(rows.size());
+  b.num_tokens = tokens, b.grad_out = grad_out.data(), b.grad_out_stride = out_width;
+  b.grad_qkv = grad_qkv.data(), b.grad_qkv_stride = width;
+  const auto scratch = workspace_of(kernels.tree_attention_backward_workspace_bytes(b, 2));
+  b.forward.workspace = scratch.get();
+  kernels.tree_attention_backward(b, 2);
+
+  const auto tiles = tiles_for(heads / kv_heads);
+  for (int64_t part = 0; part < 3; ++part) {  // queries, keys, values
+    const int64_t first = part == 0 ? 0 : heads + (part - 1) * kv_heads, count = part == 0 ? heads : kv_heads;
+    auto direction = random_values<float>(tokens * width);
+    double expected = 0, found = 0, size = 1;
+    for (int64_t i = 0; i < tokens * width; ++i) {
+      const int64_t head = i % width / head_dim;
+      if (head < first || head >= first + count) direction[size_t(i)] = 0;
+      const double term = double(widen(grad_qkv[size_t(i)])) * direction[size_t(i)];
+      found += term, size += std::fabs(term);
+    }
+    for (const float sign : {1.0f, -1.0f}) {
+      std::vector<float> moved;
+      for (int64_t i = 0; i < tokens * width; ++i)
+        moved.push_back(widen(qkv[size_t(i)]) + sign * 1e-2f * direction[size_t(i)]);
+      auto out = zeros<float>(tokens * out_width);
+      auto a = arguments(static_cast<const float*>(moved.data()), out.data());
+      a.tiles = tiles.data(), a.num_tiles = int64_t(tiles.size());
+      const auto workspace = workspace_of(table.float32.tree_attention_workspace_bytes(a, 2));
+      a.workspace = workspace.get();
+      table.float32.tree_attention(a, 2);
+      for (int64_t i = 0; i < tokens * out_width; ++i)
+        expected += sign * double(out[size_t(i)]) * widen(grad_out[size_t(i)]) / 2e-2;
+    }
+    check(std::fabs(found - expected), 2e-3 * size, table.name, "tree_attention_backward");
+  }
+}
+
 template <class T>
 void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
   for (const int64_t width : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 64, 97}) {
@@ -246,6 +378,13 @@ void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
   test_tree_attention(table, kernels, 300, 64, 7, 1, 64, 0, 0);
   test_tree_attention(table, kernels, 300, 255, 2, 1, 128, 5, 40);
   test_tree_attention(table, kernels, 65, 0, 100, 1, 8, 0, 1);
+  for (const int64_t width : {1, 5, 8, 17, 31}) {
+    test_rms_norm_backward(table, kernels, 70, width);
+    test_glu_backward(table, kernels, 3, width);
+  }
+  test_tree_attention_backward(table, kernels, 1, 1, 1, 2, 0, 0);
+  test_tree_attention_backward(table, kernels, 130, 4, 2, 34, 0, 0);
+  test_tree_attention_backward(table, kernels, 97, 3, 1, 64, 5, 40);
 }
 
 void test_pairwise_loss() {

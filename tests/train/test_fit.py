@@ -1,0 +1,384 @@
+"""Training runs on tiny models: what they learn, what they leave behind, and that nothing interrupts them for good."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from codescaler.cli import main
+from codescaler.engine import Engine
+from codescaler.errors import InvalidInput, TrainingDiverged
+from codescaler.testing import FLOAT32_SCORE_LIMIT, edit_tensors, save_chat, save_random_checkpoint
+from codescaler.train import TrainConfig, fit
+from codescaler.train import fit as fit_function
+
+PROBE = [("Problem 3: add two numbers.", code) for code in ("def f(a, b):\n    return a + b", "x", "return 1\n" * 9)]
+CONFIG = TrainConfig(learning_rate=3e-3, epochs=3, step_tokens=700, micro_batch_tokens=500, weight_decay=0.01)
+
+
+def make_groups(count=8, split=None, first=0, seed=0):
+    """Problems whose right programs return a sum, in groups of four."""
+    random = np.random.default_rng(seed + first)
+    return [
+        {
+            "task_id": f"t/{task}",
+            "prompt": f"Problem {task}: add two numbers.",
+            "split": split,
+            "candidates": [
+                {"code": f"def f(a, b):\n    c = {random.integers(99)}\n    return a {s} b", "passed": s == "+"}
+                for s in "++--"
+            ],
+        }
+        for task in range(first, first + count)
+    ]
+
+
+@pytest.fixture(scope="module", params=["qwen3", "gemma2"])
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    save_random_checkpoint(folder, request.param, "CausalLM", vocab_size=300, pad_token_id=299, num_hidden_layers=2)
+    save_chat(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    save_random_checkpoint(folder, "qwen3", "CausalLM", vocab_size=300, pad_token_id=299, num_hidden_layers=2)
+    save_chat(folder)
+    return folder
+
+
+def weights_of(run):
+    return {name: t for path in sorted((run / "model").glob("*.safetensors")) for name, t in load_file(path).items()}
+
+
+def assert_same_weights(left, right):
+    left, right = weights_of(left), weights_of(right)
+    assert left.keys() == right.keys() and left
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def log_of(run, kind="step"):
+    return [r for r in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if r["kind"] == kind]
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, by transformers
+@pytest.mark.parametrize("method, rate", [("full", 3e-3), ("lora", 1e-2), ("head", 3e-2)])
+def test_it_learns_and_the_folder_loads_everywhere(model, tmp_path, method, rate):
+    config = dataclasses.replace(CONFIG, method=method, learning_rate=rate, epochs=6)
+    report = fit(model, make_groups(), tmp_path / "run", config, validation=make_groups(3, first=100))
+    assert report.best.loss < report.before.loss and report.best.pair_accuracy > 0.9
+    assert report.num_problems == 8 and report.num_pairs == 32
+    steps = log_of(tmp_path / "run")
+    assert len(steps) == report.num_steps and [r["step"] for r in steps] == [*range(1, len(steps) + 1)]
+    assert steps[-1]["loss"] < steps[0]["loss"] and all(r["tokens_per_second"] > 0 for r in steps)
+    assert (tmp_path / "run/curves.png").stat().st_size > 1000
+    assert any((tmp_path / "run/tensorboard").iterdir())
+
+    folder = tmp_path / "run/model"
+    ours = Engine.from_pretrained(folder, dtype="float32").score(PROBE)
+    if method == "lora":
+        import peft
+
+        base = transformers.AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
+        peer = peft.PeftModel.from_pretrained(base, folder)
+    else:
+        peer = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for (prompt, code), score in zip(PROBE, ours, strict=True):
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": code}]
+        ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)["input_ids"]
+        with torch.no_grad():
+            theirs = peer.eval()(ids).logits.item()
+        assert abs(score - theirs) <= FLOAT32_SCORE_LIMIT * max(1.0, abs(theirs))
+
+
+def test_pairs_are_groups_of_two(small, tmp_path):
+    pairs = [
+        {"prompt": group["prompt"], "chosen": right["code"], "rejected": wrong["code"], "margin": 0.5}
+        for group in make_groups()
+        for right in group["candidates"][:2]
+        for wrong in group["candidates"][2:]
+    ]
+    paper = {"question_content": "Add.", "code_pos": "a + b", "code_neg": "a - b"}
+    report = fit(small, [*pairs, paper], tmp_path / "run", CONFIG)
+    assert report.num_problems == report.num_pairs == 33
+    assert log_of(tmp_path / "run")[-1]["loss"] < log_of(tmp_path / "run")[0]["loss"]
+
+
+def test_records_say_their_split(small, tmp_path):
+    groups = make_groups(split="train") + make_groups(2, split="validation", first=50)
+    report = fit(small, groups, tmp_path / "run", CONFIG)
+    assert (report.num_problems, len(report.best.picks)) == (8, 2)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(small, tmp_path, monkeypatch, method, checkpointing):
+    config = dataclasses.replace(
+        CONFIG, method=method, evaluate_every=2, save_every=2, gradient_checkpointing=checkpointing
+    )
+    options = {"validation": make_groups(3, first=100)}
+    whole = fit(small, make_groups(), tmp_path / "whole", config, **options)
+    from codescaler.train.fit import _Run
+
+    step, stops = _Run._step, iter([3, 5])
+    stop = next(stops)
+
+    def interrupted(self, index, folder):
+        if index == stop:
+            raise KeyboardInterrupt
+        return step(self, index, folder)
+
+    monkeypatch.setattr(_Run, "_step", interrupted)
+    for following in (5, -1):
+        with pytest.raises(KeyboardInterrupt):
+            fit(small, make_groups(), tmp_path / "parts", config, resume=True, **options)
+        stop = following
+    parts = fit(small, make_groups(), tmp_path / "parts", config, resume=True, **options)
+
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert (parts.best, parts.before, parts.best_step) == (whole.best, whole.before, whole.best_step)
+    for kind in ("step", "validation"):
+        logs = [
+            [{k: v for k, v in r.items() if "second" not in k and k != "share_of_peak"} for r in log_of(run, kind)]
+            for run in (tmp_path / "whole", tmp_path / "parts")
+        ]
+        assert logs[0] == logs[1]
+    assert [p.name for p in (tmp_path / "parts").glob("checkpoint-*")] == [f"checkpoint-{whole.num_steps:06d}"]
+
+
+SCRIPT = """
+import sys, json
+from codescaler.train import TrainConfig, fit
+model, out, groups, config = sys.argv[1], sys.argv[2], json.load(open(sys.argv[3])), json.loads(sys.argv[4])
+report = fit(model, groups, out, TrainConfig(**config), resume=True, num_threads=1)
+"""
+
+
+def test_killed_at_any_moment_it_goes_on(small, tmp_path):
+    """SIGKILL, at moments that nobody chose."""
+    (tmp_path / "groups.json").write_text(json.dumps(make_groups()))
+    config = json.dumps(
+        {
+            "learning_rate": 3e-3,
+            "epochs": 6,
+            "step_tokens": 500,
+            "micro_batch_tokens": 500,
+            "save_every": 1,
+            "evaluate_every": 1,
+        }
+    )
+    command = [sys.executable, "-c", SCRIPT, str(small), str(tmp_path / "run"), str(tmp_path / "groups.json"), config]
+    reached = []
+    for _ in range(3):
+        before = len(log_of(tmp_path / "run")) if (tmp_path / "run/log.jsonl").exists() else 0
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            path = tmp_path / "run/log.jsonl"
+            if path.exists() and len(path.read_text().splitlines()) >= before + 4:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+        reached.append(before)
+    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run([*command[:4], str(tmp_path / "whole"), *command[5:]], check=True, capture_output=True)
+    assert reached[1] > 0
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(small, tmp_path, monkeypatch):
+    from codescaler.train import run_folder
+
+    config = dataclasses.replace(CONFIG, save_every=2)
+    save, calls = run_folder.save_file, []
+
+    def full(tensors, path, *rest):
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        save(tensors, path, *rest)
+
+    monkeypatch.setattr(run_folder, "save_file", full)
+    with pytest.raises(InvalidInput, match=r"No space left on device.*checkpoint-000002 is intact"):
+        fit(small, make_groups(), tmp_path / "run", config)
+    assert [p.name for p in (tmp_path / "run").iterdir() if "checkpoint" in p.name] == ["checkpoint-000002"]
+    monkeypatch.undo()
+    fit(small, make_groups(), tmp_path / "run", config, resume=True)
+    fit(small, make_groups(), tmp_path / "whole", config)
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small, tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, save_every=1)
+    from codescaler.train.fit import _Run
+
+    step = _Run._step
+
+    def poisoned(self, index, folder):
+        if index == 2:
+            with torch.no_grad():
+                self.model.norm[0] = torch.nan
+        return step(self, index, folder)
+
+    monkeypatch.setattr(_Run, "_step", poisoned)
+    with pytest.raises(TrainingDiverged, match=r"step 3: the loss is nan.*checkpoint-000002 is intact"):
+        fit(small, make_groups(), tmp_path / "run", config)
+    state = load_file(tmp_path / "run/checkpoint-000002/state.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_a_checkpoint_that_was_damaged_is_named(small, tmp_path):
+    config = dataclasses.replace(CONFIG, max_steps=2)
+    fit(small, make_groups(), tmp_path / "run", config)
+    (tmp_path / "run/checkpoint-000002/state.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(Exception, match="checkpoint-000002 cannot be read"):
+        fit(small, make_groups(), tmp_path / "run", config, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"groups": []}, "none of 0 groups"),
+        ({"groups": [{"task_id": 1, "prompt": "p", "candidates": []}]}, "none of 1 groups"),
+        ({"groups": [{"task_id": 1, "prompt": "p", "candidates": [{"code": "x"}]}]}, r"candidates\[0\] has no passed"),
+        ({"groups": make_groups(2, split="test")}, "of the split 'test'"),
+        ({"validation": make_groups(2)}, "2 tasks are both trained and validated on, such as 't/0'"),
+        ({"validation": [{"task_id": 9, "prompt": "p", "candidates": []}]}, "none of 1 validation groups"),
+        ({"config": TrainConfig(micro_batch_tokens=20)}, "that fit micro_batch_tokens=20"),
+        ({"groups": [{"prompt": "p", "chosen": "a"}]}, "rejected: code is 0"),
+        ({"groups": [{"prompt": "p", "chosen": "a", "rejected": "b", "margin": "1"}]}, "margin is '1'"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(small, tmp_path, change, message):
+    arguments = {"groups": make_groups(2), "config": TrainConfig(max_steps=1), **change}
+    with pytest.raises(InvalidInput, match=message):
+        fit(small, arguments.pop("groups"), tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_too_long_is_counted(small, tmp_path):
+    groups = make_groups(4)
+    groups[0]["candidates"] += [{"code": "x = 1\n" * 60, "passed": True}]
+    groups[1]["candidates"] = [{"code": f"y = {i}\n" * 9, "passed": i % 2 == 0} for i in range(9)]
+    groups[2]["candidates"] = [{"code": c * 200, "passed": c == "x"} for c in "xy"]
+    report = fit(small, groups, tmp_path / "run", TrainConfig(max_steps=1, max_length=200, micro_batch_tokens=350))
+    counts = {name: count for name, count in report.counts.items() if count}
+    assert counts == {"num_long_programs": 3, "num_long_problems": 1, "num_unpaired_problems": 1}
+    assert report.num_problems == 2
+
+
+def test_a_folder_in_use_is_refused(small, tmp_path):
+    config = TrainConfig(max_steps=1)
+    fit(small, make_groups(2), tmp_path / "run", config)
+    with pytest.raises(InvalidInput, match="is there already; resume it"):
+        fit(small, make_groups(2), tmp_path / "run", config)
+    with pytest.raises(InvalidInput, match=r"of a run with max_steps=1, now 2"):
+        fit(small, make_groups(2), tmp_path / "run", TrainConfig(max_steps=2), resume=True)
+    with pytest.raises(InvalidInput, match=r"of a run with data="):
+        fit(small, make_groups(3), tmp_path / "run", config, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    with pytest.raises(InvalidInput, match="other is there already; give a new folder"):
+        fit(small, make_groups(2), tmp_path / "other", config, resume=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_refused_before_any_step(small, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        fit(small, make_groups(2), tmp_path / "run", TrainConfig(max_steps=1))
+
+
+def test_a_file_where_the_folder_should_be(small, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match=r"cannot be written \(.*Not a directory|cannot be written \(.*exists"):
+        fit(small, make_groups(2), tmp_path / "file/run", TrainConfig(max_steps=1))
+
+
+def test_a_lora_of_a_lora_is_refused(small, tmp_path):
+    config = TrainConfig(method="lora", max_steps=1)
+    fit(small, make_groups(2), tmp_path / "run", config)
+    with pytest.raises(InvalidInput, match="merge it with PEFT"):
+        fit(tmp_path / "run/model", make_groups(2), tmp_path / "again", config)
+
+
+def test_weights_that_are_not_finite_are_named(small, tmp_path):
+    import shutil
+
+    shutil.copytree(small, tmp_path / "bad")
+    edit_tensors(tmp_path / "bad", lambda tensors: tensors["model.norm.weight"].fill_(torch.nan))
+    with pytest.raises(TrainingDiverged, match=r"step 1: the loss is nan.*No checkpoint had been written"):
+        fit(tmp_path / "bad", make_groups(2), tmp_path / "run", TrainConfig(max_steps=1))
+
+
+def test_the_command(small, tmp_path, capsys):
+    data = tmp_path / "groups.jsonl"
+    data.write_text("".join(json.dumps(g) + "\n" for g in make_groups(4) + make_groups(2, "validation", 50)))
+    arguments = ["train", str(small), str(data), "-o", str(tmp_path / "run"), "--max-steps", "2"]
+    assert main(arguments) == 0
+    output = capsys.readouterr()
+    assert "trained on 16 (right, wrong) pairs of 4 problems, 2 steps" in output.out
+    assert "validation before: pairs ranked right" in output.out and "left out: nothing" in output.out
+    assert main([*arguments, "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best"]["pair_accuracies"]
+    assert main(arguments) == 2
+    assert "is there already; resume it" in capsys.readouterr().err
+
+
+def launch(small, folder, processes, *options):
+    data = folder / "groups.jsonl"
+    data.write_text("".join(json.dumps(g) + "\n" for g in make_groups(7) + make_groups(2, "validation", 50)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "codescaler.cli", "train", str(small), str(data), "-o", str(folder / "run")]
+    command += ["--epochs", "2", "--step-tokens", "900", "--micro-batch-tokens", "300", "--learning-rate", "1e-3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("trained on") == 1  # one process speaks
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def alone(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return launch(small, folder, 1)
+
+
+@pytest.mark.parametrize("parallel", ["data", "fsdp"])
+def test_two_processes_have_the_trajectory_of_one(small, tmp_path, alone, parallel):
+    run = launch(small, tmp_path, 2, "--parallel", parallel, "--save-every", "2")
+    one, two = log_of(alone), log_of(run)
+    assert len(one) == len(two) >= 4
+    for left, right in zip(one, two, strict=True):
+        assert left["num_tokens"] == right["num_tokens"]
+        # The same terms in another order, in float32; each step's update is at most the learning rate a weight.
+        assert right["loss"] == pytest.approx(left["loss"], abs=1e-6 * right["step"])
+        assert right["pair_accuracy"] == pytest.approx(left["pair_accuracy"], abs=0.1)
+    mine, theirs = weights_of(alone), weights_of(run)
+    for name, tensor in mine.items():
+        # Adam turns a gradient near 0 into a step of either sign: a few weights may differ by whole steps.
+        gaps = (tensor - theirs[name]).abs()
+        assert gaps.mean() < 1e-5 and gaps.max() < 2e-3 * len(one), name
+    again = launch(small, tmp_path, 2, "--parallel", parallel, "--save-every", "2", "--resume")
+    assert weights_of(again).keys() == theirs.keys()
+
+
+def test_public_names():
+    assert fit_function is fit and Path(__file__).name == "test_fit.py"
