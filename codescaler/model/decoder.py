@@ -6,6 +6,7 @@ Families differ in configuration only. Shape legend: `ops.backend`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Weights and configuration of one model on one backend."""
+    """Weights and configuration of one model on one backend.
+
+    On a CPU the embedding is a view of the checkpoint's file, in the dtype stored there: a forward converts the rows
+    that it looks up, and the others are never read.
+    """
 
     config: ModelConfig
     backend: Backend
@@ -60,7 +65,7 @@ class Decoder:
         config, backend = self.config, self.backend
         heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim)
         cos, sin = rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
-        x_TD = self.embedding[tree.token_ids]
+        x_TD = self.embedding[tree.token_ids].to(self.dtype)
         if config.embedding_scale is not None:
             x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
         residual_TD = torch.zeros(x_TD.shape, dtype=_wide(self.dtype), device=self.device)
@@ -107,6 +112,15 @@ def build_decoder(
     config: ModelConfig, get: GetTensor, backend: Backend, dtype: torch.dtype, device: torch.device
 ) -> Decoder:
     """Reads canonical tensors one at a time through `get` (None where absent), converts and packs them."""
+    new = partial(torch.empty, dtype=dtype, device=device)
+    scratch = new(0)
+
+    def reused(size: int) -> Tensor:
+        # Memory never touched before takes longer to get than a weight takes to convert.
+        nonlocal scratch
+        if size > len(scratch):
+            scratch = new(size)
+        return scratch[:size]
 
     def wide(name: str, offset: float = 0.0) -> Tensor | None:
         tensor = get(name)
@@ -119,7 +133,8 @@ def build_decoder(
 
     def linear(*names: str) -> Any:
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
-        return backend.pack_linear(_stack(weights, dtype, device), _stack(biases, dtype, device))
+        weight = _stack(weights, dtype, device, reused if backend.copies_weights else new)
+        return backend.pack_linear(weight, _stack(biases, dtype, device, new))
 
     def layer(index: int) -> Layer:
         at = f"layers.{index}."
@@ -139,13 +154,13 @@ def build_decoder(
             window=config.layer_windows[index],
         )
 
-    embedding = _stack([get("embed_tokens.weight")], dtype, device)
+    embedding = get("embed_tokens.weight")
     assert embedding is not None
     return Decoder(
         config=config,
         backend=backend,
         dtype=dtype,
-        embedding=embedding,
+        embedding=embedding if device.type == "cpu" else embedding.to(device, dtype),
         layers=tuple(layer(index) for index in range(config.num_layers)),
         norm=norm("norm.weight"),
         head_weight=wide("head.weight"),
@@ -157,12 +172,17 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _stack(tensors: list[Tensor | None], dtype: torch.dtype, device: torch.device) -> Any:
-    """Rows of several tensors one below the other; None where they are absent."""
+def _stack(
+    tensors: list[Tensor | None], dtype: torch.dtype, device: torch.device, buffer: Callable[[int], Tensor]
+) -> Any:
+    """Rows of several tensors one below the other, in a buffer unless they are so already; None where absent."""
     present = [tensor for tensor in tensors if tensor is not None]
     assert len(present) in (0, len(tensors)), "a bias on one part of a fused projection only"
     if not present:
         return None
-    if len(present) == 1:
-        return present[0].to(device, dtype)
-    return torch.cat([tensor.to(device, dtype) for tensor in present])
+    if len(present) == 1 and (present[0].dtype, present[0].device) == (dtype, device):
+        return present[0]
+    stacked = buffer(sum(tensor.numel() for tensor in present)).view(-1, *present[0].shape[1:])
+    for rows, tensor in zip(stacked.split([len(tensor) for tensor in present]), present, strict=True):
+        rows.copy_(tensor)
+    return stacked
