@@ -9,7 +9,17 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    scripts = ("compare", "compile_triton", "install_vllm", "parity", "ranking", "roofline")
+    scripts = (
+        "compare",
+        "compile_triton",
+        "fusions",
+        "install_vllm",
+        "parity",
+        "ranking",
+        "roofline",
+        "startup",
+        "threads",
+    )
     if len(sys.argv) < 2 or sys.argv[1] not in scripts:
         sys.exit(f"usage: python benches {{{','.join(scripts)}}} [options]; --help after the name lists them")
     sys.path.append(str(Path(__file__).parents[1]))
