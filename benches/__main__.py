@@ -10,15 +10,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     scripts = (
-        "compare",
-        "compile_triton",
-        "fusions",
-        "install_vllm",
-        "parity",
-        "ranking",
-        "roofline",
-        "startup",
-        "threads",
+        *("compare", "compile_triton", "cpu", "fusions", "install_vllm", "parity", "ranking", "roofline", "scaling"),
+        *("startup", "tau", "threads"),
     )
     if len(sys.argv) < 2 or sys.argv[1] not in scripts:
         sys.exit(f"usage: python benches {{{','.join(scripts)}}} [options]; --help after the name lists them")

@@ -378,8 +378,8 @@ def save(
     shape: ModelShape,
     device: torch.device,
     values: Mapping[str, Any],
-) -> None:
-    """Writes figures to benches/results/, with what they were measured on."""
+) -> Path:
+    """Writes figures to benches/results/, with what they were measured on, and returns the file's path."""
     suffix = "" if device.type == "cpu" else f"_{device.type}"
     path = RESULTS / f"{name}_{arguments.shape}_{arguments.dtype}{suffix}.json"
     path.parent.mkdir(exist_ok=True)
@@ -391,6 +391,7 @@ def save(
     }
     path.write_text(json.dumps(setting | dict(values), indent=2) + "\n")
     progress(f"wrote {path}")
+    return path
 
 
 def _place(num_threads: int, device: torch.device) -> str:

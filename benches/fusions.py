@@ -82,7 +82,7 @@ def _scores(decoder: Decoder, is_every_row_pooled: bool, sequences: list[list[in
     return scores[np.argsort(batch.sequences)]
 
 
-def _with(**operations: Callable[[Backend], object]) -> Callable[[Decoder], Decoder]:
+def replaced(**operations: Callable[[Backend], object]) -> Callable[[Decoder], Decoder]:
     """Replaces fields of a decoder's backend by what each function makes of the backend as it was."""
     return lambda decoder: replace(
         decoder,
@@ -124,12 +124,12 @@ def _same(decoder: Decoder) -> Decoder:
 # What is undone: the decoder without it, and whether the last layer computes every row.
 UNDONE: dict[str, tuple[Callable[[Decoder], Decoder], bool]] = {
     FUSED: (_same, False),
-    "residual + norm: add, then norm": (_with(rms_norm=_add_then_norm), False),
-    "residual + norm: PyTorch": (_with(rms_norm=lambda _: STOCK_TORCH.rms_norm), False),
-    "QK-norm + RoPE: norm, then rotate": (_with(qk_norm_rope=_norm_then_rope), False),
-    "QK-norm + RoPE: PyTorch": (_with(qk_norm_rope=lambda _: reference.qk_norm_rope), False),
-    "GLU: PyTorch": (_with(glu=lambda _: STOCK_TORCH.glu), False),
-    "blocks of tokens: all at once": (_with(token_block=lambda _: None), False),
+    "residual + norm: add, then norm": (replaced(rms_norm=_add_then_norm), False),
+    "residual + norm: PyTorch": (replaced(rms_norm=lambda _: STOCK_TORCH.rms_norm), False),
+    "QK-norm + RoPE: norm, then rotate": (replaced(qk_norm_rope=_norm_then_rope), False),
+    "QK-norm + RoPE: PyTorch": (replaced(qk_norm_rope=lambda _: reference.qk_norm_rope), False),
+    "GLU: PyTorch": (replaced(glu=lambda _: STOCK_TORCH.glu), False),
+    "blocks of tokens: all at once": (replaced(token_block=lambda _: None), False),
     "pooled rows only: every row of the last layer": (_same, True),
 }
 

@@ -84,22 +84,21 @@ def main(options: Sequence[str] | None = None) -> int:
         folder = Path(name)
         progress(f"writing a random checkpoint of {shape.num_layers} layers")
         write_checkpoint(folder, shape)
-        (folder / "model.safetensors").read_bytes()
         seconds, scores = _take_turns(_systems(folder, arguments), arguments.rounds)
         progress(f"{OURS}: memory of {arguments.budget} tokens")
         memory = _memory(folder, shape, arguments)
     medians = {system: statistics.median(values) for system, values in seconds.items()}
-    checks = _checks(medians, scores, memory, arguments.dtype)
+    verdict = checks(medians, scores, memory, arguments.dtype)
     print(
         f"Process start to the first score, {shape.num_layers} layers, {arguments.dtype}, {arguments.threads} threads."
     )
     rows = [(system, f"{median:.2f}", f"{median / medians[OURS]:.1f}x") for system, median in medians.items()]
     print(table(("", "seconds", "of ours"), rows))
-    print("\n".join(f"{'PASS' if holds else 'FAIL'}: {sentence}" for sentence, holds in checks.items()))
+    print("\n".join(f"{'PASS' if holds else 'FAIL'}: {sentence}" for sentence, holds in verdict.items()))
     if arguments.save:
-        values = {"seconds": seconds, "median_s": medians, "scores": scores, "memory": memory, "checks": checks}
+        values = {"seconds": seconds, "median_s": medians, "scores": scores, "memory": memory, "checks": verdict}
         save("startup", arguments, shape, torch.device("cpu"), values)
-    return 0 if all(checks.values()) else 1
+    return 0 if all(verdict.values()) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,15 +140,15 @@ def _vllm(folder: Path, arguments: argparse.Namespace) -> float:
 def _take_turns(
     systems: dict[str, Callable[[], float]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of every round, and scores, which a warm-up has given: it reads each system's own files for the rest."""
-    scores, seconds = {}, {name: [] for name in systems}
-    for number in range(rounds + 1):
+    """Seconds of every round, the first of which may have to compile or to read; and scores."""
+    scores: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for number in range(1, rounds + 1):
         for name, start in systems.items():
             begin = time.perf_counter()
             scores[name] = start()
-            took = time.perf_counter() - begin
-            progress(f"round {number} of {rounds}: {name}: {took:.2f} s" + " (warm-up)" * (not number))
-            seconds[name] += [took] if number else []
+            seconds[name].append(time.perf_counter() - begin)
+            progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
     return seconds, scores
 
 
@@ -173,14 +172,14 @@ def _memory(folder: Path, shape: ModelShape, arguments: argparse.Namespace) -> d
     }
 
 
-def _checks(medians: dict[str, float], scores: dict[str, float], memory: dict[str, int], dtype: str) -> dict[str, bool]:
+def checks(medians: dict[str, float], scores: dict[str, float], memory: dict[str, int], dtype: str) -> dict[str, bool]:
     """Each sentence of the verdict, and whether it holds. NaN compares false, so it fails."""
     share = FLOAT32_SCORE_LIMIT if dtype == "float32" else CONFIRMATION_LIMIT
     difference = max(abs(score - scores[OURS]) for score in scores.values())
     limit = share * abs(scores[TRANSFORMERS])
     grown = memory["peak_bytes"] - memory["after_import_torch_bytes"]
     allowed = 1.15 * memory["weight_bytes"] + memory["activation_bytes"]
-    checks = {
+    verdict = {
         f"scores are at most {difference:.1e} apart, {limit:.1e} is allowed": difference <= limit,
         f"codescaler's start takes {medians[OURS]:.2f} s, transformers' {medians[TRANSFORMERS]:.2f} s (the aim is "
         f"{TARGET_S} s)": medians[OURS] < medians[TRANSFORMERS],
@@ -189,10 +188,10 @@ def _checks(medians: dict[str, float], scores: dict[str, float], memory: dict[st
     }
     if VLLM in medians:
         share = medians[OURS] / medians[VLLM]
-        checks[f"codescaler's start takes {share:.3f} of vLLM's {medians[VLLM]:.1f} s, 0.125 is allowed"] = (
+        verdict[f"codescaler's start takes {share:.3f} of vLLM's {medians[VLLM]:.1f} s, 0.125 is allowed"] = (
             share < 1 / 8
         )
-    return checks
+    return verdict
 
 
 if __name__ == "__main__":
