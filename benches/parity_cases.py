@@ -52,7 +52,7 @@ def beginnings() -> TokenLists:
 def long() -> TokenLists:
     """One sequence of 4,000 tokens, others that leave it on the way, most of them early, and a short one.
 
-    Enough of them that a root mean square says something: that of 6 was a quarter larger on one machine than on another.
+    Enough of them that a root mean square says something: that of 6 was 20% larger on one machine than on another.
     """
     draw = _words(2)
     sequence = draw(4000)
