@@ -17,6 +17,7 @@ from typing import Any
 
 from benches.compare import OURS, PADDED, RESULTS, SHAPES, SORTED, VLLM, parser_of
 from benches.startup import TRANSFORMERS
+from codescaler.info import describe_environment
 from codescaler.report import table
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,7 @@ PEERS = (
     ("pairs", VLLM, "1.05x", ""),
 )
 MISSING = "-"
+OTHER_SHAPE = "bon8, the other shape"
 
 Line = tuple[str, str, str, str]  # figure, must reach, aim, measured
 
@@ -88,7 +90,8 @@ def _measure_operations(arguments: argparse.Namespace) -> list[str]:
         if bench["params"]["backend"] != "torch"
     ]
     name = f"{OPERATIONS}_{arguments.shape}_{arguments.dtype}.json"
-    (RESULTS / name).write_text(json.dumps(kept, indent=2) + "\n")
+    values = {**describe_environment("auto"), "operations": kept}
+    (RESULTS / name).write_text(json.dumps(values, indent=2) + "\n")
     return []
 
 
@@ -102,17 +105,20 @@ def load(folder: Path, shape: str, dtype: str) -> dict[str, Any]:
 
 def lines(figures: dict[str, Any]) -> Iterator[Line]:
     """Yields the lines of the table: targets beside what was measured."""
-    compared = {workload: _systems(figures[f"compare_{workload}"]) for workload in WORKLOADS}
-    other = _systems(figures["other shape"])
+    titles = {f"compare_{workload}": workload for workload in WORKLOADS} | {"other shape": OTHER_SHAPE}
+    compared = {title: _systems(figures[name]) for name, title in titles.items()}
+    # Not all of the model's layers may have been run: see --layers.
+    layers = {title: figures[name]["shape"]["num_layers"] for name, title in titles.items() if figures[name]}
+    shown = {title: f"{title} ({layers[title]} layers)" if title in layers else title for title in titles.values()}
     for workload, peer, must, aim in PEERS:
-        yield f"{workload}: times as fast as {peer}", must, aim, _speedup(compared[workload], peer)
+        yield f"{shown[workload]}: times as fast as {peer}", must, aim, _speedup(compared[workload], peer)
     for peer in (PADDED, VLLM):
         must = _speedup(compared["bon8"], peer)
-        yield f"bon8, the other shape: times as fast as {peer}", must, "", _speedup(other, peer)
-    for workload, systems in {**compared, "bon8, the other shape": other}.items():
+        yield f"{shown[OTHER_SHAPE]}: times as fast as {peer}", must, "", _speedup(compared[OTHER_SHAPE], peer)
+    for title, systems in compared.items():
         share = f"{systems[OURS]['peak_share']:.0%}" if systems else MISSING
-        yield f"{workload}: ideal time / time", "85%", "92%", share
-    operations = {bench["name"]: bench for bench in figures[OPERATIONS]}
+        yield f"{shown[title]}: ideal time / time", "85%", "92%", share
+    operations = {bench["name"]: bench for bench in figures[OPERATIONS].get("operations", [])}
     attention = next((bench for name, bench in operations.items() if name.startswith("tree_attention")), None)
     speed = f"{attention['gflops_per_s']:.0f}" if attention else MISSING
     yield "tree attention on bon8's tree, GFLOP/s", "450", "600", speed
@@ -131,9 +137,9 @@ def lines(figures: dict[str, Any]) -> Iterator[Line]:
     for name, ratio in figures["fusions"].get("time_of_fused", {}).items():
         yield f"time without the fusion, {name}", "", "", f"{ratio:.3f}"
     for name, bench in operations.items():
-        share = bench.get("share_of_matmul_peak"), bench.get("share_of_copy_peak")
-        of = "multiply" if share[0] is not None else "copy"
-        yield f"{name}: share of the peak of {of}", "", "", f"{share[0] or share[1] or 0:.0%}"
+        for peak in ("matmul", "copy"):
+            if f"share_of_{peak}_peak" in bench:
+                yield f"{name}: share of the peak of {peak}", "", "", f"{bench[f'share_of_{peak}_peak']:.0%}"
 
 
 def _other(shape: str) -> str:

@@ -66,7 +66,8 @@ def main(options: Sequence[str] | None = None) -> int:
         engine = Engine.from_pretrained(folder, device=str(device), dtype=arguments.dtype)
         times = _measure(engine, curves, arguments.rounds, device)
     for axis, curve in curves.items():
-        print(f"\n{TITLES[axis]}; else {', '.join(f'{name} = {value}' for name, value in MIDDLE._asdict().items())}")
+        others = ", ".join(f"{name} = {value}" for name, value in MIDDLE._asdict().items() if name != axis)
+        print(f"\n{TITLES[axis]}; {others}")
         rows = [
             (
                 str(getattr(size, axis)),

@@ -39,8 +39,8 @@ def test_figures_reach_the_table(results):
     table = {figure: measured for figure, *_, measured in cpu.lines(figures)}
     measured = {figure for figure, value in table.items() if value != cpu.MISSING}
     assert measured == {
-        f"bon8: times as fast as {compare.PADDED}",
-        "bon8: ideal time / time",
+        f"bon8 (2 layers): times as fast as {compare.PADDED}",
+        "bon8 (2 layers): ideal time / time",
         "2 threads: times as fast as 1",
         *(f"time without the fusion, {name}" for name in fusions.UNDONE),
     }
