@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parser_of(name: str, description: str, rounds: int = 3) -> argparse.ArgumentParser:
+def parser_of(name: str, description: str) -> argparse.ArgumentParser:
     """Returns a parser of the options that every measurement of a whole model has."""
     parser = argparse.ArgumentParser(
         prog=f"python benches {name}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -145,7 +145,7 @@ def parser_of(name: str, description: str, rounds: int = 3) -> argparse.Argument
     parser.add_argument("--layers", type=whole_number, help="layers of the model; None means all of the shape's")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fastest_dtype(), help="of every system")
     parser.add_argument("--threads", type=whole_number, default=2, help="CPU threads of every system")
-    parser.add_argument("--rounds", type=whole_number, default=rounds, help="timed rounds after the warm-up")
+    parser.add_argument("--rounds", type=whole_number, default=3, help="timed rounds after the warm-up")
     parser.add_argument("--save", action="store_true", help="write the figures to benches/results/")
     return parser
 

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,12 @@ OTHER_SHAPE = "bon8, the other shape"
 Line = tuple[str, str, str, str]  # figure, must reach, aim, measured
 
 
-def main() -> int:
-    """Parses the command line, measures, prints, and returns the exit status."""
+def main(options: Sequence[str] | None = None) -> int:
+    """Parses the command line, or `options`, measures, prints, and returns the exit status."""
     parser = parser_of("cpu", "Measures everything that speed on a CPU is judged by, and prints one table.")
     parser.add_argument("--vllm", type=Path, help="interpreter of an environment that has vLLM")
     parser.add_argument("--table-only", action="store_true", help="show what benches/results/ holds, measure nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(options)
     failed = [] if arguments.table_only else _measure(arguments)
     figures = load(RESULTS, arguments.shape, arguments.dtype)
     print(f"\nQwen3-{arguments.shape.upper()} shapes, {arguments.dtype}, {arguments.threads} threads; -: not measured")
@@ -65,7 +65,7 @@ def _measure(arguments: argparse.Namespace) -> list[str]:
     parts = [
         *(["compare", workload, *shape, *layers, *rounds, *vllm] for workload in WORKLOADS),
         ["compare", "bon8", "--shape", _other(arguments.shape), *layers, *rounds, *vllm],
-        ["startup", *shape, *vllm],  # of all layers: it is about reading them
+        ["startup", *shape, *rounds, *vllm],  # of all layers: it is about reading them
         ["threads", *shape, *layers, *rounds],
         ["fusions", *shape, *layers, *rounds],
         ["scaling", *shape, *rounds],

@@ -102,7 +102,7 @@ def main(options: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("startup", "Times process start to first score, and weighs the process.", rounds=5)
+    parser = parser_of("startup", "Times process start to first score, and weighs the process.")
     parser.add_argument("--budget", type=whole_number, default=DEFAULT_BATCH_TOKENS, help="tokens whose memory counts")
     parser.add_argument("--vllm", type=Path, help="interpreter of an environment that has vLLM")
     return parser
