@@ -10,7 +10,7 @@ DEMO_DIR := build/demo
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare bench-peers test lint parity bench test-asan test-triton compile-triton roofline format clean
+.PHONY: help setup demo compare bench-cpu bench-peers test lint parity bench test-asan test-triton compile-triton roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ $(DEMO_DIR)/reward-model: $(DEMO_DIR)/smollm2-135m
 
 compare: setup  ## score one workload beside transformers and print parity and speed
 	$(BIN)/python benches compare bon8 --layers 4 --rounds 2
+
+# OPTIONS='--layers 7' is for a slow CPU. vLLM is beside it where make build/vllm/.installed has been.
+bench-cpu: setup  ## time everything on this CPU beside its peers, and print one table with the targets (an hour)
+	$(BIN)/python benches cpu $(if $(wildcard build/vllm/.installed),--vllm build/vllm/bin/python) $(OPTIONS)
 
 bench-peers: setup build/vllm/.installed  ## time the workloads beside transformers and vLLM's CPU build (2 GB, an hour)
 	for workload in bon8 bon16 pairs; do \

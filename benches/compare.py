@@ -16,9 +16,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,23 +97,21 @@ class Verdict:
     reason: str
 
 
-def main() -> int:
-    """Parses the command line, measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args()
+def main(options: Sequence[str] | None = None) -> int:
+    """Parses the command line, or `options`, measures, prints, and returns the exit status."""
+    arguments = _parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
-    shape = SHAPES[arguments.shape]
-    shape = replace(shape, num_layers=arguments.layers or shape.num_layers)
+    shape = shape_of(arguments)
     workload, dtype = WORKLOADS[arguments.workload], getattr(torch, arguments.dtype)
     sequences, device = workload.sequences(), bench_device()
     with tempfile.TemporaryDirectory(prefix="codescaler-compare-") as folder:
-        _progress(f"writing a random checkpoint of {shape.num_layers} layers")
-        write_random_rm(Path(folder), shape)
-        save_chat(Path(folder))  # vLLM starts with a tokenizer only, though it is given token ids
-        (Path(folder) / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+        progress(f"writing a random checkpoint of {shape.num_layers} layers")
+        write_checkpoint(Path(folder), shape)
         systems, left_out = _load(Path(folder), arguments, workload, sequences, device)
         scores = {system.name: _warm_up(system, sequences) for system in systems}
         truth = None if dtype == torch.float32 else _float32_scores(Path(folder), arguments.threads, sequences, device)
-        seconds, peak = _take_turns(systems, workload, arguments.rounds, dtype, device)
+        scorers = {system.name: system.score for system in systems}
+        seconds, peak = take_turns(scorers, workload, arguments.rounds, dtype, device)
     ideal_s = score_flops(shape, sequences) / peak
     rows = [_row(system, seconds, scores, truth, workload.num_real_tokens, ideal_s) for system in systems]
     verdict = _judge(scores, truth)
@@ -129,23 +128,43 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python benches compare", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = parser_of("compare", "Scores one named workload with codescaler and with transformers.")
     parser.add_argument("workload", choices=WORKLOADS, help="named batch of token lists")
-    parser.add_argument("--shape", choices=SHAPES, default="0.6b", help="Qwen3 sizes of the model")
-    parser.add_argument("--layers", type=_count, help="layers of the model; None means all of the shape's")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fastest_dtype(), help="of every system")
-    parser.add_argument("--threads", type=_count, default=2, help="CPU threads of every system")
-    parser.add_argument("--rounds", type=_count, default=3, help="timed rounds after the warm-up")
     parser.add_argument(
         "--vllm", type=Path, help="interpreter of an environment that has vLLM (make bench-peers makes one)"
     )
+    return parser
+
+
+def parser_of(name: str, description: str) -> argparse.ArgumentParser:
+    """Returns a parser of the options that every measurement of a whole model has."""
+    parser = argparse.ArgumentParser(
+        prog=f"python benches {name}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--shape", choices=SHAPES, default="0.6b", help="Qwen3 sizes of the model")
+    parser.add_argument("--layers", type=whole_number, help="layers of the model; None means all of the shape's")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fastest_dtype(), help="of every system")
+    parser.add_argument("--threads", type=whole_number, default=2, help="CPU threads of every system")
+    parser.add_argument("--rounds", type=whole_number, default=3, help="timed rounds after the warm-up")
     parser.add_argument("--save", action="store_true", help="write the figures to benches/results/")
     return parser
 
 
-def _count(text: str) -> int:
+def shape_of(arguments: argparse.Namespace) -> ModelShape:
+    """Returns the sizes that the options ask for."""
+    shape = SHAPES[arguments.shape]
+    return replace(shape, num_layers=arguments.layers or shape.num_layers)
+
+
+def write_checkpoint(folder: Path, shape: ModelShape) -> None:
+    """Writes a random reward model that every system can load: vLLM wants a tokenizer, though it is given token ids."""
+    write_random_rm(folder, shape)
+    save_chat(folder)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+
+
+def whole_number(text: str) -> int:
+    """Reads a command line's number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
@@ -160,7 +179,7 @@ def _load(
 ) -> tuple[list[System], list[str]]:
     """Returns the systems that are here, and a line about each that is not."""
     dtype, num_threads = arguments.dtype, arguments.threads
-    _progress("loading codescaler and transformers")
+    progress("loading codescaler and transformers")
     engine = Engine.from_pretrained(folder, device=str(device), dtype=dtype, num_threads=num_threads)
     model = load_transformers(folder, getattr(torch, dtype), device)
     padded, in_fours = TransformersScorer(model), TransformersScorer(model, batch_size=4)
@@ -174,7 +193,7 @@ def _load(
         flash = PaddingFreeScorer(load_transformers(folder, getattr(torch, dtype), device, "flash_attention_2"))
         systems.append(System(FLASH, flash.score_tokens, workload.num_real_tokens))
     if reasons[VLLM] is None:
-        _progress("starting vLLM")
+        progress("starting vLLM")
         python = arguments.vllm
         vllm = VllmProcess(python, folder, dtype, num_threads) if python else VllmScorer(folder, dtype)
         systems.append(System(VLLM, vllm.score_tokens, None))
@@ -200,32 +219,32 @@ def _why_not_installed(package: str) -> str | None:
 
 
 def _warm_up(system: System, sequences: list[list[int]]) -> Float32:
-    _progress(f"warming up: {system.name}")
+    progress(f"warming up: {system.name}")
     return system.score(sequences)
 
 
 def _float32_scores(folder: Path, num_threads: int, sequences: list[list[int]], device: torch.device) -> Float32:
-    _progress("scoring once in float32, to hold the bfloat16 scores against")
+    progress("scoring once in float32, to hold the bfloat16 scores against")
     engine = Engine.from_pretrained(folder, device=str(device), dtype="float32", num_threads=num_threads)
     return engine.score_tokens(sequences)
 
 
-def _take_turns(
-    systems: list[System], workload: Workload, rounds: int, dtype: torch.dtype, device: torch.device
+def take_turns(
+    scorers: Mapping[str, Score], workload: Workload, rounds: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[dict[str, list[float]], float]:
-    """Times every system once a round, so that a slow minute of the machine falls on all of them.
+    """Times every scorer once a round, so that a slow minute of the machine falls on all of them.
 
-    Returns each system's seconds, and the best of the peaks measured before each run: on a shared machine one
-    measurement may be several times too low.
+    Returns each one's seconds, and the best of the peaks measured before each run: on a shared machine one measurement
+    may be several times too low.
     """
-    seconds: dict[str, list[float]] = {system.name: [] for system in systems}
+    seconds: dict[str, list[float]] = {name: [] for name in scorers}
     peaks = []
     for number in range(1, rounds + 1):
         sequences = workload.sequences(seed=number)
-        for system in systems:
+        for name, score in scorers.items():
             peaks.append(matmul_peak(dtype, device))
-            seconds[system.name].append(seconds_of(lambda: system.score(sequences), device))  # noqa: B023
-            _progress(f"round {number} of {rounds}: {system.name}: {seconds[system.name][-1]:.2f} s")
+            seconds[name].append(seconds_of(lambda: score(sequences), device))  # noqa: B023
+            progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
     return seconds, max(peaks)
 
 
@@ -344,28 +363,43 @@ def _save(
 ) -> None:
     values = {
         "workload": arguments.workload,
-        "shape": {"name": arguments.shape, **asdict(shape)},
-        "dtype": arguments.dtype,
-        "device": device_name(device, "cpu"),
-        **describe_environment("auto", "transformers"),
         "matmul_peak_flops": peak,
         "ideal_s": ideal_s,
         "is_right": verdict.is_right,
         "verdict": verdict.reason,
         "systems": [asdict(row) | {"median_s": row.median_s} for row in rows],
     }
+    save(f"compare_{arguments.workload}", arguments, shape, device, values)
+
+
+def save(
+    name: str,
+    arguments: argparse.Namespace,
+    shape: ModelShape,
+    device: torch.device,
+    values: Mapping[str, Any],
+) -> Path:
+    """Writes figures to benches/results/, with what they were measured on, and returns the file's path."""
     suffix = "" if device.type == "cpu" else f"_{device.type}"
-    path = RESULTS / f"compare_{arguments.workload}_{arguments.shape}_{arguments.dtype}{suffix}.json"
+    path = RESULTS / f"{name}_{arguments.shape}_{arguments.dtype}{suffix}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n")
-    _progress(f"wrote {path}")
+    setting = {
+        "shape": {"name": arguments.shape, **asdict(shape)},
+        "dtype": arguments.dtype,
+        "device": device_name(device, "cpu"),
+        **describe_environment("auto", "transformers"),
+    }
+    path.write_text(json.dumps(setting | dict(values), indent=2) + "\n")
+    progress(f"wrote {path}")
+    return path
 
 
 def _place(num_threads: int, device: torch.device) -> str:
     return device_name(device, f"{num_threads} threads of {cpu_model()}")
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
+    """Tells whoever waits, on standard error."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 

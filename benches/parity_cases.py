@@ -50,10 +50,14 @@ def beginnings() -> TokenLists:
 
 
 def long() -> TokenLists:
-    """One sequence of 4,000 tokens, others that leave it on the way, and a short one."""
+    """One sequence of 4,000 tokens, others that leave it on the way, most of them early, and a short one.
+
+    Enough of them that a root mean square says something: that of 6 was 20% larger on one machine than on another.
+    """
     draw = _words(2)
     sequence = draw(4000)
-    return [draw(50), sequence, *(sequence[:shared] + draw(30) for shared in (700, 1500, 2500, 3300))]
+    leaving = (*range(100, 700, 35), 700, 1500, 2500, 3300)
+    return [draw(50), sequence, *(sequence[:shared] + draw(30) for shared in leaving)]
 
 
 def padded() -> TokenLists:

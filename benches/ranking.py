@@ -74,7 +74,7 @@ class Problem:
 def main() -> int:
     """Fits, scores, prints, and returns the exit status."""
     arguments = _parser().parse_args()
-    splits = _read(arguments.groups)
+    splits = read_splits(arguments.groups)
     with tempfile.TemporaryDirectory(prefix="codescaler-ranking-") as scratch:
         folder = arguments.output or Path(scratch) / "rm"
         head = fit_head(arguments.model, splits["train"], folder, show_progress=True)
@@ -111,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(path: Path) -> dict[str, list[Group]]:
+def read_splits(path: Path) -> dict[str, list[Group]]:
+    """Returns the groups of each split, after a check that no problem is in both."""
     splits: dict[str, list[Group]] = {"train": [], "validation": []}
     for name, _, record in read_lines(path):
         if record.get("split") not in splits:

@@ -71,6 +71,12 @@ class VllmProcess:
             raise RuntimeError(f"vLLM ended with exit code {self._process.wait()}")
         return np.array(json.loads(answer), dtype=np.float32)
 
+    def close(self) -> None:
+        """Ends the process, and returns when it has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
 
 def main() -> None:
     """Answers lines of token lists with lines of scores."""

@@ -126,6 +126,7 @@ OPERATIONS = {field.name for field in dataclasses.fields(Backend)} - {
     "name",
     "description",
     "has_bf16_unit",
+    "copies_weights",
     "token_block",
     "pack_linear",
     "gradients",

@@ -13,7 +13,7 @@ from codescaler import engine as engine_module
 from codescaler import ops
 from codescaler.engine import Engine
 from codescaler.errors import BackendUnavailable, CapacityExceeded, InvalidInput, MissingTensor
-from codescaler.testing import save_random_checkpoint
+from codescaler.testing import edit_tensors, save_random_checkpoint
 
 PAD = 0
 
@@ -212,6 +212,17 @@ def test_dtype_auto(tmp_path, monkeypatch):
     monkeypatch.setenv("CODESCALER_CPU_ISA", "generic")
     assert Engine.from_pretrained(tmp_path / "torch.bfloat16").dtype == "float32"
     assert Engine.from_pretrained(tmp_path / "torch.bfloat16", dtype="bfloat16").dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_dtype_stored_does_not_matter_to_numbers_that_it_holds(tmp_path, dtype):
+    for name in ("narrow", "wide"):
+        save_random_checkpoint(tmp_path / name, "gemma2", dtype=torch.bfloat16)
+    for path in (tmp_path / "wide").glob("*.safetensors"):
+        edit_tensors(path, lambda tensors: {name: tensor.float() for name, tensor in tensors.items()})
+    narrow, wide = (Engine.from_pretrained(tmp_path / name, dtype=dtype) for name in ("narrow", "wide"))
+    assert (narrow.config.dtype, wide.config.dtype) == ("bfloat16", "float32")
+    assert narrow.features_tokens(LISTS).tobytes() == wide.features_tokens(LISTS).tobytes()
 
 
 def test_a_folder_without_a_head_has_features_only(tmp_path):

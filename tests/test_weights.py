@@ -18,6 +18,7 @@ from codescaler.errors import (
     UnsupportedModel,
     WeightsError,
 )
+from codescaler.model import tensor_files
 from codescaler.testing import edit_json, edit_tensors, save_random_checkpoint
 from codescaler.weights import open_checkpoint, resolve_folder
 
@@ -197,6 +198,32 @@ def test_tensors_that_differ_from_the_configuration(copy, kind, change, error, m
     edit_tensors(folder / SINGLE, change)
     with pytest.raises(error, match=message):
         open_checkpoint(folder)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists a process's mappings")
+def test_what_was_read_and_let_go_is_no_longer_mapped(copy, monkeypatch):
+    monkeypatch.setattr(tensor_files, "_MAPPED_BYTES", 1)
+    checkpoint = open_checkpoint(copy("score"))
+    mappings = []
+    for name in list(checkpoint.sources)[:6]:
+        checkpoint.tensor(name)
+        mappings.append(Path("/proc/self/maps").read_text().count(str(checkpoint.folder)))
+    assert mappings == [1] * 6
+    kept = [checkpoint.tensor(name) for name in list(checkpoint.sources)[:6]]
+    assert Path("/proc/self/maps").read_text().count(str(checkpoint.folder)) == len(kept)
+
+
+def test_a_file_that_changes_while_it_is_read(copy, monkeypatch):
+    monkeypatch.setattr(tensor_files, "_MAPPED_BYTES", 1)
+    checkpoint = open_checkpoint(copy("score"))
+    checkpoint.tensor("norm.weight")
+    path = checkpoint.folder / SINGLE
+    edit_tensors(path, add("model.norm.weight", torch.ones(3)))
+    with pytest.raises(HostileFile, match=r"model\.safetensors has changed while it was read"):
+        checkpoint.tensor("norm.weight")
+    path.unlink()
+    with pytest.raises(HostileFile, match="No such file"):
+        checkpoint.tensor("norm.weight")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff" * 100, b"\x80\x00\x00\x00\x00\x00\x00\x00" + b" " * 200])

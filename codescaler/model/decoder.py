@@ -6,6 +6,7 @@ Families differ in configuration only. Shape legend: `ops.backend`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,7 +91,9 @@ class Layer:
 class Decoder:
     """Weights and configuration of one model on one backend; `dtype` is that of the activations.
 
-    `layers` may be anything that is called as a `Layer` is: training wraps them.
+    `layers` may be anything that is called as a `Layer` is: training wraps them. On a CPU the embedding is a view of
+    the checkpoint's file, in the dtype stored there: a forward converts the rows that it looks up, and the others are
+    never read.
     """
 
     config: ModelConfig
@@ -131,6 +134,15 @@ def build_decoder(
     config: ModelConfig, get: GetTensor, backend: Backend, dtype: torch.dtype, device: torch.device
 ) -> Decoder:
     """Reads canonical tensors one at a time through `get` (None where absent), converts and packs them."""
+    new = partial(torch.empty, dtype=dtype, device=device)
+    scratch = new(0)
+
+    def reused(size: int) -> Tensor:
+        # Memory never touched before takes longer to get than a weight takes to convert.
+        nonlocal scratch
+        if size > len(scratch):
+            scratch = new(size)
+        return scratch[:size]
 
     def wide(name: str, offset: float = 0.0) -> Tensor | None:
         tensor = get(name)
@@ -143,7 +155,8 @@ def build_decoder(
 
     def linear(*names: str) -> Any:
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
-        return backend.pack_linear(_stack(weights, dtype, device), _stack(biases, dtype, device))
+        weight = _stack(weights, dtype, device, reused if backend.copies_weights else new)
+        return backend.pack_linear(weight, _stack(biases, dtype, device, new))
 
     def layer(index: int) -> Layer:
         at = f"layers.{index}."
@@ -163,13 +176,13 @@ def build_decoder(
             window=config.layer_windows[index],
         )
 
-    embedding = _stack([get("embed_tokens.weight")], dtype, device)
+    embedding = get("embed_tokens.weight")
     assert embedding is not None
     return Decoder(
         config=config,
         backend=backend,
         dtype=dtype,
-        embedding=embedding,
+        embedding=embedding if device.type == "cpu" else embedding.to(device, dtype),
         layers=tuple(layer(index) for index in range(config.num_layers)),
         norm=norm("norm.weight"),
         head_weight=wide("head.weight"),
@@ -181,12 +194,17 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _stack(tensors: list[Tensor | None], dtype: torch.dtype, device: torch.device) -> Any:
-    """Rows of several tensors one below the other; None where they are absent."""
+def _stack(
+    tensors: list[Tensor | None], dtype: torch.dtype, device: torch.device, buffer: Callable[[int], Tensor]
+) -> Any:
+    """Rows of several tensors one below the other, in a buffer unless they are so already; None where absent."""
     present = [tensor for tensor in tensors if tensor is not None]
     assert len(present) in (0, len(tensors)), "a bias on one part of a fused projection only"
     if not present:
         return None
-    if len(present) == 1:
-        return present[0].to(device, dtype)
-    return torch.cat([tensor.to(device, dtype) for tensor in present])
+    if len(present) == 1 and (present[0].dtype, present[0].device) == (dtype, device):
+        return present[0]
+    stacked = buffer(sum(tensor.numel() for tensor in present)).view(-1, *present[0].shape[1:])
+    for rows, tensor in zip(stacked.split([len(tensor) for tensor in present]), present, strict=True):
+        rows.copy_(tensor)
+    return stacked

@@ -20,6 +20,7 @@ INDEX_FILE = "model.safetensors.index.json"
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _MAX_JSON_BYTES = 64 * 2**20  # the index of a 405B model takes a tenth of a megabyte
+_MAPPED_BYTES = 32 * 2**20  # read from one mapping; opening a file again takes half a millisecond
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -40,6 +41,48 @@ class TensorSource(Protocol):
     def read(self) -> torch.Tensor: ...
 
 
+class TensorFile:
+    """A safetensors file, mapped anew whenever much has been read from it.
+
+    Pages that were read count as the process's memory until their mapping goes, which it does with the last tensor
+    read from it: so a loader that keeps none of them never holds the file beside its own copy.
+
+    Raises:
+        MissingTensor: there is no such file.
+        HostileFile: safetensors refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _require_file(path)
+        self.path = path
+        self._version: tuple[int, ...] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._handle: Any = safe_open(self.path, framework="pt", device="cpu")
+            status = self.path.stat()
+        except (SafetensorError, OSError) as error:
+            raise HostileFile(f"{self.path} is damaged ({error}); fetch the file again.") from error
+        version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        if self._version not in (None, version):
+            raise HostileFile(f"{self.path} has changed while it was read; leave it as it is, and load it again.")
+        self._version, self._unread_bytes = version, _MAPPED_BYTES
+
+    def headers(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Returns each tensor's shape and dtype."""
+        slices = {name: self._handle.get_slice(name) for name in self._handle.keys()}  # noqa: SIM118 (no mapping)
+        return {name: (tuple(view.get_shape()), _dtype_name(view.get_dtype())) for name, view in slices.items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        """Returns a view of the mapped file."""
+        if self._unread_bytes <= 0:
+            self._open()
+        tensor: torch.Tensor = self._handle.get_tensor(name)
+        self._unread_bytes -= tensor.nbytes
+        return tensor
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """A tensor of a safetensors file, not read yet.
@@ -47,20 +90,19 @@ class StoredTensor:
     `dtype` is torch's name for the dtypes that models compute in, safetensors' own for any other.
     """
 
-    path: Path
+    file: TensorFile = field(repr=False, compare=False)
     name: str
     shape: tuple[int, ...]
     dtype: str
-    handle: Any = field(repr=False, compare=False)
 
     @property
     def origin(self) -> str:
-        return f"{self.path}: {self.name}"
+        return f"{self.file.path}: {self.name}"
 
     def read(self) -> torch.Tensor:
         """Returns a view of the mapped file: nothing is copied, so do not write to it."""
         try:
-            tensor: torch.Tensor = self.handle.get_tensor(self.name)
+            tensor = self.file.read(self.name)
         except SafetensorError as error:
             raise HostileFile(f"{self.origin} cannot be read ({error}); fetch the file again.") from error
         return tensor
@@ -93,17 +135,8 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
         MissingTensor: there is no such file.
         HostileFile: safetensors refuses the file.
     """
-    _require_file(path)
-    try:
-        # The handle holds the mapping, and lives as long as any of the tensors.
-        handle: Any = safe_open(path, framework="pt", device="cpu")
-        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise HostileFile(f"{path} is damaged ({error}); fetch the file again.") from error
-    return {
-        name: StoredTensor(path, name, tuple(view.get_shape()), _dtype_name(view.get_dtype()), handle)
-        for name, view in slices.items()
-    }
+    file = TensorFile(path)
+    return {name: StoredTensor(file, name, *header) for name, header in file.headers().items()}
 
 
 def open_model_files(folder: Path) -> dict[str, StoredTensor]:

@@ -39,6 +39,7 @@ def differentiable(backend: Backend) -> Backend:
     return dataclasses.replace(
         backend,
         description=f"{backend.description}, with gradients",
+        copies_weights=False,
         token_block=None,  # its slices of the residual could not be updated in place
         pack_linear=TrainableLinear,
         linear=lambda x, module: module(x),

@@ -201,12 +201,14 @@ class Backend:
 
     Chosen once by `ops.select_backend` and passed by argument. `description` names what runs underneath.
     `pack_linear(weight, bias)` gives an opaque value that only the same backend's `linear` reads.
+    `copies_weights` says that this value holds a copy, so that the weight's memory may be written over.
     `token_block` is how many tokens go through a layer's wide projections at a time, None for all.
     """
 
     name: str
     description: str
     has_bf16_unit: bool
+    copies_weights: bool
     token_block: int | None
     pack_linear: Callable[[Tensor, Tensor | None], Any]
     linear: Callable[[Tensor, Any], Tensor]

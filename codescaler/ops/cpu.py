@@ -44,6 +44,7 @@ def make_backend(isa: str | None = None) -> Backend:
         name="cpu",
         description=f"C++ {isa}, {_describe_linear()}",
         has_bf16_unit=isa == "avx512_bf16",
+        copies_weights=True,
         token_block=TOKEN_BLOCK,
         pack_linear=pack_linear,
         linear=linear,
@@ -81,11 +82,11 @@ _IS_GELU: dict[Activation, bool] = {"silu": False, "gelu_tanh": True}
 
 
 class PackedLinear:
-    """A linear map's weight in oneDNN's own layout (or as it was, without torch's private calls), and its bias."""
+    """A copy of a linear map's weight, in oneDNN's own layout where torch's private calls are here, and its bias."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.is_packed = has_packed_linear(weight.dtype)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight.clone()
         self.bias = bias
 
 

@@ -261,6 +261,7 @@ BACKEND = Backend(
     name="reference",
     description="pure PyTorch",
     has_bf16_unit=False,  # the truth is not for speed
+    copies_weights=False,
     token_block=None,
     pack_linear=pack_linear,
     linear=linear,

@@ -24,6 +24,7 @@ def make_backend() -> Backend:
         name="triton",
         description=f"Triton {kernels.VERSION}, {architecture}, torch's linear",
         has_bf16_unit=architecture != "interpreter",
+        copies_weights=False,
         token_block=None,
         pack_linear=operations.pack_linear,
         linear=reference.linear,

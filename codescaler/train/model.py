@@ -91,7 +91,8 @@ class RewardModel(torch.nn.Module):
     def __init__(self, decoder: Decoder, train_config: TrainConfig) -> None:
         super().__init__()
         self.config, self.backend, self.dtype = decoder.config, decoder.backend, decoder.dtype
-        self.embedding = Parameter(decoder.embedding)
+        embedding = decoder.embedding
+        self.embedding = Parameter(embedding.float() if train_config.method == "full" else embedding)
         self.layers = torch.nn.ModuleList(
             TrainableLayer(layer, train_config.gradient_checkpointing)
             for layer in decoder.layers

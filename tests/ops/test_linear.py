@@ -37,3 +37,11 @@ def test_nan_stays_in_its_row(backend, dtype):
     y = backend.linear(x, backend.pack_linear(torch.ones(48, 32, dtype=dtype), None))
     assert torch.equal(y.isnan().any(dim=1), torch.arange(20) == 3)
     assert y[3].isnan().all()
+
+
+def test_packing_copies_where_the_backend_says_so(backend, dtype, random):
+    x, weight = (torch.randn(20, 32, generator=random).to(dtype) for _ in range(2))
+    packed = backend.pack_linear(weight, None)
+    before = backend.linear(x, packed)
+    weight.zero_()
+    assert torch.equal(backend.linear(x, packed), before) == backend.copies_weights
