@@ -3,7 +3,7 @@
 Both learn from the same programs in the same precision. TRL's best settings for a CPU: no gradient checkpointing, 8
 pairs a step, pairs sorted by length so that little is padded. The systems take turns; each round has other problems.
 Before a round is timed, the losses and all gradients of a batch must agree. Two workloads:
-    pairs   8 problems, of each one right and one wrong program
+    pairs   8 problems, of each one right and one wrong program; neighbours among 32 by length, as TRL would group them
     groups  problems with all their programs, every right/wrong pair counted: TRL takes as many of these pairs as time
             allows, 8 at a time, and is judged by pairs a second
 `--memory` gives the peak memory of a step instead, each system in a process of its own.
@@ -37,6 +37,7 @@ from codescaler.train.batches import micro_batch
 from codescaler.train.config import TrainConfig
 from codescaler.train.model import RewardModel, build_model
 from codescaler.train.problems import TokenizedProblem, problems_of, tokenized
+from codescaler.train.speed import matmul_peak as plain_matmul_peak
 from codescaler.train.speed import step_flops
 from codescaler.weights import open_checkpoint
 
@@ -181,16 +182,19 @@ def check(ours: Ours, trl: Trl, problems: Sequence[TokenizedProblem]) -> dict[st
 def timed(ours: Ours, trl: Trl, problems: list[TokenizedProblem], options: argparse.Namespace) -> dict[str, Any]:
     """Takes turns on both workloads; returns each one's rounds and medians."""
     device, generator = bench_device(), random.Random(options.seed)
-    peak = matmul_peak(torch.float32)
+    # Training multiplies through whatever torch has, which for float32 may be faster than what scoring needs for bits.
+    peak = max(matmul_peak(torch.float32), plain_matmul_peak(torch.float32, device))
     results: dict[str, Any] = {"matmul_peak_gflops": peak / 1e9}
     ours.step(problems[:1])
     trl.step(pairs_of(problems[0])[:2])
     for workload in ("pairs", "groups"):
         rounds = []
-        for _ in range(options.rounds):
+        for turn in range(options.rounds):
             some = generator.sample(problems, PAIRS_A_STEP)
             if workload == "pairs":
-                some = [one_pair_of(problem, generator) for problem in some]
+                pool = [one_pair_of(problem, generator) for problem in generator.sample(problems, 4 * PAIRS_A_STEP)]
+                pool.sort(key=lambda problem: max(map(len, problem.sequences)))
+                some = pool[turn % 4 * PAIRS_A_STEP :][:PAIRS_A_STEP]
             pairs = [pair for problem in some for pair in pairs_of(problem)]
             batches = by_eights(pairs)
             batch = batches[len(batches) // 2]  # as long as half of them are

@@ -73,14 +73,15 @@ class TrainableLayer(torch.nn.Module):
     def forward(self, run: Pass, x_TD: Tensor, residual_TD: Tensor, is_last: bool) -> tuple[Tensor, Tensor]:
         """See `model.decoder.Layer.__call__`."""
         layer = Layer(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Layer)})
+
+        # The residual of a copy is updated in place: what a checkpoint keeps must stay, and FSDP gives a view.
+        def call(x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+            return layer(run, x_TD, residual_TD.clone(), is_last)
+
         if not (self.is_checkpointed and torch.is_grad_enabled()):
-            return layer(run, x_TD, residual_TD, is_last)
-
-        def again(x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
-            return layer(run, x_TD, residual_TD.clone(), is_last)  # what is kept must not be updated in place
-
+            return call(x_TD, residual_TD)
         results: tuple[Tensor, Tensor] = checkpoint(
-            again, x_TD, residual_TD, use_reentrant=False, preserve_rng_state=False
+            call, x_TD, residual_TD, use_reentrant=False, preserve_rng_state=False
         )
         return results
 
