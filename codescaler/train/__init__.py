@@ -5,9 +5,10 @@ features; `bradley_terry_loss` is the loss, for training loops of one's own.
 """
 
 from codescaler.train.config import TrainConfig
-from codescaler.train.fit import TrainReport, Validation, fit
+from codescaler.train.fit import TrainReport, fit
 from codescaler.train.head import HeadReport, fit_head
 from codescaler.train.loss import bradley_terry_loss
+from codescaler.train.validation import Validation
 
 __all__ = [
     "HeadReport",

@@ -1,7 +1,9 @@
 """Which problems make up each step and each forward: a function of the seed alone, so that a run can be resumed."""
 
+import itertools
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 
 from codescaler.ops import Tree
 from codescaler.plan import plan
+from codescaler.train.config import TrainConfig
 from codescaler.train.problems import TokenizedProblem
 
 Indices = tuple[int, ...]
@@ -51,6 +54,39 @@ def _micro_batches(problems: Sequence[TokenizedProblem], step: Sequence[int], bu
     return [tuple(batch) for batch in batches]
 
 
+def all_steps(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list[list[Indices]]:
+    """Every step of the run, in order."""
+    steps: list[list[Indices]] = []
+    epoch = 0
+    while True:
+        one = steps_of_epoch(
+            problems,
+            seed=config.seed,
+            epoch=epoch,
+            step_tokens=config.step_tokens,
+            micro_batch_tokens=config.micro_batch_tokens,
+        )
+        left = config.max_steps - len(steps) if config.max_steps else math.ceil((config.epochs - epoch) * len(one))
+        if left <= len(one):
+            return steps + one[: max(left, 0)]
+        steps += one
+        epoch += 1
+
+
+def packed(problems: Sequence[TokenizedProblem], budget: int) -> Iterator[list[int]]:
+    """Yields indices of problems that fit into a budget of distinct tokens together, short problems first."""
+    batch: list[int] = []
+    used = 0
+    for index in sorted(range(len(problems)), key=lambda i: problems[i].num_tokens):
+        if batch and used + problems[index].num_tokens > budget:
+            yield batch
+            batch, used = [], 0
+        batch.append(index)
+        used += problems[index].num_tokens
+    if batch:
+        yield batch
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """Problems as one tree, and what the loss asks for. Legend: B sequences, G problems.
@@ -64,6 +100,10 @@ class MicroBatch:
     labels: torch.Tensor
     offsets: torch.Tensor
     margins: torch.Tensor
+
+    def bounds(self) -> Iterator[tuple[int, int]]:
+        """Yields where each problem's sequences start and end."""
+        return itertools.pairwise(self.offsets.tolist())
 
 
 def micro_batch(problems: Sequence[TokenizedProblem], device: torch.device) -> MicroBatch:

@@ -5,59 +5,30 @@ trainer on padded pairs computes the problem again for each half of each pair. T
 """
 
 import dataclasses
-import hashlib
-import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codescaler import __version__
-from codescaler.chat import load_chat
 from codescaler.engine import select_device
 from codescaler.errors import InvalidInput, TrainingDiverged
-from codescaler.metrics import best_of_n, bootstrap_interval, pair_accuracy
 from codescaler.ops import select_backend
-from codescaler.records import Group, read_groups
 from codescaler.save import save_adapter, save_trained
-from codescaler.train.batches import Indices, MicroBatch, micro_batch, steps_of_epoch
+from codescaler.train.batches import Indices, MicroBatch, all_steps, micro_batch
 from codescaler.train.config import TrainConfig
 from codescaler.train.journal import CURVES_FILE, Journal, draw_curves
 from codescaler.train.model import build_model
-from codescaler.train.problems import TokenizedProblem, problems_of, tokenized
+from codescaler.train.problems import Groups, TokenizedProblem, digest_of, read_problems
 from codescaler.train.processes import Processes, join_processes, leave_processes, spread_like, whole
 from codescaler.train.run_folder import RunFolder
 from codescaler.train.speed import matmul_peak, step_flops
+from codescaler.train.validation import Validation, validate
 from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
-
-Groups = str | Path | Iterable[Group | Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Validation:
-    """How a model ranks problems that it does not learn from; of each figure the mean over problems.
-
-    Attributes:
-        loss: the Bradley-Terry loss.
-        pair_accuracy: share of right/wrong pairs ranked right, and its 95% bootstrap `interval` over problems.
-        best_of_n: how often the best-scored candidate of a problem is right; `chance` is that of one drawn blindly.
-        pair_accuracies, picks: the first and the third of each problem, by task id, to compare models on the same
-            problems.
-    """
-
-    loss: float
-    pair_accuracy: float
-    interval: tuple[float, float]
-    best_of_n: float
-    chance: float
-    pair_accuracies: Mapping[str, float]
-    picks: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -106,8 +77,8 @@ def fit(
 ) -> TrainReport:
     """Trains a reward model and writes it as a Hugging Face folder, or with LoRA as a PEFT folder.
 
-    On a CPU the same arguments give the same bits, however often the run was interrupted and resumed. Under torchrun
-    all processes call this with the same arguments.
+    On a CPU the same arguments give the same bits on the same number of threads, however often the run was interrupted
+    and resumed. Under torchrun all processes call this with the same arguments.
 
     Args:
         model: folder or hub id of a reward model, whose head is where training starts (a head's bias is left out); or
@@ -132,26 +103,25 @@ def fit(
     """
     config = config or TrainConfig()
     target = select_device(device)
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, head="optional", base_model=base_model, local_files_only=local_files_only)
     if config.method == "lora" and checkpoint.base_folder is not None:
         raise InvalidInput(f"{source} is a LoRA adapter itself; merge it with PEFT to train another one on it")
-    learned, validated, counts = _read(checkpoint, groups, validation, config)
-    steps = _all_steps(learned, config)
+    learned, validated, counts = read_problems(checkpoint, groups, validation, config)
+    steps = all_steps(learned, config)
     processes, joined = join_processes(config.parallel, target)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(num_threads or threads_before)
     try:
         run = _Run(checkpoint, str(model), config, learned, validated, steps, target, processes)
         settings = {
-            "codescaler": __version__,
             "model": str(model),
-            "data": _digest(learned, validated),
-            "num_processes": processes.count,
+            "data": digest_of(learned, validated),
             **dataclasses.asdict(config),
         }
         return run.train(Path(output_dir), settings, counts, resume=resume, show_progress=show_progress)
     finally:
+        torch.set_num_threads(threads_before)
         if joined:
             leave_processes()
 
@@ -200,10 +170,10 @@ class _Run:
         show_progress: bool,
     ) -> TrainReport:
         config, processes = self.config, self.processes
-        folder = RunFolder(output_dir, settings, resume=resume) if processes.is_first else None
+        folder = RunFolder(output_dir)
+        if processes.is_first:
+            folder.open(settings, resume=resume)
         processes.wait()
-        if folder is None:  # the first process has made it, and this one only reads
-            folder = RunFolder(output_dir, settings, resume=True)
         counters = self._restore(folder, resume)
         first_step, num_steps = counters["step"], len(self.steps)
         if processes.is_first:
@@ -217,7 +187,7 @@ class _Run:
         seconds = flops = num_tokens = 0.0
         try:
             if first_step == 0 and self.validated:
-                counters["before"] = dataclasses.asdict(self.validate())
+                counters["before"] = dataclasses.asdict(validate(self.model, self.validated, config))
             for step in range(first_step, num_steps):
                 started = time.perf_counter()
                 record, step_tokens, step_flops_ = self._step(step, folder)
@@ -307,49 +277,10 @@ class _Run:
         }
         return record, int(num_tokens), flops
 
-    @torch.no_grad()
-    def validate(self) -> Validation:
-        """Scores every validation problem. With several processes each does all of it."""
-        order = sorted(range(len(self.validated)), key=lambda i: self.validated[i].num_tokens)
-        losses: dict[int, float] = {}
-        figures: dict[int, tuple[float, float, float]] = {}
-        for indices in _packed(self.validated, order, self.config.micro_batch_tokens):
-            batch = micro_batch([self.validated[i] for i in indices], self.device)
-            scores = self.model(batch.tree)[batch.places]
-            for index, (start, end) in zip(indices, _bounds(batch), strict=True):
-                labels = batch.labels[start:end]
-                loss, _ = self.pairwise_loss(
-                    scores[start:end].contiguous(),
-                    labels.contiguous(),
-                    torch.tensor([0, end - start], device=self.device),
-                    None,
-                    self.config.center_coefficient,
-                )
-                losses[index] = float(loss)
-                values, right = scores[start:end].tolist(), labels.tolist()
-                if not all(map(math.isfinite, values)):
-                    task = self.validated[index].task_id
-                    raise TrainingDiverged(f"{task}: a score is not finite; lower learning_rate")
-                accuracy = pair_accuracy(values, right)
-                assert accuracy is not None
-                figures[index] = accuracy, best_of_n(values, right, len(values)), sum(right) / len(right)
-        in_order = [figures[i] for i in range(len(self.validated))]
-        accuracies, best, chance = (list(column) for column in zip(*in_order, strict=True))
-        names = [f"{problem.task_id}/{index}" for index, problem in enumerate(self.validated)]
-        return Validation(
-            loss=_mean(losses.values()),
-            pair_accuracy=_mean(accuracies),
-            interval=bootstrap_interval(accuracies),
-            best_of_n=_mean(best),
-            chance=_mean(chance),
-            pair_accuracies=dict(zip(names, accuracies, strict=True)),
-            picks=dict(zip(names, best, strict=True)),
-        )
-
     def _keep_best(self, folder: RunFolder, journal: Journal | None, counters: dict[str, Any], step: int) -> None:
         """Validates, and writes the model if it is the best so far; without validation problems it is."""
         if self.validated:
-            now = self.validate()
+            now = validate(self.model, self.validated, self.config)
             self._note(
                 folder,
                 journal,
@@ -413,107 +344,13 @@ class _Run:
             journal.show(record)
 
 
-def _read(
-    checkpoint: Checkpoint, groups: Groups, validation: Groups | None, config: TrainConfig
-) -> tuple[list[TokenizedProblem], list[TokenizedProblem], dict[str, int]]:
-    """Reads and tokenises what is learned from and what is validated on."""
-    records = read_groups(groups)
-    held_out = [] if validation is None else read_groups(validation)
-    if validation is None:
-        held_out = [group for group in records if group.split == "validation"]
-        records = [group for group in records if group.split != "validation"]
-    for group in records:
-        if group.split not in (None, "train"):
-            raise InvalidInput(f"{group.name} is of the split {group.split!r}; train on 'train' only")
-    both = {group.task_id for group in records} & {group.task_id for group in held_out}
-    if both:
-        raise InvalidInput(
-            f"{len(both)} tasks are both trained and validated on, such as {min(both)!r:.80}; remove them from one"
-        )
-    chat = load_chat(checkpoint.folder, checkpoint.base_folder)
-    as_tokens = partial(
-        tokenized,
-        chat=chat,
-        pad_token_id=checkpoint.config.pad_token_id,
-        max_length=min(config.max_length or checkpoint.config.max_positions, config.micro_batch_tokens),
-        max_tokens=config.micro_batch_tokens,
-    )
-    problems, counts = problems_of(records)
-    learned, more = as_tokens(problems)
-    if not learned:
-        raise InvalidInput(
-            f"none of {len(records)} groups has a right and a wrong program that fit micro_batch_tokens="
-            f"{config.micro_batch_tokens} and max_length; give more data or larger limits"
-        )
-    held_problems, _ = problems_of(held_out)
-    validated, more_held = as_tokens(held_problems)
-    if held_out and not validated:
-        raise InvalidInput(f"none of {len(held_out)} validation groups has a right and a wrong program that fit")
-    held_counts = {f"validation_{name}": count for name, count in more_held.items()}
-    return learned, validated, {**counts, **more, **held_counts}
-
-
-def _all_steps(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list[list[Indices]]:
-    """Every step of the run, in order."""
-    steps: list[list[Indices]] = []
-    epoch = 0
-    while True:
-        one = steps_of_epoch(
-            problems,
-            seed=config.seed,
-            epoch=epoch,
-            step_tokens=config.step_tokens,
-            micro_batch_tokens=config.micro_batch_tokens,
-        )
-        left = config.max_steps - len(steps) if config.max_steps else math.ceil((config.epochs - epoch) * len(one))
-        if left <= len(one):
-            return steps + one[: max(left, 0)]
-        steps += one
-        epoch += 1
-
-
-def _packed(problems: Sequence[TokenizedProblem], order: Sequence[int], budget: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    used = 0
-    for index in order:
-        if batch and used + problems[index].num_tokens > budget:
-            yield batch
-            batch, used = [], 0
-        batch.append(index)
-        used += problems[index].num_tokens
-    if batch:
-        yield batch
-
-
-def _bounds(batch: MicroBatch) -> Iterator[tuple[int, int]]:
-    offsets = batch.offsets.tolist()
-    return itertools.pairwise(offsets)
-
-
-def _pair_figures(scores: Tensor, batch: MicroBatch) -> Iterator[tuple[float, float]]:
-    """Yields each problem's pair accuracy, and its right programs' mean score less that of its wrong ones."""
-    for start, end in _bounds(batch):
-        values, labels = scores[start:end], batch.labels[start:end]
-        gaps = values[labels].unsqueeze(1) - values[~labels].unsqueeze(0)
-        yield float((gaps > 0).float().mean() + (gaps == 0).float().mean() / 2), float(gaps.mean())
-
-
-def _digest(*splits: Sequence[TokenizedProblem]) -> str:
-    """Names the data, so that a run is resumed on the same."""
-    digest = hashlib.sha256()
-    for problems in splits:
-        for problem in problems:
-            digest.update(repr((problem.task_id, list(problem.labels), problem.margin)).encode())
-            for sequence in problem.sequences:
-                digest.update(sequence.tobytes() + b"|")
-        digest.update(b"/")
-    return digest.hexdigest()[:16]
-
-
 def _validation(record: Mapping[str, Any] | None) -> Validation | None:
     return None if record is None else Validation(**{**record, "interval": tuple(record["interval"])})
 
 
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values)
+def _pair_figures(scores: Tensor, batch: MicroBatch) -> Iterator[tuple[float, float]]:
+    """Yields each problem's pair accuracy, and its right programs' mean score less that of its wrong ones."""
+    for start, end in batch.bounds():
+        values, labels = scores[start:end], batch.labels[start:end]
+        gaps = values[labels].unsqueeze(1) - values[~labels].unsqueeze(0)
+        yield float((gaps > 0).float().mean() + (gaps == 0).float().mean() / 2), float(gaps.mean())

@@ -121,6 +121,10 @@ class RewardModel(torch.nn.Module):
         assert scores is not None
         return scores
 
+    @property
+    def device(self) -> torch.device:
+        return self.norm.device
+
     def learning(self) -> dict[str, Parameter]:
         """The parameters that learn, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

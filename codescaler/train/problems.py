@@ -1,14 +1,22 @@
 """Records to what training learns from: problems with right and wrong programs, as text and as token lists."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from codescaler.chat import Chat, messages_of
+from codescaler.chat import Chat, load_chat, messages_of
 from codescaler.errors import InvalidInput
 from codescaler.plan import Int32, plan
-from codescaler.records import Group
+from codescaler.records import Group, read_groups
 from codescaler.token_ids import hf_pooled_index
+from codescaler.train.config import TrainConfig
+from codescaler.weights import Checkpoint
+
+Groups = str | Path | Iterable[Group | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -93,3 +101,58 @@ def tokenized(
             continue
         kept.append(TokenizedProblem(problem.task_id, sequences, labels, problem.margin, tree.num_tokens))
     return kept, counts
+
+
+def read_problems(
+    checkpoint: Checkpoint, groups: Groups, validation: Groups | None, config: TrainConfig
+) -> tuple[list[TokenizedProblem], list[TokenizedProblem], dict[str, int]]:
+    """Reads and tokenises what is learned from and what is validated on; the third result counts what was left out.
+
+    Raises: InvalidInput if a record is malformed or of another split, a task is in both, or nothing is left of either.
+    """
+    records = read_groups(groups)
+    held_out = [] if validation is None else read_groups(validation)
+    if validation is None:
+        held_out = [group for group in records if group.split == "validation"]
+        records = [group for group in records if group.split != "validation"]
+    for group in records:
+        if group.split not in (None, "train"):
+            raise InvalidInput(f"{group.name} is of the split {group.split!r}; train on 'train' only")
+    both = {group.task_id for group in records} & {group.task_id for group in held_out}
+    if both:
+        raise InvalidInput(
+            f"{len(both)} tasks are both trained and validated on, such as {min(both)!r:.80}; remove them from one"
+        )
+    chat = load_chat(checkpoint.folder, checkpoint.base_folder)
+    as_tokens = partial(
+        tokenized,
+        chat=chat,
+        pad_token_id=checkpoint.config.pad_token_id,
+        max_length=min(config.max_length or checkpoint.config.max_positions, config.micro_batch_tokens),
+        max_tokens=config.micro_batch_tokens,
+    )
+    problems, counts = problems_of(records)
+    learned, more = as_tokens(problems)
+    if not learned:
+        raise InvalidInput(
+            f"none of {len(records)} groups has a right and a wrong program that fit micro_batch_tokens="
+            f"{config.micro_batch_tokens} and max_length; give more data or larger limits"
+        )
+    held_problems, _ = problems_of(held_out)
+    validated, more_held = as_tokens(held_problems)
+    if held_out and not validated:
+        raise InvalidInput(f"none of {len(held_out)} validation groups has a right and a wrong program that fit")
+    held_counts = {f"validation_{name}": count for name, count in more_held.items()}
+    return learned, validated, {**counts, **more, **held_counts}
+
+
+def digest_of(*splits: Sequence[TokenizedProblem]) -> str:
+    """Names the data, so that a run is resumed on the same."""
+    digest = hashlib.sha256()
+    for problems in splits:
+        for problem in problems:
+            digest.update(repr((problem.task_id, list(problem.labels), problem.margin)).encode())
+            for sequence in problem.sequences:
+                digest.update(sequence.tobytes() + b"|")
+        digest.update(b"/")
+    return digest.hexdigest()[:16]

@@ -28,25 +28,27 @@ _OLD = ".model-before"
 
 
 class RunFolder:
-    """One run's folder, opened for writing."""
+    """One run's folder. Any process may read it; the first one alone calls what writes."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    def open(self, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Makes the folder, or with `resume` goes on in it.
 
         Raises: InvalidInput if it holds something already, or a run of other settings, or cannot be written.
         """
-        self.path = path.resolve()
         own = self.path / SETTINGS_FILE
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             if not resume or not own.is_file():
                 hint = "resume it (resume=True, --resume), or " if own.is_file() else ""
-                raise InvalidInput(f"{path} is there already; {hint}give a new folder")
+                raise InvalidInput(f"{self.path} is there already; {hint}give a new folder")
             _require_same(read_json(own), settings, own)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             _replace_file(own, json.dumps(settings, indent=2) + "\n")
         except OSError as error:
-            raise InvalidInput(f"{path} cannot be written ({error}); give another folder") from error
+            raise InvalidInput(f"{self.path} cannot be written ({error}); give another folder") from error
         before = self.path / _OLD
         if before.exists():  # killed between the two renames of `write_model`
             if not (self.path / MODEL_FOLDER).exists():
