@@ -165,7 +165,7 @@ class Engine:
             ("max_batch_tokens", max_batch_tokens),
             ("max_length", max_length),
         ):
-            _require_count(name, count)
+            require_count(name, count)
         if quantization is not None:
             raise InvalidInput(f"quantization={quantization!r} is not supported yet; use quantization=None")
         if model is None:
@@ -286,7 +286,7 @@ class Engine:
             raise InvalidInput(f"problem is a {type(problem).__name__}; give its text")
         if not _is_list(candidates) or not all(isinstance(text, str) for text in candidates):
             raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
-        _require_count("top_k", top_k)
+        require_count("top_k", top_k)
         names = names or [f"candidate {index}" for index in range(len(candidates))]
         codes = [extract_training_code(text, language) if extract else text for text in candidates]
         pairs = {index: (problem, code) for index, code in enumerate(codes) if code is not None}
@@ -395,7 +395,7 @@ def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InvalidInput(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, allowed))}")
 
 
-def _require_count(name: str, count: int | None) -> None:
+def require_count(name: str, count: int | None) -> None:
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise InvalidInput(f"{name}={count!r}; give a whole number of at least 1, or None")
 

@@ -3,11 +3,13 @@
 Variables:
     CODESCALER_CPU_ISA: force one instruction set of the C++ kernels ("generic", "avx2", "avx512",
         "avx512_bf16"). It does not reach oneDNN; set ONEDNN_MAX_CPU_ISA as well before torch is imported.
-    WORLD_SIZE: torchrun's; how many processes it started.
+    WORLD_SIZE, LOCAL_RANK: torchrun's; how many processes it started, and which of this machine's this one is.
     TRITON_INTERPRET: Triton's own; set to 1, its kernels run in its interpreter on the CPU, slowly.
 """
 
 import os
+
+from codescaler.errors import InvalidInput
 
 
 def forced_cpu_isa() -> str | None:
@@ -17,7 +19,19 @@ def forced_cpu_isa() -> str | None:
 
 def launched_processes() -> int:
     """The number of processes that torchrun started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _whole_number("WORLD_SIZE", "1")
+
+
+def local_rank() -> int:
+    """Returns which of this machine's processes this one is, 0 without torchrun."""
+    return _whole_number("LOCAL_RANK", "0")
+
+
+def _whole_number(name: str, default: str) -> int:
+    value = os.environ.get(name, default)
+    if not value.isdecimal():
+        raise InvalidInput(f"the environment variable {name} is {value!r}, which torchrun does not write; unset it")
+    return int(value)
 
 
 def is_triton_interpreted() -> bool:

@@ -29,7 +29,7 @@ _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"
 _CLASS_NAMES = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "gemma2": "Gemma2"}
 
 # Left out of what is written: settings of a class that the folder no longer is, and of remote code.
-_DROPPED = ("auto_map", "architectures", "num_labels", "id2label", "label2id", "text_config")
+_DROPPED = ("auto_map", "architectures", "num_labels", "id2label", "label2id", "text_config", "torch_dtype")
 
 
 @contextmanager
@@ -104,7 +104,13 @@ def save_trained(checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor], fo
 
 
 def save_adapter(
-    checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor], rank: int, alpha: float, base: str, folder: Path
+    checkpoint: Checkpoint,
+    tensors: Mapping[str, torch.Tensor],
+    rank: int,
+    alpha: float,
+    base: str,
+    revision: str | None,
+    folder: Path,
 ) -> None:
     """Writes a PEFT LoRA adapter of the model `base`: factors and head, by canonical name, tokenizer and template.
 
@@ -115,6 +121,7 @@ def save_adapter(
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
         "base_model_name_or_path": base,
+        "revision": revision,
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
@@ -179,6 +186,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         **values,
         "architectures": [f"{_CLASS_NAMES[checkpoint.config.family]}ForSequenceClassification"],
         "model_type": checkpoint.config.family,
+        "dtype": checkpoint.sources["embed_tokens.weight"].dtype,  # trained weights are not stored as they were
         "pad_token_id": pad,
         "problem_type": "regression",  # without it vLLM applies a sigmoid
         "id2label": {"0": "reward"},

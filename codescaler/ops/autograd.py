@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from codescaler.ops import reference
@@ -72,6 +73,7 @@ class _RmsNorm(Function):
         return backend.rms_norm(x.detach(), weight.detach(), eps)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         z = x.detach().to(weight.dtype)
@@ -92,6 +94,7 @@ class _AddRmsNorm(Function):
         return y, residual
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_residual: Tensor | None) -> Any:
         z, weight = ctx.saved_tensors
         if grad_y is None:
@@ -142,6 +145,7 @@ class _QkNormRope(Function):
         return qkv
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         before, positions, cos, sin, *norms = ctx.saved_tensors
         heads = ctx.heads
@@ -166,6 +170,7 @@ class _Glu(Function):
         return backend.glu(gate_up.detach(), activation)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         (gate_up,) = ctx.saved_tensors
         return None, ctx.backend.gradients.glu_backward(gate_up.detach(), ctx.activation, grad_y), None
@@ -193,6 +198,7 @@ class _TreeAttention(Function):
         return backend.tree_attention(qkv.detach(), *arguments)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> Any:
         (qkv,) = ctx.saved_tensors
         grad_qkv = ctx.backend.gradients.tree_attention_backward(qkv.detach(), *ctx.arguments, grad_out)
@@ -221,6 +227,7 @@ class _PairwiseLoss(Function):
         return loss, gradient
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         return None, grad_loss * gradient, *(None for _ in range(ctx.num_arguments))

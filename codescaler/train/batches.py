@@ -59,18 +59,29 @@ def all_steps(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list
     steps: list[list[Indices]] = []
     epoch = 0
     while True:
-        one = steps_of_epoch(
-            problems,
-            seed=config.seed,
-            epoch=epoch,
-            step_tokens=config.step_tokens,
-            micro_batch_tokens=config.micro_batch_tokens,
-        )
-        left = config.max_steps - len(steps) if config.max_steps else math.ceil((config.epochs - epoch) * len(one))
+        one = _epoch(problems, config, epoch)
+        left = math.ceil(round((config.epochs - epoch) * len(one), 9))
+        if config.max_steps is not None:
+            left = config.max_steps - len(steps)
         if left <= len(one):
             return steps + one[: max(left, 0)]
         steps += one
         epoch += 1
+
+
+def first_epoch(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list[list[Indices]]:
+    """The steps of one pass over the problems."""
+    return _epoch(problems, config, 0)
+
+
+def _epoch(problems: Sequence[TokenizedProblem], config: TrainConfig, epoch: int) -> list[list[Indices]]:
+    return steps_of_epoch(
+        problems,
+        seed=config.seed,
+        epoch=epoch,
+        step_tokens=config.step_tokens,
+        micro_batch_tokens=config.micro_batch_tokens,
+    )
 
 
 def packed(problems: Sequence[TokenizedProblem], budget: int) -> Iterator[list[int]]:

@@ -34,8 +34,9 @@ class TrainConfig:
         dtype: of activations: "auto" is bfloat16 where the device has units for it, else float32. Weights, gradients,
             optimizer, head and loss are float32.
         gradient_checkpointing: keep each layer's input only, and compute the rest a second time.
-        evaluate_every: steps between two validations, None for once an epoch; the last step is always validated.
-        save_every: steps between two checkpoints to resume from, None for with each validation.
+        evaluate_every: steps between two validations, None for as many as the first epoch has; the last step is always
+            validated.
+        save_every: steps between two checkpoints to resume from, None for one every ten minutes; the last step has one.
         parallel: with torchrun: "data" keeps a copy of all on each process, "fsdp" a share of weights and optimizer.
         seed: of the order of problems and of LoRA's start.
     """
@@ -102,7 +103,7 @@ class TrainConfig:
         return self.peak_learning_rate * share
 
 
-_FAR = 1e18
+_FAR, _BELOW_ONE = 1e18, 0.999999
 # Name, lowest, highest, and whether the lowest is excluded.
 _RANGES: tuple[tuple[str, float, float, bool], ...] = (
     ("learning_rate", 0, _FAR, True),
@@ -114,8 +115,8 @@ _RANGES: tuple[tuple[str, float, float, bool], ...] = (
     ("warmup_fraction", 0, 1, False),
     ("final_fraction", 0, 1, False),
     ("weight_decay", 0, _FAR, False),
-    ("beta1", 0, 1, False),
-    ("beta2", 0, 1, False),
+    ("beta1", 0, _BELOW_ONE, False),
+    ("beta2", 0, _BELOW_ONE, False),
     ("epsilon", 0, _FAR, True),
     ("max_grad_norm", 0, _FAR, True),
     ("center_coefficient", 0, _FAR, False),

@@ -6,6 +6,7 @@ trainer on padded pairs computes the problem again for each half of each pair. T
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codescaler.engine import select_device
+from codescaler.engine import require_count, select_device
+from codescaler.env import launched_processes, local_rank
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.ops import select_backend
 from codescaler.save import save_adapter, save_trained
-from codescaler.train.batches import Indices, MicroBatch, all_steps, micro_batch
+from codescaler.train.batches import Indices, MicroBatch, all_steps, first_epoch, micro_batch
 from codescaler.train.config import TrainConfig
 from codescaler.train.journal import CURVES_FILE, Journal, draw_curves
 from codescaler.train.model import build_model
@@ -29,6 +31,9 @@ from codescaler.train.run_folder import RunFolder
 from codescaler.train.speed import matmul_peak, step_flops
 from codescaler.train.validation import Validation, validate
 from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
+
+SAVE_SECONDS = 600  # between two checkpoints, where no number of steps is given
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,13 @@ def fit(
     Args:
         model: folder or hub id of a reward model, whose head is where training starts (a head's bias is left out); or
             of a causal LM, whose head starts at 0.
-        groups: a file of JSON lines, or records: groups, or pairs (see `codescaler.records`). Where records say their
-            split, those of "validation" are validated on, unless `validation` is given.
-        output_dir: the run's folder (see `train.run_folder`), new or empty.
+        groups: a file of JSON lines, or records: groups, or pairs (see `codescaler.records`). Without `validation`,
+            those that say they are of the split "validation" are validated on.
+        output_dir: the run's folder (see `train.run_folder`), new or empty. The model given is written there first, so
+            that one is there at any time, and what hinders its writing shows before hours are spent.
         config: settings, by default `TrainConfig()`.
-        validation: problems to validate on and to choose the best model by; none: the last model is kept.
+        validation: problems to validate on and to choose the best model by, the one given among them; none: the last
+            model is kept.
         resume: go on from the last checkpoint in `output_dir`, if there is one.
         device: as in `Engine.from_pretrained`, like all that follow.
         num_threads: CPU threads.
@@ -102,28 +109,67 @@ def fit(
         TrainingDiverged: a loss or gradient is not finite; the last checkpoint is intact.
     """
     config = config or TrainConfig()
+    require_count("num_threads", num_threads)
     target = select_device(device)
+    if target.type == "cuda" and target.index is None and launched_processes() > 1:
+        target = torch.device("cuda", local_rank())
+        torch.cuda.set_device(target)
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, head="optional", base_model=base_model, local_files_only=local_files_only)
     if config.method == "lora" and checkpoint.base_folder is not None:
         raise InvalidInput(f"{source} is a LoRA adapter itself; merge it with PEFT to train another one on it")
+    if config.method == "lora" and checkpoint.config.head not in ("none", "sequence_classification"):
+        raise InvalidInput(
+            f"{source} has a {checkpoint.config.head} head, which an adapter for sequence classification cannot "
+            "replace; train with method='full' or 'head'"
+        )
     learned, validated, counts = read_problems(checkpoint, groups, validation, config)
     steps = all_steps(learned, config)
     processes, joined = join_processes(config.parallel, target)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(num_threads or threads_before)
     try:
-        run = _Run(checkpoint, str(model), config, learned, validated, steps, target, processes)
+        # A hub id stays one, so that an adapter finds its base on another machine.
+        base = str(checkpoint.folder.resolve()) if os.path.isdir(Path(model).expanduser()) else str(model)  # noqa: PTH112
+        run = _Run(checkpoint, base, revision, config, learned, validated, steps, target, processes)
         settings = {
             "model": str(model),
+            "base_model": None if base_model is None else str(base_model),
+            "revision": revision,
             "data": digest_of(learned, validated),
             **dataclasses.asdict(config),
+            "dtype": str(run.dtype),
         }
-        return run.train(Path(output_dir), settings, counts, resume=resume, show_progress=show_progress)
+        # Whatever the caller's own torch state is.
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(target.type, enabled=False):
+            return run.train(Path(output_dir), settings, counts, resume=resume, show_progress=show_progress)
     finally:
         torch.set_num_threads(threads_before)
         if joined:
             leave_processes()
+
+
+@dataclass
+class _Work:
+    """What some steps took."""
+
+    num_tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, other: "_Work") -> None:
+        self.num_tokens += other.num_tokens
+        self.flops += other.flops
+        self.seconds += other.seconds
+
+    def speed(self, peak: float) -> dict[str, float]:
+        per_second = 1.0 / self.seconds if self.seconds else 0.0
+        return {
+            "seconds": self.seconds,
+            "num_tokens": self.num_tokens,
+            "tokens_per_second": self.num_tokens * per_second,
+            "share_of_peak": self.flops * per_second / peak,
+        }
 
 
 class _Run:
@@ -132,7 +178,8 @@ class _Run:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        name: str,
+        base: str,
+        revision: str | None,
         config: TrainConfig,
         learned: Sequence[TokenizedProblem],
         validated: Sequence[TokenizedProblem],
@@ -140,9 +187,10 @@ class _Run:
         device: torch.device,
         processes: Processes,
     ) -> None:
-        self.checkpoint, self.name, self.config = checkpoint, name, config
+        self.checkpoint, self.base, self.revision, self.config = checkpoint, base, revision, config
         self.learned, self.validated, self.steps = learned, validated, steps
         self.device, self.processes = device, processes
+        self.steps_per_epoch = len(first_epoch(learned, config))
         backend = select_backend("auto", device.type)
         dtype = config.dtype if config.dtype != "auto" else "bfloat16" if backend.has_bf16_unit else "float32"
         self.dtype = getattr(torch, dtype)
@@ -176,35 +224,31 @@ class _Run:
         processes.wait()
         counters = self._restore(folder, resume)
         first_step, num_steps = counters["step"], len(self.steps)
-        if processes.is_first:
-            folder.keep_log_before(first_step)
         journal = None
         if processes.is_first:
+            folder.keep_log_until(first_step)
             journal = Journal(folder.path, first_step=first_step, num_steps=num_steps, show_progress=show_progress)
-        peak = matmul_peak(self.dtype, self.device)
-        evaluate_every = config.evaluate_every or max(1, math.ceil(num_steps / max(1, round(config.epochs))))
-        save_every = config.save_every or evaluate_every
-        seconds = flops = num_tokens = 0.0
+        peak = matmul_peak(self.dtype, self.device) * processes.count
+        evaluate_every = config.evaluate_every or self.steps_per_epoch
+        total = _Work()
+        saved_at = time.monotonic()
         try:
-            if first_step == 0 and self.validated:
-                counters["before"] = dataclasses.asdict(validate(self.model, self.validated, config))
+            if counters["best_step"] is None:
+                self._keep_best(folder, journal, counters, 0)
+                counters["before"] = counters["best"]
             for step in range(first_step, num_steps):
                 started = time.perf_counter()
-                record, step_tokens, step_flops_ = self._step(step, folder)
-                elapsed = time.perf_counter() - started
-                seconds, flops, num_tokens = seconds + elapsed, flops + step_flops_, num_tokens + step_tokens
-                record |= {
-                    "seconds": elapsed,
-                    "num_tokens": step_tokens,
-                    "tokens_per_second": step_tokens / elapsed,
-                    "share_of_peak": step_flops_ / elapsed / (peak * processes.count),
-                }
-                self._note(folder, journal, record)
+                record, work = self._step(step, folder)
+                work.seconds = time.perf_counter() - started
+                total.add(work)
+                self._note(folder, journal, record | work.speed(peak))
                 done, is_last = step + 1, step + 1 == num_steps
                 if done % evaluate_every == 0 or is_last:
                     self._keep_best(folder, journal, counters, done)
-                if done % save_every == 0 or is_last:
+                is_due = time.monotonic() - saved_at > SAVE_SECONDS
+                if is_last or (done % config.save_every == 0 if config.save_every else processes.agree(is_due)):
                     self._save(folder, counters | {"step": done})
+                    saved_at = time.monotonic()
         finally:
             if journal is not None:
                 journal.close()
@@ -221,13 +265,13 @@ class _Run:
             best_step=counters["best_step"],
             before=_validation(counters["before"]),
             best=_validation(counters["best"]),
-            seconds=seconds,
-            tokens_per_second=num_tokens / seconds if seconds else 0.0,
-            share_of_peak=flops / seconds / (peak * processes.count) if seconds else 0.0,
+            seconds=total.seconds,
+            tokens_per_second=total.speed(peak)["tokens_per_second"],
+            share_of_peak=total.speed(peak)["share_of_peak"],
             rank=processes.rank,
         )
 
-    def _step(self, step: int, folder: RunFolder) -> tuple[dict[str, Any], int, float]:
+    def _step(self, step: int, folder: RunFolder) -> "tuple[dict[str, Any], _Work]":
         """One step of the optimizer: every micro-batch forward and backward, then the update."""
         config, processes = self.config, self.processes
         batches = self.steps[step]
@@ -257,7 +301,7 @@ class _Run:
             last = folder.last_checkpoint()
             raise TrainingDiverged(
                 f"step {step + 1}: the loss is {loss}, the gradient's length {norm}; lower learning_rate "
-                f"({config.peak_learning_rate:g}), or look for non-finite weights in {self.name}. "
+                f"({config.peak_learning_rate:g}), or look for non-finite weights in {self.base}. "
                 f"{f'{last} is intact' if last else 'No checkpoint had been written'}"
             )
         rate = config.learning_rate_at(step, len(self.steps))
@@ -275,7 +319,7 @@ class _Run:
             "gradient_norm": norm,
             "num_problems": num_problems,
         }
-        return record, int(num_tokens), flops
+        return record, _Work(num_tokens=int(num_tokens), flops=flops)
 
     def _keep_best(self, folder: RunFolder, journal: Journal | None, counters: dict[str, Any], step: int) -> None:
         """Validates, and writes the model if it is the best so far; without validation problems it is."""
@@ -294,47 +338,54 @@ class _Run:
             )
             best = counters["best"]
             # Among few problems pair accuracies are often equal; the loss tells more.
-            if best is not None and (now.pair_accuracy, -now.loss) <= (best["pair_accuracy"], -best["loss"]):
+            is_worse = best is not None and (now.pair_accuracy, -now.loss) <= (best["pair_accuracy"], -best["loss"])
+            if self.processes.agree(is_worse):
                 return
             counters["best"] = dataclasses.asdict(now)
         counters["best_step"] = step
-        tensors = dict(self.model.to_canonical({name: whole(p.detach()) for name, p in self.parameters.items()}))
+        tensors = self._gathered(self.parameters)
         if self.processes.is_first:
-            folder.write_model(lambda path: self._write_model(tensors, path))
+            canonical = {name: tensor.contiguous() for name, tensor in self.model.to_canonical(tensors)}
+            folder.write_model(lambda path: self._write_model(canonical, path))
         self.processes.wait()
 
+    def _gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors in the first process's CPU memory, one after the other; the other processes get none."""
+        wholes = {}
+        for name, tensor in tensors.items():
+            one = whole(tensor.detach())
+            if self.processes.is_first:
+                wholes[name] = one.cpu()
+        return wholes
+
     def _write_model(self, tensors: Mapping[str, Tensor], path: Path) -> None:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         if self.config.method == "lora":
             rank, alpha = self.config.lora_rank, self.config.lora_alpha
-            base = str(Path(self.name).resolve()) if Path(self.name).is_dir() else self.name
-            save_adapter(self.checkpoint, tensors, rank, alpha, base, path)
+            save_adapter(self.checkpoint, tensors, rank, alpha, self.base, self.revision, path)
         else:
             save_trained(self.checkpoint, tensors, path)
 
     def _save(self, folder: RunFolder, counters: Mapping[str, Any]) -> None:
-        tensors = {}
-        for name, parameter in self.parameters.items():
-            state = self.optimizer.state[parameter]
-            tensors[f"parameter.{name}"] = whole(parameter.detach()).cpu()
-            for moment in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{moment}.{name}"] = whole(state[moment]).cpu()
+        states = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
+        tensors = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
+        tensors |= {f"{moment}.{name}": state[moment] for name, state in states.items() for moment in _MOMENTS}
+        gathered = self._gathered(tensors)
         if self.processes.is_first:
-            folder.write_checkpoint(counters["step"], tensors, counters)
+            folder.write_checkpoint(counters["step"], gathered, counters)
         self.processes.wait()
 
     def _restore(self, folder: RunFolder, resume: bool) -> dict[str, Any]:
         """Takes weights, optimizer and counters from the last checkpoint, if there is one to resume from."""
         last = folder.last_checkpoint() if resume else None
         if last is None:
-            return {"step": 0, "best_step": 0, "best": None, "before": None}
+            return {"step": 0, "best_step": None, "best": None, "before": None}
         tensors, counters = folder.read_checkpoint(last)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(spread_like(tensors[f"parameter.{name}"], parameter))
                 self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(counters["step"])),
-                    **{m: spread_like(tensors[f"{m}.{name}"], parameter) for m in ("exp_avg", "exp_avg_sq")},
+                    "step": torch.tensor(float(counters["step"]), device=parameter.device),
+                    **{m: spread_like(tensors[f"{m}.{name}"], parameter) for m in _MOMENTS},
                 }
         return counters
 

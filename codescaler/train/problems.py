@@ -74,24 +74,35 @@ def problems_of(groups: Iterable[Group]) -> tuple[list[Problem], dict[str, int]]
     return problems, counts
 
 
+_REASONS = ("num_duplicates", "num_contradictory", "num_long_programs", "num_long_problems", "num_unpaired_problems")
+
+
 def tokenized(
     problems: Sequence[Problem], *, chat: Chat, pad_token_id: int | None, max_length: int, max_tokens: int
 ) -> tuple[list[TokenizedProblem], Counter[str]]:
     """Renders and tokenises problems, each cut where transformers pools it.
 
-    A program of more than `max_length` tokens is left out, and a problem of more than `max_tokens` distinct ones, or
-    which has no pair left; both are counted.
+    Programs are told apart by their tokens. One of more than `max_length` tokens is left out, and a problem of more
+    than `max_tokens` distinct ones, or which has no pair left; all are counted.
     """
-    kept, counts = [], Counter(num_long_programs=0, num_long_problems=0, num_unpaired_problems=0)
+    kept, counts = [], Counter({name: 0 for name in _REASONS})
     for problem in problems:
         texts = [
             chat.render(messages_of((problem.prompt, code), name))
             for code, name in zip(problem.codes, problem.names, strict=True)
         ]
         ids = [ids[: hf_pooled_index(ids, pad_token_id) + 1] for ids in chat.encode(texts, problem.names)]
-        chosen = [index for index, sequence in enumerate(ids) if len(sequence) <= max_length]
-        counts["num_long_programs"] += len(ids) - len(chosen)
-        sequences, labels = [ids[index] for index in chosen], [problem.labels[index] for index in chosen]
+        # Programs that differ may read the same as tokens: a template may strip what surrounds them.
+        verdicts: dict[bytes, set[bool]] = {}
+        for sequence, label in zip(ids, problem.labels, strict=True):
+            verdicts.setdefault(sequence.tobytes(), set()).add(label)
+        distinct = {sequence.tobytes(): sequence for sequence in ids}
+        clear = [(distinct[key], seen.pop()) for key, seen in verdicts.items() if len(seen) == 1]
+        short = [(sequence, label) for sequence, label in clear if len(sequence) <= max_length]
+        counts["num_duplicates"] += len(ids) - len(distinct)
+        counts["num_contradictory"] += len(distinct) - len(clear)
+        counts["num_long_programs"] += len(clear) - len(short)
+        sequences, labels = [sequence for sequence, _ in short], [label for _, label in short]
         if len(set(labels)) < 2:
             counts["num_unpaired_problems"] += 1
             continue
@@ -118,11 +129,16 @@ def read_problems(
     for group in records:
         if group.split not in (None, "train"):
             raise InvalidInput(f"{group.name} is of the split {group.split!r}; train on 'train' only")
-    both = {group.task_id for group in records} & {group.task_id for group in held_out}
-    if both:
-        raise InvalidInput(
-            f"{len(both)} tasks are both trained and validated on, such as {min(both)!r:.80}; remove them from one"
-        )
+    for group in held_out:
+        if group.split not in (None, "validation"):
+            raise InvalidInput(f"{group.name} is of the split {group.split!r}; validate on 'validation' only")
+    for name in ("task_id", "prompt"):
+        both = {getattr(group, name) for group in records} & {getattr(group, name) for group in held_out}
+        if both:
+            raise InvalidInput(
+                f"{len(both)} tasks are both trained and validated on, such as the {name} {min(both)!r:.80}; remove "
+                "them from one"
+            )
     chat = load_chat(checkpoint.folder, checkpoint.base_folder)
     as_tokens = partial(
         tokenized,
@@ -131,19 +147,24 @@ def read_problems(
         max_length=min(config.max_length or checkpoint.config.max_positions, config.micro_batch_tokens),
         max_tokens=config.micro_batch_tokens,
     )
-    problems, counts = problems_of(records)
-    learned, more = as_tokens(problems)
+    splits = []
+    counts: Counter[str] = Counter()
+    for prefix, groups_of_split in (("", records), ("validation_", held_out)):
+        problems, no_program = problems_of(groups_of_split)
+        kept, no_place = as_tokens(problems)
+        unpaired = {"num_unpaired_problems": len(groups_of_split) - len(problems)}
+        for reason in (no_program, no_place, unpaired):
+            counts.update({f"{prefix}{name}": count for name, count in reason.items()})
+        splits.append(kept)
+    learned, validated = splits
     if not learned:
         raise InvalidInput(
             f"none of {len(records)} groups has a right and a wrong program that fit micro_batch_tokens="
             f"{config.micro_batch_tokens} and max_length; give more data or larger limits"
         )
-    held_problems, _ = problems_of(held_out)
-    validated, more_held = as_tokens(held_problems)
     if held_out and not validated:
         raise InvalidInput(f"none of {len(held_out)} validation groups has a right and a wrong program that fit")
-    held_counts = {f"validation_{name}": count for name, count in more_held.items()}
-    return learned, validated, {**counts, **more, **held_counts}
+    return learned, validated, dict(counts)
 
 
 def digest_of(*splits: Sequence[TokenizedProblem]) -> str:

@@ -62,6 +62,14 @@ class Processes:
         dist.all_reduce(total)
         return total.tolist()
 
+    def agree(self, decision: bool) -> bool:
+        """What the first process has decided."""
+        if self.count == 1:
+            return decision
+        decided = torch.tensor(float(decision), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.broadcast(decided, src=0)
+        return bool(decided)
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.count > 1:

@@ -10,6 +10,7 @@ last good one. Nothing here is pickled.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from codescaler.model.tensor_files import read_json
 SETTINGS_FILE, LOG_FILE, MODEL_FOLDER = "settings.json", "log.jsonl", "model"
 _STATE_FILE, _COUNTERS_FILE = "state.safetensors", "counters.json"
 _OLD = ".model-before"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class RunFolder:
@@ -39,12 +41,13 @@ class RunFolder:
         Raises: InvalidInput if it holds something already, or a run of other settings, or cannot be written.
         """
         own = self.path / SETTINGS_FILE
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if not resume or not own.is_file():
-                hint = "resume it (resume=True, --resume), or " if own.is_file() else ""
-                raise InvalidInput(f"{self.path} is there already; {hint}give a new folder")
-            _require_same(read_json(own), settings, own)
         try:
+            # What begins with a dot may be all that a killed run left.
+            if self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
+                if not resume or not own.is_file():
+                    hint = "resume it (resume=True, --resume), or " if own.is_file() else ""
+                    raise InvalidInput(f"{self.path} is there already; {hint}give a new folder")
+                _require_same(read_json(own), settings, own)
             self.path.mkdir(parents=True, exist_ok=True)
             _replace_file(own, json.dumps(settings, indent=2) + "\n")
         except OSError as error:
@@ -57,7 +60,10 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""
-        return max((p for p in self.path.glob("checkpoint-*") if p.is_dir()), default=None)
+        return max(self._checkpoints(), key=_steps_of, default=None)
+
+    def _checkpoints(self) -> list[Path]:
+        return [path for path in self.path.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]
 
     def read_checkpoint(self, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Returns tensors and counters."""
@@ -75,15 +81,12 @@ class RunFolder:
             save_file(dict(tensors), folder / _STATE_FILE)
             (folder / _COUNTERS_FILE).write_text(json.dumps(counters) + "\n", encoding="utf-8")
 
-        older = list(self.path.glob("checkpoint-*"))
         target = self.path / f"checkpoint-{step:06d}"
         scratch = self._filled(target.name, fill)
-        if not target.exists():
-            scratch.rename(target)
+        older = self._checkpoints()
+        scratch.rename(target)
         for folder in older:
-            if folder != target:
-                shutil.rmtree(folder)
-        shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(folder)
 
     def write_model(self, fill: Callable[[Path], None]) -> None:
         """Has `fill` write the model, and then puts it in place of the one before."""
@@ -108,11 +111,11 @@ class RunFolder:
             ) from error
         return scratch
 
-    def keep_log_before(self, step: int) -> None:
-        """Cuts the log to what was known after `step` steps: what followed will be done again."""
+    def keep_log_until(self, step: int) -> None:
+        """Cuts the log to what was known after `step` steps, 0 for nothing: what followed will be done again."""
         path = self.path / LOG_FILE
         if path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if step and _step_of(line) <= step]
             _replace_file(path, "".join(f"{line}\n" for line in lines))
 
     def append_log(self, record: Mapping[str, Any]) -> None:
@@ -124,6 +127,10 @@ class RunFolder:
         """Every line of the log."""
         path = self.path / LOG_FILE
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _steps_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _step_of(line: str) -> float:

@@ -9,7 +9,8 @@ from codescaler.ops import Tree
 from codescaler.train.config import Method
 from codescaler.types import ModelConfig
 
-_PEAK_SIZE = 1536  # of the square product that is timed: far larger than caches, a fifth of a second on two cores
+# Of the square product that is timed: a CPU that emulates bfloat16 takes a second for it, a GPU needs a large one.
+_PEAK_SIZES = {"cpu": 512, "cuda": 8192}
 
 
 def step_flops(config: ModelConfig, method: Method, tree: Tree) -> float:
@@ -29,7 +30,8 @@ def step_flops(config: ModelConfig, method: Method, tree: Tree) -> float:
 
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Returns the floating-point operations a second of a large matrix product, the median of five."""
-    left, right = (torch.ones(_PEAK_SIZE, _PEAK_SIZE, dtype=dtype, device=device) for _ in range(2))
+    size = _PEAK_SIZES[device.type]
+    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     seconds = []
     for _ in range(6):
         _wait_for(device)
@@ -37,7 +39,7 @@ def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
         left @ right
         _wait_for(device)
         seconds.append(time.perf_counter() - started)
-    return 2.0 * _PEAK_SIZE**3 / statistics.median(seconds[1:])
+    return 2.0 * size**3 / statistics.median(seconds[1:])
 
 
 def _wait_for(device: torch.device) -> None:

@@ -47,7 +47,10 @@ def validate(model: RewardModel, problems: Sequence[TokenizedProblem], config: T
             loss, _ = model.backend.pairwise_loss(scores[start:end], labels, offsets, margin, config.center_coefficient)
             values, right = scores[start:end].tolist(), labels.tolist()
             if not all(map(math.isfinite, values)):
-                raise TrainingDiverged(f"{problems[index].task_id}: a score is not finite; lower learning_rate")
+                raise TrainingDiverged(
+                    f"{problems[index].task_id}: a score is not finite; lower learning_rate, "
+                    "or look for such weights in the model given"
+                )
             accuracy = pair_accuracy(values, right)
             assert accuracy is not None, "a problem has a pair"
             figures[index] = float(loss), accuracy, best_of_n(values, right, len(values)), sum(right) / len(right)

@@ -22,6 +22,7 @@ from codescaler.train import TrainConfig
         ("step_tokens", True, "whole number"),
         ("warmup_fraction", 1.5, "at most 1"),
         ("weight_decay", "0.1", "give a number"),
+        ("beta1", 1.0, "at most 0.999999"),
         ("gradient_checkpointing", 1, "True or False"),
     ],
 )
