@@ -290,7 +290,14 @@ def main() -> None:
     if options.save:
         path = RESULTS / f"train_{'memory' if options.memory else 'speed'}_{options.save}.json"
         path.write_text(
-            json.dumps({"command": " ".join(["python benches train_speed", *sys.argv[1:]]), **result}, indent=1) + "\n"
+            json.dumps(
+                {
+                    "command": f"python benches train_speed MODEL DATA --rounds {options.rounds}{' --memory' * options.memory}",
+                    **result,
+                },
+                indent=1,
+            )
+            + "\n"
         )
 
 

@@ -84,7 +84,7 @@ def main() -> None:
     )
     if options.save:
         result = {
-            "command": " ".join(["python benches train_study", *sys.argv[1:]]),
+            "command": "python benches train_study MODEL DATA OUT",
             "device": device_name(bench_device(), cpu_model()),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),

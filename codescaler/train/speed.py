@@ -1,6 +1,5 @@
 """How much arithmetic a step is worth, and how much this machine does: for the log."""
 
-import statistics
 import time
 
 import torch
@@ -29,17 +28,17 @@ def step_flops(config: ModelConfig, method: Method, tree: Tree) -> float:
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Returns the floating-point operations a second of a large matrix product, the median of five."""
+    """Returns the floating-point operations a second of a square matrix product, at the best of ten."""
     size = _PEAK_SIZES[device.type]
     left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     seconds = []
-    for _ in range(6):
+    for _ in range(11):
         _wait_for(device)
         started = time.perf_counter()
         left @ right
         _wait_for(device)
         seconds.append(time.perf_counter() - started)
-    return 2.0 * size**3 / statistics.median(seconds[1:])
+    return 2.0 * size**3 / min(seconds[1:])
 
 
 def _wait_for(device: torch.device) -> None:
