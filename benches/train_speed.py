@@ -116,6 +116,7 @@ def load_trl(folder: Path, out: str) -> Trl:
     warnings.filterwarnings("ignore")
     device = bench_device()
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     settings = RewardConfig(
         output_dir=out,
         per_device_train_batch_size=PAIRS_A_STEP,
@@ -125,9 +126,9 @@ def load_trl(folder: Path, out: str) -> Trl:
         bf16=False,
         report_to=[],
         max_length=None,
+        pad_token=tokenizer.convert_ids_to_tokens(model.config.pad_token_id),
     )
     data = datasets.Dataset.from_list([{"chosen_ids": [1, 2], "rejected_ids": [1, 3]}])
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     trainer = RewardTrainer(model=model, args=settings, train_dataset=data, processing_class=tokenizer)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1  # what `train` sets before the first step
@@ -289,16 +290,8 @@ def main() -> None:
         )
     if options.save:
         path = RESULTS / f"train_{'memory' if options.memory else 'speed'}_{options.save}.json"
-        path.write_text(
-            json.dumps(
-                {
-                    "command": f"python benches train_speed MODEL DATA --rounds {options.rounds}{' --memory' * options.memory}",
-                    **result,
-                },
-                indent=1,
-            )
-            + "\n"
-        )
+        command = f"python benches train_speed MODEL DATA --rounds {options.rounds}{' --memory' * options.memory}"
+        path.write_text(json.dumps({"command": command, **result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
