@@ -32,9 +32,20 @@ def test_every_error_is_a_codescaler_error():
         "ShapeMismatch": "WeightsError",
         "HostileFile": "WeightsError",
         "UnsupportedModel": "CodescalerError",
+        "TrainingDiverged": "CodescalerError",
         "BackendUnavailable": "CodescalerError",
         "CapacityExceeded": "CodescalerError",
     }
+
+
+def test_training_arguments():
+    from codescaler import train
+
+    assert set(train.__all__) >= {"TrainConfig", "fit", "fit_head", "bradley_terry_loss"}
+    assert [*inspect.signature(train.bradley_terry_loss).parameters] == [
+        "scores", "labels", "group_offsets", "margins", "center_coefficient"
+    ]  # fmt: skip
+    assert [*inspect.signature(train.fit).parameters][:5] == ["model", "groups", "output_dir", "config", "validation"]
 
 
 def modules_after(statement):
