@@ -223,7 +223,7 @@ def test_killed_at_any_moment_it_goes_on(small, tmp_path):
     config = json.dumps(
         {
             "learning_rate": 3e-3,
-            "epochs": 6,
+            "epochs": 20,
             "step_tokens": 500,
             "micro_batch_tokens": 500,
             "save_every": 1,
