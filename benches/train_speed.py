@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from benches.compare import RESULTS
 from codescaler.chat import load_chat
 from codescaler.info import cpu_model, describe_environment
 from codescaler.ops import select_backend
@@ -36,12 +37,11 @@ from codescaler.testing import bench_device, device_name, matmul_peak, seconds_o
 from codescaler.train.batches import micro_batch
 from codescaler.train.config import TrainConfig
 from codescaler.train.model import RewardModel, build_model
-from codescaler.train.problems import TokenizedProblem, problems_of, tokenized
+from codescaler.train.problems import TokenizedProblem, num_distinct_tokens, problems_of, tokenized
 from codescaler.train.speed import matmul_peak as plain_matmul_peak
 from codescaler.train.speed import step_flops
 from codescaler.weights import open_checkpoint
 
-RESULTS = Path(__file__).parent / "results"
 PAIRS_A_STEP = 8
 LEARNING_RATE = 1e-6  # weights hardly move, so that every round is of the same model
 GRADIENT_LIMIT = 1e-3  # of a tensor's largest gradient: float32 noise of two orders of summation over thirty layers
@@ -145,10 +145,8 @@ def pairs_of(problem: TokenizedProblem) -> list[tuple[Any, Any]]:
 
 def one_pair_of(problem: TokenizedProblem, generator: random.Random) -> TokenizedProblem:
     right, wrong = generator.choice(pairs_of(problem))
-    shared = next(
-        (i for i, (a, b) in enumerate(zip(right, wrong, strict=False)) if a != b), min(len(right), len(wrong))
-    )
-    return TokenizedProblem(problem.task_id, [right, wrong], [True, False], 0.0, len(right) + len(wrong) - shared)
+    pair = [right, wrong]
+    return TokenizedProblem(problem.task_id, pair, [True, False], 0.0, num_distinct_tokens(pair))
 
 
 def padded_tokens(pairs: Sequence[tuple[Any, Any]]) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benches.compare import RESULTS
 from codescaler.info import cpu_model
 from codescaler.metrics import bootstrap_interval
 from codescaler.records import Group, read_groups
@@ -28,7 +29,6 @@ CONFIGURATIONS = {
     "lora 2e-4": TrainConfig(method="lora", learning_rate=2e-4),
 }
 SHARES = (0.25, 0.5)
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:

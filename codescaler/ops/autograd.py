@@ -49,7 +49,7 @@ def differentiable(backend: Backend) -> Backend:
         glu=partial(_apply, _Glu, backend),
         tree_attention=partial(_tree_attention, backend),
         pooled_score=reference.pooled_score,  # a row a sequence: nothing to gain
-        pairwise_loss=partial(_pairwise_loss, backend),
+        pairwise_loss=partial(_apply, _PairwiseLoss, backend),
     )
 
 
@@ -203,18 +203,6 @@ class _TreeAttention(Function):
         (qkv,) = ctx.saved_tensors
         grad_qkv = ctx.backend.gradients.tree_attention_backward(qkv.detach(), *ctx.arguments, grad_out)
         return None, grad_qkv, *(None for _ in ctx.arguments)
-
-
-def _pairwise_loss(
-    backend: Backend,
-    scores: Tensor,
-    labels: Tensor,
-    group_offsets: Tensor,
-    margins: Tensor | None = None,
-    center_coefficient: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    loss, gradient = _apply(_PairwiseLoss, backend, scores, labels, group_offsets, margins, center_coefficient)
-    return loss, gradient
 
 
 class _PairwiseLoss(Function):

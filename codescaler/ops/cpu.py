@@ -169,22 +169,8 @@ class CpuOperations:
         window: int | None = None,
     ) -> Tensor:
         out = qkv.new_empty(int(queries[:, 2].sum()), heads.q_width)
-        self.kernels.tree_attention(
-            qkv,
-            heads.num_heads,
-            heads.num_kv_heads,
-            heads.head_dim,
-            tree.positions,
-            tree.block_tokens,
-            tree.node_block_offsets,
-            tree.node_blocks,
-            queries,
-            scale,
-            softcap or 0.0,
-            window or 0,
-            out,
-            torch.get_num_threads(),
-        )
+        arguments = _attention_arguments(qkv, heads, tree, queries, scale, softcap, window)
+        self.kernels.tree_attention(*arguments, out, torch.get_num_threads())
         return out
 
     def pooled_score(
@@ -241,24 +227,29 @@ class CpuOperations:
         grad_out: Tensor,
     ) -> Tensor:
         grad_qkv = torch.zeros_like(qkv, memory_format=torch.contiguous_format)
-        self.kernels.tree_attention_backward(
-            qkv,
-            heads.num_heads,
-            heads.num_kv_heads,
-            heads.head_dim,
-            tree.positions,
-            tree.block_tokens,
-            tree.node_block_offsets,
-            tree.node_blocks,
-            queries,
-            scale,
-            softcap or 0.0,
-            window or 0,
-            grad_out.contiguous(),
-            grad_qkv,
-            torch.get_num_threads(),
-        )
+        arguments = _attention_arguments(qkv, heads, tree, queries, scale, softcap, window)
+        self.kernels.tree_attention_backward(*arguments, grad_out.contiguous(), grad_qkv, torch.get_num_threads())
         return grad_qkv
+
+
+def _attention_arguments(
+    qkv: Tensor, heads: Heads, tree: Tree, queries: Tensor, scale: float, softcap: float | None, window: int | None
+) -> tuple[Tensor, int, int, int, Tensor, Tensor, Tensor, Tensor, Tensor, float, float, int]:
+    """What attention's kernel and its gradient's are both given, in their order."""
+    return (
+        qkv,
+        heads.num_heads,
+        heads.num_kv_heads,
+        heads.head_dim,
+        tree.positions,
+        tree.block_tokens,
+        tree.node_block_offsets,
+        tree.node_blocks,
+        queries,
+        scale,
+        softcap or 0.0,
+        window or 0,
+    )
 
 
 _WEIGHT_ROWS = 64  # kWeightRows of csrc/core/kernels.h

@@ -17,9 +17,7 @@ from codescaler.train.problems import TokenizedProblem
 Indices = tuple[int, ...]
 
 
-def steps_of_epoch(
-    problems: Sequence[TokenizedProblem], *, seed: int, epoch: int, step_tokens: int, micro_batch_tokens: int
-) -> list[list[Indices]]:
+def steps_of_epoch(problems: Sequence[TokenizedProblem], config: TrainConfig, epoch: int) -> list[list[Indices]]:
     """Returns the steps of one epoch, each a list of micro-batches of problem indices.
 
     Problems are shuffled, and a step takes one after the other until it has `step_tokens` distinct tokens. Within a
@@ -27,16 +25,16 @@ def steps_of_epoch(
     counted off: a chat template's beginning is short.
     """
     order = list(range(len(problems)))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
+    random.Random(f"{config.seed}/{epoch}").shuffle(order)
     steps: list[list[int]] = [[]]
     num_tokens = 0
     for index in order:
-        if num_tokens >= step_tokens:
+        if num_tokens >= config.step_tokens:
             steps.append([])
             num_tokens = 0
         steps[-1].append(index)
         num_tokens += problems[index].num_tokens
-    return [_micro_batches(problems, step, micro_batch_tokens) for step in steps if step]
+    return [_micro_batches(problems, step, config.micro_batch_tokens) for step in steps if step]
 
 
 def _micro_batches(problems: Sequence[TokenizedProblem], step: Sequence[int], budget: int) -> list[Indices]:
@@ -59,7 +57,7 @@ def all_steps(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list
     steps: list[list[Indices]] = []
     epoch = 0
     while True:
-        one = _epoch(problems, config, epoch)
+        one = steps_of_epoch(problems, config, epoch)
         left = math.ceil(round((config.epochs - epoch) * len(one), 9))
         if config.max_steps is not None:
             left = config.max_steps - len(steps)
@@ -67,21 +65,6 @@ def all_steps(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list
             return steps + one[: max(left, 0)]
         steps += one
         epoch += 1
-
-
-def first_epoch(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list[list[Indices]]:
-    """The steps of one pass over the problems."""
-    return _epoch(problems, config, 0)
-
-
-def _epoch(problems: Sequence[TokenizedProblem], config: TrainConfig, epoch: int) -> list[list[Indices]]:
-    return steps_of_epoch(
-        problems,
-        seed=config.seed,
-        epoch=epoch,
-        step_tokens=config.step_tokens,
-        micro_batch_tokens=config.micro_batch_tokens,
-    )
 
 
 def packed(problems: Sequence[TokenizedProblem], budget: int) -> Iterator[list[int]]:

@@ -75,12 +75,16 @@ class TrainConfig:
                 raise InvalidInput(f"{name}={getattr(self, name)!r}; choose one of {', '.join(map(repr, allowed))}")
         for name, low, high, is_open in _RANGES:
             value = getattr(self, name)
-            if value is None and name in _OPTIONAL:
+            if value is None and type(None) in _KINDS[name]:
                 continue
-            kinds = (int,) if name in _WHOLE else (int, float)
-            is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+            is_whole = int in _KINDS[name]
+            is_number = (
+                isinstance(value, int if is_whole else (int, float))
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            )
             if not is_number or not low <= value <= high or (is_open and value == low):
-                kind = "whole number" if name in _WHOLE else "number"
+                kind = "whole number" if is_whole else "number"
                 bounds = (
                     f"{'above' if is_open else 'of at least'} {low:g}{f', at most {high:g}' if high < _FAR else ''}"
                 )
@@ -126,15 +130,5 @@ _RANGES: tuple[tuple[str, float, float, bool], ...] = (
     ("save_every", 1, _FAR, False),
     ("seed", 0, _FAR, False),
 )
-_OPTIONAL = {"learning_rate", "max_steps", "max_length", "evaluate_every", "save_every"}
-_WHOLE = {
-    "max_steps",
-    "step_tokens",
-    "micro_batch_tokens",
-    "max_length",
-    "lora_rank",
-    "evaluate_every",
-    "save_every",
-    "seed",
-}
-assert {name for name, *_ in _RANGES} <= {field.name for field in fields(TrainConfig)}
+# What a setting may be stands in its annotation.
+_KINDS = {field.name: get_args(field.type) or (field.type,) for field in fields(TrainConfig)}

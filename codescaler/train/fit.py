@@ -21,11 +21,11 @@ from codescaler.env import launched_processes, local_rank
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.ops import select_backend
 from codescaler.save import save_adapter, save_trained
-from codescaler.train.batches import Indices, MicroBatch, all_steps, first_epoch, micro_batch
+from codescaler.train.batches import Indices, MicroBatch, all_steps, micro_batch, steps_of_epoch
 from codescaler.train.config import TrainConfig
 from codescaler.train.journal import CURVES_FILE, Journal, draw_curves
 from codescaler.train.model import build_model
-from codescaler.train.problems import Groups, TokenizedProblem, digest_of, read_problems
+from codescaler.train.problems import Groups, TokenizedProblem, digest_of, num_pairs, read_problems
 from codescaler.train.processes import Processes, join_processes, leave_processes, spread_like, whole
 from codescaler.train.run_folder import RunFolder
 from codescaler.train.speed import matmul_peak, step_flops
@@ -190,7 +190,7 @@ class _Run:
         self.checkpoint, self.base, self.revision, self.config = checkpoint, base, revision, config
         self.learned, self.validated, self.steps = learned, validated, steps
         self.device, self.processes = device, processes
-        self.steps_per_epoch = len(first_epoch(learned, config))
+        self.steps_per_epoch = len(steps_of_epoch(learned, config, 0))
         backend = select_backend("auto", device.type)
         dtype = config.dtype if config.dtype != "auto" else "bfloat16" if backend.has_bf16_unit else "float32"
         self.dtype = getattr(torch, dtype)
@@ -258,7 +258,7 @@ class _Run:
         return TrainReport(
             output_dir=Path(output_dir),
             num_problems=len(self.learned),
-            num_pairs=sum(problem.num_pairs for problem in self.learned),
+            num_pairs=sum(num_pairs(problem.labels) for problem in self.learned),
             num_tokens=sum(problem.num_tokens for problem in self.learned),
             counts=counts,
             num_steps=num_steps,
@@ -277,7 +277,7 @@ class _Run:
         batches = self.steps[step]
         num_problems = sum(map(len, batches))
         mine = list(batches[processes.rank :: processes.count])
-        if processes.count > 1 and processes.parallel == "fsdp":  # all of them gather each layer equally often
+        if processes.is_sharded:  # all of them gather each layer equally often
             mine += [()] * (-(-len(batches) // processes.count) - len(mine))
         loss = accuracy = margin = flops = num_tokens = 0.0
         for indices in mine:

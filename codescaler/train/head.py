@@ -25,7 +25,7 @@ from codescaler.ops import select_backend
 from codescaler.records import Group, read_groups
 from codescaler.save import new_folder, save_body, save_head
 from codescaler.token_ids import Truncation
-from codescaler.train.problems import Problem, problems_of
+from codescaler.train.problems import Problem, num_pairs, problems_of
 from codescaler.weights import open_checkpoint, resolve_folder
 
 CENTER_COEFFICIENT = 0.01
@@ -126,7 +126,7 @@ def fit_head(
         num_groups=len(records),
         num_groups_used=len(problems),
         num_programs=len(features),
-        num_pairs=sum(problem.num_pairs for problem in problems),
+        num_pairs=sum(num_pairs(problem.labels) for problem in problems),
         training_accuracy=_mean(_accuracies(features @ head, problems)),
         held_out_accuracy=_mean(held_out) if held_out else None,
         held_out_interval=bootstrap_interval(held_out, seed=seed) if held_out else None,

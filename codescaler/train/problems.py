@@ -30,10 +30,6 @@ class Problem:
     names: Sequence[str]  # of the programs, for messages
     margin: float = 0.0
 
-    @property
-    def num_pairs(self) -> int:
-        return sum(self.labels) * (len(self.labels) - sum(self.labels))
-
 
 @dataclass(frozen=True)
 class TokenizedProblem:
@@ -45,9 +41,16 @@ class TokenizedProblem:
     margin: float
     num_tokens: int
 
-    @property
-    def num_pairs(self) -> int:
-        return sum(self.labels) * (len(self.labels) - sum(self.labels))
+
+def num_pairs(labels: Sequence[bool]) -> int:
+    """The number of right/wrong pairs among programs of one problem."""
+    return sum(labels) * (len(labels) - sum(labels))
+
+
+def num_distinct_tokens(sequences: Sequence[Int32]) -> int:
+    """The number of tokens that a forward over one problem computes: what sequences share counts once."""
+    (tree,) = plan(sequences, sum(map(len, sequences)))
+    return tree.num_tokens
 
 
 def problems_of(groups: Iterable[Group]) -> tuple[list[Problem], dict[str, int]]:
@@ -106,11 +109,11 @@ def tokenized(
         if len(set(labels)) < 2:
             counts["num_unpaired_problems"] += 1
             continue
-        (tree,) = plan(sequences, sum(map(len, sequences)))
-        if tree.num_tokens > max_tokens:
+        num_tokens = num_distinct_tokens(sequences)
+        if num_tokens > max_tokens:
             counts["num_long_problems"] += 1
             continue
-        kept.append(TokenizedProblem(problem.task_id, sequences, labels, problem.margin, tree.num_tokens))
+        kept.append(TokenizedProblem(problem.task_id, sequences, labels, problem.margin, num_tokens))
     return kept, counts
 
 

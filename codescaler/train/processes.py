@@ -32,13 +32,18 @@ class Processes:
         return self.rank == 0
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether weights are spread over several processes."""
+        return self.count > 1 and self.parallel == "fsdp"
+
+    @property
     def loss_scale(self) -> float:
         """FSDP averages gradients over processes, where the sum is wanted."""
-        return float(self.count) if self.parallel == "fsdp" and self.count > 1 else 1.0
+        return float(self.count) if self.is_sharded else 1.0
 
     def share(self, model: RewardModel, device: torch.device) -> None:
         """Spreads the weights, with "fsdp"."""
-        if self.count > 1 and self.parallel == "fsdp":
+        if self.is_sharded:
             mesh = init_device_mesh(device.type, (self.count,))
             for layer in model.layers:
                 fully_shard(layer, mesh=mesh)
@@ -46,7 +51,7 @@ class Processes:
 
     def sum_gradients(self, parameters: list[Parameter]) -> None:
         """Leaves on every process the sum of all processes' gradients."""
-        if self.count == 1 or self.parallel == "fsdp":
+        if self.count == 1 or self.is_sharded:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([gradient.flatten() for gradient in gradients])

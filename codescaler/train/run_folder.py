@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.model.tensor_files import read_json
@@ -68,8 +68,7 @@ class RunFolder:
     def read_checkpoint(self, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Returns tensors and counters."""
         try:
-            with safe_open(folder / _STATE_FILE, framework="pt", device="cpu") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = load_file(folder / _STATE_FILE)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{folder} cannot be read ({error}); remove it to go on from none") from error
         return tensors, read_json(folder / _COUNTERS_FILE)

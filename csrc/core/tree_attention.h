@@ -41,6 +41,9 @@ static_assert(kKeyBlock % kColumns == 0, "a key block is a whole number of regis
 
 constexpr int64_t kCacheLine = 32;  // head elements transposed at a time: 64 bytes of bfloat16
 
+// A position in a row, counted from a vector's first lane, as a lane of that vector.
+inline int64_t lane(int64_t i) { return i < 0 ? 0 : i > Vec::width ? Vec::width : i; }
+
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs; `IsAcross`: of a[.][m].
@@ -365,7 +368,6 @@ class TreeAttention {
     s.total[row] += sum(total);
   }
 
-  static int64_t lane(int64_t i) { return i < 0 ? 0 : i > Vec::width ? Vec::width : i; }
   static float first_lane(Vec x) {
     float lanes[Vec::width];
     store(lanes, x);

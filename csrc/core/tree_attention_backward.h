@@ -228,8 +228,6 @@ class TreeAttentionBackward {
         [&](int64_t i, int64_t n) { store_n(out + i, load_n(from + i, n), n); });
   }
 
-  static int64_t lane(int64_t i) { return i < 0 ? 0 : i > Vec::width ? Vec::width : i; }
-
   const TreeAttentionBackwardArgs<T>& a_;
   const TreeAttentionArgs<T>& f_;
   int64_t group_, columns_, path_ = 0, scratch_bytes_, workspace_bytes_;

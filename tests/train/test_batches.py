@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from codescaler.train.batches import micro_batch, steps_of_epoch
+from codescaler.train.config import TrainConfig
 from codescaler.train.problems import TokenizedProblem
 
 COSTS = [30, 90, 10, 55, 70, 20, 100, 5]
@@ -14,11 +17,11 @@ def problem(cost, start=0):
 
 
 PROBLEMS = [problem(cost, 1000 * index) for index, cost in enumerate(COSTS)]
-OPTIONS = {"step_tokens": 120, "micro_batch_tokens": 100}
+CONFIG = TrainConfig(step_tokens=120, micro_batch_tokens=100)
 
 
 def test_every_problem_is_there_once_and_budgets_hold():
-    steps = steps_of_epoch(PROBLEMS, seed=0, epoch=0, **OPTIONS)
+    steps = steps_of_epoch(PROBLEMS, CONFIG, 0)
     assert sorted(index for step in steps for batch in step for index in batch) == list(range(len(COSTS)))
     for step in steps:
         assert all(sum(COSTS[i] for i in batch) <= 100 for batch in step)
@@ -27,10 +30,10 @@ def test_every_problem_is_there_once_and_budgets_hold():
 
 
 def test_the_order_is_the_seed_s_and_the_epoch_s():
-    first = steps_of_epoch(PROBLEMS, seed=0, epoch=0, **OPTIONS)
-    assert first == steps_of_epoch(PROBLEMS, seed=0, epoch=0, **OPTIONS)
-    assert first != steps_of_epoch(PROBLEMS, seed=0, epoch=1, **OPTIONS)
-    assert first != steps_of_epoch(PROBLEMS, seed=1, epoch=0, **OPTIONS)
+    first = steps_of_epoch(PROBLEMS, CONFIG, 0)
+    assert first == steps_of_epoch(PROBLEMS, CONFIG, 0)
+    assert first != steps_of_epoch(PROBLEMS, CONFIG, 1)
+    assert first != steps_of_epoch(PROBLEMS, dataclasses.replace(CONFIG, seed=1), 0)
 
 
 def test_a_micro_batch_puts_each_sequence_s_score_in_its_place():
@@ -44,5 +47,5 @@ def test_a_micro_batch_puts_each_sequence_s_score_in_its_place():
 
 @pytest.mark.parametrize("step_tokens, count", [(1, 8), (10**6, 1)])
 def test_steps_are_as_large_as_asked_for(step_tokens, count):
-    steps = steps_of_epoch(PROBLEMS, seed=0, epoch=0, step_tokens=step_tokens, micro_batch_tokens=100)
+    steps = steps_of_epoch(PROBLEMS, dataclasses.replace(CONFIG, step_tokens=step_tokens), 0)
     assert len(steps) == count
