@@ -40,5 +40,9 @@ class BackendUnavailable(CodescalerError):
     """A backend, device or instruction set asked for by name is not to be had on this host."""
 
 
+class SandboxUnavailable(CodescalerError):
+    """Untrusted programs cannot be isolated on this host as far as was asked for."""
+
+
 class CapacityExceeded(CodescalerError):
     """One sequence alone is larger than the token budget."""

@@ -1,7 +1,7 @@
 """Frozen records that cross layers. Standard library only: no tensor, no array, no I/O."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 HeadKind = Literal["sequence_classification", "token_classification", "value_head", "none"]
 RopeKind = Literal["default", "linear", "llama3"]
@@ -73,3 +73,86 @@ class RankedCandidate:
     score: float | None
     is_valid: bool
     code: str | None
+
+
+@dataclass(frozen=True)
+class CallTests:
+    """Tests that call what a program defines.
+
+    Attributes:
+        statements: one text of Python a test, mostly an assert; it passes if it runs to its end.
+        entry_points: names that the program has to define, and that stand for its own in the statements even where
+            Python has a builtin of that name. A name that nothing else defines is taken to be the program's too.
+        prelude: runs before the tests and before the program: imports, and classes that both of them know.
+        setup: runs before the tests, with the program's names at hand.
+    """
+
+    statements: tuple[str, ...]
+    entry_points: tuple[str, ...] = ()
+    prelude: str = ""
+    setup: str = ""
+
+
+@dataclass(frozen=True)
+class StdioTests:
+    """Tests that run a whole program: (standard input, expected standard output) of each."""
+
+    cases: tuple[tuple[str, str], ...]
+
+
+Tests: TypeAlias = CallTests | StdioTests
+
+
+@dataclass(frozen=True)
+class Task:
+    """A programming problem with what verifies a program for it.
+
+    Attributes:
+        task_id: tells problems apart. prompt: what a language model is asked, and a reward model shown.
+        tests: None where there are none. reference: a program known to be right, None where there is none.
+        difficulty: in the words of its source. split, licence, domain: what its source says, None where it is silent.
+        name: what messages call it.
+    """
+
+    task_id: str
+    prompt: str
+    tests: Tests | None = None
+    reference: str | None = None
+    difficulty: str | None = None
+    split: str | None = None
+    licence: str | None = None
+    domain: str | None = None
+    name: str = "task"
+
+
+Outcome = Literal["passed", "failed", "error", "timeout", "unjudged"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What running a program against tests showed.
+
+    Attributes:
+        outcomes: of each test: its assertion held or its output was right ("passed"), or not ("failed"); the program
+            raised, exited, was killed for its memory, or does not compile ("error"); it ran out of time ("timeout");
+            the test itself is at fault, and says nothing of the program ("unjudged").
+        message: of the first test that did not pass, what was seen; text of a stranger, at most 500 characters.
+        cpu_seconds: that the program took for all tests.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    message: str = ""
+    cpu_seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every test passed; None if none failed but some could not be judged, or there is no test."""
+        known = [outcome for outcome in self.outcomes if outcome != "unjudged"]
+        if any(outcome != "passed" for outcome in known):
+            return False
+        return True if known and len(known) == len(self.outcomes) else None
+
+    @property
+    def num_passed(self) -> int:
+        """The number of tests passed."""
+        return self.outcomes.count("passed")

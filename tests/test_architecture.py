@@ -40,8 +40,13 @@ ROWS = {
     "codescaler.train": 7,
     "codescaler.adapters": 7,
     "codescaler.report": 7,
-    "codescaler.cli": 8,
-    "codescaler.testing": 9,
+    "codescaler.commands": 8,
+    "codescaler.cli": 9,
+    "codescaler.tasks": 1,
+    "codescaler.sandbox": 6,
+    "codescaler.data": 7,
+    "codescaler.evaluate": 7,
+    "codescaler.testing": 10,
 }
 # Third-party packages that a row may use besides the standard library.
 LIBRARIES = {
@@ -54,7 +59,8 @@ LIBRARIES = {
     6: set(),
     7: {"torch", "numpy", "safetensors", "tqdm", "gguf", "matplotlib"},
     8: {"tqdm"},
-    9: {"torch", "numpy", "safetensors", "transformers", "peft"},
+    9: set(),
+    10: {"torch", "numpy", "safetensors", "transformers", "peft"},
 }
 
 

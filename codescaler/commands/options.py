@@ -1,0 +1,61 @@
+"""What several commands share: the options of an engine, and reading a file of text."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from codescaler.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from codescaler.engine import Engine
+
+
+class Add(Protocol):
+    """Adds a command to the command line: its name, what runs it, one line of what it does."""
+
+    def __call__(self, name: str, run: "Run", summary: str) -> argparse.ArgumentParser: ...
+
+
+class Run(Protocol):
+    """Runs a command."""
+
+    def __call__(self, options: argparse.Namespace) -> None: ...
+
+
+ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
+    "device": {"default": "auto", "help": "auto, cpu, cuda, ... (%(default)s)"},
+    "dtype": {"default": "auto", "help": "auto, float32, bfloat16 (%(default)s)"},
+    "backend": {"default": "auto", "help": "auto, cpu, reference (%(default)s)"},
+    "num_threads": {"type": int, "help": "CPU threads (torch's setting)"},
+    "max_batch_tokens": {"type": int, "help": "distinct tokens of one forward (8192)"},
+    "pooling": {"default": "hf", "help": "hf (the token that transformers scores) or last (%(default)s)"},
+    "truncation": {"default": "error", "help": "of what is too long: error, left, middle (%(default)s)"},
+    "max_length": {"type": int, "help": "tokens of the longest sequence (the model's positions)"},
+    "base_model": {"help": "base of a LoRA folder (what the folder names)"},
+    "revision": {"help": "branch, tag or commit on the hub"},
+    "local_files_only": {"action": "store_true", "help": "never ask the hub"},
+}
+
+
+def add_engine_options(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(ENGINE_OPTIONS)) -> None:
+    group = parser.add_argument_group("engine")
+    for name in names:
+        group.add_argument(f"--{name.replace('_', '-')}", **ENGINE_OPTIONS[name])
+
+
+def chosen(options: argparse.Namespace, names: Iterable[str] = tuple(ENGINE_OPTIONS)) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names}
+
+
+def open_engine(options: argparse.Namespace) -> "Engine":
+    from codescaler.engine import Engine
+
+    return Engine.from_pretrained(options.model, **chosen(options))
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read ({error}); give a file of UTF-8 text") from error

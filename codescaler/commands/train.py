@@ -1,0 +1,111 @@
+"""The commands `fit-head` and `train`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from codescaler.commands.options import Add, add_engine_options, chosen
+
+_FIT_OPTIONS = ("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only")
+
+
+def add_commands(add: Add) -> None:
+    """Adds them to the command line."""
+    fit = add("fit-head", _fit_head, "Make a reward model: fit a head on the features of a language model.")
+    fit.add_argument("model", help="folder or hub id of a language model")
+    fit.add_argument("groups", type=Path, help="JSON lines of problems and candidates with passed; .gz too")
+    fit.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    fit.add_argument("--l2", type=float, default=1e-2, help="strength of the ridge (%(default)s)")
+    fit.add_argument("--seed", type=int, default=0, help="of the folds of the cross-validation (%(default)s)")
+    fit.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_engine_options(fit, _FIT_OPTIONS)
+
+    train = add(
+        "train", _train, "Train a reward model on right and wrong programs; under torchrun on several processes."
+    )
+    train.add_argument("model", help="folder or hub id of a reward model (such as fit-head writes) or language model")
+    train.add_argument("groups", type=Path, help="JSON lines of groups or pairs; .gz too")
+    train.add_argument("-o", "--output", type=Path, required=True, help="folder of the run; its model/ is the result")
+    train.add_argument(
+        "--validation", type=Path, help="groups or pairs to choose the best model by (split: validation)"
+    )
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    train.add_argument("--json", action="store_true", help="print the report as JSON")
+    _add_train_options(train)
+    add_engine_options(train, _TRAIN_OPTIONS)
+
+
+_TRAIN_OPTIONS = ("device", "num_threads", "base_model", "revision", "local_files_only")
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
+    """An option for each setting of `TrainConfig`, which is not imported before it is needed: torch comes with it."""
+    group = parser.add_argument_group("training (defaults and meanings: `codescaler.train.TrainConfig`)")
+    for name, kind in _TRAIN_SETTINGS.items():
+        if kind is bool:
+            group.add_argument(f"--{name.replace('_', '-')}", action="store_const", const=True)
+        else:
+            group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=kind.__name__)
+
+
+_TRAIN_SETTINGS: dict[str, type] = {
+    "method": str,
+    "learning_rate": float,
+    "epochs": float,
+    "max_steps": int,
+    "step_tokens": int,
+    "micro_batch_tokens": int,
+    "max_length": int,
+    "warmup_fraction": float,
+    "final_fraction": float,
+    "weight_decay": float,
+    "beta1": float,
+    "beta2": float,
+    "epsilon": float,
+    "max_grad_norm": float,
+    "center_coefficient": float,
+    "lora_rank": int,
+    "lora_alpha": float,
+    "dtype": str,
+    "gradient_checkpointing": bool,
+    "evaluate_every": int,
+    "save_every": int,
+    "parallel": str,
+    "seed": int,
+}
+
+
+def _fit_head(options: argparse.Namespace) -> None:
+    from codescaler import report
+    from codescaler.train import fit_head
+
+    result = fit_head(
+        options.model,
+        options.groups,
+        options.output,
+        l2=options.l2,
+        seed=options.seed,
+        show_progress=True,
+        **chosen(options, _FIT_OPTIONS),
+    )
+    print(json.dumps(report.as_record(result)) if options.json else report.head_report_text(result))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from codescaler import report
+    from codescaler.train import TrainConfig, fit
+
+    given = {name: getattr(options, name) for name in _TRAIN_SETTINGS if getattr(options, name) is not None}
+    result = fit(
+        options.model,
+        options.groups,
+        options.output,
+        TrainConfig(**given),
+        validation=options.validation,
+        resume=options.resume,
+        show_progress=True,
+        **chosen(options, _TRAIN_OPTIONS),
+    )
+    if result.rank:  # the first process speaks for all
+        return
+    print(json.dumps(report.as_record(result)) if options.json else report.train_report_text(result))
