@@ -1,0 +1,113 @@
+"""`Box`: a keeper in isolation, seen from the host, and the processes that it starts."""
+
+import os
+import socket
+import subprocess
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from codescaler.errors import SandboxUnavailable
+from codescaler.sandbox.inside.codec import ConnectionLost, receive, send
+from codescaler.sandbox.isolation import Isolation, command
+
+Role = Literal["program", "judge", "main"]
+
+_START_SECONDS = 20.0  # for a keeper to come up; it takes some 50 ms on an idle machine
+_END_SECONDS = 20.0  # for the kernel to end what was killed
+_ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process ended: exit code, or the negative number of a signal; what it took; whether it ran out of time."""
+
+    exit_code: int
+    cpu_seconds: float
+    max_bytes: int
+    is_late: bool
+
+
+class Box:
+    """One keeper. Raises SandboxUnavailable if it cannot be started, with what it said."""
+
+    def __init__(self, isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool) -> None:
+        self._wall_seconds: float = settings["wall_seconds"]
+        self._control, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with inside, tempfile.TemporaryFile() as errors:
+            # Where memory ends, the kernel should end a box before anything else of the host's.
+            shell = 'echo 1000 > /proc/self/oom_score_adj; exec "$@"'
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", shell, "sh", *command(isolation, settings, allow_site_packages)],
+                stdin=inside.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=_ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+            )
+            inside.close()  # or else its end would not show
+            if not self._is_ready():
+                self.close()
+                errors.seek(0)
+                said = errors.read()[-2000:].decode(errors="replace").strip().rpartition("\n")[2]
+                code = self._process.returncode
+                raise SandboxUnavailable(f"its keeper ended with status {code}: {said[:300] or 'it said nothing'}")
+
+    def _is_ready(self) -> bool:
+        self._control.settimeout(_START_SECONDS)
+        try:
+            return self._control.recv(16) == b"ready"
+        except OSError:
+            return False
+
+    def start(self, role: Role, *files: int) -> "Process":
+        """Starts a process in the box; `files` are the numbers of the host's files that it gets."""
+        status, status_inside = socket.socketpair()
+        work, work_inside = socket.socketpair()
+        with status_inside, work_inside:
+            numbers = [status_inside.fileno(), work_inside.fileno(), *files]
+            socket.send_fds(self._control, [role.encode()], numbers)
+        return Process(status, work, self._wall_seconds)
+
+    def close(self) -> None:
+        """Ends the box with everything in it."""
+        self._control.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Process:
+    """A process in a box. `work` is the connection to it."""
+
+    def __init__(self, status: socket.socket, work: socket.socket, wall_seconds: float) -> None:
+        self._status, self.work = status, work
+        # The watcher in the box keeps the time. That it does is not taken for granted.
+        for connection in (status, work):
+            connection.settimeout(wall_seconds + _END_SECONDS)
+
+    def tell(self, message: Any) -> None:
+        """Sends a message; that a process is gone shows when it is waited for."""
+        with suppress(ConnectionLost):
+            send(self.work, message)
+
+    def end(self, *, kill: bool) -> End:
+        """Returns when nothing of the process is left, which with `kill` is at once.
+
+        Raises: SandboxUnavailable if the box is broken.
+        """
+        with self._status, self.work:
+            if kill:
+                self._status.shutdown(socket.SHUT_WR)
+            try:
+                ended, *figures = receive(self._status, 1 << 12)
+            except ConnectionLost as error:
+                raise SandboxUnavailable(f"a box is broken: {error}") from error
+        if ended == "broken":
+            raise SandboxUnavailable(f"a box cannot start a process: {figures[0]}")
+        cpu_seconds, max_kilobytes, is_late = figures
+        return End(os.waitstatus_to_exitcode(ended), cpu_seconds, max_kilobytes * 1024, is_late)

@@ -1,0 +1,198 @@
+"""Python values as messages between processes that do not trust each other. Neither side runs code of the other's.
+
+A message is a 4-byte length and JSON: `[child, table]`. A child is null, a boolean, a number, a string, or `[i]`, the
+i-th entry of the table. An entry is a kind and its children, so that neither depth nor cycles matter. A value of a type
+that has no kind stays where it is, and goes as its number ("kept").
+"""
+
+import json
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+MAX_MESSAGE_BYTES = 1 << 26
+
+_MUTABLE: dict[str, type] = {"list": list, "dict": dict, "set": set, "deque": deque, "bytearray": bytearray}
+# Immutable values, by what makes them again.
+_PARTS: dict[str, tuple[type, Callable[[Any], tuple[Any, ...]]]] = {
+    "tuple": (tuple, tuple),
+    "frozenset": (frozenset, tuple),
+    "bytes": (bytes, tuple),
+    "complex": (complex, lambda value: (value.real, value.imag)),
+    "range": (range, lambda value: (value.start, value.stop, value.step)),
+    "Decimal": (Decimal, lambda value: (str(value),)),
+    "Fraction": (Fraction, lambda value: (value.numerator, value.denominator)),
+    "datetime": (datetime, lambda v: (v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond)),
+    "date": (date, lambda value: (value.year, value.month, value.day)),
+    "time": (time, lambda value: (value.hour, value.minute, value.second, value.microsecond)),
+    "timedelta": (timedelta, lambda value: (value.days, value.seconds, value.microseconds)),
+}
+_FROM_ONE = ("tuple", "frozenset", "bytes")  # made from one iterable; the others from several arguments
+_MAX_JSON_INT = 1 << 53
+
+
+class ConnectionLost(Exception):
+    """The other side sent what is no message."""
+
+
+class ConnectionClosed(ConnectionLost):
+    """The other side is gone."""
+
+
+def send(connection: socket.socket, message: Any) -> None:
+    """Sends what JSON can hold. Raises ConnectionClosed."""
+    data = json.dumps(message).encode()
+    try:
+        connection.sendall(struct.pack("<I", len(data)) + data)
+    except OSError as error:
+        raise ConnectionClosed(str(error)) from error
+
+
+def receive(connection: socket.socket, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
+    """Receives what `send` sent. Raises ConnectionLost, at the latest after `max_bytes`."""
+    try:
+        (length,) = struct.unpack("<I", _exactly(connection, 4))
+        if length > max_bytes:
+            raise ConnectionLost(f"a message of {length} bytes, more than {max_bytes}")
+        return json.loads(_exactly(connection, length))
+    except OSError as error:
+        raise ConnectionClosed(str(error)) from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ConnectionLost(f"no message: {error!r:.200}") from error
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        part = connection.recv(min(length - len(data), 1 << 20))
+        if not part:
+            raise ConnectionClosed("the other side has closed the connection")
+        data += part
+    return bytes(data)
+
+
+class Codec:
+    """Encodes and decodes values.
+
+    Args:
+        classes: by name, whose instances go by their attributes: both sides know them.
+        keep: the number under which a value of any other type is kept here; it may raise.
+        kept: what stands for a number that the other side sent.
+    """
+
+    def __init__(
+        self, classes: Mapping[str, type], keep: Callable[[Any], int | None], kept: Callable[[int], Any]
+    ) -> None:
+        self._classes, self._keep, self._kept = classes, keep, kept
+
+    def encode(self, value: Any) -> list[Any]:
+        """Returns the message that holds a value."""
+        index: dict[int, int] = {}
+        entries: list[tuple[str, list[Any]]] = []
+        alive: list[Any] = []  # an id may not be given to another object
+        stack = [(value, False)]
+        while stack:
+            item, is_left = stack.pop()
+            if _is_scalar(item) or (not is_left and id(item) in index):
+                continue
+            kind, children = self._taken_apart(item)
+            # An immutable value stands after what it is made of; a mutable one is filled when everything is there.
+            if kind in _PARTS and not is_left:
+                index[id(item)] = -1  # on its way
+                stack.append((item, True))
+            else:
+                index[id(item)] = len(entries)
+                entries.append((kind, children))
+            if not is_left:
+                alive += [item, children]
+                stack += [(child, False) for child in reversed(children)]
+        return [
+            _child(value, index),
+            [[kind, *(_child(child, index) for child in children)] for kind, children in entries],
+        ]
+
+    def _taken_apart(self, value: Any) -> tuple[str, list[Any]]:
+        name = type(value).__name__
+        if self._classes.get(name) is type(value):
+            attributes = [part for pair in vars(value).items() for part in pair]
+            return f"object {name}", attributes
+        for kind, base in _MUTABLE.items():
+            if isinstance(value, base):
+                if isinstance(value, dict):
+                    return kind, [part for pair in dict.items(value) for part in pair]
+                return kind, list(base.__iter__(value))  # type: ignore[attr-defined]
+        for kind, (base, parts_of) in _PARTS.items():
+            if isinstance(value, base):
+                return kind, list(parts_of(value))
+        # Of a subclass, such as an enumeration, what it is at heart, whatever its own methods say.
+        if isinstance(value, str):
+            return "plain", [str.__str__(value)]
+        if isinstance(value, (int, float)):
+            return "plain", [int.__pos__(value) if isinstance(value, int) else float.__pos__(value)]
+        return "kept", [self._keep(value)]
+
+    def decode(self, message: Any) -> Any:
+        """Returns the value that a message holds. Raises ConnectionLost if it holds none."""
+        try:
+            root, table = message
+            values = [self._empty(entry[0]) for entry in table]
+
+            def child(item: Any) -> Any:
+                if not isinstance(item, list):
+                    return item
+                return int(item[0], 16) if isinstance(item[0], str) else values[item[0]]
+
+            for place, (kind, *children) in enumerate(table):
+                parts = map(child, children)
+                if kind in _PARTS:
+                    make = _PARTS[kind][0]
+                    values[place] = make(parts) if kind in _FROM_ONE else make(*parts)
+                elif kind == "plain":
+                    values[place] = child(children[0])
+                elif kind == "kept":
+                    values[place] = self._kept(children[0])
+            for value, (kind, *children) in zip(values, table, strict=True):
+                if kind in _MUTABLE or kind.startswith("object "):
+                    _fill(value, list(map(child, children)))
+            return child(root)
+        except ConnectionLost:
+            raise
+        except Exception as error:  # whatever a stranger's message leads to
+            raise ConnectionLost(f"a message that holds no value: {error!r:.200}") from error
+
+    def _empty(self, kind: str) -> Any:
+        if kind.startswith("object "):
+            return object.__new__(self._classes[kind.removeprefix("object ")])
+        return _MUTABLE[kind]() if kind in _MUTABLE else None
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _child(value: Any, index: Mapping[int, int]) -> Any:
+    if not _is_scalar(value):
+        return [index[id(value)]]
+    if type(value) is int and abs(value) > _MAX_JSON_INT:
+        return [hex(value)]  # decimal digits beyond 4300 are refused, and slow
+    return value
+
+
+def _fill(value: Any, parts: list[Any]) -> None:
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    if isinstance(value, dict):
+        value.update(pairs)
+    elif isinstance(value, set):
+        value.update(parts)
+    elif isinstance(value, (list, deque, bytearray)):
+        value.extend(parts)
+    else:
+        for name, part in pairs:
+            if callable(getattr(type(value), name, None)):
+                raise ValueError(f"the attribute {name} would hide a method")
+            vars(value)[name] = part

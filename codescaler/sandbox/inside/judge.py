@@ -1,0 +1,225 @@
+"""Runs tests in a process of its own, and asks the program's process for what only the program can answer.
+
+Tests run as they are written. A name that the program has to define stands for a question to the other process, and so
+does every value from there that has no equal here. Comparisons happen here, on values made here: the expected ones
+never leave, and no method of the program's, such as an `==` of its own, has a say.
+"""
+
+import builtins
+import socket
+import types
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from codescaler.sandbox.inside.codec import Codec, ConnectionClosed, ConnectionLost, receive, send
+from codescaler.sandbox.inside.program import shared_namespace
+
+GONE = "gone"  # a report that stands for the rest: the program's process has ended
+
+
+class NotSendable(Exception):
+    """A test hands the program something that cannot be sent, such as a function."""
+
+
+class Program:
+    """The other process, seen from here."""
+
+    def __init__(self, link: socket.socket, classes: dict[str, type]) -> None:
+        self._link = link
+        self._codec = Codec(classes, _number_of, lambda number: Remote(self, number))
+        self.num_answers = 0
+
+    def named(self, names: list[str]) -> dict[str, Any]:
+        """Returns what the program calls by these names, as far as it defines them."""
+        return self._answer("names", names)[0]  # type: ignore[no-any-return]
+
+    def ask(self, operation: str, *operands: Any) -> Any:
+        """Has the program do an operation, and returns its value."""
+        value, has_changed = self._answer(operation, self._codec.encode(operands))
+        self.num_answers += 1
+        if has_changed:
+            value, *after = value
+            for given, other in zip(operands[1:], after, strict=True):
+                _updated(given, other)
+        return value
+
+    def _answer(self, operation: str, asked: Any) -> tuple[Any, bool]:
+        send(self._link, [operation, asked])
+        answer = receive(self._link)
+        if not isinstance(answer, list) or len(answer) != 3:
+            raise ConnectionLost("an answer of another form")
+        if answer[0] == "raised":
+            _raise_again(*map(str, answer[1:]))
+        return self._codec.decode(answer[1]), answer[2] is True
+
+
+class Remote:
+    """A value that lives in the program's process. It equals nothing but itself, and has no truth value."""
+
+    __slots__ = ("_number", "_program")
+
+    def __init__(self, program: Program, number: int) -> None:
+        object.__setattr__(self, "_program", program)
+        object.__setattr__(self, "_number", number)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._program.ask("call", self, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python asks of a value on its own account
+            raise AttributeError(name)
+        return self._program.ask("getattr", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._program.ask("setattr", self, name, value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._program.ask("getitem", self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._program.ask("setitem", self, key, value)
+
+    def __contains__(self, item: Any) -> bool:
+        return self._program.ask("contains", self, item) is True
+
+    def __len__(self) -> int:
+        length = self._program.ask("len", self)
+        return length if type(length) is int else -1  # which Python refuses
+
+    def __iter__(self) -> Iterator[Any]:
+        items = self._program.ask("iter", self)
+        while True:
+            try:
+                yield self._program.ask("next", items)
+            except ProgramStopIteration:
+                return
+
+    def __next__(self) -> Any:
+        try:
+            return self._program.ask("next", self)
+        except ProgramStopIteration:
+            raise StopIteration from None
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("the program gave an object, which is neither true nor false here")
+
+
+class ProgramStopIteration(Exception):
+    """The program's StopIteration, which must not end a loop of the tests unasked."""
+
+    is_of_program = True
+
+
+def _number_of(value: Any) -> int:
+    if isinstance(value, Remote):
+        number: int = object.__getattribute__(value, "_number")
+        return number
+    raise NotSendable(f"a test hands the program a {type(value).__name__}; only data can be sent")
+
+
+def _raise_again(name: str, message: str) -> NoReturn:
+    """Raises what the program raised: tests may expect it, by the names that Python has for it."""
+    if name == "StopIteration":
+        raise ProgramStopIteration(message)
+    known = getattr(builtins, name, None)
+    base = known if isinstance(known, type) and issubclass(known, Exception) else RuntimeError
+    try:
+        error = type(name, (base,), {"is_of_program": True, "__str__": lambda self: message})(message)
+    except Exception:  # a few, such as UnicodeDecodeError, want other arguments
+        error = type(name, (RuntimeError,), {"is_of_program": True})(message)
+    raise error
+
+
+def _updated(given: Any, after: Any) -> Any:
+    """Leaves in a container what the program left in its copy, and returns the container."""
+    if type(given) is not type(after):
+        return after
+    if isinstance(given, (list, tuple)):
+        parts = [_updated(one, other) for one, other in zip(given, after, strict=False)] + list(after[len(given) :])
+        if isinstance(given, tuple):
+            return tuple(parts)
+        given[:] = parts
+    elif isinstance(given, (dict, set)):
+        given.clear()
+        given.update(after)
+    elif isinstance(getattr(given, "__dict__", None), dict):
+        vars(given).update(vars(after))
+    else:
+        return after
+    return given
+
+
+def judge(work: socket.socket, link: socket.socket) -> None:
+    """Reports `[outcome, message]` of every test in order; ends where the program has gone, or breaks the rules."""
+    task = receive(work)
+    try:
+        for outcome, message in _outcomes(task, link):
+            send(work, [outcome, message[:500]])
+    except ConnectionClosed:
+        send(work, [GONE, ""])  # the host knows why
+    except ConnectionLost as error:
+        send(work, ["error", f"the program's process answers with {error}"[:500]])
+
+
+def _outcomes(task: dict[str, Any], link: socket.socket) -> Iterator[tuple[str, str]]:
+    statements = task["statements"]
+    try:
+        namespace, classes = shared_namespace(task["prelude"])
+        setup = compile(task["setup"], "<setup>", "exec")
+    except Exception as error:
+        yield from [("unjudged", f"the tests' own prelude or setup fails: {error!r}")] * len(statements)
+        return
+    program = Program(link, classes)
+    namespace["__name__"] = "tests"
+    entry_points = set(task["entry_points"])
+    outcome, message = _outcome(program, setup, namespace, entry_points)
+    if outcome != "passed":
+        yield from [("unjudged" if outcome == "unjudged" else "error", message)] * len(statements)
+        return
+    for statement in statements:
+        try:
+            code = compile(statement, "<test>", "exec")
+        except Exception as error:
+            yield "unjudged", f"the test does not compile: {error}"
+        else:
+            yield _outcome(program, code, namespace, entry_points)
+
+
+def _outcome(
+    program: Program, code: types.CodeType, namespace: dict[str, Any], entry_points: set[str]
+) -> tuple[str, str]:
+    """Runs one test. Raises ConnectionLost if the program is gone or breaks the rules."""
+    answers_before = program.num_answers
+    try:
+        asked = [n for n in _names(code) if n in entry_points or not (n in namespace or hasattr(builtins, n))]
+        defined = program.named(asked)
+        missing = sorted(entry_points.intersection(asked) - set(defined))
+        if missing:
+            return "error", f"the program does not define {', '.join(missing)}"
+        namespace.update(defined)
+        exec(code, namespace)
+    except ConnectionLost:
+        raise
+    except NotSendable as error:
+        return "unjudged", str(error)
+    except AssertionError as error:
+        return "error" if hasattr(error, "is_of_program") else "failed", _shown(error)
+    except NameError as error:  # of the program, or of the test, which looks in vain for what the program should define
+        return "error", _shown(error)
+    except BaseException as error:
+        if hasattr(error, "is_of_program"):
+            return "error", _shown(error)
+        if program.num_answers == answers_before:
+            return "unjudged", f"the test fails before it asks the program anything: {_shown(error)}"
+        return "failed", _shown(error)
+    return "passed", ""
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Every global name in a piece of code. Names of attributes are among them, which does no harm."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*map(_names, inner))

@@ -1,0 +1,130 @@
+"""The side of the untrusted program. What it says is only ever an answer to a question: no verdict is taken from here.
+
+The program may do in this process what it likes, and may find here all that this process was told: its own text, and
+the arguments that it is called with. What is expected of it is elsewhere.
+"""
+
+import atexit
+import operator
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from codescaler.sandbox.inside.codec import Codec, ConnectionLost, receive, send
+
+PRELUDE = "prelude"
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "getattr": getattr,
+    "setattr": setattr,
+    "getitem": operator.getitem,
+    "setitem": operator.setitem,
+    "contains": operator.contains,
+    "len": len,
+    "iter": iter,
+    "next": next,
+}
+
+
+def shared_namespace(prelude: str) -> tuple[dict[str, Any], dict[str, type]]:
+    """Runs a prelude and returns its names, and of these the classes that it defines."""
+    namespace: dict[str, Any] = {"__name__": PRELUDE}
+    exec(compile(prelude, f"<{PRELUDE}>", "exec"), namespace)
+    classes = {value.__name__: value for value in namespace.values() if isinstance(value, type)}
+    return namespace, {name: cls for name, cls in classes.items() if cls.__module__ == PRELUDE}
+
+
+def serve_calls(work: socket.socket, link: socket.socket) -> None:
+    """Runs a program's text, then answers what the judge asks of it until the judge has gone."""
+    task = receive(work)
+    kept: list[Any] = []
+    number_of: dict[int, int] = {}
+
+    def keep(value: Any) -> int:
+        number = number_of.setdefault(id(value), len(kept))
+        if number == len(kept):
+            kept.append(value)
+        return number
+
+    failure: BaseException | None = None
+    namespace: dict[str, Any] = {}
+    codec = Codec({}, keep, kept.__getitem__)
+    try:
+        namespace, classes = shared_namespace(task["prelude"])
+        namespace["__name__"] = "program"  # not __main__: what a program does when it is run is not asked for
+        exec(compile(task["code"], "<program>", "exec"), namespace)
+        # A program may define such a class again, and then means its own.
+        classes = {name: value for name in classes if isinstance(value := namespace.get(name), type)}
+        codec = Codec(classes, keep, kept.__getitem__)
+    except BaseException as error:
+        failure = error
+    while True:
+        try:
+            operation, asked = receive(link)
+        except ConnectionLost:
+            return
+        try:
+            if failure is not None:
+                raise failure
+            answer = ["value", *_answered(codec, namespace, operation, asked)]
+        except BaseException as error:
+            answer = ["raised", type(error).__name__, _shown(error)]
+        send(link, answer)
+
+
+def _answered(codec: Codec, namespace: dict[str, Any], operation: str, asked: Any) -> tuple[Any, bool]:
+    """Returns the message that holds the value, and whether it holds the operands too, since they have changed."""
+    if operation == "names":
+        return codec.encode({name: namespace[name] for name in asked if name in namespace}), False
+    target, *operands = codec.decode(asked)
+    if operation != "call":
+        return codec.encode(_OPERATIONS[operation](target, *operands)), False
+    before = codec.encode(operands)
+    args, kwargs = operands
+    value = target(*args, **kwargs)
+    # What a program does to the lists that it is given is seen by the caller, as it would be without a sandbox.
+    has_changed = codec.encode(operands) != before
+    return codec.encode((value, args, kwargs) if has_changed else value), has_changed
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return str(error)[:500]
+    except BaseException:  # a program's own exception may do anything when it is asked for its text
+        return ""
+
+
+def run_main(work: socket.socket, stdin: int, stdout: int, stderr: int) -> None:
+    """Runs a program's text as Python runs a script, from these files, and ends the process."""
+    code = receive(work)["code"]
+    work.close()
+    for number, file in enumerate((stdin, stdout, stderr)):
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
+    sys.argv = ["program.py"]
+    main = sys.modules["__main__"]
+    vars(main).clear()
+    vars(main).update({"__name__": "__main__", "__builtins__": __builtins__})
+    status = 0
+    try:
+        exec(compile(code, "program.py", "exec"), vars(main))
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException as error:
+        trace = error.__traceback__.tb_next if error.__traceback__ else None  # without this function
+        traceback.print_exception(type(error), error, trace)
+        status = 1
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does at its end: wait for its threads
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    except BaseException:
+        status = status or 1
+    os._exit(status & 0xFF)

@@ -1,0 +1,50 @@
+"""Whether what a program printed is what a test expects."""
+
+from decimal import Decimal, InvalidOperation
+
+TOLERANCE = Decimal("1e-6")  # relative and absolute, for numbers with a fraction; what most such problems state
+
+
+def is_expected(output: str, expected: str) -> bool:
+    """Compares line by line, without the blanks at line ends and the blank lines at the end; else number by number.
+
+    In lines that differ, every word has to be the same, or to be a number equal to the expected one: exactly if the
+    expected one is whole, else within `TOLERANCE`.
+    """
+    seen, wanted = _lines(output), _lines(expected)
+    return len(seen) == len(wanted) and all(map(_is_same_line, seen, wanted))
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.rstrip() for line in text.rstrip().split("\n")]
+    return lines
+
+
+def _is_same_line(seen: str, wanted: str) -> bool:
+    if seen == wanted:
+        return True
+    words, wanted_words = seen.split(), wanted.split()
+    return len(words) == len(wanted_words) and all(map(_is_same_word, words, wanted_words))
+
+
+def _is_same_word(seen: str, wanted: str) -> bool:
+    if seen == wanted:
+        return True
+    number, goal = _number(seen), _number(wanted)
+    if number is None or goal is None:
+        return False
+    if number == goal:
+        return True
+    is_whole = "." not in wanted and "e" not in wanted.lower()
+    return not is_whole and abs(number - goal) <= TOLERANCE * max(Decimal(1), abs(goal))
+
+
+def _number(word: str) -> Decimal | None:
+    # The longest number that problems ask for has some thousands of digits; one from a stranger may have any exponent.
+    if len(word) > 10_000 or not word[-1:].isascii() or not word[-1:].replace(".", "0").isdigit():
+        return None
+    try:
+        number = Decimal(word)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) < 10_000 else None

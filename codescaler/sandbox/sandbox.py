@@ -1,0 +1,154 @@
+"""`Sandbox`: programs and tests to verdicts, several at a time, each in a box."""
+
+import os
+import queue
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from codescaler.errors import InvalidInput, SandboxUnavailable
+from codescaler.sandbox.box import Box
+from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, checked, missing
+from codescaler.sandbox.limits import Limits
+from codescaler.sandbox.verdicts import verdict_of_calls, verdict_of_output
+from codescaler.types import CallTests, Tests, Verdict
+
+
+class Sandbox:
+    """Boxes in which programs run. A context manager; `close` ends everything that it started.
+
+    Args:
+        limits: of each program.
+        floor: the weakest isolation to accept, of "bubblewrap", "namespaces" and "limits"; the strongest that is there
+            and no weaker is taken. With "limits" a program can read the user's files, and use the network.
+        isolation: exactly this one, instead of the strongest.
+        num_workers: programs at a time; default, the processors of this process.
+        allow_site_packages: let programs import, and read, the packages installed beside this one. Without, they have
+            the standard library.
+
+    Attributes:
+        isolation: what programs get. num_workers: as above.
+
+    Raises: SandboxUnavailable if the floor cannot be had here, with the reasons and what to do.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        floor: str = "namespaces",
+        isolation: str | None = None,
+        num_workers: int | None = None,
+        allow_site_packages: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.num_workers = num_workers if num_workers is not None else len(os.sched_getaffinity(0))
+        if self.num_workers < 1:
+            raise InvalidInput(f"num_workers={num_workers}; give at least 1")
+        self._allow_site_packages = allow_site_packages
+        self._num_boxes = 0
+        self._boxes: queue.SimpleQueue[Box | None] = queue.SimpleQueue()
+        acceptable = ISOLATIONS[: ISOLATIONS.index(checked(floor)) + 1] if isolation is None else (checked(isolation),)
+        self.isolation, first = self._strongest(acceptable)
+        self._boxes.put(first)
+        for _ in range(self.num_workers - 1):
+            self._boxes.put(None)  # made when it is needed
+
+    def _strongest(self, acceptable: tuple[Isolation, ...]) -> tuple[Isolation, Box]:
+        reasons = []
+        for isolation in acceptable:
+            reason = missing(isolation)
+            if reason is None:
+                try:
+                    return isolation, self._new_box(isolation)
+                except SandboxUnavailable as error:
+                    reason = str(error)
+            reasons.append(f"{isolation}: {reason}")
+        raise SandboxUnavailable(
+            f"untrusted programs cannot be isolated here ({'; '.join(reasons)}). Install bubblewrap, or allow user "
+            'namespaces (sysctl user.max_user_namespaces); floor="limits" runs them with limits alone, where they can '
+            "read your files and use the network"
+        )
+
+    @property
+    def description(self) -> str:
+        """What the isolation is, in words."""
+        return DESCRIPTIONS[self.isolation]
+
+    def _new_box(self, isolation: Isolation) -> Box:
+        limits, is_root = self.limits, os.geteuid() == 0
+        self._num_boxes += 1
+        # As root, every box has two users that nobody else is: the kernel counts processes by user. In a user namespace
+        # it counts by namespace, and what the box itself needs is counted too.
+        user = 0x40000000 + (os.getpid() & 0x3FFFFF) * 256 + self._num_boxes % 128 * 2 if is_root else None
+        settings: dict[str, Any] = {
+            "user": user,
+            "wall_seconds": limits.wall_seconds,
+            "scratch_bytes": limits.scratch_bytes,
+            "limits": {
+                "RLIMIT_CPU": limits.cpu_seconds,
+                "RLIMIT_AS": limits.memory_bytes,
+                "RLIMIT_NPROC": limits.num_processes + (0 if is_root else 8),
+                "RLIMIT_FSIZE": limits.output_bytes,
+                "RLIMIT_NOFILE": 64,
+                "RLIMIT_CORE": 0,
+            },
+        }
+        return Box(isolation, settings, self._allow_site_packages)
+
+    @contextmanager
+    def _box(self) -> Iterator[Box]:
+        box = self._boxes.get()
+        try:
+            box = box or self._new_box(self.isolation)
+            yield box
+        except BaseException:
+            if box is not None:
+                box.close()
+            box = None
+            raise
+        finally:
+            self._boxes.put(box)
+
+    def run(self, code: str, tests: Tests) -> Verdict:
+        """Runs a program against tests.
+
+        Raises: SandboxUnavailable if a box breaks, which is never the program's doing alone.
+        """
+        with self._box() as box:
+            if isinstance(tests, CallTests):
+                return verdict_of_calls(box, self.limits, code, tests)
+            return verdict_of_output(box, self.limits, code, tests)
+
+    def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
+        """Yields the verdict of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
+        pending: deque[Future[Verdict]] = deque()
+        with ThreadPoolExecutor(self.num_workers, "codescaler-sandbox") as pool:
+            try:
+                for code, tests in jobs:
+                    pending.append(pool.submit(self.run, code, tests))
+                    if len(pending) > 4 * self.num_workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def close(self) -> None:
+        """Ends every box. A sandbox that has been closed makes new ones if it is used again."""
+        for _ in range(self.num_workers):
+            box = self._boxes.get()
+            if box is not None:
+                box.close()
+            self._boxes.put(None)
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,133 @@
+"""From what processes in a box say, and how they end, to a verdict."""
+
+import os
+import signal
+import socket
+from typing import cast, get_args
+
+from codescaler.sandbox.box import Box, End
+from codescaler.sandbox.inside.codec import ConnectionLost, receive
+from codescaler.sandbox.inside.judge import GONE
+from codescaler.sandbox.limits import Limits
+from codescaler.sandbox.output import is_expected
+from codescaler.types import CallTests, Outcome, StdioTests, Verdict
+
+Report = tuple[Outcome, str]
+
+_MAX_REPORT_BYTES = 1 << 14
+_MESSAGE_CHARS = 500
+_CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
+
+
+def verdict_of_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
+    """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test."""
+    reports: list[Report] = []
+    cpu_seconds = 0.0
+    while len(reports) < len(tests.statements):
+        more, end = _attempt(box, limits, code, tests, len(reports))
+        reports += more
+        cpu_seconds += end.cpu_seconds
+    return _verdict(reports, cpu_seconds)
+
+
+def _attempt(box: Box, limits: Limits, code: str, tests: CallTests, start: int) -> tuple[list[Report], End]:
+    """Runs tests from `start` on as far as the processes get: through one test at least."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        program = box.start("program", ours.fileno())
+        judge = box.start("judge", theirs.fileno())
+    program.tell({"code": code, "prelude": tests.prelude})
+    judge.tell({**vars(tests), "statements": tests.statements[start:]})
+    num_left = len(tests.statements) - start
+    reports: list[Report] = []
+    has_gone = False
+    while len(reports) < num_left and not has_gone:
+        try:
+            outcome, message = map(str, receive(judge.work, _MAX_REPORT_BYTES))
+            has_gone = outcome == GONE
+            if not has_gone and outcome not in get_args(Outcome):
+                raise ValueError(outcome)
+        except (ConnectionLost, TypeError, ValueError):  # the judge has ended, or a test speaks in its place
+            break
+        if not has_gone:
+            reports.append((cast(Outcome, outcome), message[:_MESSAGE_CHARS]))
+    judge_end, program_end = judge.end(kill=True), program.end(kill=True)
+    num_left -= len(reports)
+    if has_gone:
+        reports += _unreported(limits, program_end, ("error", "the program's process"), num_left)
+    elif num_left and (judge_end.exit_code or not reports):
+        reports += _unreported(limits, judge_end, ("unjudged", "the process of the tests"), num_left)
+    return reports, program_end
+
+
+def _unreported(limits: Limits, end: End, otherwise: Report, num_left: int) -> list[Report]:
+    """Reports on the test that a process ended in; on all that are left if time has run out, as it has for them."""
+    late = _time_out(limits, end)
+    if late:
+        return [("timeout", late)] * num_left
+    outcome, subject = otherwise
+    return [(outcome, f"{subject} {_ending(end)}")]
+
+
+def verdict_of_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verdict:
+    """Runs the program once a test, and compares what it prints."""
+    reports: list[Report] = []
+    cpu_seconds = 0.0
+    for stdin, expected in tests.cases:
+        report, end = _output_report(box, limits, code, stdin, expected)
+        reports.append(report)
+        cpu_seconds += end.cpu_seconds
+        if report[0] == "timeout":
+            reports += [report] * (len(tests.cases) - len(reports))
+            break
+    return _verdict(reports, cpu_seconds)
+
+
+def _output_report(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> tuple[Report, End]:
+    files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+    try:
+        _write(files[0], stdin)
+        main = box.start("main", *files)
+        main.tell({"code": code})
+        end = main.end(kill=False)
+        output, errors = (_read(file, limits.output_bytes) for file in files[1:])
+    finally:
+        for file in files:
+            os.close(file)
+    late = _time_out(limits, end)
+    if late:
+        return ("timeout", late), end
+    if end.exit_code:
+        return ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_ending(end)}"), end
+    if is_expected(output, expected):
+        return ("passed", ""), end
+    return ("failed", f"printed {output[:200]!r}, not {expected[:200]!r}"), end
+
+
+def _verdict(reports: list[Report], cpu_seconds: float) -> Verdict:
+    message = next((message for outcome, message in reports if outcome != "passed"), "")
+    return Verdict(tuple(outcome for outcome, _ in reports), message, cpu_seconds)
+
+
+def _time_out(limits: Limits, end: End) -> str | None:
+    if end.is_late:
+        return f"ran for more than {limits.wall_seconds:g} s"
+    if end.exit_code == -signal.SIGKILL and end.cpu_seconds > limits.cpu_seconds - _CLOCK_SECONDS:
+        return f"took more than {limits.cpu_seconds} s of processor time"
+    return None
+
+
+def _ending(end: End) -> str:
+    if end.exit_code < 0:
+        return f"was ended by signal {signal.Signals(-end.exit_code).name}"
+    return f"ended with exit code {end.exit_code}"
+
+
+def _write(file: int, text: str) -> None:
+    with open(file, "wb", closefd=False) as stream:
+        stream.write(text.encode("utf-8", "surrogateescape"))
+    os.lseek(file, 0, os.SEEK_SET)
+
+
+def _read(file: int, max_bytes: int) -> str:
+    return os.pread(file, max_bytes, 0).decode("utf-8", "replace")
