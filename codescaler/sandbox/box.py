@@ -12,7 +12,7 @@ from codescaler.errors import SandboxUnavailable
 from codescaler.sandbox.inside.codec import ConnectionLost, receive, send
 from codescaler.sandbox.isolation import Isolation, command
 
-Role = Literal["program", "judge", "main"]
+Role = Literal["program", "judge", "main", "replay"]
 
 _START_SECONDS = 20.0  # for a keeper to come up; it takes some 50 ms on an idle machine
 _END_SECONDS = 20.0  # for the kernel to end what was killed
@@ -68,7 +68,12 @@ class Box:
         work, work_inside = socket.socketpair()
         with status_inside, work_inside:
             numbers = [status_inside.fileno(), work_inside.fileno(), *files]
-            socket.send_fds(self._control, [role.encode()], numbers)
+            try:
+                socket.send_fds(self._control, [role.encode()], numbers)
+            except OSError as error:
+                status.close()
+                work.close()
+                raise SandboxUnavailable(f"a box has ended: {error}") from error
         return Process(status, work, self._wall_seconds)
 
     def close(self) -> None:

@@ -1,20 +1,26 @@
 """`Sandbox`: programs and tests to verdicts, several at a time, each in a box."""
 
+import functools
 import os
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from codescaler.errors import InvalidInput, SandboxUnavailable
 from codescaler.sandbox.box import Box
+from codescaler.sandbox.costs import Costs, costs_of
 from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, checked, missing
 from codescaler.sandbox.limits import Limits
 from codescaler.sandbox.verdicts import verdict_of_calls, verdict_of_output
 from codescaler.types import CallTests, Tests, Verdict
+
+Result = TypeVar("Result")
+
+_TRIAL = "import unicodedata\ndef f(): return True"  # a module in a library of its own
 
 
 class Sandbox:
@@ -63,7 +69,7 @@ class Sandbox:
             reason = missing(isolation)
             if reason is None:
                 try:
-                    return isolation, self._new_box(isolation)
+                    return isolation, self._tried_box(isolation)
                 except SandboxUnavailable as error:
                     reason = str(error)
             reasons.append(f"{isolation}: {reason}")
@@ -72,6 +78,16 @@ class Sandbox:
             'namespaces (sysctl user.max_user_namespaces); floor="limits" runs them with limits alone, where they can '
             "read your files and use the network"
         )
+
+    def _tried_box(self, isolation: Isolation) -> Box:
+        """A box in which the interpreter works, as it does not where an unprivileged user cannot read its library."""
+        box = self._new_box(isolation)
+        trial = CallTests(("assert f()",))
+        verdict = verdict_of_calls(box, self.limits, _TRIAL, trial)
+        if not verdict.passed:
+            box.close()
+            raise SandboxUnavailable(f"{_TRIAL!r} fails: {verdict.message}")
+        return box
 
     @property
     def description(self) -> str:
@@ -125,11 +141,30 @@ class Sandbox:
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
         """Yields the verdict of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
-        pending: deque[Future[Verdict]] = deque()
+        return self._many(self.run, jobs)
+
+    def costs(self, codes: Sequence[str], tests: Tests, *, num_rounds: int = 5) -> list[Costs | None]:
+        """Returns the processor time, in seconds, of each program for all tests, in each of `num_rounds` rounds.
+
+        None of a program that does not pass all tests each time. How: see `codescaler.sandbox.costs`.
+
+        Raises: SandboxUnavailable if a box breaks.
+        """
+        with self._box() as box:
+            return costs_of(box, self.limits, codes, tests, num_rounds)
+
+    def costs_many(
+        self, jobs: Iterable[tuple[Sequence[str], Tests]], *, num_rounds: int = 5
+    ) -> Iterator[list[Costs | None]]:
+        """Yields `costs` of each (programs, tests), in order, `num_workers` problems at a time."""
+        return self._many(functools.partial(self.costs, num_rounds=num_rounds), jobs)
+
+    def _many(self, call: Callable[..., Result], jobs: Iterable[tuple[Any, Tests]]) -> Iterator[Result]:
+        pending: deque[Future[Result]] = deque()
         with ThreadPoolExecutor(self.num_workers, "codescaler-sandbox") as pool:
             try:
-                for code, tests in jobs:
-                    pending.append(pool.submit(self.run, code, tests))
+                for job in jobs:
+                    pending.append(pool.submit(call, *job))
                     if len(pending) > 4 * self.num_workers:
                         yield pending.popleft().result()
                 while pending:

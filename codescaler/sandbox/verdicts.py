@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
-from typing import cast, get_args
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast, get_args
 
 from codescaler.sandbox.box import Box, End
 from codescaler.sandbox.inside.codec import ConnectionLost, receive
@@ -24,20 +26,31 @@ def verdict_of_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> V
     reports: list[Report] = []
     cpu_seconds = 0.0
     while len(reports) < len(tests.statements):
-        more, end = _attempt(box, limits, code, tests, len(reports))
-        reports += more
-        cpu_seconds += end.cpu_seconds
+        attempt = attempt_calls(box, limits, code, tests, start=len(reports))
+        reports += attempt.reports
+        cpu_seconds += attempt.end.cpu_seconds
     return _verdict(reports, cpu_seconds)
 
 
-def _attempt(box: Box, limits: Limits, code: str, tests: CallTests, start: int) -> tuple[list[Report], End]:
+@dataclass(frozen=True)
+class Attempt:
+    """What one process of the program came to, how it ended, and what it was asked, if every test was reached."""
+
+    reports: list[Report]
+    end: End
+    dialogue: list[Any] | None
+
+
+def attempt_calls(
+    box: Box, limits: Limits, code: str, tests: CallTests, *, start: int = 0, has_to_record: bool = False
+) -> Attempt:
     """Runs tests from `start` on as far as the processes get: through one test at least."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         program = box.start("program", ours.fileno())
         judge = box.start("judge", theirs.fileno())
     program.tell({"code": code, "prelude": tests.prelude})
-    judge.tell({**vars(tests), "statements": tests.statements[start:]})
+    judge.tell({**vars(tests), "statements": tests.statements[start:], "has_to_record": has_to_record})
     num_left = len(tests.statements) - start
     reports: list[Report] = []
     has_gone = False
@@ -51,13 +64,17 @@ def _attempt(box: Box, limits: Limits, code: str, tests: CallTests, start: int) 
             break
         if not has_gone:
             reports.append((cast(Outcome, outcome), message[:_MESSAGE_CHARS]))
+    dialogue = None
+    if has_to_record and len(reports) == num_left:
+        with suppress(ConnectionLost):
+            dialogue = receive(judge.work)
     judge_end, program_end = judge.end(kill=True), program.end(kill=True)
     num_left -= len(reports)
     if has_gone:
         reports += _unreported(limits, program_end, ("error", "the program's process"), num_left)
     elif num_left and (judge_end.exit_code or not reports):
         reports += _unreported(limits, judge_end, ("unjudged", "the process of the tests"), num_left)
-    return reports, program_end
+    return Attempt(reports, program_end, dialogue)
 
 
 def _unreported(limits: Limits, end: End, otherwise: Report, num_left: int) -> list[Report]:
@@ -74,7 +91,7 @@ def verdict_of_output(box: Box, limits: Limits, code: str, tests: StdioTests) ->
     reports: list[Report] = []
     cpu_seconds = 0.0
     for stdin, expected in tests.cases:
-        report, end = _output_report(box, limits, code, stdin, expected)
+        report, end = run_main(box, limits, code, stdin, expected)
         reports.append(report)
         cpu_seconds += end.cpu_seconds
         if report[0] == "timeout":
@@ -83,7 +100,8 @@ def verdict_of_output(box: Box, limits: Limits, code: str, tests: StdioTests) ->
     return _verdict(reports, cpu_seconds)
 
 
-def _output_report(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> tuple[Report, End]:
+def run_main(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> tuple[Report, End]:
+    """Runs the program once, and returns the report on its output, and how it ended."""
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     try:
         _write(files[0], stdin)

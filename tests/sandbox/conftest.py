@@ -20,7 +20,7 @@ def available(isolation):
 STRONG = [isolation for isolation in ISOLATIONS[:-1] if available(isolation)]
 
 
-@pytest.fixture(scope="session", params=[*STRONG, "limits"])
+@pytest.fixture(scope="session", params=[*STRONG, *(["limits"] if available("limits") else [])])
 def any_sandbox(request):
     with Sandbox(LIMITS, isolation=request.param, num_workers=1) as sandbox:
         yield sandbox

@@ -32,6 +32,8 @@ _PARTS: dict[str, tuple[type, Callable[[Any], tuple[Any, ...]]]] = {
     "time": (time, lambda value: (value.hour, value.minute, value.second, value.microsecond)),
     "timedelta": (timedelta, lambda value: (value.days, value.seconds, value.microseconds)),
 }
+# Types that a test may hand over, such as `int`. No function may pass: a program could have the judge call it.
+_TYPES = {cls.__name__: cls for cls in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)}
 _FROM_ONE = ("tuple", "frozenset", "bytes")  # made from one iterable; the others from several arguments
 _MAX_JSON_INT = 1 << 53
 
@@ -121,6 +123,8 @@ class Codec:
         if self._classes.get(name) is type(value):
             attributes = [part for pair in vars(value).items() for part in pair]
             return f"object {name}", attributes
+        if isinstance(value, type) and value in _TYPES.values():
+            return "type", [value.__name__]
         for kind, base in _MUTABLE.items():
             if isinstance(value, base):
                 if isinstance(value, dict):
@@ -154,6 +158,8 @@ class Codec:
                     values[place] = make(parts) if kind in _FROM_ONE else make(*parts)
                 elif kind == "plain":
                     values[place] = child(children[0])
+                elif kind == "type":
+                    values[place] = _TYPES[children[0]]
                 elif kind == "kept":
                     values[place] = self._kept(children[0])
             for value, (kind, *children) in zip(values, table, strict=True):
@@ -168,7 +174,9 @@ class Codec:
     def _empty(self, kind: str) -> Any:
         if kind.startswith("object "):
             return object.__new__(self._classes[kind.removeprefix("object ")])
-        return _MUTABLE[kind]() if kind in _MUTABLE else None
+        if kind not in _PARTS and kind not in ("plain", "type", "kept"):
+            return _MUTABLE[kind]()
+        return None
 
 
 def _is_scalar(value: Any) -> bool:

@@ -22,21 +22,25 @@ class NotSendable(Exception):
 
 
 class Program:
-    """The other process, seen from here."""
+    """The other process, seen from here.
 
-    def __init__(self, link: socket.socket, classes: dict[str, type]) -> None:
-        self._link = link
+    Every question goes into `dialogue`, with the numbers under which the program keeps the answer, or parts of it.
+    """
+
+    def __init__(self, link: socket.socket, classes: dict[str, type], dialogue: list[Any]) -> None:
+        self._link, self._dialogue = link, dialogue
+        self.names: set[str] = set()  # that have been found here
         self._codec = Codec(classes, _number_of, lambda number: Remote(self, number))
-        self.num_answers = 0
 
     def named(self, names: list[str]) -> dict[str, Any]:
         """Returns what the program calls by these names, as far as it defines them."""
-        return self._answer("names", names)[0]  # type: ignore[no-any-return]
+        defined: dict[str, Any] = self._answer("names", names)[0]
+        self.names.update(defined)
+        return defined
 
     def ask(self, operation: str, *operands: Any) -> Any:
         """Has the program do an operation, and returns its value."""
         value, has_changed = self._answer(operation, self._codec.encode(operands))
-        self.num_answers += 1
         if has_changed:
             value, *after = value
             for given, other in zip(operands[1:], after, strict=True):
@@ -50,7 +54,13 @@ class Program:
             raise ConnectionLost("an answer of another form")
         if answer[0] == "raised":
             _raise_again(*map(str, answer[1:]))
-        return self._codec.decode(answer[1]), answer[2] is True
+        value, has_changed = self._codec.decode(answer[1]), answer[2] is True
+        parts = value if operation == "names" else {"": value[0] if has_changed else value}
+        if not isinstance(parts, dict):
+            raise ConnectionLost("an answer of another form")
+        numbers = {name: _number_of(part) for name, part in parts.items() if isinstance(part, Remote)}
+        self._dialogue.append([[operation, asked], numbers])
+        return value, has_changed
 
 
 class Remote:
@@ -135,13 +145,16 @@ def _updated(given: Any, after: Any) -> Any:
     if type(given) is not type(after):
         return after
     if isinstance(given, (list, tuple)):
-        parts = [_updated(one, other) for one, other in zip(given, after, strict=False)] + list(after[len(given) :])
+        parts: Any = [_updated(one, other) for one, other in zip(given, after, strict=False)] + list(
+            after[len(given) :]
+        )
         if isinstance(given, tuple):
             return tuple(parts)
         given[:] = parts
     elif isinstance(given, (dict, set)):
+        parts = {k: _updated(given.get(k), v) for k, v in after.items()} if isinstance(given, dict) else after
         given.clear()
-        given.update(after)
+        given.update(parts)
     elif isinstance(getattr(given, "__dict__", None), dict):
         vars(given).update(vars(after))
     else:
@@ -150,18 +163,24 @@ def _updated(given: Any, after: Any) -> Any:
 
 
 def judge(work: socket.socket, link: socket.socket) -> None:
-    """Reports `[outcome, message]` of every test in order; ends where the program has gone, or breaks the rules."""
+    """Reports `[outcome, message]` of every test in order; ends where the program has gone, or breaks the rules.
+
+    The last message is the dialogue, if it is asked for.
+    """
     task = receive(work)
+    dialogue: list[Any] = []
     try:
-        for outcome, message in _outcomes(task, link):
+        for outcome, message in _outcomes(task, link, dialogue):
             send(work, [outcome, message[:500]])
+        if task["has_to_record"]:
+            send(work, dialogue)
     except ConnectionClosed:
         send(work, [GONE, ""])  # the host knows why
     except ConnectionLost as error:
         send(work, ["error", f"the program's process answers with {error}"[:500]])
 
 
-def _outcomes(task: dict[str, Any], link: socket.socket) -> Iterator[tuple[str, str]]:
+def _outcomes(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -> Iterator[tuple[str, str]]:
     statements = task["statements"]
     try:
         namespace, classes = shared_namespace(task["prelude"])
@@ -169,7 +188,7 @@ def _outcomes(task: dict[str, Any], link: socket.socket) -> Iterator[tuple[str, 
     except Exception as error:
         yield from [("unjudged", f"the tests' own prelude or setup fails: {error!r}")] * len(statements)
         return
-    program = Program(link, classes)
+    program = Program(link, classes, dialogue)
     namespace["__name__"] = "tests"
     entry_points = set(task["entry_points"])
     outcome, message = _outcome(program, setup, namespace, entry_points)
@@ -189,9 +208,9 @@ def _outcome(
     program: Program, code: types.CodeType, namespace: dict[str, Any], entry_points: set[str]
 ) -> tuple[str, str]:
     """Runs one test. Raises ConnectionLost if the program is gone or breaks the rules."""
-    answers_before = program.num_answers
+    names = _names(code)
     try:
-        asked = [n for n in _names(code) if n in entry_points or not (n in namespace or hasattr(builtins, n))]
+        asked = [n for n in names if n in entry_points or not (n in namespace or hasattr(builtins, n))]
         defined = program.named(asked)
         missing = sorted(entry_points.intersection(asked) - set(defined))
         if missing:
@@ -209,8 +228,8 @@ def _outcome(
     except BaseException as error:
         if hasattr(error, "is_of_program"):
             return "error", _shown(error)
-        if program.num_answers == answers_before:
-            return "unjudged", f"the test fails before it asks the program anything: {_shown(error)}"
+        if not any(name in program.names or isinstance(namespace.get(name), Remote) for name in names):
+            return "unjudged", f"the test asks nothing of the program, and fails: {_shown(error)}"
         return "failed", _shown(error)
     return "passed", ""
 

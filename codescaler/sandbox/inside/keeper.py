@@ -27,6 +27,7 @@ from codescaler.sandbox.inside import kernel
 from codescaler.sandbox.inside.codec import ConnectionLost, send
 from codescaler.sandbox.inside.judge import judge
 from codescaler.sandbox.inside.program import run_main, serve_calls
+from codescaler.sandbox.inside.replay import replay
 from codescaler.sandbox.inside.root import SCRATCH, enter
 
 for _name in ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string"):
@@ -34,7 +35,7 @@ for _name in ("bisect", "collections", "copy", "functools", "heapq", "itertools"
 
 _MAX_FILES = 8
 
-_ROLES: dict[str, Callable[..., None]] = {"program": serve_calls, "judge": judge, "main": run_main}
+_ROLES: dict[str, Callable[..., None]] = {"program": serve_calls, "judge": judge, "main": run_main, "replay": replay}
 
 
 def keep(settings: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ from codescaler.sandbox.inside.codec import Codec, ConnectionLost, receive, send
 
 PRELUDE = "prelude"
 
-_OPERATIONS: dict[str, Callable[..., Any]] = {
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "call": lambda target, args, kwargs: target(*args, **kwargs),
     "getattr": getattr,
     "setattr": setattr,
     "getitem": operator.getitem,
@@ -36,6 +37,11 @@ def shared_namespace(prelude: str) -> tuple[dict[str, Any], dict[str, type]]:
     exec(compile(prelude, f"<{PRELUDE}>", "exec"), namespace)
     classes = {value.__name__: value for value in namespace.values() if isinstance(value, type)}
     return namespace, {name: cls for name, cls in classes.items() if cls.__module__ == PRELUDE}
+
+
+def redefined(classes: dict[str, type], namespace: dict[str, Any]) -> dict[str, type]:
+    """Returns what the names of these classes stand for now: a program may define one again, and then means its own."""
+    return {name: value for name in classes if isinstance(value := namespace.get(name), type)}
 
 
 def serve_calls(work: socket.socket, link: socket.socket) -> None:
@@ -57,9 +63,7 @@ def serve_calls(work: socket.socket, link: socket.socket) -> None:
         namespace, classes = shared_namespace(task["prelude"])
         namespace["__name__"] = "program"  # not __main__: what a program does when it is run is not asked for
         exec(compile(task["code"], "<program>", "exec"), namespace)
-        # A program may define such a class again, and then means its own.
-        classes = {name: value for name in classes if isinstance(value := namespace.get(name), type)}
-        codec = Codec(classes, keep, kept.__getitem__)
+        codec = Codec(redefined(classes, namespace), keep, kept.__getitem__)
     except BaseException as error:
         failure = error
     while True:
@@ -81,14 +85,11 @@ def _answered(codec: Codec, namespace: dict[str, Any], operation: str, asked: An
     if operation == "names":
         return codec.encode({name: namespace[name] for name in asked if name in namespace}), False
     target, *operands = codec.decode(asked)
-    if operation != "call":
-        return codec.encode(_OPERATIONS[operation](target, *operands)), False
     before = codec.encode(operands)
-    args, kwargs = operands
-    value = target(*args, **kwargs)
+    value = OPERATIONS[operation](target, *operands)
     # What a program does to the lists that it is given is seen by the caller, as it would be without a sandbox.
     has_changed = codec.encode(operands) != before
-    return codec.encode((value, args, kwargs) if has_changed else value), has_changed
+    return codec.encode((value, *operands) if has_changed else value), has_changed
 
 
 def _shown(error: BaseException) -> str:

@@ -1,0 +1,31 @@
+"""Exact lines, else numbers."""
+
+import pytest
+
+from codescaler.sandbox.output import is_expected
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("3\n", "3"), ("3  \n4\n\n\n", "3\n4"), ("a b", "a b\n"), ("", "\n"), ("3", "3.0"), ("3.0", "3"),
+        ("0.3333333", "0.33333333333"), ("1e-7", "0.0"), ("100000.05", "100000.0"), ("x 1.0", "x 1"), ("1  2", "1 2"),
+        ("-0", "0"), ("123456789012345678901234567890", "123456789012345678901234567890.0"), ("1E3", "1000"),
+        ("YES\r\nNO\r\n", "YES\nNO"), ("1." + "3" * 5000, "1." + "3" * 4000),
+    ],
+)  # fmt: skip
+def test_right(output, expected):
+    assert is_expected(output, expected)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("3", "4"), ("3\n4", "3"), ("3\n\n4", "3\n4"), ("", "0"), ("yes", "YES"), ("1 2", "1 2 3"), (" 3", "4"),
+        ("123456789012345678901234567891", "123456789012345678901234567890"), ("3.0000001", "3"), ("nan", "1.0"),
+        ("inf", "1.0"), ("0.33", "0.3333333"), ("1_0", "10"), ("1e999999999", "1.5"), ("0x10", "16"), ("a", "1.0"),
+        ("\u0663", "3"), ("1" * 20_000, "1.5"), ("100000.2", "100000.0"),
+    ],
+)  # fmt: skip
+def test_wrong(output, expected):
+    assert not is_expected(output, expected)
