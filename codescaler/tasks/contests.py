@@ -1,7 +1,7 @@
 """Problems of programming contests: LiveCodeBench, CodeContests, TACO.
 
-Most ask for a program from standard input to output. Some of the first and the last call a function on values written in
-JSON; those become asserts.
+Most ask for a program from standard input to output. Some of the first and the last call a function on values written
+in JSON; those become asserts.
 """
 
 import hashlib
