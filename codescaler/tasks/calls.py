@@ -29,7 +29,7 @@ def mbpp_task(row: Row, *, challenge: bool = False) -> Task:
     if not shown:
         raise row.wrong("test_list", "give at least one test")
     tests = row.texts("challenge_test_list") if challenge else shown
-    text = row.text("text" if "text" in row.values else "prompt")
+    text = row.text(row.first("text", "prompt"))
     call_tests = CallTests(
         tests,
         entry_points=_entry_points(reference, tests),
@@ -48,7 +48,7 @@ def mbpp_task(row: Row, *, challenge: bool = False) -> Task:
 
 def leetcode_task(row: Row) -> Task:
     """A row of LeetCodeDataset, whose imports stand in "prelude", or in "prompt" as published."""
-    prelude = row.text("prelude" if "prelude" in row.values else "prompt")
+    prelude = row.text(row.first("prelude", "prompt"))
     return Task(
         f"leetcode/{row.text('task_id')}",
         row.text("query"),

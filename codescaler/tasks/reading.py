@@ -1,7 +1,7 @@
 """From a file to tasks: which format its records are in, and that no two of them are the same problem."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from codescaler.errors import InvalidInput
@@ -14,17 +14,19 @@ from codescaler.types import Task
 
 Reader = Callable[[Row], Task]
 
-# What reads a record of each format, and the fields that tell it from the others.
-FORMATS: dict[str, tuple[Reader, frozenset[str]]] = {
-    "codescaler": (own_task, frozenset({"task_id", "prompt", "tests"})),
-    "mbpp": (mbpp_task, frozenset({"task_id", "code", "test_list"})),
-    "leetcode": (leetcode_task, frozenset({"query", "completion", "entry_point", "test"})),
-    "humaneval": (humaneval_task, frozenset({"prompt", "canonical_solution", "entry_point", "test"})),
-    "livecodebench": (livecodebench_task, frozenset({"question_id", "question_content", "public_test_cases"})),
-    "codecontests": (codecontests_task, frozenset({"name", "description", "public_tests"})),
-    "taco": (taco_task, frozenset({"question", "input_output"})),
+# What reads a record of each format, and the fields that tell it from the others, in each shape that it comes in.
+FORMATS: dict[str, tuple[Reader, tuple[frozenset[str], ...]]] = {
+    "codescaler": (own_task, (frozenset({"task_id", "prompt", "tests"}),)),
+    "mbpp": (mbpp_task, (frozenset({"task_id", "code", "test_list"}),)),
+    "leetcode": (leetcode_task, (frozenset({"query", "completion", "entry_point", "test"}),)),
+    "humaneval": (humaneval_task, (frozenset({"prompt", "canonical_solution", "entry_point", "test"}),)),
+    "livecodebench": (livecodebench_task, (frozenset({"question_id", "question_content", "public_test_cases"}),)),
+    "codecontests": (
+        codecontests_task,
+        (frozenset({"name", "description", "public_tests"}), frozenset({"name", "statement", "tests"})),
+    ),
+    "taco": (taco_task, (frozenset({"question", "input_output"}),)),
 }
-_SAMPLE_FIELDS = frozenset({"name", "statement", "tests"})  # CodeContests' problems in a shape of fewer fields
 
 
 def read_tasks(path: str | Path, format: str = "auto") -> list[Task]:
@@ -37,13 +39,17 @@ def read_tasks(path: str | Path, format: str = "auto") -> list[Task]:
     """
     if format != "auto" and format not in FORMATS:
         raise InvalidInput(f"format {format!r} is not known; use auto or one of {', '.join(FORMATS)}")
-    return _read(Path(path), lambda row: _reader_of(row) if format == "auto" else FORMATS[format][0])
+    return _read(Path(path), functools.partial(_reader_of, names=FORMATS if format == "auto" else (format,)))
 
 
 def read_challenge_tasks(path: str | Path) -> list[Task]:
     """Returns the problems of a file of MBPP that have challenge tests, with those in place of the published three."""
-    reader = functools.partial(mbpp_task, challenge=True)
-    return [task for task in _read(Path(path), lambda row: reader) if task.tests is not None]
+
+    def reader_of(row: Row) -> Reader:
+        _reader_of(row, ("mbpp",))
+        return functools.partial(mbpp_task, challenge=True)
+
+    return [task for task in _read(Path(path), reader_of) if task.tests is not None]
 
 
 def _read(path: Path, reader_of: Callable[[Row], Reader]) -> list[Task]:
@@ -62,12 +68,12 @@ def _read(path: Path, reader_of: Callable[[Row], Reader]) -> list[Task]:
     return list(tasks.values())
 
 
-def _reader_of(row: Row) -> Reader:
+def _reader_of(row: Row, names: Iterable[str]) -> Reader:
+    """What reads the first of these formats of which the record has all that tells it."""
     fields = set(row.values)
-    for reader, needed in FORMATS.values():
-        if needed <= fields:
+    for name in names:
+        reader, shapes = FORMATS[name]
+        if any(shape <= fields for shape in shapes):
             return reader
-    if fields >= _SAMPLE_FIELDS:
-        return codecontests_task
-    known = "; ".join(f"{name}: {', '.join(sorted(needed))}" for name, (_, needed) in FORMATS.items())
-    raise InvalidInput(f"{row.name} has the fields {', '.join(sorted(fields))!r:.200}, of no known format ({known})")
+    known = "; ".join(f"{name}: {', '.join(sorted(shape))}" for name in names for shape in FORMATS[name][1])
+    raise InvalidInput(f"{row.name} has the fields {', '.join(sorted(fields))!r:.200}, none of these sets: {known}")

@@ -25,6 +25,10 @@ class Row:
             raise self.wrong(key, "give a string")
         return value
 
+    def first(self, *keys: str) -> str:
+        """The first of several names of a field that is there; the first of all if none is."""
+        return next((key for key in keys if key in self.values), keys[0])
+
     def text_or_none(self, key: str) -> str | None:
         """The text; None if the field is absent, null or empty."""
         return (self.text(key) or None) if self.values.get(key) is not None else None
