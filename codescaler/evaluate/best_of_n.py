@@ -7,7 +7,7 @@ import numpy as np
 
 from codescaler.evaluate.estimates import Estimate, estimates
 from codescaler.evaluate.problems import Problem, Strata, stratum_order
-from codescaler.evaluate.scorers import Scores
+from codescaler.evaluate.scorers import Scores, require_numbers
 from codescaler.metrics import Figures, best_of_each, pair_accuracy
 
 
@@ -15,6 +15,7 @@ def best_of_n_figures(
     problems: Sequence[Problem], scores: Scores, models: Sequence[str], strata: Strata | None = None
 ) -> dict[str, Any]:
     """Returns what JSON holds of an evaluation: see the keys below. `models` are the scorers whose gains are shown."""
+    require_numbers(problems, scores)
     sizes, mixed = [len(problem.codes) for problem in problems], [problem.is_mixed for problem in problems]
     num = min(sizes)
     columns: dict[tuple[str, int], Figures] = {}  # (scorer, n), n = 0 for pairs, NaN where there is none

@@ -19,7 +19,7 @@ class Estimate(TypedDict):
 
 def estimates(columns: Mapping[Key, Figures], clusters: Sequence[str]) -> dict[Key, Estimate]:
     """The mean over rows of each column; rows of one cluster are drawn together. No row, no estimate."""
-    return mean_of_parts([columns], [clusters], [1.0]) if len(clusters) else {}
+    return mean_of_parts([columns], [clusters], [1.0]) if columns and clusters else {}
 
 
 def mean_of_parts(

@@ -13,7 +13,7 @@ import numpy as np
 
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import estimates, mean_of_parts
-from codescaler.evaluate.scorers import Response, Scores
+from codescaler.evaluate.scorers import Response, Scores, require_numbers
 from codescaler.metrics import Figures
 from codescaler.records import group_of, read_objects
 
@@ -99,6 +99,7 @@ def _messages(value: Any, role: str, where: str) -> list[dict[str, str]]:
 
 def preference_figures(items: Sequence[Item], scores: Scores, models: Sequence[str]) -> dict[str, Any]:
     """Returns what JSON holds of an evaluation: accuracies of all items and by label, and gains of `models`."""
+    require_numbers(items, scores)
     clusters = [item.cluster for item in items]
     credits = {
         scorer: np.array([_credit(item, values) for item, values in zip(items, of_items, strict=True)])

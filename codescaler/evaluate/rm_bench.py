@@ -15,7 +15,7 @@ import numpy as np
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import Estimate, mean_of_parts
 from codescaler.evaluate.preferences import Item, response_of
-from codescaler.evaluate.scorers import Scores
+from codescaler.evaluate.scorers import Scores, require_numbers
 from codescaler.metrics import Figures
 from codescaler.records import read_objects
 
@@ -49,6 +49,7 @@ def read_rm_bench(path: Path) -> list[Item]:
 
 def rm_bench_figures(items: Sequence[Item], scores: Scores, models: Sequence[str]) -> dict[str, Any]:
     """Returns what JSON holds of an evaluation: the matrix and levels of each domain, overall levels, and gains."""
+    require_numbers(items, scores)
     parts: dict[str, dict[str, list[int]]] = {}  # domain -> part -> rows
     for row, item in enumerate(items):
         label = item.labels["domain"]

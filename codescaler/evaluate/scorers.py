@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from codescaler.errors import WeightsError
+from codescaler.errors import InvalidInput, WeightsError
 from codescaler.extract import is_valid_code
 from codescaler.metrics import Figures
 
@@ -74,6 +74,18 @@ def engine_scores(engine: "Engine", units: Sequence[Unit], label: str) -> list[F
             raise WeightsError(f"{label} scores {response.name} nan; look for non-finite weights in this checkpoint")
         score_of[key] = score
     return [np.array([score_of[_key(response.pair)] for response in unit.responses]) for unit in units]
+
+
+def require_numbers(units: Sequence[Unit], scores: Scores) -> None:
+    """Refuses a score that is NaN, whoever gave it.
+
+    Raises: InvalidInput that names the scorer and the response.
+    """
+    for label, of_units in scores.items():
+        for unit, values in zip(units, of_units, strict=True):
+            if np.isnan(values).any():
+                name = unit.responses[int(np.isnan(values).argmax())].name
+                raise InvalidInput(f"{label} scores {name} nan; nothing is ranked by that, give numbers")
 
 
 def _key(pair: "Pair") -> object:
