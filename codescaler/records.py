@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from codescaler.errors import InvalidInput
 
 MAX_LINE_CHARS = 2**26  # a row larger than 64 MB is a file without line ends, and would fill the memory
-MAX_ARRAY_CHARS = 2**28  # RM-Bench takes a tenth of it
+MAX_ARRAY_CHARS = 2**28  # an array is parsed as a whole, which takes several times as much memory
 
 
 @dataclass(frozen=True)

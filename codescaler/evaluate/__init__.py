@@ -13,7 +13,7 @@ What counts, for reward models and baselines alike:
                 draws, then the mean over problems. N goes to the size of the smallest problem.
   mixed         problems have a right and a wrong program: all that a scorer can win or lose.
   intervals     95%, by a bootstrap that draws problems (pairs: prompts; benchmarks: items) with replacement. Gains are
-                paired: both scorers on the same draws.
+                paired: both scorers on the same draws. An interval from few problems says little, from one nothing.
   baselines     random: any program, equally likely; shortest and longest, by characters; parses: what parses as Python
                 before what does not; oracle: knows the labels.
 

@@ -6,7 +6,7 @@ import zlib
 
 from codescaler.errors import InvalidInput
 
-MAX_UNPACKED_BYTES = 2**28  # the largest published tests of a problem take a third of it
+MAX_UNPACKED_BYTES = 2**28  # zlib makes a thousand bytes of one: a line of a file could ask for all memory
 
 _TEXT = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _SILENT = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"}  # build no value
