@@ -56,10 +56,7 @@ def _read(path: Path, reader_of: Callable[[Row], Reader]) -> list[Task]:
     tasks: dict[str, Task] = {}
     for name, record in read_objects(path):
         row = Row(record, name)
-        try:
-            task = reader_of(row)(row)
-        except RecursionError as error:  # JSON that was just shallow enough to be read
-            raise InvalidInput(f"{name} nests too deeply; no problem does") from error
+        task = reader_of(row)(row)
         if task.task_id in tasks:
             raise InvalidInput(
                 f"{name}: task_id {task.task_id!r:.80} is that of {tasks[task.task_id].name} too; remove one of them"

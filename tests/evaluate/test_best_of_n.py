@@ -17,7 +17,7 @@ VALUES = [-math.inf, -1.5, 0.0, 2.0, math.inf]
 
 def random_problem(random, name, size):
     """Few distinct programs, labels and scores, so that copies, contradictions, ties and infinities are common."""
-    codes = [None if random.random() < 0.2 else f"a = {random.integers(4)}" for _ in range(size)]
+    codes = [random.choice(np.array([None, "", "a = 1", "a = 2", "b"], dtype=object)) for _ in range(size)]
     candidates = tuple(Candidate(code, bool(random.random() < 0.4)) for code in codes)
     return problem_of(Group(name, "p", candidates, name))
 

@@ -27,8 +27,10 @@ def test_rows_of_one_cluster_are_no_independent_evidence():
 
 
 def test_clusters_weigh_as_many_rows_as_they_have():
-    (estimate,) = estimates({"a": np.array([1.0, 1.0, 1.0, 0.0])}, ["x", "x", "x", "y"]).values()
-    assert estimate == {"mean": 0.75, "interval": (0.0, 1.0)}
+    """Of ten clusters one has nine rows of 1, nine have a row of 0; the 97.5th percentile has the one three times."""
+    rows = np.array([1.0] * 9 + [0.0] * 9)
+    (estimate,) = estimates({"a": rows}, ["x"] * 9 + [str(i) for i in range(9)]).values()
+    assert estimate == {"mean": 0.5, "interval": pytest.approx((0.0, 27 / (27 + 7)))}
 
 
 def test_no_row_is_no_estimate():

@@ -113,5 +113,7 @@ def test_unknown_difficulty_is_said_and_length_serves(tmp_path):
     assert [label[0] for label in strata.labels] == ["1", "3", "1", "3", "2", "2"]
     assert stratify(problems, "length").labels == strata.labels
     assert np.unique(strata.labels).tolist() == ["1: to 26 characters", "2: to 43", "3: longer"]
+    alike = stratify(read(tmp_path, *(GROUP | {"task_id": i} for i in range(3))), "length")
+    assert set(alike.labels) == {"1: to 4 characters"}
     with pytest.raises(InvalidInput, match=r"of 5 of 6 problems is not known, e\.g\. of .*line 2; give --tasks a file"):
         stratify(problems, "difficulty")

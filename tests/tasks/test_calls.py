@@ -107,6 +107,7 @@ def test_the_prelude_may_be_named_as_published(tmp_path):
     [
         "def check(candidate):\n    for letter in 'ab':\n        assert candidate(letter) == chr(ord(letter) + 1)",
         "def check(candidate):\n    assert candidate('a') == 'b'\n\nLATER = 1",
+        "import functools\n@functools.cache\ndef check(candidate):\n    assert candidate('a') == 'b'",
         "def check(candidate):\n    assert candidate('a') == 'b'  " + "#" * 70_000,
     ],
 )

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import sys
 
 import pytest
 
@@ -192,6 +193,17 @@ def test_any_value_in_any_field_is_a_task_or_an_error_that_names_the_line(tmp_pa
         refused += filter(None, [outcome(path, name)])
     assert len(refused) > len(RECORDS[name]) * 3
     assert all(message.startswith(f"{path}, line 1") for message in refused)
+
+
+def test_json_just_shallow_enough_to_be_read_is_written_as_python_too(tmp_path):
+    path, outcomes = tmp_path / "tasks.jsonl", []
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
+        called = '{"fn_name": "f", "inputs": [[' + "[" * depth + "]" * depth + ']], "outputs": [1]}'
+        for value in (called, json.dumps(called)):
+            path.write_text('{"question": "q", "input_output": ' + value + "}")
+            outcomes.append(outcome(path, "taco"))
+    assert outcomes[0] == ""
+    assert {message for message in outcomes if "is not JSON" not in message} == {""}
 
 
 @pytest.mark.parametrize("name", RECORDS)
