@@ -41,17 +41,17 @@ def run(tmp_path, monkeypatch):
 def test_figures(run, tmp_path, capsys):
     write_groups(tmp_path / "groups.jsonl")
     assert run("--save", "tiny", "--parity-programs", 4) == 0
-    figures = json.loads((tmp_path / "ranking_tiny.json").read_text())["figures"]
-    accuracy = {name: figure["pair_accuracy"]["mean"] for name, figure in figures.items()}
+    scorers = json.loads((tmp_path / "ranking_tiny.json").read_text())["figures"]["scorers"]
     # The right program is the longer one: once among two different ones, once among three samples that parse.
-    assert {name: accuracy[name] for name in accuracy if name != ranking.OURS} == {
+    assert {name: scorer["pair_accuracy"]["mean"] for name, scorer in scorers.items() if name != ranking.OURS} == {
         "random": 0.5,
         "shortest": 0.0,
         "longest": 1.0,
+        "parses": 0.5,
         "oracle": 1.0,
     }
-    assert figures["random"]["best_of_4"]["mean"] == pytest.approx(1 / 3)
-    assert figures["oracle"]["best_of_n_on_all_problems"] == pytest.approx([1 / 4, 1 / 2, 3 / 4, 1.0])
+    assert scorers["random"]["best_of_n_on_mixed"][3]["mean"] == pytest.approx(1 / 3)
+    assert [point["mean"] for point in scorers["oracle"]["best_of_n"]] == pytest.approx([1 / 4, 1 / 2, 3 / 4, 1.0])
     assert "PASS: transformers' scores of 4 programs" in capsys.readouterr().out
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from codescaler.errors import InvalidInput
 
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]]
+Figures = npt.NDArray[np.float64]
 Labels = Sequence[bool] | npt.NDArray[np.bool_]
 
 
@@ -30,22 +31,35 @@ def pair_accuracy(scores: Scores, is_right: Labels) -> float | None:
 
 
 def best_of_n(scores: Scores, is_right: Labels, n: int) -> float:
-    """The chance that the best-scored of `n` candidates, drawn without replacement, is right; ties are drawn from.
+    """The chance that the best-scored of `n` candidates is right; as `best_of_each`."""
+    return float(best_of_each(scores, is_right, n)[-1])
 
-    Exact: sorted by score, the best of n is one of t tied candidates above b lower ones in C(b + t, n) - C(b, n) of the
-    C(total, n) draws. An invalid candidate is never picked, so that a draw of nothing else counts as wrong.
 
-    Raises: InvalidInput if a score is NaN, or n is not in 1..total.
+def best_of_each(scores: Scores, is_right: Labels, max_n: int) -> Figures:
+    """The chance that the best-scored of n candidates, drawn without replacement, is right, for n from 1 to `max_n`.
+
+    Ties are drawn from. Exact: sorted by score, the best of n is one of t tied candidates above b lower ones in
+    C(b + t, n) - C(b, n) of the C(total, n) draws. An invalid candidate is never picked, so that a draw of nothing else
+    counts as wrong. Shapes: -> [max_n].
+
+    Raises: InvalidInput if a score is NaN, or `max_n` is not in 1..total.
     """
     values, right = _checked(scores, is_right)
-    if not 1 <= n <= len(values):
-        raise InvalidInput(f"n={n}; there are {len(values)} candidates, give 1 to {len(values)}")
-    chance = 0.0
-    for value in np.unique(values[values > -math.inf]):
-        tied, below = values == value, int((values < value).sum())
-        draws = math.comb(below + int(tied.sum()), n) - math.comb(below, n)
-        chance += draws / math.comb(len(values), n) * float(right[tied].mean())
-    return chance
+    total = len(values)
+    if not 1 <= max_n <= total:
+        raise InvalidInput(f"n={max_n}; there are {total} candidates, give 1 to {total}")
+    distinct, place = np.unique(values, return_inverse=True)
+    tied = np.bincount(place)
+    share_right = np.where(distinct > -math.inf, np.bincount(place, weights=right) / tied, 0.0)
+    up_to = np.cumsum(tied)
+    below = up_to - tied
+    all_up_to, all_below = np.ones(len(tied)), np.ones(len(tied))  # chances that all n drawn are among these
+    chances = np.empty(max_n)
+    for n in range(max_n):
+        all_up_to *= np.maximum(up_to - n, 0) / (total - n)
+        all_below *= np.maximum(below - n, 0) / (total - n)
+        chances[n] = (all_up_to - all_below) @ share_right
+    return chances
 
 
 def bootstrap_interval(
@@ -58,14 +72,40 @@ def bootstrap_interval(
 
     Raises: InvalidInput if there is no figure.
     """
-    if not len(figures):
-        raise InvalidInput("there is no figure to draw from; give one for each problem")
+    columns = np.asarray(figures, dtype=np.float64)[:, None]
+    means = resampled_means(columns, num_resamples=num_resamples, seed=seed)
+    return percentile_intervals(means, confidence)[0]
+
+
+def resampled_means(
+    figures: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, num_resamples: int = 10_000, seed: int = 0
+) -> Figures:
+    """The means of K figures a cluster when clusters are drawn with replacement, the same draws for all K.
+
+    `weights` says how many observations a cluster's figures are the mean of, by default one.
+    Shapes: figures [clusters, K], weights [clusters] -> [num_resamples, K].
+
+    Raises: InvalidInput if there is no cluster.
+    """
     values, generator = np.asarray(figures, dtype=np.float64), np.random.default_rng(seed)
-    # One resample at a time: all of them at once would take gigabytes for tens of thousands of problems.
-    means = [generator.choice(values, len(values)).mean() for _ in range(num_resamples)]
+    size = len(values)
+    if not size:
+        raise InvalidInput("there is no figure to draw from; give one for each problem")
+    weight = np.ones(size) if weights is None else np.asarray(weights, dtype=np.float64)
+    weighted, means = values * weight[:, None], []
+    block = max(1, 2**20 // size)  # all resamples at once would take gigabytes for tens of thousands of problems
+    for start in range(0, num_resamples, block):
+        num = min(block, num_resamples - start)
+        drawn = generator.integers(0, size, (num, size)) + size * np.arange(num)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=num * size).reshape(num, size)
+        means.append(counts @ weighted / (counts @ weight)[:, None])
+    return np.concatenate(means)
+
+
+def percentile_intervals(means: Figures, confidence: float = 0.95) -> list[tuple[float, float]]:
+    """The interval of each column of `resampled_means` that leaves out equal tails."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+    return [(float(low), float(high)) for low, high in np.quantile(means, [tail, 1 - tail], axis=0).T]
 
 
 def _checked(scores: Scores, is_right: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:

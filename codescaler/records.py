@@ -14,13 +14,15 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from codescaler.errors import InvalidInput
 
 MAX_LINE_CHARS = 2**26  # a row larger than 64 MB is a file without line ends, and would fill the memory
+MAX_ARRAY_CHARS = 2**28  # an array is parsed as a whole, which takes several times as much memory
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,51 @@ def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
     A name that ends in .gz is unpacked on the way. Nothing is read ahead: the file may be larger than memory.
     """
+    with _opened(path) as lines:
+        yield from _lines(path, lines)
+
+
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields name and JSON object of each record of a file of JSON lines, or of one JSON array ("items.json, item 3").
+
+    An array is read as a whole, and may have `MAX_ARRAY_CHARS` characters.
+    """
+    with _opened(path) as lines:
+        is_array = lines.read(4096).lstrip().startswith("[")
+        lines.seek(0)
+        if not is_array:
+            yield from ((name, record) for name, _, record in _lines(path, lines))
+            return
+        text = lines.read(MAX_ARRAY_CHARS + 1)
+        if len(text) > MAX_ARRAY_CHARS:
+            raise InvalidInput(f"{path} is a JSON array of more than {MAX_ARRAY_CHARS} characters; use JSON lines")
+        for number, value in enumerate(_json(text, str(path)), start=1):
+            name = f"{path}, item {number}"
+            yield name, _object(value, name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A text file, packed if its name ends in .gz; what goes wrong while it is read becomes an error of ours."""
     try:
         is_packed = path.suffix == ".gz"
         with gzip.open(path, "rt", encoding="utf-8-sig") if is_packed else path.open(encoding="utf-8-sig") as lines:
-            number = 0
-            while text := lines.readline(MAX_LINE_CHARS):
-                number += 1
-                name = f"{path}, line {number}"
-                if len(text) == MAX_LINE_CHARS:
-                    raise InvalidInput(f"{name} has {MAX_LINE_CHARS} characters or more; write one JSON object a line")
-                if text.strip():
-                    yield name, text.strip(), _object(name, text)
+            yield lines
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-8 ({error}); convert it") from error
     except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip file cut short, or damaged
         raise InvalidInput(f"{path} cannot be read ({error}); give a readable file of JSON lines") from error
+
+
+def _lines(path: Path, lines: TextIO) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    number = 0
+    while text := lines.readline(MAX_LINE_CHARS):
+        number += 1
+        name = f"{path}, line {number}"
+        if len(text) == MAX_LINE_CHARS:
+            raise InvalidInput(f"{name} has {MAX_LINE_CHARS} characters or more; write one JSON object a line")
+        if text.strip():
+            yield name, text.strip(), _object(_json(text, name), name)
 
 
 def read_groups(source: str | Path | Iterable[Group | Mapping[str, Any]]) -> list[Group]:
@@ -128,11 +160,14 @@ def pair_of(record: Mapping[str, Any], name: str) -> tuple[str, str] | list[Any]
     return messages
 
 
-def _object(name: str, text: str) -> dict[str, Any]:
+def _json(text: str, name: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{name} is not JSON ({error}); write one object a line") from error
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{name} holds a JSON {type(value).__name__}; write one object a line")
     return value

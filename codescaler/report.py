@@ -18,7 +18,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     aligned = []
     for column in columns:
         width = max(map(len, column))
-        is_number = all(not cell or cell[:1] in "-0123456789" for cell in column[1:])
+        is_number = all(not cell or cell[:1] in "+-0123456789" for cell in column[1:])
         aligned.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in column])
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*aligned, strict=True))
 

@@ -1,0 +1,166 @@
+"""The command `eval`: how well reward models rank, beside baselines that know no model."""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codescaler.commands.options import Add, Run, add_engine_options, chosen
+from codescaler.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from codescaler.engine import Engine
+    from codescaler.evaluate.scorers import Unit
+
+
+def add_commands(add: Add) -> None:
+    """Adds it to the command line."""
+    import codescaler.evaluate
+
+    summary = "Measure how well reward models rank: best-of-N, pairs, RM-Bench, RewardBench."
+    benchmarks = add("eval", _bon, summary).add_subparsers(metavar="benchmark", required=True)
+
+    def add_benchmark(name: str, run: Run, summary: str, file_help: str) -> argparse.ArgumentParser:
+        command = benchmarks.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=codescaler.evaluate.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run, benchmark=name)
+        command.add_argument("file", type=Path, help=f"{file_help}; JSON lines or a JSON array, .gz too")
+        command.add_argument(
+            "--rm", action="append", default=[], metavar="[NAME=]MODEL", help="a reward model: folder or hub id; repeat"
+        )
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+        command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw them (needs codescaler[evaluate])")
+        return command
+
+    bon = add_benchmark("bon", _bon, "Best-of-N on programs with verdicts.", "groups: {task_id, prompt, candidates}")
+    bon.add_argument("--split", help="use the groups of this split only")
+    bon.add_argument("--by", default="auto", help="difficulty, domain, length, none, auto: difficulty, else length")
+    bon.add_argument("--tasks", type=Path, help="problems in any format, for difficulty and domain by task_id")
+    bon.add_argument("--require-syntax", action="store_true", help="what does not parse as Python is no program")
+    pairs = add_benchmark("pairs", _pairs, "Accuracy on pairs.", "{prompt, chosen, rejected}")
+    rm_bench = add_benchmark("rm-bench", _rm_bench, "RM-Bench: easy, normal and hard by domain.", "its total_dataset")
+    rewardbench = add_benchmark("rewardbench", _rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
+    for command in (bon, pairs, rm_bench, rewardbench):
+        add_engine_options(command)
+
+
+def _bon(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.best_of_n import best_of_n_figures
+    from codescaler.evaluate.plot import plot_best_of_n
+    from codescaler.evaluate.problems import file_scores, read_problems, stratify
+    from codescaler.evaluate.tables import best_of_n_text
+    from codescaler.tasks import read_tasks
+
+    known = ("auto", "difficulty", "domain", "length", "none")
+    if options.by not in known:
+        raise InvalidInput(f"--by {options.by!r} is not known; use one of {', '.join(known)}")
+    tasks = read_tasks(options.tasks) if options.tasks else []
+    problems = read_problems(options.file, split=options.split, tasks=tasks, require_syntax=options.require_syntax)
+    strata, own = stratify(problems, options.by), file_scores(problems)
+    scores, models = _scores(options, problems)
+    figures = best_of_n_figures(problems, own | scores, [*own, *models], strata)
+    settings = {"split": options.split, "require_syntax": options.require_syntax}
+    _show(options, best_of_n_text(figures), figures, models, settings)
+    if options.plot:
+        plot_best_of_n(figures, options.plot)
+
+
+def _pairs(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.preferences import read_pairs
+
+    _preferences(options, read_pairs)
+
+
+def _rewardbench(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.preferences import read_rewardbench
+
+    _preferences(options, read_rewardbench)
+
+
+def _preferences(options: argparse.Namespace, read: Callable[[Path], Sequence[Any]]) -> None:
+    from codescaler.evaluate.plot import plot_bars
+    from codescaler.evaluate.preferences import preference_figures
+    from codescaler.evaluate.tables import preferences_text
+
+    items = read(options.file)
+    scores, models = _scores(options, items)
+    figures = preference_figures(items, scores, list(models))
+    _show(options, preferences_text(figures), figures, models)
+    if options.plot:
+        bars = {name: scorer["accuracy"] for name, scorer in figures["scorers"].items()}
+        plot_bars(bars, f"{figures['num_items']} items: a chosen response is scored best", options.plot)
+
+
+def _rm_bench(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.plot import plot_bars
+    from codescaler.evaluate.rm_bench import read_rm_bench, rm_bench_figures
+    from codescaler.evaluate.tables import rm_bench_text
+
+    items = read_rm_bench(options.file)
+    scores, models = _scores(options, items)
+    figures = rm_bench_figures(items, scores, list(models))
+    _show(options, rm_bench_text(figures), figures, models)
+    if options.plot:
+        bars = {name: scorer["overall"]["average"] for name, scorer in figures["scorers"].items()}
+        plot_bars(bars, f"RM-Bench, average ({len(items)} items)", options.plot)
+
+
+def _scores(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns every scorer's scores, and what each model is; before a model is loaded, what can be refused is."""
+    from codescaler.evaluate.plot import require_plot
+    from codescaler.evaluate.scorers import all_scores
+
+    for path in (options.json, options.plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InvalidInput(f"{path} cannot be written, {path.parent} is no folder; make it, or name another")
+    if options.plot:
+        require_plot(options.plot)
+    described: dict[str, str] = {}
+
+    def open_model(name: str, folder: str) -> "Engine":
+        from codescaler.engine import Engine
+
+        print(f"{name}: loading {folder}", file=sys.stderr)
+        engine = Engine.from_pretrained(folder, **chosen(options))
+        described[name] = f"{folder}: {engine!r}"
+        return engine
+
+    models = {name: functools.partial(open_model, name, folder) for name, folder in _named(options.rm).items()}
+    return all_scores(units, models), described
+
+
+def _named(arguments: Sequence[str]) -> dict[str, str]:
+    """Names of reward models: what stands before the "=", or the last part of the folder."""
+    from codescaler.evaluate.problems import IN_FILE
+    from codescaler.evaluate.scorers import BASELINES
+
+    named: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, folder = argument.partition("=")
+        if not equals or Path(argument).exists():
+            name, folder = Path(argument).absolute().name, argument
+        if not name or not folder or name in named or name in BASELINES or name == IN_FILE:
+            raise InvalidInput(f"--rm {argument}: the name {name!r} is taken or empty; give another, --rm NAME=FOLDER")
+        named[name] = folder
+    return named
+
+
+def _show(
+    options: argparse.Namespace,
+    text: str,
+    figures: Mapping[str, Any],
+    models: Mapping[str, str],
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    print(text)
+    if options.json:
+        record = {"benchmark": options.benchmark, "file": options.file.name, "models": models, **(settings or {})}
+        options.json.write_text(json.dumps({**record, "figures": figures}, indent=2) + "\n")

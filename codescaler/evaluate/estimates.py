@@ -1,0 +1,42 @@
+"""Means with bootstrap intervals, of many figures at once. Knows numbers only."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypedDict, TypeVar
+
+import numpy as np
+
+from codescaler.metrics import Figures, percentile_intervals, resampled_means
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Estimate(TypedDict):
+    """A mean, and its 95% interval."""
+
+    mean: float
+    interval: tuple[float, float]
+
+
+def estimates(columns: Mapping[Key, Figures], clusters: Sequence[str]) -> dict[Key, Estimate]:
+    """The mean over rows of each column; rows of one cluster are drawn together. No row, no estimate."""
+    return mean_of_parts([columns], [clusters], [1.0]) if columns and clusters else {}
+
+
+def mean_of_parts(
+    parts: Sequence[Mapping[Key, Figures]], clusters: Sequence[Sequence[str]], weights: Sequence[float]
+) -> dict[Key, Estimate]:
+    """The weighted mean of the means of parts, such as domains, each of which is drawn from on its own.
+
+    Every part has the same columns and at least one row; weights add up to 1.
+    """
+    keys, mean, resampled = list(parts[0]), np.zeros(len(parts[0])), np.zeros(())
+    for seed, (columns, names, weight) in enumerate(zip(parts, clusters, weights, strict=True)):
+        values = np.stack([columns[key] for key in keys], axis=1)
+        index = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        place = np.array([index[name] for name in names])
+        sums, sizes = np.zeros((len(index), len(keys))), np.bincount(place)
+        np.add.at(sums, place, values)
+        mean = mean + weight * values.mean(axis=0)
+        resampled = resampled + weight * resampled_means(sums / sizes[:, None], sizes, seed=seed)
+    intervals = percentile_intervals(resampled)
+    return {key: Estimate(mean=float(mean[k]), interval=intervals[k]) for k, key in enumerate(keys)}

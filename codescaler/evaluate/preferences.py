@@ -1,0 +1,154 @@
+"""Figures of scorers on chosen and rejected responses: pairs, RewardBench and RewardBench 2.
+
+An item is right if its best-scored response is a chosen one; responses that tie for the best share it equally, so of k
+one that is chosen earns 1/k. For a pair this is: a tie counts half.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codescaler.errors import InvalidInput
+from codescaler.evaluate.estimates import estimates, mean_of_parts
+from codescaler.evaluate.scorers import Response, Scores, require_numbers
+from codescaler.metrics import Figures
+from codescaler.records import group_of, read_objects
+
+_PAIR_FIELDS = ("domain", "difficulty", "aspect")
+_TIES = "ties"
+
+
+@dataclass(frozen=True)
+class Item:
+    """Responses to one prompt, chosen ones first. `cluster` tells prompts apart; `labels` are what to sort by."""
+
+    responses: tuple[Response, ...]
+    cluster: str
+    labels: Mapping[str, str]
+
+
+def read_pairs(path: Path) -> list[Item]:
+    """Returns the pairs of a file, {prompt, chosen, rejected} or by the names of the paper."""
+    items = []
+    for name, record in read_objects(path):
+        if "candidates" in record:
+            raise InvalidInput(f"{name} has candidates; give pairs, and groups to `codescaler eval bon`")
+        group = group_of(record, name)
+        responses = []
+        for word, candidate in zip(("chosen", "rejected"), group.candidates, strict=True):
+            if candidate.code is None:
+                raise InvalidInput(f"{name}: the {word} program is null; a pair takes two programs, take it out")
+            where = f"{name}, {word}"
+            responses.append(Response((group.prompt, candidate.code), candidate.code, word == "chosen", where))
+        items.append(Item(tuple(responses), group.prompt, _labels(record, _PAIR_FIELDS, name)))
+    return _some(items, path)
+
+
+def read_rewardbench(path: Path) -> list[Item]:
+    """Returns the rows of RewardBench ({prompt, chosen, rejected}, text or messages), or of 2 (lists of texts).
+
+    The subset Ties of RewardBench 2 is refused: its weighted score is not an accuracy, and is not computed here.
+    """
+    items = []
+    for name, record in read_objects(path):
+        labels = _labels(record, ("subset",), name)
+        if labels.get("subset", "").lower() == _TIES:
+            raise InvalidInput(
+                f"{name} is of subset {labels['subset']!r}, which has a rule of its own that is not computed here; "
+                "take its rows out of the file"
+            )
+        responses = []
+        for word in ("chosen", "rejected"):
+            value = record.get(word)
+            is_several = isinstance(value, list) and all(isinstance(text, str) for text in value)
+            if value == []:
+                raise InvalidInput(f"{name}: {word} is empty; give at least one response")
+            for index, answer in enumerate(value if is_several else [value]):  # type: ignore[arg-type]
+                where = f"{name}: {word}{f'[{index}]' if is_several else ''}"
+                responses.append(response_of(record, answer, word == "chosen", where))
+        items.append(Item(tuple(responses), f"{labels.get('subset')}\0{record.get('id', name)}", labels))
+    return _some(items, path)
+
+
+def response_of(record: Mapping[str, Any], answer: Any, is_right: bool, where: str) -> Response:
+    """A response to the record's prompt. Both may be messages; those of an answer may begin with the prompt's."""
+    prompt = record.get("prompt")
+    if isinstance(prompt, str) and isinstance(answer, str):
+        return Response((prompt, answer), answer, is_right, where)
+    asked = [] if prompt is None else _messages(prompt, "user", f"{where}, prompt")
+    answered = _messages(answer, "assistant", where)
+    whole = answered if answered[: len(asked)] == asked else asked + answered
+    if len(whole) < 2 or whole[-1]["role"] != "assistant":
+        raise InvalidInput(f"{where} is {answer!r:.80}; give a prompt, and messages that end with the assistant's")
+    return Response(whole, whole[-1]["content"], is_right, where)
+
+
+def _messages(value: Any, role: str, where: str) -> list[dict[str, str]]:
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if not isinstance(value, list) or not value:
+        raise InvalidInput(f"{where} is {value!r:.80}; give text, or a list of messages with role and content")
+    for message in value:
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            raise InvalidInput(f"{where}: a message is {message!r:.80}; give an object with role and content")
+    return [{"role": message["role"], "content": message["content"]} for message in value]
+
+
+def preference_figures(items: Sequence[Item], scores: Scores, models: Sequence[str]) -> dict[str, Any]:
+    """Returns what JSON holds of an evaluation: accuracies of all items and by label, and gains of `models`."""
+    require_numbers(items, scores)
+    clusters = [item.cluster for item in items]
+    credits = {
+        scorer: np.array([_credit(item, values) for item, values in zip(items, of_items, strict=True)])
+        for scorer, of_items in scores.items()
+    }
+    gains = {(m, other): credits[m] - credits[other] for m in models for other in scores if other != m}
+    overall, gained = estimates(credits, clusters), estimates(gains, clusters)
+    figures: dict[str, Any] = {
+        "num_items": len(items),
+        "num_clusters": len(set(clusters)),
+        "scorers": {scorer: {"accuracy": estimate} for scorer, estimate in overall.items()},
+        "gains": {m: {other: gained[m, other] for other in scores if other != m} for m in models},
+        "by": {},
+    }
+    for field in dict.fromkeys(field for item in items for field in item.labels):
+        figures["by"][field] = _by_label(field, items, credits, clusters)
+    return figures
+
+
+def _by_label(
+    field: str, items: Sequence[Item], credits: Mapping[str, Figures], clusters: Sequence[str]
+) -> dict[str, Any]:
+    """Accuracies of each part, and their mean, in which parts count equally."""
+    labels = [item.labels.get(field, "not said") for item in items]
+    rows = {label: [i for i, own in enumerate(labels) if own == label] for label in dict.fromkeys(labels)}
+    columns = [{scorer: credit[chosen] for scorer, credit in credits.items()} for chosen in rows.values()]
+    names = [[clusters[i] for i in chosen] for chosen in rows.values()]
+    parts = {
+        label: {"num_items": len(rows[label]), "scorers": estimates(column, own)}
+        for label, column, own in zip(rows, columns, names, strict=True)
+    }
+    return {"parts": parts, "mean": mean_of_parts(columns, names, [1 / len(rows)] * len(rows))}
+
+
+def _credit(item: Item, values: Figures) -> float:
+    is_best = values == values.max()
+    is_right = np.array([response.is_right for response in item.responses])
+    return float(is_right[is_best].mean())
+
+
+def _labels(record: Mapping[str, Any], fields: Sequence[str], name: str) -> dict[str, str]:
+    labels = {field: record[field] for field in fields if record.get(field) is not None}
+    for field, value in labels.items():
+        if not isinstance(value, str | int):
+            raise InvalidInput(f"{name}: {field} is {value!r:.80}; give a string")
+    return {field: str(value) for field, value in labels.items()}
+
+
+def _some(items: list[Item], path: Path) -> list[Item]:
+    if not items:
+        raise InvalidInput(f"{path} has no record; give at least one")
+    return items

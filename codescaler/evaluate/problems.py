@@ -1,0 +1,180 @@
+"""`Problem`: candidate programs with verdicts, from a file of groups; and the strata that problems fall into."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codescaler.errors import InvalidInput
+from codescaler.evaluate.scorers import Response
+from codescaler.extract import is_valid_code
+from codescaler.metrics import Figures
+from codescaler.records import Group, group_of, read_objects
+from codescaler.types import Task
+
+IN_FILE = "score in the file"
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One problem's candidates. `codes` is None where there is no program, which is wrong whatever its label.
+
+    `own_scores` are the file's, of the candidates with a program; None if it has none.
+    """
+
+    task_id: str
+    prompt: str
+    codes: tuple[str | None, ...]
+    is_right: npt.NDArray[np.bool_]
+    name: str
+    own_scores: Figures | None = None
+    difficulty: str | None = None
+    domain: str | None = None
+
+    @cached_property
+    def has_code(self) -> npt.NDArray[np.bool_]:
+        return np.array([code is not None for code in self.codes], dtype=bool)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether there is something to rank: a right and a wrong program."""
+        return len(set(self.is_right[self.has_code].tolist())) == 2
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """The candidates with a program."""
+        return [
+            Response((self.prompt, code), code, bool(right), f"{self.name}: candidates[{index}]")
+            for index, (code, right) in enumerate(zip(self.codes, self.is_right, strict=True))
+            if code is not None
+        ]
+
+
+def read_problems(
+    path: Path, *, split: str | None = None, tasks: Sequence[Task] = (), require_syntax: bool = False
+) -> list[Problem]:
+    """Returns the problems of a file of groups, those of one split if it is given.
+
+    Difficulty and domain are the group's own, else those of the task of the same task_id.
+
+    Raises: InvalidInput if the file or a group cannot be used, or no group is left.
+    """
+    task_of, problems, splits = {task.task_id: task for task in tasks}, [], set()
+    for name, record in read_objects(path):
+        if "candidates" not in record:
+            raise InvalidInput(f"{name} has no candidates; give groups, and pairs to `codescaler eval pairs`")
+        group = group_of(record, name)
+        splits.add(str(group.split))
+        if split is not None and group.split != split:
+            continue
+        task = task_of.get(group.task_id)
+        known = {key: _label(record, key, name) or getattr(task, key, None) for key in ("difficulty", "domain")}
+        scores = [candidate.get("score") for candidate in record["candidates"]]
+        problems.append(problem_of(group, scores, require_syntax=require_syntax, **known))
+    if not problems:
+        seen = f", but of {', '.join(sorted(splits))}" if splits else ""
+        raise InvalidInput(f"{path} has no group{f' of split {split!r}' if split else ''}{seen}; name another")
+    return problems
+
+
+def problem_of(
+    group: Group,
+    scores: Sequence[Any] = (),
+    *,
+    difficulty: str | None = None,
+    domain: str | None = None,
+    require_syntax: bool = False,
+) -> Problem:
+    """Returns a group's problem after a check of its labels, and of its own scores if it has any."""
+    if not group.candidates:
+        raise InvalidInput(f"{group.name} has no candidate; take it out, since nothing can be picked from it")
+    codes = tuple(
+        None if c.code is None or (require_syntax and not is_valid_code(c.code)) else c.code for c in group.candidates
+    )
+    for index, candidate in enumerate(group.candidates):
+        if candidate.passed is None:
+            raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
+    right = [bool(c.passed) and code is not None for c, code in zip(group.candidates, codes, strict=True)]
+    own = None
+    if any(score is not None for score in scores):
+        held = [index for index, code in enumerate(codes) if code is not None]
+        own = np.array([_score(scores[index], f"{group.name}: candidates[{index}]") for index in held])
+    return Problem(group.task_id, group.prompt, codes, np.array(right), group.name, own, difficulty, domain)
+
+
+def file_scores(problems: Sequence[Problem]) -> dict[str, list[Figures]]:
+    """The file's own scores as one more scorer; nothing if no candidate has one."""
+    found = [problem.own_scores for problem in problems if problem.own_scores is not None]
+    if not found:
+        return {}
+    scores = []
+    for problem in problems:
+        if problem.own_scores is None and problem.has_code.any():
+            raise InvalidInput(f"{problem.name} has no scores, others have; give all candidates a score, or none")
+        scores.append(np.zeros(0) if problem.own_scores is None else problem.own_scores)
+    return {IN_FILE: scores}
+
+
+@dataclass(frozen=True)
+class Strata:
+    """A label for each problem, `by` what, and a `note` for people on why so."""
+
+    by: str
+    labels: tuple[str, ...]
+    note: str
+
+
+# Of all sources that `codescaler.tasks` reads; other labels come after, by the alphabet.
+_ORDER = ("introductory", "easy", "medium", "medium_hard", "interview", "hard", "very_hard", "competition")
+
+
+def stratify(problems: Sequence[Problem], by: str) -> Strata | None:
+    """Sorts problems by "difficulty", "domain" or "length" of the prompt; by "none" not at all.
+
+    "auto" is difficulty if that of every problem is known, else length.
+
+    Raises: InvalidInput if it is asked for by name and not known of every problem.
+    """
+    if by == "none":
+        return None
+    if by in ("difficulty", "domain", "auto"):
+        key = "difficulty" if by == "auto" else by
+        labels = [getattr(problem, key) for problem in problems]
+        missing = [problem for problem, label in zip(problems, labels, strict=True) if label is None]
+        if not missing:
+            return Strata(key, tuple(labels), f"by {key}, as the problems say")
+        unknown = f"the {key} of {len(missing)} of {len(problems)} problems is not known"
+        if by != "auto":
+            raise InvalidInput(f"{unknown}, e.g. of {missing[0].name}; give --tasks a file with it, or --by length")
+        return _by_length(problems, f"by length of the prompt, since {unknown}")
+    return _by_length(problems, "by length of the prompt")
+
+
+def stratum_order(label: str) -> tuple[int, str]:
+    """What sorts labels of difficulty from easy to hard."""
+    known = label.lower().replace(" ", "_").replace("-", "_")
+    return (_ORDER.index(known) if known in _ORDER else len(_ORDER)), label
+
+
+def _by_length(problems: Sequence[Problem], note: str) -> Strata:
+    lengths = np.array([len(problem.prompt) for problem in problems])
+    low, high = (int(bound) for bound in np.quantile(lengths, [1 / 3, 2 / 3]))
+    names = (f"1: to {low} characters", f"2: to {high}", "3: longer")
+    return Strata("length", tuple(names[int(n > low) + int(n > high)] for n in lengths), f"{note}, in thirds")
+
+
+def _score(value: Any, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
+        raise InvalidInput(f"{name}: score is {value!r:.80}; give a number to every program, or to none")
+    return float(value)
+
+
+def _label(record: Mapping[str, Any], key: str, name: str) -> str | None:
+    value = record.get(key)
+    if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
+        raise InvalidInput(f"{name}: {key} is {value!r:.80}; give a string or a whole number")
+    return None if value in (None, "") else str(value)

@@ -1,0 +1,92 @@
+"""Scores of responses: by baselines that know no model, and by reward models, one loaded after the other."""
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.extract import is_valid_code
+from codescaler.metrics import Figures
+
+if TYPE_CHECKING:
+    from codescaler.chat import Pair
+    from codescaler.engine import Engine
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response to score: `pair` is what an engine takes, `text` the response alone, `name` for messages."""
+
+    pair: "Pair"
+    text: str
+    is_right: bool
+    name: str
+
+
+class Unit(Protocol):
+    """What is ranked within: a problem, a pair, an item of a benchmark."""
+
+    @property
+    def responses(self) -> Sequence[Response]: ...
+
+
+Scores = Mapping[str, Sequence[Figures]]  # of each scorer, for each unit, of each of its responses
+
+BASELINES: dict[str, Callable[[Response], float]] = {
+    "random": lambda response: 0.0,  # all tie, and a tie is drawn from
+    "shortest": lambda response: -len(response.text),
+    "longest": lambda response: len(response.text),
+    "parses": lambda response: float(is_valid_code(response.text)),
+    "oracle": lambda response: float(response.is_right),
+}
+
+
+def all_scores(units: Sequence[Unit], models: Mapping[str, Callable[[], "Engine"]]) -> dict[str, list[Figures]]:
+    """Returns the scores of each model, which is opened when its turn comes and freed after, and of each baseline.
+
+    Raises: WeightsError if a model's score is NaN; what opening and scoring raise.
+    """
+    scores = {}
+    for label, open_model in models.items():
+        engine = open_model()
+        scores[label] = engine_scores(engine, units, label)
+        del engine
+        gc.collect()
+    for label, baseline in BASELINES.items():
+        scores[label] = [np.array([baseline(response) for response in unit.responses]) for unit in units]
+    return scores
+
+
+def engine_scores(engine: "Engine", units: Sequence[Unit], label: str) -> list[Figures]:
+    """Returns the scores of every response; equal ones are scored once."""
+    distinct = {_key(response.pair): response for unit in units for response in unit.responses}
+    stream = engine.score_stream(
+        (response.pair for response in distinct.values()), (response.name for response in distinct.values())
+    )
+    score_of = {}
+    progress = tqdm(distinct.items(), desc=label, unit=" programs", disable=None)
+    for (key, response), score in zip(progress, stream, strict=True):
+        if score != score:
+            raise WeightsError(f"{label} scores {response.name} nan; look for non-finite weights in this checkpoint")
+        score_of[key] = score
+    return [np.array([score_of[_key(response.pair)] for response in unit.responses]) for unit in units]
+
+
+def require_numbers(units: Sequence[Unit], scores: Scores) -> None:
+    """Refuses a score that is NaN, whoever gave it.
+
+    Raises: InvalidInput that names the scorer and the response.
+    """
+    for label, of_units in scores.items():
+        for unit, values in zip(units, of_units, strict=True):
+            if np.isnan(values).any():
+                name = unit.responses[int(np.isnan(values).argmax())].name
+                raise InvalidInput(f"{label} scores {name} nan; nothing is ranked by that, give numbers")
+
+
+def _key(pair: "Pair") -> object:
+    return pair if isinstance(pair, tuple) else tuple((message["role"], message["content"]) for message in pair)

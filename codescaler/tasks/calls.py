@@ -1,0 +1,125 @@
+"""Problems whose tests call a function: MBPP, LeetCodeDataset, HumanEval."""
+
+import ast
+import re
+import warnings
+from collections.abc import Iterable
+
+from codescaler.tasks.row import Row
+from codescaler.types import CallTests, Task
+
+MAX_PARSED_CHARS = 65_536  # as in `extract`: what nests deeper than such a text can end the process while it is parsed
+_FILENAME = "<codescaler.tasks>"
+_ENTRY_POINT = re.compile(r"([A-Za-z_]\w*)(\(\))?(\.[A-Za-z_]\w*)*")
+
+# First and last id of each split, by Austin et al. 2021; ids 1-10 were their examples in prompts.
+_MBPP_SPLITS = (("train", 1, 10), ("test", 11, 510), ("validation", 511, 600), ("train", 601, 974))
+
+
+def mbpp_task(row: Row, *, challenge: bool = False) -> Task:
+    """A row of MBPP, or of its sanitized edition; with `challenge`, its harder tests alone.
+
+    The prompt shows the first test, since the text does not name the function: "text, line break, Your code should
+    pass this test:, line break, test". Entry points are what the reference defines at top level and the tests use.
+    """
+    number = row.values.get("task_id")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise row.wrong("task_id", "give a whole number")
+    shown, reference = row.texts("test_list"), row.text("code")
+    if not shown:
+        raise row.wrong("test_list", "give at least one test")
+    tests = row.texts("challenge_test_list") if challenge else shown
+    text = row.text(row.first("text", "prompt"))
+    call_tests = CallTests(
+        tests,
+        entry_points=_entry_points(reference, tests),
+        prelude="\n".join(row.texts("test_imports")),
+        setup=row.text_or_none("test_setup_code") or "",
+    )
+    return Task(
+        f"mbpp/{number}",
+        f"{text}\nYour code should pass this test:\n{shown[0]}",
+        call_tests if tests else None,
+        reference=reference,
+        split=next((split for split, first, last in _MBPP_SPLITS if first <= number <= last), None),
+        name=row.name,
+    )
+
+
+def leetcode_task(row: Row) -> Task:
+    """A row of LeetCodeDataset, whose imports stand in "prelude", or in "prompt" as published."""
+    prelude = row.text(row.first("prelude", "prompt"))
+    return Task(
+        f"leetcode/{row.text('task_id')}",
+        row.text("query"),
+        _harness_tests(row, prelude),
+        reference=row.text("completion"),
+        difficulty=row.text_or_none("difficulty"),
+        split=row.text_or_none("split"),
+        name=row.name,
+    )
+
+
+def humaneval_task(row: Row) -> Task:
+    """A row of HumanEval. What its prompt defines before the function to write is prelude: imports and helpers."""
+    prompt, entry_point = row.text("prompt"), row.text("entry_point")
+    prelude = prompt.rpartition(f"def {entry_point}(")[0]
+    reference = prompt + row.text("canonical_solution")
+    return Task(row.text("task_id"), prompt, _harness_tests(row, prelude), reference=reference, name=row.name)
+
+
+def _harness_tests(row: Row, prelude: str) -> CallTests:
+    """Tests of a harness `def check(candidate): ...`; a statement for each assert, if its body is asserts alone.
+
+    What stands before `check` is setup. A harness of another form is one statement, its call included.
+    """
+    test, entry_point = row.text("test"), row.text("entry_point")
+    matched = _ENTRY_POINT.fullmatch(entry_point)
+    if not matched:
+        raise row.wrong("entry_point", "give a name, such as 'f' or 'Solution().f'")
+    tree = parsed_program(test)
+    check = tree.body[-1] if tree is not None and tree.body else None
+    if (
+        isinstance(check, ast.FunctionDef)
+        and check.name == "check"
+        and len(check.args.args) == 1
+        and not check.decorator_list
+        and all(isinstance(statement, ast.Assert) for statement in check.body)
+    ):
+        lines = test.encode().splitlines(keepends=True)
+        setup = b"".join(lines[: check.lineno - 1]).decode()
+        bind = f"{check.args.args[0].arg} = {entry_point}\n"
+        statements = tuple(bind + _source(lines, statement) for statement in check.body)
+        return CallTests(statements, (matched[1],), prelude, setup.strip() and setup)
+    return CallTests((f"{test}\n\ncheck({entry_point})\n",), (matched[1],), prelude)
+
+
+def _source(lines: list[bytes], node: ast.stmt) -> str:
+    """The text of a statement. Columns count bytes, and `ast.get_source_segment` splits all lines at each call."""
+    assert node.end_lineno is not None and node.end_col_offset is not None
+    taken = lines[node.lineno - 1 : node.end_lineno]
+    taken[-1] = taken[-1][: node.end_col_offset]
+    taken[0] = taken[0][node.col_offset :]
+    return b"".join(taken).decode()
+
+
+def _entry_points(reference: str, tests: Iterable[str]) -> tuple[str, ...]:
+    """Names that the reference defines at top level and a test uses, in order; none if it is no Python 3."""
+    tree, trees = parsed_program(reference), map(parsed_program, tests)
+    used = {node.id for test in trees if test for node in ast.walk(test) if isinstance(node, ast.Name)}
+    defined: dict[str, None] = {}
+    for statement in tree.body if tree else ():
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined[statement.name] = None
+        elif isinstance(statement, ast.Assign):
+            defined |= {target.id: None for target in statement.targets if isinstance(target, ast.Name)}
+    return tuple(name for name in defined if name in used)
+
+
+def parsed_program(code: str) -> ast.Module | None:
+    """Returns the syntax tree; None if the text is no Python 3, or longer than `MAX_PARSED_CHARS`."""
+    warnings.filterwarnings("ignore", module=re.escape(_FILENAME))  # of a literal such as "\d"; as in `extract`
+    try:
+        return ast.parse(code, filename=_FILENAME) if len(code) <= MAX_PARSED_CHARS else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None

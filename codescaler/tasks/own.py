@@ -1,0 +1,58 @@
+"""Our own record of a task, in both directions: what `task_record` writes, `own_task` reads.
+
+{"task_id": ..., "prompt": ..., "tests": null
+    or {"statements": [...], "entry_points": [...], "prelude": "", "setup": ""}
+    or {"cases": [[stdin, stdout], ...]},
+ "reference": ..., "difficulty": ..., "split": ..., "licence": ..., "domain": ...}
+"""
+
+from typing import Any
+
+from codescaler.tasks.row import Row
+from codescaler.types import CallTests, StdioTests, Task, Tests
+
+_OPTIONAL = ("reference", "difficulty", "split", "licence", "domain")
+
+
+def task_record(task: Task) -> dict[str, Any]:
+    """Returns the record of a task, from which `read_tasks` makes an equal one but for its `name`."""
+    tests: dict[str, Any] | None = None
+    if isinstance(task.tests, CallTests):
+        tests = {
+            "statements": list(task.tests.statements),
+            "entry_points": list(task.tests.entry_points),
+            "prelude": task.tests.prelude,
+            "setup": task.tests.setup,
+        }
+    elif task.tests is not None:
+        tests = {"cases": [list(case) for case in task.tests.cases]}
+    fields = {key: getattr(task, key) for key in _OPTIONAL}
+    return {"task_id": task.task_id, "prompt": task.prompt, "tests": tests, **fields}
+
+
+def own_task(row: Row) -> Task:
+    """Returns the task of one of our own records."""
+    fields = {key: None if row.values.get(key) is None else row.text(key) for key in _OPTIONAL}
+    return Task(row.text("task_id"), row.text("prompt"), _tests(row), name=row.name, **fields)
+
+
+def _tests(row: Row) -> Tests | None:
+    tests = row.object("tests")
+    if not tests.values:
+        return None
+    if ("statements" in tests.values) == ("cases" in tests.values):
+        raise row.wrong("tests", "give an object with statements, or one with cases")
+    if "statements" in tests.values:
+        prelude, setup = (tests.text_or_none(key) or "" for key in ("prelude", "setup"))
+        return CallTests(tests.texts("statements"), tests.texts("entry_points"), prelude, setup)
+    cases = tests.values["cases"]
+    if not isinstance(cases, list):
+        raise tests.wrong("cases", "give a list of [stdin, stdout]")
+    return StdioTests(tuple(stdio_case(case, f"{tests.name}.cases[{index}]") for index, case in enumerate(cases)))
+
+
+def stdio_case(case: Any, where: str) -> tuple[str, str]:
+    """Returns (standard input, expected standard output) after a check."""
+    pair = dict(zip(("stdin", "stdout"), case, strict=False)) if isinstance(case, list) and len(case) == 2 else {}
+    row = Row(pair, where)
+    return row.text("stdin"), row.text("stdout")

@@ -1,0 +1,76 @@
+"""From a file to tasks: which format its records are in, and that no two of them are the same problem."""
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from codescaler.errors import InvalidInput
+from codescaler.records import read_objects
+from codescaler.tasks.calls import humaneval_task, leetcode_task, mbpp_task
+from codescaler.tasks.contests import codecontests_task, livecodebench_task, taco_task
+from codescaler.tasks.own import own_task
+from codescaler.tasks.row import Row
+from codescaler.types import Task
+
+Reader = Callable[[Row], Task]
+
+# What reads a record of each format, and the fields that tell it from the others, in each shape that it comes in.
+FORMATS: dict[str, tuple[Reader, tuple[frozenset[str], ...]]] = {
+    "codescaler": (own_task, (frozenset({"task_id", "prompt", "tests"}),)),
+    "mbpp": (mbpp_task, (frozenset({"task_id", "code", "test_list"}),)),
+    "leetcode": (leetcode_task, (frozenset({"query", "completion", "entry_point", "test"}),)),
+    "humaneval": (humaneval_task, (frozenset({"prompt", "canonical_solution", "entry_point", "test"}),)),
+    "livecodebench": (livecodebench_task, (frozenset({"question_id", "question_content", "public_test_cases"}),)),
+    "codecontests": (
+        codecontests_task,
+        (frozenset({"name", "description", "public_tests"}), frozenset({"name", "statement", "tests"})),
+    ),
+    "taco": (taco_task, (frozenset({"question", "input_output"}),)),
+}
+
+
+def read_tasks(path: str | Path, format: str = "auto") -> list[Task]:
+    """Returns the problems of a file: JSON lines, or a JSON array of objects; a name that ends in .gz is unpacked.
+
+    `format` is a name of `FORMATS`; "auto" tells each record's by its fields. Problems without an id that is theirs
+    everywhere get one with the name of their source: "mbpp/601", "leetcode/two-sum".
+
+    Raises: InvalidInput if the file or a record cannot be used, or a task_id occurs twice; file and line are named.
+    """
+    if format != "auto" and format not in FORMATS:
+        raise InvalidInput(f"format {format!r} is not known; use auto or one of {', '.join(FORMATS)}")
+    return _read(Path(path), functools.partial(_reader_of, names=FORMATS if format == "auto" else (format,)))
+
+
+def read_challenge_tasks(path: str | Path) -> list[Task]:
+    """Returns the problems of a file of MBPP that have challenge tests, with those in place of the published three."""
+
+    def reader_of(row: Row) -> Reader:
+        _reader_of(row, ("mbpp",))
+        return functools.partial(mbpp_task, challenge=True)
+
+    return [task for task in _read(Path(path), reader_of) if task.tests is not None]
+
+
+def _read(path: Path, reader_of: Callable[[Row], Reader]) -> list[Task]:
+    tasks: dict[str, Task] = {}
+    for name, record in read_objects(path):
+        row = Row(record, name)
+        task = reader_of(row)(row)
+        if task.task_id in tasks:
+            raise InvalidInput(
+                f"{name}: task_id {task.task_id!r:.80} is that of {tasks[task.task_id].name} too; remove one of them"
+            )
+        tasks[task.task_id] = task
+    return list(tasks.values())
+
+
+def _reader_of(row: Row, names: Iterable[str]) -> Reader:
+    """What reads the first of these formats of which the record has all that tells it."""
+    fields = set(row.values)
+    for name in names:
+        reader, shapes = FORMATS[name]
+        if any(shape <= fields for shape in shapes):
+            return reader
+    known = "; ".join(f"{name}: {', '.join(sorted(shape))}" for name in names for shape in FORMATS[name][1])
+    raise InvalidInput(f"{row.name} has the fields {', '.join(sorted(fields))!r:.200}, none of these sets: {known}")

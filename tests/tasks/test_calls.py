@@ -1,0 +1,140 @@
+"""Tests that call functions: that what is made of each harness runs, passes for the reference and fails for others."""
+
+import json
+
+import pytest
+
+from codescaler.errors import InvalidInput
+from codescaler.tasks import read_tasks
+from codescaler.types import CallTests
+
+
+def read(tmp_path, record, **changes):
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps(record | changes))
+    return read_tasks(path)[0]
+
+
+def passes(tests, program):
+    """Whether each statement passes, in the order of `CallTests`: prelude, program, setup, statement."""
+    outcomes = []
+    for statement in tests.statements:
+        scope = {}
+        for text in (tests.prelude, program, tests.setup):
+            exec(text, scope)
+        try:
+            exec(statement, scope)
+            outcomes.append(True)
+        except AssertionError:
+            outcomes.append(False)
+    return outcomes
+
+
+MBPP = {
+    "task_id": 601,
+    "text": "Find the longest chain of pairs.",
+    "code": "import math\nclass Pair: ...\nLIMIT = 3\ndef helper(): ...\ndef chain(pairs):\n    return len(pairs)\n",
+    "test_list": ["assert chain([Pair(), Pair()]) == 2", "assert chain([]) == math.floor(0.5)"],
+    "test_setup_code": "import math",
+    "challenge_test_list": [],
+}
+
+
+def test_mbpp(tmp_path):
+    task = read(tmp_path, MBPP)
+    assert task.task_id == "mbpp/601"
+    assert task.prompt == (
+        "Find the longest chain of pairs.\nYour code should pass this test:\nassert chain([Pair(), Pair()]) == 2"
+    )
+    assert task.tests == CallTests(tuple(MBPP["test_list"]), ("Pair", "chain"), "", "import math")
+    assert passes(task.tests, task.reference) == [True, True]
+    assert passes(task.tests, task.reference + "    \ndef chain(pairs): return 0") == [False, True]
+
+
+def test_mbpp_sanitized(tmp_path):
+    record = {key: value for key, value in MBPP.items() if key not in ("text", "test_setup_code")}
+    task = read(tmp_path, record, prompt="Find it.", test_imports=["import math", "import re"])
+    assert task.prompt.startswith("Find it.\nYour")
+    assert (task.tests.prelude, task.tests.setup) == ("import math\nimport re", "")
+
+
+@pytest.mark.parametrize(
+    "number, split",
+    [(1, "train"), (10, "train"), (11, "test"), (510, "test"), (511, "validation"), (600, "validation"),
+     (601, "train"), (974, "train"), (975, None)],
+)  # fmt: skip
+def test_mbpp_splits(tmp_path, number, split):
+    assert read(tmp_path, MBPP, task_id=number).split == split
+
+
+def test_a_reference_that_is_no_python_3_has_no_entry_points(tmp_path):
+    assert read(tmp_path, MBPP, code="def f():\n  print 1").tests.entry_points == ()
+    assert read(tmp_path, MBPP, code="x" + ".a" * 40_000).tests.entry_points == ()
+
+
+LEETCODE = {
+    "task_id": "next-letter",
+    "difficulty": "Easy",
+    "query": "Return the next letter.",
+    "prelude": "from typing import *\n",
+    "entry_point": "Solution().f",
+    "completion": "class Solution:\n    def f(self, letter: Optional[str]):\n        return chr(ord(letter) + 1)",
+    "test": "START = 'a'\ndef check(candidate):\n    # é\n    assert candidate(letter = START) == 'b', 'é'; "
+    "assert candidate('b') == (\n        'c')\n\n    assert candidate('é') == '''\nê'''[1:]\n",
+}
+
+
+def test_each_assert_of_a_harness_is_a_statement(tmp_path):
+    task = read(tmp_path, LEETCODE)
+    assert task.tests.statements == (
+        "candidate = Solution().f\nassert candidate(letter = START) == 'b', 'é'",
+        "candidate = Solution().f\nassert candidate('b') == (\n        'c')",
+        "candidate = Solution().f\nassert candidate('é') == '''\nê'''[1:]",
+    )
+    assert (task.tests.setup, task.tests.entry_points) == ("START = 'a'\n", ("Solution",))
+    assert passes(task.tests, task.reference) == [True, True, True]
+    assert passes(task.tests, task.reference.replace("+ 1", "- 1")) == [False, False, False]
+    assert (task.task_id, task.difficulty) == ("leetcode/next-letter", "Easy")
+
+
+def test_the_prelude_may_be_named_as_published(tmp_path):
+    record = {key: value for key, value in LEETCODE.items() if key != "prelude"}
+    assert read(tmp_path, record, prompt="import math\n").tests.prelude == "import math\n"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def check(candidate):\n    for letter in 'ab':\n        assert candidate(letter) == chr(ord(letter) + 1)",
+        "def check(candidate):\n    assert candidate('a') == 'b'\n\nLATER = 1",
+        "import functools\n@functools.cache\ndef check(candidate):\n    assert candidate('a') == 'b'",
+        "def check(candidate):\n    assert candidate('a') == 'b'  " + "#" * 70_000,
+    ],
+)
+def test_another_harness_is_one_statement(tmp_path, test):
+    task = read(tmp_path, LEETCODE, test=test)
+    assert len(task.tests.statements) == 1
+    assert passes(task.tests, task.reference) == [True]
+    assert passes(task.tests, task.reference.replace("+ 1", "- 1")) == [False]
+
+
+@pytest.mark.parametrize("entry_point", ["f(); import os", "", "f()()", "Solution().f()"])
+def test_an_entry_point_is_a_name(tmp_path, entry_point):
+    with pytest.raises(InvalidInput, match=r"line 1: entry_point is .*; give a name, such as 'f'"):
+        read(tmp_path, LEETCODE, entry_point=entry_point)
+
+
+def test_humaneval(tmp_path):
+    helper = "import math\n\ndef poly(x):\n    return math.floor(x)\n\n\n"
+    record = {
+        "task_id": "HumanEval/32",
+        "prompt": helper + 'def zero(x):\n    """Find a zero."""\n',
+        "canonical_solution": "    return poly(x)\n",
+        "test": "\nMETADATA = {}\n\ndef check(candidate):\n    assert candidate(1.5) == poly(1.5)\n",
+        "entry_point": "zero",
+    }
+    task = read(tmp_path, record)
+    assert (task.task_id, task.tests.prelude, task.tests.entry_points) == ("HumanEval/32", helper, ("zero",))
+    assert passes(task.tests, task.reference) == [True]
+    assert passes(task.tests, "def zero(x):\n    return 7") == [False]
+    assert task.tests.setup == "\nMETADATA = {}\n\n"

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from codescaler.errors import InvalidInput
+from codescaler.tasks import read_tasks, task_record
+from codescaler.types import CallTests, StdioTests, Task
+
+TASKS = [
+    Task("a", "p", CallTests(("assert f() == 1", "f()"), ("f",), "import math", "x = 1"), "def f(): ..."),
+    Task("b", "", CallTests((), ()), "", "hard", "train", "MIT", "graphs"),
+    Task("c", "p", StdioTests((("1\n", "2\n"), ("", "")))),
+    Task("d", "p"),
+]
+
+
+def test_a_task_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(task_record(task)) + "\n" for task in TASKS))
+    assert [task_record(task) for task in read_tasks(path)] == [task_record(task) for task in TASKS]
+    for index, (task, again) in enumerate(zip(TASKS, read_tasks(path), strict=True), start=1):
+        assert again.name == f"{path}, line {index}"
+        assert (again.task_id, again.prompt, again.tests) == (task.task_id, task.prompt, task.tests)
+        assert (again.reference, again.difficulty, again.split) == (task.reference, task.difficulty, task.split)
+        assert (again.licence, again.domain) == (task.licence, task.domain)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"tests": {"statements": [], "cases": []}}, "tests is .*; give an object with statements, or one with cases"),
+        ({"tests": {"entry_points": []}}, "give an object with statements, or one with cases"),
+        ({"tests": {"statements": [3]}}, r"tests: statements is \[3\]; give a list of strings"),
+        ({"tests": {"cases": [["1"]]}}, r"tests.cases\[0\]: stdin is None; give a string"),
+        ({"tests": {"cases": [["1", 2]]}}, r"tests.cases\[0\]: stdout is 2; give a string"),
+        ({"difficulty": 3}, "difficulty is 3; give a string"),
+        ({"task_id": 3}, "task_id is 3; give a string"),
+    ],
+)
+def test_a_malformed_record_is_named(tmp_path, changes, message):
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps(task_record(TASKS[3]) | changes))
+    with pytest.raises(InvalidInput, match=f"line 1.*{message}"):
+        read_tasks(path)
