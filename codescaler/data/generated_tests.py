@@ -2,8 +2,9 @@
 
 Inputs are varied step by step. What holds in all calls of the problem's own tests is taken for a condition that its
 statement makes, and kept: types, the range of numbers, the characters of strings, that a list is sorted, is not empty
-or has no duplicate, that two arguments have the same length, that a number is the length of another argument. A test
-asks the program and the reference the same, and compares. The reference has to pass it, twice over, within the limits.
+or has no duplicate, that its parts are not empty or of one length, that two arguments have the same length, that a
+number is the length of another argument. A test asks the program and the reference the same, and compares. The
+reference has to pass it, twice over, within the limits.
 
 That these conditions are all is not known: a program may fail on an input that the problem does not allow.
 """
@@ -94,26 +95,29 @@ def _varied(calls: Sequence[Call], count: int, source: random.Random) -> list[Ca
     pools = [_Pool(values) for values in zip(*calls, strict=True)]
     seen, made = {repr(call) for call in calls}, []
     for _ in range(40 * count):
-        call = list(source.choice(calls))
+        arguments = list(source.choice(calls))
         for _ in range(source.randint(1, 6)):
-            place = source.randrange(len(call))
-            call[place] = pools[place].varied(call[place], source)
-        _mend(call, kept)
+            place = source.randrange(len(arguments))
+            arguments[place] = pools[place].varied(arguments[place], source)
+        _mend(arguments, kept)
+        call = tuple(arguments)
         if repr(call) not in seen and kept <= _facts(call):
             seen.add(repr(call))
-            made.append(tuple(call))
+            made.append(call)
             if len(made) == count:
                 break
     return made
 
 
-def _facts(call: Sequence[Any]) -> set[tuple[str, int, Any]]:
+def _facts(call: Call) -> set[tuple[str, int, Any]]:
     """What holds of the arguments of a call, by their places."""
     facts: set[tuple[str, int, Any]] = set()
     for i, value in enumerate(call):
         facts.add(("type", i, type(value)))
         if _is_sized(value) and value:
             facts.add(("not empty", i, None))
+        if isinstance(value, str) and len(value) == 1:
+            facts.add(("one character", i, None))
         if isinstance(value, (list, tuple)):
             facts |= {(name, i, None) for name, holds in _FACTS_OF_LISTS.items() if holds(value)}
         for j, other in enumerate(call):
@@ -127,13 +131,13 @@ def _facts(call: Sequence[Any]) -> set[tuple[str, int, Any]]:
     return facts
 
 
-def _mend(call: list[Any], kept: set[tuple[str, int, Any]]) -> None:
+def _mend(arguments: list[Any], kept: set[tuple[str, int, Any]]) -> None:
     """Makes true again what a step mostly breaks: the order of a sorted list, and a length that is an argument."""
     for name, i, j in sorted(kept, key=repr):
-        if name == "sorted" and isinstance(call[i], list):
-            call[i] = sorted(call[i])
+        if name == "sorted" and isinstance(arguments[i], list):
+            arguments[i] = sorted(arguments[i])
         elif name == "length of":
-            call[i] = len(call[j])
+            arguments[i] = len(arguments[j])
 
 
 def _is_sized(value: Any) -> bool:
@@ -154,6 +158,7 @@ def _is_sorted(value: Sequence[Any]) -> bool:
 _FACTS_OF_LISTS: dict[str, Callable[[Sequence[Any]], bool]] = {
     "sorted": _is_sorted,
     "distinct": lambda value: len({repr(item) for item in value}) == len(value),
+    "parts not empty": lambda value: all(item for item in value if _is_sized(item)),
     "parts of one length": lambda value: len({len(item) for item in value if _is_sized(item)}) == 1,
 }
 
