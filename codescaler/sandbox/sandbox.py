@@ -20,6 +20,8 @@ from codescaler.types import CallTests, Tests, Verdict
 
 Result = TypeVar("Result")
 
+FIRST_USER = 1 << 30  # of the numbers of users that no host gives out
+
 _TRIAL = "import unicodedata\ndef f(): return True"  # a module in a library of its own
 
 
@@ -99,7 +101,7 @@ class Sandbox:
         self._num_boxes += 1
         # As root, every box has two users that nobody else is: the kernel counts processes by user. In a user namespace
         # it counts by namespace, and what the box itself needs is counted too.
-        user = 0x40000000 + (os.getpid() & 0x3FFFFF) * 256 + self._num_boxes % 128 * 2 if is_root else None
+        user = FIRST_USER + (os.getpid() & 0x3FFFFF) * 256 + self._num_boxes % 128 * 2 if is_root else None
         settings: dict[str, Any] = {
             "user": user,
             "wall_seconds": limits.wall_seconds,
