@@ -14,6 +14,17 @@ from codescaler.errors import InvalidInput
 Item = TypeVar("Item")
 
 
+def require_new_file(target: Path) -> None:
+    """Refuses an output that is there already, or whose name promises what is not written.
+
+    Raises: InvalidInput.
+    """
+    if target.exists():
+        raise InvalidInput(f"{target} is there already; move it away or give another output")
+    if target.suffix == ".gz":
+        raise InvalidInput(f"{target} would be plain text, since a run must be able to go on; leave .gz off the name")
+
+
 class ResumableFile:
     """A context in which `target` is written, one object with a task_id a line; it appears when the context ends well.
 
@@ -24,10 +35,7 @@ class ResumableFile:
     """
 
     def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
-        if target.exists():
-            raise InvalidInput(f"{target} is there already; move it away or give another output")
-        if target.suffix == ".gz":
-            raise InvalidInput(f"{target} would be plain text, since a run must be able to go on; leave .gz off")
+        require_new_file(target)
         self._target = target
         self._partial, self._settings_path = (
             target.with_name(target.name + end) for end in (".partial", ".partial.json")

@@ -186,7 +186,7 @@ def _pairs(options: argparse.Namespace) -> None:
     from codescaler.data.card import write_preferences
     from codescaler.data.leakage import read_held_out
     from codescaler.data.pairs import PairSettings, make_preferences
-    from codescaler.score_file import require_new_file
+    from codescaler.resumable import require_new_file
 
     require_new_file(options.output)
     settings = PairSettings(

@@ -71,11 +71,11 @@ def read_held_out(sources: Iterable[str]) -> HeldOut:
 
 
 def _read_prompts(path: Path) -> list[tuple[str, str]]:
-    from codescaler.tasks import read_tasks
-
     first = next((record for _, _, record in read_lines(path)), {}) if ".jsonl" in path.name else {}
     if {"candidates", "chosen", "code_pos"} & first.keys():
         return [(group.task_id, group.prompt) for group in read_groups(path)]
+    from codescaler.tasks import read_tasks  # which imports a reader for each form
+
     return [(task.task_id, task.prompt) for task in read_tasks(path)]
 
 
