@@ -91,7 +91,7 @@ def _add_pairs(steps: Any) -> None:
     step.add_argument(
         "--margin", action="append", default=[], metavar="ASPECT=NUMBER", help="that training asks for (0 of each)"
     )
-    step.add_argument("--min-tests", type=int, default=0, help="leave out programs with fewer (%(default)s)")
+    step.add_argument("--min-tests", type=int, help="leave out programs with fewer (0; 5 for what is not correctness)")
     step.add_argument("--max-pairs", type=int, help="of a problem and aspect (all)")
     step.add_argument("--human", type=Path, action="append", default=[], help="people's pairs; again for more files")
     step.add_argument(

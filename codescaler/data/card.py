@@ -9,7 +9,7 @@ from typing import Any
 from codescaler import __version__
 from codescaler.data import correctness, efficiency, human, leakage, readability
 from codescaler.data.leakage import HeldOut
-from codescaler.data.pairs import PairSettings, PreferenceData, records
+from codescaler.data.pairs import MIN_QUALITY_TESTS, PairSettings, PreferenceData, records
 from codescaler.resumable import digest_of_files
 
 
@@ -92,6 +92,8 @@ def _rules(settings: PairSettings) -> dict[str, str]:
     }
     return {
         **{aspect: stated[aspect] for aspect in settings.aspects},
+        "tests": f"programs have at least {settings.min_tests or 0} tests, and for other aspects than correctness "
+        f"{MIN_QUALITY_TESTS if settings.min_tests is None else settings.min_tests}",
         "duplicates": "of programs that differ in names, comments, docstrings and layout only, the first is kept; "
         "where their labels differ, none is",
         "conflicts": human.RULE,

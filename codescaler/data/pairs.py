@@ -14,6 +14,9 @@ from codescaler.data.programs import Problem, distinct, read_problems
 from codescaler.errors import InvalidInput
 
 _SPLITS = (None, "train", "validation")
+# A shortcut that few tests let pass is shorter and faster than what solves the problem. On MBPP's 3 asserts readability
+# preferred one in 3 of the 10 problems that it spoke on. 5 is what CodeScaler asks of a problem.
+MIN_QUALITY_TESTS = 5
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class PairSettings:
     Attributes:
         aspects: of `MEASURED_ASPECTS`. rule: of `correctness.RULES`.
         margins: by aspect, by how much training asks chosen to score above rejected; 0 where none is named.
-        min_tests: programs with fewer tests are left out.
+        min_tests: programs with fewer are left out; None is 0 for correctness, `MIN_QUALITY_TESTS` for the others.
         max_pairs: of one problem and aspect that become pairs; which ones does not depend on their order.
         refuse_leaks: a problem that is held out is an error; else it is left out.
     """
@@ -31,7 +34,7 @@ class PairSettings:
     aspects: tuple[str, ...] = ("correctness",)
     rule: str = "all"
     margins: Mapping[str, float] = field(default_factory=dict)
-    min_tests: int = 0
+    min_tests: int | None = None
     max_pairs: int | None = None
     refuse_leaks: bool = False
 
@@ -87,7 +90,7 @@ def make_preferences(
     measured = _Measured(settings)
     found: list[Preference] = []
     for problem in kept:
-        found += measured.preferences(problem)
+        found += measured.preferences(problem, left_out)
         advance(1)
     versions = measured.finish(kept, left_out)
     left_out["human_pairs_held_out"] = sum(item.task_id in leaks for item in said)
@@ -112,7 +115,7 @@ def _leaks(problems: Sequence[Problem], said: Sequence[Preference], held_out: He
 
 
 def _prepared(problem: Problem, settings: PairSettings, left_out: Counter[str]) -> Problem:
-    tested = tuple(program for program in problem.programs if (program.num_tests or 0) >= settings.min_tests)
+    tested = tuple(program for program in problem.programs if (program.num_tests or 0) >= (settings.min_tests or 0))
     left_out["programs_of_few_tests"] += len(problem.programs) - len(tested)
     return distinct(replace(problem, programs=tested), left_out)
 
@@ -124,9 +127,16 @@ class _Measured:
         self._settings = settings
         self._readability = readability.Readability() if "readability" in settings.aspects else None
 
-    def preferences(self, problem: Problem) -> Iterator[Preference]:
+    def preferences(self, problem: Problem, left_out: Counter[str]) -> Iterator[Preference]:
         if "correctness" in self._settings.aspects:
             yield from correctness.correctness_preferences(problem, self._settings.rule)
+        if self._settings.aspects == ("correctness",):
+            return
+        least = MIN_QUALITY_TESTS if self._settings.min_tests is None else self._settings.min_tests
+        right = [program for program in problem.programs if program.passed]
+        tested = tuple(program for program in right if (program.num_tests or 0) >= least)
+        left_out["right_programs_of_few_tests"] += len(right) - len(tested)
+        problem = replace(problem, programs=tested)
         if "efficiency" in self._settings.aspects:
             yield from efficiency.efficiency_preferences(problem)
         if self._readability:
