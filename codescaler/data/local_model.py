@@ -52,6 +52,7 @@ class LocalModel:
             eos_token_id=self._ends or None,
             pad_token_id=self._ends[0] if self._ends else 0,
         )
+        self._model.generation_config = self._config  # `generate` fills what is unset from the model's own
         kinds = ("*.safetensors", "*.json", "*.jinja")
         self.identity = digest_of_files(sorted(path for kind in kinds for path in folder.glob(kind)))
 

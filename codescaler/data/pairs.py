@@ -15,7 +15,7 @@ from codescaler.errors import InvalidInput
 
 _SPLITS = (None, "train", "validation")
 # A shortcut that few tests let pass is shorter and faster than what solves the problem. On MBPP's 3 asserts readability
-# preferred one in 3 of the 10 problems that it spoke on. 5 is what CodeScaler asks of a problem.
+# preferred one in 3 of the 16 problems that it spoke on. 5 is what CodeScaler asks of a problem.
 MIN_QUALITY_TESTS = 5
 
 

@@ -85,7 +85,7 @@ class _Renamed(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
         if isinstance(node, (ast.Module, *_FUNCTIONS, ast.ClassDef)) and isinstance(body, list):
-            node.body = [statement for statement in body if not _is_text(statement)]
+            node.body = [statement for statement in body if not is_text(statement)]
         for field in ("id", "arg", "name"):
             name = getattr(node, field, None)
             if isinstance(name, str):
@@ -98,7 +98,7 @@ class _Renamed(ast.NodeTransformer):
         return self._numbers.setdefault(name, f"_{len(self._numbers)}") if name in self._bound else name
 
 
-def _is_text(statement: ast.AST) -> bool:
+def is_text(statement: ast.AST) -> bool:
     """Whether it is a docstring, or another text that nothing reads."""
     return (
         isinstance(statement, ast.Expr)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 from codescaler.data.preference import Preference, preference
-from codescaler.data.programs import Problem
+from codescaler.data.programs import Problem, is_text
 from codescaler.errors import InvalidInput
 
 MIN_COMPLEXITY_GAP = 2
@@ -43,7 +43,7 @@ class Measures:
         plain_complexity: the same without comprehensions, of which each `for` and `if` counts one there, while `filter`
             and a lambda would do the same for nothing.
         nesting: of functions, blocks, comprehensions, lambdas and conditional expressions.
-        maintainability: radon's index, 0 to 100, comments not counted.
+        maintainability: radon's index, 0 to 100, as if there were no comment and no docstring.
         findings: ruff's, by their codes.
     """
 
@@ -109,7 +109,7 @@ class Readability:
                     yield preference(problem, chosen, rejected, "readability", evidence)
 
     def _measure(self, code: str) -> Measures | None:
-        from radon.metrics import mi_visit
+        from radon.metrics import mi_compute, mi_parameters
         from radon.visitors import ComplexityVisitor
 
         try:
@@ -117,7 +117,10 @@ class Readability:
                 warnings.simplefilter("ignore")  # of a literal such as "\d"
                 tree = ast.parse(code)
                 complexity = ComplexityVisitor.from_ast(tree).total_complexity
-                maintainability = mi_visit(code, multi=False)
+                volume, branches, lines, _ = mi_parameters(code)
+            # radon lifts the index by up to 50 for comments, even when told to leave out those of several lines.
+            lines -= sum(map(is_text, ast.walk(tree)))
+            maintainability = mi_compute(volume, branches, lines, 0.0)
             hidden = sum(1 + len(node.ifs) for node in ast.walk(tree) if isinstance(node, ast.comprehension))
             findings = self._findings(code)
             if findings is None:

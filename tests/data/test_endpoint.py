@@ -142,7 +142,7 @@ def test_what_does_not_pass_is_an_error_that_says_so():
     ):
         list(endpoint(url).complete([Request("a", "p", [5])]))
     assert len(asked) == 3
-    with pytest.raises(EndpointUnavailable, match="no answer .*refused"):
+    with pytest.raises(EndpointUnavailable, match=r"no answer .*refused"):
         list(endpoint(url).complete([Request("a", "p", [5])]))
 
 

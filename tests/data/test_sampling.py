@@ -61,9 +61,9 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_file(tmp_path, stop_after)
 def test_other_settings_do_not_go_on(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         sample_tasks(TASKS, Parrot(1), SAMPLING, tmp_path / "out.jsonl", lambda _: None)
+    cooler = Sampling("tiny", temperature=0.5, num_samples=3)
     with pytest.raises(InvalidInput, match=r"temperature 0\.8, and it is 0\.5 now"):
-        warm = Sampling("tiny", temperature=0.5, num_samples=3)
-        sample_tasks(TASKS, Parrot(), warm, tmp_path / "out.jsonl", lambda _: None)
+        sample_tasks(TASKS, Parrot(), cooler, tmp_path / "out.jsonl", lambda _: None)
     with pytest.raises(InvalidInput, match="made with tasks"):
         sample_tasks(TASKS[:4], Parrot(), SAMPLING, tmp_path / "out.jsonl", lambda _: None)
 
