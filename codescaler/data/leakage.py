@@ -23,6 +23,7 @@ RULE = (
     f"same task_id; same words; or at least {THRESHOLD:.0%} of the {_GRAM_WORDS}-word runs of the shorter prompt in "
     f"common, runs that are in more than {_MAX_SHARE:.0%} of all prompts left out"
 )
+_TEXT_ENDS = (".txt", ".csv", ".tsv", ".list", ".ids")
 _WORD = re.compile(r"\w+")
 
 Gram = tuple[str, ...]
@@ -59,6 +60,8 @@ def read_held_out(sources: Iterable[str]) -> HeldOut:
                 task_ids.add(task_id)
                 prompts[task_id] = prompt
             continue
+        if path.name.endswith(_TEXT_ENDS) and not path.is_file():  # a slip, and no id
+            raise InvalidInput(f"{path} is not there; give a file, or ids such as mbpp/11")
         try:
             text = path.read_text(encoding="utf-8-sig") if path.is_file() else source.replace(",", "\n")
         except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """Labelled groups to preferences, their records, and counts of what was left out. Knows no model."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,11 +40,20 @@ class PairSettings:
     refuse_leaks: bool = False
 
     def __post_init__(self) -> None:
+        if not self.aspects:
+            raise InvalidInput(f"no aspect is asked for; choose of {', '.join(MEASURED_ASPECTS)}")
         for aspect in self.aspects:
             if aspect not in MEASURED_ASPECTS:
                 raise InvalidInput(f"aspect {aspect!r} is not measured; choose of {', '.join(MEASURED_ASPECTS)}")
         if self.rule not in correctness.RULES:
             raise InvalidInput(f"rule {self.rule!r} is unknown; choose one of {', '.join(correctness.RULES)}")
+        for aspect, margin in self.margins.items():
+            if aspect not in self.aspects:
+                raise InvalidInput(f"margin of {aspect!r}, which is not asked for; choose of {', '.join(self.aspects)}")
+            if not math.isfinite(margin):
+                raise InvalidInput(f"margin of {aspect!r} is {margin}; give a finite number, 0 for none")
+        if self.min_tests is not None and self.min_tests < 0:
+            raise InvalidInput(f"min_tests {self.min_tests}; give a whole number of at least 0")
         if self.max_pairs is not None and self.max_pairs < 1:
             raise InvalidInput(f"max_pairs {self.max_pairs}; give a whole number of at least 1, or none for all")
 
@@ -158,7 +168,8 @@ class _Measured:
 
 
 def _with_margin(found: Preference, margins: Mapping[str, float]) -> Preference:
-    return replace(found, margin=margins[found.aspect]) if found.aspect in margins else found
+    """What a person's record says of its margin stays."""
+    return found if found.is_human else replace(found, margin=margins.get(found.aspect, 0.0))
 
 
 def _at_most(found: Iterable[Preference], settings: PairSettings, left_out: Counter[str]) -> Iterator[Preference]:

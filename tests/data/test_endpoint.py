@@ -1,16 +1,13 @@
 """An endpoint, by a small server in this process that fails in the ways that servers do."""
 
-import http.server
-import json
-import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 
 from codescaler.data.endpoint import Endpoint, chat_url
 from codescaler.data.sampling import Request, Sampling, sample_tasks
 from codescaler.errors import EndpointUnavailable, InvalidInput
+from codescaler.testing.chat_server import completion, serving
 from codescaler.types import Task
 
 SAMPLING = Sampling("tiny", temperature=0.5, top_p=0.9, max_tokens=7, num_samples=4)
@@ -21,46 +18,8 @@ def no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
 
-def answer(text, finish="stop"):
-    return 200, json.dumps({"choices": [{"message": {"content": text}, "finish_reason": finish}]})
-
-
 def echo(body):
-    return answer(f"{body['messages'][0]['content']} {body['seed']}")
-
-
-@contextmanager
-def serving(respond):
-    """A server whose answer to the body of a request is `respond`'s: status, text and headers; None hangs up."""
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append((self.path, dict(self.headers), body))
-            response = respond(body)
-            if response is None:
-                return
-            status, text, *headers = response
-            self.send_response(status)
-            for name, value in headers:
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(text.encode())))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return completion(f"{body['messages'][0]['content']} {body['seed']}")
 
 
 def endpoint(url, **options):
@@ -116,12 +75,12 @@ def test_requests_are_taken_as_they_are_needed():
 @pytest.mark.parametrize(
     "failure",
     [
-        (429, "slow down", ("Retry-After", "0")),
-        (500, "oops"),
-        (503, "loading"),
-        (200, "<html>"),
-        (200, '{"choices": []}'),
-        (200, '{"choices": [{"message": {"content": 3}, "finish_reason": "stop"}]}'),
+        (429, "slow down", {"Retry-After": "0"}),
+        (500, "oops", {}),
+        (503, "loading", {}),
+        (200, "<html>", {}),
+        (200, '{"choices": []}', {}),
+        (200, '{"choices": [{"message": {"content": 3}, "finish_reason": "stop"}]}', {}),
         None,
     ],
     ids=str,
@@ -137,7 +96,7 @@ def test_what_may_pass_is_tried_again(failure):
 
 def test_what_does_not_pass_is_an_error_that_says_so():
     with (
-        serving(lambda _: (503, "still loading")) as (url, asked),
+        serving(lambda _: (503, "still loading", {})) as (url, asked),
         pytest.raises(EndpointUnavailable, match=r"it answered 503: 'still loading', 3 times"),
     ):
         list(endpoint(url).complete([Request("a", "p", [5])]))
@@ -147,7 +106,7 @@ def test_what_does_not_pass_is_an_error_that_says_so():
 
 
 def test_a_server_that_asks_for_time_gets_it():
-    with serving(first_then((429, "", ("Retry-After", "1")))) as (url, _):
+    with serving(first_then((429, "", {"Retry-After": "1"}))) as (url, _):
         started = time.monotonic()
         next(endpoint(url).complete([Request("a", "p", [5])]))
     assert time.monotonic() - started >= 1
@@ -156,7 +115,7 @@ def test_a_server_that_asks_for_time_gets_it():
 @pytest.mark.parametrize("status", [400, 401, 404, 307])
 def test_a_refusal_is_final_and_a_redirect_is_not_followed(status):
     with (
-        serving(lambda _: (status, "no such model", ("Location", "http://127.0.0.1:1/"))) as (url, asked),
+        serving(lambda _: (status, "no such model", {"Location": "http://127.0.0.1:1/"})) as (url, asked),
         pytest.raises(InvalidInput, match=rf"answered {status}: 'no such model'; check --endpoint"),
     ):
         list(endpoint(url).complete([Request("a", "p", [5])]))
@@ -164,9 +123,9 @@ def test_a_refusal_is_final_and_a_redirect_is_not_followed(status):
 
 
 def test_no_content_is_an_empty_completion():
-    with serving(lambda _: answer(None, "content_filter")) as (url, _):
-        completion = next(endpoint(url).complete([Request("a", "p", [5])]))[0]
-    assert (completion.text, completion.finish) == ("", "content_filter")
+    with serving(lambda _: completion(None, "content_filter")) as (url, _):
+        empty = next(endpoint(url).complete([Request("a", "p", [5])]))[0]
+    assert (empty.text, empty.finish) == ("", "content_filter")
 
 
 def test_a_run_that_the_server_stopped_goes_on_to_the_same_file(tmp_path):
@@ -183,7 +142,7 @@ def test_a_run_that_the_server_stopped_goes_on_to_the_same_file(tmp_path):
     sample(echo, tmp_path / "whole.jsonl")
     with pytest.raises(EndpointUnavailable):
         sample(
-            lambda body: (500, "") if body["messages"][0]["content"] == "Problem 3" else echo(body),
+            lambda body: (500, "", {}) if body["messages"][0]["content"] == "Problem 3" else echo(body),
             tmp_path / "out.jsonl",
         )
     sample(echo, tmp_path / "out.jsonl")

@@ -1,5 +1,7 @@
 """A local model: draws follow the model's distribution, and depend on their own seed only."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -11,6 +13,15 @@ from codescaler.types import Task
 
 SAMPLING = Sampling("tiny", max_tokens=12, num_samples=3)
 END = 257  # <|im_end|> of `save_chat`
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two that share a busy core wait for each other at each of a tiny model's thousand operations."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +119,6 @@ def test_what_is_no_chat_model_is_refused(folder, tmp_path):
 
 
 def test_the_folders_own_sampling_settings_do_not_count(folder, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     edit_json(copy / "generation_config.json", repetition_penalty=5.0, top_k=1, do_sample=True)
