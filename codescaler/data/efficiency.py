@@ -38,6 +38,12 @@ def is_clearly_cheaper(chosen: Sequence[float], rejected: Sequence[float], facto
 def efficiency_preferences(problem: Problem) -> Iterator[Preference]:
     """Yields every pair of programs that passed and were measured, where one is clearly cheaper."""
     measured = [program for program in problem.programs if program.passed and program.cost_seconds]
+    rounds = {len(program.cost_seconds) for program in measured}
+    if len(rounds) > 1 or any(number < MIN_ROUNDS for number in rounds):
+        raise InvalidInput(
+            f"the task {problem.task_id!r:.80} has costs of {sorted(rounds)} rounds; measure all of its programs in the "
+            f"same {MIN_ROUNDS} rounds or more"
+        )
     for chosen in measured:
         for rejected in measured:
             if chosen is not rejected and is_clearly_cheaper(chosen.cost_seconds, rejected.cost_seconds):

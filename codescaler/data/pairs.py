@@ -87,12 +87,8 @@ def make_preferences(
     problems, left_out = read_problems(labelled)
     said = human.read_human(people, problems)
     leaks = _leaks(problems, said, held_out or HeldOut())
-    if leaks and settings.refuse_leaks:
-        task_id, leak = next(iter(leaks.items()))
-        raise InvalidInput(
-            f"{len(leaks)} problems are held out, such as {task_id!r:.80} ({leak.kind} of {leak.held_out!r:.80}, "
-            f"overlap {leak.overlap}); remove them, or have them left out"
-        )
+    if settings.refuse_leaks:
+        _refuse(leaks)
     left_out["problems_held_out"] = sum(problem.task_id in leaks for problem in problems)
     usable = [problem for problem in problems if problem.task_id not in leaks]
     left_out["problems_of_other_splits"] = sum(problem.split not in _SPLITS for problem in usable)
@@ -115,13 +111,19 @@ def make_preferences(
 
 def _leaks(problems: Sequence[Problem], said: Sequence[Preference], held_out: HeldOut) -> dict[str, Leak]:
     """Problems that are held out, and training problems that nearly are one of validation."""
-    by_id: dict[str, Preference | Problem] = {item.task_id: item for item in said}
-    by_id.update({item.task_id: item for item in problems})
-    everything = by_id.values()
-    leaks = find_leaks(((item.task_id, item.prompt) for item in everything), held_out)
-    validation = {item.task_id: item.prompt for item in everything if item.split == "validation"}
-    train = [(item.task_id, item.prompt) for item in everything if item.split in (None, "train")]
+    asked = dict.fromkeys((item.split, item.task_id, item.prompt) for item in (*problems, *said))
+    leaks = find_leaks(((task_id, prompt) for _, task_id, prompt in asked), held_out)
+    validation = {task_id: prompt for split, task_id, prompt in asked if split == "validation"}
+    train = [(task_id, prompt) for split, task_id, prompt in asked if split in (None, "train")]
     return find_leaks(train, HeldOut(frozenset(), validation)) | leaks
+
+
+def _refuse(leaks: Mapping[str, Leak]) -> None:
+    for task_id, leak in leaks.items():
+        raise InvalidInput(
+            f"{len(leaks)} problems are held out, such as {task_id!r:.80} ({leak.kind} of {leak.held_out!r:.80}, "
+            f"overlap {leak.overlap}); remove them, or have them left out"
+        )
 
 
 def _prepared(problem: Problem, settings: PairSettings, left_out: Counter[str]) -> Problem:

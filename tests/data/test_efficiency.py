@@ -53,6 +53,13 @@ def test_programs_that_passed_and_were_measured_are_compared():
     }
 
 
+@pytest.mark.parametrize("rounds", [(5, 6), (4,)])
+def test_a_problem_with_few_or_other_rounds_is_named(rounds):
+    programs = tuple(Program(str(number), True, str(number), cost_seconds=(1.0,) * number) for number in rounds)
+    with pytest.raises(InvalidInput, match=r"the task 't/7' has costs of \["):
+        list(efficiency_preferences(Problem("t/7", "p", None, programs)))
+
+
 @pytest.mark.parametrize("chosen, rejected", [(5, 6), (4, 4), (0, 0)])
 def test_few_or_other_rounds_are_refused(chosen, rejected):
     with pytest.raises(InvalidInput, match=f"costs of {chosen} and {rejected} rounds"):

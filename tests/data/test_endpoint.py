@@ -1,5 +1,7 @@
 """An endpoint, by a small server in this process that fails in the ways that servers do."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -147,6 +149,38 @@ def test_a_run_that_the_server_stopped_goes_on_to_the_same_file(tmp_path):
         )
     sample(echo, tmp_path / "out.jsonl")
     assert asked_for[2] == {"Problem 3", "Problem 4", "Problem 5"}
+    assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+def test_a_killed_process_goes_on_to_the_same_file(tmp_path):
+    """Kill -9 between two groups; then the same in this process."""
+    tasks = [Task(f"t/{index}", f"Problem {index}") for index in range(30)]
+
+    def slow(body):
+        time.sleep(0.02)
+        return echo(body)
+
+    with serving(slow) as (url, asked):
+        code = f"""
+from pathlib import Path
+from codescaler.data.endpoint import Endpoint
+from codescaler.data.sampling import Sampling, sample_tasks
+from codescaler.types import Task
+tasks = [Task(f"t/{{index}}", f"Problem {{index}}") for index in range(30)]
+sample_tasks(tasks, Endpoint({url!r}, {SAMPLING!r}), {SAMPLING!r}, Path({str(tmp_path)!r}) / "out.jsonl", print)
+"""
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+        partial = tmp_path / "out.jsonl.partial"
+        while process.poll() is None and not (partial.exists() and partial.stat().st_size):
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        num_done = partial.read_bytes().count(b"\n")
+        assert 0 < num_done < 30
+        asked.clear()
+        sample_tasks(tasks, endpoint(url), SAMPLING, tmp_path / "out.jsonl", lambda _: None)
+        assert len(asked) == (30 - num_done) * SAMPLING.num_samples
+        sample_tasks(tasks, endpoint(url), SAMPLING, tmp_path / "whole.jsonl", lambda _: None)
     assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
 
 

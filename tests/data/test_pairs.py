@@ -116,6 +116,13 @@ def test_held_out_problems_are_left_out_or_refused(tmp_path):
         make(tmp_path, *groups, held_out=held_out, refuse_leaks=True)
 
 
+def test_every_prompt_of_a_person_is_compared(tmp_path):
+    said = {"task_id": "own", "chosen": "x = 1", "rejected": "x = 2"}
+    people = [said | {"prompt": PROMPTS["t/2"]}, said | {"prompt": "Something else altogether is asked here."}]
+    data, _ = make(tmp_path, group(), people=people, held_out=HeldOut(frozenset(), {"h": PROMPTS["t/2"]}))
+    assert data.left_out["human_pairs_held_out"] == 2
+
+
 def test_a_training_problem_near_one_of_validation_is_left_out(tmp_path):
     copy = group("t/2") | {"prompt": PROMPTS["t/1"].replace("often", "many times")}
     data, found = make(tmp_path, group("t/1", split="validation"), copy, group("t/3"))
