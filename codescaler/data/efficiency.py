@@ -41,8 +41,8 @@ def efficiency_preferences(problem: Problem) -> Iterator[Preference]:
     rounds = {len(program.cost_seconds) for program in measured}
     if len(rounds) > 1 or any(number < MIN_ROUNDS for number in rounds):
         raise InvalidInput(
-            f"the task {problem.task_id!r:.80} has costs of {sorted(rounds)} rounds; measure all of its programs in the "
-            f"same {MIN_ROUNDS} rounds or more"
+            f"the task {problem.task_id!r:.80} has costs of {sorted(rounds)} rounds; measure all of its programs in "
+            f"the same {MIN_ROUNDS} rounds or more"
         )
     for chosen in measured:
         for rejected in measured:

@@ -111,7 +111,8 @@ def make_preferences(
 
 def _leaks(problems: Sequence[Problem], said: Sequence[Preference], held_out: HeldOut) -> dict[str, Leak]:
     """Problems that are held out, and training problems that nearly are one of validation."""
-    asked = dict.fromkeys((item.split, item.task_id, item.prompt) for item in (*problems, *said))
+    everything: list[Preference | Problem] = [*problems, *said]
+    asked = dict.fromkeys((item.split, item.task_id, item.prompt) for item in everything)
     leaks = find_leaks(((task_id, prompt) for _, task_id, prompt in asked), held_out)
     validation = {task_id: prompt for split, task_id, prompt in asked if split == "validation"}
     train = [(task_id, prompt) for split, task_id, prompt in asked if split in (None, "train")]

@@ -4,7 +4,7 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 Response = tuple[int, str, dict[str, str]]
@@ -35,13 +35,17 @@ def serving(respond: Callable[[dict[str, Any]], Response | None]) -> Iterator[tu
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(text.encode()))}.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(text.encode())
+            with suppress(ConnectionError):  # whoever asked is gone
+                self.end_headers()
+                self.wfile.write(text.encode())
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 128  # of the usual 5, some that ask at once would ask again after a second
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
