@@ -114,7 +114,7 @@ def test_a_server_that_asks_for_time_gets_it():
     assert time.monotonic() - started >= 1
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 307])
+@pytest.mark.parametrize("status", [400, 401, 404, 302, 307])
 def test_a_refusal_is_final_and_a_redirect_is_not_followed(status):
     with (
         serving(lambda _: (status, "no such model", {"Location": "http://127.0.0.1:1/"})) as (url, asked),

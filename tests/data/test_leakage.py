@@ -52,6 +52,13 @@ def test_how_a_data_set_speaks_is_no_overlap():
     )
 
 
+def test_boilerplate_counts_for_neither_size():
+    others = [(f"t/{i}", f"a b c d e f{i} g{i}") for i in range(1, 6)]
+    held_out = HeldOut(frozenset(), {"h": "d e f1 g1 h i j k"})
+    # a b c, b c d and c d e are in all five. What is left of t/1 is d e f1 and e f1 g1, both among h's 6.
+    assert find_leaks(others, held_out) == {"t/1": Leak("near_prompt", "h", 1.0)}
+
+
 def test_the_nearest_is_named_and_empty_prompts_are_no_leak():
     held_out = {"far": "a b c x y z", "near": "a b c d e f"}
     assert leaks("a b c d e g", held_out=held_out) == Leak("near_prompt", "near", 0.75)
