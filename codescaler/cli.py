@@ -1,7 +1,7 @@
 """The command `codescaler`. Its commands are in `codescaler.commands`.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 the input or the command line is at fault; 3 the
-checkpoint is; 4 this machine lacks something; 5 a file cannot be written; 130 interrupted.
+checkpoint is; 4 this machine lacks something, or a server does not answer; 5 a file cannot be written; 130 interrupted.
 """
 
 import argparse
@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 
 from codescaler import __version__
-from codescaler.commands import evaluate, machine, rerank, score, train
+from codescaler.commands import data, evaluate, machine, rerank, score, train
 from codescaler.commands.options import Run
 from codescaler.errors import (
     BackendUnavailable,
     CapacityExceeded,
     CodescalerError,
+    EndpointUnavailable,
     InvalidInput,
     SandboxUnavailable,
 )
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"codescaler: {error}", file=sys.stderr)
         if isinstance(error, (InvalidInput, CapacityExceeded)):
             return 2
-        return 4 if isinstance(error, (BackendUnavailable, SandboxUnavailable)) else 3
+        return 4 if isinstance(error, (BackendUnavailable, SandboxUnavailable, EndpointUnavailable)) else 3
     except KeyboardInterrupt:
         print("codescaler: interrupted", file=sys.stderr)
         return 130
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for family in (score, rerank, train, evaluate, machine):
+    for family in (score, rerank, train, data, evaluate, machine):
         family.add_commands(add)
     return parser
 

@@ -3,6 +3,8 @@
 Variables:
     CODESCALER_CPU_ISA: force one instruction set of the C++ kernels ("generic", "avx2", "avx512",
         "avx512_bf16"). It does not reach oneDNN; set ONEDNN_MAX_CPU_ISA as well before torch is imported.
+    CODESCALER_API_KEY: what `codescaler data sample --endpoint` shows the server. No other program's variable is read,
+        so that its key is not sent to whatever server is named.
     WORLD_SIZE, LOCAL_RANK: torchrun's; how many processes it started, and which of this machine's this one is.
     TRITON_INTERPRET: Triton's own; set to 1, its kernels run in its interpreter on the CPU, slowly.
 """
@@ -15,6 +17,11 @@ from codescaler.errors import InvalidInput
 def forced_cpu_isa() -> str | None:
     """Returns the instruction set that the user forces, or None."""
     return os.environ.get("CODESCALER_CPU_ISA") or None
+
+
+def api_key() -> str | None:
+    """Returns the key for an endpoint, or None."""
+    return os.environ.get("CODESCALER_API_KEY") or None
 
 
 def launched_processes() -> int:

@@ -44,5 +44,9 @@ class SandboxUnavailable(CodescalerError):
     """Untrusted programs cannot be isolated on this host as far as was asked for."""
 
 
+class EndpointUnavailable(CodescalerError):
+    """A server that answers for a language model was asked again and again, and does not."""
+
+
 class CapacityExceeded(CodescalerError):
     """One sequence alone is larger than the token budget."""

@@ -13,6 +13,7 @@ from codescaler.chat import Pair
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.records import pair_of, read_lines
+from codescaler.resumable import require_new_file
 
 _PROBE = [("Write a function that doubles a number.", "def double(x):\n    return 2 * x")]
 _FLUSH_ROWS = 64
@@ -32,17 +33,6 @@ def score_lines(engine: Engine, lines: Iterable[Line]) -> Iterator[str]:
         if not math.isfinite(score):
             raise WeightsError(f"{name} scores {score}; look for non-finite weights in this checkpoint")
         yield f"{_opened(text)}{score!r}}}"
-
-
-def require_new_file(target: Path) -> None:
-    """Refuses an output that is there already, or whose name promises what is not written.
-
-    Raises: InvalidInput.
-    """
-    if target.exists():
-        raise InvalidInput(f"{target} is there already; move it away or give another output")
-    if target.suffix == ".gz":
-        raise InvalidInput(f"{target} would be plain text, since a run must be able to go on; leave .gz off the name")
 
 
 def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[int], None]) -> int:

@@ -35,6 +35,7 @@ def test_every_error_is_a_codescaler_error():
         "TrainingDiverged": "CodescalerError",
         "BackendUnavailable": "CodescalerError",
         "SandboxUnavailable": "CodescalerError",
+        "EndpointUnavailable": "CodescalerError",
         "CapacityExceeded": "CodescalerError",
     }
 

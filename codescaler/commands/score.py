@@ -23,7 +23,8 @@ def _score(options: argparse.Namespace) -> None:
     import time
 
     from codescaler.records import read_lines
-    from codescaler.score_file import require_new_file, score_file, score_lines
+    from codescaler.resumable import require_new_file
+    from codescaler.score_file import score_file, score_lines
 
     if options.rows.is_file() or not options.rows.exists():  # a pipe gives its rows once
         next(read_lines(options.rows), None)  # what can be refused at once should not wait for the model

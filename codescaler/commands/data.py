@@ -1,0 +1,314 @@
+"""The command `data`: completions of a language model, their labels by tests, and preferences by rules."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codescaler.commands.options import Add
+from codescaler.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from codescaler.data.sampling import Sampler, Sampling
+    from codescaler.sandbox import Sandbox
+
+
+def add_commands(add: Add) -> None:
+    """Adds them to the command line."""
+    data = add("data", _data, "Make verified preference data: sample programs, label them by tests, pair them.")
+    steps = data.add_subparsers(metavar="step", required=True)
+    _add_sample(steps)
+    _add_label(steps)
+    _add_cost(steps)
+    _add_tests(steps)
+    _add_pairs(steps)
+
+
+def _data(options: argparse.Namespace) -> None:
+    raise AssertionError("a step is required")
+
+
+def _step(steps: Any, name: str, run: Any, summary: str, output: str) -> argparse.ArgumentParser:
+    step: argparse.ArgumentParser = steps.add_parser(name, help=summary, description=summary)
+    step.set_defaults(run=run)
+    step.add_argument("-o", "--output", type=Path, required=True, help=output)
+    return step
+
+
+def _add_sample(steps: Any) -> None:
+    step = _step(
+        steps, "sample", _sample, "Ask a language model for programs.", "groups to write; a killed run goes on"
+    )
+    step.add_argument("tasks", type=Path, help="file of problems, in any form that codescaler reads")
+    step.add_argument("--format", default="auto", help="form of the file of problems (%(default)s)")
+    step.add_argument("--model", required=True, help="folder of a language model; with --endpoint its name there")
+    step.add_argument("--endpoint", help="server that speaks OpenAI's chat form; its key is CODESCALER_API_KEY")
+    step.add_argument("--n", type=int, default=10, help="completions of a problem (%(default)s)")
+    step.add_argument("--temperature", type=float, default=0.8, help="(%(default)s)")
+    step.add_argument("--top-p", type=float, default=0.95, help="(%(default)s)")
+    step.add_argument("--max-tokens", type=int, default=1024, help="of a completion (%(default)s)")
+    step.add_argument("--seed", type=int, default=0, help="that the seed of each completion comes from (%(default)s)")
+    step.add_argument("--split", help="problems of this split only")
+    step.add_argument("--limit", type=int, help="problems from the first on")
+    step.add_argument("--concurrency", type=int, default=8, help="requests at a time, of an endpoint (%(default)s)")
+    step.add_argument("--batch-size", type=int, default=16, help="completions at a time, of a folder (%(default)s)")
+
+
+def _add_label(steps: Any) -> None:
+    step = _step(
+        steps, "label", _label, "Run each program against its problem's tests.", "file to write; a killed run goes on"
+    )
+    step.add_argument("groups", type=Path, help="groups, such as `data sample` writes; .gz too")
+    step.add_argument("tasks", type=Path, help="file of the problems, with tests")
+    step.add_argument(
+        "--check-references", action=argparse.BooleanOptionalAction, default=True,
+        help="leave a problem without labels whose reference fails its tests",
+    )  # fmt: skip
+    _add_sandbox_options(step)
+
+
+def _add_cost(steps: Any) -> None:
+    step = _step(
+        steps,
+        "cost",
+        _cost,
+        "Measure the processor time of programs that passed.",
+        "groups to write; a killed run goes on",
+    )
+    step.add_argument("labelled", type=Path, help="labelled groups, such as `data label` writes; .gz too")
+    step.add_argument("tasks", type=Path, help="file of the problems, with tests")
+    step.add_argument(
+        "--rounds", type=int, default=5, help="in which the programs of a problem take turns (%(default)s)"
+    )
+    _add_sandbox_options(step)
+
+
+def _add_tests(steps: Any) -> None:
+    step = _step(
+        steps, "tests", _tests, "Make more tests, from a problem's own and its reference program.", "problems to write"
+    )
+    step.add_argument("tasks", type=Path, help="file of problems whose tests call a function, with references")
+    step.add_argument("--n", type=int, default=20, help="tests to try for, of a problem (%(default)s)")
+    step.add_argument("--seed", type=int, default=0, help="of what is varied (%(default)s)")
+    _add_sandbox_options(step)
+
+
+def _add_sandbox_options(step: argparse.ArgumentParser) -> None:
+    step.add_argument("--format", default="auto", help="form of the file of problems (%(default)s)")
+    group = step.add_argument_group("sandbox")
+    group.add_argument("--floor", default="namespaces", help="isolation to insist on (%(default)s)")
+    group.add_argument("--workers", type=int, help="programs at a time")
+    group.add_argument("--allow-site-packages", action="store_true", help="let programs import installed packages")
+    for name, kind in _LIMITS.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help="of one program (`codescaler.sandbox.Limits`)"
+        )
+
+
+_LIMITS: dict[str, type] = {
+    "cpu_seconds": int,
+    "wall_seconds": float,
+    "memory_bytes": int,
+    "num_processes": int,
+    "output_bytes": int,
+    "scratch_bytes": int,
+}
+
+
+def _add_pairs(steps: Any) -> None:
+    step = _step(steps, "pairs", _pairs, "Pair labelled programs by what was measured.", "file to write, for training")
+    step.add_argument("labelled", type=Path, nargs="+", help="labelled groups, such as `data label` writes; .gz too")
+    step.add_argument(
+        "--aspect", action="append", choices=("correctness", "efficiency", "readability"),
+        help="what to prefer by; again for more (correctness)",
+    )  # fmt: skip
+    step.add_argument("--rule", default="all", choices=("all", "acecoder"), help="of correctness (%(default)s)")
+    step.add_argument(
+        "--margin", action="append", default=[], metavar="ASPECT=NUMBER", help="that training asks for (0 of each)"
+    )
+    step.add_argument("--min-tests", type=int, help="leave out programs with fewer (0; 5 for what is not correctness)")
+    step.add_argument("--max-pairs", type=int, help="of a problem and aspect (all)")
+    step.add_argument("--human", type=Path, action="append", default=[], help="people's pairs; again for more files")
+    step.add_argument(
+        "--held-out",
+        action="append",
+        default=[],
+        metavar="FILE_OR_IDS",
+        help="problems not to learn from; again for more",
+    )
+    step.add_argument("--on-leak", default="leave-out", choices=("leave-out", "refuse"), help="(%(default)s)")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from codescaler.data.sampling import Sampling, chosen_tasks, sample_tasks
+    from codescaler.tasks import read_tasks
+
+    name = options.model if options.endpoint else Path(options.model).resolve().name
+    sampling = Sampling(
+        name, options.temperature, options.top_p, options.max_tokens, options.seed, num_samples=options.n
+    )
+    tasks = chosen_tasks(read_tasks(options.tasks, options.format), options.split, options.limit)
+    sampler = _sampler(options, sampling)
+    with tqdm(total=len(tasks), unit=" problems", disable=None) as bar:
+        counts = sample_tasks(tasks, sampler, sampling, options.output, bar.update)
+    retries = f"; {sampler.num_retries} requests were tried again" if hasattr(sampler, "num_retries") else ""
+    print(
+        f"{options.output}: {counts['completions']} completions for {counts['groups']} problems, of which "
+        f"{counts['invalid']} hold no program, {counts['duplicates']} repeat another, {counts['cut_short']} were cut "
+        f"at --max-tokens, {counts['empty']} are empty{retries}",
+        file=sys.stderr,
+    )
+
+
+def _sampler(options: argparse.Namespace, sampling: "Sampling") -> "Sampler":
+    if options.endpoint:
+        from codescaler.data.endpoint import Endpoint
+        from codescaler.env import api_key
+
+        return Endpoint(options.endpoint, sampling, api_key=api_key(), concurrency=options.concurrency)
+    from codescaler.data.local_model import LocalModel
+
+    return LocalModel(Path(options.model), sampling, batch_size=options.batch_size)
+
+
+def _label(options: argparse.Namespace) -> None:
+    import time
+
+    from tqdm import tqdm
+
+    from codescaler.data.labels import label_groups
+    from codescaler.records import read_lines
+    from codescaler.report import printable
+    from codescaler.tasks import read_tasks
+
+    tasks = read_tasks(options.tasks, options.format)
+    num_groups = sum(1 for _ in read_lines(options.groups))
+    started = time.perf_counter()
+    with _sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
+        report = label_groups(
+            options.groups, tasks, options.output, sandbox,
+            limits=_allowed(options, sandbox), check_references=options.check_references, advance=bar.update,
+        )  # fmt: skip
+        isolation = sandbox.isolation
+    seconds = time.perf_counter() - started
+    for task_id, seen in list(report.bad_references.items())[:5]:
+        print(printable(f"the reference of {task_id} fails its own tests: {seen}"), file=sys.stderr)
+    print(
+        f"{options.output}: {_counted(report.counts)}. This run: {report.num_run} distinct programs in {seconds:.1f} "
+        f"s, {report.num_run / seconds:.1f} programs/s; {len(report.bad_references)} references fail their own tests; "
+        f"isolation: {isolation}",
+        file=sys.stderr,
+    )
+
+
+def _sandbox(options: argparse.Namespace) -> "Sandbox":
+    from codescaler.sandbox import Limits, Sandbox
+
+    limits = Limits(**{name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None})
+    return Sandbox(
+        limits, floor=options.floor, num_workers=options.workers, allow_site_packages=options.allow_site_packages
+    )
+
+
+def _allowed(options: argparse.Namespace, sandbox: "Sandbox") -> dict[str, Any]:
+    """What programs may do, as far as it may matter for what was seen of them."""
+    return {**vars(sandbox.limits), "allow_site_packages": options.allow_site_packages}
+
+
+def _cost(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from codescaler.data.costs import cost_groups
+    from codescaler.records import read_lines
+    from codescaler.tasks import read_tasks
+
+    tasks = read_tasks(options.tasks, options.format)
+    num_groups = sum(1 for _ in read_lines(options.labelled))
+    with _sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
+        num_measured, num_failed = cost_groups(
+            options.labelled, tasks, options.output, sandbox,
+            num_rounds=options.rounds, limits=_allowed(options, sandbox), advance=bar.update,
+        )  # fmt: skip
+    print(
+        f"{options.output}: this run measured {num_measured} programs of problems with two that passed, in "
+        f"{options.rounds} rounds; {num_failed} did not pass each time, and have no cost",
+        file=sys.stderr,
+    )
+
+
+def _tests(options: argparse.Namespace) -> None:
+    import json
+
+    from tqdm import tqdm
+
+    from codescaler.data.generated_tests import strengthened
+    from codescaler.resumable import require_new_file
+    from codescaler.tasks import read_tasks, task_record
+    from codescaler.types import CallTests
+
+    require_new_file(options.output)
+    tasks = read_tasks(options.tasks, options.format)
+    num_made = num_kept = num_tasks = 0
+    with _sandbox(options) as sandbox, options.output.open("x", encoding="utf-8") as file:
+        made = strengthened(sandbox, tasks, num_tests=options.n, seed=options.seed)
+        for task, number in tqdm(made, total=len(tasks), unit=" problems", disable=None):
+            num_made += number
+            if isinstance(task.tests, CallTests):
+                num_kept, num_tasks = num_kept + len(task.tests.statements), num_tasks + 1
+                file.write(json.dumps(task_record(task)) + "\n")
+    print(
+        f"{options.output}: {num_kept} tests for {num_tasks} of {len(tasks)} problems; the others have no reference, or "
+        f"tests of another kind. {num_made - num_kept} tests were left out that the reference does not pass",
+        file=sys.stderr,
+    )
+
+
+def _pairs(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from codescaler.data.card import write_preferences
+    from codescaler.data.leakage import read_held_out
+    from codescaler.data.pairs import PairSettings, make_preferences
+    from codescaler.resumable import require_new_file
+
+    require_new_file(options.output)
+    settings = PairSettings(
+        aspects=tuple(dict.fromkeys(options.aspect or ["correctness"])),
+        rule=options.rule,
+        margins=_margins(options.margin),
+        min_tests=options.min_tests,
+        max_pairs=options.max_pairs,
+        refuse_leaks=options.on_leak == "refuse",
+    )
+    held_out = read_held_out(options.held_out)
+    with tqdm(unit=" problems", disable=None) as bar:
+        data = make_preferences(options.labelled, settings, people=options.human, held_out=held_out, advance=bar.update)
+    sources = [*options.labelled, *options.human]
+    card = write_preferences(data, settings, options.output, sources=sources, held_out=held_out)
+    pairs = {
+        aspect: sum(counts["pairs"] for counts in card["preferences"][aspect].values())
+        for aspect in card["preferences"]
+    }
+    print(
+        f"{options.output}: {_counted(pairs) or 'no'} pairs. Left out: {_counted(card['left_out']) or 'nothing'}; "
+        f"conflicts: {_counted(card['conflicts']) or 'none'}. The card: {options.output}.card.md",
+        file=sys.stderr,
+    )
+
+
+def _margins(given: list[str]) -> dict[str, float]:
+    margins = {}
+    for text in given:
+        aspect, _, number = text.partition("=")
+        try:
+            margins[aspect] = float(number)
+        except ValueError as error:
+            raise InvalidInput(f"--margin {text!r}; give an aspect and a number, such as correctness=0.5") from error
+    return margins
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)

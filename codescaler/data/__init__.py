@@ -1,0 +1,1 @@
+"""Verified preference data: completions are sampled, run against tests, and paired by what was measured."""

@@ -1,0 +1,203 @@
+"""Labelled groups to problems with distinct programs. Knows labels and syntax trees, no aspect."""
+
+import ast
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from codescaler.errors import InvalidInput
+from codescaler.records import group_of, read_lines
+
+
+@dataclass(frozen=True)
+class Program:
+    """A labelled program.
+
+    Attributes:
+        passed_tests, num_tests: None where the record does not say.
+        cost_seconds: of running the tests once, in rounds that took turns with the problem's other programs.
+        generator: what wrote it.
+        form: equal for programs that differ in names, comments, docstrings and layout only.
+    """
+
+    code: str
+    passed: bool
+    form: str
+    passed_tests: int | None = None
+    num_tests: int | None = None
+    cost_seconds: tuple[float, ...] = ()
+    generator: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem, with all that any file holds of it."""
+
+    task_id: str
+    prompt: str
+    split: str | None
+    programs: tuple[Program, ...]
+    licence: str = "unknown"
+    isolations: tuple[str, ...] = ()
+
+
+def normal_form(code: str) -> str:
+    """A text that is equal for programs that do the same by the same steps, whatever they call things.
+
+    It is the syntax tree without docstrings, where each name that the program binds is numbered by its first use; names
+    at top level of functions and classes, which tests call, stay, as do attributes. Text that is no Python is only
+    stripped of the whitespace around its lines.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a literal such as "\d"
+            tree = ast.parse(code)
+        return ast.dump(_Renamed(tree).visit(tree))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "\n".join(line.strip() for line in code.strip().splitlines())
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class _Renamed(ast.NodeTransformer):
+    def __init__(self, tree: ast.Module) -> None:
+        kept = {node.name for node in tree.body if isinstance(node, (*_FUNCTIONS, ast.ClassDef))}
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+                kept |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        bound |= {node.name for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)}
+        methods = {
+            node.name
+            for parent in ast.walk(tree)
+            if isinstance(parent, ast.ClassDef)
+            for node in parent.body
+            if isinstance(node, _FUNCTIONS)
+        }
+        self._bound = bound - kept - methods
+        self._numbers: dict[str, str] = {}
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        body = getattr(node, "body", None)
+        if isinstance(node, (ast.Module, *_FUNCTIONS, ast.ClassDef)) and isinstance(body, list):
+            node.body = [statement for statement in body if not is_text(statement)]
+        for field in ("id", "arg", "name"):
+            name = getattr(node, field, None)
+            if isinstance(name, str):
+                setattr(node, field, self._renamed(name))
+        if isinstance(node, (ast.Global, ast.Nonlocal)):
+            node.names = [self._renamed(name) for name in node.names]
+        return super().generic_visit(node)
+
+    def _renamed(self, name: str) -> str:
+        return self._numbers.setdefault(name, f"_{len(self._numbers)}") if name in self._bound else name
+
+
+def is_text(statement: ast.AST) -> bool:
+    """Whether it is a docstring, or another text that nothing reads."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def read_problems(paths: Sequence[Path]) -> tuple[list[Problem], Counter[str]]:
+    """Returns the problems of files of labelled groups, one for each task_id, and counts of what has no label.
+
+    Raises: InvalidInput if a record is malformed, one task has two prompts or splits, or nothing is labelled.
+    """
+    problems: dict[str, Problem] = {}
+    counts = Counter({name: 0 for name in ("invalid_programs", "unjudged_programs", "unlabelled_groups")})
+    for path in paths:
+        for name, _, record in read_lines(path):
+            problem = _problem_of(record, name, counts)
+            before = problems.get(problem.task_id)
+            problems[problem.task_id] = problem if before is None else _joined(before, problem, name)
+    if not any(problem.programs for problem in problems.values()):
+        raise InvalidInput(
+            f"{', '.join(map(str, paths))} has no program with a label; run `codescaler data label` on it first"
+        )
+    return list(problems.values()), counts
+
+
+def _problem_of(record: Mapping[str, Any], name: str, counts: Counter[str]) -> Problem:
+    group = group_of(record, name)
+    if "candidates" not in record:
+        raise InvalidInput(f"{name} is a pair; give labelled groups here, and people's pairs by --human")
+    generator, verifier = record.get("generator"), record.get("verifier")
+    writer = generator.get("model") if isinstance(generator, Mapping) else generator
+    isolation = verifier.get("isolation") if isinstance(verifier, Mapping) else None
+    counts["unlabelled_groups"] += "unlabelled" in record
+    programs = []
+    for index, (candidate, fields) in enumerate(zip(group.candidates, record["candidates"], strict=True)):
+        if candidate.code is None:
+            counts["invalid_programs"] += 1
+        elif candidate.passed is None:
+            counts["unjudged_programs"] += 1
+        else:
+            where = f"{name}: candidates[{index}]"
+            programs.append(_program(candidate.code, candidate.passed, fields, where, str(writer or "unknown")))
+    return Problem(
+        group.task_id,
+        group.prompt,
+        group.split,
+        tuple(programs),
+        str(record.get("licence") or "unknown"),
+        (str(isolation or "unknown"),) if programs else (),
+    )
+
+
+def _program(code: str, passed: bool, fields: Mapping[str, Any], name: str, generator: str) -> Program:
+    passed_tests, num_tests = (_count(fields, key, name) for key in ("passed_tests", "num_tests"))
+    if passed_tests is not None and num_tests is not None and passed_tests > num_tests:
+        raise InvalidInput(f"{name}: passed_tests is {passed_tests} of num_tests {num_tests}; label again")
+    costs = fields.get("cost_seconds", [])
+    if not isinstance(costs, list) or not all(type(cost) in (int, float) and 0 < cost < float("inf") for cost in costs):
+        raise InvalidInput(f"{name}: cost_seconds is {costs!r:.80}; give a list of positive numbers, one a round")
+    return Program(code, passed, normal_form(code), passed_tests, num_tests, tuple(costs), generator)
+
+
+def _count(fields: Mapping[str, Any], key: str, name: str) -> int | None:
+    value = fields.get(key)
+    if value is not None and (type(value) is not int or value < 0):
+        raise InvalidInput(f"{name}: {key} is {value!r:.80}; give a whole number")
+    return value
+
+
+def _joined(first: Problem, second: Problem, name: str) -> Problem:
+    for field in ("prompt", "split"):
+        if getattr(first, field) != getattr(second, field):
+            raise InvalidInput(
+                f"{name}: the task {first.task_id!r:.80} has the {field} {getattr(second, field)!r:.80}, and before "
+                f"{getattr(first, field)!r:.80}; give different tasks different ids"
+            )
+    isolations = tuple(sorted({*first.isolations, *second.isolations}))
+    licence = second.licence if first.licence == "unknown" else first.licence
+    return replace(first, programs=first.programs + second.programs, isolations=isolations, licence=licence)
+
+
+def distinct(problem: Problem, counts: Counter[str]) -> Problem:
+    """The problem with the first program of each form; a form that both passed and failed is left out, all are counted.
+
+    Which of two programs that differ in names is kept does not depend on their verdict, so nothing is learned from it.
+    """
+    verdicts: dict[str, set[bool]] = {}
+    kept: dict[str, Program] = {}
+    codes: set[str] = set()
+    for program in problem.programs:
+        if program.code in codes:
+            counts["exact_duplicates"] += 1
+        elif program.form in kept:
+            counts["near_duplicates"] += 1
+        codes.add(program.code)
+        kept.setdefault(program.form, program)
+        verdicts.setdefault(program.form, set()).add(program.passed)
+    clear = tuple(program for form, program in kept.items() if len(verdicts[form]) == 1)
+    counts["contradictory_programs"] += len(kept) - len(clear)
+    return replace(problem, programs=clear)
