@@ -260,7 +260,7 @@ def _tests(options: argparse.Namespace) -> None:
                 num_kept, num_tasks = num_kept + len(task.tests.statements), num_tasks + 1
                 file.write(json.dumps(task_record(task)) + "\n")
     print(
-        f"{options.output}: {num_kept} tests for {num_tasks} of {len(tasks)} problems; the others have no reference, or "
+        f"{options.output}: {num_kept} tests for {num_tasks} of {len(tasks)} problems; others have no reference, or "
         f"tests of another kind. {num_made - num_kept} tests were left out that the reference does not pass",
         file=sys.stderr,
     )

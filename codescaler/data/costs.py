@@ -1,4 +1,4 @@
-"""Labelled groups to groups with `cost_seconds`: what the programs that passed take for their task's tests, in rounds."""
+"""Labelled groups to groups with `cost_seconds`: what programs that passed take for their task's tests, in rounds."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

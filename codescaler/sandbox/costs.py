@@ -16,7 +16,8 @@ from codescaler.types import CallTests, StdioTests, Tests
 
 Costs = tuple[float, ...]  # of each round, in seconds
 
-_MIN_SECONDS = 0.03  # of a measurement of calls: a hundred times the error of the kernel's account of a process
+_MIN_SECONDS = 0.05  # of a measurement of calls, which then stands out from the 5 ms that a process takes by itself
+_LEAST_COST = 1e-9  # what is said of a program whose cost is lost in noise
 _MAX_REPETITIONS = 1 << 16
 
 
@@ -59,7 +60,7 @@ class _Calls:
         with_calls, without = self._seconds(has_calls=True), self._seconds(has_calls=False)
         if with_calls is None or without is None:
             return None
-        return max(with_calls - without, 0.0) / self._num_repetitions
+        return max((with_calls - without) / self._num_repetitions, _LEAST_COST)
 
     def _seconds(self, *, has_calls: bool) -> float | None:
         process = self._box.start("replay")
@@ -87,4 +88,4 @@ class _Output:
             if outcome != "passed":
                 return None
             total += end.cpu_seconds - start.cpu_seconds
-        return max(total, 0.0)
+        return max(total, _LEAST_COST)

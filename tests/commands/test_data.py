@@ -1,63 +1,35 @@
-"""`codescaler data` from tasks to a trained head, with a sandbox that knows each program's verdict."""
+"""`codescaler data` from tasks to a trained head, in the real sandbox."""
 
 import json
-import sys
-import types
-from dataclasses import dataclass
 
 import pytest
 
 from codescaler import cli
-from codescaler.errors import SandboxUnavailable
 from codescaler.records import read_groups
+from codescaler.sandbox import sandbox
+from codescaler.tasks import read_tasks, task_record
 from codescaler.testing import save_chat, save_random_checkpoint
 from codescaler.testing.chat_server import completion, serving
-from codescaler.types import CallTests, Task, Verdict
+from codescaler.types import CallTests, Task
 
 WORDS = ("amber", "birch", "cedar", "daisy", "elder", "fern")
+REFERENCE = "def f(n=3):\n    return n > 1"
 TASKS = [
-    Task(f"t/{index}", f"Return {word} {word} {word}", CallTests(("assert f()",) * 5), "reference", split="train")
+    Task(
+        f"t/{index}", f"Return {word} {word} {word}",
+        CallTests(("assert f(3)", "assert f(4)", "assert f(2)", "assert f(7)", "assert f(9)"), ("f",)),
+        REFERENCE, split="train",
+    )
     for index, word in enumerate(WORDS)
-]
-
-
-@dataclass(frozen=True)
-class Limits:
-    cpu_seconds: float = 5.0
-    wall_seconds: float = 15.0
-
-
-class Sandbox:
-    """Says of "return True" that it passes, and of the reference."""
-
-    isolation = "namespaces, pretended"
-
-    def __init__(self, limits, *, floor, num_workers, allow_site_packages):
-        if floor == "gvisor":
-            raise SandboxUnavailable("no gvisor here; ask for a lower floor")
-        self.limits = limits
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def run_many(self, jobs):
-        for code, tests in jobs:
-            outcome = "passed" if code == "reference" or "True" in code else "failed"
-            yield Verdict((outcome,) * len(tests.statements))
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def neighbours(monkeypatch):
-    """Stand-ins for the readers of tasks and for the sandbox, which these tests are not about."""
-    tasks, sandbox = types.ModuleType("codescaler.tasks"), types.ModuleType("codescaler.sandbox")
-    tasks.read_tasks = lambda path, format="auto": TASKS
-    sandbox.Limits, sandbox.Sandbox = Limits, Sandbox
-    monkeypatch.setitem(sys.modules, "codescaler.tasks", tasks)
-    monkeypatch.setitem(sys.modules, "codescaler.sandbox", sandbox)
+def tasks(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(task_record(task)) + "\n" for task in TASKS))
+    return path
 
 
 def run(*arguments):
@@ -65,27 +37,29 @@ def run(*arguments):
 
 
 def program(body):
-    return completion(f"```python\ndef f():\n    return {body['seed'] % 2 == 1}\n```")
+    return completion(f"```python\ndef f(n):\n    return {body['seed'] % 2 == 1}\n```")
 
 
-def test_from_tasks_to_a_fitted_head(tmp_path, capsys, monkeypatch):
+def test_from_tasks_to_a_fitted_head(tasks, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CODESCALER_API_KEY", "key")
     groups, labelled, pairs = (tmp_path / f"{name}.jsonl" for name in ("groups", "labelled", "pairs"))
     with serving(program) as (url, asked):
         options = ("--endpoint", url, "--model", "tiny", "--n", 6, "--max-tokens", 50, "--seed", 1)
-        assert run("data", "sample", tmp_path / "tasks", "-o", groups, *options) == 0
+        assert run("data", "sample", tasks, "-o", groups, *options) == 0
     assert len(asked) == 36
     assert asked[0][1]["Authorization"] == "Bearer key"
     assert "36 completions for 6 problems, of which 0 hold no program" in capsys.readouterr().err
-    assert run("data", "label", groups, tmp_path / "tasks", "-o", labelled, "--cpu-seconds", 2) == 0
+    assert run("data", "label", groups, tasks, "-o", labelled, "--cpu-seconds", 2) == 0
     said = capsys.readouterr().err
-    assert "isolation: namespaces, pretended" in said and "programs/s" in said
-    assert json.loads(labelled.read_text().splitlines()[0])["verifier"]["cpu_seconds"] == 2
+    assert "programs/s; 0 references fail their own tests; isolation: " in said
+    verifier = json.loads(labelled.read_text().splitlines()[0])["verifier"]
+    assert verifier["cpu_seconds"] == 2
+    assert f"isolation: {verifier['isolation']}" in said
     assert run("data", "pairs", labelled, "-o", pairs, "--held-out", "t/0,t/99") == 0
     said = capsys.readouterr()
     assert said.out == ""
     assert "pairs.jsonl: 5 correctness pairs. Left out:" in said.err and "1 problems held out" in said.err
-    assert "namespaces, pretended: 5" in (tmp_path / "pairs.jsonl.card.md").read_text()
+    assert f"{verifier['isolation']}: 5" in (tmp_path / "pairs.jsonl.card.md").read_text()
     assert [group.task_id for group in read_groups(pairs)] == ["t/1", "t/2", "t/3", "t/4", "t/5"]
     save_random_checkpoint(tmp_path / "lm", "llama", "CausalLM", vocab_size=300)
     save_chat(tmp_path / "lm")
@@ -93,12 +67,12 @@ def test_from_tasks_to_a_fitted_head(tmp_path, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["num_pairs"] == 5
 
 
-def test_a_folder_is_sampled_from(tmp_path, capsys):
+def test_a_folder_is_sampled_from(tasks, tmp_path, capsys):
     save_random_checkpoint(tmp_path / "lm", "llama", "CausalLM", vocab_size=258, pad_token_id=257, eos_token_id=257)
     save_chat(tmp_path / "lm")
     target = tmp_path / "groups.jsonl"
     options = ("--model", tmp_path / "lm", "--n", 2, "--max-tokens", 5, "--limit", 2, "--split", "train")
-    assert run("data", "sample", tmp_path / "tasks", "-o", target, *options) == 0
+    assert run("data", "sample", tasks, "-o", target, *options) == 0
     records = [json.loads(line) for line in target.read_text().splitlines()]
     assert [len(record["candidates"]) for record in records] == [2, 2]
     assert records[0]["generator"]["model"] == "lm"
@@ -129,10 +103,13 @@ def test_options_of_pairs_reach_the_records(labelled, tmp_path):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (("sample", "tasks", "--model", "m", "--endpoint", "localhost"), 2, "give an address"),
-        (("sample", "tasks", "--model", "absent"), 2, "is no folder"),
-        (("sample", "tasks", "--model", "m", "--split", "test"), 2, "there are train"),
-        (("label", "labelled.jsonl", "tasks", "--floor", "gvisor"), 4, "no gvisor here"),
+        (("sample", "tasks.jsonl", "--model", "m", "--endpoint", "localhost"), 2, "give an address"),
+        (("sample", "tasks.jsonl", "--model", "absent"), 2, "is no folder"),
+        (("sample", "tasks.jsonl", "--model", "m", "--split", "test"), 2, "there are train"),
+        (("label", "labelled.jsonl", "tasks.jsonl", "--floor", "gvisor"), 2, "isolation 'gvisor' is not known"),
+        (("label", "labelled.jsonl", "tasks.jsonl", "--cpu-seconds", "0"), 2, "cpu_seconds is 0"),
+        (("cost", "labelled.jsonl", "tasks.jsonl", "--rounds", "2"), 2, "num_rounds=2; fewer than 5"),
+        (("tests", "labelled.jsonl"), 2, "none of these sets"),
         (("pairs", "labelled.jsonl", "--margin", "correctness"), 2, "--margin 'correctness'"),
         (("pairs", "labelled.jsonl", "--held-out", "t/1", "--on-leak", "refuse"), 2, "1 problems are held out"),
         (("pairs", "labelled.jsonl", "--aspect", "efficiency"), 2, "has cost_seconds"),
@@ -148,7 +125,40 @@ def test_errors_are_one_line_and_an_exit_code(labelled, tmp_path, monkeypatch, c
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_server_that_does_not_answer_is_an_exit_code(tmp_path, capsys, monkeypatch):
+def test_a_host_that_cannot_isolate_is_an_exit_code(labelled, tasks, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sandbox, "missing", lambda isolation: "is not to be had")
+    assert run("data", "label", labelled, tasks, "-o", tmp_path / "out.jsonl") == 4
+    assert "namespaces: is not to be had). Install bubblewrap" in capsys.readouterr().err
+
+
+def test_costs_become_preferences(tasks, tmp_path, capsys):
+    groups, labelled, measured, pairs = (tmp_path / f"{name}.jsonl" for name in ("groups", "labels", "costs", "pairs"))
+    quick, slow = "def f(n): return n > 1", "def f(n):\n    for _ in range(5000): pass\n    return n > 1"
+    candidates = [{"code": code} for code in (slow, quick, "def f(n): return n > 2", slow)] + [{"code": None}]
+    groups.write_text(json.dumps({"task_id": "t/1", "prompt": "p", "candidates": candidates}))
+    assert run("data", "label", groups, tasks, "-o", labelled) == 0
+    assert run("data", "cost", labelled, tasks, "-o", measured, "--workers", 1) == 0
+    assert "measured 2 programs of problems with two that passed, in 5 rounds; 0 did not" in capsys.readouterr().err
+    (record,) = (json.loads(line) for line in measured.read_text().splitlines())
+    costs = [candidate.get("cost_seconds") for candidate in record["candidates"]]
+    assert costs[0] == costs[3] and costs[2] is None and costs[4] is None
+    assert len(costs[1]) == 5 and max(costs[1]) < min(costs[0])
+    assert run("data", "pairs", measured, "-o", pairs, "--aspect", "efficiency") == 0
+    (pair,) = (json.loads(line) for line in pairs.read_text().splitlines())
+    assert (pair["chosen"], pair["rejected"], pair["aspect"]) == (quick, slow, "efficiency")
+    assert pair["evidence"]["chosen_seconds"] == costs[1]
+
+
+def test_more_tests(tasks, tmp_path, capsys):
+    target = tmp_path / "more.jsonl"
+    assert run("data", "tests", tasks, "-o", target, "--n", 3) == 0
+    made = read_tasks(target)
+    assert [len(task.tests.statements) for task in made] == [3] * 6
+    assert f"more.jsonl: {3 * 6} tests for 6 of 6 problems" in capsys.readouterr().err
+    assert run("data", "tests", tasks, "-o", target) == 2
+
+
+def test_a_server_that_does_not_answer_is_an_exit_code(tasks, tmp_path, capsys, monkeypatch):
     from codescaler.data.endpoint import Endpoint
 
     patient = Endpoint.__init__
@@ -159,7 +169,7 @@ def test_a_server_that_does_not_answer_is_an_exit_code(tmp_path, capsys, monkeyp
         command = (
             "data",
             "sample",
-            tmp_path / "tasks",
+            tasks,
             "-o",
             tmp_path / "out.jsonl",
             "--model",
