@@ -92,20 +92,22 @@ def is_valid_code(code: str, language: str = "python") -> bool:
 def _syntax_check(language: str) -> Callable[[str], bool]:
     if language not in LANGUAGES:
         raise InvalidInput(f"language {language!r} is not known; use one of {', '.join(LANGUAGES)}")
-    parses = _parses_as_python if language == "python" else _tree_sitter_check(language)
+    if language == "python":
+        return lambda code: syntax_tree(code) is not None
+    parses = _tree_sitter_check(language)
     return lambda code: len(code) <= MAX_CODE_CHARS and parses(code)
 
 
-def _parses_as_python(code: str) -> bool:
+def syntax_tree(code: str) -> ast.Module | None:
+    """The syntax tree of a Python program, None where `is_valid_code` is false."""
     # A literal such as "\d" warns on stderr, or fails to parse where warnings are errors. This filter names only what
     # is parsed here, so it can stay; `catch_warnings` would put back other threads' filters. Adding it again is no
     # duplicate: it moves to the front.
     warnings.filterwarnings("ignore", module=re.escape(_FILENAME))
     try:
-        ast.parse(code, filename=_FILENAME)
+        return ast.parse(code, filename=_FILENAME) if len(code) <= MAX_CODE_CHARS else None
     except Exception:  # RecursionError and MemoryError are how the parser says "too deep"
-        return False
-    return True
+        return None
 
 
 class _Watch:

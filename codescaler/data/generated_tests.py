@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from codescaler.extract import syntax_tree
 from codescaler.sandbox import Sandbox
 from codescaler.types import CallTests, Task
 
@@ -81,11 +82,12 @@ def _with_generated_tests(task: Task, num_tests: int, seed: int) -> Task | None:
 
 def _call_of(statement: str, name: str) -> Call | None:
     """The arguments of the one call of `name` in an assertion, if they are plain values."""
+    nodes = ast.walk(syntax_tree(statement) or ast.Module([], []))
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
     try:
-        nodes = [node for node in ast.walk(ast.parse(statement)) if isinstance(node, ast.Call)]
-        (call,) = (node for node in nodes if isinstance(node.func, ast.Name) and node.func.id == name)
+        (call,) = (node for node in calls if isinstance(node.func, ast.Name) and node.func.id == name)
         return tuple(map(ast.literal_eval, call.args)) if call.args and not call.keywords else None
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+    except (ValueError, TypeError, RecursionError, MemoryError):  # not one call, or not of plain values
         return None
 
 

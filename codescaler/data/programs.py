@@ -1,14 +1,15 @@
 """Labelled groups to problems with distinct programs. Knows labels and syntax trees, no aspect."""
 
 import ast
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from codescaler.errors import InvalidInput
+from codescaler.extract import syntax_tree
 from codescaler.records import group_of, read_lines
 
 
@@ -51,13 +52,11 @@ def normal_form(code: str) -> str:
     at top level of functions and classes, which tests call, stay, as do attributes. Text that is no Python is only
     stripped of the whitespace around its lines.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a literal such as "\d"
-            tree = ast.parse(code)
-        return ast.dump(_Renamed(tree).visit(tree))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "\n".join(line.strip() for line in code.strip().splitlines())
+    tree = syntax_tree(code)
+    if tree is not None:
+        with suppress(RecursionError):
+            return ast.dump(_Renamed(tree).visit(tree))
+    return "\n".join(line.strip() for line in code.strip().splitlines())
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from codescaler.data.preference import Preference, preference
 from codescaler.data.programs import Problem, is_text
 from codescaler.errors import InvalidInput
+from codescaler.extract import syntax_tree
 
 MIN_COMPLEXITY_GAP = 2
 MIN_MAINTAINABILITY_GAP = 10.0
@@ -112,10 +113,12 @@ class Readability:
         from radon.metrics import mi_compute, mi_parameters
         from radon.visitors import ComplexityVisitor
 
+        tree = syntax_tree(code)
+        if tree is None:
+            return None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a literal such as "\d"
-                tree = ast.parse(code)
+                warnings.simplefilter("ignore")  # of a literal such as "\d", which radon parses again
                 complexity = ComplexityVisitor.from_ast(tree).total_complexity
                 volume, branches, lines, _ = mi_parameters(code)
             # radon lifts the index by up to 50 for comments, even when told to leave out those of several lines.

@@ -2,14 +2,12 @@
 
 import ast
 import re
-import warnings
 from collections.abc import Iterable
 
+from codescaler.extract import syntax_tree
 from codescaler.tasks.row import Row
 from codescaler.types import CallTests, Task
 
-MAX_PARSED_CHARS = 65_536  # as in `extract`: what nests deeper than such a text can end the process while it is parsed
-_FILENAME = "<codescaler.tasks>"
 _ENTRY_POINT = re.compile(r"([A-Za-z_]\w*)(\(\))?(\.[A-Za-z_]\w*)*")
 
 # First and last id of each split, by Austin et al. 2021; ids 1-10 were their examples in prompts.
@@ -77,7 +75,7 @@ def _harness_tests(row: Row, prelude: str) -> CallTests:
     matched = _ENTRY_POINT.fullmatch(entry_point)
     if not matched:
         raise row.wrong("entry_point", "give a name, such as 'f' or 'Solution().f'")
-    tree = parsed_program(test)
+    tree = syntax_tree(test)
     check = tree.body[-1] if tree is not None and tree.body else None
     if (
         isinstance(check, ast.FunctionDef)
@@ -105,7 +103,7 @@ def _source(lines: list[bytes], node: ast.stmt) -> str:
 
 def _entry_points(reference: str, tests: Iterable[str]) -> tuple[str, ...]:
     """Names that the reference defines at top level and a test uses, in order; none if it is no Python 3."""
-    tree, trees = parsed_program(reference), map(parsed_program, tests)
+    tree, trees = syntax_tree(reference), map(syntax_tree, tests)
     used = {node.id for test in trees if test for node in ast.walk(test) if isinstance(node, ast.Name)}
     defined: dict[str, None] = {}
     for statement in tree.body if tree else ():
@@ -114,12 +112,3 @@ def _entry_points(reference: str, tests: Iterable[str]) -> tuple[str, ...]:
         elif isinstance(statement, ast.Assign):
             defined |= {target.id: None for target in statement.targets if isinstance(target, ast.Name)}
     return tuple(name for name in defined if name in used)
-
-
-def parsed_program(code: str) -> ast.Module | None:
-    """Returns the syntax tree; None if the text is no Python 3, or longer than `MAX_PARSED_CHARS`."""
-    warnings.filterwarnings("ignore", module=re.escape(_FILENAME))  # of a literal such as "\d"; as in `extract`
-    try:
-        return ast.parse(code, filename=_FILENAME) if len(code) <= MAX_PARSED_CHARS else None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None

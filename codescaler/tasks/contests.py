@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from codescaler.errors import InvalidInput
-from codescaler.tasks.calls import parsed_program
+from codescaler.extract import syntax_tree
 from codescaler.tasks.own import stdio_case
 from codescaler.tasks.packed import unpacked_text
 from codescaler.tasks.row import Row, parsed_json
@@ -140,7 +140,7 @@ def taco_task(row: Row) -> Task:
     if not isinstance(solutions, list) or not all(isinstance(solution, str) for solution in solutions):
         raise row.wrong("solutions", "give a list of programs, in JSON")
     digest = hashlib.sha256(f"{question}\0{tests}".encode(errors="surrogatepass")).hexdigest()
-    reference = next((solution for solution in solutions if parsed_program(solution)), None)  # some are of Python 2
+    reference = next((solution for solution in solutions if syntax_tree(solution)), None)  # some are of Python 2
     return Task(
         f"taco/{digest[:16]}",
         _with_starter(question, starter),
