@@ -103,6 +103,7 @@ class Sandbox:
         # it counts by namespace, and what the box itself needs is counted too.
         user = FIRST_USER + (os.getpid() & 0x3FFFFF) * 256 + self._num_boxes % 128 * 2 if is_root else None
         settings: dict[str, Any] = {
+            "host": os.getpid(),  # for who looks at the list of processes
             "user": user,
             "wall_seconds": limits.wall_seconds,
             "scratch_bytes": limits.scratch_bytes,
