@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from codescaler.data.efficiency import is_clearly_cheaper
 from tqdm import tqdm
 
+from codescaler.data.efficiency import is_clearly_cheaper
 from codescaler.data.generated_tests import strengthened
 from codescaler.info import describe_environment
 from codescaler.records import Group, read_groups

@@ -187,6 +187,7 @@ if __name__ == '__main__':
     sys.exit()
 """
     assert any_sandbox.run(code, tests).passed
+    assert any_sandbox.run("print(int(input()) + int(input()))\nexit()\nprint(1)", tests).passed
     threads = "import threading\nthreading.Thread(target=lambda: print(int(input()) + int(input()))).start()"
     assert any_sandbox.run(threads, tests).passed
     verdict = any_sandbox.run("print(7)", tests)

@@ -8,7 +8,9 @@ The keeper never reads a job, so that no job finds an earlier one in memory that
 in a process namespace when its process 1 ends. The watcher is outside, so that the program cannot reach it.
 """
 
+import _sitebuiltins
 import array
+import builtins
 import ctypes  # noqa: F401  what programs often import is loaded once, here
 import json
 import os
@@ -30,6 +32,7 @@ from codescaler.sandbox.inside.program import run_main, serve_calls
 from codescaler.sandbox.inside.replay import replay
 from codescaler.sandbox.inside.root import SCRATCH, enter
 
+builtins.exit, builtins.quit = (_sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit"))  # as a script has
 for _name in ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string"):
     __import__(_name)
 
