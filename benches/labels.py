@@ -5,7 +5,7 @@ TASKS is MBPP as published, GROUPS are labelled programs for its problems of the
   labels       every program is run again: where do the labels differ?
   tests        of the programs that pass the first test, or all three, how many fail others: the problem's challenge
                tests, and generated ones?
-  efficiency   what right programs cost is measured twice: how many preferences are in both?
+  efficiency   what right programs cost is measured twice: how often do preferences agree with the other run?
   throughput   10,000 programs: how many a second, and is any process or file left?
 
 Exit status 1 if something is left. `--save NAME` writes benches/results/labels_NAME.json and, as labels_NAME.txt, each
@@ -16,7 +16,9 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 import os
+import statistics
 import sys
 import time
 from collections import Counter
@@ -156,27 +158,30 @@ def _efficiency(sandbox: Sandbox, tasks: dict[str, Task], right: Sequence[Progra
         (task_id, [code for _, code in programs]) for task_id, programs in itertools.groupby(right, lambda p: p[0])
     ]
     groups = [(task_id, codes) for task_id, codes in groups if len(codes) > 1]
-    runs: list[set[tuple[str, str, str]]] = []
+    costs: list[dict[Program, float]] = []  # the median of the rounds
+    runs: list[set[tuple[Program, Program]]] = []
     started = time.perf_counter()
     for number in (1, 2):
         jobs = ((codes, tasks[task_id].tests) for task_id, codes in groups)
         measured = tqdm(sandbox.costs_many(jobs), total=len(groups), desc=f"costs, run {number}", unit=" problems")
-        preferred = set()
-        for (task_id, codes), costs in zip(groups, measured, strict=True):
-            known = [(code, cost) for code, cost in zip(codes, costs, strict=True) if cost is not None]
-            for (chosen, low), (rejected, high) in itertools.permutations(known, 2):
-                if is_clearly_cheaper(low, high):
-                    preferred.add((task_id, chosen, rejected))
+        medians, preferred = {}, set()
+        for (task_id, codes), rounds in zip(groups, measured, strict=True):
+            known = {(task_id, code): cost for code, cost in zip(codes, rounds, strict=True) if cost is not None}
+            medians |= {program: statistics.median(cost) for program, cost in known.items()}
+            pairs = itertools.permutations(known, 2)
+            preferred |= {pair for pair in pairs if is_clearly_cheaper(known[pair[0]], known[pair[1]])}
+        costs.append(medians)
         runs.append(preferred)
     first, second = runs
-    turned = {(task_id, rejected, chosen) for task_id, chosen, rejected in second}
+    emitted = [(pair, costs[1]) for pair in first] + [(pair, costs[0]) for pair in second]
+    same_order = sum(other.get(low, math.inf) < other.get(high, 0.0) for (low, high), other in emitted)
     return {
         "num_problems": len(groups),
         "num_programs": sum(len(codes) for _, codes in groups),
         "preferences": [len(first), len(second)],
-        "in_both": len(first & second),
-        "in_both_of_those_in_either": len(first & second) / len(first | second) if first | second else None,
-        "in_opposite_order": len(first & turned),
+        "share_in_the_same_order_in_the_other_run": same_order / len(emitted) if emitted else None,
+        "preferences_of_one_that_the_other_turns": len(first & {(high, low) for low, high in second}),
+        "preferences_of_both": len(first & second),
         "seconds_of_both_runs": time.perf_counter() - started,
     }
 

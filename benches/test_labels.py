@@ -44,8 +44,8 @@ def test_figures(run, tmp_path, capsys):
     generated = figures["tests"]["pass all three, on problems with generated tests"]
     assert generated["fail"] >= 1 and generated["problems_with_one_that_fails"] == 1
     assert figures["efficiency"]["num_programs"] == 3
-    assert figures["efficiency"]["in_both"] >= 2  # the slow one is slower than both others, by far
-    assert figures["efficiency"]["in_opposite_order"] == 0
+    assert figures["efficiency"]["preferences_of_both"] >= 2  # the slow one is slower than both others, by far
+    assert figures["efficiency"]["preferences_of_one_that_the_other_turns"] == 0
     assert figures["throughput"]["num_programs"] == 8
     assert figures["throughput"]["processes_left"] == figures["throughput"]["files_left"] == []
     said = (tmp_path / "labels_few.txt").read_text()

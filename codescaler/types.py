@@ -82,15 +82,18 @@ class CallTests:
     Attributes:
         statements: one text of Python a test, mostly an assert; it passes if it runs to its end.
         entry_points: names that the program has to define, and that stand for its own in the statements even where
-            Python has a builtin of that name. A name that nothing else defines is taken to be the program's too.
+            Python has a builtin of that name. If there is none, names that nothing else defines are the program's.
         prelude: runs before the tests and before the program: imports, and classes that both of them know.
         setup: runs before the tests, with the program's names at hand.
+        classes: names of the program's classes, whose instances the statements use by their methods. What functions
+            return is taken for data; an object among it has no say, since its methods could answer as a test hopes.
     """
 
     statements: tuple[str, ...]
     entry_points: tuple[str, ...] = ()
     prelude: str = ""
     setup: str = ""
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from codescaler.types import CallTests, Task
 Call = tuple[Any, ...]
 
 _SETUP = """
+import math
 def _same(a, b):
     if isinstance(a, float) or isinstance(b, float):
         try:
-            return a == b or abs(a - b) <= 1e-6 * max(1, abs(b)) or (a != a and b != b)
-        except TypeError:
+            return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6) or (a != a and b != b)
+        except (TypeError, OverflowError):
             return False
     if type(a) is type(b) and isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(_same, a, b))
@@ -199,7 +200,7 @@ class _Pool:
             return "".join(self._varied_list(list(value), source, "".join(self._leaves[str]) or " "))
         if isinstance(value, bool) or value is None:
             return value if value is None else not value
-        return self._varied_number(value, source)
+        return self._varied_number(value, source) if isinstance(value, (int, float)) else value
 
     def _varied_number(self, value: Any, source: random.Random) -> Any:
         seen = self._leaves[type(value)]

@@ -1,14 +1,16 @@
-"""What right programs of one problem cost on the same inputs, in processor time, measured from outside of them.
+"""What right programs of one problem cost on the same inputs, in processor time.
 
 The cost of a program is the processor time of running its text and all that its tests ask of it once, without the start
-of Python. For calls that is far below what a clock can tell, so it is repeated, and what it takes to repeat without the
-program is taken off. Programs take turns, so that what else the machine does meets all of them.
+of Python. For calls that is far below what a clock can tell, so it is repeated in bursts, and what it takes to repeat
+without the program is taken off. In each round every program has several short bursts of both kinds, of which the
+fastest counts, since what else a machine does only ever adds; programs take turns, so that it meets all of them alike.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from codescaler.sandbox.box import Box
+from codescaler.sandbox.box import Box, Process
 from codescaler.sandbox.inside.codec import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
 from codescaler.sandbox.verdicts import attempt_calls, run_main
@@ -16,76 +18,85 @@ from codescaler.types import CallTests, StdioTests, Tests
 
 Costs = tuple[float, ...]  # of each round, in seconds
 
-_MIN_SECONDS = 0.05  # of a measurement of calls, which then stands out from the 5 ms that a process takes by itself
-_LEAST_COST = 1e-9  # what is said of a program whose cost is lost in noise
+_BURST_SECONDS = 0.001  # long beside the clock's error, short beside the time between two disturbances
+_NUM_BURSTS = 20
 _MAX_REPETITIONS = 1 << 16
+_LEAST_COST = 1e-9  # what is said of a program whose cost is lost in noise
 
 
 def costs_of(box: Box, limits: Limits, codes: Sequence[str], tests: Tests, num_rounds: int) -> list[Costs | None]:
     """Returns the cost of each program in each round; None of one that does not pass the tests, or not every time."""
-    if isinstance(tests, CallTests):
-        runs: list[_Calls | _Output | None] = [_Calls.prepared(box, limits, code, tests) for code in codes]
+    if isinstance(tests, StdioTests):
+        rounds = [[_cost_of_output(box, limits, code, tests) for code in codes] for _ in range(num_rounds)]
     else:
-        runs = [_Output(box, limits, code, tests) for code in codes]
-    rounds = [[None if run is None else run.measured() for run in runs] for _ in range(num_rounds)]
-    columns = [[cost for cost in column if cost is not None] for column in zip(*rounds, strict=True)]
-    return [tuple(column) if column and len(column) == num_rounds else None for column in columns]
+        with ExitStack() as stack:
+            runs = [_Calls.started(stack, box, limits, code, tests) for code in codes]
+            rounds = []
+            for _ in range(num_rounds):
+                bursts = [[None if run is None else run.bursts() for run in runs] for _ in range(_NUM_BURSTS)]
+                columns = zip(runs, zip(*bursts, strict=True), strict=True)
+                rounds.append([None if run is None else run.cost(column) for run, column in columns])
+    measured = [[cost for cost in column if cost is not None] for column in zip(*rounds, strict=True)]
+    return [tuple(costs) if len(costs) == num_rounds else None for costs in measured]
 
 
 class _Calls:
-    """A program with what it was asked, and as many repetitions as a measurement takes."""
+    """A process with a program and what its tests ask, which does so on demand."""
 
-    def __init__(self, box: Box, code: str, prelude: str, dialogue: list[Any]) -> None:
-        self._box, self._num_repetitions = box, 1
-        self._task = {"code": code, "prelude": prelude, "dialogue": dialogue}
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._num_repetitions = 1
 
     @classmethod
-    def prepared(cls, box: Box, limits: Limits, code: str, tests: CallTests) -> "_Calls | None":
+    def started(cls, stack: ExitStack, box: Box, limits: Limits, code: str, tests: CallTests) -> "_Calls | None":
+        """Runs the tests, and starts the process if they pass; the stack ends it."""
         attempt = attempt_calls(box, limits, code, tests, has_to_record=True)
         if attempt.dialogue is None or any(outcome != "passed" for outcome, _ in attempt.reports):
             return None
-        run = cls(box, code, tests.prelude, attempt.dialogue)
-        start = run._seconds(has_calls=False)
-        while start is not None and run._num_repetitions < _MAX_REPETITIONS:
-            seconds = run._seconds(has_calls=True)
-            if seconds is None:
-                return None
-            if seconds - start >= _MIN_SECONDS:
-                return run
-            run._num_repetitions *= 4
-        return run if start is not None else None
-
-    def measured(self) -> float | None:
-        """The cost of one repetition."""
-        with_calls, without = self._seconds(has_calls=True), self._seconds(has_calls=False)
-        if with_calls is None or without is None:
+        process = box.start("replay")
+        stack.callback(process.end, kill=True)
+        process.tell({"code": code, "prelude": tests.prelude, "dialogue": attempt.dialogue})
+        run = cls(process)
+        if run._answer() != "ready":
             return None
+        while (seconds := run._burst(has_calls=True)) is not None and seconds < _BURST_SECONDS:
+            if run._num_repetitions >= _MAX_REPETITIONS:
+                break
+            run._num_repetitions *= 2
+        return None if seconds is None else run
+
+    def bursts(self) -> tuple[float, float] | None:
+        """The seconds of a burst with the program's part, and of one without."""
+        with_calls, without = self._burst(has_calls=True), self._burst(has_calls=False)
+        return None if with_calls is None or without is None else (with_calls, without)
+
+    def cost(self, bursts: Sequence[tuple[float, float] | None]) -> float | None:
+        """The seconds of one repetition."""
+        whole = [burst for burst in bursts if burst is not None]
+        if len(whole) < len(bursts):
+            return None
+        with_calls, without = min(first for first, _ in whole), min(second for _, second in whole)
         return max((with_calls - without) / self._num_repetitions, _LEAST_COST)
 
-    def _seconds(self, *, has_calls: bool) -> float | None:
-        process = self._box.start("replay")
-        process.tell({**self._task, "num_repetitions": self._num_repetitions, "has_calls": has_calls})
+    def _burst(self, *, has_calls: bool) -> float | None:
+        self._process.tell([self._num_repetitions, has_calls])
+        answer = self._answer()
+        return answer / 1e9 if isinstance(answer, int) and answer >= 0 else None
+
+    def _answer(self) -> Any:
         try:
-            is_done = receive(process.work) == "done"
+            return receive(self._process.work, 64)
         except ConnectionLost:
-            is_done = False
-        end = process.end(kill=not is_done)
-        return end.cpu_seconds if is_done else None
+            return None
 
 
-class _Output:
-    """A program that is run, once a test."""
-
-    def __init__(self, box: Box, limits: Limits, code: str, tests: StdioTests) -> None:
-        self._box, self._limits, self._code, self._tests = box, limits, code, tests
-
-    def measured(self) -> float | None:
-        """The cost of all tests, without that of a program of no text."""
-        total = 0.0
-        for case in self._tests.cases:
-            (outcome, _), end = run_main(self._box, self._limits, self._code, *case)
-            _, start = run_main(self._box, self._limits, "", case[0], "")
-            if outcome != "passed":
-                return None
-            total += end.cpu_seconds - start.cpu_seconds
-        return max(total, _LEAST_COST)
+def _cost_of_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> float | None:
+    """The seconds of all tests, without those of a program of no text."""
+    total = 0.0
+    for stdin, expected in tests.cases:
+        (outcome, _), end = run_main(box, limits, code, stdin, expected)
+        _, start = run_main(box, limits, "", stdin, "")
+        if outcome != "passed":
+            return None
+        total += end.cpu_seconds - start.cpu_seconds
+    return max(total, _LEAST_COST)

@@ -67,6 +67,7 @@ def _bubblewrap(tree: dict[str, Any]) -> list[str]:
         words += ["--ro-bind", source, target]
     for path in tree["hidden"]:
         words += ["--tmpfs", path, "--remount-ro", path]
+    words += ["--dir", "/dev", "--symlink", SCRATCH, "/dev/shm"]  # shm: for locks of multiprocessing
     for name in DEVICES:
         words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     words += ["--dir", SCRATCH]
@@ -88,7 +89,7 @@ def _site_packages() -> list[str]:
 @functools.cache
 def _tree(allow_site_packages: bool) -> dict[str, list[Any]]:
     """What a program sees of the file system: the interpreter and the libraries of the system."""
-    wanted = [sys.base_prefix, sys.base_exec_prefix, str(_interpreter())]
+    wanted = [str(Path(prefix, "lib")) for prefix in (sys.base_prefix, sys.base_exec_prefix)] + [str(_interpreter())]
     wanted += ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
     wanted += _site_packages() if allow_site_packages else []
     shown: list[tuple[str, str]] = []

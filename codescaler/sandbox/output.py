@@ -5,7 +5,7 @@ from decimal import Decimal
 
 TOLERANCE = Decimal("1e-6")  # relative and absolute, for numbers with a fraction; what most such problems state
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,9})?", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,9})?", re.ASCII | re.IGNORECASE)
 
 
 def is_expected(output: str, expected: str) -> bool:
@@ -19,8 +19,7 @@ def is_expected(output: str, expected: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    lines = [line.rstrip() for line in text.rstrip().split("\n")]
-    return lines
+    return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 def _is_same_line(seen: str, wanted: str) -> bool:

@@ -1,6 +1,7 @@
 """`Sandbox`: programs and tests to verdicts, several at a time, each in a box."""
 
 import functools
+import itertools
 import os
 import queue
 from collections import deque
@@ -21,6 +22,8 @@ from codescaler.types import CallTests, Tests, Verdict
 Result = TypeVar("Result")
 
 FIRST_USER = 1 << 30  # of the numbers of users that no host gives out
+
+_box_numbers = itertools.count()  # of all sandboxes of this process
 
 _TRIAL = "import unicodedata\ndef f(): return True"  # a module in a library of its own
 
@@ -57,7 +60,6 @@ class Sandbox:
         if self.num_workers < 1:
             raise InvalidInput(f"num_workers={num_workers}; give at least 1")
         self._allow_site_packages = allow_site_packages
-        self._num_boxes = 0
         self._boxes: queue.SimpleQueue[Box | None] = queue.SimpleQueue()
         acceptable = ISOLATIONS[: ISOLATIONS.index(checked(floor)) + 1] if isolation is None else (checked(isolation),)
         self.isolation, first = self._strongest(acceptable)
@@ -98,10 +100,9 @@ class Sandbox:
 
     def _new_box(self, isolation: Isolation) -> Box:
         limits, is_root = self.limits, os.geteuid() == 0
-        self._num_boxes += 1
         # As root, every box has two users that nobody else is: the kernel counts processes by user. In a user namespace
         # it counts by namespace, and what the box itself needs is counted too.
-        user = FIRST_USER + (os.getpid() & 0x3FFFFF) * 256 + self._num_boxes % 128 * 2 if is_root else None
+        user = FIRST_USER + (os.getpid() & 0x3FFFFF) * 256 + next(_box_numbers) % 128 * 2 if is_root else None
         settings: dict[str, Any] = {
             "host": os.getpid(),  # for who looks at the list of processes
             "user": user,
@@ -113,7 +114,8 @@ class Sandbox:
                 "RLIMIT_NPROC": limits.num_processes + (0 if is_root else 8),
                 "RLIMIT_FSIZE": limits.output_bytes,
                 "RLIMIT_NOFILE": 64,
-                "RLIMIT_CORE": 0,
+                "RLIMIT_STACK": 64 << 20,
+                "RLIMIT_CORE": 1,  # not even into a pipe, as with 0
             },
         }
         return Box(isolation, settings, self._allow_site_packages)

@@ -18,6 +18,7 @@ Report = tuple[Outcome, str]
 
 _MAX_REPORT_BYTES = 1 << 14
 _MESSAGE_CHARS = 500
+_MAX_PROCESSES = 3  # of a program: each may use up its time
 _CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
 
 
@@ -25,11 +26,14 @@ def verdict_of_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> V
     """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test."""
     reports: list[Report] = []
     cpu_seconds = 0.0
-    while len(reports) < len(tests.statements):
+    for _ in range(_MAX_PROCESSES):
+        if len(reports) == len(tests.statements):
+            break
         attempt = attempt_calls(box, limits, code, tests, start=len(reports))
         reports += attempt.reports
         cpu_seconds += attempt.end.cpu_seconds
-    return _verdict(reports, cpu_seconds)
+    rest = len(tests.statements) - len(reports)
+    return _verdict(reports + [("error", f"its process had ended {_MAX_PROCESSES} times by then")] * rest, cpu_seconds)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,12 @@ def attempt_calls(
             dialogue = receive(judge.work)
     judge_end, program_end = judge.end(kill=True), program.end(kill=True)
     num_left -= len(reports)
-    if has_gone:
+    if (
+        program_end.cpu_seconds > limits.cpu_seconds + _CLOCK_SECONDS
+    ):  # of several processes, none of which the kernel ended
+        late = f"took more than {limits.cpu_seconds} s of processor time, in several processes"
+        reports = [("timeout", late)] * (num_left + len(reports))
+    elif has_gone:
         reports += _unreported(limits, program_end, ("error", "the program's process"), num_left)
     elif num_left and (judge_end.exit_code or not reports):
         reports += _unreported(limits, judge_end, ("unjudged", "the process of the tests"), num_left)
@@ -83,6 +92,8 @@ def _unreported(limits: Limits, end: End, otherwise: Report, num_left: int) -> l
     if late:
         return [("timeout", late)] * num_left
     outcome, subject = otherwise
+    if -end.exit_code in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
+        outcome = "error"  # also of the judge, in which the tests use what the program gave
     return [(outcome, f"{subject} {_ending(end)}")]
 
 
@@ -115,6 +126,8 @@ def run_main(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> 
     late = _time_out(limits, end)
     if late:
         return ("timeout", late), end
+    if len(expected.encode("utf-8", "surrogatepass")) >= limits.output_bytes:
+        return ("unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"), end
     if end.exit_code:
         return ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_ending(end)}"), end
     if is_expected(output, expected):
@@ -130,20 +143,21 @@ def _verdict(reports: list[Report], cpu_seconds: float) -> Verdict:
 def _time_out(limits: Limits, end: End) -> str | None:
     if end.is_late:
         return f"ran for more than {limits.wall_seconds:g} s"
-    if end.exit_code == -signal.SIGKILL and end.cpu_seconds > limits.cpu_seconds - _CLOCK_SECONDS:
+    if end.cpu_seconds > limits.cpu_seconds + (-_CLOCK_SECONDS if end.exit_code == -signal.SIGKILL else _CLOCK_SECONDS):
         return f"took more than {limits.cpu_seconds} s of processor time"
     return None
 
 
 def _ending(end: End) -> str:
     if end.exit_code < 0:
-        return f"was ended by signal {signal.Signals(-end.exit_code).name}"
+        number = -end.exit_code
+        return f"was ended by signal {signal.Signals(number).name if number in {*signal.Signals} else number}"
     return f"ended with exit code {end.exit_code}"
 
 
 def _write(file: int, text: str) -> None:
     with open(file, "wb", closefd=False) as stream:
-        stream.write(text.encode("utf-8", "surrogateescape"))
+        stream.write(text.encode("utf-8", "surrogatepass"))
     os.lseek(file, 0, os.SEEK_SET)
 
 

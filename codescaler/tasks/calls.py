@@ -30,9 +30,10 @@ def mbpp_task(row: Row, *, challenge: bool = False) -> Task:
     text = row.text(row.first("text", "prompt"))
     call_tests = CallTests(
         tests,
-        entry_points=_entry_points(reference, tests),
+        entry_points=_entry_points(reference, (*tests, row.text_or_none("test_setup_code") or "")),
         prelude="\n".join(row.texts("test_imports")),
         setup=row.text_or_none("test_setup_code") or "",
+        classes=_classes(reference),
     )
     return Task(
         f"mbpp/{number}",
@@ -75,6 +76,7 @@ def _harness_tests(row: Row, prelude: str) -> CallTests:
     matched = _ENTRY_POINT.fullmatch(entry_point)
     if not matched:
         raise row.wrong("entry_point", "give a name, such as 'f' or 'Solution().f'")
+    classes = (matched[1],) if matched[2] else ()  # as in Solution().f
     tree = syntax_tree(test)
     check = tree.body[-1] if tree is not None and tree.body else None
     if (
@@ -88,8 +90,8 @@ def _harness_tests(row: Row, prelude: str) -> CallTests:
         setup = b"".join(lines[: check.lineno - 1]).decode()
         bind = f"{check.args.args[0].arg} = {entry_point}\n"
         statements = tuple(bind + _source(lines, statement) for statement in check.body)
-        return CallTests(statements, (matched[1],), prelude, setup.strip() and setup)
-    return CallTests((f"{test}\n\ncheck({entry_point})\n",), (matched[1],), prelude)
+        return CallTests(statements, (matched[1],), prelude, setup.strip() and setup, classes)
+    return CallTests((f"{test}\n\ncheck({entry_point})\n",), (matched[1],), prelude, classes=classes)
 
 
 def _source(lines: list[bytes], node: ast.stmt) -> str:
@@ -99,6 +101,12 @@ def _source(lines: list[bytes], node: ast.stmt) -> str:
     taken[-1] = taken[-1][: node.end_col_offset]
     taken[0] = taken[0][node.col_offset :]
     return b"".join(taken).decode()
+
+
+def _classes(reference: str) -> tuple[str, ...]:
+    """Names of the classes that the reference defines at top level."""
+    tree = syntax_tree(reference)
+    return tuple(statement.name for statement in tree.body if isinstance(statement, ast.ClassDef)) if tree else ()
 
 
 def _entry_points(reference: str, tests: Iterable[str]) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def _function_tests(row: Row, tests: Iterable[Row]) -> CallTests:
     for test in tests:
         arguments = [parsed_json(line, test.name) for line in test.text("input").splitlines() if line.strip()]
         statements.append(_assertion(call, arguments, "==", parsed_json(test.text("output"), test.name)))
-    return CallTests(tuple(statements), ("Solution",), _PRELUDE)
+    return CallTests(tuple(statements), ("Solution",), _PRELUDE, classes=("Solution",))
 
 
 def _stdio_tests(tests: Iterable[Row]) -> StdioTests | None:
@@ -170,7 +170,8 @@ def _taco_tests(row: Row, is_method: bool) -> Tests | None:
             statements.append(_assertion(call, arguments, "in", (expected, expected[0])))
         else:
             statements.append(_assertion(call, arguments, "==", expected))
-    return CallTests(tuple(statements), ("Solution" if is_method else inside.text("fn_name"),), _PRELUDE)
+    name, classes = ("Solution", ("Solution",)) if is_method else (inside.text("fn_name"), ())
+    return CallTests(tuple(statements), (name,), _PRELUDE, classes=classes)
 
 
 def _lines(row: Row, key: str) -> str:

@@ -1,7 +1,7 @@
 """Our own record of a task, in both directions: what `task_record` writes, `own_task` reads.
 
 {"task_id": ..., "prompt": ..., "tests": null
-    or {"statements": [...], "entry_points": [...], "prelude": "", "setup": ""}
+    or {"statements": [...], "entry_points": [...], "prelude": "", "setup": "", "classes": [...]}
     or {"cases": [[stdin, stdout], ...]},
  "reference": ..., "difficulty": ..., "split": ..., "licence": ..., "domain": ...}
 """
@@ -23,6 +23,7 @@ def task_record(task: Task) -> dict[str, Any]:
             "entry_points": list(task.tests.entry_points),
             "prelude": task.tests.prelude,
             "setup": task.tests.setup,
+            "classes": list(task.tests.classes),
         }
     elif task.tests is not None:
         tests = {"cases": [list(case) for case in task.tests.cases]}
@@ -44,7 +45,8 @@ def _tests(row: Row) -> Tests | None:
         raise row.wrong("tests", "give an object with statements, or one with cases")
     if "statements" in tests.values:
         prelude, setup = (tests.text_or_none(key) or "" for key in ("prelude", "setup"))
-        return CallTests(tests.texts("statements"), tests.texts("entry_points"), prelude, setup)
+        statements, entry_points, classes = (tests.texts(key) for key in ("statements", "entry_points", "classes"))
+        return CallTests(statements, entry_points, prelude, setup, classes)
     cases = tests.values["cases"]
     if not isinstance(cases, list):
         raise tests.wrong("cases", "give a list of [stdin, stdout]")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from codescaler.sandbox import Limits, Sandbox
 from codescaler.types import CallTests, StdioTests
 
 SECRET = 7_460_912_385_540_177_283
@@ -302,28 +303,66 @@ def f(x):
 
 
 def test_nothing_is_handed_to_the_next_program(sandbox):
-    """Neither in files, nor in System V memory, nor by a process that lives on."""
+    """Neither in files nor by a process that lives on."""
     leave = """
-import ctypes, os, time
+import os, time
 open('left', 'w').write('1')
-libc = ctypes.CDLL(None)
 def f(x):
     if os.fork() == 0:
         os.setsid()
         while True: time.sleep(1)
-    return 'refused' if libc.shmget(77, 4096, 0o1666) >= 0 else 'no memory'
+    return 'refused'
 """
     look = """
-import ctypes, os
-libc = ctypes.CDLL(None)
+import os
 def f(x):
     try: os.kill(-1, 0)
-    except ProcessLookupError: alone = True
+    except (ProcessLookupError, PermissionError): alone = True
     else: alone = False
-    return 'refused' if libc.shmget(77, 4096, 0) == -1 and not os.listdir('.') and alone else 'something is left'
+    return 'refused' if not os.listdir('.') and alone else 'something is left'
 """
     assert returns(sandbox, leave).passed
     assert returns(sandbox, look).passed
+
+
+CALLS = {
+    "System V memory": "libc.shmget(77, 4096, 0o1666)",
+    "a queue": "libc.mq_open(b'/q', 0o102, 0o600, None)",
+    "a key of the host": "libc.syscall(250, 10, b'user', b'secret', 0) if x86 else libc.syscall(219, 10, 0, 0, 0)",
+    "a new key": "libc.syscall(248 if x86 else 217, b'user', b'a', b'b', 1, -2)",
+    "a user namespace": "libc.unshare(0x10000000)",
+    "a process of another namespace": "libc.syscall(56 if x86 else 220, 0x10000000 | 17, 0, 0, 0, 0)",
+    "the latest clone": "libc.syscall(435, None, 0)",
+    "tracing": "libc.ptrace(0, 0, 0, 0)",
+    "a mount": "libc.mount(b'x', b'/scratch', b'tmpfs', 0, 0)",
+    "io_uring": "libc.syscall(425, 1, None)",
+    "a program for the kernel": "libc.syscall(321 if x86 else 280, 0, None, 0)",
+    "a socket to the hypervisor": "libc.socket(40, 1, 0)",
+    "a socket to the kernel": "libc.socket(16, 3, 0)",
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_kernel_refuses(sandbox, name):
+    code = f"""
+import ctypes, errno, platform
+libc, x86 = ctypes.CDLL(None, use_errno=True), platform.machine() == 'x86_64'
+def f(x):
+    result = {CALLS[name]}
+    return 'refused' if result == -1 and ctypes.get_errno() == errno.ENOSYS else (result, ctypes.get_errno())
+"""
+    verdict = returns(sandbox, code)
+    assert verdict.passed, verdict
+
+
+def test_two_sandboxes_do_not_share_what_programs_may_use(sandbox):
+    code = f"import os\ndef f(x):\n    if os.fork() == 0: os._exit(0)\n    os.wait()\n    return {SECRET}"
+    bomb = FORGED_OUTPUT["bombs"]
+    with Sandbox(Limits(cpu_seconds=1, wall_seconds=2.0), isolation=sandbox.isolation, num_workers=1) as other:
+        thread = threading.Thread(target=lambda: other.run(bomb, STDIO))
+        thread.start()
+        assert all(sandbox.run(code, TESTS).passed for _ in range(10))
+        thread.join()
 
 
 def test_no_process_is_left(any_sandbox):
@@ -350,12 +389,13 @@ def f(x):
 
 
 def _running():
-    """Processes of the host, but for those that have ended and wait for their parent to notice."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    """Processes of this host's boxes, but for those that have ended and wait for their parent to notice."""
+    found, host = set(), f'"host": {os.getpid()},'.encode()
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if path.read_text().rpartition(")")[2].split()[0] not in "ZX":
-                found.add(path.parent.name)
+            is_running = (path / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+            if is_running and host in (path / "cmdline").read_bytes():
+                found.add(path.name)
     return found
 
 
@@ -385,10 +425,76 @@ def test_a_method_of_a_shared_class_cannot_be_hidden(sandbox):
     assert sandbox.run("def f(p):\n    p.x = 12345\n    return p", tests).passed
 
 
+# Programs that take over their side of the conversation, or return what answers for itself, and tests they would pass.
+IMPOSTORS = {
+    "answers to names that nobody asked for": (
+        """
+import codescaler.sandbox.inside.program as inside
+old = inside._answered
+class Yes:
+    def __call__(self, *a, **k): return 1
+    def __getattr__(self, name): return self
+def answered(codec, namespace, operation, asked):
+    if operation != 'names': return old(codec, namespace, operation, asked)
+    names = {name: namespace[name] for name in asked if name in namespace}
+    return codec.encode({**names, **dict.fromkeys(('set', 'sorted', 'round', 'math', 'abs'), Yes())}), False
+inside._answered = answered
+def f(x): return None
+""",
+        (
+            "assert set(f(3)) == set([7, 8])",
+            "assert round(f(3), 2) == round(7.21, 2)",
+            "assert math.isclose(f(3), 7.5)",
+        ),
+    ),
+    "says that it holds anything": (
+        """
+class A:
+    def __contains__(self, item): return True
+    def __iter__(self): return iter(())
+    def __getattr__(self, name): return lambda *a: True
+def f(x): return A()
+""",
+        ("assert 7 in f(3)", "assert f(3).startswith('abc')", "assert f(3).issubset({3})", "assert f(3).x == 3"),
+    ),
+    "stands for a module": (
+        "class math:\n    isclose = staticmethod(lambda *a, **k: True)\ndef f(x): return 0.0",
+        ("assert math.isclose(f(3), 7.25)",),
+    ),
+    "ends where an error is expected": (
+        "import os\ndef f(x): os._exit(0)",
+        ("ok = False\ntry: f(-1)\nexcept Exception: ok = True\nassert ok", "try: f(-1)\nexcept: pass"),
+    ),
+    "loops where an error is expected": (
+        "def f(x):\n    while True: pass",
+        ("ok = False\ntry: f(-1)\nexcept Exception: ok = True\nassert ok",),
+    ),
+    "raises what has no name": (
+        "class M(type): __name__ = 'a\\0b'\nclass E(Exception, metaclass=M): pass\nraise E",
+        ("assert f(3) == 7", "try: f(3)\nexcept ValueError: pass\nelse: assert 0"),
+    ),
+    "returns what cannot be shown": (
+        "def f(x):\n    a = []\n    for _ in range(3000): a = [a]\n    return a",
+        ("assert f(3) == 7, f(3)",),
+    ),
+    "returns what cannot be hashed": (
+        "def f(x):\n    a = ()\n    for _ in range(150000): a = (a,)\n    return [a]",
+        ("assert {*f(3)} == {7}",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSTORS)
+def test_impostors_fail(any_sandbox, name):
+    """As a failure, too: a program that is not judged would be left out of the count."""
+    code, statements = IMPOSTORS[name]
+    for names in (("f",), ()):
+        outcomes = any_sandbox.run(code, CallTests(statements, names)).outcomes
+        assert set(outcomes) <= {"failed", "error", "timeout"}, outcomes
+
+
 def test_programs_at_a_time_do_not_hurt_each_other(sandbox):
     """A bomb in one box leaves the others' verdicts alone."""
-    from codescaler.sandbox import Limits, Sandbox
-
     with Sandbox(Limits(cpu_seconds=2, wall_seconds=3.0), isolation=sandbox.isolation, num_workers=2) as two:
         good, bomb = (
             f"import os\ndef f(x):\n    if os.fork() == 0: os._exit(0)\n    os.wait()\n    return {SECRET}",

@@ -28,7 +28,7 @@ def test_calls(sandbox):
 
 def test_objects_and_methods(sandbox):
     prelude = "class Node:\n    def __init__(self, x): self.x = x\n"
-    tests = CallTests(("assert Solution().f(Node(3), k=2).x == 6",), ("Solution",), prelude)
+    tests = CallTests(("assert Solution().f(Node(3), k=2).x == 6",), ("Solution",), prelude, classes=("Solution",))
     (cost,) = sandbox.costs(["class Solution:\n    def f(self, node, k): return Node(node.x * k)"], tests, num_rounds=2)
     assert 0 < median(cost) < 0.01
 

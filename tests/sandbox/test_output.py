@@ -1,5 +1,7 @@
 """Exact lines, else numbers."""
 
+import time
+
 import pytest
 
 from codescaler.sandbox.output import is_expected
@@ -16,6 +18,12 @@ from codescaler.sandbox.output import is_expected
 )  # fmt: skip
 def test_right(output, expected):
     assert is_expected(output, expected)
+
+
+def test_a_long_word_takes_no_time():
+    started = time.perf_counter()
+    assert not is_expected("1" * 9999 + "x", "5")
+    assert time.perf_counter() - started < 0.5
 
 
 @pytest.mark.parametrize(

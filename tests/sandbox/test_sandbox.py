@@ -93,13 +93,27 @@ def test_errors_say_what_happened(sandbox, code, message):
         ("import sys\ndef f(x): return sys.stdin.read()", "assert f(1) == ''"),
         ("if __name__ == '__main__': raise ValueError\ndef f(x): return x", "assert f(1) == 1"),
         ("def f(x): return set('abc')", "assert f(1) == {'c', 'b', 'a'}"),
+        ("from collections import OrderedDict\nclass A(OrderedDict):\n    def first(self): return next(iter(self))",
+         "a = A()\na['x'] = 1\nassert a.first() == 'x'"),
+        ("from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int",
+         "assert A(3).x == 3"),
+        ("def f(d): d.append(3)", "from collections import deque\nd = deque([1])\nf(d)\nassert list(d) == [1, 3]"),
+        ("def f(x): return (y for y in (1, 2))", "assert 2 in f(0) and 3 not in f(0)"),
+        ("result = 'x' * (70 << 20)\ndef f(x): return x", "result = f(1)\nassert result == 1"),
+        ("def f(x): return open('/dev/null').read()", "assert f(1) == ''"),
+        ("import multiprocessing\ndef f(x):\n    with multiprocessing.Lock(): return x", "assert f(1) == 1"),
+        ("import os, signal\ndef f(x):\n    if os.fork() == 0: os.kill(os.getpid(), signal.SIGTERM)\n"
+         "    return os.WTERMSIG(os.wait()[1])", "assert f(1) == 15"),
+        ("def f(x): return 7.25", "assert math.isclose(f(1), 7.25)"),
+        ("import functools, sys\nsys.setrecursionlimit(10**6)\n@functools.lru_cache(None)\n"
+         "def f(n): return 0 if n == 0 else 1 + f(n - 1)", "assert f(15000) == 15000"),
         ("def f(x): return True", "assert f(1) is True"),
         ("import heapq, decimal, unicodedata\ndef f(x): return heapq.nlargest(1, x)", "assert f([1, 2]) == [2]"),
     ],
 )  # fmt: skip
 def test_a_test_runs_as_if_the_program_were_here(any_sandbox, code, statement):
     names = ("sum",) if "sum(" in code else ()
-    verdict = check(any_sandbox, code, statement, entry_points=names)
+    verdict = check(any_sandbox, code, statement, entry_points=names, classes=("A",))
     assert verdict.passed, verdict
 
 
@@ -113,6 +127,15 @@ def test_a_test_runs_as_if_the_program_were_here(any_sandbox, code, statement):
         ("def f(x): return None", "assert f(1) < 3"),
         ("def f(x): return x", "assert f('1') == 1"),
         ("def f(x): x = x + [1]", "a = [0]\nf(a)\nassert a == [0, 1]"),
+        ("class B:\n    def x(self): return 1\ndef f(x): return B()", "assert f(1).x() == 1"),
+        (
+            "from collections import OrderedDict\ndef f(x): return OrderedDict(b=1, a=2)",
+            "from collections import OrderedDict\nassert f(1) == OrderedDict(a=2, b=1)",
+        ),
+        (
+            "import datetime as d\ndef f(x): return d.datetime(2020, 1, 1, tzinfo=d.timezone.utc)",
+            "import datetime\nassert f(1) == datetime.datetime(2020, 1, 1)",
+        ),
     ],
 )
 def test_what_is_not_right_fails(any_sandbox, code, statement):
@@ -146,19 +169,55 @@ class Solution:
 @pytest.mark.parametrize("own", ["", "class ListNode:\n    def __init__(self, val=0, next=None): self.val = val\n"])
 def test_classes_of_the_prelude_are_known_on_both_sides(any_sandbox, own):
     statement = "assert is_same_list(Solution().reverse(list_node([1, 2, 3])), list_node([3, 2, 1]))"
-    assert check(any_sandbox, own + REVERSE, statement, prelude=PRELUDE, entry_points=("Solution",)).passed
+    tests = {"prelude": PRELUDE, "entry_points": ("Solution",), "classes": ("Solution",)}
+    assert check(any_sandbox, own + REVERSE, statement, **tests).passed
     wrong = REVERSE.replace("return last", "return None")
-    assert check(any_sandbox, own + wrong, statement, prelude=PRELUDE).outcomes == ("failed",)
+    assert check(any_sandbox, own + wrong, statement, **tests).outcomes == ("failed",)
 
 
 def test_a_setup_builds_on_the_programs_classes(any_sandbox):
     code = "class Node:\n    def __init__(self, x): self.x, self.left = x, None\n"
     code += "def depth(n): return 1 + depth(n.left) if n else 0"
     setup = "root = Node(1)\nroot.left = Node(2)\nroot.left.left = Node(3)"
-    assert check(any_sandbox, code, "assert depth(root) == 3", "assert depth(root.left) == 2", setup=setup).passed
+    tests = {"setup": setup, "classes": ("Node",)}
+    assert check(any_sandbox, code, "assert depth(root) == 3", "assert depth(root.left) == 2", **tests).passed
     verdict = check(any_sandbox, "def depth(n): return 3", "assert depth(root) == 3", setup=setup)
     assert verdict.outcomes == ("error",)
     assert "Node" in verdict.message
+
+
+def test_a_helper_of_the_setup_asks_too(any_sandbox):
+    """What it fails on is the program's."""
+    setup = "def check(x, n): assert len(f(x)) == n"
+    assert check(any_sandbox, "def f(x): return [x]", "check(3, 1)", setup=setup).passed
+    assert check(any_sandbox, "def f(x): return None", "check(3, 1)", setup=setup).outcomes == ("failed",)
+
+
+def test_processes_of_a_program_are_few(any_sandbox):
+    """Each may use up its time, and a hundred tests would be a hundred times that."""
+    code = "import os\ndef f(x): os._exit(0)"
+    verdict = check(any_sandbox, code, *["assert f(1) == 1"] * 6)
+    assert verdict.outcomes == ("error",) * 6
+
+
+def test_time_of_children_counts(sandbox):
+    code = """
+import os
+def f(x):
+    for _ in range(3):
+        if os.fork() == 0:
+            for _ in range(10 ** 9): pass
+    return [os.wait() for _ in range(3)] and x
+"""
+    verdict = check(sandbox, code, "assert f(1) == 1")
+    assert verdict.outcomes == ("timeout",)
+    assert verdict.cpu_seconds > 1.5
+
+
+def test_more_than_may_be_printed_is_not_judged(any_sandbox):
+    tests = StdioTests((("", "x" * (2 << 20)),))
+    assert any_sandbox.run("print('x' * (2 << 20))", tests).outcomes == ("unjudged",)
+    assert any_sandbox.run("print(3)", StdioTests((("\ud800", "4"),))).outcomes == ("failed",)
 
 
 def test_tests_at_fault_say_so(any_sandbox):
@@ -187,6 +246,11 @@ if __name__ == '__main__':
     sys.exit()
 """
     assert any_sandbox.run(code, tests).passed
+    beside = "import sys\nsys.__stdout__.write(str(int(input()) + int(input())))"
+    assert any_sandbox.run(beside, tests).passed
+    assert any_sandbox.run(
+        "out = open(1, 'w', closefd=False)\nout.write(str(int(input()) + int(input())))", tests
+    ).passed
     assert any_sandbox.run("print(int(input()) + int(input()))\nexit()\nprint(1)", tests).passed
     threads = "import threading\nthreading.Thread(target=lambda: print(int(input()) + int(input()))).start()"
     assert any_sandbox.run(threads, tests).passed

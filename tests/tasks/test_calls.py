@@ -46,7 +46,7 @@ def test_mbpp(tmp_path):
     assert task.prompt == (
         "Find the longest chain of pairs.\nYour code should pass this test:\nassert chain([Pair(), Pair()]) == 2"
     )
-    assert task.tests == CallTests(tuple(MBPP["test_list"]), ("Pair", "chain"), "", "import math")
+    assert task.tests == CallTests(tuple(MBPP["test_list"]), ("Pair", "chain"), "", "import math", ("Pair",))
     assert passes(task.tests, task.reference) == [True, True]
     assert passes(task.tests, task.reference + "    \ndef chain(pairs): return 0") == [False, True]
 

@@ -8,18 +8,34 @@ that has no kind stays where it is, and goes as its number ("kept").
 import json
 import socket
 import struct
-from collections import deque
-from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 MAX_MESSAGE_BYTES = 1 << 26
 
-_MUTABLE: dict[str, type] = {"list": list, "dict": dict, "set": set, "deque": deque, "bytearray": bytearray}
+_MUTABLE: dict[str, type] = {
+    "list": list, "OrderedDict": OrderedDict, "Counter": Counter, "dict": dict, "set": set, "deque": deque,
+    "bytearray": bytearray,
+}  # fmt: skip
+
+
+def _datetime(*parts: int) -> datetime:
+    *clock, fold, offset = parts
+    return datetime(*clock, tzinfo=None if offset is None else timezone(timedelta(seconds=offset)), fold=fold)  # type: ignore[misc,arg-type]
+
+
+def _datetime_parts(value: datetime) -> tuple[Any, ...]:
+    offset = value.utcoffset()
+    clock = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
+    return *clock, value.fold, None if offset is None else offset.total_seconds()
+
+
 # Immutable values, by what makes them again.
-_PARTS: dict[str, tuple[type, Callable[[Any], tuple[Any, ...]]]] = {
+_PARTS: dict[str, tuple[type, Callable[[Any], Iterable[Any]]]] = {
     "tuple": (tuple, tuple),
     "frozenset": (frozenset, tuple),
     "bytes": (bytes, tuple),
@@ -27,7 +43,7 @@ _PARTS: dict[str, tuple[type, Callable[[Any], tuple[Any, ...]]]] = {
     "range": (range, lambda value: (value.start, value.stop, value.step)),
     "Decimal": (Decimal, lambda value: (str(value),)),
     "Fraction": (Fraction, lambda value: (value.numerator, value.denominator)),
-    "datetime": (datetime, lambda v: (v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond)),
+    "datetime": (datetime, _datetime_parts),
     "date": (date, lambda value: (value.year, value.month, value.day)),
     "time": (time, lambda value: (value.hour, value.minute, value.second, value.microsecond)),
     "timedelta": (timedelta, lambda value: (value.days, value.seconds, value.microseconds)),
@@ -35,6 +51,7 @@ _PARTS: dict[str, tuple[type, Callable[[Any], tuple[Any, ...]]]] = {
 # Types that a test may hand over, such as `int`. No function may pass: a program could have the judge call it.
 _TYPES = {cls.__name__: cls for cls in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)}
 _FROM_ONE = ("tuple", "frozenset", "bytes")  # made from one iterable; the others from several arguments
+_MAX_DEPTH = 10_000  # of tuples in tuples: Python hashes them by recursion, unchecked
 _MAX_JSON_INT = 1 << 53
 
 
@@ -91,6 +108,13 @@ class Codec:
         self, classes: Mapping[str, type], keep: Callable[[Any], int | None], kept: Callable[[int], Any]
     ) -> None:
         self._classes, self._keep, self._kept = classes, keep, kept
+        self._staying: Any = None
+
+    def keeping(self, value: Any) -> "Codec":
+        """The same codec, but one value stays where it is."""
+        other = Codec(self._classes, self._keep, self._kept)
+        other._staying = value
+        return other
 
     def encode(self, value: Any) -> list[Any]:
         """Returns the message that holds a value."""
@@ -104,7 +128,7 @@ class Codec:
                 continue
             kind, children = self._taken_apart(item)
             # An immutable value stands after what it is made of; a mutable one is filled when everything is there.
-            if kind in _PARTS and not is_left:
+            if (kind in _PARTS or kind.startswith("object ")) and not is_left:
                 index[id(item)] = -1  # on its way
                 stack.append((item, True))
             else:
@@ -123,6 +147,8 @@ class Codec:
         if self._classes.get(name) is type(value):
             attributes = [part for pair in vars(value).items() for part in pair]
             return f"object {name}", attributes
+        if value is self._staying:
+            return "kept", [self._keep(value)]
         if isinstance(value, type) and value in _TYPES.values():
             return "type", [value.__name__]
         for kind, base in _MUTABLE.items():
@@ -131,13 +157,15 @@ class Codec:
                     return kind, [part for pair in dict.items(value) for part in pair]
                 return kind, list(base.__iter__(value))  # type: ignore[attr-defined]
         for kind, (base, parts_of) in _PARTS.items():
-            if isinstance(value, base):
+            if isinstance(value, base) and (not isinstance(value, time) or value.tzinfo is None):
                 return kind, list(parts_of(value))
         # Of a subclass, such as an enumeration, what it is at heart, whatever its own methods say.
         if isinstance(value, str):
             return "plain", [str.__str__(value)]
         if isinstance(value, (int, float)):
             return "plain", [int.__pos__(value) if isinstance(value, int) else float.__pos__(value)]
+        if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+            return "plain", [value.item()]
         return "kept", [self._keep(value)]
 
     def decode(self, message: Any) -> Any:
@@ -145,6 +173,7 @@ class Codec:
         try:
             root, table = message
             values = [self._empty(entry[0]) for entry in table]
+            depths = [0] * len(table)
 
             def child(item: Any) -> Any:
                 if not isinstance(item, list):
@@ -154,7 +183,10 @@ class Codec:
             for place, (kind, *children) in enumerate(table):
                 parts = map(child, children)
                 if kind in _PARTS:
-                    make = _PARTS[kind][0]
+                    depths[place] = 1 + max((depths[c[0]] for c in children if _is_reference(c)), default=0)
+                    if depths[place] > _MAX_DEPTH:
+                        raise ConnectionLost(f"a value of more than {_MAX_DEPTH} levels")
+                    make: Callable[..., Any] = _datetime if kind == "datetime" else _PARTS[kind][0]
                     values[place] = make(parts) if kind in _FROM_ONE else make(*parts)
                 elif kind == "plain":
                     values[place] = child(children[0])
@@ -162,6 +194,8 @@ class Codec:
                     values[place] = _TYPES[children[0]]
                 elif kind == "kept":
                     values[place] = self._kept(children[0])
+                elif kind.startswith("object "):
+                    _fill(values[place], list(parts))  # before it is hashed; below again, for circles
             for value, (kind, *children) in zip(values, table, strict=True):
                 if kind in _MUTABLE or kind.startswith("object "):
                     _fill(value, list(map(child, children)))
@@ -183,6 +217,10 @@ def _is_scalar(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
+def _is_reference(child: Any) -> bool:
+    return isinstance(child, list) and isinstance(child[0], int)
+
+
 def _child(value: Any, index: Mapping[int, int]) -> Any:
     if not _is_scalar(value):
         return [index[id(value)]]
@@ -194,13 +232,15 @@ def _child(value: Any, index: Mapping[int, int]) -> Any:
 def _fill(value: Any, parts: list[Any]) -> None:
     pairs = zip(parts[::2], parts[1::2], strict=True)
     if isinstance(value, dict):
-        value.update(pairs)
+        for key, part in pairs:
+            value[key] = part
     elif isinstance(value, set):
         value.update(parts)
     elif isinstance(value, (list, deque, bytearray)):
         value.extend(parts)
     else:
         for name, part in pairs:
-            if callable(getattr(type(value), name, None)):
-                raise ValueError(f"the attribute {name} would hide a method")
-            vars(value)[name] = part
+            # Of a method or a cached property, the class has the say.
+            own = getattr(type(value), name, None)
+            if not callable(own) and not hasattr(own, "__get__"):
+                vars(value)[name] = part

@@ -1,13 +1,18 @@
 """Runs tests in a process of its own, and asks the program's process for what only the program can answer.
 
 Tests run as they are written. A name that the program has to define stands for a question to the other process, and so
-does every value from there that has no equal here. Comparisons happen here, on values made here: the expected ones
-never leave, and no method of the program's, such as an `==` of its own, has a say.
+does every value from there that has no equal here. Comparisons happen here, on values made here: the expected ones do
+not leave, and no `==` of the program's has a say. Methods of its objects are asked only where the tests are of a class.
+A test that hands what it expects to the program as an argument, or runs text that the program returns, is beyond help.
 """
 
 import builtins
+import dis
+import importlib
 import socket
+import sys
 import types
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -27,25 +32,53 @@ class Program:
     Every question goes into `dialogue`, with the numbers under which the program keeps the answer, or parts of it.
     """
 
-    def __init__(self, link: socket.socket, classes: dict[str, type], dialogue: list[Any]) -> None:
-        self._link, self._dialogue = link, dialogue
+    def __init__(
+        self, link: socket.socket, classes: dict[str, type], dialogue: list[Any], own_classes: frozenset[str]
+    ) -> None:
+        self._link, self._dialogue, self._own_classes = link, dialogue, own_classes
         self.names: set[str] = set()  # that have been found here
-        self._codec = Codec(classes, _number_of, lambda number: Remote(self, number))
+        self.num_asked = 0
+        self.failure: ConnectionLost | NotSendable | None = None  # which a test may not hide by an `except` of its own
+        self._objects: set[int] = (
+            set()
+        )  # numbers of what is used by its methods: classes, their instances, what these hold
+        self._is_object = False  # whether what comes next is
+        self._codec = Codec(classes, _number_of, self._remote)
 
     def named(self, names: list[str]) -> dict[str, Any]:
         """Returns what the program calls by these names, as far as it defines them."""
-        defined: dict[str, Any] = self._answer("names", names)[0]
-        self.names.update(defined)
-        return defined
+        found = {}
+        for name in names:
+            self._is_object = name in self._own_classes
+            answer = self._answer("names", [name])[0]
+            if name in answer:  # and nothing that was not asked for
+                found[name] = answer[name]
+        self.names.update(found)
+        return found
 
-    def ask(self, operation: str, *operands: Any) -> Any:
+    def ask(self, operation: str, target: "Remote", *operands: Any) -> Any:
         """Has the program do an operation, and returns its value."""
-        value, has_changed = self._answer(operation, self._codec.encode(operands))
+        self.num_asked += 1
+        self._is_object = self.is_object(target)
+        try:
+            value, has_changed = self._answer(operation, self._codec.encode((target, *operands)))
+        except (ConnectionLost, NotSendable) as error:
+            self.failure = self.failure or error
+            raise
         if has_changed:
             value, *after = value
-            for given, other in zip(operands[1:], after, strict=True):
+            for given, other in zip(operands, after, strict=True):
                 _updated(given, other)
         return value
+
+    def is_object(self, remote: "Remote") -> bool:
+        """Whether the tests may use it by its methods."""
+        return _number_of(remote) in self._objects
+
+    def _remote(self, number: int) -> "Remote":
+        if self._is_object:
+            self._objects.add(number)
+        return Remote(self, number)
 
     def _answer(self, operation: str, asked: Any) -> tuple[Any, bool]:
         send(self._link, [operation, asked])
@@ -64,49 +97,57 @@ class Program:
 
 
 class Remote:
-    """A value that lives in the program's process. It equals nothing but itself, and has no truth value."""
+    """A value that lives in the program's process. It equals nothing but itself, and has no truth value.
 
-    __slots__ = ("_number", "_program")
+    It can be called, counted, indexed and gone through; attributes and methods are for instances of the classes that
+    the tests name. Else an object could be returned for data, and say of itself what a test wants to hear.
+    """
+
+    __slots__ = ("__number__", "__program__")
 
     def __init__(self, program: Program, number: int) -> None:
-        object.__setattr__(self, "_program", program)
-        object.__setattr__(self, "_number", number)
+        object.__setattr__(self, "__program__", program)
+        object.__setattr__(self, "__number__", number)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._program.ask("call", self, args, kwargs)
+        return self.__program__.ask("call", self, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what Python asks of a value on its own account
-            raise AttributeError(name)
-        return self._program.ask("getattr", self, name)
+        if name.startswith("__") or not self.__program__.is_object(
+            self
+        ):  # the first: asked by Python on its own account
+            raise AttributeError(f"the program gave an object, and no data; its {name} is not asked for")
+        return self.__program__.ask("getattr", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._program.ask("setattr", self, name, value)
+        self.__program__.ask("setattr", self, name, value)
 
     def __getitem__(self, key: Any) -> Any:
-        return self._program.ask("getitem", self, key)
+        return self.__program__.ask("getitem", self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._program.ask("setitem", self, key, value)
+        self.__program__.ask("setitem", self, key, value)
 
     def __contains__(self, item: Any) -> bool:
-        return self._program.ask("contains", self, item) is True
+        if self.__program__.is_object(self):
+            return self.__program__.ask("contains", self, item) is True
+        return any(item is other or item == other for other in self)
 
     def __len__(self) -> int:
-        length = self._program.ask("len", self)
+        length = self.__program__.ask("len", self)
         return length if type(length) is int else -1  # which Python refuses
 
     def __iter__(self) -> Iterator[Any]:
-        items = self._program.ask("iter", self)
+        items = self.__program__.ask("iter", self)
         while True:
             try:
-                yield self._program.ask("next", items)
+                yield self.__program__.ask("next", items)
             except ProgramStopIteration:
                 return
 
     def __next__(self) -> Any:
         try:
-            return self._program.ask("next", self)
+            return self.__program__.ask("next", self)
         except ProgramStopIteration:
             raise StopIteration from None
 
@@ -122,13 +163,14 @@ class ProgramStopIteration(Exception):
 
 def _number_of(value: Any) -> int:
     if isinstance(value, Remote):
-        number: int = object.__getattribute__(value, "_number")
+        number: int = object.__getattribute__(value, "__number__")
         return number
     raise NotSendable(f"a test hands the program a {type(value).__name__}; only data can be sent")
 
 
 def _raise_again(name: str, message: str) -> NoReturn:
     """Raises what the program raised: tests may expect it, by the names that Python has for it."""
+    name = name if name.isidentifier() else "Exception"  # or else no class can have it
     if name == "StopIteration":
         raise ProgramStopIteration(message)
     known = getattr(builtins, name, None)
@@ -142,7 +184,7 @@ def _raise_again(name: str, message: str) -> NoReturn:
 
 def _updated(given: Any, after: Any) -> Any:
     """Leaves in a container what the program left in its copy, and returns the container."""
-    if type(given) is not type(after):
+    if not isinstance(given, type(after)):  # a subclass, such as defaultdict, came back as what it is at heart
         return after
     if isinstance(given, (list, tuple)):
         parts: Any = [_updated(one, other) for one, other in zip(given, after, strict=False)] + list(
@@ -155,6 +197,9 @@ def _updated(given: Any, after: Any) -> Any:
         parts = {k: _updated(given.get(k), v) for k, v in after.items()} if isinstance(given, dict) else after
         given.clear()
         given.update(parts)
+    elif isinstance(given, (deque, bytearray)):
+        given.clear()
+        given.extend(after)
     elif isinstance(getattr(given, "__dict__", None), dict):
         vars(given).update(vars(after))
     else:
@@ -188,7 +233,7 @@ def _outcomes(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) ->
     except Exception as error:
         yield from [("unjudged", f"the tests' own prelude or setup fails: {error!r}")] * len(statements)
         return
-    program = Program(link, classes, dialogue)
+    program = Program(link, classes, dialogue, frozenset(task["classes"]))
     namespace["__name__"] = "tests"
     entry_points = set(task["entry_points"])
     outcome, message = _outcome(program, setup, namespace, entry_points)
@@ -208,15 +253,25 @@ def _outcome(
     program: Program, code: types.CodeType, namespace: dict[str, Any], entry_points: set[str]
 ) -> tuple[str, str]:
     """Runs one test. Raises ConnectionLost if the program is gone or breaks the rules."""
-    names = _names(code)
+    names, num_asked = _names(code), program.num_asked
     try:
-        asked = [n for n in names if n in entry_points or not (n in namespace or hasattr(builtins, n))]
-        defined = program.named(asked)
+        unknown = [name for name in names if name not in namespace and not hasattr(builtins, name)]
+        for name in unknown:
+            if name in sys.stdlib_module_names:  # or else a program's `math` could stand for Python's
+                namespace[name] = importlib.import_module(name)
+        asked = [n for n in unknown if n not in namespace] if not entry_points else entry_points.intersection(names)
+        defined = program.named(sorted(asked))
         missing = sorted(entry_points.intersection(asked) - set(defined))
         if missing:
             return "error", f"the program does not define {', '.join(missing)}"
         namespace.update(defined)
-        exec(code, namespace)
+        num_asked = program.num_asked
+        try:
+            exec(code, namespace)
+        finally:
+            if program.failure is not None:
+                failure, program.failure = program.failure, None
+                raise failure
     except ConnectionLost:
         raise
     except NotSendable as error:
@@ -228,17 +283,22 @@ def _outcome(
     except BaseException as error:
         if hasattr(error, "is_of_program"):
             return "error", _shown(error)
-        if not any(name in program.names or isinstance(namespace.get(name), Remote) for name in names):
+        if program.num_asked == num_asked and not program.names.intersection(names):
             return "unjudged", f"the test asks nothing of the program, and fails: {_shown(error)}"
         return "failed", _shown(error)
     return "passed", ""
 
 
 def _shown(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    try:
+        return f"{type(error).__name__}: {error}"[:500].removesuffix(": ")
+    except Exception:  # what a test says may hold what the program gave, of any depth
+        return type(error).__name__
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """Every global name in a piece of code. Names of attributes are among them, which does no harm."""
+    """Every global name that a piece of code looks up, and does not set itself at its top level."""
+    looked_up = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return set(code.co_names).union(*map(_names, inner))
+    set_here = {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}
+    return looked_up.union(*map(_names, inner)) - set_here

@@ -1,11 +1,12 @@
 """The keeper of a box: starts one process a job, alone in namespaces of its own, and reports how it ended.
 
     host -> keeper: a role, with the job's sockets and files.   keeper -> watcher: a fork, one a job
-    watcher -> program: a fork, process 1 of its process namespace, without any privilege
+    watcher -> reaper: a fork, process 1 of a new process namespace.   reaper -> program: a fork, without any privilege
     watcher -> host: how the program ended, when everything that it started is gone
 
-The keeper never reads a job, so that no job finds an earlier one in memory that it inherits. The kernel kills what is
-in a process namespace when its process 1 ends. The watcher is outside, so that the program cannot reach it.
+The keeper never reads a job, so that no job finds an earlier one in memory that it inherits. The reaper ends what the
+program leaves, and counts its time; the kernel kills what is in the namespace when the reaper ends. The watcher keeps
+the time from outside.
 """
 
 import _sitebuiltins
@@ -64,6 +65,7 @@ def keep(settings: dict[str, Any]) -> None:
 
 def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
     status = socket.socket(fileno=files[0])
+    report, report_inside = os.pipe()
     scratch = None
     try:
         null = os.open(os.devnull, os.O_RDWR)
@@ -78,17 +80,21 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
             os.chmod(scratch, 0o1777)
         pid = os.fork()
         if pid == 0:
-            _run(settings, role, status, files[1:], scratch or SCRATCH)
-        for file in files[1:]:
+            os.close(report)
+            status.close()
+            _reap(settings, role, report_inside, files[1:], scratch or SCRATCH)
+        for file in (report_inside, *files[1:]):
             os.close(file)
-        program = os.pidfd_open(pid)
-        ready, _, _ = select.select([status.fileno(), program], [], [], settings["wall_seconds"])
-        if program not in ready:  # too late; or the host wants the end, by closing the connection or otherwise
+        ended = os.pidfd_open(pid)
+        seconds = settings["wall_seconds"] * _factor(role)
+        ready, _, _ = select.select([status.fileno(), ended], [], [], seconds)
+        if ended not in ready:  # too late; or the host wants the end, by closing the connection or otherwise
             os.kill(pid, signal.SIGKILL)
-        _, ended, usage = os.wait4(pid, 0)
+        _, code, usage = os.wait4(pid, 0)
         if not settings["has_namespaces"]:
-            _kill_others(settings, pid)
-        send(status, [ended, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, not ready])
+            _kill_others(_user(settings, role), pid)
+        said = os.read(report, 4096)
+        send(status, [*_report(said, code, usage), not ready])
     except BaseException as error:
         with suppress(ConnectionLost):
             send(status, ["broken", f"{type(error).__name__}: {error}"])
@@ -98,44 +104,95 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         os._exit(0)
 
 
-def _kill_others(settings: dict[str, Any], pid: int) -> None:
+def _factor(role: str) -> int:
+    """How many times the limits on time a role may use: costs are measured again and again."""
+    return 4 if role == "replay" else 1
+
+
+def _report(said: bytes, code: int, usage: resource.struct_rusage) -> list[Any]:
+    """What process 1 said of the program, or what is known of itself and all that it reaped, if it was killed."""
+    if said:
+        report: list[Any] = json.loads(said)
+        if report[0] == "broken":
+            raise OSError(report[1])
+        return report
+    return [code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]
+
+
+def _reap(settings: dict[str, Any], role: str, report: int, files: list[int], scratch: str) -> NoReturn:
+    """Process 1 of the namespace: starts the program, and ends and counts all that it leaves behind."""
+    if not settings["has_namespaces"]:
+        os.setsid()  # what the watcher ends is this group
+    pid = os.fork()
+    if pid == 0:
+        _run(settings, role, report, files, scratch)
+    for file in files:
+        os.close(file)
+    while (ended := os.wait())[0] != pid:
+        pass
+    if settings["has_namespaces"]:
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with suppress(OSError):
+        os.write(report, json.dumps([ended[1], usage.ru_utime + usage.ru_stime, usage.ru_maxrss]).encode())
+    os._exit(0)
+
+
+def _user(settings: dict[str, Any], role: str) -> int | None:
+    """The tests have a user of their own, so that neither side uses up what the other may."""
+    return None if settings["user"] is None else settings["user"] + (role == "judge")
+
+
+def _kill_others(user: int | None, pid: int) -> None:
     """Without namespaces: ends the program's process group and, if it has a user of its own, all of that user's."""
     with suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
-    if settings["user"] is not None and (child := os.fork()) == 0:
-        os.setresuid(settings["user"], settings["user"], settings["user"])
+    if user is None:
+        return
+    child = os.fork()
+    if child == 0:
+        os.setresuid(user, user, user)
         with suppress(OSError):
             os.kill(-1, signal.SIGKILL)
         os._exit(0)
-    elif settings["user"] is not None:
-        os.waitpid(child, 0)
+    os.waitpid(child, 0)
 
 
-def _run(settings: dict[str, Any], role: str, status: socket.socket, files: list[int], scratch: str) -> NoReturn:
+def _run(settings: dict[str, Any], role: str, report: int, files: list[int], scratch: str) -> NoReturn:
     try:
-        os.setsid()
+        if settings["has_namespaces"]:
+            os.setsid()
         for number in range(3, 64):
-            if number not in (status.fileno(), *files):
+            if number not in (report, *files):
                 with suppress(OSError):
                     os.close(number)
         os.dup2(0, 1)
         os.dup2(0, 2)
         for name, value in settings["limits"].items():
-            resource.setrlimit(getattr(resource, name), (value, value))
-        if settings["user"] is not None:
-            user = settings["user"] + (role == "judge")  # so that neither uses up what the other may
+            kind = getattr(resource, name)
+            hard = resource.getrlimit(kind)[1]
+            limit = value * _factor(role) if name == "RLIMIT_CPU" else value
+            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.setrlimit(kind, (limit, limit))
+        user = _user(settings, role)
+        if user is not None:
             os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         kernel.drop_privileges()
+        kernel.refuse_calls()
         os.chdir(scratch)
         os.environ["HOME"] = os.environ["TMPDIR"] = scratch
         work = socket.socket(fileno=files[0])
         links = [socket.socket(fileno=file) for file in files[1:]] if role != "main" else files[1:]
     except BaseException as error:
-        send(status, ["broken", f"{type(error).__name__}: {error}"])
+        os.write(report, json.dumps(["broken", f"{type(error).__name__}: {error}"]).encode())
         os._exit(1)
-    status.close()
+    os.close(report)
     try:
         _ROLES[role](work, *links)
     except BaseException:

@@ -1,8 +1,10 @@
 """The system calls of Linux that the standard library does not offer. Each raises OSError with the call's name."""
 
 import ctypes
+import errno
 import os
 import platform
+import struct
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -69,3 +71,67 @@ def drop_privileges() -> None:
     _call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _call("capset", header, (ctypes.c_uint32 * 6)())
+
+
+# What no program needs, and what would outlive it, get past its limits, or open much of the kernel to it: System V
+# memory and queues, POSIX queues, keys, ptrace, mounts, namespaces, bpf, userfaultfd, perf, io_uring. By machine: its
+# number in filters, the calls, and the calls that are looked into, socket and clone.
+_REFUSED: dict[str, tuple[int, tuple[int, ...], int, int]] = {
+    "x86_64": (
+        0xC000003E,
+        (
+            *(*range(29, 32), *range(64, 72), 101, 155, 165, 166, 220, *range(240, 246), 248, 249, 250, 272, 298, 308),
+            *(310, 311, 321, 323, *range(425, 434), 435, 442),
+        ),
+        41,
+        56,
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (
+            39,
+            40,
+            41,
+            97,
+            117,
+            *range(180, 198),
+            217,
+            218,
+            219,
+            241,
+            268,
+            270,
+            271,
+            280,
+            282,
+            *range(425, 434),
+            435,
+            442,
+        ),
+        198,
+        220,
+    ),
+}
+_FAMILIES = (1, 2, 10)  # of sockets that are allowed: UNIX, INET, INET6
+_CLONE_NEW = 0x7E020000
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+
+
+def refuse_calls() -> None:
+    """Has the kernel refuse some system calls for good, in this process and all that it starts (a seccomp filter)."""
+    if platform.machine() not in _REFUSED:
+        raise OSError(f"seccomp: the system calls of {platform.machine()} are not known here")
+    architecture, refused, socket_call, clone_call = _REFUSED[platform.machine()]
+    load, equal, at_least, any_set, give = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of classic BPF
+    number, machine, argument = 0, 4, 16  # where a call's data has its number, the machine, the first argument
+    allow, refuse = (give, 0, 0, 0x7FFF0000), (give, 0, 0, 0x00050000 | errno.ENOSYS)
+    steps = [(load, 0, 0, machine), (equal, 1, 0, architecture), refuse, (load, 0, 0, number)]
+    steps += [(at_least, 0, 1, 0x40000000), refuse]  # x86's third set of numbers
+    for call in refused:
+        steps += [(equal, 0, 1, call), refuse]
+    families = [(equal, len(_FAMILIES) - place, 0, family) for place, family in enumerate(_FAMILIES)]
+    steps += [(equal, 0, len(_FAMILIES) + 3, socket_call), (load, 0, 0, argument), *families, refuse, allow]
+    steps += [(equal, 0, 3, clone_call), (load, 0, 0, argument), (any_set, 0, 1, _CLONE_NEW), refuse, allow]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
+    filters = struct.pack("<HxxxxxxQ", len(steps), ctypes.addressof(code))
+    _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(filters), 0, 0)

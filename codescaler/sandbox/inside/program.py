@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -31,9 +32,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+def module_namespace(name: str) -> dict[str, Any]:
+    """The names of a new module that can be found: dataclasses and annotations look for where a class is from."""
+    module = sys.modules[name] = types.ModuleType(name)
+    return vars(module)
+
+
 def shared_namespace(prelude: str) -> tuple[dict[str, Any], dict[str, type]]:
     """Runs a prelude and returns its names, and of these the classes that it defines."""
-    namespace: dict[str, Any] = {"__name__": PRELUDE}
+    namespace = module_namespace(PRELUDE)
     exec(compile(prelude, f"<{PRELUDE}>", "exec"), namespace)
     classes = {value.__name__: value for value in namespace.values() if isinstance(value, type)}
     return namespace, {name: cls for name, cls in classes.items() if cls.__module__ == PRELUDE}
@@ -60,8 +67,9 @@ def serve_calls(work: socket.socket, link: socket.socket) -> None:
     namespace: dict[str, Any] = {}
     codec = Codec({}, keep, kept.__getitem__)
     try:
-        namespace, classes = shared_namespace(task["prelude"])
-        namespace["__name__"] = "program"  # not __main__: what a program does when it is run is not asked for
+        shared, classes = shared_namespace(task["prelude"])
+        namespace = module_namespace("program")  # not __main__: what a program does when it is run is not asked for
+        namespace.update(shared, __name__="program")
         exec(compile(task["code"], "<program>", "exec"), namespace)
         codec = Codec(redefined(classes, namespace), keep, kept.__getitem__)
     except BaseException as error:
@@ -87,6 +95,8 @@ def _answered(codec: Codec, namespace: dict[str, Any], operation: str, asked: An
     target, *operands = codec.decode(asked)
     before = codec.encode(operands)
     value = OPERATIONS[operation](target, *operands)
+    if operation == "call" and isinstance(target, type) and target.__module__ == "program":
+        codec = codec.keeping(value)  # what a test makes, it uses by its methods, whatever it derives from
     # What a program does to the lists that it is given is seen by the caller, as it would be without a sandbox.
     has_changed = codec.encode(operands) != before
     return codec.encode((value, *operands) if has_changed else value), has_changed
@@ -125,7 +135,10 @@ def run_main(work: socket.socket, stdin: int, stdout: int, stderr: int) -> None:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does at its end: wait for its threads
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        vars(main).clear()  # with its names go its files, and what waits in them is written
+        for stream in (sys.stdout, sys.__stdout__):
+            if stream is not None:
+                stream.flush()
     except BaseException:
         status = status or 1
     os._exit(status & 0xFF)

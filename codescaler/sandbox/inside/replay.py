@@ -1,16 +1,19 @@
-"""Asks a program again and again what its tests asked. Its processor time is taken from outside, of the whole process.
+"""Asks a program again and again what its tests asked, in bursts, and says what processor time a burst took.
 
-A repetition runs the program's text anew, so that nothing which it remembers of the one before makes it cheaper, then
-asks the same questions. Without `has_calls` a repetition does all that but the program's part: the difference is that.
+A repetition runs the program's text anew, so that what its own names remember of the one before does not help, then
+asks the same questions. A burst without calls does all that but the program's part: the difference is the program's.
+The clock is read here, in the program's process: a program that looks for the measurement can falsify it, as it cannot
+a verdict. Costs are for programs that were written without it in mind.
 """
 
 import marshal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
-from codescaler.sandbox.inside.codec import Codec, receive, send
-from codescaler.sandbox.inside.program import OPERATIONS, redefined, shared_namespace
+from codescaler.sandbox.inside.codec import Codec, ConnectionLost, receive, send
+from codescaler.sandbox.inside.program import OPERATIONS, module_namespace, redefined, shared_namespace
 
 Step = Callable[[], Any]
 
@@ -18,9 +21,10 @@ Step = Callable[[], Any]
 def replay(work: socket.socket) -> None:
     """Repeats a dialogue: questions, each with the numbers under which its answer was kept (see `judge.Program`)."""
     task = receive(work)
+    clock_ns = time.thread_time_ns  # under RLIMIT_CPU the clock of the process stands still between ticks
     shared, classes = shared_namespace(task["prelude"])
     code = compile(task["code"], "<program>", "exec")
-    namespace: dict[str, Any] = {}
+    namespace = module_namespace("program")
     kept: dict[int, Any] = {}
 
     def start() -> None:
@@ -38,11 +42,18 @@ def replay(work: socket.socket) -> None:
             prepare, act = _asking(codec, kept, operation, asked, numbers)
         steps.append((prepare, act))
         act()
-    chosen = [act if task["has_calls"] else prepare for prepare, act in steps]
-    for _ in range(task["num_repetitions"]):
-        for step in chosen:
-            step()
-    send(work, "done")
+    send(work, "ready")
+    while True:
+        try:
+            num_repetitions, has_calls = receive(work)
+        except ConnectionLost:
+            return
+        chosen = [act if has_calls else prepare for prepare, act in steps]
+        start_ns = clock_ns()
+        for _ in range(num_repetitions):
+            for step in chosen:
+                step()
+        send(work, clock_ns() - start_ns)
 
 
 def _naming(namespace: dict[str, Any], kept: dict[int, Any], numbers: dict[str, int]) -> tuple[Step, Step]:

@@ -39,6 +39,7 @@ def enter(tree: dict[str, Any]) -> None:
         kernel.make_read_only(path)
     for name in DEVICES:
         _bind(f"{_OLD}/dev/{name}", f"/dev/{name}")
+    os.symlink(SCRATCH, "/dev/shm")  # for locks of multiprocessing
     if not os.path.lexists("/tmp"):
         os.symlink(SCRATCH, "/tmp")
     kernel.detach(_OLD)
