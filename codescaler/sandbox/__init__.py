@@ -1,7 +1,8 @@
 """Runs programs that nobody trusts against tests, and says what that showed. Knows no model.
 
 A verdict cannot be had from inside: what a test expects is never in the process of the program, nor in a file or a
-process that it could reach, and nothing that the program says is taken for more than an answer to a question.
+process that it could reach (with limits alone, files and processes of the user are in its reach), and nothing that the
+program says is taken for more than an answer to a question.
 """
 
 from codescaler.sandbox.isolation import ISOLATIONS, Isolation

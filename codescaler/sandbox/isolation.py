@@ -19,7 +19,7 @@ ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)  # the strongest first
 DESCRIPTIONS: dict[Isolation, str] = {
     "bubblewrap": "bubblewrap: own file system, network, processes and IPC; unprivileged; limits",
     "namespaces": "Linux namespaces: own file system, network, processes and IPC; unprivileged; limits",
-    "limits": "limits alone: programs see files and the network as the user does",
+    "limits": "limits alone: programs see files, processes and the network as the user does",
 }
 
 _START = """
