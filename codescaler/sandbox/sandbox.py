@@ -34,7 +34,7 @@ class Sandbox:
     Args:
         limits: of each program.
         floor: the weakest isolation to accept, of "bubblewrap", "namespaces" and "limits"; the strongest that is there
-            and no weaker is taken. With "limits" a program can read files, use the network, and end the user's processes.
+            and no weaker is taken. With "limits" a program can read files, use the network and end processes.
         isolation: exactly this one, instead of the strongest.
         num_workers: programs at a time; default, the processors of this process.
         allow_site_packages: let programs import, and read, the packages installed beside this one. Without, they have
