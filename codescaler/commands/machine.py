@@ -30,5 +30,17 @@ def _info(options: argparse.Namespace) -> None:
     from codescaler import report
     from codescaler.info import describe_host
 
-    host = describe_host()
+    host = describe_host() | {"sandbox": _sandbox()}
     print(json.dumps(host, indent=2) if options.json else report.settings_table(host))
+
+
+def _sandbox() -> str:
+    """What isolates untrusted programs here, or why nothing does."""
+    from codescaler.errors import SandboxUnavailable
+    from codescaler.sandbox import Sandbox
+
+    try:
+        with Sandbox(num_workers=1) as sandbox:
+            return sandbox.description
+    except SandboxUnavailable as error:
+        return f"none: {error}"

@@ -74,9 +74,8 @@ def attempt_calls(
             dialogue = receive(judge.work)
     judge_end, program_end = judge.end(kill=True), program.end(kill=True)
     num_left -= len(reports)
-    if (
-        program_end.cpu_seconds > limits.cpu_seconds + _CLOCK_SECONDS
-    ):  # of several processes, none of which the kernel ended
+    if program_end.cpu_seconds > limits.cpu_seconds + _CLOCK_SECONDS:
+        # The kernel ends each process that takes too long; of what several take together, it knows nothing.
         late = f"took more than {limits.cpu_seconds} s of processor time, in several processes"
         reports = [("timeout", late)] * (num_left + len(reports))
     elif has_gone:

@@ -39,10 +39,9 @@ class Program:
         self.names: set[str] = set()  # that have been found here
         self.num_asked = 0
         self.failure: ConnectionLost | NotSendable | None = None  # which a test may not hide by an `except` of its own
-        self._objects: set[int] = (
-            set()
-        )  # numbers of what is used by its methods: classes, their instances, what these hold
-        self._is_object = False  # whether what comes next is
+        # Numbers of what may be used by its methods: classes that the tests name, their instances, what these hold.
+        self._objects: set[int] = set()
+        self._is_object = False  # whether what comes next is one
         self._codec = Codec(classes, _number_of, self._remote)
 
     def named(self, names: list[str]) -> dict[str, Any]:
