@@ -246,6 +246,19 @@ if __name__ == '__main__':
     sys.exit()
 """
     assert any_sandbox.run(code, tests).passed
+    own_streams = """
+import io, os, sys
+class Quick:
+    def __init__(self): self.parts = []
+    def write(self, text): self.parts.append(text.encode('ascii'))
+    def flush(self): os.write(1, b''.join(self.parts))
+sys.stdout = Quick()
+input = lambda: sys.stdin.readline().rstrip()
+print(int(input()) + int(input()))
+"""
+    assert any_sandbox.run(own_streams, tests).passed
+    closes = "import sys\nwith sys.stdin as fin, sys.stdout as fout: fout.write(str(sum(map(int, fin))))"
+    assert any_sandbox.run(closes, tests).passed
     beside = "import sys\nsys.__stdout__.write(str(int(input()) + int(input())))"
     assert any_sandbox.run(beside, tests).passed
     assert any_sandbox.run(

@@ -135,10 +135,10 @@ def run_main(work: socket.socket, stdin: int, stdout: int, stderr: int) -> None:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does at its end: wait for its threads
         atexit._run_exitfuncs()
-        vars(main).clear()  # with its names go its files, and what waits in them is written
-        for stream in (sys.stdout, sys.__stdout__):
-            if stream is not None:
+        for stream in (sys.stdout, sys.__stdout__):  # the first may be of the program's making, and need its names
+            if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
+        vars(main).clear()  # with its names go its files, and what waits in them is written
     except BaseException:
         status = status or 1
     os._exit(status & 0xFF)
