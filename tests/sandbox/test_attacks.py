@@ -190,7 +190,7 @@ def values(): return [*os.environ.values(), *sys.argv, *sys.orig_argv]
     "files": """
 import os
 def values():
-    for top in ('/proc', '/scratch', '/tmp', '/work', '/home', '/root', os.getcwd()):
+    for top in ('/proc', '/scratch', '/tmp', '/srv', '/home', '/root', os.getcwd()):
         for folder, _, names in os.walk(top):
             for name in names:
                 try:
@@ -285,7 +285,7 @@ def f(x):
     assert not Path(folder, "codescaler-was-here").exists()
 
 
-@pytest.mark.parametrize("path", ["/work", "/home", "/root/.ssh", "/etc/passwd", "/proc/1/environ", __file__])
+@pytest.mark.parametrize("path", ["/srv", "/home", "/root/.ssh", "/etc/passwd", "/proc/1/environ", __file__])
 def test_files_of_the_host_are_not_there(sandbox, path):
     code = f"import os\ndef f(x): return 'refused' if not os.path.exists({path!r}) else 'there'"
     assert returns(sandbox, code).passed
