@@ -25,6 +25,17 @@ def require_new_file(target: Path) -> None:
         raise InvalidInput(f"{target} would be plain text, since a run must be able to go on; leave .gz off the name")
 
 
+def lock(file: BinaryIO, partial: Path) -> None:
+    """Keeps other runs from writing a partial file until it is closed.
+
+    Raises: InvalidInput if one does.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InvalidInput(f"{partial} is being written by another run; wait for it, or give another output") from error
+
+
 class ResumableFile:
     """A context in which `target` is written, one object with a task_id a line; it appears when the context ends well.
 
@@ -45,7 +56,7 @@ class ResumableFile:
     def __enter__(self) -> "ResumableFile":
         self._file: BinaryIO = self._partial.open("a+b")
         try:
-            self._lock()
+            lock(self._file, self._partial)
             if self._file.tell():
                 self._require_same_settings()
             else:
@@ -84,14 +95,6 @@ class ResumableFile:
                     "delete the partial output to start again"
                 )
         return left
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InvalidInput(
-                f"{self._partial} is being written by another run; wait for it, or give another output"
-            ) from error
 
     def _require_same_settings(self) -> None:
         path = self._settings_path

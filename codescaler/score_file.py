@@ -1,6 +1,5 @@
 """Scores a file of JSON lines that may be larger than memory, and goes on where a killed run stopped."""
 
-import fcntl
 import itertools
 import json
 import math
@@ -13,7 +12,7 @@ from codescaler.chat import Pair
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.records import pair_of, read_lines
-from codescaler.resumable import require_new_file
+from codescaler.resumable import lock, require_new_file
 
 _PROBE = [("Write a function that doubles a number.", "def double(x):\n    return 2 * x")]
 _FLUSH_ROWS = 64
@@ -51,7 +50,7 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
     partial, settings_path = (target.with_name(target.name + end) for end in (".partial", ".partial.json"))
     lines = read_lines(source)
     with partial.open("a+b") as output:
-        _lock(output, partial)
+        lock(output, partial)
         settings = _settings(engine)
         if output.tell():
             _require_same(settings, settings_path)
@@ -76,13 +75,6 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
 def _opened(text: str) -> str:
     """A row's text up to where its score stands."""
     return f'{text[:-1].rstrip()}, "score": '
-
-
-def _lock(output: BinaryIO, partial: Path) -> None:
-    try:
-        fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InvalidInput(f"{partial} is being written by another run; wait for it, or give another output") from error
 
 
 def _settings(engine: Engine) -> dict[str, Any]:

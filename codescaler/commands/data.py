@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from codescaler.errors import InvalidInput
 if TYPE_CHECKING:
     from codescaler.data.sampling import Sampler, Sampling
     from codescaler.sandbox import Sandbox
+    from codescaler.types import Task
 
 
 def add_commands(add: Add) -> None:
@@ -177,20 +179,14 @@ def _sampler(options: argparse.Namespace, sampling: "Sampling") -> "Sampler":
 def _label(options: argparse.Namespace) -> None:
     import time
 
-    from tqdm import tqdm
-
     from codescaler.data.labels import label_groups
-    from codescaler.records import read_lines
     from codescaler.report import printable
-    from codescaler.tasks import read_tasks
 
-    tasks = read_tasks(options.tasks, options.format)
-    num_groups = sum(1 for _ in read_lines(options.groups))
-    started = time.perf_counter()
-    with _sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
+    with _running(options, options.groups) as (tasks, sandbox, advance):
+        started = time.perf_counter()
         report = label_groups(
             options.groups, tasks, options.output, sandbox,
-            limits=_allowed(options, sandbox), check_references=options.check_references, advance=bar.update,
+            limits=_allowed(options, sandbox), check_references=options.check_references, advance=advance,
         )  # fmt: skip
         isolation = sandbox.isolation
     seconds = time.perf_counter() - started
@@ -213,24 +209,32 @@ def _sandbox(options: argparse.Namespace) -> "Sandbox":
     )
 
 
+@contextmanager
+def _running(options: argparse.Namespace, groups: Path) -> "Iterator[tuple[list[Task], Sandbox, Callable[[int], Any]]]":
+    """What a step runs programs with: the tasks, a sandbox, and what to tell of groups of a file that are done."""
+    from tqdm import tqdm
+
+    from codescaler.records import read_lines
+    from codescaler.tasks import read_tasks
+
+    tasks = read_tasks(options.tasks, options.format)
+    num_groups = sum(1 for _ in read_lines(groups))
+    with _sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
+        yield tasks, sandbox, bar.update
+
+
 def _allowed(options: argparse.Namespace, sandbox: "Sandbox") -> dict[str, Any]:
     """What programs may do, as far as it may matter for what was seen of them."""
     return {**vars(sandbox.limits), "allow_site_packages": options.allow_site_packages}
 
 
 def _cost(options: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from codescaler.data.costs import cost_groups
-    from codescaler.records import read_lines
-    from codescaler.tasks import read_tasks
 
-    tasks = read_tasks(options.tasks, options.format)
-    num_groups = sum(1 for _ in read_lines(options.labelled))
-    with _sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
+    with _running(options, options.labelled) as (tasks, sandbox, advance):
         num_measured, num_failed = cost_groups(
             options.labelled, tasks, options.output, sandbox,
-            num_rounds=options.rounds, limits=_allowed(options, sandbox), advance=bar.update,
+            num_rounds=options.rounds, limits=_allowed(options, sandbox), advance=advance,
         )  # fmt: skip
     print(
         f"{options.output}: this run measured {num_measured} programs of problems with two that passed, in "

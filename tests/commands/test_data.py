@@ -1,12 +1,14 @@
 """`codescaler data` from tasks to a trained head, in the real sandbox."""
 
+import dataclasses
 import json
 
 import pytest
 
 from codescaler import cli
+from codescaler.commands import data
 from codescaler.records import read_groups
-from codescaler.sandbox import sandbox
+from codescaler.sandbox import Limits, sandbox
 from codescaler.tasks import read_tasks, task_record
 from codescaler.testing import save_chat, save_random_checkpoint
 from codescaler.testing.chat_server import completion, serving
@@ -190,3 +192,8 @@ def test_a_step_is_asked_for():
     with pytest.raises(SystemExit) as stop:
         run("data")
     assert stop.value.code == 2
+
+
+def test_every_limit_has_an_option():
+    """They are named twice, since importing the sandbox is put off until it is needed."""
+    assert [*data._LIMITS] == [field.name for field in dataclasses.fields(Limits)]

@@ -112,9 +112,8 @@ class Remote:
         return self.__program__.ask("call", self, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or not self.__program__.is_object(
-            self
-        ):  # the first: asked by Python on its own account
+        is_pythons = name.startswith("__")  # asked on its own account
+        if is_pythons or not self.__program__.is_object(self):
             raise AttributeError(f"the program gave an object, and no data; its {name} is not asked for")
         return self.__program__.ask("getattr", self, name)
 

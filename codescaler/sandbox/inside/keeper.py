@@ -10,7 +10,6 @@ the time from outside.
 """
 
 import _sitebuiltins
-import array
 import builtins
 import ctypes  # noqa: F401  what programs often import is loaded once, here
 import json
@@ -48,17 +47,14 @@ def keep(settings: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     control.send(b"ready")
     while True:
-        data, ancillary, _, _ = control.recvmsg(16, socket.CMSG_SPACE(_MAX_FILES * 4))
-        files = array.array("i")
-        for _, _, content in ancillary:
-            files.frombytes(content[: len(content) // 4 * 4])
+        data, files, _, _ = socket.recv_fds(control, 16, _MAX_FILES)
         if not data:
             os._exit(0)  # with the box's process 1, everything in it ends
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         if os.fork() == 0:
-            _watch(settings, data.decode(), list(files))
+            _watch(settings, data.decode(), files)
         for file in files:
             os.close(file)
 
