@@ -1,7 +1,8 @@
 """JSON-lines records: rows to score, and groups of candidate programs for one problem. Knows formats, no model.
 
     row    {"prompt": ..., "response": ...} or {"messages": [{"role": ..., "content": ...}, ...]}
-    group  {"task_id": ..., "prompt": ..., "candidates": [{"code": ... or null, "passed": true or false}, ...]}
+    group  {"task_id": ..., "prompt": ..., "candidates": [{"code": ... or null, "passed": true or false,
+           "score": a number, of a reward model}, ...]}; either of the last two may be absent
     pair   {"prompt": ..., "chosen": ..., "rejected": ...[, "margin": ...]}, a group of two; the paper's names
            {"question_content": ..., "code_pos": ..., "code_neg": ...} are read too
 
@@ -27,10 +28,11 @@ MAX_ARRAY_CHARS = 2**28  # an array is parsed as a whole, which takes several ti
 
 @dataclass(frozen=True)
 class Candidate:
-    """One candidate program: `code` is None where nothing could be extracted, `passed` None where nobody knows."""
+    """One candidate program; `code` is None where none was found, `passed` and `score` where nobody knows."""
 
     code: str | None
     passed: bool | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,10 @@ def _candidate(value: Any, name: str) -> Candidate:
     passed = value.get("passed")
     if passed is not None and not isinstance(passed, bool):
         raise InvalidInput(f"{name}: passed is {passed!r:.80}; give true or false")
-    return Candidate(None if value["code"] is None else _text(value, "code", name), passed)
+    score = value.get("score")
+    if score is not None and (not isinstance(score, (int, float)) or isinstance(score, bool) or math.isnan(score)):
+        raise InvalidInput(f"{name}: score is {score!r:.80}; give a number")
+    return Candidate(None if value["code"] is None else _text(value, "code", name), passed, score)
 
 
 def _text(record: Mapping[str, Any], key: str, name: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 from codescaler.chat import Pair
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.records import pair_of, read_lines
-from codescaler.resumable import lock, require_new_file
+from codescaler.records import Group, group_of, pair_of, read_lines
+from codescaler.resumable import ResumableFile, digest_of_files, lock, require_new_file
 
 _PROBE = [("Write a function that doubles a number.", "def double(x):\n    return 2 * x")]
 _FLUSH_ROWS = 64
@@ -29,9 +29,7 @@ def score_lines(engine: Engine, lines: Iterable[Line]) -> Iterator[str]:
     for_pairs, for_names, for_output = itertools.tee(rows, 3)  # each at most 512 rows behind the other
     scores = engine.score_stream((pair for _, _, pair in for_pairs), (name for name, _, _ in for_names))
     for score, (name, text, _) in zip(scores, for_output, strict=False):
-        if not math.isfinite(score):
-            raise WeightsError(f"{name} scores {score}; look for non-finite weights in this checkpoint")
-        yield f"{_opened(text)}{score!r}}}"
+        yield f"{_opened(text)}{_finite(score, name)!r}}}"
 
 
 def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[int], None]) -> int:
@@ -70,6 +68,51 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
         partial.replace(target)
         settings_path.unlink()
     return num_rows
+
+
+def score_groups(engine: Engine, source: Path, target: Path, advance: Callable[[int], None]) -> int:
+    """Adds a score to every program of the groups of `source`, as a teacher's; returns the number of groups.
+
+    `target` and a killed run are as in `score_file`.
+
+    Raises: as `score_file`.
+    """
+    settings = _settings(engine) | {"groups": digest_of_files([source])}
+    with ResumableFile(target, settings) as output:
+        advance(len(output.done))
+        groups = ((_group(record, name), record) for name, _, record in read_lines(source))
+        for_scores, for_output = itertools.tee(output.remaining(groups, lambda item: item[0].task_id))
+        named_pairs = (
+            (f"{group.name}: candidates[{index}]", (group.prompt, candidate.code))
+            for group, _ in for_scores
+            for index, candidate in enumerate(group.candidates)
+            if candidate.code is not None
+        )
+        for_names, for_pairs = itertools.tee(named_pairs)
+        scores = engine.score_stream((pair for _, pair in for_pairs), (name for name, _ in for_names))
+        num_groups = len(output.done)
+        for group, record in for_output:
+            candidates = list(record["candidates"])
+            for index, candidate in enumerate(group.candidates):
+                if candidate.code is not None:
+                    score = _finite(next(scores), f"{group.name}: candidates[{index}]")
+                    candidates[index] = {**candidates[index], "score": score}
+            output.write(record | {"candidates": candidates})
+            num_groups += 1
+            advance(1)
+    return num_groups
+
+
+def _group(record: dict[str, Any], name: str) -> Group:
+    if "candidates" not in record:
+        raise InvalidInput(f"{name} has no candidates, the lines before have; give groups alone, or rows alone")
+    return group_of(record, name)
+
+
+def _finite(score: float, name: str) -> float:
+    if not math.isfinite(score):
+        raise WeightsError(f"{name} scores {score}; look for non-finite weights in this checkpoint")
+    return score
 
 
 def _opened(text: str) -> str:

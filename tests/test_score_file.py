@@ -12,7 +12,7 @@ import torch
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.score_file import _settings, score_file
+from codescaler.score_file import _settings, score_file, score_groups
 from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
 
 NUM_ROWS = 700  # three windows of text
@@ -233,3 +233,50 @@ def test_a_score_that_is_not_finite_is_an_error(folder, rows, tmp_path):
     with pytest.raises(WeightsError, match=r"rows.jsonl, line 1 scores nan"):
         score_file(Engine.from_pretrained(copy), rows, tmp_path / "out.jsonl", lambda _: None)
     assert (tmp_path / "out.jsonl.partial").stat().st_size == 0
+
+
+GROUPS = [
+    {
+        "task_id": f"t/{task}",
+        "prompt": f"Problem {task}",
+        "own": 1.5,
+        "candidates": [{"code": None, "passed": False}]
+        + [{"code": f"def f():\n    return {task + i}", "passed": None, "finish": "stop"} for i in range(task % 3)],
+    }
+    for task in range(40)
+]
+
+
+def test_every_program_of_a_group_gets_its_score(folder, tmp_path):
+    engine = Engine.from_pretrained(folder)
+    source, target, told = tmp_path / "groups.jsonl", tmp_path / "scored.jsonl", []
+    source.write_text("\n".join(map(json.dumps, GROUPS)) + "\n")
+    assert score_groups(engine, source, target, told.append) == sum(told) == len(GROUPS)
+    scored = [json.loads(line) for line in target.read_text().splitlines()]
+    for before, after in zip(GROUPS, scored, strict=True):
+        codes = [c["code"] for c in before["candidates"][1:]]
+        scores = engine.score([(before["prompt"], code) for code in codes]).tolist()
+        candidates = [{**c, "score": s} for c, s in zip(before["candidates"][1:], scores, strict=True)]
+        assert after == before | {"candidates": [before["candidates"][0], *candidates]}
+
+    # A run that was killed goes on, and ends as the undisturbed one.
+    again = tmp_path / "again.jsonl"
+    ended = []
+
+    def stop(count):
+        ended.append(count)
+        if sum(ended) == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_groups(engine, source, again, stop)
+    assert not again.exists()
+    assert score_groups(engine, source, again, told.append) == len(GROUPS)
+    assert again.read_bytes() == target.read_bytes()
+
+
+def test_rows_among_groups_are_refused(folder, tmp_path):
+    source = tmp_path / "groups.jsonl"
+    source.write_text(f"{json.dumps(GROUPS[1])}\n{row(1)}\n")
+    with pytest.raises(InvalidInput, match="line 2 has no candidates"):
+        score_groups(Engine.from_pretrained(folder), source, tmp_path / "out.jsonl", int)

@@ -1,4 +1,4 @@
-"""The commands `fit-head` and `train`."""
+"""The commands `fit-head`, `train` and `shrink`."""
 
 import argparse
 import json
@@ -34,8 +34,16 @@ def add_commands(add: Add) -> None:
     _add_train_options(train)
     add_engine_options(train, _TRAIN_OPTIONS)
 
+    small = add("shrink", _shrink, "Keep a model's first layers and first tokens, to train a smaller one from.")
+    small.add_argument("model", help="folder or hub id of a language model or reward model")
+    small.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    small.add_argument("--layers", type=int, metavar="N", help="layers to keep (all)")
+    small.add_argument("--vocabulary", type=int, metavar="N", help="tokens to keep: those of the first merges (all)")
+    add_engine_options(small, _SOURCE_OPTIONS)
 
-_TRAIN_OPTIONS = ("device", "num_threads", "base_model", "revision", "local_files_only")
+
+_SOURCE_OPTIONS = ("base_model", "revision", "local_files_only")
+_TRAIN_OPTIONS = ("device", "num_threads", *_SOURCE_OPTIONS)
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +72,7 @@ _TRAIN_SETTINGS: dict[str, type] = {
     "epsilon": float,
     "max_grad_norm": float,
     "center_coefficient": float,
+    "teacher_weight": float,
     "lora_rank": int,
     "lora_alpha": float,
     "dtype": str,
@@ -109,3 +118,20 @@ def _train(options: argparse.Namespace) -> None:
     if result.rank:  # the first process speaks for all
         return
     print(json.dumps(report.as_record(result)) if options.json else report.train_report_text(result))
+
+
+def _shrink(options: argparse.Namespace) -> None:
+    from codescaler.train.shrink import shrink
+
+    made = shrink(
+        options.model,
+        options.output,
+        num_layers=options.layers,
+        vocab_size=options.vocabulary,
+        **chosen(options, _SOURCE_OPTIONS),
+    )
+    print(
+        f"{made.output_dir}: {made.num_layers} of {made.num_layers_before} layers, {made.vocab_size} of "
+        f"{made.vocab_size_before} tokens, {made.num_parameters / 1e6:.1f} of {made.num_parameters_before / 1e6:.1f} "
+        "million parameters"
+    )

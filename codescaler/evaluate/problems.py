@@ -73,8 +73,7 @@ def read_problems(
             continue
         task = task_of.get(group.task_id)
         known = {key: _label(record, key, name) or getattr(task, key, None) for key in ("difficulty", "domain")}
-        scores = [candidate.get("score") for candidate in record["candidates"]]
-        problems.append(problem_of(group, scores, require_syntax=require_syntax, **known))
+        problems.append(problem_of(group, require_syntax=require_syntax, **known))
     if not problems:
         seen = f", but of {', '.join(sorted(splits))}" if splits else ""
         raise InvalidInput(f"{path} has no group{f' of split {split!r}' if split else ''}{seen}; name another")
@@ -83,7 +82,6 @@ def read_problems(
 
 def problem_of(
     group: Group,
-    scores: Sequence[Any] = (),
     *,
     difficulty: str | None = None,
     domain: str | None = None,
@@ -100,9 +98,14 @@ def problem_of(
             raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
     right = [bool(c.passed) and code is not None for c, code in zip(group.candidates, codes, strict=True)]
     own = None
-    if any(score is not None for score in scores):
+    if any(candidate.score is not None for candidate in group.candidates):
         held = [index for index, code in enumerate(codes) if code is not None]
-        own = np.array([_score(scores[index], f"{group.name}: candidates[{index}]") for index in held])
+        unscored = [index for index in held if group.candidates[index].score is None]
+        if unscored:
+            raise InvalidInput(
+                f"{group.name}: candidates[{unscored[0]}] has no score, others have; give one to every program, or none"
+            )
+        own = np.array([group.candidates[index].score for index in held], dtype=np.float64)
     return Problem(group.task_id, group.prompt, codes, np.array(right), group.name, own, difficulty, domain)
 
 
@@ -165,12 +168,6 @@ def _by_length(problems: Sequence[Problem], note: str) -> Strata:
     low, high = (int(bound) for bound in np.quantile(lengths, [1 / 3, 2 / 3]))
     names = (f"1: to {low} characters", f"2: to {high}", "3: longer")
     return Strata("length", tuple(names[int(n > low) + int(n > high)] for n in lengths), f"{note}, in thirds")
-
-
-def _score(value: Any, name: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
-        raise InvalidInput(f"{name}: score is {value!r:.80}; give a number to every program, or to none")
-    return float(value)
 
 
 def _label(record: Mapping[str, Any], key: str, name: str) -> str | None:

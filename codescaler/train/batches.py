@@ -86,7 +86,7 @@ class MicroBatch:
     """Problems as one tree, and what the loss asks for. Legend: B sequences, G problems.
 
     Shapes: `places` [B], where in the tree's order each sequence of the problems stands; labels [B]; offsets [G + 1];
-    margins [G].
+    margins [G]; a teacher's scores [B], float32, None where it is not asked for.
     """
 
     tree: Tree
@@ -94,6 +94,7 @@ class MicroBatch:
     labels: torch.Tensor
     offsets: torch.Tensor
     margins: torch.Tensor
+    teacher: torch.Tensor | None
 
     def bounds(self) -> Iterator[tuple[int, int]]:
         """Yields where each problem's sequences start and end."""
@@ -104,10 +105,12 @@ def micro_batch(problems: Sequence[TokenizedProblem], device: torch.device) -> M
     """Puts problems side by side into one prefix tree."""
     sequences = [sequence for problem in problems for sequence in problem.sequences]
     (batch,) = plan(sequences, sum(map(len, sequences)))
+    scores = [score for problem in problems for score in problem.scores or ()]
     return MicroBatch(
         tree=Tree.from_batch(batch, device),
         places=torch.from_numpy(np.argsort(batch.sequences, kind="stable")).to(device),
         labels=torch.tensor([label for problem in problems for label in problem.labels], device=device),
         offsets=torch.tensor(np.cumsum([0, *(len(problem.labels) for problem in problems)]), device=device),
         margins=torch.tensor([problem.margin for problem in problems], dtype=torch.float32, device=device),
+        teacher=torch.tensor(scores, dtype=torch.float32, device=device) if scores else None,
     )

@@ -30,6 +30,8 @@ class TrainConfig:
         weight_decay: of matrices, as in AdamW; beta1, beta2, epsilon: AdamW's.
         max_grad_norm: a longer gradient is scaled down to this.
         center_coefficient: c of `bradley_terry_loss`.
+        teacher_weight: of `margin_mse_loss` beside the Bradley-Terry loss; programs carry a teacher's `score` then, and
+            problems without a pair are learned from too.
         lora_rank, lora_alpha: the change of a weight is alpha / rank * B A.
         dtype: of activations: "auto" is bfloat16 where the device has units for it, else float32. Weights, gradients,
             optimizer, head and loss are float32.
@@ -56,6 +58,7 @@ class TrainConfig:
     epsilon: float = 1e-8
     max_grad_norm: float = 1.0
     center_coefficient: float = 0.01
+    teacher_weight: float = 0.0
     lora_rank: int = 16
     lora_alpha: float = 32.0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -124,6 +127,7 @@ _RANGES: tuple[tuple[str, float, float, bool], ...] = (
     ("epsilon", 0, _FAR, True),
     ("max_grad_norm", 0, _FAR, True),
     ("center_coefficient", 0, _FAR, False),
+    ("teacher_weight", 0, _FAR, False),
     ("lora_rank", 1, _FAR, False),
     ("lora_alpha", 0, _FAR, True),
     ("evaluate_every", 1, _FAR, False),

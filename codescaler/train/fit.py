@@ -24,6 +24,7 @@ from codescaler.save import save_adapter, save_trained
 from codescaler.train.batches import Indices, MicroBatch, all_steps, micro_batch, steps_of_epoch
 from codescaler.train.config import TrainConfig
 from codescaler.train.journal import CURVES_FILE, Journal, draw_curves
+from codescaler.train.loss import margin_mse_loss
 from codescaler.train.model import build_model
 from codescaler.train.problems import Groups, TokenizedProblem, digest_of, num_pairs, read_problems
 from codescaler.train.processes import Processes, join_processes, leave_processes, spread_like, whole
@@ -276,6 +277,7 @@ class _Run:
         config, processes = self.config, self.processes
         batches = self.steps[step]
         num_problems = sum(map(len, batches))
+        num_paired = max(1, sum(self.learned[i].has_pair for batch in batches for i in batch))
         mine = list(batches[processes.rank :: processes.count])
         if processes.is_sharded:  # all of them gather each layer equally often
             mine += [()] * (-(-len(batches) // processes.count) - len(mine))
@@ -283,12 +285,15 @@ class _Run:
         for indices in mine:
             batch = micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
             scores = self.model(batch.tree)[batch.places]
-            share = len(indices) / num_problems
             part, _ = self.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins, config.center_coefficient)
-            (part * (share * processes.loss_scale)).backward()
-            loss += part.item() * share
+            part = part * (sum(self.learned[i].has_pair for i in indices) / num_paired)
+            if batch.teacher is not None:
+                distilled = margin_mse_loss(scores, batch.teacher, batch.offsets.tolist())
+                part = part + distilled * (config.teacher_weight * len(indices) / num_problems)
+            (part * processes.loss_scale).backward()
+            loss += part.item()
             for right, gap in _pair_figures(scores.detach(), batch) if indices else ():
-                accuracy, margin = accuracy + right / num_problems, margin + gap / num_problems
+                accuracy, margin = accuracy + right / num_paired, margin + gap / num_paired
             if indices:
                 num_tokens += batch.tree.batch.num_tokens
                 flops += step_flops(self.model.config, config.method, batch.tree)
@@ -400,8 +405,10 @@ def _validation(record: Mapping[str, Any] | None) -> Validation | None:
 
 
 def _pair_figures(scores: Tensor, batch: MicroBatch) -> Iterator[tuple[float, float]]:
-    """Yields each problem's pair accuracy, and its right programs' mean score less that of its wrong ones."""
+    """Yields of each problem with a pair: its pair accuracy, and the mean score of right programs less the wrong's."""
     for start, end in batch.bounds():
         values, labels = scores[start:end], batch.labels[start:end]
+        if labels.all() or not labels.any():
+            continue
         gaps = values[labels].unsqueeze(1) - values[~labels].unsqueeze(0)
         yield float((gaps > 0).float().mean() + (gaps == 0).float().mean() / 2), float(gaps.mean())

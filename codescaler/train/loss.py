@@ -1,5 +1,6 @@
-"""The Bradley-Terry loss as users call it: checked arguments, the device's native operation, gradients."""
+"""The losses: Bradley-Terry's as users call it (checked arguments, the device's native operation), and a teacher's."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -53,6 +54,19 @@ def bradley_terry_loss(
     wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
     loss, _ = operations.pairwise_loss(wide.contiguous(), labels, offsets.long(), margins, float(center_coefficient))
     return loss
+
+
+def margin_mse_loss(scores: Tensor, targets: Tensor, group_offsets: Sequence[int]) -> Tensor:
+    """Mean over groups of the mean over their pairs of ((s_i - s_j) - (t_i - t_j))^2; t are a teacher's scores.
+
+    Only differences within a group count, as for a ranking. The mean over pairs is twice the unbiased variance of
+    s - t. A group of one counts for nothing; without any pair the loss is 0.
+    Shapes: scores, targets [B]; group g is scores[group_offsets[g]:group_offsets[g + 1]] -> [].
+    Source: Hofstaetter et al. 2020, arXiv:2010.02666, equation 7, over all pairs instead of (right, wrong) ones.
+    """
+    differences = (scores - targets).split([end - start for start, end in itertools.pairwise(group_offsets)])
+    losses = [2 * group.var() for group in differences if len(group) > 1]
+    return torch.stack(losses).mean() if losses else scores.sum() * 0.0
 
 
 def _seen(value: object) -> str:

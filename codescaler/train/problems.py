@@ -1,6 +1,7 @@
 """Records to what training learns from: problems with right and wrong programs, as text and as token lists."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ Groups = str | Path | Iterable[Group | Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Problem:
-    """The distinct programs of one problem, of which some are right and some are wrong."""
+    """The distinct programs of one problem, of which some are right and some are wrong, or all have a teacher's score.
+
+    `scores` are the teacher's, None where training does not ask for them.
+    """
 
     task_id: str
     prompt: str
@@ -29,6 +33,7 @@ class Problem:
     labels: Sequence[bool]
     names: Sequence[str]  # of the programs, for messages
     margin: float = 0.0
+    scores: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,12 @@ class TokenizedProblem:
     labels: Sequence[bool]
     margin: float
     num_tokens: int
+    scores: Sequence[float] | None = None
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether there is a right and a wrong program."""
+        return len(set(self.labels)) == 2
 
 
 def num_pairs(labels: Sequence[bool]) -> int:
@@ -53,28 +64,49 @@ def num_distinct_tokens(sequences: Sequence[Int32]) -> int:
     return tree.num_tokens
 
 
-def problems_of(groups: Iterable[Group]) -> tuple[list[Problem], dict[str, int]]:
-    """Returns the problems that have a right/wrong pair, and counts of what was left out, by `HeadReport`'s names."""
+def problems_of(groups: Iterable[Group], *, with_scores: bool = False) -> tuple[list[Problem], dict[str, int]]:
+    """Returns the problems that have a right/wrong pair, and counts of what was left out, by `HeadReport`'s names.
+
+    With scores, every program must have one, and two programs make a problem. One of which not all verdicts are known
+    has no right program then.
+    """
     problems, num_invalid, num_duplicates, num_contradictory = [], 0, 0, 0
     for group in groups:
         verdicts: dict[str, set[bool]] = {}
         names: dict[str, str] = {}
+        scores: dict[str, float] = {}
+        is_judged = all(candidate.passed is not None for candidate in group.candidates if candidate.code is not None)
         for index, candidate in enumerate(group.candidates):
+            name = f"{group.name}: candidates[{index}]"
             if candidate.code is None:
                 num_invalid += 1
-            elif candidate.passed is None:
-                raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
-            else:
-                num_duplicates += candidate.code in verdicts
-                names.setdefault(candidate.code, f"{group.name}: candidates[{index}]")
-                verdicts.setdefault(candidate.code, set()).add(candidate.passed)
+                continue
+            if candidate.passed is None and not with_scores:
+                raise InvalidInput(f"{name} has no passed; give true or false")
+            if with_scores:
+                scores[candidate.code] = _teachers(candidate.score, name)
+            num_duplicates += candidate.code in verdicts
+            names.setdefault(candidate.code, name)
+            verdicts.setdefault(candidate.code, set()).add(is_judged and bool(candidate.passed))
         labels = {code: seen.pop() for code, seen in verdicts.items() if len(seen) == 1}
         num_contradictory += len(verdicts) - len(labels)
-        if len(set(labels.values())) == 2:
+        if len(labels if with_scores else set(labels.values())) >= 2:
             in_order = [names[code] for code in labels]
-            problems.append(Problem(group.task_id, group.prompt, [*labels], [*labels.values()], in_order, group.margin))
+            targets = [scores[code] for code in labels] if with_scores else None
+            problems.append(
+                Problem(group.task_id, group.prompt, [*labels], [*labels.values()], in_order, group.margin, targets)
+            )
     counts = {"num_invalid": num_invalid, "num_duplicates": num_duplicates, "num_contradictory": num_contradictory}
     return problems, counts
+
+
+def _teachers(score: float | None, name: str) -> float:
+    if score is None or not math.isfinite(score):
+        raise InvalidInput(
+            f"{name}: score is {score}, and teacher_weight asks for a teacher's; add it by `codescaler score`, "
+            "or leave teacher_weight out"
+        )
+    return score
 
 
 _REASONS = ("num_duplicates", "num_contradictory", "num_long_programs", "num_long_problems", "num_unpaired_problems")
@@ -99,21 +131,22 @@ def tokenized(
         verdicts: dict[bytes, set[bool]] = {}
         for sequence, label in zip(ids, problem.labels, strict=True):
             verdicts.setdefault(sequence.tobytes(), set()).add(label)
-        distinct = {sequence.tobytes(): sequence for sequence in ids}
+        distinct = {sequence.tobytes(): index for index, sequence in enumerate(ids)}
         clear = [(distinct[key], seen.pop()) for key, seen in verdicts.items() if len(seen) == 1]
-        short = [(sequence, label) for sequence, label in clear if len(sequence) <= max_length]
+        short = [(index, label) for index, label in clear if len(ids[index]) <= max_length]
         counts["num_duplicates"] += len(ids) - len(distinct)
         counts["num_contradictory"] += len(distinct) - len(clear)
         counts["num_long_programs"] += len(clear) - len(short)
-        sequences, labels = [sequence for sequence, _ in short], [label for _, label in short]
-        if len(set(labels)) < 2:
+        sequences, labels = [ids[index] for index, _ in short], [label for _, label in short]
+        scores = None if problem.scores is None else [problem.scores[index] for index, _ in short]
+        if len(set(labels) if scores is None else labels) < 2:
             counts["num_unpaired_problems"] += 1
             continue
         num_tokens = num_distinct_tokens(sequences)
         if num_tokens > max_tokens:
             counts["num_long_problems"] += 1
             continue
-        kept.append(TokenizedProblem(problem.task_id, sequences, labels, problem.margin, num_tokens))
+        kept.append(TokenizedProblem(problem.task_id, sequences, labels, problem.margin, num_tokens, scores))
     return kept, counts
 
 
@@ -153,7 +186,7 @@ def read_problems(
     splits = []
     counts: Counter[str] = Counter()
     for prefix, groups_of_split in (("", records), ("validation_", held_out)):
-        problems, no_program = problems_of(groups_of_split)
+        problems, no_program = problems_of(groups_of_split, with_scores=not prefix and config.teacher_weight > 0)
         kept, no_place = as_tokens(problems)
         unpaired = {"num_unpaired_problems": len(groups_of_split) - len(problems)}
         for reason in (no_program, no_place, unpaired):
@@ -175,7 +208,7 @@ def digest_of(*splits: Sequence[TokenizedProblem]) -> str:
     digest = hashlib.sha256()
     for problems in splits:
         for problem in problems:
-            digest.update(repr((problem.task_id, list(problem.labels), problem.margin)).encode())
+            digest.update(repr((problem.task_id, list(problem.labels), problem.margin, problem.scores)).encode())
             for sequence in problem.sequences:
                 digest.update(sequence.tobytes() + b"|")
         digest.update(b"/")

@@ -85,7 +85,7 @@ def test_scores_are_for_all_programs_or_for_none(tmp_path):
     with pytest.raises(InvalidInput, match="line 2 has no scores, others have"):
         file_scores(read(tmp_path, GROUP, without_scores(task_id=2)))
     some = GROUP | {"candidates": [GROUP["candidates"][0], {"code": "b = 1", "passed": False}]}
-    with pytest.raises(InvalidInput, match=r"candidates\[1\]: score is None"):
+    with pytest.raises(InvalidInput, match=r"candidates\[1\] has no score, others have"):
         read(tmp_path, some)
     empty = without_scores(task_id=2, candidates=[{"code": None, "passed": False}])
     assert [len(scores) for scores in file_scores(read(tmp_path, GROUP, empty))[IN_FILE]] == [2, 0]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -165,6 +166,42 @@ def test_pairs_are_groups_of_two(small, tmp_path):
     report = fit(small, [*pairs, paper], tmp_path / "run", CONFIG)
     assert report.num_problems == report.num_pairs == 33
     assert log_of(tmp_path / "run")[-1]["loss"] < log_of(tmp_path / "run")[0]["loss"]
+
+
+def with_scores(groups, score):
+    """The same groups with a teacher's scores, and without verdicts in every second one."""
+    return [
+        group
+        | {
+            "candidates": [
+                {"code": c["code"], "passed": c["passed"] if index % 2 else None, "score": score(c["code"])}
+                for c in group["candidates"]
+            ]
+        }
+        for index, group in enumerate(groups)
+    ]
+
+
+def test_a_teachers_scores_are_learned_where_nobody_knows_what_is_right(small, tmp_path):
+    config = dataclasses.replace(CONFIG, teacher_weight=1.0, epochs=10)
+    taught = with_scores(make_groups(), lambda code: 3.0 * ("+" in code))
+    report = fit(small, taught, tmp_path / "run", config, validation=make_groups(3, first=100))
+    assert report.num_problems == 8 and report.num_pairs == 4 * 4
+    assert report.best.pair_accuracy == 1.0
+    engine = Engine.from_pretrained(tmp_path / "run" / "model")
+    right, wrong = engine.score(
+        [("Problem 3: add two numbers.", f"def f(a, b):\n    c = 7\n    return a {s} b") for s in "+-"]
+    )
+    assert right - wrong == pytest.approx(3.0, abs=1.0)
+
+
+def test_a_teacher_without_scores_is_refused(small, tmp_path):
+    config = dataclasses.replace(CONFIG, teacher_weight=1.0)
+    with pytest.raises(InvalidInput, match=r"groups\[0\]: candidates\[0\]: score is None, .* `codescaler score`"):
+        fit(small, make_groups(), tmp_path / "run", config)
+    infinite = with_scores(make_groups(), lambda code: math.inf)
+    with pytest.raises(InvalidInput, match="score is inf"):
+        fit(small, infinite, tmp_path / "run", config)
 
 
 def test_records_say_their_split(small, tmp_path):

@@ -8,6 +8,7 @@ import torch
 
 from codescaler.errors import InvalidInput
 from codescaler.train import bradley_terry_loss
+from codescaler.train.loss import margin_mse_loss
 
 
 def naive(scores, labels, offsets, margins, centre):
@@ -113,3 +114,25 @@ def test_what_is_refused(change, message):
     arguments = {"scores": torch.ones(2), "labels": [True, False], "group_offsets": [0, 2], **change}
     with pytest.raises(InvalidInput, match=message):
         bradley_terry_loss(**arguments)
+
+
+def test_a_teachers_margins_by_a_double_loop(random):
+    sizes = (1, 4, 7, 2)
+    offsets = [0, *itertools.accumulate(sizes)]
+    scores, targets = torch.randn(2, 14, generator=random, dtype=torch.float64)
+    means = []
+    for start, end in itertools.pairwise(offsets):
+        pairs = [*itertools.combinations(range(start, end), 2)]
+        errors = [float((scores[i] - scores[j]) - (targets[i] - targets[j])) ** 2 for i, j in pairs]
+        means += [sum(errors) / len(errors)] if errors else []
+    assert margin_mse_loss(scores, targets, offsets).item() == pytest.approx(sum(means) / len(means), rel=1e-12)
+    # The level of a group is free.
+    shifted = targets + torch.repeat_interleave(torch.tensor([3.0, -1.0, 0.5, 9.0]), torch.tensor(sizes))
+    assert margin_mse_loss(targets, shifted, offsets).item() == pytest.approx(0.0, abs=1e-24)
+    assert torch.autograd.gradcheck(lambda s: margin_mse_loss(s, targets, offsets), scores.requires_grad_())
+
+
+def test_a_teacher_without_a_pair_teaches_nothing():
+    scores = torch.ones(2, requires_grad=True)
+    margin_mse_loss(scores, torch.zeros(2), [0, 1, 2]).backward()
+    assert scores.grad.tolist() == [0.0, 0.0]

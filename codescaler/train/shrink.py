@@ -1,0 +1,176 @@
+"""`shrink`: a smaller model to train: the first layers of another, and the first merges of its tokenizer.
+
+What is left still reads text as the whole model does, a few layers deep; training has to make up for the rest.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codescaler.chat import TOKENIZER_FILE
+from codescaler.engine import require_count
+from codescaler.errors import InvalidInput, UnsupportedModel
+from codescaler.model.tensor_files import read_json
+from codescaler.save import TrainedTensor, new_folder, save_body, save_head
+from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
+
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class ShrinkReport:
+    """What `shrink` made.
+
+    Attributes:
+        output_dir: the smaller model's folder.
+        num_layers, vocab_size, num_parameters: of it, and the same `_before` of the model given.
+    """
+
+    output_dir: Path
+    num_layers: int
+    num_layers_before: int
+    vocab_size: int
+    vocab_size_before: int
+    num_parameters: int
+    num_parameters_before: int
+
+
+def shrink(
+    model: str | Path,
+    output_dir: str | Path,
+    *,
+    num_layers: int | None = None,
+    vocab_size: int | None = None,
+    base_model: str | Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> ShrinkReport:
+    """Writes a model with fewer layers and fewer tokens, with its head if it has one, as a Hugging Face folder.
+
+    A byte-pair tokenizer that knows the first merges alone reads any text, in more tokens.
+
+    Args:
+        model: folder or hub id of a causal LM or a reward model.
+        output_dir: a folder that is not there yet, or is empty; it appears whole or not at all.
+        num_layers: layers to keep, from the first on; None for all.
+        vocab_size: tokens to keep: all that no merge makes (single bytes, special tokens), then those of the first
+            merges; None for all.
+        base_model: base of a LoRA folder, which is merged.
+        revision: branch, tag or commit on the hub.
+        local_files_only: never ask the hub.
+
+    Raises:
+        InvalidInput: there are not as many layers or tokens, or fewer tokens than no merge makes; as `save_body`.
+        UnsupportedModel: the tokenizer is no byte-pair encoding. WeightsError: the model cannot be used.
+    """
+    require_count("num_layers", num_layers)
+    require_count("vocab_size", vocab_size)
+    source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
+    checkpoint = open_checkpoint(source, head="optional", base_model=base_model, local_files_only=local_files_only)
+    if checkpoint.config.head not in ("none", "sequence_classification"):
+        raise InvalidInput(
+            f"{source} has a {checkpoint.config.head} head; give a model with one for sequence classification, or none"
+        )
+    before = checkpoint.config
+    num_layers = before.num_layers if num_layers is None else num_layers
+    if num_layers > before.num_layers:
+        raise InvalidInput(f"num_layers={num_layers}; {source} has {before.num_layers}")
+    tokenizer, ids = None, list(range(before.vocab_size))
+    if vocab_size is not None:
+        where = next(f for f in (checkpoint.folder, checkpoint.base_folder) if f and (f / TOKENIZER_FILE).is_file())
+        tokenizer, ids = first_merges(read_json(where / TOKENIZER_FILE), vocab_size, str(where / TOKENIZER_FILE))
+    rows = TrainedTensor(checkpoint.tensor("embed_tokens.weight")[ids], f"{source}: rows of the embedding")
+    kept = {role: tensor for role, tensor in checkpoint.sources.items() if _is_kept(role, num_layers)}
+    head = checkpoint.get("head.weight")
+    with new_folder(Path(output_dir)) as folder:
+        save_body(replace(checkpoint, sources=kept | {"embed_tokens.weight": rows}), folder)
+        save_head(torch.zeros(before.hidden_size) if head is None else head, folder)
+        if tokenizer is not None:
+            (folder / TOKENIZER_FILE).write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+        path = folder / "config.json"
+        path.write_text(json.dumps(_config(read_json(path), num_layers, ids), indent=2) + "\n", encoding="utf-8")
+        after = open_checkpoint(folder)
+    return ShrinkReport(
+        output_dir=Path(output_dir),
+        num_layers=num_layers,
+        num_layers_before=before.num_layers,
+        vocab_size=len(ids),
+        vocab_size_before=before.vocab_size,
+        num_parameters=_num_parameters(after),
+        num_parameters_before=_num_parameters(checkpoint),
+    )
+
+
+def first_merges(tokenizer: Mapping[str, Any], vocab_size: int, where: str) -> tuple[dict[str, Any], list[int]]:
+    """Returns a `tokenizer.json` that knows the first merges alone, and the old id of each of its tokens, by new id.
+
+    Raises: InvalidInput if `vocab_size` is not between what no merge makes and all. UnsupportedModel if it is no
+    byte-pair encoding.
+    """
+    model = tokenizer.get("model")
+    if not isinstance(model, dict) or model.get("type") != "BPE":
+        raise UnsupportedModel(f"{where} is no byte-pair encoding; keep its whole vocabulary (leave vocab_size out)")
+    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    known: dict[str, int] = model["vocab"] | added
+    made = {"".join(merge) for merge in merges}
+    kept = {token for token in known if token not in made or token in added}
+    if not len(kept) <= vocab_size <= len(known):
+        raise InvalidInput(
+            f"vocab_size={vocab_size}; {where} has {len(known)} tokens, of which no merge makes {len(kept)}"
+        )
+    num_merges = 0
+    for merge in merges:  # each of tokens that came before, so that the first ones are whole
+        token = "".join(merge)
+        if token not in kept and len(kept) == vocab_size:
+            break
+        kept.add(token)
+        num_merges += 1
+    old = sorted(known[token] for token in kept)
+    new = {old_id: new_id for new_id, old_id in enumerate(old)}
+    small = {token: new[old_id] for token, old_id in model["vocab"].items() if token in kept}
+    return {
+        **tokenizer,
+        "added_tokens": [token | {"id": new[token["id"]]} for token in tokenizer["added_tokens"]],
+        "post_processor": _with_ids(tokenizer.get("post_processor"), new),
+        "model": model | {"vocab": small, "merges": model["merges"][:num_merges]},
+    }, old
+
+
+def _with_ids(processor: Any, new: Mapping[int, int]) -> Any:
+    """A post-processor with other ids: those of TemplateProcessing stand in lists called "ids"."""
+    if isinstance(processor, dict):
+        return {
+            key: [new[old] for old in value] if key == "ids" else _with_ids(value, new)
+            for key, value in processor.items()
+        }
+    return [_with_ids(value, new) for value in processor] if isinstance(processor, list) else processor
+
+
+def _config(config: dict[str, Any], num_layers: int, ids: Sequence[int]) -> dict[str, Any]:
+    """A model's config.json with fewer layers, and `ids` of the tokens by their new id."""
+    new = {old_id: new_id for new_id, old_id in enumerate(ids)}
+    changed: dict[str, Any] = {"num_hidden_layers": num_layers, "vocab_size": len(ids)}
+    if config.get("layer_types") is not None:
+        changed["layer_types"] = config["layer_types"][:num_layers]
+    for name in _TOKEN_IDS:
+        value = config.get(name)
+        if value is not None:
+            # A list of several ends of text; what the tokenizer does not know is never met.
+            changed[name] = [new[old] for old in value if old in new] if isinstance(value, list) else new.get(value)
+    return config | changed
+
+
+def _is_kept(role: str, num_layers: int) -> bool:
+    """Whether a tensor belongs to the first layers, or to none."""
+    kind, _, rest = role.partition(".")
+    return kind != "head" and (kind != "layers" or int(rest.partition(".")[0]) < num_layers)
+
+
+def _num_parameters(checkpoint: Checkpoint) -> int:
+    return sum(math.prod(source.shape) for source in checkpoint.sources.values())
