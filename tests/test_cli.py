@@ -50,7 +50,7 @@ def expected_order(folder):
 
 
 def test_rerank_shows_a_table(folder, files, capsys):
-    assert run("rerank", folder, files / "problem.md", *(files / name for name in PROGRAMS)) == 0
+    assert run("rerank", "--model", folder, files / "problem.md", *(files / name for name in PROGRAMS)) == 0
     lines = capsys.readouterr().out.splitlines()
     order, scores = expected_order(folder)
     assert lines[0].endswith("problem.md: Write a function to add two numbers.")
@@ -63,7 +63,7 @@ def test_rerank_shows_a_table(folder, files, capsys):
 
 
 def test_rerank_of_groups_shows_verdicts_and_a_summary(folder, files, capsys):
-    assert run("rerank", folder, files / "groups.jsonl", "--top-k", 2) == 0
+    assert run("rerank", "--model", folder, files / "groups.jsonl", "--top-k", 2) == 0
     out = capsys.readouterr().out
     order, _ = expected_order(folder)
     assert out.count("candidate 0: ... return a + b") == out.count("candidate 2: ... return a\n") == 1
@@ -74,7 +74,7 @@ def test_rerank_of_groups_shows_verdicts_and_a_summary(folder, files, capsys):
 
 
 def test_rerank_as_json(folder, files, capsys):
-    assert run("rerank", folder, files / "groups.jsonl", "--json") == 0
+    assert run("rerank", "--model", folder, files / "groups.jsonl", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     order, scores = expected_order(folder)
     assert record["task_id"] == "t/1"
@@ -85,7 +85,8 @@ def test_rerank_as_json(folder, files, capsys):
 
 def test_rerank_takes_programs_out_of_completions(folder, files, capsys):
     (files / "d.md").write_text(f"So:\n```python\n{PROGRAMS['a.py']}```")
-    assert run("rerank", folder, files / "problem.md", files / "a.py", files / "d.md", "--extract", "--json") == 0
+    programs = (files / "a.py", files / "d.md")
+    assert run("rerank", "--model", folder, files / "problem.md", *programs, "--extract", "--json") == 0
     ranking = json.loads(capsys.readouterr().out)["ranking"]
     assert [(entry["index"], entry["is_valid"], entry["code"]) for entry in ranking] == [
         (1, True, PROGRAMS["a.py"].strip()),
@@ -93,13 +94,24 @@ def test_rerank_takes_programs_out_of_completions(folder, files, capsys):
     ]
 
 
+def test_without_a_model_it_is_the_package_s(folder, files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("codescaler.weights.PACKAGED_MODEL", folder)
+    command = ("rerank", files / "problem.md", files / "a.py", files / "c.py", "--json")
+    assert run(*command) == run(*command, "--model", "nano") == run(*command, "--model", folder) == 0
+    default, named, given = map(json.loads, capsys.readouterr().out.splitlines())
+    assert default["ranking"] == named["ranking"] == given["ranking"]
+    monkeypatch.setattr("codescaler.weights.PACKAGED_MODEL", tmp_path / "absent")
+    assert run(*command) == 3
+    assert "this installation of codescaler has no model 'nano'" in capsys.readouterr().err
+
+
 def test_score_to_stdout_and_to_a_file(folder, tmp_path, capsys):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "p", "response": "x = 1"}\n')
-    assert run("score", folder, rows) == 0
+    assert run("score", rows, "--model", folder) == 0
     printed = capsys.readouterr().out
     assert json.loads(printed)["score"] == Engine.from_pretrained(folder).score([("p", "x = 1")])[0]
-    assert run("score", folder, rows, "-o", tmp_path / "out.jsonl") == 0
+    assert run("score", rows, "--model", folder, "-o", tmp_path / "out.jsonl") == 0
     assert (tmp_path / "out.jsonl").read_text() == printed
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -108,7 +120,7 @@ def test_score_to_stdout_and_to_a_file(folder, tmp_path, capsys):
 
 def test_rows_may_come_through_a_pipe(folder):
     rows = "".join(json.dumps({"prompt": "p", "response": f"x = {index}"}) + "\n" for index in range(3))
-    command = [sys.executable, "-m", "codescaler.cli", "score", str(folder), "/dev/stdin"]
+    command = [sys.executable, "-m", "codescaler.cli", "score", "--model", str(folder), "/dev/stdin"]
     done = subprocess.run(command, input=rows, capture_output=True, text=True, check=True)
     assert [json.loads(line)["response"] for line in done.stdout.splitlines()] == ["x = 0", "x = 1", "x = 2"]
 
@@ -116,10 +128,10 @@ def test_rows_may_come_through_a_pipe(folder):
 def test_engine_options_reach_the_engine(folder, tmp_path, capsys):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"prompt": "p" * 100, "response": "x = 1"}))
-    assert run("score", folder, rows, "--max-length", 50) == 2
+    assert run("score", rows, "--model", folder, "--max-length", 50) == 2
     assert "more than max_length=50" in capsys.readouterr().err
     options = ("--max-length", 50, "--truncation", "left", "--dtype", "bfloat16", "--num-threads", 1)
-    assert run("score", folder, rows, *options) == 0
+    assert run("score", rows, "--model", folder, *options) == 0
     engine = Engine.from_pretrained(folder, max_length=50, truncation="left", dtype="bfloat16", num_threads=1)
     assert json.loads(capsys.readouterr().out)["score"] == engine.score([("p" * 100, "x = 1")])[0]
 
@@ -139,7 +151,7 @@ def test_fit_head_makes_a_reward_model(tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["num_pairs"] == 6
     assert report["output_dir"] == str(tmp_path / "rm2")
-    assert run("rerank", tmp_path / "rm", groups, "--json") == 0
+    assert run("rerank", "--model", tmp_path / "rm", groups, "--json") == 0
     assert run("fit-head", model, groups, "-o", tmp_path / "rm") == 2
     assert "is there already" in capsys.readouterr().err
 
@@ -159,14 +171,14 @@ def test_info_says_what_is_available_and_why_not(capsys):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (("rerank", "{folder}", "{files}/problem.md"), 2, "there is no candidate"),
-        (("rerank", "{folder}", "{files}/problem.md", "{files}/absent.py"), 2, "absent.py cannot be read"),
-        (("rerank", "{folder}", "{files}/groups.jsonl", "--extract"), 2, "--extract is for files"),
-        (("rerank", "{folder}", "{files}/groups.jsonl", "--top-k", "0"), 2, "--top-k 0"),
-        (("rerank", "{files}/absent", "{files}/groups.jsonl"), 3, "no such folder"),
-        (("rerank", "{files}", "{files}/groups.jsonl"), 3, "config.json is not there"),
-        (("score", "{folder}", "{files}/absent.jsonl"), 2, "absent.jsonl cannot be read"),
-        (("score", "{folder}", "{files}/groups.jsonl", "--backend", "triton"), 4, "kernels run on a GPU"),
+        (("rerank", "--model", "{folder}", "{files}/problem.md"), 2, "there is no candidate"),
+        (("rerank", "--model", "{folder}", "{files}/problem.md", "{files}/absent.py"), 2, "absent.py cannot be read"),
+        (("rerank", "--model", "{folder}", "{files}/groups.jsonl", "--extract"), 2, "--extract is for files"),
+        (("rerank", "--model", "{folder}", "{files}/groups.jsonl", "--top-k", "0"), 2, "--top-k 0"),
+        (("rerank", "--model", "{files}/absent", "{files}/groups.jsonl"), 3, "no such folder"),
+        (("rerank", "--model", "{files}", "{files}/groups.jsonl"), 3, "config.json is not there"),
+        (("score", "--model", "{folder}", "{files}/absent.jsonl"), 2, "absent.jsonl cannot be read"),
+        (("score", "--model", "{folder}", "{files}/groups.jsonl", "--backend", "triton"), 4, "kernels run on a GPU"),
         (("fetch", "gpt-7", "{files}/x"), 2, "backbone 'gpt-7' is unknown; choose one of smollm2-135m"),
     ],
 )
@@ -182,8 +194,8 @@ def test_errors_are_one_line_and_an_exit_code(folder, files, capsys, arguments, 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("score", "{folder}", "{files}/rows.jsonl", "-o", "{files}/absent/out.jsonl"),
-        ("score", "{folder}", "{files}/rows.jsonl", "-o", "/dev/full/out.jsonl"),
+        ("score", "--model", "{folder}", "{files}/rows.jsonl", "-o", "{files}/absent/out.jsonl"),
+        ("score", "--model", "{folder}", "{files}/rows.jsonl", "-o", "/dev/full/out.jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_one_line(folder, files, capsys, arguments):
@@ -195,7 +207,16 @@ def test_a_file_that_cannot_be_written_is_one_line(folder, files, capsys, argume
 def test_a_terminal_without_the_characters_gets_others(folder, files):
     (files / "problem.md").write_text("caf\u00e9 \x1b[2J", encoding="utf-8")
     (files / "a.py").write_text("x = 1", encoding="utf-8-sig")
-    command = [sys.executable, "-m", "codescaler.cli", "rerank", folder, files / "problem.md", files / "a.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "codescaler.cli",
+        "rerank",
+        "--model",
+        folder,
+        files / "problem.md",
+        files / "a.py",
+    ]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, env=environment)
     assert "caf\\xe9 \\x1b[2J" in done.stdout
@@ -204,7 +225,7 @@ def test_a_terminal_without_the_characters_gets_others(folder, files):
 
 def test_rerank_in_another_language(folder, files, capsys):
     (files / "a.c").write_text("int main() { return 0; }")
-    assert run("rerank", folder, files / "problem.md", files / "a.c", "--language", "c", "--json") == 0
+    assert run("rerank", "--model", folder, files / "problem.md", files / "a.c", "--language", "c", "--json") == 0
     assert json.loads(capsys.readouterr().out)["ranking"][0]["is_valid"]
 
 
@@ -222,7 +243,7 @@ def test_the_command_is_installed_and_starts_without_torch(tmp_path):
 def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "p", "response": "x = 1"}\n' * 3000)
-    command = [sys.executable, "-m", "codescaler.cli", "score", str(folder), str(rows)]
+    command = [sys.executable, "-m", "codescaler.cli", "score", "--model", str(folder), str(rows)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
     process.stdout.readline()
     process.stdout.close()

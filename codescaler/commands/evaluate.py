@@ -34,7 +34,11 @@ def add_commands(add: Add) -> None:
         command.set_defaults(run=run, benchmark=name)
         command.add_argument("file", type=Path, help=f"{file_help}; JSON lines or a JSON array, .gz too")
         command.add_argument(
-            "--rm", action="append", default=[], metavar="[NAME=]MODEL", help="a reward model: folder or hub id; repeat"
+            "--rm",
+            action="append",
+            default=[],
+            metavar="[NAME=]MODEL",
+            help="reward model: folder, hub id, nano; repeat",
         )
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
         command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw them (needs codescaler[evaluate])")

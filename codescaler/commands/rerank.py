@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codescaler.commands.options import Add, add_engine_options, open_engine, read_text
+from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine, read_text
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def add_commands(add: Add) -> None:
     """Adds them to the command line."""
     rerank = add("rerank", _rerank, "Rank candidate programs of a problem, best first.")
-    rerank.add_argument("model", help="folder or hub id of a reward model")
     rerank.add_argument("problem", type=Path, help="text of the problem; or groups, JSON lines (.jsonl, .jsonl.gz)")
     rerank.add_argument("candidates", type=Path, nargs="*", help="files of one program each")
+    add_model_option(rerank)
     rerank.add_argument("--extract", action="store_true", help="take the program out of the fenced block of each file")
     rerank.add_argument("--language", default="python", help="that the programs must parse as (%(default)s)")
     rerank.add_argument("--top-k", type=int, help="show this many")
