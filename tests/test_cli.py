@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from codescaler import cli
 from codescaler.engine import Engine
+from codescaler.evaluate.gaps import read_gaps
 from codescaler.testing import save_chat, save_random_checkpoint
 
 PROBLEM = "Write a function to add two numbers.\nReturn the sum."
@@ -54,12 +56,16 @@ def test_rerank_shows_a_table(folder, files, capsys):
     lines = capsys.readouterr().out.splitlines()
     order, scores = expected_order(folder)
     assert lines[0].endswith("problem.md: Write a function to add two numbers.")
-    assert lines[1].split() == ["rank", "score", "beats", "next", "syntax", "program"]
+    assert lines[1].split() == ["rank", "score", "behind", "program"]
     for line, index in zip(lines[2:5], order, strict=True):
         assert f"{scores[index]:.3f}" in line
         assert line.endswith([*PROGRAMS][index])
-        assert ("invalid" in line) == (index == 1)
+        assert ("invalid: does not parse" in line) == (index == 1)
     assert order[2] == 1
+    first, second = (scores[index] for index in order[:2])
+    assert f"  {first - second:.3f}  " in lines[3]
+    assert lines[2].count("\u2588") == 20
+    assert lines[6].endswith(f"codescaler eval gaps GROUPS --model {folder} -o {folder / 'score_gaps.json'}")
 
 
 def test_rerank_of_groups_shows_verdicts_and_a_summary(folder, files, capsys):
@@ -81,17 +87,61 @@ def test_rerank_as_json(folder, files, capsys):
     assert [entry["index"] for entry in record["ranking"]] == [*order, 3]
     assert [entry["score"] for entry in record["ranking"]] == [*(scores[index] for index in order), None]
     assert [entry["is_valid"] for entry in record["ranking"]] == [True, True, False, False]
+    assert [entry["invalid_because"] for entry in record["ranking"]] == [None, None, "does not parse", "no program"]
+    gap = scores[order[0]] - scores[order[1]]
+    assert [entry["gap_to_first"] for entry in record["ranking"]] == [0.0, gap, None, None]
+    assert [entry["gap_to_next"] for entry in record["ranking"]] == [gap, None, None, None]
+    assert record["gaps_measured_on"] is None
+    assert {entry["first_is_right"] for entry in record["ranking"]} == {None}
 
 
 def test_rerank_takes_programs_out_of_completions(folder, files, capsys):
-    (files / "d.md").write_text(f"So:\n```python\n{PROGRAMS['a.py']}```")
-    programs = (files / "a.py", files / "d.md")
+    block = f"So:\n```python\n{PROGRAMS['a.py']}```\n"
+    (files / "d.md").write_text(block)
+    (files / "e.md").write_text(block + block)
+    (files / "f.md").write_text(f"```python\n{PROGRAMS['b.py']}```")
+    programs = (files / "a.py", files / "d.md", files / "e.md", files / "f.md")
     assert run("rerank", "--model", folder, files / "problem.md", *programs, "--extract", "--json") == 0
     ranking = json.loads(capsys.readouterr().out)["ranking"]
-    assert [(entry["index"], entry["is_valid"], entry["code"]) for entry in ranking] == [
-        (1, True, PROGRAMS["a.py"].strip()),
-        (0, False, None),
+    assert [(entry["index"], entry["code"], entry["invalid_because"]) for entry in ranking] == [
+        (1, PROGRAMS["a.py"].strip(), None),
+        (0, None, "no program"),
+        (2, None, "several blocks"),
+        (3, None, "does not parse"),
     ]
+
+
+def test_rerank_says_how_often_a_gap_was_right(folder, files, tmp_path, capsys):
+    model, groups = tmp_path / "copy", tmp_path / "labelled.jsonl"
+    shutil.copytree(folder, model)
+    codes = [*PROGRAMS.values(), "def add(a, b):\n    return b + a"]
+    order = [candidate.index for candidate in Engine.from_pretrained(folder).rerank(PROBLEM, codes)]
+    candidates = [{"code": codes[index], "passed": place < 2} for place, index in enumerate(order)]
+    labelled = [{"task_id": i, "prompt": PROBLEM, "candidates": candidates, "split": "validation"} for i in range(9)]
+    groups.write_text("\n".join(map(json.dumps, labelled)))
+    measure = ("eval", "gaps", groups, "--split", "validation", "--model", model)
+    assert run(*measure, "--name", "Sums \x1b", "-o", model / "score_gaps.json") == 0
+    assert "36 pairs of a right and a wrong program, of 9 problems" in capsys.readouterr().out
+    command = ("rerank", "--model", model, files / "problem.md", files / "a.py", files / "c.py")
+    assert run(*command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["rank", "score", "behind", "first", "is", "right", "program"]
+    assert "on Sums \\x1b (9 problems) [95% interval]." in lines
+    assert run(*command, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["gaps_measured_on"] == {"name": "Sums \x1b", "num_problems": 9}
+    first, second = record["ranking"]
+    assert first["first_is_right"] is None
+    chance = read_gaps(model / "score_gaps.json", Engine.from_pretrained(folder).head_digest).chance
+    assert second["first_is_right"] == json.loads(json.dumps(chance(second["gap_to_first"])))
+    assert f"{100 * second['first_is_right']['mean']:.0f} of 100 [" in lines[3]
+    assert run(*measure) == 0  # which writes nothing
+    capsys.readouterr()
+    save_random_checkpoint(model, "qwen3", vocab_size=300, pad_token_id=299, seed=1)
+    assert run(*command) == 3
+    assert "score_gaps.json is of a model whose head has the digest" in capsys.readouterr().err
+    assert run(*command[:3], files / "groups.jsonl", "--gaps", tmp_path / "absent.json") == 3
+    assert "absent.json holds no gaps of scores" in capsys.readouterr().err
 
 
 def test_without_a_model_it_is_the_package_s(folder, files, tmp_path, capsys, monkeypatch):
