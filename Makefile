@@ -25,8 +25,8 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*.json csr
 	@touch $@
 
 demo: setup $(DEMO_DIR)/reward-model  ## make a reward model of a small language model (98 MB), and rank programs with it
-	$(BIN)/codescaler rerank $(DEMO_DIR)/reward-model codescaler/examples/mbpp_unseen.jsonl.gz --top-k 4
-	@echo "Rank your own: $(BIN)/codescaler rerank $(DEMO_DIR)/reward-model problem.md a.py b.py"
+	$(BIN)/codescaler rerank --model $(DEMO_DIR)/reward-model codescaler/examples/mbpp_unseen.jsonl.gz --top-k 4
+	@echo "Rank your own: $(BIN)/codescaler rerank --model $(DEMO_DIR)/reward-model problem.md a.py b.py"
 
 $(DEMO_DIR)/smollm2-135m: | setup
 	$(BIN)/codescaler fetch smollm2-135m $@

@@ -26,6 +26,7 @@ from codescaler.extract import extract_training_code, is_valid_code
 from codescaler.model.decoder import Decoder, build_decoder
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.plan import Int32, plan
+from codescaler.resumable import digest_of
 from codescaler.token_ids import TokenLists, Truncation, checked_ids, checked_lists, hf_pooled_index, truncated
 from codescaler.types import ModelConfig, RankedCandidate
 from codescaler.weights import open_checkpoint, resolve_folder
@@ -71,7 +72,7 @@ class Engine:
     """Scores token lists with one reward model. Build one with `Engine.from_pretrained`.
 
     Attributes:
-        config: what the model computes.
+        config: what the model computes. folder: that it was loaded from.
         dtype: dtype of weights and activations, "float32" or "bfloat16".
         device: where it runs. backend: name of the backend that runs it.
         num_threads: CPU threads a call may use.
@@ -94,6 +95,7 @@ class Engine:
         chat_folders: tuple[Path, Path | None],
     ) -> None:
         self.config: ModelConfig = decoder.config
+        self.folder = chat_folders[0]
         self.dtype = str(decoder.dtype).removeprefix("torch.")
         self.device = str(decoder.device)
         self.backend = decoder.backend.name
@@ -130,8 +132,9 @@ class Engine:
         """Loads a reward model.
 
         Args:
-            model: a Hugging Face folder (or a PEFT LoRA folder), or a hub id. A local folder must stay as it is
-                while the engine lives: the embedding is read from the mapped file.
+            model: a Hugging Face folder (or a PEFT LoRA folder), or a hub id; None is nano, the reward model in the
+                package, and so is "nano" unless a local folder has that name. A local folder must stay as it is while
+                the engine lives: the embedding is read from the mapped file.
             device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
@@ -168,8 +171,6 @@ class Engine:
             require_count(name, count)
         if quantization is not None:
             raise InvalidInput(f"quantization={quantization!r} is not supported yet; use quantization=None")
-        if model is None:
-            raise InvalidInput("no model ships with this version of codescaler; give a folder or a hub id")
         target = select_device(device)
         if deterministic and target.type == "cuda":
             raise BackendUnavailable(
@@ -204,6 +205,16 @@ class Engine:
             f"{self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
             f"{self.num_threads} threads, pooling {self.pooling!r})"
         )
+
+    @functools.cached_property
+    def head_digest(self) -> str:
+        """Names the reward head, and so the model that was trained with it: 16 hexadecimal digits.
+
+        The same in every dtype and on every device, since a head is never rounded.
+        """
+        self._require_head()
+        tensors = (self._decoder.head_weight, self._decoder.head_bias)
+        return digest_of(b"" if tensor is None else tensor.cpu().numpy().tobytes() for tensor in tensors)
 
     def score_tokens(self, ids: TokenLists) -> Float32:
         """Returns each token list's raw (unbounded) reward. Shapes: B lists -> [B], float32.

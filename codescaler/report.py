@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from codescaler.metrics import best_of_n, pair_accuracy
@@ -28,28 +30,74 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def ranking_table(group: Group, ranked: Sequence[RankedCandidate], names: Sequence[str]) -> str:
-    """One problem's candidates, best first.
+@dataclass(frozen=True)
+class Screen:
+    """What text is shown on: how wide it is, None where that does not matter, and whether it knows block characters."""
 
-    "beats next" is what the model itself gives for the candidate to be the better one of two: 1 / (1 + e^-gap).
+    columns: int | None = None
+    has_blocks: bool = False
+
+
+def ranking_table(
+    group: Group, facts: Sequence[Mapping[str, Any]], names: Sequence[str], span: float, screen: Screen
+) -> str:
+    """One problem's candidates, best first, from the facts that `codescaler rerank --json` prints.
+
+    A bar is full at the best score and empty `span` below it. On a narrow screen bars and intervals go before names.
     """
-    rows = []
-    for place, candidate in enumerate(ranked):
-        following = ranked[place + 1] if place + 1 < len(ranked) else None
-        has_gap = following is not None and candidate.is_valid and following.is_valid
-        rows.append(
-            (
-                str(place + 1),
-                "" if candidate.score is None else f"{candidate.score:.3f}",
-                f"{_sigmoid(candidate.score - following.score):.0%}" if has_gap else "",  # type: ignore[operator,union-attr]
-                "" if candidate.is_valid else "invalid",
-                _VERDICTS[group.candidates[candidate.index].passed],
-                names[candidate.index],
-            )
-        )
     first_line = group.prompt.strip().partition("\n")[0]
-    title = f"{group.task_id}: {first_line[:100]}{'...' if len(first_line) > 100 else ''}"
-    return f"{printable(title)}\n{table(('rank', 'score', 'beats next', 'syntax', 'tests', 'program'), rows)}"
+    title = printable(f"{group.task_id}: {first_line[:100]}{'...' if len(first_line) > 100 else ''}")
+    names = [printable(names[fact["index"]]) for fact in facts]
+    chance = "first is right" if any(fact["first_is_right"] for fact in facts) else ""
+    header = ("rank", "", "score", "behind", chance, "tests", "program")
+    width = screen.columns or sys.maxsize
+    for num_blocks, is_brief in ((20, False), (10, False), (10, True), (0, True)):
+        rows = [
+            (
+                str(fact["rank"]),
+                bar(_share(fact["gap_to_first"], span), num_blocks, screen.has_blocks),
+                "" if fact["score"] is None else f"{fact['score']:.3f}",
+                f"{fact['gap_to_first']:.3f}" if fact["gap_to_first"] is not None and fact["rank"] > 1 else "",
+                _verdict_of_gap(fact, is_brief),
+                _VERDICTS[group.candidates[fact["index"]].passed],
+            )
+            for fact in facts
+        ]
+        room = width - max(map(len, table(header, [(*row, "x" * 7) for row in rows]).splitlines()), default=0) + 7
+        if room >= min(24, max(map(len, names), default=0)):
+            break
+    shown = [(*row, _cut(name, max(room, 8))) for row, name in zip(rows, names, strict=True)]
+    return f"{_cut(title, width)}\n{table(header, shown)}"
+
+
+def _share(behind: float | None, span: float) -> float:
+    return 0.0 if behind is None else max(0.0, 1.0 - behind / span)
+
+
+def _verdict_of_gap(fact: Mapping[str, Any], is_brief: bool) -> str:
+    """How often the first was right at this gap, or why there is none."""
+    if not fact["is_valid"]:
+        return str(fact["invalid_because"]) if is_brief else f"invalid: {fact['invalid_because']}"
+    if fact["first_is_right"] is None:
+        return ""
+    chance = fact["first_is_right"]
+    mean, low, high = (f"{100 * value:.0f}" for value in (chance["mean"], *chance["interval"]))
+    return f"{mean} of 100" if is_brief else f"{mean} of 100 [{low}, {high}]"
+
+
+def bar(share: float, num_blocks: int, has_blocks: bool) -> str:
+    """A bar of up to `num_blocks` characters, in eighths of a block where the screen knows these."""
+    if not has_blocks:
+        return "#" * round(share * num_blocks)
+    whole, eighths = divmod(round(share * num_blocks * 8), 8)
+    return "\u2588" * whole + (chr(0x2590 - eighths) if eighths else "")
+
+
+def _cut(text: str, width: int) -> str:
+    """Text of at most `width` characters; what is left out of its middle is marked."""
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 2 - 1]}..{text[len(text) - (width - 1) // 2 :]}"
 
 
 def ranking_summary(groups: Sequence[Group], rankings: Sequence[Sequence[RankedCandidate]]) -> str | None:
@@ -143,7 +191,3 @@ def as_record(value: Any) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, tuple, dict))
-
-
-def _sigmoid(gap: float) -> float:
-    return 1.0 / (1.0 + math.exp(-gap))  # of a ranking, where no gap is negative

@@ -37,6 +37,9 @@ from codescaler.model.tensor_files import (
 )
 from codescaler.types import HeadKind, ModelConfig
 
+DEFAULT_MODEL = "nano"
+PACKAGED_MODEL = Path(__file__).parent / DEFAULT_MODEL
+
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
 _HUB_IGNORED = ["*/*.safetensors"]  # other formats of the same model, in folders of their own
 
@@ -86,13 +89,20 @@ class Checkpoint:
         return self.tensor(name) if self.has(name) else None
 
 
-def resolve_folder(model: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+def resolve_folder(
+    model: str | Path | None = None, *, revision: str | None = None, local_files_only: bool = False
+) -> Path:
     """Returns the folder of a model: a local one as it is, a hub id after a download of its data files.
 
+    None is the model in the package, whatever the current folder holds. So is the name "nano", unless a local folder
+    has it: a local folder comes first for every name.
+
     Raises:
-        InvalidInput: a revision was given for a local folder.
+        InvalidInput: a revision was given for a local folder, or for the model in the package.
         WeightsError: there is no such folder, or the hub did not deliver.
     """
+    if model is None:
+        return _packaged_folder(revision)
     path = Path(model)
     with suppress(RuntimeError, ValueError):  # "~nobody": a user without a home; "~\0": no name of a user
         path = path.expanduser()
@@ -101,6 +111,8 @@ def resolve_folder(model: str | Path, *, revision: str | None = None, local_file
         if revision is not None:
             raise InvalidInput(f"revision {revision!r} was given for the local folder {path}; leave it out.")
         return path
+    if model == DEFAULT_MODEL:
+        return _packaged_folder(revision)
     if os.path.isfile(path):  # noqa: PTH113
         raise WeightsError(f"{path} is a file; give the folder that holds it.")
     if isinstance(model, Path) or not model or model[0] in f"{os.sep}.~" or model.count(os.sep) > 1:
@@ -173,6 +185,18 @@ def open_checkpoint(
     _validate(sources, shapes, kind, folder)
     config = replace(config, head=kind, dtype=sources["embed_tokens.weight"].dtype)
     return Checkpoint(folder, config, sources, None if adapter is None else body)
+
+
+def _packaged_folder(revision: str | None) -> Path:
+    """Returns the folder of the model in the package."""
+    if revision is not None:
+        raise InvalidInput(f"revision {revision!r} was given for {DEFAULT_MODEL}, which is packaged; leave it out.")
+    if not (PACKAGED_MODEL / "config.json").is_file():
+        raise WeightsError(
+            f"this installation of codescaler has no model {DEFAULT_MODEL!r} ({PACKAGED_MODEL} holds no config.json); "
+            "install a release that has it, or name another: a folder or a hub id such as 'owner/name'."
+        )
+    return PACKAGED_MODEL
 
 
 def _base_folder(

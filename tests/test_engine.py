@@ -159,12 +159,28 @@ def test_too_long_is_an_error_by_default(folder):
         ({"max_length": -3}, "max_length=-3"),
         ({"device": "tpu9"}, "device='tpu9'"),
         ({"device": "meta"}, "device='meta' is not supported"),
-        ({"model": None}, "no model ships"),
     ],
 )
 def test_bad_arguments_are_named(folder, arguments, message):
     with pytest.raises(InvalidInput, match=re.escape(message)):
         Engine.from_pretrained(**({"model": folder} | arguments))
+
+
+def test_the_default_is_the_model_in_the_package(folder, monkeypatch):
+    monkeypatch.setattr("codescaler.weights.PACKAGED_MODEL", folder)
+    ids, named = [[1, 2, 3]], Engine.from_pretrained(folder)
+    for engine in (Engine.from_pretrained(), Engine.from_pretrained("nano")):
+        assert engine.score_tokens(ids) == named.score_tokens(ids)
+        assert engine.folder == folder
+
+
+def test_the_head_s_digest_tells_models_apart(folder, tmp_path):
+    digest = Engine.from_pretrained(folder).head_digest
+    assert digest == Engine.from_pretrained(folder, dtype="bfloat16").head_digest
+    save_random_checkpoint(tmp_path, "qwen3", seed=5)
+    assert digest != Engine.from_pretrained(tmp_path).head_digest
+    with pytest.raises(InvalidInput, match="head='none'"):
+        _ = Engine.from_pretrained(folder, head="none").head_digest
 
 
 def test_a_named_backend_never_falls_back(folder):

@@ -49,3 +49,27 @@ assert "kernels" not in sys.modules
 print(backend.description)
 """
     assert run("-I", "-c", code, cwd=empty).startswith("C++ ")
+
+
+NANO = ROOT / "codescaler/nano"
+needs_nano = pytest.mark.skipif(not (NANO / "config.json").is_file(), reason="the model in the package is not made yet")
+
+
+@needs_nano
+def test_the_wheel_holds_a_reward_model_that_ranks(wheel, tmp_path):
+    held = {info.filename: info.file_size for info in zipfile.ZipFile(wheel).infolist()}
+    model = {name: size for name, size in held.items() if name.startswith("codescaler/nano/")}
+    assert {Path(name).name for name in model} == {path.name for path in NANO.iterdir()}
+    assert sum(model.values()) <= 32 * 2**20
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    zipfile.ZipFile(wheel).extractall(site)
+    (empty / "problem.md").write_text("Write a function that adds two numbers.")
+    (empty / "a.py").write_text("def add(a, b):\n    return a + b")
+    code = f"""
+import sys
+sys.path.insert(0, {str(site)!r})
+from codescaler import cli
+sys.exit(cli.main(["rerank", "problem.md", "a.py"]))
+"""
+    assert "a.py" in run("-I", "-c", code, cwd=empty)

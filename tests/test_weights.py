@@ -486,6 +486,20 @@ def test_local_folders(pristine, monkeypatch):
         resolve_folder(pristine / "score" / SINGLE)
 
 
+def test_the_model_in_the_package(pristine, tmp_path, monkeypatch):
+    monkeypatch.setattr("codescaler.weights.PACKAGED_MODEL", pristine / "score")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_folder(None) == resolve_folder("nano") == pristine / "score"
+    with pytest.raises(InvalidInput, match="revision 'main' was given for nano, which is packaged"):
+        resolve_folder(None, revision="main")
+    (tmp_path / "nano").mkdir()
+    assert resolve_folder("nano") == Path("nano")
+    assert resolve_folder(None) == pristine / "score"
+    monkeypatch.setattr("codescaler.weights.PACKAGED_MODEL", tmp_path / "absent")
+    with pytest.raises(WeightsError, match=r"has no model 'nano' \(.*absent holds no config.json\); install a release"):
+        resolve_folder(None)
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -52,6 +52,7 @@ def _add_sample(steps: Any) -> None:
     step.add_argument("--max-tokens", type=int, default=1024, help="of a completion (%(default)s)")
     step.add_argument("--seed", type=int, default=0, help="that the seed of each completion comes from (%(default)s)")
     step.add_argument("--split", help="problems of this split only")
+    step.add_argument("--difficulty", help="problems of this difficulty only, in the words of their source")
     step.add_argument("--limit", type=int, help="problems from the first on")
     step.add_argument("--concurrency", type=int, default=8, help="requests at a time, of an endpoint (%(default)s)")
     step.add_argument("--batch-size", type=int, default=16, help="completions at a time, of a folder (%(default)s)")
@@ -152,7 +153,7 @@ def _sample(options: argparse.Namespace) -> None:
     sampling = Sampling(
         name, options.temperature, options.top_p, options.max_tokens, options.seed, num_samples=options.n
     )
-    tasks = chosen_tasks(read_tasks(options.tasks, options.format), options.split, options.limit)
+    tasks = chosen_tasks(read_tasks(options.tasks, options.format), options.split, options.limit, options.difficulty)
     sampler = _sampler(options, sampling)
     with tqdm(total=len(tasks), unit=" problems", disable=None) as bar:
         counts = sample_tasks(tasks, sampler, sampling, options.output, bar.update)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add, Run, add_engine_options, chosen
+from codescaler.commands.options import Add, Run, add_engine_options, add_model_option, chosen, open_engine
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def add_commands(add: Add) -> None:
         command.set_defaults(run=run, benchmark=name)
         command.add_argument("file", type=Path, help=f"{file_help}; JSON lines or a JSON array, .gz too")
         command.add_argument(
-            "--rm", action="append", default=[], metavar="[NAME=]MODEL", help="a reward model: folder or hub id; repeat"
+            "--rm",
+            action="append",
+            default=[],
+            metavar="[NAME=]MODEL",
+            help="reward model: folder, hub id, nano; repeat",
         )
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
         command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw them (needs codescaler[evaluate])")
@@ -50,6 +54,19 @@ def add_commands(add: Add) -> None:
     rewardbench = add_benchmark("rewardbench", _rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
     for command in (bon, pairs, rm_bench, rewardbench):
         add_engine_options(command)
+    _add_gaps(benchmarks)
+
+
+def _add_gaps(benchmarks: Any) -> None:
+    summary = "How often a gap between two scores is right, by its size: what `codescaler rerank` says of it."
+    gaps = benchmarks.add_parser("gaps", help=summary, description=summary)
+    gaps.set_defaults(run=_gaps)
+    gaps.add_argument("file", type=Path, help="groups: {task_id, prompt, candidates}; JSON lines or an array, .gz too")
+    add_model_option(gaps)
+    gaps.add_argument("--split", help="use the groups of this split only")
+    gaps.add_argument("--name", help="what to call the problems (the file's name, and the split)")
+    gaps.add_argument("-o", "--output", type=Path, help="file to write: rerank looks for MODEL/score_gaps.json")
+    add_engine_options(gaps)
 
 
 def _bon(options: argparse.Namespace) -> None:
@@ -113,14 +130,41 @@ def _rm_bench(options: argparse.Namespace) -> None:
         plot_bars(bars, f"RM-Bench, average ({len(items)} items)", options.plot)
 
 
+def _gaps(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.gaps import gap_figures, gap_record
+    from codescaler.evaluate.problems import read_problems
+    from codescaler.evaluate.scorers import engine_scores
+    from codescaler.evaluate.tables import gaps_text
+
+    _require_folder(options.output)
+    problems = [problem for problem in read_problems(options.file, split=options.split) if problem.is_mixed]
+    if not problems:
+        raise InvalidInput(f"{options.file}: no group has a right and a wrong program; give some that have both")
+    engine = open_engine(options)
+    figures = gap_figures(problems, engine_scores(engine, problems, engine.folder.name))
+    print(gaps_text(figures))
+    if options.output:
+        name = options.name or f"{options.file.name.partition('.')[0]} {options.split or ''}".strip()
+        record = gap_record(
+            figures, head_digest=engine.head_digest, dtype=engine.dtype,
+            name=name, file=options.file.name, split=options.split,
+        )  # fmt: skip
+        options.output.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _require_folder(path: Path | None) -> None:
+    """Refuses a file that could not be written, before hours are spent on what it is to hold."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InvalidInput(f"{path} cannot be written, {path.parent} is no folder; make it, or name another")
+
+
 def _scores(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[dict[str, Any], dict[str, str]]:
     """Returns every scorer's scores, and what each model is; before a model is loaded, what can be refused is."""
     from codescaler.evaluate.plot import require_plot
     from codescaler.evaluate.scorers import all_scores
 
     for path in (options.json, options.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InvalidInput(f"{path} cannot be written, {path.parent} is no folder; make it, or name another")
+        _require_folder(path)
     if options.plot:
         require_plot(options.plot)
     described: dict[str, str] = {}

@@ -38,6 +38,10 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="MODEL", help="reward model, folder or hub id (nano, in the package)")
+
+
 def add_engine_options(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(ENGINE_OPTIONS)) -> None:
     group = parser.add_argument_group("engine")
     for name in names:

@@ -3,25 +3,30 @@
 import argparse
 import dataclasses
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add, add_engine_options, open_engine, read_text
+from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine, read_text
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
+    from codescaler.evaluate.gaps import ScoreGaps
     from codescaler.records import Candidate, Group
+    from codescaler.report import Screen
     from codescaler.types import RankedCandidate
 
 
 def add_commands(add: Add) -> None:
     """Adds them to the command line."""
     rerank = add("rerank", _rerank, "Rank candidate programs of a problem, best first.")
-    rerank.add_argument("model", help="folder or hub id of a reward model")
     rerank.add_argument("problem", type=Path, help="text of the problem; or groups, JSON lines (.jsonl, .jsonl.gz)")
     rerank.add_argument("candidates", type=Path, nargs="*", help="files of one program each")
+    add_model_option(rerank)
+    rerank.add_argument("--gaps", type=Path, metavar="FILE", help="that `eval gaps` wrote (score_gaps.json of MODEL)")
     rerank.add_argument("--extract", action="store_true", help="take the program out of the fenced block of each file")
     rerank.add_argument("--language", default="python", help="that the programs must parse as (%(default)s)")
     rerank.add_argument("--top-k", type=int, help="show this many")
@@ -48,21 +53,24 @@ def _rerank(options: argparse.Namespace) -> None:
             f"there is no candidate for {options.problem}; name files of programs, or give a .jsonl file"
         )
     engine = open_engine(options)
+    gaps = _gaps(engine, options.gaps)
     rankings = []
     for group in groups:
         where = names or [f"{group.name}: candidates[{index}]" for index in range(len(group.candidates))]
         ranked = _ranked(engine, group, options.extract, options.language, where)
         rankings.append(ranked)
         labels = names or [f"candidate {index}: {_preview(c)}" for index, c in enumerate(group.candidates)]
-        shown = ranked[: options.top_k]
+        facts = [_facts(group, ranked, place, gaps) for place in range(len(ranked))]
+        shown = facts[: options.top_k]
         if options.json:
-            record = {"task_id": group.task_id, "ranking": [dataclasses.asdict(candidate) for candidate in shown]}
-            print(json.dumps(record))
+            measured = None if gaps is None else {"name": gaps.name, "num_problems": gaps.num_problems}
+            print(json.dumps({"task_id": group.task_id, "gaps_measured_on": measured, "ranking": shown}))
         else:
-            print(report.ranking_table(group, shown, labels), end="\n\n")
-    summary = report.ranking_summary(groups, rankings)
-    if summary and not options.json:
-        print(summary)
+            print(report.ranking_table(group, shown, labels, _span(facts, gaps), _screen()), end="\n\n")
+    if not options.json:
+        print(_gaps_sentence(gaps, options.model, engine.folder))
+        if summary := report.ranking_summary(groups, rankings):
+            print(f"\n{summary}")
 
 
 def _ranked(
@@ -83,11 +91,76 @@ def _ranked(
     return ranked + absent
 
 
+def _gaps(engine: "Engine", path: Path | None) -> "ScoreGaps | None":
+    """What is known of the model's gaps: from the file that is named, else the one in its folder, if it is there."""
+    from codescaler.evaluate.gaps import GAPS_FILE, read_gaps
+
+    own = engine.folder / GAPS_FILE
+    return read_gaps(path or own, engine.head_digest) if path or own.exists() else None
+
+
+def _facts(group: "Group", ranked: "Sequence[RankedCandidate]", place: int, gaps: "ScoreGaps | None") -> dict[str, Any]:
+    """All that is known of a candidate; gaps are between valid ones."""
+    candidate, given = ranked[place], group.candidates[ranked[place].index]
+    scores = [other.score for other in ranked if other.is_valid and other.score is not None]
+    behind = scores[0] - scores[place] if candidate.is_valid else None
+    return {
+        "rank": place + 1,
+        **dataclasses.asdict(candidate),
+        "invalid_because": None if candidate.is_valid else _reason(candidate, given),
+        "gap_to_first": behind,
+        "gap_to_next": scores[place] - scores[place + 1] if place + 1 < len(scores) else None,
+        "first_is_right": gaps.chance(behind) if gaps is not None and behind is not None and place else None,
+        "passed": given.passed,
+    }
+
+
+def _reason(ranked: "RankedCandidate", given: "Candidate") -> str:
+    """Why a candidate is invalid; a completion has a text and no code."""
+    from codescaler.extract import extract_evaluation_code, is_valid_code
+
+    if ranked.code is not None:
+        return "does not parse"
+    block = None if given.code is None else extract_evaluation_code(given.code)
+    if block is None:
+        return "no program"
+    return "several blocks" if is_valid_code(block) else "does not parse"
+
+
+def _span(facts: Sequence[dict[str, Any]], gaps: "ScoreGaps | None") -> float:
+    """How far below the best score a bar is empty: never so little that a small gap would look large."""
+    behind: list[float] = [fact["gap_to_first"] for fact in facts if fact["gap_to_first"] is not None]
+    return max([*behind, 1.0 if gaps is None else gaps.largest_gap or 1.0])
+
+
+def _gaps_sentence(gaps: "ScoreGaps | None", model: str | None, folder: Path) -> str:
+    from codescaler.evaluate.gaps import GAPS_FILE
+    from codescaler.report import printable
+
+    if gaps is not None:
+        return (
+            "First is right: of a right and a wrong program as far apart, the higher-scored was right so often\n"
+            f"on {printable(gaps.name)} ({gaps.num_problems} problems) [95% interval]."
+        )
+    return (
+        "How often such gaps are right is not known of this model; labelled programs tell: codescaler eval gaps "
+        f"GROUPS{f' --model {model}' if model else ''} -o {folder / GAPS_FILE}"
+    )
+
+
+def _screen() -> "Screen":
+    from codescaler.report import Screen
+
+    try:
+        "\u2588\u258f".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        has_blocks = True
+    except (UnicodeEncodeError, LookupError):
+        has_blocks = False
+    return Screen(shutil.get_terminal_size().columns if sys.stdout.isatty() else None, has_blocks)
+
+
 def _preview(candidate: "Candidate") -> str:
     """What tells a program from its siblings at a glance: its last line, where they mostly differ."""
-    from codescaler import report
-
     if candidate.code is None:
         return "(no program)"
-    line = candidate.code.strip().rpartition("\n")[2].strip()
-    return f"... {report.printable(line[:60])}"
+    return f"... {candidate.code.strip().rpartition(chr(10))[2].strip()[:60]}"

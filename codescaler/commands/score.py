@@ -5,16 +5,16 @@ import io
 import sys
 from pathlib import Path
 
-from codescaler.commands.options import Add, add_engine_options, open_engine
+from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine
 
 
 def add_commands(add: Add) -> None:
     """Adds them to the command line."""
     score = add("score", _score, "Add a score to each row of a file of JSON lines.")
-    score.add_argument("model", help="folder or hub id of a reward model")
     score.add_argument(
         "rows", type=Path, help='JSON lines, {"prompt": ..., "response": ...} or {"messages": [...]}; .gz too'
     )
+    add_model_option(score)
     score.add_argument("-o", "--output", type=Path, help="file to write; a killed run goes on. Without: stdout")
     add_engine_options(score)
 

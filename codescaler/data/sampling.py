@@ -76,8 +76,10 @@ def seed_of(seed: int, task_id: str, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}|{index}|{task_id}".encode()).digest()[:4], "big") >> 1
 
 
-def chosen_tasks(tasks: Sequence[Task], split: str | None, limit: int | None) -> list[Task]:
-    """The first `limit` tasks of a split.
+def chosen_tasks(
+    tasks: Sequence[Task], split: str | None, limit: int | None, difficulty: str | None = None
+) -> list[Task]:
+    """The first `limit` tasks of a split and of a difficulty, in the words of their source; "easy" is "Easy" too.
 
     Raises: InvalidInput if none is left, or two have one task_id.
     """
@@ -86,11 +88,22 @@ def chosen_tasks(tasks: Sequence[Task], split: str | None, limit: int | None) ->
         raise InvalidInput(f"{len(repeated)} task_ids are there twice, such as {repeated[0]!r:.80}; keep one of each")
     if limit is not None and limit < 1:
         raise InvalidInput(f"limit {limit}; give a whole number of at least 1")
-    kept = [task for task in tasks if split in (None, task.split)][:limit]
+    of_split = [task for task in tasks if split in (None, task.split)]
+    if not of_split:
+        raise InvalidInput(
+            f"no task of {len(tasks)} has the split {split!r}; there are {_kinds(t.split for t in tasks)}"
+        )
+    if difficulty is None:
+        return of_split[:limit]
+    kept = [task for task in of_split if (task.difficulty or "").casefold() == difficulty.casefold()]
     if not kept:
-        splits = sorted({str(task.split) for task in tasks})
-        raise InvalidInput(f"no task of {len(tasks)} has the split {split!r}; there are {', '.join(splits) or 'none'}")
-    return kept
+        seen = _kinds(task.difficulty for task in of_split)
+        raise InvalidInput(f"no task of {len(of_split)} has the difficulty {difficulty!r}; there are {seen}")
+    return kept[:limit]
+
+
+def _kinds(values: Iterable[str | None]) -> str:
+    return ", ".join(sorted(set(map(str, values)))) or "none"
 
 
 def sample_tasks(

@@ -93,6 +93,23 @@ def rm_bench_text(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def gaps_text(figures: Mapping[str, Any]) -> str:
+    """All figures of `gap_figures`."""
+    rows = [
+        ("{:.3f} to {:.3f}".format(*part["gap"]), str(part["num_pairs"]), *map(percent, (part["right"], part["curve"])))
+        for part in figures["bins"]
+    ]
+    rows.append(("all", str(figures["num_pairs"]), percent(figures["pairs_ranked_right"]), ""))
+    slope, (low, high) = figures["slope"]["mean"], figures["slope"]["interval"]
+    lines = [
+        f"{figures['num_pairs']} pairs of a right and a wrong program, of {figures['num_problems']} problems that "
+        "weigh the same.",
+        "In percent, [95% intervals]: how often the higher-scored is the right one, as measured and by the curve",
+        f"{figures['formula']}, slope {slope:.3g} [{low:.3g}, {high:.3g}], largest_gap {figures['largest_gap']:.3g}.",
+    ]
+    return "\n".join(lines) + "\n\n" + table(("gap", "pairs", "measured", "curve"), rows)
+
+
 def _gains(
     gains: Mapping[str, Mapping[str, Any]], titles: Sequence[str], cells: Callable[[Any], Sequence[Estimate | None]]
 ) -> list[str]:

@@ -108,6 +108,7 @@ def test_options_of_pairs_reach_the_records(labelled, tmp_path):
         (("sample", "tasks.jsonl", "--model", "m", "--endpoint", "localhost"), 2, "give an address"),
         (("sample", "tasks.jsonl", "--model", "absent"), 2, "is no folder"),
         (("sample", "tasks.jsonl", "--model", "m", "--split", "test"), 2, "there are train"),
+        (("sample", "tasks.jsonl", "--model", "m", "--difficulty", "easy"), 2, "the difficulty 'easy'; there are None"),
         (("label", "labelled.jsonl", "tasks.jsonl", "--floor", "gvisor"), 2, "isolation 'gvisor' is not known"),
         (("label", "labelled.jsonl", "tasks.jsonl", "--cpu-seconds", "0"), 2, "cpu_seconds is 0"),
         (("cost", "labelled.jsonl", "tasks.jsonl", "--rounds", "2"), 2, "num_rounds=2; fewer than 5"),

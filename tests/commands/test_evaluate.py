@@ -102,6 +102,13 @@ def test_best_of_n_without_a_model_by_length_and_by_tasks(groups, tmp_path, caps
     assert "(1)" not in capsys.readouterr().out
 
 
+def test_nano_is_a_name_of_a_model(models, groups, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("codescaler.weights.PACKAGED_MODEL", models / "first")
+    assert run("bon", groups, "--rm", "nano", "--rm", models / "first", "--json", tmp_path / "out.json") == 0
+    scorers = json.loads((tmp_path / "out.json").read_text())["figures"]["scorers"]
+    assert scorers["nano"] == scorers["first"]
+
+
 def test_pairs(models, tmp_path, capsys):
     path, out, picture = tmp_path / "pairs.jsonl", tmp_path / "out.json", tmp_path / "out.png"
     rows = [
@@ -163,6 +170,9 @@ def test_rewardbench(models, tmp_path, capsys):
         (("bon", "{groups}", "--by", "domain"), 2, "the domain of 6 of 6 problems is not known"),
         (("bon", "{groups}", "--split", "train"), 2, "no group of split 'train', but of test"),
         (("bon", "{groups}.absent"), 2, "cannot be read"),
+        (("gaps", "{groups}", "--split", "train"), 2, "no group of split 'train', but of test"),
+        (("gaps", "{groups}", "-o", "{groups}.absent/gaps.json"), 2, "is no folder; make it"),
+        (("gaps", "{groups}", "--model", "{groups}.absent"), 3, "no such folder"),
         (("pairs", "{groups}"), 2, "line 1 has candidates"),
         (("rm-bench", "{groups}"), 2, "line 1: domain is None"),
         (("bon", "{groups}", "--rm", "a=x", "--rm", "a=y"), 2, "--rm a=y: the name 'a' is taken or empty"),

@@ -1,5 +1,6 @@
 """Groups of completions: what is asked, what is kept, and that a stopped run asks no more and no less."""
 
+import dataclasses
 import json
 
 import pytest
@@ -83,13 +84,19 @@ def test_a_sample_has_a_seed_of_its_own():
     assert seed_of(1, "2", 3) == seed_of(1, "2", 3) != seed_of(1, "3", 2)
 
 
-def test_tasks_are_chosen_by_split_and_number():
+def test_tasks_are_chosen_by_split_difficulty_and_number():
     assert [task.task_id for task in chosen_tasks(TASKS, "test", 2)] == ["t/0", "t/2"]
     assert len(chosen_tasks(TASKS, None, None)) == 5
     with pytest.raises(InvalidInput, match="has the split 'tset'; there are test, train"):
         chosen_tasks(TASKS, "tset", None)
     with pytest.raises(InvalidInput, match=r"1 task_ids are there twice, such as 't/0'"):
         chosen_tasks([*TASKS, TASKS[0]], None, None)
+    words = ("Easy", "Hard", None, "Easy", None)
+    graded = [dataclasses.replace(task, difficulty=word) for task, word in zip(TASKS, words, strict=True)]
+    assert [task.task_id for task in chosen_tasks(graded, None, None, "easy")] == ["t/0", "t/3"]
+    assert [task.task_id for task in chosen_tasks(graded, None, 1, "Hard")] == ["t/1"]
+    with pytest.raises(InvalidInput, match="no task of 5 has the difficulty 'medium'; there are Easy, Hard, None"):
+        chosen_tasks(graded, None, None, "medium")
     with pytest.raises(InvalidInput, match="limit 0"):
         chosen_tasks(TASKS, None, 0)
 
