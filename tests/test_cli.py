@@ -168,6 +168,19 @@ def test_score_to_stdout_and_to_a_file(folder, tmp_path, capsys):
     assert "out.jsonl: 1 rows" in captured.err
 
 
+def test_programs_of_groups_are_scored_into_a_file(folder, files, tmp_path, capsys):
+    target = tmp_path / "scored.jsonl"
+    assert run("score", files / "groups.jsonl", "--model", folder, "-o", target) == 0
+    assert "groups. This run" in capsys.readouterr().err
+    for before, after in zip(
+        *(path.read_text().splitlines() for path in (files / "groups.jsonl", target)), strict=True
+    ):
+        for old, new in zip(json.loads(before)["candidates"], json.loads(after)["candidates"], strict=True):
+            assert ("score" in new) == (old["code"] is not None) and old.items() <= new.items()
+    assert run("score", files / "groups.jsonl", "--model", folder) == 2
+    assert "give -o" in capsys.readouterr().err
+
+
 def test_rows_may_come_through_a_pipe(folder):
     rows = "".join(json.dumps({"prompt": "p", "response": f"x = {index}"}) + "\n" for index in range(3))
     command = [sys.executable, "-m", "codescaler.cli", "score", "--model", str(folder), "/dev/stdin"]
@@ -228,7 +241,11 @@ def test_info_says_what_is_available_and_why_not(capsys):
         (("rerank", "--model", "{files}/absent", "{files}/groups.jsonl"), 3, "no such folder"),
         (("rerank", "--model", "{files}", "{files}/groups.jsonl"), 3, "config.json is not there"),
         (("score", "--model", "{folder}", "{files}/absent.jsonl"), 2, "absent.jsonl cannot be read"),
-        (("score", "--model", "{folder}", "{files}/groups.jsonl", "--backend", "triton"), 4, "kernels run on a GPU"),
+        (
+            ("score", "--model", "{folder}", "{files}/groups.jsonl", "-o", "{files}/out", "--backend", "triton"),
+            4,
+            "kernels run on a GPU",
+        ),
         (("fetch", "gpt-7", "{files}/x"), 2, "backbone 'gpt-7' is unknown; choose one of smollm2-135m"),
     ],
 )
