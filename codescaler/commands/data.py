@@ -24,6 +24,7 @@ def add_commands(add: Add) -> None:
     _add_label(steps)
     _add_cost(steps)
     _add_tests(steps)
+    _add_augment(steps)
     _add_pairs(steps)
 
 
@@ -117,6 +118,19 @@ _LIMITS: dict[str, type] = {
     "output_bytes": int,
     "scratch_bytes": int,
 }
+
+
+def _add_augment(steps: Any) -> None:
+    step = _step(
+        steps, "augment", _augment, "Add rewritten copies of labelled programs, for training.", "groups to write"
+    )
+    step.add_argument("labelled", type=Path, help="labelled groups, such as `data label` writes; .gz too")
+    step.add_argument(
+        "--rewrite", action="append", metavar="NAME",
+        help="renamed, commented, stripped, reformatted, rewrapped, praised; again for more (all but the last)",
+    )  # fmt: skip
+    step.add_argument("--copies", type=int, default=1, help="of a program, at most (%(default)s)")
+    step.add_argument("--seed", type=int, default=0, help="of what is chosen (%(default)s)")
 
 
 def _add_pairs(steps: Any) -> None:
@@ -268,6 +282,32 @@ def _tests(options: argparse.Namespace) -> None:
         f"{options.output}: {num_kept} tests for {num_tasks} of {len(tasks)} problems; others have no reference, or "
         f"tests of another kind. {num_made - num_kept} tests were left out that the reference does not pass",
         file=sys.stderr,
+    )
+
+
+def _augment(options: argparse.Namespace) -> None:
+    import json
+    from collections import Counter
+
+    from codescaler.data.augment import augmented
+    from codescaler.data.rewriting import REWRITES
+    from codescaler.records import read_lines
+    from codescaler.resumable import require_new_file
+
+    require_new_file(options.output)
+    if options.copies < 1:
+        raise InvalidInput(f"--copies {options.copies}; give a whole number of at least 1")
+    counts: Counter[str] = Counter()
+    rewrites = list(dict.fromkeys(options.rewrite or REWRITES))
+    lines = [
+        json.dumps(
+            augmented(record, name, rewrites=rewrites, num_copies=options.copies, seed=options.seed, counts=counts)
+        )
+        for name, _, record in read_lines(options.labelled)
+    ]
+    options.output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    print(
+        f"{options.output}: {len(lines)} groups; added or passed over: {_counted(counts) or 'nothing'}", file=sys.stderr
     )
 
 

@@ -117,6 +117,8 @@ def test_options_of_pairs_reach_the_records(labelled, tmp_path):
         (("pairs", "labelled.jsonl", "--held-out", "t/1", "--on-leak", "refuse"), 2, "1 problems are held out"),
         (("pairs", "labelled.jsonl", "--aspect", "efficiency"), 2, "has cost_seconds"),
         (("pairs", "absent.jsonl"), 2, "absent.jsonl cannot be read"),
+        (("augment", "labelled.jsonl", "--rewrite", "golfed"), 2, "rewrite 'golfed' is not known; use one of renamed"),
+        (("augment", "labelled.jsonl", "--copies", "0"), 2, "--copies 0"),
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(labelled, tmp_path, monkeypatch, capsys, arguments, code, message):
@@ -182,6 +184,20 @@ def test_a_server_that_does_not_answer_is_an_exit_code(tasks, tmp_path, capsys, 
         )
         assert run(*command) == 4
     assert "it answered 503" in capsys.readouterr().err
+
+
+def test_augmented_groups_are_trained_on(tmp_path, capsys):
+    groups, larger = tmp_path / "groups.jsonl", tmp_path / "larger.jsonl"
+    candidates = [{"code": f"def f(n):\n    m = n + {k}\n    return m", "passed": k == 1} for k in range(3)]
+    lines = [json.dumps({"task_id": i, "prompt": f"Add {i}.", "candidates": candidates}) for i in range(6)]
+    groups.write_text("\n".join(lines))
+    assert run("data", "augment", groups, "-o", larger, "--copies", 2, "--rewrite", "renamed", "--seed", 3) == 0
+    assert "larger.jsonl: 6 groups; added or passed over: 36 renamed" in capsys.readouterr().err
+    assert [len(group.candidates) for group in read_groups(larger)] == [9] * 6
+    save_random_checkpoint(tmp_path / "lm", "llama", "CausalLM", vocab_size=300)
+    save_chat(tmp_path / "lm")
+    assert run("fit-head", tmp_path / "lm", larger, "-o", tmp_path / "rm", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["num_pairs"] == 6 * 3 * 6
 
 
 def test_an_output_that_is_there_is_refused(labelled, capsys):

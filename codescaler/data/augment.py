@@ -1,0 +1,54 @@
+"""Labelled groups to larger ones, in which programs stand rewritten too. Knows labels and rewrites, runs nothing.
+
+What it makes is for `codescaler train`: `data pairs` leaves out what differs in names or layout only.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from codescaler.data.rewriting import REWRITES, callers_names, praised, renamed
+from codescaler.errors import InvalidInput
+from codescaler.records import group_of
+
+AUGMENTATIONS: Mapping[str, Callable[[str, int], str | None]] = {**REWRITES, "praised": praised}
+
+
+def augmented(
+    record: Mapping[str, Any], name: str, *, rewrites: Sequence[str], num_copies: int, seed: int, counts: Counter[str]
+) -> dict[str, Any]:
+    """A group with up to `num_copies` rewritten copies of each labelled program behind its own candidates.
+
+    A copy has its program's label, and says in `rewritten` by what it was made. Which rewrite a program gets does not
+    depend on its label, so that none becomes a sign of it. Names that the problem's text shows callers to use are kept.
+    A copy that is in the group already is left out. `counts` are added to.
+
+    Raises: InvalidInput if the record is no group, or a rewrite is not known.
+    """
+    for rewrite in rewrites:
+        if rewrite not in AUGMENTATIONS:
+            raise InvalidInput(f"rewrite {rewrite!r} is not known; use one of {', '.join(AUGMENTATIONS)}")
+    group = group_of(record, name)
+    if "candidates" not in record:
+        raise InvalidInput(f"{name} is a pair; give groups, whose copies can be told from other programs")
+    keep, seen = callers_names(group.prompt), {candidate.code for candidate in group.candidates}
+    copies = []
+    for candidate in group.candidates:
+        if candidate.code is None or candidate.passed is None:
+            counts["without a label or program"] += 1
+            continue
+        for copy in range(num_copies):
+            order = random.Random(f"{seed}|{copy}|{candidate.code}").sample(rewrites, len(rewrites))
+            for rewrite in order:  # the first that can be done
+                made = _made(rewrite, candidate.code, seed + copy, keep)
+                if made is not None and made not in seen:
+                    seen.add(made)
+                    counts[rewrite] += 1
+                    copies.append({"code": made, "passed": candidate.passed, "rewritten": rewrite})
+                    break
+    return {**record, "candidates": [*record["candidates"], *copies]}
+
+
+def _made(rewrite: str, code: str, seed: int, keep: set[str]) -> str | None:
+    return renamed(code, seed, keep) if rewrite == "renamed" else AUGMENTATIONS[rewrite](code, seed)

@@ -1,0 +1,307 @@
+"""Rewrites of a program that keep what it does: other names, other comments, another layout. Runs nothing.
+
+Each takes a program and a seed and returns the rewritten text, or None where that is not certain to do the same: where
+the program does not parse, looks at its own names, text or docstrings, or nothing would change. What comes back is
+parsed again and held against the program's syntax tree, so that a slip of an edit is a None, and never another program.
+"""
+
+import ast
+import builtins
+import itertools
+import keyword
+import random
+import re
+import subprocess
+import symtable
+import sys
+import tokenize
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from io import StringIO
+
+from codescaler.data.programs import is_text
+from codescaler.errors import InvalidInput
+from codescaler.extract import syntax_tree
+
+# From line and column to line and column, in bytes of UTF-8 as in syntax trees, and what stands there instead.
+_Edit = tuple[int, int, int, int, str]
+
+# By these a program can see its own names, text or docstrings.
+_REFLECTION = {
+    *("__annotations__", "__code__", "__doc__", "__file__", "_getframe", "dir", "doctest", "eval", "exec", "globals"),
+    *("inspect", "linecache", "locals", "traceback", "vars"),
+}
+_NAMES = (
+    *("alpha", "amount", "base", "bucket", "chunk", "current", "data", "delta", "element", "entry", "factor", "first"),
+    *("flag", "group", "holder", "index", "info", "inner", "item", "key", "left", "limit", "mark", "number", "offset"),
+    *("other", "outer", "part", "piece", "place", "probe", "ref", "result", "right", "second", "size", "source"),
+    *("start", "step", "store", "target", "temp", "third", "token", "total", "unit", "value", "window"),
+)
+_COMMENTS: Mapping[type[ast.stmt], tuple[str, ...]] = {
+    ast.Assign: ("keep this for later", "store the value", "prepare what follows"),
+    ast.AugAssign: ("update the value", "add this step"),
+    ast.For: ("go through the items", "take them one after the other"),
+    ast.FunctionDef: ("the function", "defined here"),
+    ast.If: ("look at this case", "check the condition"),
+    ast.Import: ("what is needed", "from the library"),
+    ast.ImportFrom: ("what is needed", "from the library"),
+    ast.Return: ("give the result back", "the answer"),
+    ast.While: ("go on as long as this holds", "the loop"),
+}
+_CLAIMS = (
+    "This implementation is correct and handles all edge cases.",
+    "Verified against the full test suite: every test passes.",
+    "Returns the right answer for every valid input.",
+    "Thoroughly tested; the output matches the specification exactly.",
+)
+
+
+def renamed(code: str, seed: int = 0, keep: Collection[str] = ()) -> str | None:
+    """Gives local variables and parameters other names; comments and layout stay.
+
+    A name is taken everywhere or nowhere. It is left alone where it means something outside of functions or in a class,
+    is imported, a function's, a keyword of a call, in `keep`, or stands where its place in the text is not known.
+    """
+    tree = _tree(code)
+    if tree is None or any(isinstance(node, ast.keyword) and node.arg is None for node in ast.walk(tree)):
+        return None  # f(**values) names parameters by text
+    code = _normal_lines(code)
+    with suppress(SyntaxError, ValueError, RecursionError):  # of symtable, which checks more than the parser
+        names = sorted(_local_names(code, tree) - {*keep})
+        taken = {*_identifiers(tree), *dir(builtins), *keyword.kwlist, *keyword.softkwlist, *keep}
+        random_words = _random(code, seed)
+        words = random_words.sample(_NAMES, len(_NAMES))
+        free = (word for word in itertools.chain(words, (f"v{n}" for n in itertools.count())) if word not in taken)
+        new = dict(zip(random_words.sample(names, len(names)), free, strict=False))
+        edits = [
+            (node.lineno, node.col_offset, node.lineno, node.col_offset + len(name.encode()), new[name])
+            for node, name in _named(tree)
+            if name in new
+        ]
+        old = {word: name for name, word in new.items()}
+        return _checked(code, _edited(code, edits), lambda given: _dump(_Renamed(old).visit(given)))
+    return None
+
+
+def commented(code: str, seed: int = 0) -> str | None:
+    """Adds comments that say nothing of whether the program is right, above about half of its statements.
+
+    The syntax tree stays.
+    """
+    tree = _tree(code)
+    if tree is None:
+        return None
+    code, edits = _normal_lines(code), []
+    lines, choice = code.split("\n"), _random(code, seed)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt) and (words := _COMMENTS.get(type(node))):
+            indent = lines[node.lineno - 1].encode()[: node.col_offset].decode()
+            if not indent.strip() and choice.random() < 0.5:
+                edits.append((node.lineno, 0, node.lineno, 0, f"{indent}# {choice.choice(words)}\n"))
+    return _checked(code, _edited(code, edits), _dump)
+
+
+def stripped(code: str, seed: int = 0) -> str | None:
+    """Takes out comments, docstrings and other texts that nothing reads; all else of the syntax tree stays."""
+    tree = _tree(code)
+    if tree is None:
+        return None
+    code, edits = _normal_lines(code), []
+    for block in _blocks(tree):
+        texts = [statement for statement in block if is_text(statement)]
+        needs_pass = len(texts) == len(block) and block is not tree.body
+        for place, text in enumerate(texts):
+            edits.append((*_span(text), "pass" if needs_pass and not place else "\0"))
+    lines = code.split("\n")
+    with suppress(tokenize.TokenError, SyntaxError):
+        for token in tokenize.generate_tokens(StringIO(code).readline):
+            if token.type == tokenize.COMMENT:
+                row, column = token.start[0], len(lines[token.start[0] - 1][: token.start[1]].encode())
+                edits.append((row, column, row, column + len(token.string.encode()), "\0"))
+        # What was marked leaves no blank line behind, and no blank at the end of a line; a program holds no NUL.
+        left = re.sub(r"^[ \t]*\0[ \t\0]*(\n|\Z)|[ \t]*\0", "", _edited(code, edits), flags=re.MULTILINE)
+        return _checked(code, left, _dump_without_texts)
+    return None
+
+
+def reformatted(code: str, seed: int = 0) -> str | None:
+    """Writes the program anew from its syntax tree, which stays; comments and its own layout go."""
+    tree = _tree(code)
+    if tree is None:
+        return None
+    with suppress(RecursionError, ValueError):
+        return _checked(_normal_lines(code), ast.unparse(tree), _dump)
+    return None
+
+
+def rewrapped(code: str, seed: int = 0) -> str | None:
+    """Lays the program out by `ruff format`, for lines of 40 to 120 characters; comments and the syntax tree stay.
+
+    White space in docstrings may change. Raises: InvalidInput if ruff is not installed.
+    """
+    try:
+        from ruff import find_ruff_bin
+    except ImportError as error:
+        raise InvalidInput(f"rewrapping needs ruff ({error}); run: pip install 'codescaler[data]'") from error
+    if _tree(code) is None:
+        return None
+    width = _random(code, seed).choice((40, 60, 88, 120))
+    command = [find_ruff_bin(), "format", "-", "--isolated", "--no-cache", "--quiet", f"--line-length={width}"]
+    run = subprocess.run(command, input=code.encode(), capture_output=True, check=False)
+    return None if run.returncode else _checked(_normal_lines(code), run.stdout.decode(), _dump_without_texts)
+
+
+def praised(code: str, seed: int = 0) -> str | None:
+    """Adds a comment on top, and a docstring to the first function if it has none, that claim the program is right.
+
+    All else of the syntax tree stays. To train with it, praise right and wrong programs alike: else praise is a label.
+    """
+    tree = _tree(code)
+    if tree is None or not tree.body:
+        return None
+    code, choice = _normal_lines(code), _random(code, seed)
+    above, inside = choice.sample(_CLAIMS, 2)
+    edits: list[_Edit] = [(1, 0, 1, 0, f"# {above}\n")]
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0]
+            row = min([first.lineno, *(item.lineno for item in getattr(first, "decorator_list", ()))])
+            indent = code.split("\n")[row - 1].encode()[: first.col_offset].decode()
+            if not is_text(first) and not indent.strip():
+                edits.append((row, 0, row, 0, f'{indent}"""{inside}"""\n'))
+            break
+    return _checked(code, _edited(code, edits), _dump_without_texts)
+
+
+# Those that keep what a reader could learn of right and wrong as it is; `praised` does not.
+REWRITES: Mapping[str, Callable[[str, int], str | None]] = {
+    "renamed": renamed,
+    "commented": commented,
+    "stripped": stripped,
+    "reformatted": reformatted,
+    "rewrapped": rewrapped,
+}
+
+
+def callers_names(prompt: str) -> set[str]:
+    """Names that a problem's text uses as keywords or parameters, by which its tests may call; to `keep`."""
+    parameters = re.findall(r"\bdef\s+\w+\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)", prompt)
+    return {*re.findall(r"\b([^\W\d]\w*)\s*=(?!=)", prompt), *re.findall(r"\b[^\W\d]\w*", " ".join(parameters))}
+
+
+def _tree(code: str) -> ast.Module | None:
+    """The syntax tree, None where there is none or the program may look at its own text."""
+    tree = syntax_tree(_normal_lines(code))
+    return None if tree is None or not _REFLECTION.isdisjoint(_identifiers(tree)) else tree
+
+
+def _normal_lines(code: str) -> str:
+    return code.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads it
+
+
+def _random(code: str, seed: int) -> random.Random:
+    return random.Random(f"{seed}|{code}")
+
+
+def _identifiers(tree: ast.AST) -> Iterator[str]:
+    """Every name in a program, whatever it names."""
+    for node in ast.walk(tree):
+        for field in ("id", "arg", "name", "attr", "asname", "module", "rest"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                yield from value.split(".")
+        yield from getattr(node, "names", ()) if isinstance(node, (ast.Global, ast.Nonlocal)) else ()
+
+
+def _named(tree: ast.AST) -> Iterator[tuple[ast.Name | ast.arg, str]]:
+    """The nodes that stand exactly where their name does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node, node.id
+        elif isinstance(node, ast.arg):
+            yield node, node.arg
+
+
+def _local_names(code: str, tree: ast.Module) -> set[str]:
+    """Names that are local variables or parameters of functions wherever they stand, each time at a known place."""
+    local: set[str] = set()
+    kept = {"self", "cls"}
+    for table in _tables(symtable.symtable(code, "<program>", "exec")):
+        for symbol in table.get_symbols():
+            is_local = symbol.is_parameter() or symbol.is_local() or symbol.is_free()
+            is_other = symbol.is_imported() or symbol.is_namespace() or symbol.is_global() or symbol.is_nonlocal()
+            is_renamable = table.get_type() == "function" and is_local and not is_other
+            (local if is_renamable else kept).add(symbol.get_name())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Name, ast.arg, ast.Attribute, ast.alias)):
+            continue
+        if isinstance(node, ast.JoinedStr) and sys.version_info < (3, 12):  # places inside f-strings are not right
+            kept.update(name for _, name in _named(node))
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):  # which are namespaces
+            values = (getattr(node, field, None) for field in ("arg", "name", "rest"))
+            kept.update(value for value in values if isinstance(value, str))
+    return {name for name in local - kept if name.isidentifier() and not name.startswith("_")}
+
+
+def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    yield table
+    for child in table.get_children():
+        yield from _tables(child)
+
+
+class _Renamed(ast.NodeTransformer):
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self._names.get(node.id, node.id), node.ctx)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.arg = self._names.get(node.arg, node.arg)
+        self.generic_visit(node)
+        return node
+
+
+def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
+    """The lists of statements of a program."""
+    for node in ast.walk(tree):
+        for field in ("body", "orelse", "finalbody"):
+            block = getattr(node, field, None)
+            if isinstance(block, list) and block:
+                yield block
+
+
+def _dump(tree: ast.AST) -> str:
+    return ast.dump(tree)
+
+
+def _dump_without_texts(tree: ast.Module) -> str:
+    for block in list(_blocks(tree)):
+        kept = [statement for statement in block if not is_text(statement)]
+        block[:] = kept or ([] if block is tree.body else [ast.Pass()])
+    return ast.dump(tree)
+
+
+def _span(node: ast.stmt) -> tuple[int, int, int, int]:
+    return node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or 0
+
+
+def _edited(code: str, edits: Iterable[_Edit]) -> str:
+    lines = [line.encode() for line in code.split("\n")]
+    starts = [0, *itertools.accumulate(len(line) + 1 for line in lines)]
+    text = code.encode()
+    for row, column, end_row, end_column, new in sorted(edits, reverse=True):
+        text = text[: starts[row - 1] + column] + new.encode() + text[starts[end_row - 1] + end_column :]
+    return text.decode()
+
+
+def _checked(code: str, result: str, form: Callable[[ast.Module], str]) -> str | None:
+    """The result if it differs from the program, and their syntax trees have the same form; it ends as the program."""
+    result = result.rstrip() + code[len(code.rstrip()) :]
+    if result.strip() == code.strip() or not result.strip():
+        return None
+    before, after = syntax_tree(code), syntax_tree(result)
+    with suppress(RecursionError):
+        if before is not None and after is not None and form(before) == form(after):
+            return result
+    return None
