@@ -39,8 +39,8 @@ class Int8Linear(NamedTuple):
 
 
 def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Linear:
-    """Keeps the weight as it is. Activations get as many steps as exact sums in 32 bits allow."""
-    return Int8Linear(weight, scale, bias, min((2**31 - 1) // (127 * weight.shape[1]), 2**15 - 1))
+    """Keeps the weight as it is. Activations get as many steps as exact sums in 32 bits allow, and 16 bits hold."""
+    return Int8Linear(weight, scale, bias, min((2**31 - 1) // (128 * weight.shape[1]), 2**15 - 1))
 
 
 def linear(x_TI: Tensor, packed: Linear | Int8Linear) -> Tensor:

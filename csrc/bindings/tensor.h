@@ -33,7 +33,8 @@ struct DLTensor {
 enum class DType { float32, float64, bfloat16, int8, int32, int64, boolean, other };
 
 inline const char* name_of(DType dtype) {
-  static const char* const names[] = {"float32", "float64", "bfloat16", "int8", "int32", "int64", "bool", "another dtype"};
+  static const char* const names[] = {"float32", "float64", "bfloat16", "int8",
+                                      "int32",   "int64",   "bool",     "another dtype"};
   return names[int(dtype)];
 }
 

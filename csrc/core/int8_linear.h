@@ -103,7 +103,7 @@ void pack_int8_linear(const int8_t* weight, int64_t num_outputs, int64_t num_inp
 // allow, thousands of them, which take no longer than 127.
 int32_t int8_steps(int64_t num_inputs) {
   if (kGroup == 4) return 127;
-  const int64_t most = INT32_MAX / (127 * (num_inputs < 1 ? 1 : num_inputs));
+  const int64_t most = INT32_MAX / (128 * (num_inputs < 1 ? 1 : num_inputs));  // 128: a stranger's -128
   return int32_t(most < INT16_MAX ? most : INT16_MAX);
 }
 
@@ -149,8 +149,8 @@ inline void integer_tile(const int32_t* a, const int8_t* b, int64_t depth, int32
   for (int64_t k = 0; k < depth; ++k)
     for (int64_t m = 0; m < kRowsAtOnce; ++m)
       for (int64_t v = 0; v < kColumnVectors; ++v)
-        sum[m][v] = multiply_add(set_lanes(a[k * kRowsAtOnce + m]),
-                                 load_lanes(b + (k * kColumnVectors + v) * kBytes), sum[m][v]);
+        sum[m][v] = multiply_add(set_lanes(a[k * kRowsAtOnce + m]), load_lanes(b + (k * kColumnVectors + v) * kBytes),
+                                 sum[m][v]);
   for (int64_t m = 0; m < kRowsAtOnce; ++m)
     for (int64_t v = 0; v < kColumnVectors; ++v) store_lanes(c + m * kColumns + v * Vec::width, sum[m][v]);
 }
@@ -159,7 +159,9 @@ template <class T>
 class Int8Linear {
  public:
   Int8Linear(const Int8LinearArgs<T>& args, int num_threads)
-      : a_(args), num_lanes_(lanes_of(args.num_inputs)), num_strips_(strips_of(args.num_outputs)),
+      : a_(args),
+        num_lanes_(lanes_of(args.num_inputs)),
+        num_strips_(strips_of(args.num_outputs)),
         steps_(float(int8_steps(args.num_inputs))) {
     Arena arena(args.workspace);
     const int64_t rows = args.num_rows < kChunkRows ? round_up(args.num_rows, kRowsAtOnce) : kChunkRows;
@@ -234,9 +236,7 @@ class Int8Linear {
     };
     for_lanes(
         width, [&](int64_t i) { store(y + i, scaled(i, [](const float* p) { return load(p); })); },
-        [&](int64_t i, int64_t n) {
-          store_n(y + i, scaled(i, [n](const float* p) { return load_n(p, n); }), n);
-        });
+        [&](int64_t i, int64_t n) { store_n(y + i, scaled(i, [n](const float* p) { return load_n(p, n); }), n); });
   }
 
   const Int8LinearArgs<T>& a_;
