@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -24,8 +25,10 @@ from codescaler.chat import Chat, Pair, load_chat, messages_of
 from codescaler.errors import BackendUnavailable, CapacityExceeded, CodescalerError, InvalidInput, WeightsError
 from codescaler.extract import extract_training_code, is_valid_code
 from codescaler.model.decoder import Decoder, build_decoder
+from codescaler.model.quantized import quantized
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.plan import Int32, plan
+from codescaler.quantize import choose_int8
 from codescaler.resumable import digest_of
 from codescaler.token_ids import TokenLists, Truncation, checked_ids, checked_lists, hf_pooled_index, truncated
 from codescaler.types import ModelConfig, RankedCandidate
@@ -74,6 +77,7 @@ class Engine:
     Attributes:
         config: what the model computes. folder: that it was loaded from.
         dtype: dtype of weights and activations, "float32" or "bfloat16".
+        quantization: "int8" if there are linear maps in 8 bits, else None; `config.int8_linears` are their names.
         device: where it runs. backend: name of the backend that runs it.
         num_threads: CPU threads a call may use.
         max_batch_tokens: distinct tokens of one forward, None for the default.
@@ -97,6 +101,7 @@ class Engine:
         self.config: ModelConfig = decoder.config
         self.folder = chat_folders[0]
         self.dtype = str(decoder.dtype).removeprefix("torch.")
+        self.quantization = "int8" if decoder.config.int8_linears else None
         self.device = str(decoder.device)
         self.backend = decoder.backend.name
         self.num_threads = num_threads
@@ -138,7 +143,9 @@ class Engine:
             device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
-            quantization: None; no other value is supported yet.
+            quantization: None leaves the weights as the folder has them, which may be int8; "int8" quantises the
+                others now, but for maps that would change rankings (see `codescaler.quantize`). It measures for
+                seconds to minutes; `codescaler quantize` does so once. CPUs only.
             backend: "auto", "cpu" (C++), "triton" (GPUs), or "reference" (plain PyTorch, any device).
             num_threads: CPU threads a call may use; None means torch's setting.
             max_batch_tokens: distinct tokens (a shared prefix counts once) in one forward. None means 8192, and a
@@ -169,8 +176,8 @@ class Engine:
             ("max_length", max_length),
         ):
             require_count(name, count)
-        if quantization is not None:
-            raise InvalidInput(f"quantization={quantization!r} is not supported yet; use quantization=None")
+        if quantization not in (None, "int8"):
+            raise InvalidInput(f"quantization={quantization!r} is unknown; choose None or 'int8'")
         target = select_device(device)
         if deterministic and target.type == "cuda":
             raise BackendUnavailable(
@@ -185,7 +192,15 @@ class Engine:
             with _current(target):
                 chosen = select_backend(backend, target.type)
                 torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
-                return build_decoder(checkpoint.config, checkpoint.get, chosen, torch_dtype, target)
+                config, get = checkpoint.config, checkpoint.get
+                if (quantization or config.int8_linears) and (chosen.name == "triton" or target.type != "cpu"):
+                    raise BackendUnavailable(
+                        f"int8 is computed on CPUs; use device='cpu', or on {device!r} the model as it was before"
+                    )
+                if quantization and not config.int8_linears:
+                    config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
+                    get = quantized(get, config.int8_linears)
+                return build_decoder(config, get, chosen, torch_dtype, target)
 
         decoder = _submit(threads, build).result()
         return cls(
@@ -200,8 +215,9 @@ class Engine:
 
     def __repr__(self) -> str:
         config = self.config
+        int8 = f"{len(config.int8_linears)} of {7 * config.num_layers} linear maps int8, " if self.quantization else ""
         return (
-            f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}, "
+            f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}, {int8}"
             f"{self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
             f"{self.num_threads} threads, pooling {self.pooling!r})"
         )

@@ -7,7 +7,7 @@ linked to; a LoRA source is written merged.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from codescaler.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
 from codescaler.errors import InvalidInput
 from codescaler.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
-from codescaler.model.tensor_files import INDEX_FILE, read_json
-from codescaler.weights import Checkpoint
+from codescaler.model.quantized import fused_linears, quantization_config, quantized
+from codescaler.model.tensor_files import INDEX_FILE, SINGLE_FILE, read_json
+from codescaler.weights import HEADS, Checkpoint
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
 _HEAD_FILE = "model-00002-of-00002.safetensors"
@@ -59,10 +60,12 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes everything but the head; `save_head` completes the folder.
 
     Raises:
+        UnsupportedModel: the checkpoint is int8.
         InvalidInput: there is neither a pad nor an EOS token, without which transformers scores no batch; or the
             template ends in the pad token, where transformers and vLLM pool different tokens.
         WeightsError: tokenizer or template are absent or damaged.
     """
+    checkpoint.require_plain()
     config = _config(checkpoint)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
@@ -71,6 +74,29 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     save_file(tensors, folder / _BODY_FILE, metadata={"format": "pt"})
     index = {"weight_map": dict.fromkeys(tensors, _BODY_FILE) | {"score.weight": _HEAD_FILE}}
     (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, **index}, indent=2) + "\n", encoding="utf-8")
+
+
+def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path) -> None:
+    """Writes a checkpoint with these linear maps, by canonical name, in int8: all of the folder, head included.
+
+    Raises: WeightsError as `save_body`.
+    """
+    if checkpoint.base_folder is None:
+        config = read_json(checkpoint.folder / "config.json")
+    else:  # an adapter's base knows nothing of the head that it gets
+        config = _config(checkpoint)
+    ignored = {name for names in fused_linears(checkpoint.config.num_layers) for name in names}.difference(linears)
+    config = {**config, "quantization_config": quantization_config(ignored)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
+    get, heads = quantized(checkpoint.get, linears), {role: name for name, role in HEADS[checkpoint.config.head].items()}
+    roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]
+    tensors = {heads.get(role, f"model.{role}"): get(role) for role in roles}
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None},
+        folder / SINGLE_FILE,
+        metadata={"format": "pt"},
+    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ class ModelConfig:
 
     Sizes count elements. `norm_weight_offset` is 1 where the file stores `w` of a `(1 + w)` norm.
     `layer_windows[i]` is the number of positions layer i may look back, the token itself included;
-    None means all of them. `dtype` is the dtype the checkpoint was saved in.
+    None means all of them. `dtype` is the dtype the checkpoint was saved in, but for `int8_linears`, the names of
+    the linear maps that it holds in 8 bits.
     """
 
     family: str
@@ -59,6 +60,7 @@ class ModelConfig:
     has_mlp_bias: bool = False
     has_post_norms: bool = False
     pad_token_id: int | None = None
+    int8_linears: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Canonical names are those of `model.config.tensor_shapes`, and `head.weight` [1,
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,13 +46,14 @@ _HUB_IGNORED = ["*/*.safetensors"]  # other formats of the same model, in folder
 _BODY = re.compile(r"(?:model\.language_model\.|language_model\.model\.|model\.)?((?:embed_tokens|layers|norm)\..+)")
 _UNUSED = re.compile(r"(?:language_model\.)?lm_head\.weight|(?:.+\.)?rotary_emb\.inv_freq")
 
-_HEADS: dict[HeadKind, dict[str, str]] = {
+# Stored name of a head's tensors -> canonical name.
+HEADS: dict[HeadKind, dict[str, str]] = {
     "none": {},
     "sequence_classification": {"score.weight": "head.weight"},
     "token_classification": {"score.weight": "head.weight", "score.bias": "head.bias"},
     "value_head": {"v_head.summary.weight": "head.weight", "v_head.summary.bias": "head.bias"},
 }
-_HEAD_NAMES = {name for names in _HEADS.values() for name in names}
+_HEAD_NAMES = {name for names in HEADS.values() for name in names}
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,22 @@ class Checkpoint:
         It may be a view of the mapped file: do not write to it.
 
         Raises:
-            MissingTensor: the checkpoint has no such tensor.
+            MissingTensor: the checkpoint has no such tensor. HostileFile: a scale of int8 weights is no positive number.
         """
         if name not in self.sources:
             raise MissingTensor(f"{self.folder}: there is no tensor {name!r}; ask has() first.")
-        return self.sources[name].read()
+        tensor = self.sources[name].read()
+        if name.endswith(".weight_scale") and not bool((tensor.isfinite() & (tensor > 0)).all()):
+            raise HostileFile(f"{self.sources[name].origin} holds a scale that is no positive number; fetch it again.")
+        return tensor
+
+    def require_plain(self) -> None:
+        """Raises UnsupportedModel if linear maps are int8, which cannot be trained."""
+        if self.config.int8_linears:
+            raise UnsupportedModel(
+                f"{self.folder} is quantised to int8, which can be scored with but not trained; train the model as it "
+                "was before, and run `codescaler quantize` on the result."
+            )
 
     def get(self, name: str) -> torch.Tensor | None:
         """Returns what `tensor` does, or None if there is no such tensor."""
@@ -177,12 +189,12 @@ def open_checkpoint(
         )
     shapes = tensor_shapes(config)
     head_shapes: dict[str, tuple[int, ...]] = {"head.weight": (1, config.hidden_size), "head.bias": (1,)}
-    shapes |= {role: head_shapes[role] for role in _HEADS[kind].values()}
+    shapes |= {role: head_shapes[role] for role in HEADS[kind].values()}
     sources: dict[str, TensorSource] = dict(_roles(stored, kind, shapes))
     if adapter is not None:
         sources |= _roles(adapter.replaced, kind, shapes)
         sources |= _merged(adapter, sources)
-    _validate(sources, shapes, kind, folder)
+    _validate(sources, shapes, kind, folder, {f"{name}.weight" for name in config.int8_linears})
     config = replace(config, head=kind, dtype=sources["embed_tokens.weight"].dtype)
     return Checkpoint(folder, config, sources, None if adapter is None else body)
 
@@ -243,7 +255,7 @@ def _roles(
         if _UNUSED.fullmatch(name) or (kind == "none" and name in _HEAD_NAMES):
             continue
         match = _BODY.fullmatch(name)
-        role = match[1] if match else _HEADS[kind].get(name)
+        role = match[1] if match else HEADS[kind].get(name)
         if role is None or role not in shapes:
             raise WeightsError(
                 f"{tensor.origin} has no role in the model that config.json describes (head: {kind}). "
@@ -266,6 +278,11 @@ def _merged(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) -> dict[s
                 f"{delta.a.origin}: only attention and MLP projections that the base model has are merged. "
                 "Merge this adapter into its base model with PEFT, save that, and load it."
             )
+        if sources[role].dtype == "int8":
+            raise UnsupportedModel(
+                f"{sources[role].origin} is int8, and a LoRA adapter cannot be merged into it. Give the base model as it "
+                "was before, with quantization='int8' if it is to be quantised after."
+            )
         if role in merged:
             raise HostileFile(f"{delta.a.origin} changes {role} a second time; remove one.")
         merged[role] = MergedTensor(sources[role], delta)
@@ -273,14 +290,18 @@ def _merged(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) -> dict[s
 
 
 def _validate(
-    sources: Mapping[str, TensorSource], shapes: Mapping[str, tuple[int, ...]], kind: HeadKind, folder: Path
+    sources: Mapping[str, TensorSource],
+    shapes: Mapping[str, tuple[int, ...]],
+    kind: HeadKind,
+    folder: Path,
+    int8_weights: Collection[str],
 ) -> None:
     """Checks that every tensor is there, has its shape, and has a dtype that can be computed with."""
     # A value head always has a bias; a token classifier's is a matter of configuration.
     optional = {"head.bias"} if kind == "token_classification" else set()
     missing = [name for name in shapes if name not in sources and name not in optional]
     if missing:
-        stored_names = {role: name for name, role in _HEADS[kind].items()}
+        stored_names = {role: name for name, role in HEADS[kind].items()}
         listed = ", ".join(stored_names.get(name, name) for name in missing[:3])
         raise MissingTensor(f"{folder} lacks {len(missing)} tensors: {listed}{', ...' if len(missing) > 3 else ''}.")
     for name, source in sources.items():
@@ -291,5 +312,6 @@ def _validate(
                 f"{source.origin} has shape {source.shape}, config.json asks for {shapes[name]}; "
                 "mend whichever is wrong."
             )
-        if source.dtype not in DTYPES:
-            raise ShapeMismatch(f"{source.origin} is stored as {source.dtype}; convert it to {', '.join(DTYPES)}.")
+        dtypes = ("int8",) if name in int8_weights else DTYPES
+        if source.dtype not in dtypes:
+            raise ShapeMismatch(f"{source.origin} is stored as {source.dtype}; convert it to {', '.join(dtypes)}.")

@@ -35,6 +35,7 @@ ROWS = {
     "codescaler.chat": 4,
     "codescaler.save": 4,
     "codescaler.info": 4,
+    "codescaler.quantize": 4,
     "codescaler.engine": 5,
     "codescaler.resumable": 1,
     "codescaler.score_file": 6,
@@ -137,18 +138,21 @@ OPERATIONS = {field.name for field in dataclasses.fields(Backend)} - {
     "copies_weights",
     "token_block",
     "pack_linear",
+    "pack_int8_linear",
     "gradients",
 }
+# Not in `Backend` but behind its `linear`: what the two ways of packing lead to.
+LINEAR, CPU_ONLY = "linear", "int8_linear"
 
 
-@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+@pytest.mark.parametrize("operation", sorted(OPERATIONS | {CPU_ONLY}))
 def test_an_operation_has_one_name_everywhere(operation):
     """Reference, tests, bench and (matrix products aside) C++ and Triton all call it the same."""
     assert f"def {operation}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{operation}.py").is_file()
     assert operation in (ROOT / "benches/test_ops.py").read_text()
-    if operation != "linear":
-        assert f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
+    if operation != LINEAR:
+        assert operation == CPU_ONLY or f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
         assert any(f" {operation}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
         assert operation in (ROOT / "csrc/tests/test_core.cpp").read_text()
 

@@ -153,7 +153,7 @@ def test_too_long_is_an_error_by_default(folder):
         ({"head": "maybe"}, "head='maybe' is unknown"),
         ({"dtype": "int8"}, "dtype='int8' is unknown"),
         ({"backend": "fast"}, "backend 'fast' is unknown"),
-        ({"quantization": "int8"}, "quantization='int8' is not supported yet"),
+        ({"quantization": "int4"}, "quantization='int4' is unknown; choose None or 'int8'"),
         ({"num_threads": 0}, "num_threads=0"),
         ({"max_batch_tokens": True}, "max_batch_tokens=True"),
         ({"max_length": -3}, "max_length=-3"),

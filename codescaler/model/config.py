@@ -11,6 +11,7 @@ from typing import Any
 
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.model.fields import Fields
+from codescaler.model.quantized import int8_linears, scale_shapes
 from codescaler.types import Activation, HeadKind, ModelConfig, RopeConfig
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -39,7 +40,6 @@ _ARCHITECTURES |= {"AceCodeRM": ("qwen2", "value_head"), "Qwen2ForCausalRM": ("q
 
 # Settings that would change the numbers, and the one value at which they do not.
 _NEUTRAL: dict[str, Any] = {
-    "quantization_config": None,
     "per_layer_config": None,
     "use_bidirectional_attention": False,
     "is_causal": True,
@@ -186,6 +186,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str) -> ModelConfig:
         has_o_bias=has_bias and not family.has_fixed_bias,
         has_mlp_bias=family.reads_mlp_bias and fields.flag("mlp_bias"),
         pad_token_id=_pad_token_id(fields, family),
+        int8_linears=int8_linears(fields, num_layers),
     )
     return replace(config, **family.extras(fields, hidden_size))
 
@@ -325,4 +326,4 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab_size, D), "norm.weight": (D,)}
     for i in range(config.num_layers):
         shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
-    return shapes
+    return shapes | scale_shapes(config.int8_linears, shapes)

@@ -133,7 +133,10 @@ class Decoder:
 def build_decoder(
     config: ModelConfig, get: GetTensor, backend: Backend, dtype: torch.dtype, device: torch.device
 ) -> Decoder:
-    """Reads canonical tensors one at a time through `get` (None where absent), converts and packs them."""
+    """Reads canonical tensors one at a time through `get` (None where absent), converts and packs them.
+
+    Linear maps of `config.int8_linears` are int8 there already.
+    """
     new = partial(torch.empty, dtype=dtype, device=device)
     scratch = new(0)
 
@@ -153,7 +156,17 @@ def build_decoder(
         assert weight is not None, name
         return weight
 
+    def int8_linear(*names: str) -> Any:
+        weight, scale, bias = (
+            None if None in parts else torch.cat([part for part in parts if part is not None]).to(device)
+            for parts in ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "weight_scale", "bias"))
+        )
+        assert weight is not None and scale is not None, names
+        return backend.pack_int8_linear(weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype)))
+
     def linear(*names: str) -> Any:
+        if config.int8_linears.issuperset(names):
+            return int8_linear(*names)
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
         weight = _stack(weights, dtype, device, reused if backend.copies_weights else new)
         return backend.pack_linear(weight, _stack(biases, dtype, device, new))

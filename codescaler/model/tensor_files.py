@@ -21,7 +21,7 @@ INDEX_FILE = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _MAX_JSON_BYTES = 64 * 2**20  # the index of a 405B model takes a tenth of a megabyte
 _MAPPED_BYTES = 32 * 2**20  # read from one mapping; opening a file again takes half a millisecond
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "I8": "int8"}
 
 
 class TensorSource(Protocol):
@@ -87,7 +87,7 @@ class TensorFile:
 class StoredTensor:
     """A tensor of a safetensors file, not read yet.
 
-    `dtype` is torch's name for the dtypes that models compute in, safetensors' own for any other.
+    `dtype` is torch's name for the dtypes that models are stored in, safetensors' own for any other.
     """
 
     file: TensorFile = field(repr=False, compare=False)

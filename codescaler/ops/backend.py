@@ -200,8 +200,9 @@ class Backend:
     """The operations of one device family, each defined by the function of the same name in `ops.reference`.
 
     Chosen once by `ops.select_backend` and passed by argument. `description` names what runs underneath.
-    `pack_linear(weight, bias)` gives an opaque value that only the same backend's `linear` reads.
-    `copies_weights` says that this value holds a copy, so that the weight's memory may be written over.
+    `pack_linear(weight, bias)` gives an opaque value that only the same backend's `linear` reads, and
+    `pack_int8_linear(weight, scale, bias)` another, by which it computes `reference.int8_linear`.
+    `copies_weights` says that such a value holds a copy, so that the weight's memory may be written over.
     `token_block` is how many tokens go through a layer's wide projections at a time, None for all.
     """
 
@@ -211,6 +212,7 @@ class Backend:
     copies_weights: bool
     token_block: int | None
     pack_linear: Callable[[Tensor, Tensor | None], Any]
+    pack_int8_linear: Callable[[Tensor, Tensor, Tensor | None], Any]
     linear: Callable[[Tensor, Any], Tensor]
     rms_norm: RmsNorm
     qk_norm_rope: QkNormRope

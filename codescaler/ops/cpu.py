@@ -5,6 +5,7 @@ the same. Threads are torch's: `torch.set_num_threads` governs both halves.
 """
 
 import functools
+from typing import NamedTuple
 
 import torch  # before the extension: the order decides which OpenMP runtime both use
 
@@ -47,7 +48,8 @@ def make_backend(isa: str | None = None) -> Backend:
         copies_weights=True,
         token_block=TOKEN_BLOCK,
         pack_linear=pack_linear,
-        linear=linear,
+        pack_int8_linear=operations.pack_int8_linear,
+        linear=operations.linear,
         rms_norm=operations.rms_norm,
         qk_norm_rope=operations.qk_norm_rope,
         glu=operations.glu,
@@ -90,6 +92,14 @@ class PackedLinear:
         self.bias = bias
 
 
+class PackedInt8Linear(NamedTuple):
+    """A linear map's int8 weight in the layout of one instruction set, its rows' scales and its bias, float32."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+
 def pack_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear:
     return PackedLinear(weight.contiguous(), bias)
 
@@ -122,6 +132,18 @@ class CpuOperations:
 
     def __init__(self, kernels: _C.KernelSet) -> None:
         self.kernels = kernels
+
+    def pack_int8_linear(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> PackedInt8Linear:
+        packed = torch.empty(self.kernels.packed_int8_bytes(*weight.shape), dtype=torch.int8)
+        self.kernels.pack_int8_linear(weight.contiguous(), packed, torch.get_num_threads())
+        return PackedInt8Linear(packed, scale, bias)
+
+    def linear(self, x: Tensor, packed: PackedLinear | PackedInt8Linear) -> Tensor:
+        if isinstance(packed, PackedLinear):
+            return linear(x, packed)
+        y = x.new_empty(len(x), len(packed.scale))
+        self.kernels.int8_linear(x, packed.weight, packed.scale, packed.bias, y, torch.get_num_threads())
+        return y
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         y = torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -29,9 +29,43 @@ def pack_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     return Linear(weight, bias)
 
 
-def linear(x_TI: Tensor, packed: Linear) -> Tensor:
-    """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: all the same."""
+class Int8Linear(NamedTuple):
+    """A linear map's weight int8 [O, I], its rows' scales and its bias float32 [O], and steps for activations."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    steps: int
+
+
+def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Linear:
+    """Keeps the weight as it is. Activations get as many steps as exact sums in 32 bits allow, and 16 bits hold."""
+    return Int8Linear(weight, scale, bias, min((2**31 - 1) // (128 * weight.shape[1]), 2**15 - 1))
+
+
+def linear(x_TI: Tensor, packed: Linear | Int8Linear) -> Tensor:
+    """Y = x W^T + b, or `int8_linear`. Shapes: x [T, I] -> [T, O]. Dtypes: all the same."""
+    if isinstance(packed, Int8Linear):
+        return int8_linear(x_TI, packed)
     return functional.linear(x_TI, packed.weight, packed.bias)
+
+
+def int8_linear(x_TI: Tensor, packed: Int8Linear) -> Tensor:
+    """Y = s scale (q W^T) + b with q = round(x / s), s = max |x| / steps over each row, 1 for a row of zeros.
+
+    The sum is of integers, hence exact in any order. A row with a value that is not finite becomes NaN.
+    Shapes: x [T, I] -> [T, O]. Dtypes: y as x.
+    Source: Dettmers et al. 2022, arXiv:2208.07339, sec. 2.1 (vector-wise quantization), without its decomposition.
+    """
+    x = _wide(x_TI)
+    size_T1 = x.abs().amax(dim=1, keepdim=True)
+    steps = x.new_tensor(packed.steps)
+    is_zero = size_T1 < 2.0**-100  # a row of so small numbers counts as zeros: their inverse leaves float32
+    q_TI = torch.round(x * torch.where(is_zero, 0.0, steps / size_T1)).clamp(-packed.steps, packed.steps)
+    sums_TO = (q_TI.double().nan_to_num(0.0) @ packed.weight.double().T).to(x.dtype)
+    scale_T1 = torch.where(is_zero, 1.0, size_T1 / steps).where(size_T1.isfinite(), torch.nan)
+    y = sums_TO * scale_T1 * packed.scale.to(x.dtype)
+    return (y if packed.bias is None else y + packed.bias.to(x.dtype)).to(x_TI.dtype)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
@@ -265,6 +299,7 @@ BACKEND = Backend(
     copies_weights=False,
     token_block=None,
     pack_linear=pack_linear,
+    pack_int8_linear=pack_int8_linear,
     linear=linear,
     rms_norm=rms_norm,
     qk_norm_rope=qk_norm_rope,

@@ -27,6 +27,7 @@ def make_backend() -> Backend:
         copies_weights=False,
         token_block=None,
         pack_linear=operations.pack_linear,
+        pack_int8_linear=pack_int8_linear,
         linear=reference.linear,
         rms_norm=operations.rms_norm,
         qk_norm_rope=operations.qk_norm_rope,
@@ -35,6 +36,16 @@ def make_backend() -> Backend:
         pooled_score=operations.pooled_score,
         pairwise_loss=operations.pairwise_loss,
         gradients=reference.GRADIENTS,  # PyTorch's own, as long as there is no kernel of ours for them
+    )
+
+
+def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    """There is no such kernel yet.
+
+    Raises: BackendUnavailable.
+    """
+    raise BackendUnavailable(
+        "backend 'triton' has no int8 linear map yet; use device='cpu', or the model as it was before quantisation"
     )
 
 

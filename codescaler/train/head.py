@@ -100,7 +100,7 @@ def fit_head(
     Raises:
         InvalidInput: a record is malformed, no problem has a right and a wrong program, or the folder is not empty;
             as `save.save_body`.
-        WeightsError, UnsupportedModel: the model cannot be used.
+        WeightsError, UnsupportedModel: the model cannot be used; an int8 one is not trained.
     """
     if not isinstance(l2, (int, float)) or isinstance(l2, bool) or not 0 < l2 < float("inf"):
         raise InvalidInput(f"l2={l2!r}; give a number above 0")

@@ -212,6 +212,44 @@ class KernelSet {
     });
   }
 
+  int64_t packed_int8_bytes(int64_t num_outputs, int64_t num_inputs) const {
+    return table_->packed_int8_bytes(num_outputs, num_inputs);
+  }
+
+  int32_t int8_steps(int64_t num_inputs) const { return table_->int8_steps(num_inputs); }
+
+  void pack_int8_linear(const py::object& weight, const py::object& packed, int threads) const {
+    const Tensor weight_(weight, "pack_int8_linear: weight"), packed_(packed, "pack_int8_linear: packed");
+    const int8_t* values = weight_.get<int8_t>({-1, -1});
+    const int64_t outputs = weight_.size(0), inputs = weight_.size(1);
+    if (inputs > kMostInt8Inputs) weight_.fail("has more than " + std::to_string(kMostInt8Inputs) + " inputs");
+    int8_t* out = packed_.get<int8_t>({packed_int8_bytes(outputs, inputs)});
+    py::gil_scoped_release release;
+    table_->pack_int8_linear(values, outputs, inputs, out, threads);
+  }
+
+  void int8_linear(const py::object& x, const py::object& packed, const py::object& scale, const OptionalObject& bias,
+                   const py::object& y, int threads) const {
+    const Tensor x_(x, "int8_linear: x"), packed_(packed, "int8_linear: packed"), scale_(scale, "int8_linear: scale"),
+        y_(y, "int8_linear: y");
+    const auto bias_ = optional_tensor(bias, "int8_linear: bias");
+    call(x_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      Int8LinearArgs<T> a{};
+      a.x = x_.rows<T>(-1, -1), a.x_stride = x_.row_stride();
+      a.num_rows = x_.size(0), a.num_inputs = x_.size(1), a.num_outputs = scale_.size(0);
+      if (a.num_inputs > kMostInt8Inputs) x_.fail("has more than " + std::to_string(kMostInt8Inputs) + " columns");
+      a.weight = packed_.get<int8_t>({packed_int8_bytes(a.num_outputs, a.num_inputs)});
+      a.scale = scale_.get<float>({-1}), a.bias = optional_floats(bias_, {a.num_outputs});
+      a.y = y_.rows<T>(a.num_rows, a.num_outputs), a.y_stride = y_.row_stride();
+      return [=, run = kernels.int8_linear, measure = kernels.int8_linear_workspace_bytes]() mutable {
+        const AlignedBytes workspace = allocate(measure(a, threads));
+        a.workspace = workspace.get();
+        run(a, threads);
+      };
+    });
+  }
+
   void rms_norm_backward(const py::object& z, const py::object& weight, float eps, const py::object& grad_y,
                          const OptionalObject& also_grad_z, const py::object& grad_z, const py::object& grad_weight,
                          int threads) const {
@@ -339,6 +377,10 @@ PYBIND11_MODULE(_C, m) {
       .def("glu", &KernelSet::glu)
       .def("pooled_score", &KernelSet::pooled_score)
       .def("tree_attention", &KernelSet::tree_attention)
+      .def("packed_int8_bytes", &KernelSet::packed_int8_bytes)
+      .def("int8_steps", &KernelSet::int8_steps)
+      .def("pack_int8_linear", &KernelSet::pack_int8_linear)
+      .def("int8_linear", &KernelSet::int8_linear)
       .def("rms_norm_backward", &KernelSet::rms_norm_backward)
       .def("glu_backward", &KernelSet::glu_backward)
       .def("tree_attention_backward", &KernelSet::tree_attention_backward);

@@ -30,10 +30,11 @@ struct DLTensor {
   uint64_t byte_offset;
 };
 
-enum class DType { float32, float64, bfloat16, int32, int64, boolean, other };
+enum class DType { float32, float64, bfloat16, int8, int32, int64, boolean, other };
 
 inline const char* name_of(DType dtype) {
-  static const char* const names[] = {"float32", "float64", "bfloat16", "int32", "int64", "bool", "another dtype"};
+  static const char* const names[] = {"float32", "float64", "bfloat16", "int8",
+                                      "int32",   "int64",   "bool",     "another dtype"};
   return names[int(dtype)];
 }
 
@@ -50,6 +51,10 @@ constexpr DType dtype_of<double>() {
 template <>
 constexpr DType dtype_of<BFloat16>() {
   return DType::bfloat16;
+}
+template <>
+constexpr DType dtype_of<int8_t>() {
+  return DType::int8;
 }
 template <>
 constexpr DType dtype_of<int32_t>() {
@@ -82,6 +87,7 @@ class Tensor {
              : type.code == 2 && type.bits == 32 ? DType::float32
              : type.code == 2 && type.bits == 64 ? DType::float64
              : type.code == 4 && type.bits == 16 ? DType::bfloat16
+             : type.code == 0 && type.bits == 8  ? DType::int8
              : type.code == 0 && type.bits == 32 ? DType::int32
              : type.code == 0 && type.bits == 64 ? DType::int64
              : type.code == 6 && type.bits == 8  ? DType::boolean

@@ -89,6 +89,20 @@ struct TreeAttentionArgs {
   void* workspace;  // tree_attention_workspace_bytes, aligned to 64
 };
 
+template <class T>
+struct Int8LinearArgs {
+  const T* x;
+  int64_t x_stride;
+  const int8_t* weight;  // from pack_int8_linear of the same table
+  const float* scale;    // [num_outputs]
+  const float* bias;     // [num_outputs] or null
+  T* y;
+  int64_t y_stride, num_rows, num_inputs, num_outputs;
+  void* workspace;  // int8_linear_workspace_bytes, aligned to 64
+};
+
+constexpr int64_t kMostInt8Inputs = 1 << 16;  // of which no sum of products, 255 x 128 each, leaves 32 bits
+
 // Gradients. Rows are dense where no stride is given; what is float here is float for every T.
 
 constexpr int64_t kWeightRows = 64;  // rows of x that one row of RmsNormBackwardArgs::grad_weight sums
@@ -130,6 +144,8 @@ struct TypedKernels {
   void (*pooled_score)(const PooledScoreArgs<T>&, int num_threads);
   void (*tree_attention)(const TreeAttentionArgs<T>&, int num_threads);
   int64_t (*tree_attention_workspace_bytes)(const TreeAttentionArgs<T>&, int num_threads);
+  void (*int8_linear)(const Int8LinearArgs<T>&, int num_threads);
+  int64_t (*int8_linear_workspace_bytes)(const Int8LinearArgs<T>&, int num_threads);
   void (*rms_norm_backward)(const RmsNormBackwardArgs<T>&, int num_threads);
   void (*glu_backward)(const GluBackwardArgs<T>&, int num_threads);
   void (*tree_attention_backward)(const TreeAttentionBackwardArgs<T>&, int num_threads);
@@ -140,6 +156,11 @@ struct Kernels {
   const char* name;
   TypedKernels<float> float32;
   TypedKernels<BFloat16> bfloat16;
+  // An int8 weight [num_outputs, num_inputs], dense, to the layout that this table's int8_linear reads.
+  int64_t (*packed_int8_bytes)(int64_t num_outputs, int64_t num_inputs);
+  void (*pack_int8_linear)(const int8_t* weight, int64_t num_outputs, int64_t num_inputs, int8_t* packed,
+                           int num_threads);
+  int32_t (*int8_steps)(int64_t num_inputs);  // that int8_linear's activations are rounded to
 };
 
 extern const Kernels kGeneric;

@@ -59,6 +59,10 @@ std::vector<T> zeros(int64_t count) {
   return std::vector<T>(static_cast<size_t>(count));
 }
 
+std::unique_ptr<void, decltype(&std::free)> workspace_of(int64_t bytes) {
+  return {std::aligned_alloc(64, size_t(bytes)), std::free};
+}
+
 double silu(double x) { return x / (1 + std::exp(-x)); }
 double gelu_tanh(double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
 
@@ -322,9 +326,6 @@ void test_tree_attention_backward(const Kernels& table, const TypedKernels<T>& k
     cut_tiles(&run, 1, positions.data(), group, tiles.data());
     return tiles;
   };
-  const auto workspace_of = [](int64_t bytes) {
-    return std::unique_ptr<void, decltype(&std::free)>(std::aligned_alloc(64, size_t(bytes)), std::free);
-  };
 
   auto grad_qkv = zeros<T>(tokens * width);
   TreeAttentionBackwardArgs<T> b{};
@@ -366,6 +367,38 @@ void test_tree_attention_backward(const Kernels& table, const TypedKernels<T>& k
 }
 
 template <class T>
+void test_int8_linear(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t inputs,
+                      int64_t outputs) {
+  const auto x = random_values<T>(rows * inputs);
+  const auto bias = random_values<float>(outputs);
+  auto weight = zeros<int8_t>(outputs * inputs);
+  auto scale = zeros<float>(outputs);
+  for (int8_t& value : weight) value = int8_t(int(generator() % 255) - 127);
+  for (float& value : scale) value = float(1 + generator() % 7) / 500;
+  auto packed = zeros<int8_t>(table.packed_int8_bytes(outputs, inputs));
+  table.pack_int8_linear(weight.data(), outputs, inputs, packed.data(), 2);
+  auto y = zeros<T>(rows * outputs);
+  Int8LinearArgs<T> a{x.data(), inputs, packed.data(), scale.data(), bias.data(), y.data(),
+                      outputs,  rows,   inputs,        outputs,      nullptr};
+  const auto workspace = workspace_of(kernels.int8_linear_workspace_bytes(a, 2));
+  a.workspace = workspace.get();
+  kernels.int8_linear(a, 2);
+  const float steps = float(table.int8_steps(inputs));
+  for (int64_t r = 0; r < rows; ++r) {
+    float size = 0;
+    for (int64_t i = 0; i < inputs; ++i) size = std::fmax(size, std::fabs(widen(x[size_t(r * inputs + i)])));
+    for (int64_t o = 0; o < outputs; ++o) {
+      int64_t sum = 0;
+      for (int64_t i = 0; i < inputs; ++i)
+        sum += std::lrint(widen(x[size_t(r * inputs + i)]) * (steps / size)) * weight[size_t(o * inputs + i)];
+      const double expected = double(sum) * double(size / steps) * scale[size_t(o)] + bias[size_t(o)];
+      check(std::fabs(widen(y[size_t(r * outputs + o)]) - expected), rounding<T>() * (1 + std::fabs(expected)),
+            table.name, "int8_linear");
+    }
+  }
+}
+
+template <class T>
 void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
   for (const int64_t width : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 64, 97}) {
     test_rms_norm(table, kernels, 3, width);
@@ -378,6 +411,8 @@ void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
   test_tree_attention(table, kernels, 300, 64, 7, 1, 64, 0, 0);
   test_tree_attention(table, kernels, 300, 255, 2, 1, 128, 5, 40);
   test_tree_attention(table, kernels, 65, 0, 100, 1, 8, 0, 1);
+  for (const int64_t width : {1, 3, 16, 31, 130}) test_int8_linear(table, kernels, 7, width, width);
+  test_int8_linear(table, kernels, 781, 387, 5);
   for (const int64_t width : {1, 5, 8, 17, 31}) {
     test_rms_norm_backward(table, kernels, 70, width);
     test_glu_backward(table, kernels, 3, width);

@@ -1,0 +1,212 @@
+"""Which linear maps of a reward model may be int8 without changing its rankings, and folders of such models.
+
+The rule: a model's fused linear maps are int8 but for those that would move scores too far. How far each one moves
+them is measured, to first order and on real programs: the gradient of the score by the map's output, times what
+rounding changes of that output. Changes of different maps are as good as independent, so their squares add up. The
+maps that move most for their size stay as they are until what is left is below LIMIT of the spread of a problem's
+scores.
+The head, the embedding and the norms are never int8.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from codescaler.chat import load_chat, messages_of
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.model.decoder import build_decoder
+from codescaler.model.quantized import fused_linears, quantize_weight
+from codescaler.ops import Backend, Tree, select_backend
+from codescaler.ops.autograd import differentiable
+from codescaler.plan import Int32, plan
+from codescaler.records import read_groups
+from codescaler.save import new_folder, save_int8
+from codescaler.token_ids import hf_pooled_index
+from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
+
+# RMS change of a problem's scores over their spread. 0.05 costs about 0.04 of Kendall's tau (benches fidelity).
+LIMIT = 0.05
+NUM_PROBLEMS = 4
+# Four programs a problem: their differences are these three orthogonal contrasts.
+_CONTRASTS = ((1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
+_PROGRAMS = Path(__file__).parent / "examples" / "mbpp_fit.jsonl.gz"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Int8Choice:
+    """What is to be int8, and why.
+
+    `changes` says of each fused linear map how far int8 moves scores, over the spread of a problem's scores;
+    `linears` are the canonical names of the maps that are int8, `change` is the sum (of squares) over these.
+    """
+
+    changes: Mapping[tuple[str, ...], float]
+    linears: frozenset[str]
+    change: float
+
+    @property
+    def kept(self) -> list[tuple[str, ...]]:
+        """The fused maps that stay as they are, those that would move scores most first."""
+        left = [names for names in self.changes if self.linears.isdisjoint(names)]
+        return sorted(left, key=lambda names: -self.changes[names])
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """What `quantize` wrote."""
+
+    folder: Path
+    choice: Int8Choice
+    bytes_before: int
+    bytes_after: int
+
+    def as_record(self) -> dict[str, Any]:
+        """The report as JSON can hold it."""
+        kept = {", ".join(names): self.choice.changes[names] for names in self.choice.kept}
+        return {
+            "folder": str(self.folder),
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "num_int8_linears": len(self.choice.linears),
+            "change": self.choice.change,
+            "kept": kept,
+        }
+
+
+def quantize(
+    model: str | Path,
+    folder: str | Path,
+    *,
+    base_model: str | Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Int8Report:
+    """Writes a reward model with int8 linear maps to `folder`, whole or not at all.
+
+    Raises:
+        InvalidInput: the folder is there already. UnsupportedModel, WeightsError: the model cannot be used.
+        BackendUnavailable: there are no C++ kernels here.
+    """
+    source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
+    checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
+    with new_folder(Path(folder)) as written:
+        choice = choose_int8(checkpoint, select_backend("cpu", "cpu"))
+        save_int8(checkpoint, choice.linears, written)
+        return Int8Report(Path(folder), choice, _num_bytes(checkpoint), _num_bytes(open_checkpoint(written)))
+
+
+def _num_bytes(checkpoint: Checkpoint) -> int:
+    sources = checkpoint.sources.values()
+    return sum(math.prod(source.shape) * getattr(torch, source.dtype).itemsize for source in sources)
+
+
+def choose_int8(checkpoint: Checkpoint, backend: Backend) -> Int8Choice:
+    """Measures a reward model on programs that come with the package and applies the rule; the same bits every time.
+
+    Holds the model in float32 meanwhile.
+
+    Raises:
+        InvalidInput: the model has no head, or is int8 already. WeightsError: it has no tokenizer or chat template, by
+        which programs are read, or gives no finite scores.
+    """
+    if checkpoint.config.int8_linears:
+        raise InvalidInput(f"{checkpoint.folder} is int8 already; load it as it is")
+    if checkpoint.config.head == "none":
+        raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
+    with torch.inference_mode(False), torch.enable_grad():
+        energies, spread = _measure(checkpoint, backend)
+    names = fused_linears(checkpoint.config.num_layers)
+    changes = dict(zip(names, np.sqrt(energies / spread).tolist(), strict=True))
+    sources, left = checkpoint.sources, dict(changes)
+    sizes = {fused: sum(math.prod(sources[f"{name}.weight"].shape) for name in fused) for fused in names}
+    while (total := sum(change**2 for change in left.values())) > LIMIT**2:
+        del left[max(left, key=lambda fused: left[fused] ** 2 / sizes[fused])]
+    choice = Int8Choice(changes, frozenset(name for fused in left for name in fused), total**0.5)
+    _log.info(
+        "int8: %d of %d linear maps, which move scores by %.3f of their spread; as they are stay: %s",
+        len(left),
+        len(names),
+        choice.change,
+        "; ".join(f"{', '.join(fused)} ({changes[fused]:.3f})" for fused in choice.kept) or "none",
+    )
+    return choice
+
+
+class _Rounded:
+    """One fused linear map, exact and in int8, and what it did in a forward."""
+
+    def __init__(self, backend: Backend, weight: Tensor, bias: Tensor | None) -> None:
+        integers, scale = quantize_weight(weight)
+        self.weight, self.bias, self.backend = weight, bias, backend
+        self.int8 = backend.pack_int8_linear(integers, scale[:, 0], bias)
+        self.error = weight.new_empty(0)
+        self.change = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # The first map's input depends on nothing that has a gradient.
+        y: Tensor = _Observed.apply(x if x.requires_grad else x.detach().requires_grad_(), self)
+        return y
+
+
+class _Observed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, linear: _Rounded) -> Tensor:
+        ctx.linear = linear
+        y = functional.linear(x, linear.weight, linear.bias)
+        linear.error = linear.backend.linear(x.detach(), linear.int8) - y
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        ctx.linear.change = float((grad_y * ctx.linear.error).sum())
+        return grad_y @ ctx.linear.weight, None
+
+
+def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
+    """Sums of squares over problems and contrasts: of each fused map's changes, and of the scores themselves."""
+    linears: list[_Rounded] = []
+
+    def pack(weight: Tensor, bias: Tensor | None) -> _Rounded:
+        linears.append(_Rounded(backend, weight, bias))
+        return linears[-1]
+
+    observing = replace(differentiable(backend), pack_linear=pack, linear=lambda x, linear: linear(x))
+    cpu = torch.device("cpu")
+    decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
+    energies, spread = np.zeros(len(linears)), 0.0
+    for lists in _programs(checkpoint):
+        (batch,) = plan(lists, 10**9)
+        _, scores = decoder.forward(Tree.from_batch(batch, cpu))
+        assert scores is not None
+        for signs in _CONTRASTS:
+            contrast = scores @ scores.new_tensor(signs)  # in whatever order: the three stay the same three
+            torch.autograd.backward(contrast, retain_graph=True)
+            energies += np.square([linear.change for linear in linears])
+            spread += contrast.item() ** 2
+    if not np.isfinite(energies).all() or not 0.0 < spread < np.inf:
+        raise WeightsError(
+            f"{checkpoint.folder} gives scores that are not finite, or all the same; look for weights that are not finite"
+        )
+    return energies, spread
+
+
+def _programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
+    """Token lists of four different programs for each of some problems."""
+    folders = [folder for folder in (checkpoint.folder, checkpoint.base_folder) if folder is not None]
+    chat, count = load_chat(*folders), len(_CONTRASTS[0])
+    groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))
+    for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
+        ids = chat.encode([chat.render(messages_of((prompt, code))) for code in codes[:count]])
+        is_cut = checkpoint.config.head == "sequence_classification"
+        yield [tokens[: hf_pooled_index(tokens, checkpoint.config.pad_token_id) + 1] for tokens in ids] if is_cut else ids

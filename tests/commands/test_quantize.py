@@ -1,0 +1,20 @@
+import json
+
+from codescaler.cli import main
+from codescaler.engine import Engine
+from codescaler.testing import save_chat, save_random_checkpoint
+
+
+def test_writes_a_folder_and_says_what_stayed(tmp_path, capsys):
+    save_random_checkpoint(tmp_path / "plain", "llama", vocab_size=260)
+    save_chat(tmp_path / "plain")
+    assert main(["quantize", str(tmp_path / "plain"), str(tmp_path / "int8")]) == 0
+    printed = capsys.readouterr().out
+    assert "MB, 1 before" in printed or "MB, 0 before" in printed
+    assert "of 12 linear maps" in printed
+    assert Engine.from_pretrained(tmp_path / "int8").quantization == "int8"
+    assert main(["quantize", str(tmp_path / "plain"), str(tmp_path / "int8")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["quantize", str(tmp_path / "plain"), str(tmp_path / "other"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bytes_after"] < report["bytes_before"]

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from codescaler.errors import UnsupportedModel, WeightsError
+from codescaler.model.fields import Fields
+from codescaler.model.quantized import (
+    fused_linears,
+    int8_linears,
+    quantization_config,
+    quantize_weight,
+    quantized,
+)
+
+ALL = frozenset(name for names in fused_linears(2) for name in names)
+
+
+def read(scheme):
+    return int8_linears(Fields({"quantization_config": scheme}, "config.json"), 2)
+
+
+def changed(path, value):
+    """The scheme that we write, with one setting changed."""
+    scheme = quantization_config([])
+    *parents, last = path.split("/")
+    part = scheme
+    for name in parents:
+        part[name] = dict(part[name])
+        part = part[name]
+    part[last] = value
+    return scheme
+
+
+def test_a_weight_is_its_nearest_int8_multiple(random):
+    weight = torch.randn(40, 70, generator=random)
+    weight[3], weight[4], weight[5, 7] = 0.0, 1.5, 1e6
+    integers, scale = quantize_weight(weight.bfloat16())
+    assert (integers.dtype, scale.dtype, scale.shape) == (torch.int8, torch.float32, (40, 1))
+    assert integers.abs().amax(dim=1)[[0, 4, 5]].tolist() == [127, 127, 127]
+    assert (integers[3].any(), scale[3].item()) == (False, 1.0)
+    assert ((integers * scale - weight.bfloat16().float()).abs() <= 0.5001 * scale).all()
+
+
+def test_what_is_written_is_read():
+    assert int8_linears(Fields({}, "config.json"), 2) == frozenset()
+    assert read(quantization_config([])) == ALL
+    kept = ["layers.1.mlp.gate_proj", "layers.1.mlp.up_proj"]
+    assert read(quantization_config(kept)) == ALL - {*kept}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("quant_method", "gptq"),
+        ("format", "pack-quantized"),
+        ("quantization_status", "frozen"),
+        ("kv_cache_scheme", {"num_bits": 8}),
+        ("sparsity_config", {"format": "dense"}),
+        ("config_groups", {}),
+        ("config_groups/group_0/targets", ["re:.*"]),
+        ("config_groups/group_0/format", "float-quantized"),
+        ("config_groups/group_0/input_activations", None),
+        ("config_groups/group_0/weights/num_bits", 4),
+        ("config_groups/group_0/weights/num_bits", 8.0),
+        ("config_groups/group_0/weights/symmetric", 1),
+        ("config_groups/group_0/weights/strategy", "group"),
+        ("config_groups/group_0/weights/group_size", 128),
+        ("config_groups/group_0/input_activations/dynamic", False),
+        ("ignore", ["re:.*down_proj"]),
+        ("ignore", ["model.layers.0.self_attn.q_proj"]),
+    ],
+)
+def test_other_schemes_are_refused(path, value):
+    with pytest.raises(UnsupportedModel, match="codescaler quantize"):
+        read(changed(path, value))
+
+
+@pytest.mark.parametrize("ignore", ["lm_head", [1]])
+def test_a_malformed_list_is_refused(ignore):
+    with pytest.raises(WeightsError, match="list names of modules"):
+        read(changed("ignore", ignore))
+
+
+def test_a_look_up_gives_int8_where_asked():
+    weights = {f"{name}.weight": torch.randn(4, 6) for name in ("a", "b")} | {"a.bias": torch.ones(4)}
+    get = quantized(weights.get, {"a"})
+    assert get("a.weight").dtype == torch.int8
+    assert get("a.weight_scale").shape == (4, 1)
+    assert get("a.bias") is weights["a.bias"]
+    assert get("b.weight") is weights["b.weight"]
+    assert get("b.weight_scale") is None

@@ -1,0 +1,192 @@
+"""From a reward model to an int8 folder, and what is refused on the way."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codescaler import quantize as module
+from codescaler.engine import Engine
+from codescaler.errors import (
+    CodescalerError,
+    HostileFile,
+    InvalidInput,
+    MissingTensor,
+    ShapeMismatch,
+    UnsupportedModel,
+)
+from codescaler.model.quantized import fused_linears
+from codescaler.ops import select_backend
+from codescaler.quantize import choose_int8, quantize
+from codescaler.save import save_int8
+from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
+from codescaler.train import fit, fit_head
+from codescaler.weights import open_checkpoint
+
+LISTS = [[1, 2, 3, 4], [1, 2, 3, 9, 9], [7], list(range(100))]
+Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
+
+
+def save(folder, family="qwen3", architecture="SequenceClassification", **settings):
+    save_random_checkpoint(folder, family, architecture, vocab_size=260, num_hidden_layers=2, **settings)
+    save_chat(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("plain"), dtype=torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def folder(plain, tmp_path_factory):
+    """All but one fused map in int8."""
+    path = tmp_path_factory.mktemp("int8")
+    kept = fused_linears(2)[2]
+    save_int8(open_checkpoint(plain), {n for f in fused_linears(2) for n in f}.difference(kept), path)
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def bits(model, **options):
+    engine = Engine.from_pretrained(model, device="cpu", **options)
+    return np.concatenate([engine.score_tokens(LISTS)[:, None], engine.features_tokens(LISTS)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "limit"),
+    [
+        ("qwen2", "SequenceClassification", 0.01),
+        ("gemma2", "TokenClassification", 0.005),
+        ("qwen2", "AceCodeRM", 0.01),
+    ],
+)
+def test_a_folder_has_the_bits_of_quantising_at_load(tmp_path, family, architecture, limit, monkeypatch):
+    monkeypatch.setattr(module, "LIMIT", limit)  # at which some maps stay
+    save(tmp_path / "plain", family, architecture)
+    report = quantize(tmp_path / "plain", tmp_path / "int8")
+    assert report.choice.linears and report.choice.kept
+    assert report.bytes_after < report.bytes_before
+    expected = bits(tmp_path / "plain", quantization="int8")
+    assert np.array_equal(bits(tmp_path / "int8"), expected)
+    assert np.array_equal(bits(tmp_path / "int8", quantization="int8"), expected)
+    assert not np.array_equal(bits(tmp_path / "plain"), expected)
+    assert open_checkpoint(tmp_path / "int8").config.head == open_checkpoint(tmp_path / "plain").config.head
+
+
+def test_an_adapter_is_merged_first(plain, tmp_path):
+    save_random_lora(tmp_path / "lora", plain)
+    quantize(tmp_path / "lora", tmp_path / "int8", base_model=plain)
+    expected = bits(tmp_path / "lora", base_model=plain, quantization="int8")
+    assert np.array_equal(bits(tmp_path / "int8"), expected)
+    with pytest.raises(UnsupportedModel, match="cannot be merged into it"):
+        open_checkpoint(tmp_path / "lora", base_model=tmp_path / "int8")
+
+
+def test_the_engine_says_what_is_int8(plain, folder):
+    engine = Engine.from_pretrained(folder)
+    assert (engine.quantization, len(engine.config.int8_linears)) == ("int8", 12)
+    assert "12 of 14 linear maps int8" in repr(engine)
+    assert Engine.from_pretrained(plain).quantization is None
+    assert "int8" not in repr(Engine.from_pretrained(plain))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_backends_agree(folder, dtype):
+    ours, truth = (bits(folder, dtype=dtype, backend=backend) for backend in ("cpu", "reference"))
+    assert np.abs(ours - truth).max() < (1e-4 if dtype == "float32" else 0.1) * np.abs(truth).max()
+
+
+def test_the_rule_keeps_what_moves_scores_and_measures_the_same_each_time(plain):
+    checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
+    first, second = choose_int8(checkpoint, backend), choose_int8(checkpoint, backend)
+    assert first == second
+    assert set(first.changes) == set(fused_linears(2))
+    assert first.change <= module.LIMIT
+    changes = list(first.changes.values())
+    assert first.change == pytest.approx(
+        sum(c**2 for f, c in first.changes.items() if first.linears.issuperset(f)) ** 0.5
+    )
+    assert all(change > 0 for change in changes)
+
+
+def test_measured_change_is_the_change(plain, monkeypatch):
+    """The sum of the first-order changes is what scores do when all maps are int8."""
+    checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
+    monkeypatch.setattr(module, "LIMIT", 1e9)
+    predicted = choose_int8(checkpoint, backend).change
+    lists = list(module._programs(checkpoint))
+    exact, rounded = (
+        [Engine.from_pretrained(plain, dtype="float32", quantization=q).score_tokens(ids) for ids in lists]
+        for q in (None, "int8")
+    )
+    centred = [[s - s.mean() for s in scores] for scores in (exact, rounded)]
+    seen = np.sqrt(np.square(np.subtract(*centred)).sum() / np.square(centred[0]).sum())
+    assert 0.4 * predicted < seen < 2.5 * predicted
+
+
+def test_a_weight_that_is_not_finite_is_refused(tmp_path):
+    save(tmp_path)
+    edit_tensors(tmp_path / "model.safetensors", lambda t: t | {f"{Q}.weight": t[f"{Q}.weight"] * torch.inf})
+    with pytest.raises(CodescalerError, match="not finite"):
+        choose_int8(open_checkpoint(tmp_path), select_backend("cpu", "cpu"))
+
+
+def replace_tensor(name, change):
+    return lambda tensors: tensors | {name: change(tensors[name])}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (replace_tensor(f"{Q}.weight", lambda w: w.bfloat16()), ShapeMismatch, "stored as bfloat16; convert it to int8"),
+        (replace_tensor(f"{Q}.weight", lambda w: w[1:].clone()), ShapeMismatch, "has shape"),
+        (replace_tensor(f"{Q}.weight_scale", lambda s: s[:, 0].clone()), ShapeMismatch, "has shape"),
+        (replace_tensor(f"{Q}.weight_scale", lambda s: s.to(torch.int8)), ShapeMismatch, "stored as int8"),
+        (replace_tensor("model.norm.weight", lambda w: w.to(torch.int8)), ShapeMismatch, "stored as int8"),
+        (replace_tensor(f"{Q}.weight_scale", lambda s: s * torch.nan), HostileFile, "no positive number"),
+        (replace_tensor(f"{Q}.weight_scale", lambda s: -s), HostileFile, "no positive number"),
+        (replace_tensor(f"{Q}.weight_scale", lambda s: s * 0), HostileFile, "no positive number"),
+        (lambda t: {n: v for n, v in t.items() if n != f"{Q}.weight_scale"}, MissingTensor, "weight_scale"),
+    ],
+)
+def test_a_tampered_file_is_refused(copy, change, error, says):
+    edit_tensors(copy / "model.safetensors", change)
+    with pytest.raises(error, match=says):
+        Engine.from_pretrained(copy)
+
+
+def test_a_tampered_configuration_is_refused(copy):
+    scheme = json.loads((copy / "config.json").read_text())["quantization_config"]
+    edit_json(copy / "config.json", quantization_config=None)
+    with pytest.raises(CodescalerError, match="no role"):
+        Engine.from_pretrained(copy)
+    edit_json(copy / "config.json", quantization_config={**scheme, "ignore": [*scheme["ignore"], DOWN]})
+    with pytest.raises(CodescalerError, match="no role|int8"):
+        Engine.from_pretrained(copy)
+    edit_json(copy / "config.json", quantization_config={**scheme, "ignore": ["lm_head", "score"]})
+    with pytest.raises(MissingTensor, match="weight_scale"):
+        Engine.from_pretrained(copy)
+
+
+def test_what_cannot_be_done_says_so(plain, folder, tmp_path):
+    groups = [{"task_id": "1", "prompt": "p", "candidates": [{"code": "a", "passed": True}, {"code": "b", "passed": False}]}]
+    with pytest.raises(UnsupportedModel, match="was before, and run `codescaler quantize`"):
+        fit(folder, groups, tmp_path / "run")
+    with pytest.raises(UnsupportedModel, match="was before, and run `codescaler quantize`"):
+        fit_head(folder, groups, tmp_path / "head")
+    assert not (tmp_path / "head").exists()
+    with pytest.raises(InvalidInput, match="int8 already"):
+        quantize(folder, tmp_path / "twice")
+    with pytest.raises(InvalidInput, match="is there already"):
+        quantize(plain, folder)
+    with pytest.raises(InvalidInput, match="with a reward head"):
+        Engine.from_pretrained(plain, head="none", quantization="int8")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "run") == []
