@@ -3,7 +3,8 @@
 All systems load the same random checkpoint, are warmed up with the same batch, and take turns for a number of
 rounds, each with token ids of its own, so that no cache of an earlier round can answer. On a machine with a GPU they
 run there, with a flushed cache, and are timed by events; transformers with flash attention and vLLM join where they are
-installed. Exit status 1 if codescaler's scores are not as right as they must be:
+installed; with --quantization int8, codescaler with every linear map in int8 too, whose scores are shown and not judged.
+Exit status 1 if codescaler's scores are not as right as they must be:
     float32:  max |codescaler - any other| <= 1e-4 * scale, the scale being mean |score|;
     bfloat16: RMS(codescaler - float32) <= 2 * RMS(transformers, padded - float32) + 1e-3 * scale; float32 are
               codescaler's own float32 scores, which the others' must confirm to a tenth of the scale.
@@ -28,7 +29,9 @@ from benches.baselines import Float32, PaddingFreeScorer, TransformersScorer, lo
 from benches.vllm_scorer import VllmProcess, VllmScorer
 from codescaler.engine import Engine
 from codescaler.info import cpu_model, describe_environment
+from codescaler.model.quantized import fused_linears
 from codescaler.ops import select_backend
+from codescaler.save import save_int8
 from codescaler.testing import (
     FLOAT32_SCORE_LIMIT,
     QWEN3_0_6B,
@@ -47,9 +50,11 @@ from codescaler.testing import (
     seconds_of,
     write_random_rm,
 )
+from codescaler.weights import open_checkpoint
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
 OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, by fours"
+INT8 = "codescaler, int8"
 FLASH, VLLM = "transformers, flash, unpadded", "vLLM"
 CONFIRMATION_LIMIT = 0.1  # far above bfloat16's rounding, far below the distance of another model's scores
 RESULTS = Path(__file__).parent / "results"
@@ -114,6 +119,8 @@ def main(options: Sequence[str] | None = None) -> int:
         seconds, peak = take_turns(scorers, workload, arguments.rounds, dtype, device)
     ideal_s = score_flops(shape, sequences) / peak
     rows = [_row(system, seconds, scores, truth, workload.num_real_tokens, ideal_s) for system in systems]
+    if arguments.quantization:
+        rows = _against_int8_peak(rows, shape, sequences, peak, dtype)
     verdict = _judge(scores, truth)
     print(
         _introduction(arguments, shape, workload, device),
@@ -132,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("workload", choices=WORKLOADS, help="named batch of token lists")
     parser.add_argument(
         "--vllm", type=Path, help="interpreter of an environment that has vLLM (make bench-peers makes one)"
+    )
+    parser.add_argument(
+        "--quantization", choices=("int8",), help="put codescaler with int8 linear maps beside the others"
     )
     return parser
 
@@ -163,6 +173,13 @@ def write_checkpoint(folder: Path, shape: ModelShape) -> None:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
 
 
+def save_with_int8(folder: Path, int8_folder: Path) -> None:
+    """Writes a folder's model with every linear map in int8, whatever that does to its scores."""
+    checkpoint = open_checkpoint(folder)
+    maps = {name for fused in fused_linears(checkpoint.config.num_layers) for name in fused}
+    save_int8(checkpoint, maps, int8_folder)
+
+
 def whole_number(text: str) -> int:
     """Reads a command line's number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -188,6 +205,11 @@ def _load(
         System(PADDED, padded.score_tokens, padded.num_computed_tokens(sequences)),
         System(SORTED, in_fours.score_tokens, in_fours.num_computed_tokens(sequences)),
     ]
+    if arguments.quantization:
+        with tempfile.TemporaryDirectory(prefix="codescaler-int8-") as int8_folder:
+            save_with_int8(folder, Path(int8_folder))
+            int8 = Engine.from_pretrained(int8_folder, device=str(device), dtype=dtype, num_threads=num_threads)
+        systems.insert(1, System(INT8, int8.score_tokens, workload.num_distinct_tokens))
     reasons = {FLASH: _why_no_flash(device, dtype), VLLM: _why_no_vllm(arguments.vllm, device)}
     if reasons[FLASH] is None:
         flash = PaddingFreeScorer(load_transformers(folder, getattr(torch, dtype), device, "flash_attention_2"))
@@ -272,6 +294,16 @@ def _row(
     )
 
 
+def _against_int8_peak(
+    rows: list[Row], shape: ModelShape, sequences: list[list[int]], peak: float, dtype: torch.dtype
+) -> list[Row]:
+    """Holds int8 against the time that its linear maps take at their own peak, and attention at that of its dtype."""
+    int8_peak = max(matmul_peak(dtype, is_int8=True) for _ in rows)
+    attention = attention_flops(shape, sequences)
+    ideal_s = (score_flops(shape, sequences) - attention) / int8_peak + attention / peak
+    return [replace(row, peak_share=ideal_s / row.median_s) if row.system == INT8 else row for row in rows]
+
+
 def _correlation(left: Float32, right: Float32 | None) -> float | None:
     """Pearson's; None if there is nothing to correlate with, or a single score."""
     return None if right is None or len(left) < 2 else float(np.corrcoef(left, right)[0, 1])
@@ -280,7 +312,7 @@ def _correlation(left: Float32, right: Float32 | None) -> float | None:
 def _judge(scores: dict[str, Float32], truth: Float32 | None) -> Verdict:
     """Applies the rule that the module's docstring states. NaN compares false, so it fails."""
     ours, theirs = scores[OURS], scores[PADDED]
-    others = [values for name, values in scores.items() if name != OURS]
+    others = [values for name, values in scores.items() if name not in (OURS, INT8)]
     if truth is None:
         difference = max(float(np.abs(ours - values).max()) for values in others)
         limit = FLOAT32_SCORE_LIMIT * float(np.abs(theirs).mean())

@@ -37,7 +37,7 @@ def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
     arguments = _parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
-    groups = [group for group in read_splits(arguments.groups)["validation"] if _is_mixed(group)]
+    groups = [group for group in read_splits(arguments.groups)["validation"] if is_mixed(group)]
     chat = load_chat(arguments.model)
     truth = Engine.from_pretrained(arguments.model, device="cpu", dtype="float32").score_tokens
     scorers = {
@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _is_mixed(group: Group) -> bool:
+def is_mixed(group: Group) -> bool:
+    """Says whether a problem has a right and a wrong program."""
     return {bool(c.passed) for c in group.candidates if c.code is not None} == {False, True}
 
 

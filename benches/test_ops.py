@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benches.baselines import STOCK_TORCH
+from codescaler.model.quantized import quantize_weight
 from codescaler.model.rope import rope_tables
 from codescaler.ops import Backend, Heads, Tree, reference, select_backend
 from codescaler.plan import plan
@@ -118,7 +119,7 @@ def num_bytes(*tensors: torch.Tensor) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-@pytest.mark.parametrize(
+LINEAR_MAPS = pytest.mark.parametrize(
     "width_in, width_out",
     [
         (SHAPE.hidden_size, QKV_WIDTH),
@@ -128,12 +129,28 @@ def num_bytes(*tensors: torch.Tensor) -> int:
     ],
     ids=["qkv", "o", "gate_up", "down"],
 )
+
+
+@LINEAR_MAPS
 def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
     weight = torch.randn(width_out, width_in, generator=random).to(dtype)
     packed, few = backend.pack_linear(weight, None), x[:TRUTH_ROWS]
     truth = torch.nn.functional.linear(few.double(), weight.double())
     assert_accurate(backend.linear(few, packed), truth, peer_linear(few, weight))
+    record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="int8 is for CPUs")
+@pytest.mark.parametrize("backend", [OURS], indirect=True)  # PyTorch's own saturates without VNNI
+@LINEAR_MAPS
+def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out):
+    x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
+    weight, scale = quantize_weight(torch.randn(width_out, width_in, generator=random))
+    packed, few = backend.pack_int8_linear(weight, scale[:, 0], None), x[:TRUTH_ROWS]
+    truth = (few.double() @ weight.double().T) * scale[:, 0]
+    error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
+    assert error.sqrt() < 1 / 64  # of a normal row's 127 steps at least
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
 
 

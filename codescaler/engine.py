@@ -24,7 +24,7 @@ import torch
 from codescaler.chat import Chat, Pair, load_chat, messages_of
 from codescaler.errors import BackendUnavailable, CapacityExceeded, CodescalerError, InvalidInput, WeightsError
 from codescaler.extract import extract_training_code, is_valid_code
-from codescaler.model.decoder import Decoder, build_decoder
+from codescaler.model.decoder import Decoder, GetTensor, build_decoder
 from codescaler.model.quantized import quantized
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.plan import Int32, plan
@@ -192,7 +192,8 @@ class Engine:
             with _current(target):
                 chosen = select_backend(backend, target.type)
                 torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
-                config, get = checkpoint.config, checkpoint.get
+                config: ModelConfig = checkpoint.config
+                get: GetTensor = checkpoint.get
                 if (quantization or config.int8_linears) and (chosen.name == "triton" or target.type != "cpu"):
                     raise BackendUnavailable(
                         f"int8 is computed on CPUs; use device='cpu', or on {device!r} the model as it was before"
@@ -215,10 +216,10 @@ class Engine:
 
     def __repr__(self) -> str:
         config = self.config
-        int8 = f"{len(config.int8_linears)} of {7 * config.num_layers} linear maps int8, " if self.quantization else ""
+        int8 = f", {len(config.int8_linears)} of {7 * config.num_layers} linear maps int8" if self.quantization else ""
         return (
-            f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}, {int8}"
-            f"{self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
+            f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}"
+            f"{int8}, {self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
             f"{self.num_threads} threads, pooling {self.pooling!r})"
         )
 

@@ -10,7 +10,7 @@ The head, the embedding and the norms are never int8.
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -155,8 +155,8 @@ class _Rounded:
 
     def __call__(self, x: Tensor) -> Tensor:
         # The first map's input depends on nothing that has a gradient.
-        y: Tensor = _Observed.apply(x if x.requires_grad else x.detach().requires_grad_(), self)
-        return y
+        apply: Callable[..., Tensor] = _Observed.apply
+        return apply(x if x.requires_grad else x.detach().requires_grad_(), self)
 
 
 class _Observed(torch.autograd.Function):
@@ -168,7 +168,7 @@ class _Observed(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
         ctx.linear.change = float((grad_y * ctx.linear.error).sum())
         return grad_y @ ctx.linear.weight, None
 
@@ -196,7 +196,7 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
             spread += contrast.item() ** 2
     if not np.isfinite(energies).all() or not 0.0 < spread < np.inf:
         raise WeightsError(
-            f"{checkpoint.folder} gives scores that are not finite, or all the same; look for weights that are not finite"
+            f"{checkpoint.folder} gives scores that are not finite, or all the same; look for such weights"
         )
     return energies, spread
 
@@ -209,4 +209,6 @@ def _programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
     for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
         ids = chat.encode([chat.render(messages_of((prompt, code))) for code in codes[:count]])
         is_cut = checkpoint.config.head == "sequence_classification"
-        yield [tokens[: hf_pooled_index(tokens, checkpoint.config.pad_token_id) + 1] for tokens in ids] if is_cut else ids
+        yield (
+            [tokens[: hf_pooled_index(tokens, checkpoint.config.pad_token_id) + 1] for tokens in ids] if is_cut else ids
+        )

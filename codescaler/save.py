@@ -81,15 +81,16 @@ def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path) ->
 
     Raises: WeightsError as `save_body`.
     """
-    if checkpoint.base_folder is None:
-        config = read_json(checkpoint.folder / "config.json")
-    else:  # an adapter's base knows nothing of the head that it gets
-        config = _config(checkpoint)
+    # An adapter's base knows nothing of the head that it gets.
+    config = read_json(checkpoint.folder / "config.json") if checkpoint.base_folder is None else _config(checkpoint)
     ignored = {name for names in fused_linears(checkpoint.config.num_layers) for name in names}.difference(linears)
     config = {**config, "quantization_config": quantization_config(ignored)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
-    get, heads = quantized(checkpoint.get, linears), {role: name for name, role in HEADS[checkpoint.config.head].items()}
+    get, heads = (
+        quantized(checkpoint.get, linears),
+        {role: name for name, role in HEADS[checkpoint.config.head].items()},
+    )
     roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]
     tensors = {heads.get(role, f"model.{role}"): get(role) for role in roles}
     save_file(

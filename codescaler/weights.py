@@ -79,7 +79,7 @@ class Checkpoint:
         It may be a view of the mapped file: do not write to it.
 
         Raises:
-            MissingTensor: the checkpoint has no such tensor. HostileFile: a scale of int8 weights is no positive number.
+            MissingTensor: the checkpoint has no such tensor. HostileFile: an int8 weight's scale is not positive.
         """
         if name not in self.sources:
             raise MissingTensor(f"{self.folder}: there is no tensor {name!r}; ask has() first.")
@@ -280,8 +280,8 @@ def _merged(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) -> dict[s
             )
         if sources[role].dtype == "int8":
             raise UnsupportedModel(
-                f"{sources[role].origin} is int8, and a LoRA adapter cannot be merged into it. Give the base model as it "
-                "was before, with quantization='int8' if it is to be quantised after."
+                f"{sources[role].origin} is int8, and a LoRA adapter cannot be merged into it. Give the base model as "
+                "it was before, with quantization='int8' if it is to be quantised after."
             )
         if role in merged:
             raise HostileFile(f"{delta.a.origin} changes {role} a second time; remove one.")

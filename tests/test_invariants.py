@@ -11,7 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codescaler.engine import Engine
-from codescaler.testing import save_random_checkpoint
+from codescaler.model.quantized import fused_linears
+from codescaler.save import save_int8
+from codescaler.testing import save_chat, save_random_checkpoint
+from codescaler.weights import open_checkpoint
 
 # Real widths: small sums hide what a matrix product does with few rows. (width, ffn, heads, kv heads, head dim)
 SHAPES = {
@@ -45,9 +48,21 @@ def folder(request, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def engine(request, folder):
-    return Engine.from_pretrained(folder, dtype=request.param, backend="cpu", num_threads=2)
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
+def model(request, folder, tmp_path_factory):
+    """A model, every linear map of it in int8 where asked, and the dtype of its activations."""
+    if request.param != "int8":
+        return folder, request.param
+    path = tmp_path_factory.mktemp("int8")
+    save_chat(folder)
+    save_int8(open_checkpoint(folder), {name for fused in fused_linears(2) for name in fused}, path)
+    return path, "float32"
+
+
+@pytest.fixture(scope="module")
+def engine(model):
+    path, dtype = model
+    return Engine.from_pretrained(path, dtype=dtype, backend="cpu", num_threads=2)
 
 
 def some_lists(seed=0):
@@ -73,19 +88,19 @@ def test_alone_shuffled_and_together(engine):
         assert np.array_equal(bits(engine, [tokens]), together[i : i + 1]), f"sequence {i} of {len(tokens)} tokens"
 
 
-def test_with_and_without_sharing_and_under_a_small_budget(engine, folder):
+def test_with_and_without_sharing_and_under_a_small_budget(engine, model):
     lists = some_lists()
     together = bits(engine, lists)
     unshared = np.concatenate([bits(engine, [tokens, [7] * 30]) for tokens in lists])[::2]
     assert np.array_equal(unshared, together)
     longest = max(map(len, lists))
-    small = Engine.from_pretrained(folder, dtype=engine.dtype, backend="cpu", max_batch_tokens=longest)
+    small = Engine.from_pretrained(model[0], dtype=engine.dtype, backend="cpu", max_batch_tokens=longest)
     assert np.array_equal(bits(small, lists), together)
 
 
-def test_on_one_thread(engine, folder):
+def test_on_one_thread(engine, model):
     lists = some_lists()
-    single = Engine.from_pretrained(folder, dtype=engine.dtype, backend="cpu", num_threads=1)
+    single = Engine.from_pretrained(model[0], dtype=engine.dtype, backend="cpu", num_threads=1)
     assert np.array_equal(bits(single, lists), bits(engine, lists))
 
 

@@ -146,7 +146,11 @@ def replace_tensor(name, change):
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        (replace_tensor(f"{Q}.weight", lambda w: w.bfloat16()), ShapeMismatch, "stored as bfloat16; convert it to int8"),
+        (
+            replace_tensor(f"{Q}.weight", lambda w: w.bfloat16()),
+            ShapeMismatch,
+            "as bfloat16; convert it to int8",
+        ),
         (replace_tensor(f"{Q}.weight", lambda w: w[1:].clone()), ShapeMismatch, "has shape"),
         (replace_tensor(f"{Q}.weight_scale", lambda s: s[:, 0].clone()), ShapeMismatch, "has shape"),
         (replace_tensor(f"{Q}.weight_scale", lambda s: s.to(torch.int8)), ShapeMismatch, "stored as int8"),
@@ -169,7 +173,7 @@ def test_a_tampered_configuration_is_refused(copy):
     with pytest.raises(CodescalerError, match="no role"):
         Engine.from_pretrained(copy)
     edit_json(copy / "config.json", quantization_config={**scheme, "ignore": [*scheme["ignore"], DOWN]})
-    with pytest.raises(CodescalerError, match="no role|int8"):
+    with pytest.raises(CodescalerError, match=r"scale|int8"):
         Engine.from_pretrained(copy)
     edit_json(copy / "config.json", quantization_config={**scheme, "ignore": ["lm_head", "score"]})
     with pytest.raises(MissingTensor, match="weight_scale"):
@@ -177,7 +181,9 @@ def test_a_tampered_configuration_is_refused(copy):
 
 
 def test_what_cannot_be_done_says_so(plain, folder, tmp_path):
-    groups = [{"task_id": "1", "prompt": "p", "candidates": [{"code": "a", "passed": True}, {"code": "b", "passed": False}]}]
+    groups = [
+        {"task_id": "1", "prompt": "p", "candidates": [{"code": "a", "passed": True}, {"code": "b", "passed": False}]}
+    ]
     with pytest.raises(UnsupportedModel, match="was before, and run `codescaler quantize`"):
         fit(folder, groups, tmp_path / "run")
     with pytest.raises(UnsupportedModel, match="was before, and run `codescaler quantize`"):

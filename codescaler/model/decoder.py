@@ -162,7 +162,9 @@ def build_decoder(
             for parts in ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "weight_scale", "bias"))
         )
         assert weight is not None and scale is not None, names
-        return backend.pack_int8_linear(weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype)))
+        return backend.pack_int8_linear(
+            weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype))
+        )
 
     def linear(*names: str) -> Any:
         if config.int8_linears.issuperset(names):

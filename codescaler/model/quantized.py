@@ -46,7 +46,7 @@ def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def quantized(get: GetTensor, linears: Collection[str]) -> GetTensor:
-    """Returns a look-up of canonical tensors in which these linear maps are int8, with `weight_scale` beside `weight`."""
+    """Returns a look-up of canonical tensors in which these linear maps are int8, `weight` and `weight_scale`."""
 
     def get_quantized(name: str) -> torch.Tensor | None:
         linear, _, kind = name.rpartition(".")
@@ -73,7 +73,7 @@ def quantization_config(ignored: Collection[str]) -> dict[str, Any]:
 
 
 def int8_linears(fields: Fields, num_layers: int) -> frozenset[str]:
-    """Returns which linear maps are int8 by what `quantization_config` says, by canonical name; none where it is absent.
+    """Returns the canonical names of the linear maps that are int8 by `quantization_config`; none where it is absent.
 
     Raises: UnsupportedModel: it says anything else than `quantization_config` above would.
     """
@@ -117,8 +117,8 @@ def _ignored(scheme: Fields, num_layers: int) -> frozenset[str]:
     for fused in fused_linears(num_layers):
         if ignored.intersection(fused) and not ignored.issuperset(fused):
             raise UnsupportedModel(
-                f"{scheme.where}: ignore holds some of {', '.join(fused)}, which are computed as one; quantise the model "
-                "again with all or none of them, as `codescaler quantize` does."
+                f"{scheme.where}: ignore holds some of {', '.join(fused)}, which are computed as one; quantise the "
+                "model again with all or none of them, as `codescaler quantize` does."
             )
     return ignored
 

@@ -16,6 +16,7 @@ from codescaler.testing.workloads import (
     WORKLOADS,
     ModelShape,
     Workload,
+    attention_flops,
     score_flops,
     write_random_rm,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "ModelShape",
     "Workload",
     "assert_accurate",
+    "attention_flops",
     "bench_device",
     "device_name",
     "edit_json",

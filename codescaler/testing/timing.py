@@ -53,14 +53,21 @@ def _flush_buffer(device: torch.device) -> torch.Tensor:
     return torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device)
 
 
-def matmul_peak(dtype: torch.dtype, device: torch.device | None = None) -> float:
-    """Returns a device's peak in FLOP/s (by default the CPU's), measured now: the best linear map, a median of 7."""
+def matmul_peak(dtype: torch.dtype, device: torch.device | None = None, is_int8: bool = False) -> float:
+    """Returns a device's peak in FLOP/s (by default the CPU's), measured now: the best linear map, a median of 7.
+
+    With `is_int8` its weights are int8; `dtype` is that of activations.
+    """
     device = device or torch.device("cpu")
     backend = select_backend("auto", device.type)
     peaks = []
     for rows, num_inputs, num_outputs in _GPU_PEAK_SIZES if device.type == "cuda" else _CPU_PEAK_SIZES:
         x = torch.ones(rows, num_inputs, dtype=dtype, device=device)
-        packed = backend.pack_linear(torch.ones(num_outputs, num_inputs, dtype=dtype, device=device), None)
+        weight = torch.ones(num_outputs, num_inputs, dtype=torch.int8 if is_int8 else dtype, device=device)
+        if is_int8:
+            packed = backend.pack_int8_linear(weight, torch.ones(num_outputs, device=device), None)
+        else:
+            packed = backend.pack_linear(weight, None)
         backend.linear(x, packed)  # the first call chooses and compiles a kernel
         seconds = statistics.median(seconds_of(lambda: backend.linear(x, packed), device) for _ in range(7))  # noqa: B023
         peaks.append(2.0 * rows * num_inputs * num_outputs / seconds)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from codescaler.plan import plan
+from codescaler.plan import TreeBatch, plan
 
 _DRAWN_VOCABULARY = 150_000  # below Qwen3's special tokens, so that no padding is drawn
 _WEIGHT_STD = 0.02
@@ -155,7 +155,17 @@ def score_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
     """
     q_width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     weights = shape.hidden_size * (2 * q_width + 2 * kv_width + 3 * shape.intermediate_size)
+    return 2.0 * shape.num_layers * weights * _tree(sequences).num_tokens + attention_flops(shape, sequences)
+
+
+def attention_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
+    """Returns what of `score_flops` is attention's: the products that are not of linear maps."""
+    tree = _tree(sequences)
+    num_pairs = int(tree.positions.sum()) + tree.num_tokens
+    return 4.0 * shape.num_layers * shape.num_heads * shape.head_dim * num_pairs
+
+
+def _tree(sequences: list[list[int]]) -> TreeBatch:
     arrays = [np.array(sequence, dtype=np.int32) for sequence in sequences]
     (tree,) = plan(arrays, max_batch_tokens=sum(map(len, arrays)))
-    num_pairs = int(tree.positions.sum()) + tree.num_tokens
-    return 2.0 * shape.num_layers * (weights * tree.num_tokens + 2 * q_width * num_pairs)
+    return tree
