@@ -3,8 +3,8 @@
 All systems load the same random checkpoint, are warmed up with the same batch, and take turns for a number of
 rounds, each with token ids of its own, so that no cache of an earlier round can answer. On a machine with a GPU they
 run there, with a flushed cache, and are timed by events; transformers with flash attention and vLLM join where they are
-installed; with --quantization int8, codescaler with every linear map in int8 too, whose scores are shown and not judged.
-Exit status 1 if codescaler's scores are not as right as they must be:
+installed; with --quantization int8, codescaler with every linear map in int8 too, whose scores are not judged. Exit
+status 1 if codescaler's scores are not as right as they must be:
     float32:  max |codescaler - any other| <= 1e-4 * scale, the scale being mean |score|;
     bfloat16: RMS(codescaler - float32) <= 2 * RMS(transformers, padded - float32) + 1e-3 * scale; float32 are
               codescaler's own float32 scores, which the others' must confirm to a tenth of the scale.
@@ -39,6 +39,7 @@ from codescaler.testing import (
     WORKLOADS,
     ModelShape,
     Workload,
+    attention_flops,
     bench_device,
     device_name,
     fastest_dtype,
