@@ -58,22 +58,14 @@ def int8_linear(x_TI: Tensor, packed: Int8Linear) -> Tensor:
     Source: Dettmers et al. 2022, arXiv:2208.07339, sec. 2.1 (vector-wise quantization), without its decomposition.
     """
     x = _wide(x_TI)
-    q_TI, scale_T1 = rounded_rows(x, packed.steps)
-    sums_TO = (q_TI.double() @ packed.weight.double().T).to(x.dtype)
+    size_T1 = x.abs().amax(dim=1, keepdim=True)
+    steps = x.new_tensor(packed.steps)
+    is_zero = size_T1 < 2.0**-100  # a row of so small numbers counts as zeros: their inverse leaves float32
+    q_TI = torch.round(x * torch.where(is_zero, 0.0, steps / size_T1)).clamp(-packed.steps, packed.steps)
+    sums_TO = (q_TI.double().nan_to_num(0.0) @ packed.weight.double().T).to(x.dtype)
+    scale_T1 = torch.where(is_zero, 1.0, size_T1 / steps).where(size_T1.isfinite(), torch.nan)
     y = sums_TO * scale_T1 * packed.scale.to(x.dtype)
     return (y if packed.bias is None else y + packed.bias.to(x.dtype)).to(x_TI.dtype)
-
-
-def rounded_rows(x_TI: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The whole numbers q and the scale s of `int8_linear`; of a row that is not finite 0 and NaN.
-
-    Shapes: x [T, I] -> [T, I], [T, 1]. Dtypes: float32 or float64, results the same.
-    """
-    size_T1 = x_TI.abs().amax(dim=1, keepdim=True)
-    is_zero = size_T1 < 2.0**-100  # a row of so small numbers counts as zeros: their inverse leaves float32
-    q_TI = torch.round(x_TI * torch.where(is_zero, 0.0, x_TI.new_tensor(steps) / size_T1)).clamp(-steps, steps)
-    scale_T1 = torch.where(is_zero, 1.0, size_T1 / steps).where(size_T1.isfinite(), torch.nan)
-    return q_TI.nan_to_num(0.0), scale_T1
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
