@@ -4,17 +4,12 @@
 // Rows are quantised while they are packed, so x is read once, and scaled while sums are written, so no integer leaves
 // the caches. Products are summed in 32 bits, exactly, on every instruction set: order, blocks and threads cannot show.
 //
-// The unit is a 32-bit *lane* of kGroup inputs: 2 of 16 bits for "multiply pairs and add", or with VNNI 4 of 8 bits.
-// Weights are kept in 8 bits, in strips of kColumns outputs, and widened a block at a time, once for many rows. (AVX2's
-// product of 8-bit numbers, vpmaddubsw, adds pairs in 16 bits and saturates.)
+// The unit is a 32-bit *lane* of two inputs of 16 bits, for "multiply pairs and add". Weights are kept in 8 bits, in
+// strips of kColumns outputs, and widened a block at a time, once for many rows. (AVX2's product of 8-bit numbers,
+// vpmaddubsw, adds pairs in 16 bits and saturates; VNNI's, vpdpbusd, leaves activations 127 steps, which rankings
+// feel.)
 
-#if CODESCALER_ISA == 3
-constexpr int64_t kGroup = 4;
-constexpr int32_t kZeroPoint = 128;  // vpdpbusd takes its left side unsigned; a strip's sums start that much lower
-#else
 constexpr int64_t kGroup = 2;
-constexpr int32_t kZeroPoint = 0;
-#endif
 
 #if CODESCALER_ISA >= 2
 struct Lanes {
@@ -25,13 +20,9 @@ inline Lanes load_lanes(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_lanes(int32_t* p, Lanes x) { _mm512_storeu_si512(p, x.v); }
 inline Vec to_float(Lanes x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline Lanes to_integer(Vec x) { return {_mm512_cvtps_epi32(x.v)}; }
-#if CODESCALER_ISA == 3
-inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) { return {_mm512_dpbusd_epi32(sum.v, a.v, b.v)}; }
-#else
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
   return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(a.v, b.v))};
 }
-#endif
 #elif CODESCALER_ISA == 1
 struct Lanes {
   __m256i v;
@@ -69,40 +60,29 @@ constexpr int64_t kDepth = 192;                   // lanes of a block: 12 KB of 
 
 inline int64_t lanes_of(int64_t num_inputs) { return (num_inputs + kGroup - 1) / kGroup; }
 inline int64_t strips_of(int64_t num_outputs) { return (num_outputs + kColumns - 1) / kColumns; }
-inline int64_t strip_bytes(int64_t num_inputs) {
-  return kColumns * int64_t(sizeof(int32_t)) + lanes_of(num_inputs) * kColumns * kGroup;
-}
+inline int64_t strip_bytes(int64_t num_inputs) { return lanes_of(num_inputs) * kColumns * kGroup; }
 
 int64_t packed_int8_bytes(int64_t num_outputs, int64_t num_inputs) {
   return strips_of(num_outputs) * strip_bytes(num_inputs);
 }
 
-// A strip: where its sums start, then lanes of all its columns, input after input. Absent columns and inputs are 0.
+// A strip: lanes of all its columns, input after input. Absent columns and inputs are 0.
 void pack_int8_linear(const int8_t* weight, int64_t num_outputs, int64_t num_inputs, int8_t* packed, int num_threads) {
   const int64_t num_lanes = lanes_of(num_inputs);
 #pragma omp parallel for num_threads(num_threads) schedule(static)
-  for (int64_t strip = 0; strip < strips_of(num_outputs); ++strip) {
-    int8_t* out = packed + strip * strip_bytes(num_inputs);
+  for (int64_t strip = 0; strip < strips_of(num_outputs); ++strip)
     for (int64_t column = 0; column < kColumns; ++column) {
       const int64_t output = strip * kColumns + column;
       const int8_t* row = weight + output * num_inputs;
-      int8_t* lane = out + kColumns * int64_t(sizeof(int32_t)) + column * kGroup;
-      int32_t sum = 0;
-      for (int64_t i = 0; i < num_lanes * kGroup; ++i) {
-        const int8_t value = output < num_outputs && i < num_inputs ? row[i] : int8_t(0);
-        lane[i / kGroup * kColumns * kGroup + i % kGroup] = value;
-        sum += value;
-      }
-      sum *= -kZeroPoint;
-      memcpy(out + column * int64_t(sizeof sum), &sum, sizeof sum);
+      int8_t* lane = packed + strip * strip_bytes(num_inputs) + column * kGroup;
+      for (int64_t i = 0; i < num_lanes * kGroup; ++i)
+        lane[i / kGroup * kColumns * kGroup + i % kGroup] = output < num_outputs && i < num_inputs ? row[i] : int8_t(0);
     }
-  }
 }
 
-// Steps from 0 to a row's largest size: with VNNI what 8 bits hold; else what 16 bits hold and exact sums in 32 bits
-// allow, thousands of them, which take no longer than 127.
+// Steps from 0 to a row's largest size: what 16 bits hold and exact sums in 32 bits allow, thousands of them, which
+// take no longer than the 127 of 8 bits.
 int32_t int8_steps(int64_t num_inputs) {
-  if (kGroup == 4) return 127;
   const int64_t most = INT32_MAX / (128 * (num_inputs < 1 ? 1 : num_inputs));  // 128: a stranger's -128
   return int32_t(most < INT16_MAX ? most : INT16_MAX);
 }
@@ -130,13 +110,9 @@ inline float quantize_row(const T* x, int64_t width, float steps, int32_t* integ
   else
     memset(integers, 0, size_t(width) * sizeof *integers);
   for (int64_t i = width; i < width + kGroup; ++i) integers[i] = 0;
-  constexpr int kBits = 32 / kGroup;
-  for (int64_t lane = 0; lane < lanes_of(width); ++lane) {
-    uint32_t bits = 0;
-    for (int64_t g = 0; g < kGroup; ++g)
-      bits |= (uint32_t(integers[lane * kGroup + g] + kZeroPoint) & ((1u << kBits) - 1)) << (g * kBits);
-    panel[lane * kRowsAtOnce] = int32_t(bits);
-  }
+  for (int64_t lane = 0; lane < lanes_of(width); ++lane)
+    panel[lane * kRowsAtOnce] =
+        int32_t(uint32_t(integers[2 * lane]) & 0xffff) | int32_t(uint32_t(integers[2 * lane + 1]) << 16);
   return not_finite != 0.0f ? not_finite : is_zero ? 1.0f : amax / steps;
 }
 
@@ -204,10 +180,8 @@ class Int8Linear {
   void multiply(int64_t first, int64_t begin, int64_t rows, int64_t strip) const {
     const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
     int32_t* sums = sums_ + omp_get_thread_num() * kBlockRows * kColumns;
-    const int8_t* starts = a_.weight + strip * strip_bytes(a_.num_inputs);
-    const int8_t* lanes = starts + kColumns * int64_t(sizeof(int32_t));
-    for (int64_t row = 0; row < round_up(count, kRowsAtOnce); ++row)
-      memcpy(sums + row * kColumns, starts, kColumns * sizeof(int32_t));
+    const int8_t* lanes = a_.weight + strip * strip_bytes(a_.num_inputs);
+    memset(sums, 0, size_t(round_up(count, kRowsAtOnce) * kColumns) * sizeof *sums);
     for (int64_t lane = 0; lane < num_lanes_; lane += kDepth) {
       const int64_t depth = num_lanes_ - lane < kDepth ? num_lanes_ - lane : kDepth;
       const int8_t* weights = widened(lanes + lane * kColumns * kGroup, depth);
@@ -222,7 +196,6 @@ class Int8Linear {
   }
 
   const int8_t* widened(const int8_t* lanes, int64_t depth) const {
-    if (kGroup == 4) return lanes;
     int8_t* out = weights_ + omp_get_thread_num() * kDepth * kColumns * int64_t(sizeof(int32_t));
     int16_t* wide = reinterpret_cast<int16_t*>(out);
     for (int64_t i = 0; i < depth * kColumns * kGroup; ++i) wide[i] = lanes[i];

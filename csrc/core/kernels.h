@@ -101,7 +101,7 @@ struct Int8LinearArgs {
   void* workspace;  // int8_linear_workspace_bytes, aligned to 64
 };
 
-constexpr int64_t kMostInt8Inputs = 1 << 16;  // of which no sum of products, 255 x 128 each, leaves 32 bits
+constexpr int64_t kMostInt8Inputs = 1 << 16;  // so many leave activations 255 steps
 
 // Gradients. Rows are dense where no stride is given; what is float here is float for every T.
 
