@@ -29,7 +29,7 @@ from benches.baselines import Float32, PaddingFreeScorer, TransformersScorer, lo
 from benches.vllm_scorer import VllmProcess, VllmScorer
 from codescaler.engine import Engine
 from codescaler.info import cpu_model, describe_environment
-from codescaler.model.quantized import fused_linears
+from codescaler.model.projections import fused_linears
 from codescaler.ops import select_backend
 from codescaler.save import save_int8
 from codescaler.testing import (

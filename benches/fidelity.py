@@ -26,7 +26,7 @@ from codescaler import quantize
 from codescaler.engine import Engine
 from codescaler.info import describe_environment
 from codescaler.metrics import best_of_n, bootstrap_interval
-from codescaler.model.quantized import fused_linears
+from codescaler.model.projections import fused_linears
 from codescaler.ops import select_backend
 from codescaler.records import Group
 from codescaler.report import table

@@ -24,7 +24,8 @@ from torch.nn import functional
 from codescaler.chat import load_chat, messages_of
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.model.decoder import build_decoder
-from codescaler.model.quantized import fused_linears, quantize_weight
+from codescaler.model.projections import fused_linears
+from codescaler.model.quantized import quantize_weight
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.ops.autograd import differentiable
 from codescaler.plan import Int32, plan

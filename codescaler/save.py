@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from codescaler.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
 from codescaler.errors import InvalidInput
 from codescaler.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
-from codescaler.model.quantized import fused_linears, quantization_config, quantized
+from codescaler.model.projections import fused_linears
+from codescaler.model.quantized import quantization_config, quantized
 from codescaler.model.tensor_files import INDEX_FILE, SINGLE_FILE, read_json
 from codescaler.weights import HEADS, Checkpoint
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codescaler.engine import Engine
-from codescaler.model.quantized import fused_linears
+from codescaler.model.projections import fused_linears
 from codescaler.save import save_int8
 from codescaler.testing import save_chat, save_random_checkpoint
 from codescaler.weights import open_checkpoint

@@ -18,7 +18,7 @@ from codescaler.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
-from codescaler.model.quantized import fused_linears
+from codescaler.model.projections import fused_linears
 from codescaler.ops import select_backend
 from codescaler.quantize import choose_int8, quantize
 from codescaler.save import save_int8

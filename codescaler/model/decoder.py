@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codescaler.model.projections import FUSED
 from codescaler.model.rope import rope_tables
 from codescaler.ops import Backend, Heads, Tree
 from codescaler.types import ModelConfig
@@ -166,7 +167,8 @@ def build_decoder(
             weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype))
         )
 
-    def linear(*names: str) -> Any:
+    def linear(matrix: str, at: str) -> Any:
+        names = [f"{at}{name}" for name in FUSED[matrix]]
         if config.int8_linears.issuperset(names):
             return int8_linear(*names)
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
@@ -175,18 +177,17 @@ def build_decoder(
 
     def layer(index: int) -> Layer:
         at = f"layers.{index}."
-        attention, mlp = f"{at}self_attn.", f"{at}mlp."
         post = config.has_post_norms
         return Layer(
             input_norm=norm(f"{at}input_layernorm.weight"),
-            qkv=linear(*(f"{attention}{part}_proj" for part in "qkv")),
-            q_norm=wide(f"{attention}q_norm.weight"),
-            k_norm=wide(f"{attention}k_norm.weight"),
-            o=linear(f"{attention}o_proj"),
+            qkv=linear("qkv", at),
+            q_norm=wide(f"{at}self_attn.q_norm.weight"),
+            k_norm=wide(f"{at}self_attn.k_norm.weight"),
+            o=linear("o", at),
             post_attention_norm=norm(f"{at}post_attention_layernorm.weight") if post else None,
             mlp_norm=norm(f"{at}{'pre_feedforward' if post else 'post_attention'}_layernorm.weight"),
-            gate_up=linear(f"{mlp}gate_proj", f"{mlp}up_proj"),
-            down=linear(f"{mlp}down_proj"),
+            gate_up=linear("gate_up", at),
+            down=linear("down", at),
             post_mlp_norm=norm(f"{at}post_feedforward_layernorm.weight") if post else None,
             window=config.layer_windows[index],
         )

@@ -13,25 +13,13 @@ import torch
 
 from codescaler.errors import UnsupportedModel
 from codescaler.model.fields import Fields
+from codescaler.model.projections import fused_linears
 
 GetTensor = Callable[[str], torch.Tensor | None]
-
-# Maps of a layer that are multiplied as one, so are all quantised or none.
-FUSED = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
 
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
 _ACTIVATIONS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
 _MODULE = re.compile(r"(?:model\.)?(layers\.\d+\.\w+\.\w+_proj)")
-
-
-def fused_linears(num_layers: int) -> list[tuple[str, ...]]:
-    """Returns the canonical names of all linear maps of the layers, those that are multiplied as one together."""
-    return [tuple(f"layers.{i}.{name}" for name in names) for i in range(num_layers) for names in FUSED]
 
 
 def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,20 +14,12 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from codescaler.model.decoder import Decoder, Layer, Pass, build_decoder
+from codescaler.model.projections import FUSED
 from codescaler.ops import Backend, Tree
 from codescaler.ops.autograd import TrainableLinear, differentiable
 from codescaler.train.config import TrainConfig
 from codescaler.types import ModelConfig
 from codescaler.weights import Checkpoint
-
-# Which projections of a layer are rows of one matrix, by that matrix's name in `Layer`.
-FUSED = {
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "o": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
-}
-PROJECTIONS = tuple(name.rpartition(".")[2] for names in FUSED.values() for name in names)
 
 
 class LoraLinear(torch.nn.Module):

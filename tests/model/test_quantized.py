@@ -3,8 +3,8 @@ import torch
 
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.model.fields import Fields
+from codescaler.model.projections import fused_linears
 from codescaler.model.quantized import (
-    fused_linears,
     int8_linears,
     quantization_config,
     quantize_weight,

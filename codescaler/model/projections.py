@@ -1,0 +1,14 @@
+"""Which projections of a layer are rows of one matrix, so that they are multiplied, and quantised, as one."""
+
+# By that matrix's name in `decoder.Layer`.
+FUSED = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+
+
+def fused_linears(num_layers: int) -> list[tuple[str, ...]]:
+    """Returns the canonical names of all linear maps of the layers, those of one matrix together."""
+    return [tuple(f"layers.{i}.{name}" for name in names) for i in range(num_layers) for names in FUSED.values()]
