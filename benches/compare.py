@@ -402,7 +402,8 @@ def _save(
         "verdict": verdict.reason,
         "systems": [asdict(row) | {"median_s": row.median_s} for row in rows],
     }
-    save(f"compare_{arguments.workload}", arguments, shape, device, values)
+    name = f"compare_{arguments.workload}{'_int8' if arguments.quantization else ''}"
+    save(name, arguments, shape, device, values)
 
 
 def save(

@@ -94,8 +94,8 @@ def interrupt(_):
 def test_a_killed_process_goes_on(folder, rows, whole, tmp_path):
     """Kill -9 in the middle; the same command again."""
     target, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
-    command = [sys.executable, "-m", "codescaler.cli", "score", str(folder), str(rows), "-o", str(target)]
-    command += ["--max-batch-tokens", "1000"]
+    command = [sys.executable, "-m", "codescaler.cli", "score", str(rows), "-o", str(target)]
+    command += ["--model", str(folder), "--max-batch-tokens", "1000"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (partial.exists() and partial.stat().st_size):
         time.sleep(0.001)
