@@ -29,7 +29,7 @@ from benches.baselines import Float32, PaddingFreeScorer, TransformersScorer, lo
 from benches.vllm_scorer import VllmProcess, VllmScorer
 from codescaler.engine import Engine
 from codescaler.info import cpu_model, describe_environment
-from codescaler.model.projections import fused_linears
+from codescaler.model.projections import linear_names
 from codescaler.ops import select_backend
 from codescaler.save import save_int8
 from codescaler.testing import (
@@ -177,8 +177,7 @@ def write_checkpoint(folder: Path, shape: ModelShape) -> None:
 def save_with_int8(folder: Path, int8_folder: Path) -> None:
     """Writes a folder's model with every linear map in int8, whatever that does to its scores."""
     checkpoint = open_checkpoint(folder)
-    maps = {name for fused in fused_linears(checkpoint.config.num_layers) for name in fused}
-    save_int8(checkpoint, maps, int8_folder)
+    save_int8(checkpoint, linear_names(checkpoint.config.num_layers), int8_folder)
 
 
 def whole_number(text: str) -> int:

@@ -26,7 +26,7 @@ from codescaler import quantize
 from codescaler.engine import Engine
 from codescaler.info import describe_environment
 from codescaler.metrics import best_of_n, bootstrap_interval
-from codescaler.model.projections import fused_linears
+from codescaler.model.projections import linear_names
 from codescaler.ops import select_backend
 from codescaler.records import Group
 from codescaler.report import table
@@ -46,7 +46,7 @@ def main(options: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     choice = quantize.choose_int8(checkpoint, backend)
     progress(f"int8 was chosen for {len(choice.linears)} maps in {time.perf_counter() - started:.0f} s")
-    names = {name for fused in fused_linears(checkpoint.config.num_layers) for name in fused}
+    names = linear_names(checkpoint.config.num_layers)
     scorers = {
         "by the rule": _with_int8(arguments.model, choice.linears),
         "every linear map": _with_int8(arguments.model, names),

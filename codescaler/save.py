@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from codescaler.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
 from codescaler.errors import InvalidInput
 from codescaler.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
-from codescaler.model.projections import fused_linears
+from codescaler.model.projections import linear_names
 from codescaler.model.quantized import quantization_config, quantized
 from codescaler.model.tensor_files import INDEX_FILE, SINGLE_FILE, read_json
 from codescaler.weights import HEADS, Checkpoint
@@ -84,7 +84,7 @@ def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path) ->
     """
     # An adapter's base knows nothing of the head that it gets.
     config = read_json(checkpoint.folder / "config.json") if checkpoint.base_folder is None else _config(checkpoint)
-    ignored = {name for names in fused_linears(checkpoint.config.num_layers) for name in names}.difference(linears)
+    ignored = linear_names(checkpoint.config.num_layers).difference(linears)
     config = {**config, "quantization_config": quantization_config(ignored)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)

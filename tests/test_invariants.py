@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codescaler.engine import Engine
-from codescaler.model.projections import fused_linears
+from codescaler.model.projections import linear_names
 from codescaler.save import save_int8
 from codescaler.testing import save_chat, save_random_checkpoint
 from codescaler.weights import open_checkpoint
@@ -55,7 +55,7 @@ def model(request, folder, tmp_path_factory):
         return folder, request.param
     path = tmp_path_factory.mktemp("int8")
     save_chat(folder)
-    save_int8(open_checkpoint(folder), {name for fused in fused_linears(2) for name in fused}, path)
+    save_int8(open_checkpoint(folder), linear_names(2), path)
     return path, "float32"
 
 

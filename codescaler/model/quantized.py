@@ -13,7 +13,7 @@ import torch
 
 from codescaler.errors import UnsupportedModel
 from codescaler.model.fields import Fields
-from codescaler.model.projections import fused_linears
+from codescaler.model.projections import fused_linears, linear_names
 
 GetTensor = Callable[[str], torch.Tensor | None]
 
@@ -88,7 +88,7 @@ def int8_linears(fields: Fields, num_layers: int) -> frozenset[str]:
             _require(part, name, None)
     if group.values.get("format") is not None:
         _require(group, "format", "int-quantized")
-    return frozenset(name for names in fused_linears(num_layers) for name in names) - _ignored(scheme, num_layers)
+    return linear_names(num_layers) - _ignored(scheme, num_layers)
 
 
 def _ignored(scheme: Fields, num_layers: int) -> frozenset[str]:

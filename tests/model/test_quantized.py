@@ -3,7 +3,7 @@ import torch
 
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.model.fields import Fields
-from codescaler.model.projections import fused_linears
+from codescaler.model.projections import linear_names
 from codescaler.model.quantized import (
     int8_linears,
     quantization_config,
@@ -11,7 +11,7 @@ from codescaler.model.quantized import (
     quantized,
 )
 
-ALL = frozenset(name for names in fused_linears(2) for name in names)
+ALL = linear_names(2)
 
 
 def read(scheme):
