@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codescaler.commands.evaluate import named_models
 from codescaler.data.rewriting import REWRITES, callers_names, praised, renamed
 from codescaler.engine import Engine
 from codescaler.evaluate.estimates import estimates
@@ -59,9 +60,7 @@ def main(options: Sequence[str] | None = None) -> int:
         "models": {},
     }
     print(f"{len(problems)} problems with a right and a wrong program, {values['num_programs']} programs")
-    for argument in arguments.rm:
-        name, equals, folder = argument.partition("=")
-        name, folder = (name, folder) if equals else (Path(argument).name, argument)
+    for name, folder in named_models(arguments.rm).items():
         engine = Engine.from_pretrained(folder)
         figures = _figures(engine, problems, programs, rewritten)
         values["models"][name] = {"dtype": engine.dtype, "head_digest": engine.head_digest, **figures}

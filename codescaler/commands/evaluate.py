@@ -177,12 +177,15 @@ def _scores(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[dict[
         described[name] = f"{folder}: {engine!r}"
         return engine
 
-    models = {name: functools.partial(open_model, name, folder) for name, folder in _named(options.rm).items()}
+    models = {name: functools.partial(open_model, name, folder) for name, folder in named_models(options.rm).items()}
     return all_scores(units, models), described
 
 
-def _named(arguments: Sequence[str]) -> dict[str, str]:
-    """Names of reward models: what stands before the "=", or the last part of the folder."""
+def named_models(arguments: Sequence[str]) -> dict[str, str]:
+    """Names and folders of reward models, [NAME=]MODEL: what stands before the "=", or the last part of the folder.
+
+    Raises: InvalidInput if a name is empty or taken.
+    """
     from codescaler.evaluate.problems import IN_FILE
     from codescaler.evaluate.scorers import BASELINES
 
