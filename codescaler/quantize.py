@@ -3,9 +3,8 @@
 The rule: a model's fused linear maps are int8 but for those that would move scores too far. How far each one moves
 them is measured, to first order and on real programs: the gradient of the score by the map's output, times what
 rounding changes of that output. Changes of different maps are as good as independent, so their squares add up. The
-maps that move most for their size stay as they are until what is left is below LIMIT of the spread of a problem's
-scores.
-The head, the embedding and the norms are never int8.
+maps that move most for their size stay as they are until what is left is below a limit, a share of the spread of a
+problem's scores. The head, the embedding and the norms are never int8.
 """
 
 import logging
@@ -37,6 +36,7 @@ from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 # RMS change of a problem's scores over their spread. 0.05 costs about 0.04 of Kendall's tau (benches fidelity).
 LIMIT = 0.05
 NUM_PROBLEMS = 4
+_DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 # Four programs a problem: their differences are these three orthogonal contrasts.
 _CONTRASTS = ((1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
 _PROGRAMS = Path(__file__).parent / "examples" / "mbpp_fit.jsonl.gz"
@@ -92,18 +92,26 @@ def quantize(
     base_model: str | Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
+    limit: float | None = None,
+    dtype: str = "auto",
 ) -> Int8Report:
     """Writes a reward model with int8 linear maps to `folder`, whole or not at all.
 
+    `limit` is the RMS change of a problem's scores, over their spread, that int8 maps may add up to (None: LIMIT); inf
+    makes all int8. `dtype` is that of the embedding and of what stays, "float32" or "bfloat16"; "auto" leaves theirs.
+
     Raises:
-        InvalidInput: the folder is there already. UnsupportedModel, WeightsError: the model cannot be used.
+        InvalidInput: the folder is there already; limit or dtype is none. UnsupportedModel, WeightsError: the model
+        cannot be used.
         BackendUnavailable: there are no C++ kernels here.
     """
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
+    if dtype not in _DTYPES:
+        raise InvalidInput(f"dtype {dtype!r}; give one of {', '.join(_DTYPES)}")
     with new_folder(Path(folder)) as written:
-        choice = choose_int8(checkpoint, select_backend("cpu", "cpu"))
-        save_int8(checkpoint, choice.linears, written)
+        choice = choose_int8(checkpoint, select_backend("cpu", "cpu"), limit)
+        save_int8(checkpoint, choice.linears, written, _DTYPES[dtype])
         return Int8Report(Path(folder), choice, _num_bytes(checkpoint), _num_bytes(open_checkpoint(written)))
 
 
@@ -112,17 +120,20 @@ def _num_bytes(checkpoint: Checkpoint) -> int:
     return sum(math.prod(source.shape) * getattr(torch, source.dtype).itemsize for source in sources)
 
 
-def choose_int8(checkpoint: Checkpoint, backend: Backend) -> Int8Choice:
+def choose_int8(checkpoint: Checkpoint, backend: Backend, limit: float | None = None) -> Int8Choice:
     """Measures a reward model on programs that come with the package and applies the rule; the same bits every time.
 
     Holds the model in float32 meanwhile.
 
     Raises:
-        InvalidInput: the model has no head, or is int8 already. WeightsError: it has no tokenizer or chat template, by
-        which programs are read, or gives no finite scores.
+        InvalidInput: the model has no head, or is int8 already; the limit is below 0. WeightsError: it has no tokenizer
+        or chat template, by which programs are read, or gives no finite scores.
     """
     if checkpoint.config.int8_linears:
         raise InvalidInput(f"{checkpoint.folder} is int8 already; load it as it is")
+    limit = LIMIT if limit is None else limit
+    if not limit >= 0:
+        raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all maps")
     if checkpoint.config.head == "none":
         raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
     with torch.inference_mode(False), torch.enable_grad():
@@ -131,7 +142,7 @@ def choose_int8(checkpoint: Checkpoint, backend: Backend) -> Int8Choice:
     changes = dict(zip(names, np.sqrt(energies / spread).tolist(), strict=True))
     sources, left = checkpoint.sources, dict(changes)
     sizes = {fused: sum(math.prod(sources[f"{name}.weight"].shape) for name in fused) for fused in names}
-    while (total := sum(change**2 for change in left.values())) > LIMIT**2:
+    while (total := sum(change**2 for change in left.values())) > limit**2:
         del left[max(left, key=lambda fused: left[fused] ** 2 / sizes[fused])]
     choice = Int8Choice(changes, frozenset(name for fused in left for name in fused), total**0.5)
     _log.info(

@@ -77,8 +77,10 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, **index}, indent=2) + "\n", encoding="utf-8")
 
 
-def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path) -> None:
+def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path, dtype: torch.dtype | None = None) -> None:
     """Writes a checkpoint with these linear maps, by canonical name, in int8: all of the folder, head included.
+
+    `dtype` is what the embedding and the other maps are stored in; None leaves theirs.
 
     Raises: WeightsError as `save_body`.
     """
@@ -86,6 +88,9 @@ def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path) ->
     config = read_json(checkpoint.folder / "config.json") if checkpoint.base_folder is None else _config(checkpoint)
     ignored = linear_names(checkpoint.config.num_layers).difference(linears)
     config = {**config, "quantization_config": quantization_config(ignored)}
+    matrices = {"embed_tokens.weight", *(f"{name}.weight" for name in ignored)} if dtype else set()
+    if dtype:
+        config["dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     get, heads = (
@@ -93,12 +98,12 @@ def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path) ->
         {role: name for name, role in HEADS[checkpoint.config.head].items()},
     )
     roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]
-    tensors = {heads.get(role, f"model.{role}"): get(role) for role in roles}
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None},
-        folder / SINGLE_FILE,
-        metadata={"format": "pt"},
-    )
+    tensors = {}
+    for role in roles:
+        tensor = get(role)
+        assert tensor is not None, role
+        tensors[heads.get(role, f"model.{role}")] = (tensor.to(dtype) if role in matrices else tensor).contiguous()
+    save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
 
 
 @dataclass(frozen=True)

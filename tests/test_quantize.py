@@ -1,6 +1,7 @@
 """From a reward model to an int8 folder, and what is refused on the way."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,31 @@ def bits(model, **options):
     return np.concatenate([engine.score_tokens(LISTS)[:, None], engine.features_tokens(LISTS)], axis=1)
 
 
+def test_all_maps_and_the_rest_in_bfloat16(tmp_path):
+    """The smallest folder: what it computes is the same as with the maps' int8 and an embedding of half the bits."""
+    save(tmp_path / "plain", dtype=torch.float32)
+    report = quantize(tmp_path / "plain", tmp_path / "int8", limit=math.inf, dtype="bfloat16")
+    assert not report.choice.kept
+    checkpoint, plain = open_checkpoint(tmp_path / "int8"), open_checkpoint(tmp_path / "plain")
+    assert checkpoint.config.dtype == "bfloat16" and checkpoint.sources["head.weight"].dtype == "float32"
+    assert torch.equal(checkpoint.get("embed_tokens.weight"), plain.get("embed_tokens.weight").bfloat16())
+    assert torch.equal(checkpoint.get("norm.weight"), plain.get("norm.weight"))
+    rounded = plain.get("embed_tokens.weight").bfloat16().float()
+    edit_tensors(tmp_path / "plain/model.safetensors", lambda tensors: tensors | {"model.embed_tokens.weight": rounded})
+    quantize(tmp_path / "plain", tmp_path / "same", limit=math.inf)
+    assert np.array_equal(bits(tmp_path / "int8", dtype="float32"), bits(tmp_path / "same"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"limit": -1.0}, "limit -1.0; give a number"), ({"dtype": "float16"}, "dtype 'float16'; give one of")],
+)
+def test_a_limit_or_dtype_that_is_none_is_refused(plain, tmp_path, settings, message):
+    with pytest.raises(InvalidInput, match=message):
+        quantize(plain, tmp_path / "int8", **settings)
+    assert not (tmp_path / "int8").exists()
+
+
 @pytest.mark.parametrize(
     ("family", "architecture", "limit"),
     [
@@ -117,11 +143,10 @@ def test_the_rule_keeps_what_moves_scores_and_measures_the_same_each_time(plain)
     assert all(change > 0 for change in changes)
 
 
-def test_measured_change_is_the_change(plain, monkeypatch):
+def test_measured_change_is_the_change(plain):
     """The sum of the first-order changes is what scores do when all maps are int8."""
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
-    monkeypatch.setattr(module, "LIMIT", 1e9)
-    predicted = choose_int8(checkpoint, backend).change
+    predicted = choose_int8(checkpoint, backend, math.inf).change
     lists = list(module._programs(checkpoint))
     exact, rounded = (
         [Engine.from_pretrained(plain, dtype="float32", quantization=q).score_tokens(ids) for ids in lists]

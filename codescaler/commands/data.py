@@ -56,7 +56,7 @@ def _add_sample(steps: Any) -> None:
     step.add_argument("--difficulty", help="problems of this difficulty only, in the words of their source")
     step.add_argument("--limit", type=int, help="problems from the first on")
     step.add_argument("--concurrency", type=int, default=8, help="requests at a time, of an endpoint (%(default)s)")
-    step.add_argument("--batch-size", type=int, default=16, help="completions at a time, of a folder (%(default)s)")
+    step.add_argument("--batch-size", type=int, default=32, help="completions at a time, of a folder (%(default)s)")
 
 
 def _add_label(steps: Any) -> None:

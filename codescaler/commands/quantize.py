@@ -15,6 +15,13 @@ def add_commands(add: Add) -> None:
     command.add_argument("model", help="folder or hub id of a reward model")
     command.add_argument("folder", type=Path, help="folder to write")
     command.add_argument("--json", action="store_true", help="print the report as JSON")
+    command.add_argument(
+        "--limit", type=float,
+        help="change of a problem's scores, over their spread, that int8 may add up to (0.05); inf: all maps are int8",
+    )  # fmt: skip
+    command.add_argument(
+        "--dtype", default="auto", help="float32, bfloat16: of the embedding and of what stays (%(default)s, as it is)"
+    )
     add_engine_options(command, _OPTIONS)
 
 
@@ -22,5 +29,7 @@ def _quantize(options: argparse.Namespace) -> None:
     from codescaler import report
     from codescaler.quantize import quantize
 
-    result = quantize(options.model, options.folder, **chosen(options, _OPTIONS))
+    result = quantize(
+        options.model, options.folder, limit=options.limit, dtype=options.dtype, **chosen(options, _OPTIONS)
+    )
     print(json.dumps(result.as_record(), indent=2) if options.json else report.int8_report_text(result))

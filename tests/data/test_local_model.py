@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from codescaler.data.local_model import LocalModel, _Draws
+from codescaler.data.local_model import LocalModel, draw_tokens
 from codescaler.data.sampling import Request, Sampling, sample_tasks
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.testing import edit_json, save_chat, save_random_checkpoint
@@ -54,31 +54,51 @@ def test_an_answer_ends_at_its_end_or_is_cut(folder):
     assert finishes == {"stop", "length"}
 
 
-def test_greedy_is_what_transformers_generates(folder):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    (completion,) = complete(folder, [0], sampling=Sampling("tiny", temperature=0, max_tokens=12, num_samples=1))
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    ids = tokenizer("<|im_start|>user\nAdd.<|im_end|>\n", add_special_tokens=False, return_tensors="pt").input_ids
-    for _ in range(12):
-        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
-    answer = ids[0, -12:].tolist()
-    answer = answer[: answer.index(END)] if END in answer else answer
-    assert completion.text == tokenizer.decode(answer, skip_special_tokens=True)
-
-
 def test_draws_follow_softmax_and_top_p():
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     num_draws = 20_000
     for top_p, kept in ((1.0, [0, 1, 2, 3]), (0.96, [0, 1, 2]), (0.9, [1, 2]), (0.5, [2])):
-        sampling = Sampling("m", temperature=0.7, top_p=top_p)
         weights = torch.zeros(4)
         weights[kept] = (logits / 0.7).softmax(0)[kept]
         expected = weights / weights.sum()
-        drawn = _Draws(sampling, range(num_draws))(torch.empty(0), logits.expand(num_draws, -1)).argmax(-1)
+        numbers = torch.rand(num_draws, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        drawn = draw_tokens(logits.expand(num_draws, -1), numbers, 0.7, top_p)
         counts = drawn.bincount(minlength=4) / num_draws
         # Five standard errors of a share.
         assert ((counts - expected).abs() <= 5 * (expected * (1 - expected) / num_draws).sqrt()).all(), top_p
+
+
+def test_a_nucleus_of_many_tokens_is_whole():
+    """More of them than are looked at first; the last number draws the least likely."""
+    logits = torch.linspace(0, 1e-3, 3000).expand(3, -1)
+    drawn = draw_tokens(logits, torch.tensor([0.0, 0.5, 1 - 1e-12], dtype=torch.float64), 1.0, 0.99)
+    assert drawn[0] == 2999 and abs(int(drawn[1]) - 1515) < 10 and drawn[2] == 30
+
+
+def test_rows_are_given_on_and_a_completion_stays_the_same(folder):
+    """Prompts of different lengths take turns in fewer rows than there are completions."""
+    requests = [Request(f"t/{n}", "Add. " * (1 + 7 * n), range(n, n + 3)) for n in range(5)]
+    sampling = Sampling("tiny", max_tokens=40, num_samples=3, temperature=1)
+    alone = [next(LocalModel(folder, sampling, batch_size=4).complete([request])) for request in requests]
+    assert list(LocalModel(folder, sampling, batch_size=4).complete(requests)) == alone
+    assert len({len(completion.text) for group in alone for completion in group}) > 5
+
+
+def test_tokens_are_those_of_whole_forwards(folder):
+    """Greedy completions of prompts side by side, each row at a position of its own."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    sampling = Sampling("tiny", temperature=0, max_tokens=12, num_samples=1)
+    prompts = ["Add.", "Subtract one from the other.", "No."]
+    answers = LocalModel(folder, sampling, batch_size=2).complete([Request(p, p, [0]) for p in prompts])
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    for prompt, (completion,) in zip(prompts, answers, strict=True):
+        text = f"<|im_start|>user\n{prompt}<|im_end|>\n"
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        length = ids.shape[1]
+        while (ids.shape[1] < length + 12 and ids[0, -1] != END) or ids.shape[1] == length:
+            ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
+        assert completion.text == tokenizer.decode(ids[0, length:], skip_special_tokens=True)
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(folder, tmp_path):
