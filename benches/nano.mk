@@ -1,0 +1,87 @@
+# The reward model in the package, codescaler/nano, made again from problems to figures, on two cores in two hours:
+#
+#     make setup
+#     make -f benches/nano.mk DATA=FOLDER           # build/nano/nano is what stands in codescaler/nano
+#     make -f benches/nano.mk DATA=FOLDER figures   # those of its model card, the test split among them
+#
+# FOLDER holds mbpp.jsonl (MBPP), rollouts_mbpp.jsonl.gz (see benches/nano_data.py), leetcode_train.jsonl.gz
+# (LeetCodeDataset v0.2) and condefects_pairs.jsonl.gz. A step that was killed goes on, or starts again.
+DATA ?= data
+W ?= build/nano
+RESULTS ?= $(W)
+C := .venv/bin/codescaler
+VALIDATION := $(W)/data/mbpp_validation.jsonl
+export PYTHONSAFEPATH := 1
+
+.PHONY: all figures
+.DELETE_ON_ERROR:
+all: $(W)/nano/score_gaps.json
+
+# Programs with verdicts. Sampling takes 40 minutes; 320 tokens cut one answer in ten short, which is then invalid.
+$(W)/qwen:
+	$(C) fetch qwen-coder-0.5b $@
+$(W)/smollm2:
+	$(C) fetch smollm2-135m $@
+$(W)/data/mbpp_train.jsonl:
+	.venv/bin/python benches nano_data $(DATA) $(@D)
+$(W)/leetcode.jsonl: | $(W)/qwen
+	$(C) data sample $(DATA)/leetcode_train.jsonl.gz -o $@ --model $(W)/qwen --difficulty easy --limit 152 --n 4 \
+	  --max-tokens 320 --batch-size 64 --seed 1
+$(W)/leetcode_labelled.jsonl: $(W)/leetcode.jsonl
+	$(C) data label $< $(DATA)/leetcode_train.jsonl.gz -o $@
+$(W)/sampled.jsonl: $(W)/data/mbpp_train.jsonl $(W)/leetcode_labelled.jsonl
+	cat $^ > $@
+$(W)/groups.jsonl: $(W)/sampled.jsonl
+	cat $< $(W)/data/condefects_train.jsonl > $@
+
+# Teacher: the first 14 layers of Qwen2.5-Coder-0.5B, after which a head on frozen features ranks best, with LoRA.
+$(W)/qwen14: | $(W)/qwen
+	$(C) shrink $(W)/qwen -o $@ --layers 14
+$(W)/qwen14_head: $(W)/data/mbpp_train.jsonl | $(W)/qwen14
+	$(C) fit-head $(W)/qwen14 $< -o $@
+$(W)/teacher/model: $(W)/sampled.jsonl $(W)/qwen14_head
+	$(C) train $(W)/qwen14_head $< --validation $(VALIDATION) -o $(@D) --resume --method lora --learning-rate 1e-4 \
+	  --step-tokens 2048 --micro-batch-tokens 2048 --evaluate-every 25 --save-every 10
+$(W)/groups_scored.jsonl: $(W)/groups.jsonl $(W)/teacher/model
+	$(C) score $< --model $(W)/teacher/model -o $@
+
+# nano: the first layers and tokens of SmolLM2-135M, all weights trained on verdicts and on the teacher's differences.
+$(W)/smollm2_6: | $(W)/smollm2
+	$(C) shrink $(W)/smollm2 -o $@ --layers 6 --vocabulary 8192
+$(W)/smollm2_6_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6
+	$(C) fit-head $(W)/smollm2_6 $< -o $@
+STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(@D) --resume --learning-rate 5e-5 \
+  --epochs 2 --step-tokens 4096 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
+$(W)/student/model: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
+	$(STUDENT) --teacher-weight 0.5
+$(W)/nano/config.json: $(W)/student/model
+	$(C) quantize $< $(W)/nano --limit inf --dtype bfloat16
+$(W)/nano/score_gaps.json: $(W)/nano/config.json
+	$(C) eval gaps $(VALIDATION) --model $(W)/nano --name "MBPP validation" -o $@
+
+# What the steps bought: the same but for one.
+$(W)/no_teacher/model: $(W)/groups.jsonl $(W)/smollm2_6_head
+	$(STUDENT)
+$(W)/mbpp_only/model: $(W)/data/mbpp_train.jsonl $(W)/smollm2_6_head
+	$(STUDENT)
+$(W)/smollm2_6_whole: | $(W)/smollm2
+	$(C) shrink $(W)/smollm2 -o $@ --layers 6
+$(W)/smollm2_6_whole_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6_whole
+	$(C) fit-head $(W)/smollm2_6_whole $< -o $@
+MODELS := nano student no_teacher mbpp_only smollm2_6_head smollm2_6_whole_head teacher qwen14_head
+folder = $(wildcard $(W)/$(1)/model $(W)/$(1))
+RMS = $(foreach name,$(MODELS),--rm $(name)=$(firstword $(call folder,$(name))))
+$(RESULTS)/nano_validation.json: $(W)/nano/score_gaps.json $(W)/no_teacher/model $(W)/mbpp_only/model \
+    $(W)/smollm2_6_whole_head
+	$(C) eval bon $(VALIDATION) $(RMS) --json $@
+
+# The test split, once, when all choices are made: programs for the first 120 problems of ids 11-510.
+$(W)/test.jsonl: | $(W)/qwen
+	$(C) data sample $(DATA)/mbpp.jsonl -o $@ --model $(W)/qwen --split test --limit 120 --n 10 --max-tokens 256 \
+	  --batch-size 64 --seed 2
+$(W)/test_labelled.jsonl: $(W)/test.jsonl
+	$(C) data label $< $(DATA)/mbpp.jsonl -o $@
+$(RESULTS)/nano_test.json: $(W)/test_labelled.jsonl $(W)/nano/score_gaps.json
+	$(C) eval bon $< --rm nano=$(W)/nano --rm teacher=$(W)/teacher/model --rm head=$(W)/smollm2_6_head --json $@
+figures: $(RESULTS)/nano_validation.json $(RESULTS)/nano_test.json
+	.venv/bin/python benches robustness $(VALIDATION) --rm nano=$(W)/nano --rm head=$(W)/smollm2_6_head --save nano
