@@ -29,9 +29,9 @@ def main() -> None:
     rollouts = [record for _, _, record in read_lines(options.folder / "rollouts_mbpp.jsonl.gz")]
     rollouts = [group for group in rollouts if group["task_id"] not in shown]
     defects = condefects_groups(record for _, _, record in read_lines(options.folder / "condefects_pairs.jsonl.gz"))
-    for split in ("train", "validation"):
-        write(options.out / f"mbpp_{split}.jsonl", (group for group in rollouts if group["split"] == split))
+    for split in ("validation", "train"):
         write(options.out / f"condefects_{split}.jsonl", (group for group in defects if group["split"] == split))
+        write(options.out / f"mbpp_{split}.jsonl", (group for group in rollouts if group["split"] == split))
     print(f"groups of MBPP: {dict(Counter(group['split'] for group in rollouts))}")
     print(f"groups of ConDefects: {dict(Counter(group['split'] for group in defects))}")
 

@@ -98,17 +98,17 @@ def quantize(
     """Writes a reward model with int8 linear maps to `folder`, whole or not at all.
 
     `limit` is the RMS change of a problem's scores, over their spread, that int8 maps may add up to (None: LIMIT); inf
-    makes all int8. `dtype` is that of the embedding and of what stays, "float32" or "bfloat16"; "auto" leaves theirs.
+    makes all int8. `dtype` is that of the embedding and of maps that stay: "float32", "bfloat16" or "auto", as it is.
 
     Raises:
         InvalidInput: the folder is there already; limit or dtype is none. UnsupportedModel, WeightsError: the model
         cannot be used.
         BackendUnavailable: there are no C++ kernels here.
     """
-    source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
-    checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
     if dtype not in _DTYPES:
         raise InvalidInput(f"dtype {dtype!r}; give one of {', '.join(_DTYPES)}")
+    source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
+    checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
     with new_folder(Path(folder)) as written:
         choice = choose_int8(checkpoint, select_backend("cpu", "cpu"), limit)
         save_int8(checkpoint, choice.linears, written, _DTYPES[dtype])
@@ -142,9 +142,9 @@ def choose_int8(checkpoint: Checkpoint, backend: Backend, limit: float | None = 
     changes = dict(zip(names, np.sqrt(energies / spread).tolist(), strict=True))
     sources, left = checkpoint.sources, dict(changes)
     sizes = {fused: sum(math.prod(sources[f"{name}.weight"].shape) for name in fused) for fused in names}
-    while (total := sum(change**2 for change in left.values())) > limit**2:
+    while (total := sum(change**2 for change in left.values()) ** 0.5) > limit:
         del left[max(left, key=lambda fused: left[fused] ** 2 / sizes[fused])]
-    choice = Int8Choice(changes, frozenset(name for fused in left for name in fused), total**0.5)
+    choice = Int8Choice(changes, frozenset(name for fused in left for name in fused), total)
     _log.info(
         "int8: %d of %d linear maps, which move scores by %.3f of their spread; as they are stay: %s",
         len(left),

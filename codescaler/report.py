@@ -192,8 +192,7 @@ def int8_report_text(report: Any) -> str:
         f"{report.folder}: {megabytes[1]:.0f} MB, {megabytes[0]:.0f} before",
         f"int8: {fused - len(choice.kept)} of {fused} linear maps (q, k and v are one, gate and up are one); together "
         f"they move a problem's scores by {choice.change:.3f} of their spread",
-        "as they were: the embedding, the norms, the head"
-        + (", and what would move scores most:" if choice.kept else ""),
+        "not int8: the embedding, the norms, the head" + (", and what would move scores most:" if choice.kept else ""),
     ]
     rows = [(", ".join(names), f"{choice.changes[names]:.3f}") for names in choice.kept]
     return "\n".join([*lines, table(("linear map", "would move scores by"), rows)] if rows else lines)

@@ -90,6 +90,7 @@ def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path, dt
     config = {**config, "quantization_config": quantization_config(ignored)}
     matrices = {"embed_tokens.weight", *(f"{name}.weight" for name in ignored)} if dtype else set()
     if dtype:
+        config.pop("torch_dtype", None)
         config["dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)

@@ -76,6 +76,14 @@ def test_all_maps_and_the_rest_in_bfloat16(tmp_path):
     assert np.array_equal(bits(tmp_path / "int8", dtype="float32"), bits(tmp_path / "same"))
 
 
+def test_a_map_that_stays_has_the_dtype_too(tmp_path):
+    save(tmp_path / "plain", dtype=torch.float32)
+    report = quantize(tmp_path / "plain", tmp_path / "int8", limit=0.01, dtype="bfloat16")
+    checkpoint = open_checkpoint(tmp_path / "int8")
+    stored = {checkpoint.sources[f"{name}.weight"].dtype for names in report.choice.kept for name in names}
+    assert stored == {"bfloat16"} and report.choice.linears
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"limit": -1.0}, "limit -1.0; give a number"), ({"dtype": "float16"}, "dtype 'float16'; give one of")],

@@ -20,7 +20,9 @@ def add_commands(add: Add) -> None:
         help="change of a problem's scores, over their spread, that int8 may add up to (0.05); inf: all maps are int8",
     )  # fmt: skip
     command.add_argument(
-        "--dtype", default="auto", help="float32, bfloat16: of the embedding and of what stays (%(default)s, as it is)"
+        "--dtype",
+        default="auto",
+        help="float32, bfloat16: of the embedding and of maps that stay (%(default)s, as they are)",
     )
     add_engine_options(command, _OPTIONS)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from codescaler.data.sampling import Completion, Request, Sampling
 from codescaler.errors import InvalidInput, UnsupportedModel
@@ -25,16 +26,19 @@ class LocalModel:
     """A causal language model with a chat template, on the first GPU where there is one; in float32 on CPUs.
 
     Of the folder's own generation settings only the tokens that end an answer are used. `batch_size` completions are
-    drawn at a time. The batch always has that many rows, so that what one draws does not depend on the others.
+    drawn at a time. What one draws depends on its seed and, but for rounding in attention (1e-7), not on the others.
 
-    Raises: InvalidInput if transformers is missing or the folder is no model; UnsupportedModel without a template.
+    Raises:
+        InvalidInput: transformers is missing, or the folder is no model that it computes by SDPA.
+        UnsupportedModel: there is no chat template, or a layer does not attend to all that came before.
     """
 
     def __init__(self, folder: Path, sampling: Sampling, *, batch_size: int = 32) -> None:
         if batch_size < 1:
             raise InvalidInput(f"batch size {batch_size}; give a whole number of at least 1")
         try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+            from transformers.cache_utils import DynamicLayer
         except ImportError as error:
             raise InvalidInput(
                 f"a local model needs transformers ({error}); run: pip install transformers, or give --endpoint"
@@ -47,6 +51,7 @@ class LocalModel:
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype="auto" if self._device.type == "cuda" else torch.float32,
+                attn_implementation="sdpa",  # the one that leaves out what a mask of booleans says
                 local_files_only=True,
                 use_safetensors=True,
             )
@@ -54,8 +59,8 @@ class LocalModel:
             raise InvalidInput(f"{folder} is no language model that transformers loads ({error})") from error
         if self._tokenizer.chat_template is None:
             raise UnsupportedModel(f"{folder} has no chat template; give an instruction-tuned model")
-        if "sliding_attention" in (getattr(model.config, "layer_types", None) or ()):
-            raise UnsupportedModel(f"{folder} attends within windows; serve it, and give --endpoint URL")
+        if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
+            raise UnsupportedModel(f"{folder} has layers with windows or states; serve it, and give --endpoint URL")
         self._model: Any = model.to(self._device).eval()
         if self._device.type == "cpu":
             _pack_linears(self._model)
@@ -69,7 +74,7 @@ class LocalModel:
     @torch.inference_mode()
     def complete(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yields each request's completions."""
-        cache = _RowCache(self._batch_size)
+        cache = _RowCache(self._batch_size, self._device)
         rows: list[_Draw | None] = [None] * self._batch_size
         started: deque[list[_Draw]] = deque()  # by request; the first is the next to yield
         waiting: deque[_Draw] = deque()
@@ -81,12 +86,15 @@ class LocalModel:
                         request = next(source, None)
                         if request is None:
                             rows[row] = None
+                            cache.clear(row)
                             break
                         waiting.extend(group := self._prefill(request))
                         started.append(group)
                         continue
                     draw = rows[row] = waiting.popleft()
-                    cache.fill(row, draw.prompt)
+                    if draw.finish is None:
+                        cache.fill(row, draw.prompt)
+                    draw.prompt = ()
             while started and all(draw.finish is not None for draw in started[0]):
                 yield [self._completion(draw) for draw in started.popleft()]
             if not started:
@@ -111,11 +119,10 @@ class LocalModel:
         """One more token of every row. Empty rows compute what nobody reads."""
         running = [(row, draw) for row, draw in enumerate(rows) if draw is not None]
         ids = [0 if draw is None else draw.tokens[-1] for draw in rows]
-        lengths = cache.lengths.to(self._device)
-        seen = torch.arange(cache.num_columns, device=self._device) <= lengths[:, None]
+        seen = torch.arange(cache.num_columns, device=self._device) <= cache.positions[:, None]
         output = self._model(
             input_ids=torch.tensor(ids, device=self._device)[:, None],
-            position_ids=lengths[:, None],
+            position_ids=cache.positions[:, None],
             attention_mask=seen[:, None, None],
             past_key_values=cache,
             use_cache=True,
@@ -157,46 +164,57 @@ class _Draw:
 
 
 class _RowCache:
-    """Keys and values of the rows of a batch, each row with a length of its own; what transformers' layers call."""
+    """Keys and values of the rows of a batch, each row with a length of its own; what transformers' layers call.
 
-    is_compileable = False
+    `positions` [rows] are where each row's next token goes; `num_columns` holds the longest row and that token.
+    """
 
-    def __init__(self, num_rows: int) -> None:
-        self.lengths = torch.zeros(num_rows, dtype=torch.long)
-        self._rows = torch.arange(num_rows)
+    def __init__(self, num_rows: int, device: torch.device) -> None:
+        self._lengths = [0] * num_rows
+        self._rows = torch.arange(num_rows, device=device)
         self._layers: list[tuple[Tensor, Tensor]] = []
-        self.num_columns = 0
+        self._fit()
 
     def fill(self, row: int, prompt: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Begins a row anew."""
         if not self._layers:
-            self._layers = [(k.new_zeros(len(self._rows), k.shape[0], 0, k.shape[2]),) * 2 for k, _ in prompt]
+            self._layers = [(self._empty(k), self._empty(v)) for k, v in prompt]
         length = prompt[0][0].shape[1]
-        self.lengths[row] = length
+        self._lengths[row] = length
         self._fit()
         for (keys, values), (k, v) in zip(self._layers, prompt, strict=True):
             keys[row, :, :length], values[row, :, :length] = k, v
 
+    def clear(self, row: int) -> None:
+        """Makes a row the shortest; what it computes from now on, nobody reads."""
+        self._lengths[row] = 0
+        self._fit()
+
     def advance(self, rows: Sequence[int]) -> None:
         """Rows that got a token are longer by one."""
-        self.lengths[rows] += 1
+        for row in rows:
+            self._lengths[row] += 1
         self._fit()
 
     def update(self, k: Tensor, v: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Adds a token to each row. Shapes: k, v [rows, heads, 1, D] -> [rows, heads, num_columns, D]."""
         keys, values = self._layers[layer]
-        keys[self._rows, :, self.lengths], values[self._rows, :, self.lengths] = k[:, :, 0], v[:, :, 0]
+        keys[self._rows, :, self.positions], values[self._rows, :, self.positions] = k[:, :, 0], v[:, :, 0]
         return keys[:, :, : self.num_columns], values[:, :, : self.num_columns]
 
     def get_seq_length(self, layer: int = 0) -> int:
         return self.num_columns
 
+    def _empty(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(self._rows), x.shape[0], 0, x.shape[2])
+
     def _fit(self) -> None:
-        self.num_columns = int(self.lengths.max()) + 1
-        missing = self.num_columns - self._layers[0][0].shape[2]
+        self.positions = torch.tensor(self._lengths, device=self._rows.device)
+        self.num_columns = max(self._lengths) + 1
+        missing = self.num_columns - self._layers[0][0].shape[2] if self._layers else 0
         if missing > 0:
             pad = (0, 0, 0, -(-missing // _GROWTH) * _GROWTH)
-            self._layers = [(torch.nn.functional.pad(k, pad), torch.nn.functional.pad(v, pad)) for k, v in self._layers]
+            self._layers = [(functional.pad(k, pad), functional.pad(v, pad)) for k, v in self._layers]
 
 
 def draw_tokens(logits: Tensor, numbers: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -231,7 +249,7 @@ class _PackedLinear(torch.nn.Module):
 def _pack_linears(model: torch.nn.Module) -> None:
     """Puts every linear map into the engine's layout: on a batch of 64 rows twice as fast as torch's own (AVX2)."""
     backend = select_backend("auto", "cpu")
-    for module in list(model.modules()):
+    for module in [module for module in model.modules() if type(module) is not torch.nn.Linear]:
         for name, child in module.named_children():
             if type(child) is torch.nn.Linear:
                 setattr(module, name, _PackedLinear(child, backend))

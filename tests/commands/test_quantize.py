@@ -17,4 +17,8 @@ def test_writes_a_folder_and_says_what_stayed(tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
     assert main(["quantize", str(tmp_path / "plain"), str(tmp_path / "other"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
+    options = ["--limit", "inf", "--dtype", "bfloat16", "--json"]
+    assert main(["quantize", str(tmp_path / "plain"), str(tmp_path / "least"), *options]) == 0
+    least = json.loads(capsys.readouterr().out)
+    assert not least["kept"] and least["bytes_after"] < report["bytes_after"]
     assert report["bytes_after"] < report["bytes_before"]

@@ -75,8 +75,9 @@ def test_a_nucleus_of_many_tokens_is_whole():
     assert drawn[0] == 2999 and abs(int(drawn[1]) - 1515) < 10 and drawn[2] == 30
 
 
-def test_rows_are_given_on_and_a_completion_stays_the_same(folder):
-    """Prompts of different lengths take turns in fewer rows than there are completions."""
+def test_rows_are_given_on_and_a_completion_stays_the_same(folder, monkeypatch):
+    """Prompts of different lengths take turns in fewer rows than there are completions, in a cache that grows."""
+    monkeypatch.setattr("codescaler.data.local_model._GROWTH", 16)
     requests = [Request(f"t/{n}", "Add. " * (1 + 7 * n), range(n, n + 3)) for n in range(5)]
     sampling = Sampling("tiny", max_tokens=40, num_samples=3, temperature=1)
     alone = [next(LocalModel(folder, sampling, batch_size=4).complete([request])) for request in requests]
@@ -135,6 +136,12 @@ def test_what_is_no_chat_model_is_refused(folder, tmp_path):
     save_chat(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(UnsupportedModel, match="no chat template"):
+        LocalModel(tmp_path, SAMPLING)
+    save_chat(tmp_path)
+    edit_json(
+        tmp_path / "config.json", use_sliding_window=True, sliding_window=8, max_window_layers=0, layer_types=None
+    )
+    with pytest.raises(UnsupportedModel, match="layers with windows or states"):
         LocalModel(tmp_path, SAMPLING)
 
 
