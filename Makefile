@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CXX ?= g++
 ASAN_DIR := build/asan
-DEMO_DIR := build/demo
 # PYTHONSAFEPATH keeps the folder kernels/ from being imported in place of another project's package of that name.
 export PYTHONSAFEPATH := 1
 
@@ -24,15 +23,9 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*.json csr
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	@touch $@
 
-demo: setup $(DEMO_DIR)/reward-model  ## make a reward model of a small language model (98 MB), and rank programs with it
-	$(BIN)/codescaler rerank --model $(DEMO_DIR)/reward-model codescaler/examples/mbpp_unseen.jsonl.gz --top-k 4
-	@echo "Rank your own: $(BIN)/codescaler rerank --model $(DEMO_DIR)/reward-model problem.md a.py b.py"
-
-$(DEMO_DIR)/smollm2-135m: | setup
-	$(BIN)/codescaler fetch smollm2-135m $@
-
-$(DEMO_DIR)/reward-model: $(DEMO_DIR)/smollm2-135m
-	$(BIN)/codescaler fit-head $< codescaler/examples/mbpp_fit.jsonl.gz -o $@
+demo: setup  ## rank real programs of problems that the model in the package has not seen, beside their tests' verdicts
+	$(BIN)/codescaler rerank codescaler/examples/mbpp_unseen.jsonl.gz --top-k 4
+	@echo "Rank your own: $(BIN)/codescaler rerank problem.md a.py b.py"
 
 compare: setup  ## score one workload beside transformers and print parity and speed
 	$(BIN)/python benches compare bon8 --layers 4 --rounds 2

@@ -1,0 +1,83 @@
+"""The model in the package: it loads as any other, within a second, and is what its card says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codescaler.engine import Engine
+from codescaler.evaluate.gaps import GAPS_FILE, read_gaps
+from codescaler.records import read_groups
+from codescaler.weights import PACKAGED_MODEL
+
+ROOT = Path(__file__).parents[1]
+MEASURED = [
+    0.2739,
+    0.442,
+    -0.779,
+    -0.5028,
+    0.1044,
+    0.1528,
+    -0.408,
+    0.3503,
+    -0.4615,
+]  # scores of the first problem's programs
+CARD = (PACKAGED_MODEL / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine.from_pretrained(device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def groups():
+    return list(read_groups(ROOT / "codescaler/examples/mbpp_unseen.jsonl.gz"))
+
+
+def test_it_is_what_the_card_says(engine):
+    config = engine.config
+    assert engine.folder == PACKAGED_MODEL and engine.quantization == "int8"
+    assert len(config.int8_linears) == 7 * config.num_layers
+    assert f"{config.num_layers} layers" in CARD and f"{config.vocab_size:,} tokens" in CARD
+    assert {path.name for path in PACKAGED_MODEL.iterdir()} >= {"README.md", "LICENSE", GAPS_FILE}
+
+
+def test_backends_agree_on_real_programs_and_bits_do_not_depend_on_the_batch(engine, groups):
+    pairs = [(group.prompt, candidate.code) for group in groups for candidate in group.candidates if candidate.code]
+    scores = engine.score(pairs)
+    reference = Engine.from_pretrained(device="cpu", dtype="float32", backend="reference").score(pairs)
+    # Where a last bit differs, an activation may go to the next of its steps: a thousandth, not a rounding error.
+    assert np.abs(scores - reference).max() <= 2e-3 * np.abs(scores).max()
+    assert np.array_equal(engine.score(pairs[::-1])[::-1], scores)
+    assert np.array_equal(np.concatenate([engine.score([pair]) for pair in pairs[:5]]), scores[:5])
+    assert len(np.unique(scores)) > len(scores) / 2
+
+
+def test_scores_are_those_of_the_model_that_was_measured(engine, groups):
+    """A tensor, a token or a template that changed would show; another instruction set rounds otherwise."""
+    scores = engine.score([(groups[0].prompt, candidate.code) for candidate in groups[0].candidates])
+    assert scores == pytest.approx(MEASURED, abs=3e-3)
+
+
+def test_gaps_are_of_this_model(engine):
+    gaps = read_gaps(PACKAGED_MODEL / GAPS_FILE, engine.head_digest)
+    assert gaps.name == "MBPP validation"
+
+
+def test_first_score_comes_soon_after_torch():
+    """A second on a quiet machine (the card has the figure); this one may be busy with other tests."""
+    code = """
+import time, torch
+start = time.perf_counter()
+from codescaler.engine import Engine
+Engine.from_pretrained().score([("Add two numbers.", "def add(a, b):\\n    return a + b")])
+print(time.perf_counter() - start)
+"""
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(seconds) < 3.0
