@@ -26,6 +26,7 @@ $(W)/smollm2:
 	$(C) fetch smollm2-135m $@
 $(W)/data/mbpp_train.jsonl:
 	.venv/bin/python benches nano_data $(DATA) $(@D)
+$(VALIDATION): $(W)/data/mbpp_train.jsonl ;
 $(W)/leetcode.jsonl: | $(W)/qwen
 	$(C) data sample $(DATA)/leetcode_train.jsonl.gz -o $@ --model $(W)/qwen --difficulty easy --limit 152 --n 4 \
 	  --max-tokens 320 --batch-size 64 --seed 1
@@ -41,10 +42,11 @@ $(W)/qwen14: | $(W)/qwen
 	$(C) shrink $(W)/qwen -o $@ --layers 14
 $(W)/qwen14_head: $(W)/data/mbpp_train.jsonl | $(W)/qwen14
 	$(C) fit-head $(W)/qwen14 $< -o $@
-$(W)/teacher/model: $(W)/sampled.jsonl $(W)/qwen14_head
-	$(C) train $(W)/qwen14_head $< --validation $(VALIDATION) -o $(@D) --resume --method lora --learning-rate 1e-4 \
+$(W)/teacher.trained: $(W)/sampled.jsonl $(W)/qwen14_head
+	$(C) train $(W)/qwen14_head $< --validation $(VALIDATION) -o $(basename $@) --resume --method lora --learning-rate 1e-4 \
 	  --step-tokens 2048 --micro-batch-tokens 2048 --evaluate-every 25 --save-every 10
-$(W)/groups_scored.jsonl: $(W)/groups.jsonl $(W)/teacher/model
+	touch $@
+$(W)/groups_scored.jsonl: $(W)/groups.jsonl $(W)/teacher.trained
 	$(C) score $< --model $(W)/teacher/model -o $@
 
 # nano: the first layers and tokens of SmolLM2-135M, all weights trained on verdicts and on the teacher's differences.
@@ -52,18 +54,20 @@ $(W)/smollm2_6: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6 --vocabulary 8192
 $(W)/smollm2_6_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6
 	$(C) fit-head $(W)/smollm2_6 $< -o $@
-STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(@D) --resume --learning-rate 5e-5 \
+STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume --learning-rate 5e-5 \
   --epochs 2 --step-tokens 4096 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
-$(W)/student/model: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
+$(W)/student.trained: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
 	$(STUDENT) --teacher-weight 0.5
-$(W)/nano/config.json: $(W)/student/model
-	$(C) quantize $< $(W)/nano --dtype bfloat16
+	touch $@
+$(W)/nano/config.json: $(W)/student.trained
+	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16
 $(W)/nano/score_gaps.json: $(W)/nano/config.json
 	$(C) eval gaps $(VALIDATION) --model $(W)/nano --name "MBPP validation" -o $@
 
 # What the steps bought: the same but for one.
-$(W)/no_teacher/model: $(W)/groups.jsonl $(W)/smollm2_6_head
+$(W)/no_teacher.trained: $(W)/groups.jsonl $(W)/smollm2_6_head
 	$(STUDENT)
+	touch $@
 $(W)/smollm2_6_whole: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6
 $(W)/smollm2_6_whole_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6_whole
@@ -71,7 +75,7 @@ $(W)/smollm2_6_whole_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6_whole
 MODELS := nano student no_teacher smollm2_6_head smollm2_6_whole_head teacher qwen14_head
 folder = $(wildcard $(W)/$(1)/model $(W)/$(1))
 RMS = $(foreach name,$(MODELS),--rm $(name)=$(firstword $(call folder,$(name))))
-$(RESULTS)/nano_validation.json: $(W)/nano/score_gaps.json $(W)/no_teacher/model $(W)/smollm2_6_whole_head
+$(RESULTS)/nano_validation.json: $(W)/nano/score_gaps.json $(W)/no_teacher.trained $(W)/smollm2_6_whole_head
 	$(C) eval bon $(VALIDATION) $(RMS) --json $@
 
 # The test split, once, when all choices are made: programs for the first 60 problems of ids 11-510.
@@ -80,7 +84,16 @@ $(W)/test.jsonl: | $(W)/qwen
 	  --batch-size 64 --seed 2
 $(W)/test_labelled.jsonl: $(W)/test.jsonl
 	$(C) data label $< $(DATA)/mbpp.jsonl -o $@
+THREE := --rm nano=$(W)/nano --rm teacher=$(W)/teacher/model --rm head=$(W)/smollm2_6_head
 $(RESULTS)/nano_test.json: $(W)/test_labelled.jsonl $(W)/nano/score_gaps.json
-	$(C) eval bon $< --rm nano=$(W)/nano --rm teacher=$(W)/teacher/model --rm head=$(W)/smollm2_6_head --json $@
-figures: $(RESULTS)/nano_validation.json $(RESULTS)/nano_test.json
+	$(C) eval bon $< $(THREE) --json $@
+
+# Both again without the problems whose text is near one that was learned from.
+$(W)/validation_far.jsonl: $(VALIDATION) $(W)/groups.jsonl
+	.venv/bin/python benches far $^ $@
+$(W)/test_far.jsonl: $(W)/test_labelled.jsonl $(W)/groups.jsonl
+	.venv/bin/python benches far $^ $@
+$(RESULTS)/nano_%_far.json: $(W)/%_far.jsonl $(W)/nano/score_gaps.json
+	$(C) eval bon $< $(THREE) --json $@
+figures: $(foreach split,validation validation_far test test_far,$(RESULTS)/nano_$(split).json)
 	.venv/bin/python benches robustness $(VALIDATION) --rm nano=$(W)/nano --save nano
