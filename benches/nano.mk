@@ -72,15 +72,15 @@ $(W)/smollm2_6_whole: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6
 $(W)/smollm2_6_whole_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6_whole
 	$(C) fit-head $(W)/smollm2_6_whole $< -o $@
-MODELS := nano student no_teacher smollm2_6_head smollm2_6_whole_head teacher qwen14_head
-folder = $(wildcard $(W)/$(1)/model $(W)/$(1))
-RMS = $(foreach name,$(MODELS),--rm $(name)=$(firstword $(call folder,$(name))))
+RMS := --rm nano=$(W)/nano --rm student=$(W)/student/model --rm no_teacher=$(W)/no_teacher/model \
+  --rm head=$(W)/smollm2_6_head --rm whole_head=$(W)/smollm2_6_whole_head --rm teacher=$(W)/teacher/model \
+  --rm teacher_head=$(W)/qwen14_head
 $(RESULTS)/nano_validation.json: $(W)/nano/score_gaps.json $(W)/no_teacher.trained $(W)/smollm2_6_whole_head
 	$(C) eval bon $(VALIDATION) $(RMS) --json $@
 
-# The test split, once, when all choices are made: programs for the first 60 problems of ids 11-510.
+# The test split, once, when all choices are made: programs for the first 100 problems of ids 11-510.
 $(W)/test.jsonl: | $(W)/qwen
-	$(C) data sample $(DATA)/mbpp.jsonl -o $@ --model $(W)/qwen --split test --limit 60 --n 10 --max-tokens 256 \
+	$(C) data sample $(DATA)/mbpp.jsonl -o $@ --model $(W)/qwen --split test --limit 100 --n 10 --max-tokens 256 \
 	  --batch-size 64 --seed 2
 $(W)/test_labelled.jsonl: $(W)/test.jsonl
 	$(C) data label $< $(DATA)/mbpp.jsonl -o $@

@@ -1,5 +1,6 @@
 """The model in the package: it loads as any other, within a second, and is what its card says."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,11 @@ print(time.perf_counter() - start)
         for _ in range(3)
     ]
     assert min(seconds) < 3.0
+
+
+@pytest.mark.parametrize("split", ["validation", "validation_far", "test"])
+def test_figures_of_the_card_are_those_measured(split):
+    figures = json.loads((ROOT / f"benches/results/nano_{split}.json").read_text())["figures"]
+    measured = figures["scorers"]["nano"]["pair_accuracy"]
+    low, high = (100 * bound for bound in measured["interval"])
+    assert f"{100 * measured['mean']:.1f} [{low:.1f}, {high:.1f}]" in CARD
