@@ -14,17 +14,8 @@ from codescaler.records import read_groups
 from codescaler.weights import PACKAGED_MODEL
 
 ROOT = Path(__file__).parents[1]
-MEASURED = [
-    0.2739,
-    0.442,
-    -0.779,
-    -0.5028,
-    0.1044,
-    0.1528,
-    -0.408,
-    0.3503,
-    -0.4615,
-]  # scores of the first problem's programs
+# Scores of the first problem's programs.
+MEASURED = (0.2739, 0.442, -0.779, -0.5028, 0.1044, 0.1528, -0.408, 0.3503, -0.4615)
 CARD = (PACKAGED_MODEL / "README.md").read_text()
 
 
