@@ -177,7 +177,7 @@ def write_checkpoint(folder: Path, shape: ModelShape) -> None:
 def save_with_int8(folder: Path, int8_folder: Path) -> None:
     """Writes a folder's model with every linear map in int8, whatever that does to its scores."""
     checkpoint = open_checkpoint(folder)
-    save_int8(checkpoint, linear_names(checkpoint.config.num_layers), int8_folder)
+    save_int8(checkpoint, dict.fromkeys(linear_names(checkpoint.config.num_layers), 8), int8_folder)
 
 
 def whole_number(text: str) -> int:

@@ -9,10 +9,11 @@ The maps that stay as they are, and what each would do, are of the rule's own me
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ from codescaler.engine import Engine
 from codescaler.info import describe_environment
 from codescaler.metrics import best_of_n, bootstrap_interval
 from codescaler.model.projections import linear_names
+from codescaler.model.smoothing import Exponents
 from codescaler.ops import select_backend
 from codescaler.records import Group
 from codescaler.report import table
 from codescaler.save import save_int8
+from codescaler.types import ActivationBits
 from codescaler.weights import open_checkpoint
 
 LEAST_TAU, MOST_POINTS = 0.95, 0.015
@@ -46,10 +49,12 @@ def main(options: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     choice = quantize.choose_int8(checkpoint, backend)
     progress(f"int8 was chosen for {len(choice.linears)} maps in {time.perf_counter() - started:.0f} s")
-    names = linear_names(checkpoint.config.num_layers)
+    names, every = linear_names(checkpoint.config.num_layers), quantize.choose_int8(checkpoint, backend, math.inf)
     scorers = {
-        "by the rule": _with_int8(arguments.model, choice.linears),
-        "every linear map": _with_int8(arguments.model, names),
+        "by the rule": _with_int8(arguments.model, choice.linears, choice.exponents),
+        "every map, activations of 8 bits": _with_int8(arguments.model, every.linears, every.exponents),
+        "the same, not smoothed": _with_int8(arguments.model, every.linears, {}),
+        "every map, activations of 16 bits": _with_int8(arguments.model, dict.fromkeys(names, 16), {}),
     }
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in scorers}
     deadline = time.monotonic() + 60 * arguments.minutes
@@ -67,10 +72,16 @@ def main(options: Sequence[str] | None = None) -> int:
     count = len(figures["by the rule"])
     print(f"int8 beside float32, {count} of {len(groups)} mixed validation problems")
     print(_table(summary))
-    kinds = {kind: [choice.changes[f] for f in choice.changes if f[0].endswith(kind)] for kind in _KINDS}
-    energies = {_KINDS[kind]: float(np.sqrt(np.square(changes).sum())) for kind, changes in kinds.items()}
-    print("where it comes from, over the spread: " + ", ".join(f"{kind} {size:.3f}" for kind, size in energies.items()))
-    print(f"int8 by the rule: {len(choice.linears)} of {len(names)} maps; the others: {choice.kept}")
+    by_kind = {
+        bits: {kind: _root_of_squares(choice, ending, bits) for ending, kind in _KINDS.items()} for bits in (8, 16)
+    }
+    for bits, sizes in by_kind.items():
+        listed = ", ".join(f"{kind} {size:.3f}" for kind, size in sizes.items())
+        print(f"where it comes from, over the spread, with activations of {bits} bits: {listed}")
+    print(
+        f"int8 by the rule: {choice.count(8)} of {len(choice.changes)} fused maps with activations of 8 bits, "
+        f"{choice.count(16)} of 16; the others: {choice.kept}"
+    )
     print("PASS" if holds else "FAIL")
     if arguments.save:
         values = {
@@ -81,9 +92,11 @@ def main(options: Sequence[str] | None = None) -> int:
             "limit": quantize.LIMIT,
             "int8_linears": len(choice.linears),
             "linears": len(names),
+            "fused_maps_by_activation_bits": {bits: choice.count(bits) for bits in (8, 16)},
             "expected_change": choice.change,
-            "change_by_kind": energies,
+            "change_by_kind": by_kind,
             "change_by_map": {", ".join(fused): change for fused, change in choice.changes.items()},
+            "bits_by_map": {", ".join(fused): choice.linears.get(fused[0]) for fused in choice.changes},
             "kept": [", ".join(fused) for fused in choice.kept],
             "summary": summary,
             "problems": figures,
@@ -93,6 +106,13 @@ def main(options: Sequence[str] | None = None) -> int:
         path.write_text(json.dumps(values, indent=1) + "\n")
         progress(f"wrote {path}")
     return 0 if holds else 1
+
+
+def _root_of_squares(choice: quantize.Int8Choice, ending: str, bits: ActivationBits) -> float:
+    """What all maps of a kind would do together."""
+    return float(
+        np.sqrt(sum(change[bits] ** 2 for fused, change in choice.changes.items() if fused[0].endswith(ending)))
+    )
 
 
 _KINDS = {"q_proj": "qkv", "o_proj": "o", "gate_proj": "gate_up", "down_proj": "down"}
@@ -108,10 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_int8(model: Path, linears: Collection[str]) -> Engine:
+def _with_int8(
+    model: Path, linears: Mapping[str, ActivationBits], exponents: Mapping[tuple[str, ...], Exponents]
+) -> Engine:
     """The model with these linear maps in int8, in float32."""
     with tempfile.TemporaryDirectory(prefix="codescaler-fidelity-") as folder:
-        save_int8(open_checkpoint(model), linears, Path(folder))
+        save_int8(open_checkpoint(model), linears, Path(folder), None, exponents)
         engine = Engine.from_pretrained(folder, device="cpu", dtype="float32")
         engine.score([("a", "b")])  # tokenizer and template are read on first use
     return engine

@@ -60,7 +60,7 @@ $(W)/student.trained: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
 	$(STUDENT) --teacher-weight 0.5
 	touch $@
 $(W)/nano/config.json: $(W)/student.trained
-	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16
+	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16 --activation-bits 16
 $(W)/nano/score_gaps.json: $(W)/nano/config.json
 	$(C) eval gaps $(VALIDATION) --model $(W)/nano --name "MBPP validation" -o $@
 

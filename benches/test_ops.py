@@ -144,10 +144,11 @@ def test_linear(record, backend, dtype, random, tree, width_in, width_out):
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="int8 is for CPUs")
 @pytest.mark.parametrize("backend", [OURS], indirect=True)  # PyTorch's own saturates without VNNI
 @LINEAR_MAPS
-def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out):
+@pytest.mark.parametrize("activation_bits", [8, 16])
+def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out, activation_bits):
     x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
     weight, scale = quantize_weight(torch.randn(width_out, width_in, generator=random))
-    packed, few = backend.pack_int8_linear(weight, scale[:, 0], None), x[:TRUTH_ROWS]
+    packed, few = backend.pack_int8_linear(weight, scale[:, 0], None, activation_bits), x[:TRUTH_ROWS]
     truth = (few.double() @ weight.double().T) * scale[:, 0]
     error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
     assert error.sqrt() < 1 / 64  # of a normal row's 127 steps at least

@@ -26,6 +26,7 @@ from codescaler.errors import BackendUnavailable, CapacityExceeded, CodescalerEr
 from codescaler.extract import extract_training_code, is_valid_code
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
 from codescaler.model.quantized import quantized
+from codescaler.model.smoothing import smoothed
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.plan import Int32, plan
 from codescaler.quantize import choose_int8
@@ -199,8 +200,9 @@ class Engine:
                         f"int8 is computed on CPUs; use device='cpu', or on {device!r} the model as it was before"
                     )
                 if quantization and not config.int8_linears:
-                    config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
-                    get = quantized(get, config.int8_linears)
+                    choice = choose_int8(checkpoint, chosen)
+                    get = quantized(smoothed(get, config, choice.exponents), choice.linears)
+                    config = replace(config, int8_linears=choice.linears)
                 return build_decoder(config, get, chosen, torch_dtype, target)
 
         decoder = _submit(threads, build).result()
@@ -216,10 +218,11 @@ class Engine:
 
     def __repr__(self) -> str:
         config = self.config
-        int8 = f", {len(config.int8_linears)} of {7 * config.num_layers} linear maps int8" if self.quantization else ""
+        bits = list(config.int8_linears.values())
+        int8 = f", {len(bits)} of {7 * config.num_layers} linear maps int8 ({bits.count(8)} with activations of 8 bits)"
         return (
             f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}"
-            f"{int8}, {self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
+            f"{int8 if bits else ''}, {self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
             f"{self.num_threads} threads, pooling {self.pooling!r})"
         )
 

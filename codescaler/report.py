@@ -190,11 +190,12 @@ def int8_report_text(report: Any) -> str:
     fused = len(choice.changes)
     lines = [
         f"{report.folder}: {megabytes[1]:.0f} MB, {megabytes[0]:.0f} before",
-        f"int8: {fused - len(choice.kept)} of {fused} linear maps (q, k and v are one, gate and up are one); together "
-        f"they move a problem's scores by {choice.change:.3f} of their spread",
+        f"int8: {fused - len(choice.kept)} of {fused} linear maps (q, k and v are one, gate and up are one), "
+        f"{choice.count(8)} with activations of 8 bits and {choice.count(16)} of 16; together they move a problem's "
+        f"scores by {choice.change:.3f} of their spread",
         "not int8: the embedding, the norms, the head" + (", and what would move scores most:" if choice.kept else ""),
     ]
-    rows = [(", ".join(names), f"{choice.changes[names]:.3f}") for names in choice.kept]
+    rows = [(", ".join(names), f"{choice.changes[names][16]:.3f}") for names in choice.kept]
     return "\n".join([*lines, table(("linear map", "would move scores by"), rows)] if rows else lines)
 
 

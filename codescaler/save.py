@@ -7,10 +7,11 @@ linked to; a LoRA source is written merged.
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ from codescaler.errors import InvalidInput
 from codescaler.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
 from codescaler.model.projections import linear_names
 from codescaler.model.quantized import quantization_config, quantized
+from codescaler.model.smoothing import Exponents, smoothed
 from codescaler.model.tensor_files import INDEX_FILE, SINGLE_FILE, read_json
+from codescaler.types import ActivationBits
 from codescaler.weights import HEADS, Checkpoint
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
@@ -77,9 +80,16 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, **index}, indent=2) + "\n", encoding="utf-8")
 
 
-def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path, dtype: torch.dtype | None = None) -> None:
+def save_int8(
+    checkpoint: Checkpoint,
+    linears: Mapping[str, ActivationBits],
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    exponents: Mapping[tuple[str, ...], Exponents] = MappingProxyType({}),
+) -> None:
     """Writes a checkpoint with these linear maps, by canonical name, in int8: all of the folder, head included.
 
+    `linears` says how many bits the activations of a map have, `exponents` which scales it has (`model.smoothing`).
     `dtype` is what the embedding and the other maps are stored in; None leaves theirs.
 
     Raises: WeightsError as `save_body`.
@@ -87,7 +97,7 @@ def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path, dt
     # An adapter's base knows nothing of the head that it gets.
     config = read_json(checkpoint.folder / "config.json") if checkpoint.base_folder is None else _config(checkpoint)
     ignored = linear_names(checkpoint.config.num_layers).difference(linears)
-    config = {**config, "quantization_config": quantization_config(ignored)}
+    config = {**config, "quantization_config": quantization_config(linears, checkpoint.config.num_layers)}
     matrices = {"embed_tokens.weight", *(f"{name}.weight" for name in ignored)} if dtype else set()
     if dtype:
         config.pop("torch_dtype", None)
@@ -95,7 +105,7 @@ def save_int8(checkpoint: Checkpoint, linears: Collection[str], folder: Path, dt
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     get, heads = (
-        quantized(checkpoint.get, linears),
+        quantized(smoothed(checkpoint.get, checkpoint.config, exponents), linears),
         {role: name for name, role in HEADS[checkpoint.config.head].items()},
     )
     roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]

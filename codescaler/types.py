@@ -1,11 +1,13 @@
 """Frozen records that cross layers. Standard library only: no tensor, no array, no I/O."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 HeadKind = Literal["sequence_classification", "token_classification", "value_head", "none"]
 RopeKind = Literal["default", "linear", "llama3"]
 Activation = Literal["silu", "gelu_tanh"]
+ActivationBits = Literal[8, 16]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ModelConfig:
     Sizes count elements. `norm_weight_offset` is 1 where the file stores `w` of a `(1 + w)` norm.
     `layer_windows[i]` is the number of positions layer i may look back, the token itself included;
     None means all of them. `dtype` is the dtype the checkpoint was saved in, but for `int8_linears`, the names of
-    the linear maps that it holds in 8 bits.
+    the linear maps that it holds in 8 bits; their activations are rounded to as many bits as stand there.
     """
 
     family: str
@@ -60,7 +62,7 @@ class ModelConfig:
     has_mlp_bias: bool = False
     has_post_norms: bool = False
     pad_token_id: int | None = None
-    int8_linears: frozenset[str] = frozenset()
+    int8_linears: Mapping[str, ActivationBits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

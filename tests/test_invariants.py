@@ -50,12 +50,13 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
 def model(request, folder, tmp_path_factory):
-    """A model, every linear map of it in int8 where asked, and the dtype of its activations."""
+    """A model, where asked with every linear map in int8, one layer in 8 bits and one in 16, and its dtype."""
     if request.param != "int8":
         return folder, request.param
     path = tmp_path_factory.mktemp("int8")
     save_chat(folder)
-    save_int8(open_checkpoint(folder), linear_names(2), path)
+    bits = {name: 8 if name.startswith("layers.0.") else 16 for name in linear_names(2)}
+    save_int8(open_checkpoint(folder), bits, path)
     return path, "float32"
 
 

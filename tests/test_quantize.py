@@ -44,10 +44,11 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(plain, tmp_path_factory):
-    """All but one fused map in int8."""
+    """All but one fused map in int8, two with activations of 16 bits."""
     path = tmp_path_factory.mktemp("int8")
-    kept = fused_linears(2)[2]
-    save_int8(open_checkpoint(plain), linear_names(2).difference(kept), path)
+    kept, fine = fused_linears(2)[2], {*fused_linears(2)[3], *fused_linears(2)[4]}
+    bits = {name: 16 if name in fine else 8 for name in linear_names(2).difference(kept)}
+    save_int8(open_checkpoint(plain), bits, path)
     return path
 
 
@@ -72,13 +73,15 @@ def test_all_maps_and_the_rest_in_bfloat16(tmp_path):
     assert torch.equal(checkpoint.get("norm.weight"), plain.get("norm.weight"))
     rounded = plain.get("embed_tokens.weight").bfloat16().float()
     edit_tensors(tmp_path / "plain/model.safetensors", lambda tensors: tensors | {"model.embed_tokens.weight": rounded})
-    quantize(tmp_path / "plain", tmp_path / "same", limit=math.inf)
+    (tmp_path / "same").mkdir()
+    choice = report.choice  # another embedding would have other scales
+    save_int8(open_checkpoint(tmp_path / "plain"), choice.linears, tmp_path / "same", None, choice.exponents)
     assert np.array_equal(bits(tmp_path / "int8", dtype="float32"), bits(tmp_path / "same"))
 
 
 def test_a_map_that_stays_has_the_dtype_too(tmp_path):
     save(tmp_path / "plain", dtype=torch.float32)
-    report = quantize(tmp_path / "plain", tmp_path / "int8", limit=0.01, dtype="bfloat16")
+    report = quantize(tmp_path / "plain", tmp_path / "int8", limit=0.02, dtype="bfloat16")
     checkpoint = open_checkpoint(tmp_path / "int8")
     stored = {checkpoint.sources[f"{name}.weight"].dtype for names in report.choice.kept for name in names}
     assert stored == {"bfloat16"} and report.choice.linears
@@ -86,9 +89,13 @@ def test_a_map_that_stays_has_the_dtype_too(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"limit": -1.0}, "limit -1.0; give a number"), ({"dtype": "float16"}, "dtype 'float16'; give one of")],
+    [
+        ({"limit": -1.0}, "limit -1.0; give a number"),
+        ({"activation_bits": 4}, "activation_bits 4; give 8 or 16"),
+        ({"dtype": "float16"}, "dtype 'float16'; give one of"),
+    ],
 )
-def test_a_limit_or_dtype_that_is_none_is_refused(plain, tmp_path, settings, message):
+def test_a_setting_that_is_none_is_refused(plain, tmp_path, settings, message):
     with pytest.raises(InvalidInput, match=message):
         quantize(plain, tmp_path / "int8", **settings)
     assert not (tmp_path / "int8").exists()
@@ -127,7 +134,7 @@ def test_an_adapter_is_merged_first(plain, tmp_path):
 def test_the_engine_says_what_is_int8(plain, folder):
     engine = Engine.from_pretrained(folder)
     assert (engine.quantization, len(engine.config.int8_linears)) == ("int8", 12)
-    assert "12 of 14 linear maps int8" in repr(engine)
+    assert "12 of 14 linear maps int8 (8 with activations of 8 bits)" in repr(engine)
     assert Engine.from_pretrained(plain).quantization is None
     assert "int8" not in repr(Engine.from_pretrained(plain))
 
@@ -144,15 +151,31 @@ def test_the_rule_keeps_what_moves_scores_and_measures_the_same_each_time(plain)
     assert first == second
     assert set(first.changes) == set(fused_linears(2))
     assert first.change <= module.LIMIT
-    changes = list(first.changes.values())
-    assert first.change == pytest.approx(
-        sum(c**2 for f, c in first.changes.items() if first.linears.issuperset(f)) ** 0.5
-    )
-    assert all(change > 0 for change in changes)
+    left = {fused: first.linears[fused[0]] for fused in first.changes if fused[0] in first.linears}
+    assert first.change == pytest.approx(sum(first.changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
+    assert all(0 < change[16] < change[8] for change in first.changes.values())
+    assert set(first.exponents) == {fused for fused, bits in left.items() if bits == 8}
+    assert all(first.linears[name] == bits for fused, bits in left.items() for name in fused)
 
 
-def test_measured_change_is_the_change(plain):
+def test_a_larger_limit_leaves_more_bits_out(plain):
+    checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
+    counts = [
+        (choice.count(8), choice.count(16), len(choice.kept))
+        for choice in (choose_int8(checkpoint, backend, limit) for limit in (0.0, 0.01, 0.03, math.inf))
+    ]
+    assert counts[0] == (0, 0, 8) and counts[-1] == (8, 0, 0)
+    assert all(sum(count) == 8 for count in counts)
+    assert [count[0] for count in counts] == sorted(count[0] for count in counts)
+    assert [count[2] for count in counts] == sorted((count[2] for count in counts), reverse=True)
+    assert any(count[1] for count in counts)
+    fine = choose_int8(checkpoint, backend, math.inf, 16)
+    assert (fine.count(16), dict(fine.exponents)) == (8, {})
+
+
+def test_measured_change_is_the_change(plain, monkeypatch):
     """The sum of the first-order changes is what scores do when all maps are int8."""
+    monkeypatch.setattr(module, "LIMIT", math.inf)
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     predicted = choose_int8(checkpoint, backend, math.inf).change
     lists = list(module._programs(checkpoint))

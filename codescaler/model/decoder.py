@@ -15,7 +15,7 @@ from torch import Tensor
 from codescaler.model.projections import FUSED
 from codescaler.model.rope import rope_tables
 from codescaler.ops import Backend, Heads, Tree
-from codescaler.types import ModelConfig
+from codescaler.types import ActivationBits, ModelConfig
 
 GetTensor = Callable[[str], Tensor | None]
 
@@ -157,20 +157,20 @@ def build_decoder(
         assert weight is not None, name
         return weight
 
-    def int8_linear(*names: str) -> Any:
+    def int8_linear(names: Sequence[str], activation_bits: ActivationBits) -> Any:
         weight, scale, bias = (
             None if None in parts else torch.cat([part for part in parts if part is not None]).to(device)
             for parts in ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "weight_scale", "bias"))
         )
         assert weight is not None and scale is not None, names
         return backend.pack_int8_linear(
-            weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype))
+            weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype)), activation_bits
         )
 
     def linear(matrix: str, at: str) -> Any:
         names = [f"{at}{name}" for name in FUSED[matrix]]
-        if config.int8_linears.issuperset(names):
-            return int8_linear(*names)
+        if names[0] in config.int8_linears:
+            return int8_linear(names, config.int8_linears[names[0]])
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
         weight = _stack(weights, dtype, device, reused if backend.copies_weights else new)
         return backend.pack_linear(weight, _stack(biases, dtype, device, new))

@@ -1,8 +1,9 @@
 """Int8 weights: how a linear map's are made, and how a checkpoint's `config.json` says which ones it holds.
 
 The file format is compressed-tensors' "int-quantized" with 8-bit weights, one scale an output, and activations
-quantised a token at a time while they are multiplied (W8A8, dynamic), which vLLM loads too. Source: the package
-compressed-tensors 0.20, `quantization/quant_config.py` and `compressors/naive_quantized`. This module opens no file.
+quantised a token at a time while they are multiplied, to 8 bits (W8A8, dynamic, which vLLM knows too) or to 16. Source:
+the package compressed-tensors 0.20, `quantization/quant_config.py` and `compressors/naive_quantized`. This module opens
+no file.
 """
 
 import re
@@ -14,11 +15,14 @@ import torch
 from codescaler.errors import UnsupportedModel
 from codescaler.model.fields import Fields
 from codescaler.model.projections import fused_linears, linear_names
+from codescaler.types import ActivationBits
 
 GetTensor = Callable[[str], torch.Tensor | None]
 
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
-_ACTIVATIONS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+_ACTIVATIONS = {"type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+_ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
+_EVERY = ["Linear"]  # targets of the group that holds the maps which no other names
 _MODULE = re.compile(r"(?:model\.)?(layers\.\d+\.\w+\.\w+_proj)")
 
 
@@ -47,26 +51,39 @@ def quantized(get: GetTensor, linears: Collection[str]) -> GetTensor:
     return get_quantized
 
 
-def quantization_config(ignored: Collection[str]) -> dict[str, Any]:
-    """Returns `quantization_config` of a folder whose linear maps are int8 but for those of these canonical names."""
+def quantization_config(linears: Mapping[str, ActivationBits], num_layers: int) -> dict[str, Any]:
+    """Returns `quantization_config` of a folder in which these linear maps, by canonical name, are int8."""
+    groups = [(bits, [name for name in sorted(linears) if linears[name] == bits]) for bits in _ACTIVATION_BITS]
+    present = [(bits, names) for bits, names in groups if names] or groups[:1]
     return {
         "quant_method": "compressed-tensors",
         "format": "int-quantized",
         "quantization_status": "compressed",
         "config_groups": {
-            "group_0": {"targets": ["Linear"], "weights": _WEIGHTS, "input_activations": _ACTIVATIONS},
+            f"group_{number}": {
+                "targets": [f"model.{name}" for name in names] if number else _EVERY,
+                "weights": _WEIGHTS,
+                "input_activations": {"num_bits": bits, **_ACTIVATIONS},
+            }
+            for number, (bits, names) in enumerate(present)
         },
-        "ignore": ["lm_head", "score", *(f"model.{name}" for name in sorted(ignored))],
+        "ignore": [
+            "lm_head",
+            "score",
+            *(f"model.{name}" for name in sorted(linear_names(num_layers).difference(linears))),
+        ],
     }
 
 
-def int8_linears(fields: Fields, num_layers: int) -> frozenset[str]:
-    """Returns the canonical names of the linear maps that are int8 by `quantization_config`; none where it is absent.
+def int8_linears(fields: Fields, num_layers: int) -> dict[str, ActivationBits]:
+    """Returns the linear maps that are int8 by `quantization_config`, by canonical name, and the bits of activations.
+
+    There are none where it is absent.
 
     Raises: UnsupportedModel: it says anything else than `quantization_config` above would.
     """
     if fields.values.get("quantization_config") is None:
-        return frozenset()
+        return {}
     scheme = fields.object("quantization_config")
     _require(scheme, "quant_method", "compressed-tensors")
     _require(scheme, "format", "int-quantized")
@@ -75,40 +92,53 @@ def int8_linears(fields: Fields, num_layers: int) -> frozenset[str]:
         if scheme.values.get(name):  # absent, null and {} say the same
             raise _unsupported(scheme, name, str(scheme.values[name])[:80])
     groups = scheme.object("config_groups")
-    if len(groups.values) != 1:
-        raise _unsupported(groups, "config_groups", f"{len(groups.values)} groups")
-    group = groups.object(next(iter(groups.values)))
-    _require(group, "targets", ["Linear"])
+    parts = [groups.object(name) for name in groups.values]
+    rest = [group for group in parts if group.values.get("targets") == _EVERY]
+    if len(rest) != 1 or len(parts) > len(_ACTIVATION_BITS):
+        raise _unsupported(groups, "config_groups", f"{len(parts)} groups, {len(rest)} of them with targets {_EVERY}")
+    linears = dict.fromkeys(linear_names(num_layers), _activation_bits(rest[0]))
+    for group in parts:
+        if group is not rest[0]:
+            linears |= dict.fromkeys(_modules(group, "targets", num_layers), _activation_bits(group))
+    ignored = _modules(scheme, "ignore", num_layers)
+    return {name: bits for name, bits in linears.items() if name not in ignored}
+
+
+def _activation_bits(group: Fields) -> ActivationBits:
+    """What a group of maps has in its activations, if all else is as it must be."""
     _require(group, "output_activations", None)
+    if group.values.get("format") is not None:
+        _require(group, "format", "int-quantized")
     for key, expected in (("weights", _WEIGHTS), ("input_activations", _ACTIVATIONS)):
         part = group.object(key)
         for name, value in expected.items():
             _require(part, name, value)
         for name in ("group_size", "block_structure", "actorder"):
             _require(part, name, None)
-    if group.values.get("format") is not None:
-        _require(group, "format", "int-quantized")
-    return linear_names(num_layers) - _ignored(scheme, num_layers)
+    found = group.object("input_activations").values.get("num_bits")
+    if not isinstance(found, int) or found not in _ACTIVATION_BITS:
+        raise _unsupported(group, "num_bits", repr(found)[:80])
+    return found
 
 
-def _ignored(scheme: Fields, num_layers: int) -> frozenset[str]:
-    """The linear maps that stay as they are; each by its whole name, and with those it is multiplied with."""
-    names = scheme.values.get("ignore")
+def _modules(fields: Fields, key: str, num_layers: int) -> frozenset[str]:
+    """The linear maps that a list holds; each by its whole name, and with those it is multiplied with."""
+    names = fields.values.get(key)
     names = [] if names is None else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise scheme.wrong("ignore", "list names of modules")
+        raise fields.wrong(key, "list names of modules")
     matches = [_MODULE.fullmatch(name) for name in names]
     unknown = [n for n, match in zip(names, matches, strict=True) if match is None and n not in ("lm_head", "score")]
     if unknown:
-        raise _unsupported(scheme, "ignore", repr(unknown[0])[:80])
-    ignored = frozenset(match[1] for match in matches if match)
+        raise _unsupported(fields, key, repr(unknown[0])[:80])
+    modules = frozenset(match[1] for match in matches if match)
     for fused in fused_linears(num_layers):
-        if ignored.intersection(fused) and not ignored.issuperset(fused):
+        if modules.intersection(fused) and not modules.issuperset(fused):
             raise UnsupportedModel(
-                f"{scheme.where}: ignore holds some of {', '.join(fused)}, which are computed as one; quantise the "
+                f"{fields.where}: {key} holds some of {', '.join(fused)}, which are computed as one; quantise the "
                 "model again with all or none of them, as `codescaler quantize` does."
             )
-    return ignored
+    return modules
 
 
 def _require(fields: Fields, key: str, expected: object) -> None:
@@ -119,8 +149,8 @@ def _require(fields: Fields, key: str, expected: object) -> None:
 def _unsupported(fields: Fields, key: str, seen: str) -> UnsupportedModel:
     return UnsupportedModel(
         f"{fields.where}: {key} is {seen}; of quantised models only int8 ones of the compressed-tensors format "
-        "int-quantized are computed (weights by channel, activations by token). Give the model as it was before, with "
-        "quantization='int8', or make it one by `codescaler quantize`."
+        "int-quantized are computed (weights by channel, activations of 8 or 16 bits by token). Give the model as it "
+        "was before, with quantization='int8', or make it one by `codescaler quantize`."
     )
 
 

@@ -12,7 +12,7 @@ import torch  # before the extension: the order decides which OpenMP runtime bot
 from codescaler import _C
 from codescaler.errors import BackendUnavailable
 from codescaler.ops.backend import Backend, Gradients, Heads, Tree
-from codescaler.types import Activation
+from codescaler.types import Activation, ActivationBits
 
 Tensor = torch.Tensor
 
@@ -98,6 +98,7 @@ class PackedInt8Linear(NamedTuple):
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
+    activation_bits: ActivationBits
 
 
 def pack_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear:
@@ -133,16 +134,19 @@ class CpuOperations:
     def __init__(self, kernels: _C.KernelSet) -> None:
         self.kernels = kernels
 
-    def pack_int8_linear(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> PackedInt8Linear:
-        packed = torch.empty(self.kernels.packed_int8_bytes(*weight.shape), dtype=torch.int8)
-        self.kernels.pack_int8_linear(weight.contiguous(), packed, torch.get_num_threads())
-        return PackedInt8Linear(packed, scale, bias)
+    def pack_int8_linear(
+        self, weight: Tensor, scale: Tensor, bias: Tensor | None, activation_bits: ActivationBits
+    ) -> PackedInt8Linear:
+        num_bytes = self.kernels.packed_int8_bytes(len(weight), weight.shape[1], activation_bits)
+        packed = torch.empty(num_bytes, dtype=torch.int8)
+        self.kernels.pack_int8_linear(weight.contiguous(), activation_bits, packed, torch.get_num_threads())
+        return PackedInt8Linear(packed, scale, bias, activation_bits)
 
     def linear(self, x: Tensor, packed: PackedLinear | PackedInt8Linear) -> Tensor:
         if isinstance(packed, PackedLinear):
             return linear(x, packed)
         y = x.new_empty(len(x), len(packed.scale))
-        self.kernels.int8_linear(x, packed.weight, packed.scale, packed.bias, y, torch.get_num_threads())
+        self.kernels.int8_linear(x, *packed, y, torch.get_num_threads())
         return y
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:

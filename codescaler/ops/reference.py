@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from codescaler.ops.backend import Backend, Gradients, Heads, Tree
-from codescaler.types import Activation
+from codescaler.types import Activation, ActivationBits
 
 
 class Linear(NamedTuple):
@@ -38,9 +38,10 @@ class Int8Linear(NamedTuple):
     steps: int
 
 
-def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Linear:
-    """Keeps the weight as it is. Activations get as many steps as exact sums in 32 bits allow, and 16 bits hold."""
-    return Int8Linear(weight, scale, bias, min((2**31 - 1) // (128 * weight.shape[1]), 2**15 - 1))
+def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None, activation_bits: ActivationBits) -> Int8Linear:
+    """Keeps the weight as it is. Activations get 127 steps; or as many as 16 bits hold and exact sums in 32 allow."""
+    most = (2**31 - 1) // (128 * weight.shape[1])
+    return Int8Linear(weight, scale, bias, min(most, 2 ** (activation_bits - 1) - 1))
 
 
 def linear(x_TI: Tensor, packed: Linear | Int8Linear) -> Tensor:

@@ -212,24 +212,32 @@ class KernelSet {
     });
   }
 
-  int64_t packed_int8_bytes(int64_t num_outputs, int64_t num_inputs) const {
-    return table_->packed_int8_bytes(num_outputs, num_inputs);
+  static void check_activation_bits(int32_t bits) {
+    if (bits != 8 && bits != 16) throw py::value_error("activation_bits is " + std::to_string(bits) + ", not 8 or 16");
   }
 
-  int32_t int8_steps(int64_t num_inputs) const { return table_->int8_steps(num_inputs); }
+  int64_t packed_int8_bytes(int64_t num_outputs, int64_t num_inputs, int32_t activation_bits) const {
+    return table_->packed_int8_bytes(num_outputs, num_inputs, activation_bits);
+  }
 
-  void pack_int8_linear(const py::object& weight, const py::object& packed, int threads) const {
+  int32_t int8_steps(int64_t num_inputs, int32_t activation_bits) const {
+    return table_->int8_steps(num_inputs, activation_bits);
+  }
+
+  void pack_int8_linear(const py::object& weight, int32_t activation_bits, const py::object& packed,
+                        int threads) const {
     const Tensor weight_(weight, "pack_int8_linear: weight"), packed_(packed, "pack_int8_linear: packed");
+    check_activation_bits(activation_bits);
     const int8_t* values = weight_.get<int8_t>({-1, -1});
     const int64_t outputs = weight_.size(0), inputs = weight_.size(1);
     if (inputs > kMostInt8Inputs) weight_.fail("has more than " + std::to_string(kMostInt8Inputs) + " inputs");
-    int8_t* out = packed_.get<int8_t>({packed_int8_bytes(outputs, inputs)});
+    int8_t* out = packed_.get<int8_t>({packed_int8_bytes(outputs, inputs, activation_bits)});
     py::gil_scoped_release release;
-    table_->pack_int8_linear(values, outputs, inputs, out, threads);
+    table_->pack_int8_linear(values, outputs, inputs, activation_bits, out, threads);
   }
 
   void int8_linear(const py::object& x, const py::object& packed, const py::object& scale, const OptionalObject& bias,
-                   const py::object& y, int threads) const {
+                   int32_t activation_bits, const py::object& y, int threads) const {
     const Tensor x_(x, "int8_linear: x"), packed_(packed, "int8_linear: packed"), scale_(scale, "int8_linear: scale"),
         y_(y, "int8_linear: y");
     const auto bias_ = optional_tensor(bias, "int8_linear: bias");
@@ -239,7 +247,9 @@ class KernelSet {
       a.x = x_.rows<T>(-1, -1), a.x_stride = x_.row_stride();
       a.num_rows = x_.size(0), a.num_inputs = x_.size(1), a.num_outputs = scale_.size(0);
       if (a.num_inputs > kMostInt8Inputs) x_.fail("has more than " + std::to_string(kMostInt8Inputs) + " columns");
-      a.weight = packed_.get<int8_t>({packed_int8_bytes(a.num_outputs, a.num_inputs)});
+      check_activation_bits(activation_bits);
+      a.activation_bits = activation_bits;
+      a.weight = packed_.get<int8_t>({packed_int8_bytes(a.num_outputs, a.num_inputs, activation_bits)});
       a.scale = scale_.get<float>({-1}), a.bias = optional_floats(bias_, {a.num_outputs});
       a.y = y_.rows<T>(a.num_rows, a.num_outputs), a.y_stride = y_.row_stride();
       return [=, run = kernels.int8_linear, measure = kernels.int8_linear_workspace_bytes]() mutable {

@@ -4,24 +4,30 @@
 // Rows are quantised while they are packed, so x is read once, and scaled while sums are written, so no integer leaves
 // the caches. Products are summed in 32 bits, exactly, on every instruction set: order, blocks and threads cannot show.
 //
-// The unit is a 32-bit *lane* of two inputs of 16 bits, for "multiply pairs and add". Weights are kept in 8 bits, in
-// strips of kColumns outputs, and widened a block at a time, once for many rows. (AVX2's product of 8-bit numbers,
-// vpmaddubsw, adds pairs in 16 bits and saturates; VNNI's, vpdpbusd, leaves activations 127 steps, which rankings
-// feel.)
-
-constexpr int64_t kGroup = 2;
+// The unit is a 32-bit *lane* of `Group` inputs: two of 16 bits for "multiply pairs and add", or with VNNI four of 8
+// bits, which is twice as fast and leaves activations 127 steps. Weights are kept in 8 bits, in strips of kColumns
+// outputs; for 16-bit lanes they are widened a block at a time, once for many rows. Without VNNI 8-bit activations take
+// 16-bit lanes too: AVX2's product of 8-bit numbers, vpmaddubsw, adds pairs in 16 bits and saturates.
 
 #if CODESCALER_ISA >= 2
+// Not __m512i, whose 64-bit lanes GCC 12 would not keep in registers across these instructions.
+typedef int32_t Int16 __attribute__((vector_size(64)));
 struct Lanes {
-  __m512i v;
+  Int16 v;
 };
-inline Lanes set_lanes(int32_t x) { return {_mm512_set1_epi32(x)}; }
-inline Lanes load_lanes(const void* p) { return {_mm512_loadu_si512(p)}; }
-inline void store_lanes(int32_t* p, Lanes x) { _mm512_storeu_si512(p, x.v); }
-inline Vec to_float(Lanes x) { return {_mm512_cvtepi32_ps(x.v)}; }
-inline Lanes to_integer(Vec x) { return {_mm512_cvtps_epi32(x.v)}; }
+inline Lanes set_lanes(int32_t x) { return {(Int16)_mm512_set1_epi32(x)}; }
+inline Lanes load_lanes(const void* p) { return {(Int16)_mm512_loadu_si512(p)}; }
+inline void store_lanes(int32_t* p, Lanes x) { _mm512_storeu_si512(p, (__m512i)x.v); }
+inline Vec to_float(Lanes x) { return {_mm512_cvtepi32_ps((__m512i)x.v)}; }
+inline Lanes to_integer(Vec x) { return {(Int16)_mm512_cvtps_epi32(x.v)}; }
+template <int64_t Group>
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
-  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(a.v, b.v))};
+#if CODESCALER_ISA == 3
+  if constexpr (Group == 4) return {(Int16)_mm512_dpbusd_epi32((__m512i)sum.v, (__m512i)a.v, (__m512i)b.v)};
+  return {(Int16)_mm512_dpwssd_epi32((__m512i)sum.v, (__m512i)a.v, (__m512i)b.v)};
+#else
+  return {sum.v + (Int16)_mm512_madd_epi16((__m512i)a.v, (__m512i)b.v)};
+#endif
 }
 #elif CODESCALER_ISA == 1
 struct Lanes {
@@ -32,6 +38,7 @@ inline Lanes load_lanes(const void* p) { return {_mm256_loadu_si256(static_cast<
 inline void store_lanes(int32_t* p, Lanes x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v); }
 inline Vec to_float(Lanes x) { return {_mm256_cvtepi32_ps(x.v)}; }
 inline Lanes to_integer(Vec x) { return {_mm256_cvtps_epi32(x.v)}; }
+template <int64_t Group>
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, b.v))};
 }
@@ -48,9 +55,37 @@ inline Lanes load_lanes(const void* p) {
 inline void store_lanes(int32_t* p, Lanes x) { memcpy(p, &x.v, sizeof x.v); }
 inline Vec to_float(Lanes x) { return {__builtin_convertvector(x.v, Float4)}; }
 inline Lanes to_integer(Vec x) { return {__builtin_convertvector(round(x).v, Int4)}; }
+template <int64_t Group>
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {  // high and low halves of a lane
   const auto low = [](Int4 v) { return Int4((UInt4)v << 16) >> 16; };
   return {sum.v + (a.v >> 16) * (b.v >> 16) + low(a.v) * low(b.v)};
+}
+#endif
+
+// An input as a lane holds it. vpdpbusd takes 8-bit ones unsigned, so they are `kZero` higher and sums start lower.
+template <int64_t Group>
+struct LaneInput {
+  using Type = int16_t;
+  static constexpr int32_t kZero = 0;
+};
+template <>
+struct LaneInput<4> {
+  using Type = uint8_t;
+  static constexpr int32_t kZero = 128;
+};
+
+#if CODESCALER_ISA >= 2
+inline void store_inputs(int16_t* p, Lanes x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)x.v));
+}
+inline void store_inputs(uint8_t* p, Lanes x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)(x.v + LaneInput<4>::kZero)));
+}
+#else
+inline void store_inputs(int16_t* p, Lanes x) {
+  int32_t lanes[Vec::width];
+  store_lanes(lanes, x);
+  for (int64_t i = 0; i < Vec::width; ++i) p[i] = int16_t(lanes[i]);
 }
 #endif
 
@@ -58,31 +93,46 @@ constexpr int64_t kBlockRows = 32 * kRowsAtOnce;  // rows that a widened block o
 constexpr int64_t kChunkRows = 4 * kBlockRows;    // rows that are packed before they are multiplied
 constexpr int64_t kDepth = 192;                   // lanes of a block: 12 KB of weights on AVX2, beside 12 KB of sums
 
-inline int64_t lanes_of(int64_t num_inputs) { return (num_inputs + kGroup - 1) / kGroup; }
-inline int64_t strips_of(int64_t num_outputs) { return (num_outputs + kColumns - 1) / kColumns; }
-inline int64_t strip_bytes(int64_t num_inputs) { return lanes_of(num_inputs) * kColumns * kGroup; }
+// Inputs of a lane for activations of 8 or 16 bits.
+constexpr int64_t group_of(int32_t activation_bits) { return CODESCALER_ISA == 3 && activation_bits == 8 ? 4 : 2; }
 
-int64_t packed_int8_bytes(int64_t num_outputs, int64_t num_inputs) {
-  return strips_of(num_outputs) * strip_bytes(num_inputs);
+inline int64_t lanes_of(int64_t num_inputs, int64_t group) { return (num_inputs + group - 1) / group; }
+inline int64_t strips_of(int64_t num_outputs) { return (num_outputs + kColumns - 1) / kColumns; }
+
+// A strip: where the sums of its columns start, then lanes of all its columns, input after input. Absent columns and
+// inputs are 0.
+inline int64_t strip_bytes(int64_t num_inputs, int64_t group) {
+  return kColumns * (int64_t(sizeof(int32_t)) + lanes_of(num_inputs, group) * group);
 }
 
-// A strip: lanes of all its columns, input after input. Absent columns and inputs are 0.
-void pack_int8_linear(const int8_t* weight, int64_t num_outputs, int64_t num_inputs, int8_t* packed, int num_threads) {
-  const int64_t num_lanes = lanes_of(num_inputs);
+int64_t packed_int8_bytes(int64_t num_outputs, int64_t num_inputs, int32_t activation_bits) {
+  return strips_of(num_outputs) * strip_bytes(num_inputs, group_of(activation_bits));
+}
+
+void pack_int8_linear(const int8_t* weight, int64_t num_outputs, int64_t num_inputs, int32_t activation_bits,
+                      int8_t* packed, int num_threads) {
+  const int64_t group = group_of(activation_bits), size = lanes_of(num_inputs, group) * group;
+  const int32_t zero = group == 4 ? LaneInput<4>::kZero : LaneInput<2>::kZero;
 #pragma omp parallel for num_threads(num_threads) schedule(static)
   for (int64_t strip = 0; strip < strips_of(num_outputs); ++strip)
     for (int64_t column = 0; column < kColumns; ++column) {
       const int64_t output = strip * kColumns + column;
       const int8_t* row = weight + output * num_inputs;
-      int8_t* lane = packed + strip * strip_bytes(num_inputs) + column * kGroup;
-      for (int64_t i = 0; i < num_lanes * kGroup; ++i)
-        lane[i / kGroup * kColumns * kGroup + i % kGroup] = output < num_outputs && i < num_inputs ? row[i] : int8_t(0);
+      int8_t* starts = packed + strip * strip_bytes(num_inputs, group);
+      int8_t* lane = starts + kColumns * int64_t(sizeof(int32_t)) + column * group;
+      int32_t start = 0;
+      for (int64_t i = 0; i < size; ++i) {
+        const int8_t value = output < num_outputs && i < num_inputs ? row[i] : int8_t(0);
+        lane[i / group * kColumns * group + i % group] = value;
+        start -= zero * value;
+      }
+      memcpy(starts + column * int64_t(sizeof start), &start, sizeof start);
     }
 }
 
-// Steps from 0 to a row's largest size: what 16 bits hold and exact sums in 32 bits allow, thousands of them, which
-// take no longer than the 127 of 8 bits.
-int32_t int8_steps(int64_t num_inputs) {
+// Steps from 0 to a row's largest size: what 8 bits hold; or what 16 bits hold and exact sums in 32 bits allow.
+int32_t int8_steps(int64_t num_inputs, int32_t activation_bits) {
+  if (activation_bits == 8) return INT8_MAX;
   const int64_t most = INT32_MAX / (128 * (num_inputs < 1 ? 1 : num_inputs));  // 128: a stranger's -128
   return int32_t(most < INT16_MAX ? most : INT16_MAX);
 }
@@ -90,9 +140,11 @@ int32_t int8_steps(int64_t num_inputs) {
 constexpr float kLeast = 0x1p-100f;  // a row of smaller numbers counts as zeros: steps / x would overflow
 
 // Quantises a row into its place in a panel, lane after lane kRowsAtOnce apart, and returns its scale: the largest
-// size / steps, or NaN if a value is not finite, which an integer could not say. `integers` holds width + Vec::width.
-template <class T>
-inline float quantize_row(const T* x, int64_t width, float steps, int32_t* integers, int32_t* panel) {
+// size / steps, or NaN if a value is not finite, which an integer could not say. `inputs` holds whole lanes and
+// vectors.
+template <int64_t Group, class T>
+inline float quantize_row(const T* x, int64_t width, float steps, typename LaneInput<Group>::Type* inputs,
+                          int32_t* panel) {
   Vec size = set1(0.0f), probe = set1(0.0f);
   const auto look = [&](Vec v) {
     size = max(size, max(v, set1(0.0f) - v));
@@ -102,50 +154,50 @@ inline float quantize_row(const T* x, int64_t width, float steps, int32_t* integ
   const float amax = largest(size), not_finite = sum(probe);
   const bool is_zero = !(amax >= kLeast) || not_finite != 0.0f;
   const Vec inverse = set1(is_zero ? 0.0f : steps / amax);
-  const auto convert_to = [&](int64_t i, Vec v) { store_lanes(integers + i, to_integer(v * inverse)); };
+  const auto convert_to = [&](int64_t i, Vec v) { store_inputs(inputs + i, to_integer(v * inverse)); };
   if (not_finite == 0.0f)
     for_lanes(
         width, [&](int64_t i) { convert_to(i, load(x + i)); },
         [&](int64_t i, int64_t n) { convert_to(i, load_n(x + i, n)); });
-  else
-    memset(integers, 0, size_t(width) * sizeof *integers);
-  for (int64_t i = width; i < width + kGroup; ++i) integers[i] = 0;
-  for (int64_t lane = 0; lane < lanes_of(width); ++lane)
-    panel[lane * kRowsAtOnce] =
-        int32_t(uint32_t(integers[2 * lane]) & 0xffff) | int32_t(uint32_t(integers[2 * lane + 1]) << 16);
+  for (int64_t i = not_finite == 0.0f ? width : 0; i < round_up(width, Group); ++i) inputs[i] = 0;
+  for (int64_t lane = 0; lane < lanes_of(width, Group); ++lane)
+    memcpy(panel + lane * kRowsAtOnce, inputs + lane * Group, sizeof *panel);
   return not_finite != 0.0f ? not_finite : is_zero ? 1.0f : amax / steps;
 }
 
 // c += a b for kRowsAtOnce x kColumns sums over `depth` lanes.
-inline void integer_tile(const int32_t* a, const int8_t* b, int64_t depth, int32_t* c) {
-  constexpr int64_t kBytes = Vec::width * int64_t(sizeof(int32_t));
+template <int64_t Group>
+inline void integer_tile(const int32_t* a, const void* b, int64_t depth, int32_t* c) {
+  const int32_t* weights = static_cast<const int32_t*>(b);
   Lanes sum[kRowsAtOnce][kColumnVectors];
   for (int64_t m = 0; m < kRowsAtOnce; ++m)
     for (int64_t v = 0; v < kColumnVectors; ++v) sum[m][v] = load_lanes(c + m * kColumns + v * Vec::width);
   for (int64_t k = 0; k < depth; ++k)
     for (int64_t m = 0; m < kRowsAtOnce; ++m)
       for (int64_t v = 0; v < kColumnVectors; ++v)
-        sum[m][v] = multiply_add(set_lanes(a[k * kRowsAtOnce + m]), load_lanes(b + (k * kColumnVectors + v) * kBytes),
-                                 sum[m][v]);
+        sum[m][v] = multiply_add<Group>(set_lanes(a[k * kRowsAtOnce + m]),
+                                        load_lanes(weights + k * kColumns + v * Vec::width), sum[m][v]);
   for (int64_t m = 0; m < kRowsAtOnce; ++m)
     for (int64_t v = 0; v < kColumnVectors; ++v) store_lanes(c + m * kColumns + v * Vec::width, sum[m][v]);
 }
 
-template <class T>
+template <class T, int64_t Group>
 class Int8Linear {
+  using Input = typename LaneInput<Group>::Type;
+
  public:
   Int8Linear(const Int8LinearArgs<T>& args, int num_threads)
       : a_(args),
-        num_lanes_(lanes_of(args.num_inputs)),
+        num_lanes_(lanes_of(args.num_inputs, Group)),
         num_strips_(strips_of(args.num_outputs)),
-        steps_(float(int8_steps(args.num_inputs))) {
+        steps_(float(int8_steps(args.num_inputs, args.activation_bits))) {
     Arena arena(args.workspace);
     const int64_t rows = args.num_rows < kChunkRows ? round_up(args.num_rows, kRowsAtOnce) : kChunkRows;
     panels_ = arena.take<int32_t>(rows * num_lanes_);
     scales_ = arena.take<float>(rows);
-    integers_ = arena.take<int32_t>(num_threads * integers_size());
+    inputs_ = arena.take<Input>(num_threads * inputs_size());
     sums_ = arena.take<int32_t>(num_threads * kBlockRows * kColumns);
-    weights_ = arena.take<int8_t>(num_threads * kDepth * kColumns * int64_t(sizeof(int32_t)));
+    wide_ = arena.take<int16_t>(num_threads * kWideSize);
     workspace_bytes = arena.used();
   }
 
@@ -165,13 +217,15 @@ class Int8Linear {
   }
 
  private:
-  int64_t integers_size() const { return round_up(a_.num_inputs + Vec::width + kGroup, 16); }
+  static constexpr int64_t kWideSize = Group == 2 ? kDepth * kColumns * Group : 0;
+
+  int64_t inputs_size() const { return round_up(a_.num_inputs + Vec::width, 64); }
 
   void pack(int64_t first, int64_t row, int64_t rows) const {
     int32_t* panel = panels_ + row / kRowsAtOnce * kRowsAtOnce * num_lanes_ + row % kRowsAtOnce;
     if (row < rows)
-      scales_[row] = quantize_row(a_.x + (first + row) * a_.x_stride, a_.num_inputs, steps_,
-                                  integers_ + omp_get_thread_num() * integers_size(), panel);
+      scales_[row] = quantize_row<Group>(a_.x + (first + row) * a_.x_stride, a_.num_inputs, steps_,
+                                         inputs_ + omp_get_thread_num() * inputs_size(), panel);
     else
       for (int64_t lane = 0; lane < num_lanes_; ++lane) panel[lane * kRowsAtOnce] = 0;
   }
@@ -180,13 +234,16 @@ class Int8Linear {
   void multiply(int64_t first, int64_t begin, int64_t rows, int64_t strip) const {
     const int64_t count = rows - begin < kBlockRows ? rows - begin : kBlockRows;
     int32_t* sums = sums_ + omp_get_thread_num() * kBlockRows * kColumns;
-    const int8_t* lanes = a_.weight + strip * strip_bytes(a_.num_inputs);
-    memset(sums, 0, size_t(round_up(count, kRowsAtOnce) * kColumns) * sizeof *sums);
+    const int8_t* starts = a_.weight + strip * strip_bytes(a_.num_inputs, Group);
+    const int8_t* lanes = starts + kColumns * int64_t(sizeof *sums);
+    for (int64_t row = 0; row < round_up(count, kRowsAtOnce); ++row)
+      memcpy(sums + row * kColumns, starts, kColumns * sizeof *sums);
     for (int64_t lane = 0; lane < num_lanes_; lane += kDepth) {
       const int64_t depth = num_lanes_ - lane < kDepth ? num_lanes_ - lane : kDepth;
-      const int8_t* weights = widened(lanes + lane * kColumns * kGroup, depth);
+      const void* weights = widened(lanes + lane * kColumns * Group, depth);
       for (int64_t row = 0; row < count; row += kRowsAtOnce)
-        integer_tile(panels_ + (begin + row) * num_lanes_ + lane * kRowsAtOnce, weights, depth, sums + row * kColumns);
+        integer_tile<Group>(panels_ + (begin + row) * num_lanes_ + lane * kRowsAtOnce, weights, depth,
+                            sums + row * kColumns);
     }
     const int64_t column = strip * kColumns;
     const int64_t width = a_.num_outputs - column < kColumns ? a_.num_outputs - column : kColumns;
@@ -195,11 +252,12 @@ class Int8Linear {
                  a_.y + (first + begin + row) * a_.y_stride + column, width);
   }
 
-  const int8_t* widened(const int8_t* lanes, int64_t depth) const {
-    int8_t* out = weights_ + omp_get_thread_num() * kDepth * kColumns * int64_t(sizeof(int32_t));
-    int16_t* wide = reinterpret_cast<int16_t*>(out);
-    for (int64_t i = 0; i < depth * kColumns * kGroup; ++i) wide[i] = lanes[i];
-    return out;
+  // A block of weights as inputs are: 8-bit ones stay where they are.
+  const void* widened(const int8_t* lanes, int64_t depth) const {
+    if (Group == 4) return lanes;
+    int16_t* wide = wide_ + omp_get_thread_num() * kWideSize;
+    for (int64_t i = 0; i < depth * kColumns * Group; ++i) wide[i] = lanes[i];
+    return wide;
   }
 
   void scale_sums(const int32_t* sums, float row_scale, int64_t column, T* y, int64_t width) const {
@@ -215,21 +273,33 @@ class Int8Linear {
   const Int8LinearArgs<T>& a_;
   int64_t num_lanes_, num_strips_;
   float steps_;
-  int32_t* panels_;    // [panels of a chunk][lanes][kRowsAtOnce]
-  float* scales_;      // [rows of a chunk]
-  int32_t* integers_;  // of each thread: one row
-  int32_t* sums_;      // of each thread: [kBlockRows][kColumns]
-  int8_t* weights_;    // of each thread: [kDepth][kColumns] lanes
+  int32_t* panels_;  // [panels of a chunk][lanes][kRowsAtOnce]
+  float* scales_;    // [rows of a chunk]
+  Input* inputs_;    // of each thread: one row
+  int32_t* sums_;    // of each thread: [kBlockRows][kColumns]
+  int16_t* wide_;    // of each thread: [kDepth][kColumns][Group]
 };
+
+// Calls act with the linear map in the lanes that its activations take.
+template <class T, class Act>
+inline void with_int8_linear(const Int8LinearArgs<T>& a, int num_threads, Act act) {
+#if CODESCALER_ISA == 3
+  if (group_of(a.activation_bits) == 4) return act(Int8Linear<T, 4>(a, num_threads));
+#endif
+  act(Int8Linear<T, 2>(a, num_threads));
+}
 
 template <class T>
 int64_t int8_linear_workspace_bytes(const Int8LinearArgs<T>& a, int num_threads) {
-  return Int8Linear<T>(a, num_threads).workspace_bytes;
+  int64_t result = 0;
+  with_int8_linear(a, num_threads, [&](const auto& linear) { result = linear.workspace_bytes; });
+  return result;
 }
 
 template <class T>
 void int8_linear(const Int8LinearArgs<T>& a, int num_threads) {
-  const Int8Linear<T> linear(a, num_threads);
+  with_int8_linear(a, num_threads, [&](const auto& linear) {
 #pragma omp parallel num_threads(num_threads)
-  linear.run();
+    linear.run();
+  });
 }

@@ -93,15 +93,16 @@ template <class T>
 struct Int8LinearArgs {
   const T* x;
   int64_t x_stride;
-  const int8_t* weight;  // from pack_int8_linear of the same table
+  const int8_t* weight;  // from pack_int8_linear of the same table, for the same activation_bits
   const float* scale;    // [num_outputs]
   const float* bias;     // [num_outputs] or null
   T* y;
   int64_t y_stride, num_rows, num_inputs, num_outputs;
-  void* workspace;  // int8_linear_workspace_bytes, aligned to 64
+  int32_t activation_bits;  // 8 or 16
+  void* workspace;          // int8_linear_workspace_bytes, aligned to 64
 };
 
-constexpr int64_t kMostInt8Inputs = 1 << 16;  // so many leave activations 255 steps
+constexpr int64_t kMostInt8Inputs = 1 << 16;  // so many leave activations of 16 bits 255 steps
 
 // Gradients. Rows are dense where no stride is given; what is float here is float for every T.
 
@@ -157,10 +158,11 @@ struct Kernels {
   TypedKernels<float> float32;
   TypedKernels<BFloat16> bfloat16;
   // An int8 weight [num_outputs, num_inputs], dense, to the layout that this table's int8_linear reads.
-  int64_t (*packed_int8_bytes)(int64_t num_outputs, int64_t num_inputs);
-  void (*pack_int8_linear)(const int8_t* weight, int64_t num_outputs, int64_t num_inputs, int8_t* packed,
-                           int num_threads);
-  int32_t (*int8_steps)(int64_t num_inputs);  // that int8_linear's activations are rounded to
+  int64_t (*packed_int8_bytes)(int64_t num_outputs, int64_t num_inputs, int32_t activation_bits);
+  void (*pack_int8_linear)(const int8_t* weight, int64_t num_outputs, int64_t num_inputs, int32_t activation_bits,
+                           int8_t* packed, int num_threads);
+  // That int8_linear's activations are rounded to; the same in every table.
+  int32_t (*int8_steps)(int64_t num_inputs, int32_t activation_bits);
 };
 
 extern const Kernels kGeneric;

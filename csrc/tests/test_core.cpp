@@ -368,22 +368,22 @@ void test_tree_attention_backward(const Kernels& table, const TypedKernels<T>& k
 
 template <class T>
 void test_int8_linear(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t inputs,
-                      int64_t outputs) {
+                      int64_t outputs, int32_t bits) {
   const auto x = random_values<T>(rows * inputs);
   const auto bias = random_values<float>(outputs);
   auto weight = zeros<int8_t>(outputs * inputs);
   auto scale = zeros<float>(outputs);
   for (int8_t& value : weight) value = int8_t(int(generator() % 255) - 127);
   for (float& value : scale) value = float(1 + generator() % 7) / 500;
-  auto packed = zeros<int8_t>(table.packed_int8_bytes(outputs, inputs));
-  table.pack_int8_linear(weight.data(), outputs, inputs, packed.data(), 2);
+  auto packed = zeros<int8_t>(table.packed_int8_bytes(outputs, inputs, bits));
+  table.pack_int8_linear(weight.data(), outputs, inputs, bits, packed.data(), 2);
   auto y = zeros<T>(rows * outputs);
   Int8LinearArgs<T> a{x.data(), inputs, packed.data(), scale.data(), bias.data(), y.data(),
-                      outputs,  rows,   inputs,        outputs,      nullptr};
+                      outputs,  rows,   inputs,        outputs,      bits,        nullptr};
   const auto workspace = workspace_of(kernels.int8_linear_workspace_bytes(a, 2));
   a.workspace = workspace.get();
   kernels.int8_linear(a, 2);
-  const float steps = float(table.int8_steps(inputs));
+  const float steps = float(table.int8_steps(inputs, bits));
   for (int64_t r = 0; r < rows; ++r) {
     float size = 0;
     for (int64_t i = 0; i < inputs; ++i) size = std::fmax(size, std::fabs(widen(x[size_t(r * inputs + i)])));
@@ -411,8 +411,10 @@ void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
   test_tree_attention(table, kernels, 300, 64, 7, 1, 64, 0, 0);
   test_tree_attention(table, kernels, 300, 255, 2, 1, 128, 5, 40);
   test_tree_attention(table, kernels, 65, 0, 100, 1, 8, 0, 1);
-  for (const int64_t width : {1, 3, 16, 31, 130}) test_int8_linear(table, kernels, 7, width, width);
-  test_int8_linear(table, kernels, 781, 387, 5);
+  for (const int32_t bits : {8, 16}) {
+    for (const int64_t width : {1, 3, 16, 31, 130}) test_int8_linear(table, kernels, 7, width, width, bits);
+    test_int8_linear(table, kernels, 781, 387, 5, bits);
+  }
   for (const int64_t width : {1, 5, 8, 17, 31}) {
     test_rms_norm_backward(table, kernels, 70, width);
     test_glu_backward(table, kernels, 3, width);

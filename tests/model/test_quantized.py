@@ -20,7 +20,7 @@ def read(scheme):
 
 def changed(path, value):
     """The scheme that we write, with one setting changed."""
-    scheme = quantization_config([])
+    scheme = quantization_config(dict.fromkeys(ALL, 8), 2)
     *parents, last = path.split("/")
     part = scheme
     for name in parents:
@@ -41,10 +41,12 @@ def test_a_weight_is_its_nearest_int8_multiple(random):
 
 
 def test_what_is_written_is_read():
-    assert int8_linears(Fields({}, "config.json"), 2) == frozenset()
-    assert read(quantization_config([])) == ALL
-    kept = ["layers.1.mlp.gate_proj", "layers.1.mlp.up_proj"]
-    assert read(quantization_config(kept)) == ALL - {*kept}
+    assert int8_linears(Fields({}, "config.json"), 2) == {}
+    kept = {"layers.1.mlp.gate_proj", "layers.1.mlp.up_proj"}
+    fine = {"layers.0.mlp.down_proj", "layers.1.self_attn.o_proj"}
+    mixed = {name: 16 if name in fine else 8 for name in ALL - kept}
+    for linears in ({}, dict.fromkeys(ALL, 8), dict.fromkeys(ALL, 16), dict.fromkeys(ALL - kept, 8), mixed):
+        assert read(quantization_config(linears, 2)) == linears
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,11 @@ def test_what_is_written_is_read():
         ("config_groups/group_0/weights/strategy", "group"),
         ("config_groups/group_0/weights/group_size", 128),
         ("config_groups/group_0/input_activations/dynamic", False),
+        ("config_groups/group_0/input_activations/num_bits", 4),
+        ("config_groups/group_0/input_activations/num_bits", 16.0),
+        ("config_groups/group_0/input_activations/num_bits", None),
+        ("config_groups/group_1", {"targets": ["Linear"]}),
+        ("config_groups/group_1", {"targets": ["model.layers.0.self_attn.o_proj"]}),
         ("ignore", ["re:.*down_proj"]),
         ("ignore", ["model.layers.0.self_attn.q_proj"]),
     ],
