@@ -3,9 +3,9 @@
 Runs the operations (benches/test_ops.py), the named workloads beside transformers and, with --vllm, beside vLLM
 (benches/compare.py, bon8 with int8 too), start-up and memory, threads, fusions and the plot of scaling, each in a
 process of its own, which saves its figures in benches/results/. The targets were set for 2 threads and bfloat16 on a
-CPU with a unit for it (a Zen 5, whose ideal time is 11 times as short as transformers' padded batch takes; elsewhere that
-may be less than what must be reached). Exit status 1 if a measurement finds wrong scores; a target that is missed is
-only shown.
+CPU with a unit for it, a Zen 5, where transformers' padded batch takes 11 times the ideal time; elsewhere that may be
+less than what must be reached. Exit status 1 if a measurement finds wrong scores; a target that is missed is only
+shown.
 """
 
 import argparse
