@@ -51,6 +51,7 @@ from codescaler.testing import (
     seconds_of,
     write_random_rm,
 )
+from codescaler.types import Rounding
 from codescaler.weights import open_checkpoint
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
@@ -177,7 +178,8 @@ def write_checkpoint(folder: Path, shape: ModelShape) -> None:
 def save_with_int8(folder: Path, int8_folder: Path) -> None:
     """Writes a folder's model with every linear map in int8, whatever that does to its scores."""
     checkpoint = open_checkpoint(folder)
-    save_int8(checkpoint, dict.fromkeys(linear_names(checkpoint.config.num_layers), 8), int8_folder)
+    shapes = {name: checkpoint.sources[f"{name}.weight"].shape for name in linear_names(checkpoint.config.num_layers)}
+    save_int8(checkpoint, {name: Rounding.of(8, shape[1]) for name, shape in shapes.items()}, int8_folder)
 
 
 def whole_number(text: str) -> int:

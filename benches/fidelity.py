@@ -28,12 +28,11 @@ from codescaler.engine import Engine
 from codescaler.info import describe_environment
 from codescaler.metrics import best_of_n, bootstrap_interval
 from codescaler.model.projections import linear_names
-from codescaler.model.smoothing import Exponents
 from codescaler.ops import select_backend
 from codescaler.records import Group
 from codescaler.report import table
 from codescaler.save import save_int8
-from codescaler.types import ActivationBits
+from codescaler.types import ActivationBits, Rounding
 from codescaler.weights import open_checkpoint
 
 LEAST_TAU, MOST_POINTS = 0.95, 0.015
@@ -51,10 +50,12 @@ def main(options: Sequence[str] | None = None) -> int:
     progress(f"int8 was chosen for {len(choice.linears)} maps in {time.perf_counter() - started:.0f} s")
     names, every = linear_names(checkpoint.config.num_layers), quantize.choose_int8(checkpoint, backend, math.inf)
     scorers = {
-        "by the rule": _with_int8(arguments.model, choice.linears, choice.exponents),
-        "every map, activations of 8 bits": _with_int8(arguments.model, every.linears, every.exponents),
-        "the same, not smoothed": _with_int8(arguments.model, every.linears, {}),
-        "every map, activations of 16 bits": _with_int8(arguments.model, dict.fromkeys(names, 16), {}),
+        "by the rule": _with_int8(arguments.model, choice.linears),
+        "every map, activations of 8 bits": _with_int8(arguments.model, every.linears),
+        "the same, not rotated": _with_int8(arguments.model, dict.fromkeys(names, Rounding(8, is_rotated=False))),
+        "every map, activations of 16 bits": _with_int8(
+            arguments.model, {name: rounding._replace(bits=16) for name, rounding in every.linears.items()}
+        ),
     }
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in scorers}
     deadline = time.monotonic() + 60 * arguments.minutes
@@ -96,7 +97,7 @@ def main(options: Sequence[str] | None = None) -> int:
             "expected_change": choice.change,
             "change_by_kind": by_kind,
             "change_by_map": {", ".join(fused): change for fused, change in choice.changes.items()},
-            "bits_by_map": {", ".join(fused): choice.linears.get(fused[0]) for fused in choice.changes},
+            "rounding_by_map": {", ".join(fused): choice.linears.get(fused[0]) for fused in choice.changes},
             "kept": [", ".join(fused) for fused in choice.kept],
             "summary": summary,
             "problems": figures,
@@ -128,12 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_int8(
-    model: Path, linears: Mapping[str, ActivationBits], exponents: Mapping[tuple[str, ...], Exponents]
-) -> Engine:
+def _with_int8(model: Path, linears: Mapping[str, Rounding]) -> Engine:
     """The model with these linear maps in int8, in float32."""
     with tempfile.TemporaryDirectory(prefix="codescaler-fidelity-") as folder:
-        save_int8(open_checkpoint(model), linears, Path(folder), None, exponents)
+        save_int8(open_checkpoint(model), linears, Path(folder))
         engine = Engine.from_pretrained(folder, device="cpu", dtype="float32")
         engine.score([("a", "b")])  # tokenizer and template are read on first use
     return engine

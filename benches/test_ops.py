@@ -25,7 +25,7 @@ from codescaler.testing import (
     peer_linear,
     seconds_of,
 )
-from codescaler.types import RopeConfig
+from codescaler.types import RopeConfig, Rounding
 
 SHAPE = QWEN3_0_6B
 HEADS = Heads(SHAPE.num_heads, SHAPE.num_kv_heads, SHAPE.head_dim)
@@ -144,12 +144,13 @@ def test_linear(record, backend, dtype, random, tree, width_in, width_out):
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="int8 is for CPUs")
 @pytest.mark.parametrize("backend", [OURS], indirect=True)  # PyTorch's own saturates without VNNI
 @LINEAR_MAPS
-@pytest.mark.parametrize("activation_bits", [8, 16])
-def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out, activation_bits):
+@pytest.mark.parametrize("bits", [8, 16])
+def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out, bits):
     x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
-    weight, scale = quantize_weight(torch.randn(width_out, width_in, generator=random))
-    packed, few = backend.pack_int8_linear(weight, scale[:, 0], None, activation_bits), x[:TRUTH_ROWS]
-    truth = (few.double() @ weight.double().T) * scale[:, 0]
+    exact = torch.randn(width_out, width_in, generator=random)
+    weight, scale = quantize_weight(reference.rotate(exact))
+    packed, few = backend.pack_int8_linear(weight, scale[:, 0], None, Rounding(bits, is_rotated=True)), x[:TRUTH_ROWS]
+    truth = (reference.rotate(few.double()) @ weight.double().T) * scale[:, 0]
     error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
     assert error.sqrt() < 1 / 64  # of a normal row's 127 steps at least
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)

@@ -71,6 +71,7 @@ class KernelSet:
         scale: Tensor,
         bias: Tensor | None,
         activation_bits: int,
+        is_rotated: bool,
         y: Tensor,
         threads: int,
     ) -> None: ...

@@ -26,7 +26,6 @@ from codescaler.errors import BackendUnavailable, CapacityExceeded, CodescalerEr
 from codescaler.extract import extract_training_code, is_valid_code
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
 from codescaler.model.quantized import quantized
-from codescaler.model.smoothing import smoothed
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.plan import Int32, plan
 from codescaler.quantize import choose_int8
@@ -200,9 +199,8 @@ class Engine:
                         f"int8 is computed on CPUs; use device='cpu', or on {device!r} the model as it was before"
                     )
                 if quantization and not config.int8_linears:
-                    choice = choose_int8(checkpoint, chosen)
-                    get = quantized(smoothed(get, config, choice.exponents), choice.linears)
-                    config = replace(config, int8_linears=choice.linears)
+                    config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
+                    get = quantized(get, config.int8_linears)
                 return build_decoder(config, get, chosen, torch_dtype, target)
 
         decoder = _submit(threads, build).result()
@@ -218,7 +216,7 @@ class Engine:
 
     def __repr__(self) -> str:
         config = self.config
-        bits = list(config.int8_linears.values())
+        bits = [rounding.bits for rounding in config.int8_linears.values()]
         int8 = f", {len(bits)} of {7 * config.num_layers} linear maps int8 ({bits.count(8)} with activations of 8 bits)"
         return (
             f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}"

@@ -4,8 +4,8 @@ The rule: a model's fused linear maps are int8, with activations of 8 bits, but 
 far. How far each one moves them is measured, to first order and on real programs: the gradient of the score by the
 map's output, times what rounding changes of that output. Changes of different maps are as good as independent, so their
 squares add up. The map that gains most for its size goes from activations of 8 bits to 16, or from there to what it
-was, until what is left is below a limit, a share of the spread of a problem's scores. Activations of 8 bits are
-smoothed (`model.smoothing`) by their sizes on the same programs. The head, the embedding and the norms are never int8.
+was, until what is left is below a limit, a share of the spread of a problem's scores. Inputs are rotated before they
+are rounded (`ops.reference.rotate`). The head, the embedding and the norms are never int8.
 """
 
 import logging
@@ -24,16 +24,16 @@ from torch.nn import functional
 from codescaler.chat import load_chat, messages_of
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.model.decoder import build_decoder
-from codescaler.model.projections import FUSED, fused_linears
+from codescaler.model.projections import fused_linears
 from codescaler.model.quantized import quantize_weight
-from codescaler.model.smoothing import Exponents, makers, smoothing_exponents
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.ops.autograd import differentiable
+from codescaler.ops.reference import rotate
 from codescaler.plan import Int32, plan
 from codescaler.records import read_groups
 from codescaler.save import new_folder, save_int8
 from codescaler.token_ids import hf_pooled_index
-from codescaler.types import ActivationBits
+from codescaler.types import ActivationBits, Rounding
 from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 
 # RMS change of a problem's scores over their spread. 0.05 costs about 0.04 of Kendall's tau (benches fidelity).
@@ -53,13 +53,12 @@ class Int8Choice:
     """What is to be int8, and why.
 
     `changes` says of each fused linear map how far int8 moves scores, over the spread of a problem's scores, with
-    activations of so many bits; `linears` are the maps that are int8, by canonical name, with those bits; `change` is
-    the sum (of squares) over these. `exponents` are of the scales of those with 8 (see `model.smoothing`).
+    activations of so many bits; `linears` are the maps that are int8, by canonical name; `change` is the sum (of
+    squares) over these.
     """
 
     changes: Mapping[tuple[str, ...], Mapping[ActivationBits, float]]
-    linears: Mapping[str, ActivationBits]
-    exponents: Mapping[tuple[str, ...], Exponents]
+    linears: Mapping[str, Rounding]
     change: float
 
     @property
@@ -70,7 +69,7 @@ class Int8Choice:
 
     def count(self, bits: ActivationBits) -> int:
         """Fused maps that are int8, with activations of so many bits."""
-        return sum(self.linears.get(names[0]) == bits for names in self.changes)
+        return sum(names[0] in self.linears and self.linears[names[0]].bits == bits for names in self.changes)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def quantize(
     checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
     with new_folder(Path(folder)) as written:
         choice = choose_int8(checkpoint, select_backend("cpu", "cpu"), limit, activation_bits)
-        save_int8(checkpoint, choice.linears, written, _DTYPES[dtype], choice.exponents)
+        save_int8(checkpoint, choice.linears, written, _DTYPES[dtype])
         return Int8Report(Path(folder), choice, _num_bytes(checkpoint), _num_bytes(open_checkpoint(written)))
 
 
@@ -154,9 +153,8 @@ def choose_int8(
         raise InvalidInput(f"activation_bits {activation_bits}; give 8 or 16")
     if checkpoint.config.head == "none":
         raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
-    exponents = _exponents(checkpoint, backend)
     with torch.inference_mode(False), torch.enable_grad():
-        energies, spread = _measure(checkpoint, backend, exponents)
+        energies, spread = _measure(checkpoint, backend)
     names, sources = fused_linears(checkpoint.config.num_layers), checkpoint.sources
     changes = {
         fused: dict(zip(_BITS, row, strict=True))
@@ -176,12 +174,10 @@ def choose_int8(
             left[worst] = 16
         else:
             del left[worst]
-    choice = Int8Choice(
-        changes,
-        {name: bits for fused, bits in left.items() for name in fused},
-        {fused: values for fused, values in exponents.items() if left.get(fused) == 8},
-        total,
-    )
+    linears = {
+        name: Rounding.of(bits, sources[f"{name}.weight"].shape[1]) for fused, bits in left.items() for name in fused
+    }
+    choice = Int8Choice(changes, linears, total)
     _log.info(
         "int8: %d of %d linear maps, %d with activations of 8 bits and %d of 16, which move scores by %.3f of their "
         "spread; as they are stay: %s",
@@ -195,50 +191,16 @@ def choose_int8(
     return choice
 
 
-def _exponents(checkpoint: Checkpoint, backend: Backend) -> dict[tuple[str, ...], Exponents]:
-    """Of the scales that each fused map would have, where it can have any, by the sizes of its inputs."""
-    config, sizes = checkpoint.config, []
-
-    def pack(weight: Tensor, bias: Tensor | None) -> tuple[int, Any]:
-        sizes.append(torch.zeros(weight.shape[1]))
-        return len(sizes) - 1, backend.pack_linear(weight, bias)
-
-    def linear(x: Tensor, packed: tuple[int, Any]) -> Tensor:
-        number, weight = packed
-        sizes[number] = torch.maximum(sizes[number], x.abs().amax(dim=0))
-        return backend.linear(x, weight)
-
-    decoder = build_decoder(
-        config, checkpoint.get, replace(backend, pack_linear=pack, linear=linear), torch.float32, torch.device("cpu")
-    )
-    for lists in _programs(checkpoint):
-        (batch,) = plan(lists, 10**9)
-        decoder.forward(Tree.from_batch(batch, torch.device("cpu")))
-    result = {}
-    for number, fused in enumerate(fused_linears(config.num_layers)):
-        matrix = list(FUSED)[number % len(FUSED)]
-        if matrix in makers(config):
-            weight = torch.cat([checkpoint.tensor(f"{name}.weight").float() for name in fused])
-            alike = config.num_heads // config.num_kv_heads if matrix == "o" else 1
-            group = (alike, config.head_dim) if matrix == "o" else (1, 1)
-            result[fused] = smoothing_exponents(sizes[number], weight, group)
-    return result
-
-
 class _Rounded:
     """One fused linear map, exact and in int8 with each number of bits, and what these did in a forward."""
 
-    def __init__(self, backend: Backend, weight: Tensor, bias: Tensor | None, exponents: Exponents | None) -> None:
+    def __init__(self, backend: Backend, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias, self.backend = weight, bias, backend
-        smooth = torch.ones(weight.shape[1]) if exponents is None else torch.tensor(exponents).float().exp2()
-        self.scales = {8: smooth, 16: torch.ones_like(smooth)}
-        self.int8 = [self._packed(weight * self.scales[bits], bits) for bits in _BITS]
+        roundings = [Rounding.of(bits, weight.shape[1]) for bits in _BITS]
+        integers, scale = quantize_weight(rotate(weight) if roundings[0].is_rotated else weight)
+        self.int8 = [backend.pack_int8_linear(integers, scale[:, 0], bias, rounding) for rounding in roundings]
         self.errors = [weight.new_empty(0) for _ in _BITS]
         self.changes = [0.0 for _ in _BITS]
-
-    def _packed(self, weight: Tensor, bits: ActivationBits) -> Any:
-        integers, scale = quantize_weight(weight)
-        return self.backend.pack_int8_linear(integers, scale[:, 0], self.bias, bits)
 
     def __call__(self, x: Tensor) -> Tensor:
         # The first map's input depends on nothing that has a gradient.
@@ -252,10 +214,7 @@ class _Observed(torch.autograd.Function):
         ctx.linear = linear
         y = functional.linear(x, linear.weight, linear.bias)
         x = x.detach()
-        linear.errors = [
-            linear.backend.linear(x / linear.scales[bits], int8) - y
-            for bits, int8 in zip(_BITS, linear.int8, strict=True)
-        ]
+        linear.errors = [linear.backend.linear(x, int8) - y for int8 in linear.int8]
         return y
 
     @staticmethod
@@ -264,15 +223,12 @@ class _Observed(torch.autograd.Function):
         return grad_y @ ctx.linear.weight, None
 
 
-def _measure(
-    checkpoint: Checkpoint, backend: Backend, exponents: Mapping[tuple[str, ...], Exponents]
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
+def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
     """Sums of squares over problems and contrasts: of the changes of each fused map by bits, and of the scores."""
     linears: list[_Rounded] = []
-    names = fused_linears(checkpoint.config.num_layers)
 
     def pack(weight: Tensor, bias: Tensor | None) -> _Rounded:
-        linears.append(_Rounded(backend, weight, bias, exponents.get(names[len(linears)])))
+        linears.append(_Rounded(backend, weight, bias))
         return linears[-1]
 
     observing = replace(differentiable(backend), pack_linear=pack, linear=lambda x, linear: linear(x))

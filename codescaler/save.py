@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,9 +21,8 @@ from codescaler.errors import InvalidInput
 from codescaler.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
 from codescaler.model.projections import linear_names
 from codescaler.model.quantized import quantization_config, quantized
-from codescaler.model.smoothing import Exponents, smoothed
 from codescaler.model.tensor_files import INDEX_FILE, SINGLE_FILE, read_json
-from codescaler.types import ActivationBits
+from codescaler.types import Rounding
 from codescaler.weights import HEADS, Checkpoint
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
@@ -82,14 +80,12 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
 
 def save_int8(
     checkpoint: Checkpoint,
-    linears: Mapping[str, ActivationBits],
+    linears: Mapping[str, Rounding],
     folder: Path,
     dtype: torch.dtype | None = None,
-    exponents: Mapping[tuple[str, ...], Exponents] = MappingProxyType({}),
 ) -> None:
     """Writes a checkpoint with these linear maps, by canonical name, in int8: all of the folder, head included.
 
-    `linears` says how many bits the activations of a map have, `exponents` which scales it has (`model.smoothing`).
     `dtype` is what the embedding and the other maps are stored in; None leaves theirs.
 
     Raises: WeightsError as `save_body`.
@@ -105,7 +101,7 @@ def save_int8(
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     get, heads = (
-        quantized(smoothed(checkpoint.get, checkpoint.config, exponents), linears),
+        quantized(checkpoint.get, linears),
         {role: name for name, role in HEADS[checkpoint.config.head].items()},
     )
     roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 HeadKind = Literal["sequence_classification", "token_classification", "value_head", "none"]
 RopeKind = Literal["default", "linear", "llama3"]
 Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
+ROTATED_INPUTS = 64  # of a linear map that are rotated together; its number of inputs has to be a multiple
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,18 @@ class RopeConfig:
     original_max_positions: int = 8192
 
 
+class Rounding(NamedTuple):
+    """How an int8 linear map's inputs are rounded: to so many bits, `ops.reference.rotate`d before or not."""
+
+    bits: ActivationBits
+    is_rotated: bool
+
+    @staticmethod
+    def of(bits: ActivationBits, num_inputs: int) -> "Rounding":
+        """What we give a map of so many inputs: a rotation where that is possible."""
+        return Rounding(bits, num_inputs % ROTATED_INPUTS == 0)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """What the decoder computes, in one dialect, whatever dialect `config.json` was written in.
@@ -33,7 +46,7 @@ class ModelConfig:
     Sizes count elements. `norm_weight_offset` is 1 where the file stores `w` of a `(1 + w)` norm.
     `layer_windows[i]` is the number of positions layer i may look back, the token itself included;
     None means all of them. `dtype` is the dtype the checkpoint was saved in, but for `int8_linears`, the names of
-    the linear maps that it holds in 8 bits; their activations are rounded to as many bits as stand there.
+    the linear maps that it holds in 8 bits, with the way in which their inputs are rounded.
     """
 
     family: str
@@ -62,7 +75,7 @@ class ModelConfig:
     has_mlp_bias: bool = False
     has_post_norms: bool = False
     pad_token_id: int | None = None
-    int8_linears: Mapping[str, ActivationBits] = field(default_factory=dict)
+    int8_linears: Mapping[str, Rounding] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from codescaler.engine import Engine
 from codescaler.model.projections import linear_names
 from codescaler.save import save_int8
 from codescaler.testing import save_chat, save_random_checkpoint
+from codescaler.types import Rounding
 from codescaler.weights import open_checkpoint
 
 # Real widths: small sums hide what a matrix product does with few rows. (width, ffn, heads, kv heads, head dim)
@@ -50,13 +51,20 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
 def model(request, folder, tmp_path_factory):
-    """A model, where asked with every linear map in int8, one layer in 8 bits and one in 16, and its dtype."""
+    """A model, where asked with every linear map in int8, each layer rounding its inputs otherwise, and its dtype."""
     if request.param != "int8":
         return folder, request.param
     path = tmp_path_factory.mktemp("int8")
     save_chat(folder)
-    bits = {name: 8 if name.startswith("layers.0.") else 16 for name in linear_names(2)}
-    save_int8(open_checkpoint(folder), bits, path)
+    checkpoint = open_checkpoint(folder)
+    roundings = {
+        name: Rounding.of(8, checkpoint.sources[f"{name}.weight"].shape[1])
+        if name.startswith("layers.0.")
+        else Rounding(16, is_rotated=False)
+        for name in linear_names(2)
+    }
+    assert any(rounding.is_rotated for rounding in roundings.values())
+    save_int8(checkpoint, roundings, path)
     return path, "float32"
 
 

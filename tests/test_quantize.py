@@ -25,6 +25,7 @@ from codescaler.quantize import choose_int8, quantize
 from codescaler.save import save_int8
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.train import fit, fit_head
+from codescaler.types import Rounding
 from codescaler.weights import open_checkpoint
 
 LISTS = [[1, 2, 3, 4], [1, 2, 3, 9, 9], [7], list(range(100))]
@@ -44,11 +45,11 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(plain, tmp_path_factory):
-    """All but one fused map in int8, two with activations of 16 bits."""
+    """All but one fused map in int8, two with activations of 16 bits, one of these rotated."""
     path = tmp_path_factory.mktemp("int8")
-    kept, fine = fused_linears(2)[2], {*fused_linears(2)[3], *fused_linears(2)[4]}
-    bits = {name: 16 if name in fine else 8 for name in linear_names(2).difference(kept)}
-    save_int8(open_checkpoint(plain), bits, path)
+    kept, (down,), fine = fused_linears(2)[2], fused_linears(2)[3], fused_linears(2)[4]
+    roundings = {name: Rounding(16 if name in {down, *fine} else 8, name in fine) for name in linear_names(2)}
+    save_int8(open_checkpoint(plain), {name: how for name, how in roundings.items() if name not in kept}, path)
     return path
 
 
@@ -73,9 +74,7 @@ def test_all_maps_and_the_rest_in_bfloat16(tmp_path):
     assert torch.equal(checkpoint.get("norm.weight"), plain.get("norm.weight"))
     rounded = plain.get("embed_tokens.weight").bfloat16().float()
     edit_tensors(tmp_path / "plain/model.safetensors", lambda tensors: tensors | {"model.embed_tokens.weight": rounded})
-    (tmp_path / "same").mkdir()
-    choice = report.choice  # another embedding would have other scales
-    save_int8(open_checkpoint(tmp_path / "plain"), choice.linears, tmp_path / "same", None, choice.exponents)
+    quantize(tmp_path / "plain", tmp_path / "same", limit=math.inf)
     assert np.array_equal(bits(tmp_path / "int8", dtype="float32"), bits(tmp_path / "same"))
 
 
@@ -145,17 +144,21 @@ def test_the_backends_agree(folder, dtype):
     assert np.abs(ours - truth).max() < (1e-4 if dtype == "float32" else 0.1) * np.abs(truth).max()
 
 
+def inputs_of(checkpoint, choice):
+    return [(name, checkpoint.sources[f"{name}.weight"].shape[1]) for name in choice.linears]
+
+
 def test_the_rule_keeps_what_moves_scores_and_measures_the_same_each_time(plain):
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     first, second = choose_int8(checkpoint, backend), choose_int8(checkpoint, backend)
     assert first == second
     assert set(first.changes) == set(fused_linears(2))
     assert first.change <= module.LIMIT
-    left = {fused: first.linears[fused[0]] for fused in first.changes if fused[0] in first.linears}
+    left = {fused: first.linears[fused[0]].bits for fused in first.changes if fused[0] in first.linears}
     assert first.change == pytest.approx(sum(first.changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
     assert all(0 < change[16] < change[8] for change in first.changes.values())
-    assert set(first.exponents) == {fused for fused, bits in left.items() if bits == 8}
-    assert all(first.linears[name] == bits for fused, bits in left.items() for name in fused)
+    assert all(first.linears[name].bits == bits for fused, bits in left.items() for name in fused)
+    assert all(first.linears[name].is_rotated == (inputs % 64 == 0) for name, inputs in inputs_of(checkpoint, first))
 
 
 def test_a_larger_limit_leaves_more_bits_out(plain):
@@ -170,7 +173,7 @@ def test_a_larger_limit_leaves_more_bits_out(plain):
     assert [count[2] for count in counts] == sorted((count[2] for count in counts), reverse=True)
     assert any(count[1] for count in counts)
     fine = choose_int8(checkpoint, backend, math.inf, 16)
-    assert (fine.count(16), dict(fine.exponents)) == (8, {})
+    assert fine.count(16) == 8
 
 
 def test_measured_change_is_the_change(plain, monkeypatch):
@@ -233,6 +236,11 @@ def test_a_tampered_configuration_is_refused(copy):
         Engine.from_pretrained(copy)
     edit_json(copy / "config.json", quantization_config={**scheme, "ignore": ["lm_head", "score"]})
     with pytest.raises(MissingTensor, match="weight_scale"):
+        Engine.from_pretrained(copy)
+    for place in scheme["transform_config"]["config_groups"]["rotation"]["apply"]:
+        place["ignore"] = ["lm_head", "score"]  # the 112 inputs of down among them
+    edit_json(copy / "config.json", quantization_config=scheme)
+    with pytest.raises(UnsupportedModel, match="112 inputs, no multiple of the 64"):
         Engine.from_pretrained(copy)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from codescaler.model.projections import FUSED
 from codescaler.model.rope import rope_tables
 from codescaler.ops import Backend, Heads, Tree
-from codescaler.types import ActivationBits, ModelConfig
+from codescaler.types import ModelConfig, Rounding
 
 GetTensor = Callable[[str], Tensor | None]
 
@@ -157,14 +157,14 @@ def build_decoder(
         assert weight is not None, name
         return weight
 
-    def int8_linear(names: Sequence[str], activation_bits: ActivationBits) -> Any:
+    def int8_linear(names: Sequence[str], rounding: Rounding) -> Any:
         weight, scale, bias = (
             None if None in parts else torch.cat([part for part in parts if part is not None]).to(device)
             for parts in ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "weight_scale", "bias"))
         )
         assert weight is not None and scale is not None, names
         return backend.pack_int8_linear(
-            weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype)), activation_bits
+            weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype)), rounding
         )
 
     def linear(matrix: str, at: str) -> Any:

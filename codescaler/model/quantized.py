@@ -1,9 +1,9 @@
 """Int8 weights: how a linear map's are made, and how a checkpoint's `config.json` says which ones it holds.
 
 The file format is compressed-tensors' "int-quantized" with 8-bit weights, one scale an output, and activations
-quantised a token at a time while they are multiplied, to 8 bits (W8A8, dynamic, which vLLM knows too) or to 16. Source:
-the package compressed-tensors 0.20, `quantization/quant_config.py` and `compressors/naive_quantized`. This module opens
-no file.
+quantised a token at a time while they are multiplied, to 8 bits (W8A8, dynamic, which vLLM knows too) or to 16; where
+inputs are rotated before, that is its transform "hadamard". Source: the package compressed-tensors 0.17 and 0.20,
+`quantization/quant_config.py`, `compressors/naive_quantized`, `transform`. This module opens no file.
 """
 
 import re
@@ -15,13 +15,16 @@ import torch
 from codescaler.errors import UnsupportedModel
 from codescaler.model.fields import Fields
 from codescaler.model.projections import fused_linears, linear_names
-from codescaler.types import ActivationBits
+from codescaler.ops.reference import rotate
+from codescaler.types import ROTATED_INPUTS, ActivationBits, Rounding
 
 GetTensor = Callable[[str], torch.Tensor | None]
 
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
 _ACTIVATIONS = {"type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
 _ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
+_ROTATION = {"type": "hadamard", "head_dim": ROTATED_INPUTS}
+_ROTATED_PLACES = ("input", "weight_input")
 _EVERY = ["Linear"]  # targets of the group that holds the maps which no other names
 _MODULE = re.compile(r"(?:model\.)?(layers\.\d+\.\w+\.\w+_proj)")
 
@@ -37,7 +40,7 @@ def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.round(wide / scale).clamp(-127, 127).to(torch.int8), scale
 
 
-def quantized(get: GetTensor, linears: Collection[str]) -> GetTensor:
+def quantized(get: GetTensor, linears: Mapping[str, Rounding]) -> GetTensor:
     """Returns a look-up of canonical tensors in which these linear maps are int8, `weight` and `weight_scale`."""
 
     def get_quantized(name: str) -> torch.Tensor | None:
@@ -46,15 +49,21 @@ def quantized(get: GetTensor, linears: Collection[str]) -> GetTensor:
             return get(name)
         weight = get(f"{linear}.weight")
         assert weight is not None, linear
-        return quantize_weight(weight)[kind == "weight_scale"]
+        return quantize_weight(rotate(weight.float()) if linears[linear].is_rotated else weight)[kind == "weight_scale"]
 
     return get_quantized
 
 
-def quantization_config(linears: Mapping[str, ActivationBits], num_layers: int) -> dict[str, Any]:
+def quantization_config(linears: Mapping[str, Rounding], num_layers: int) -> dict[str, Any]:
     """Returns `quantization_config` of a folder in which these linear maps, by canonical name, are int8."""
-    groups = [(bits, [name for name in sorted(linears) if linears[name] == bits]) for bits in _ACTIVATION_BITS]
+    groups = [(bits, [name for name in sorted(linears) if linears[name].bits == bits]) for bits in _ACTIVATION_BITS]
     present = [(bits, names) for bits, names in groups if names] or groups[:1]
+
+    def all_but(names: Collection[str]) -> list[str]:
+        return ["lm_head", "score", *(f"model.{name}" for name in sorted(linear_names(num_layers).difference(names)))]
+
+    rotated = [name for name, rounding in linears.items() if rounding.is_rotated]
+    places = [{"targets": _EVERY, "location": place, "ignore": all_but(rotated)} for place in _ROTATED_PLACES]
     return {
         "quant_method": "compressed-tensors",
         "format": "int-quantized",
@@ -67,18 +76,12 @@ def quantization_config(linears: Mapping[str, ActivationBits], num_layers: int) 
             }
             for number, (bits, names) in enumerate(present)
         },
-        "ignore": [
-            "lm_head",
-            "score",
-            *(f"model.{name}" for name in sorted(linear_names(num_layers).difference(linears))),
-        ],
-    }
+        "ignore": all_but(linears),
+    } | ({"transform_config": {"config_groups": {"rotation": _ROTATION | {"apply": places}}}} if rotated else {})
 
 
-def int8_linears(fields: Fields, num_layers: int) -> dict[str, ActivationBits]:
-    """Returns the linear maps that are int8 by `quantization_config`, by canonical name, and the bits of activations.
-
-    There are none where it is absent.
+def int8_linears(fields: Fields, num_layers: int) -> dict[str, Rounding]:
+    """Returns the linear maps that are int8 by `quantization_config`, by canonical name; none where it is absent.
 
     Raises: UnsupportedModel: it says anything else than `quantization_config` above would.
     """
@@ -88,7 +91,7 @@ def int8_linears(fields: Fields, num_layers: int) -> dict[str, ActivationBits]:
     _require(scheme, "quant_method", "compressed-tensors")
     _require(scheme, "format", "int-quantized")
     _require(scheme, "quantization_status", "compressed")
-    for name in ("kv_cache_scheme", "sparsity_config", "transform_config"):
+    for name in ("kv_cache_scheme", "sparsity_config"):
         if scheme.values.get(name):  # absent, null and {} say the same
             raise _unsupported(scheme, name, str(scheme.values[name])[:80])
     groups = scheme.object("config_groups")
@@ -100,8 +103,34 @@ def int8_linears(fields: Fields, num_layers: int) -> dict[str, ActivationBits]:
     for group in parts:
         if group is not rest[0]:
             linears |= dict.fromkeys(_modules(group, "targets", num_layers), _activation_bits(group))
-    ignored = _modules(scheme, "ignore", num_layers)
-    return {name: bits for name, bits in linears.items() if name not in ignored}
+    ignored, rotated = _modules(scheme, "ignore", num_layers), _rotated(scheme, num_layers)
+    return {name: Rounding(bits, name in rotated) for name, bits in linears.items() if name not in ignored}
+
+
+def _rotated(scheme: Fields, num_layers: int) -> frozenset[str]:
+    """The linear maps whose inputs are rotated, in weights and in activations."""
+    if not scheme.values.get("transform_config"):
+        return frozenset()
+    groups = scheme.object("transform_config").object("config_groups")
+    if len(groups.values) != 1:
+        raise _unsupported(groups, "transform_config", f"{len(groups.values)} groups")
+    rotation = groups.object(next(iter(groups.values)))
+    for name, value in _ROTATION.items():
+        _require(rotation, name, value)
+    if rotation.values.get("randomize"):
+        raise _unsupported(rotation, "randomize", "true")
+    places = rotation.values.get("apply")
+    if not isinstance(places, list) or not all(isinstance(place, dict) for place in places):
+        raise rotation.wrong("apply", "list what is rotated")
+    parts = [Fields(place, f"{rotation.where}: apply") for place in places]
+    if [part.values.get("location") for part in parts] != list(_ROTATED_PLACES):
+        raise _unsupported(rotation, "apply", repr([part.values.get("location") for part in parts])[:80])
+    for part in parts:
+        _require(part, "targets", _EVERY)
+    left_out = {_modules(part, "ignore", num_layers) for part in parts}
+    if len(left_out) != 1:
+        raise _unsupported(rotation, "apply", "another list of modules for weights than for inputs")
+    return linear_names(num_layers) - left_out.pop()
 
 
 def _activation_bits(group: Fields) -> ActivationBits:

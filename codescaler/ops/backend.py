@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from codescaler.plan import Int32, TreeBatch
-from codescaler.types import Activation, ActivationBits
+from codescaler.types import Activation, Rounding
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Backend:
 
     Chosen once by `ops.select_backend` and passed by argument. `description` names what runs underneath.
     `pack_linear(weight, bias)` gives an opaque value that only the same backend's `linear` reads, and
-    `pack_int8_linear(weight, scale, bias, activation_bits)` another, by which it computes `reference.int8_linear`.
+    `pack_int8_linear(weight, scale, bias, rounding)` another, by which it computes `reference.int8_linear`.
     `copies_weights` says that such a value holds a copy, so that the weight's memory may be written over.
     `token_block` is how many tokens go through a layer's wide projections at a time, None for all.
     """
@@ -212,7 +212,7 @@ class Backend:
     copies_weights: bool
     token_block: int | None
     pack_linear: Callable[[Tensor, Tensor | None], Any]
-    pack_int8_linear: Callable[[Tensor, Tensor, Tensor | None, ActivationBits], Any]
+    pack_int8_linear: Callable[[Tensor, Tensor, Tensor | None, Rounding], Any]
     linear: Callable[[Tensor, Any], Tensor]
     rms_norm: RmsNorm
     qk_norm_rope: QkNormRope

@@ -12,7 +12,7 @@ import torch  # before the extension: the order decides which OpenMP runtime bot
 from codescaler import _C
 from codescaler.errors import BackendUnavailable
 from codescaler.ops.backend import Backend, Gradients, Heads, Tree
-from codescaler.types import Activation, ActivationBits
+from codescaler.types import Activation, Rounding
 
 Tensor = torch.Tensor
 
@@ -98,7 +98,7 @@ class PackedInt8Linear(NamedTuple):
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
-    activation_bits: ActivationBits
+    rounding: Rounding
 
 
 def pack_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear:
@@ -135,18 +135,18 @@ class CpuOperations:
         self.kernels = kernels
 
     def pack_int8_linear(
-        self, weight: Tensor, scale: Tensor, bias: Tensor | None, activation_bits: ActivationBits
+        self, weight: Tensor, scale: Tensor, bias: Tensor | None, rounding: Rounding
     ) -> PackedInt8Linear:
-        num_bytes = self.kernels.packed_int8_bytes(len(weight), weight.shape[1], activation_bits)
+        num_bytes = self.kernels.packed_int8_bytes(len(weight), weight.shape[1], rounding.bits)
         packed = torch.empty(num_bytes, dtype=torch.int8)
-        self.kernels.pack_int8_linear(weight.contiguous(), activation_bits, packed, torch.get_num_threads())
-        return PackedInt8Linear(packed, scale, bias, activation_bits)
+        self.kernels.pack_int8_linear(weight.contiguous(), rounding.bits, packed, torch.get_num_threads())
+        return PackedInt8Linear(packed, scale, bias, rounding)
 
     def linear(self, x: Tensor, packed: PackedLinear | PackedInt8Linear) -> Tensor:
         if isinstance(packed, PackedLinear):
             return linear(x, packed)
         y = x.new_empty(len(x), len(packed.scale))
-        self.kernels.int8_linear(x, *packed, y, torch.get_num_threads())
+        self.kernels.int8_linear(x, *packed[:3], *packed.rounding, y, torch.get_num_threads())
         return y
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:

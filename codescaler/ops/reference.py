@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from codescaler.ops.backend import Backend, Gradients, Heads, Tree
-from codescaler.types import Activation, ActivationBits
+from codescaler.types import ROTATED_INPUTS, Activation, Rounding
 
 
 class Linear(NamedTuple):
@@ -30,18 +30,33 @@ def pack_linear(weight: Tensor, bias: Tensor | None) -> Linear:
 
 
 class Int8Linear(NamedTuple):
-    """A linear map's weight int8 [O, I], its rows' scales and its bias float32 [O], and steps for activations."""
+    """A linear map's weight int8 [O, I], its rows' scales and its bias float32 [O], and how its inputs are rounded."""
 
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
     steps: int
+    is_rotated: bool
 
 
-def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None, activation_bits: ActivationBits) -> Int8Linear:
-    """Keeps the weight as it is. Activations get 127 steps; or as many as 16 bits hold and exact sums in 32 allow."""
+def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None, rounding: Rounding) -> Int8Linear:
+    """Keeps the weight as it is. Inputs get 127 steps; or as many as 16 bits hold and exact sums in 32 allow."""
     most = (2**31 - 1) // (128 * weight.shape[1])
-    return Int8Linear(weight, scale, bias, min(most, 2 ** (activation_bits - 1) - 1))
+    return Int8Linear(weight, scale, bias, min(most, 2 ** (rounding.bits - 1) - 1), rounding.is_rotated)
+
+
+def rotate(x_TI: Tensor) -> Tensor:
+    """Y = x H on every 64 inputs, H the orthogonal Hadamard matrix, H = H^T: what one channel has, 64 have a part of.
+
+    In this order of sums, so that backends have the same bits. Shapes: [T, I] -> [T, I]. Dtypes: float32 or wider.
+    Source: Ashkboos et al. 2024, arXiv:2404.00456 (QuaRot), here in blocks and next to the product.
+    """
+    y, half = x_TI, ROTATED_INPUTS // 2
+    while half:
+        first, second = y.reshape(len(y), y.shape[1] // (2 * half), 2, half).unbind(2)
+        y = torch.stack([first + second, first - second], dim=2).reshape(x_TI.shape)
+        half //= 2
+    return y.mul(ROTATED_INPUTS**-0.5)
 
 
 def linear(x_TI: Tensor, packed: Linear | Int8Linear) -> Tensor:
@@ -54,11 +69,13 @@ def linear(x_TI: Tensor, packed: Linear | Int8Linear) -> Tensor:
 def int8_linear(x_TI: Tensor, packed: Int8Linear) -> Tensor:
     """Y = s scale (q W^T) + b with q = round(x / s), s = max |x| / steps over each row, 1 for a row of zeros.
 
+    With `is_rotated`, x is `rotate`d first; the weight holds a rotated one then.
+
     The sum is of integers, hence exact in any order. A row with a value that is not finite becomes NaN.
     Shapes: x [T, I] -> [T, O]. Dtypes: y as x.
     Source: Dettmers et al. 2022, arXiv:2208.07339, sec. 2.1 (vector-wise quantization), without its decomposition.
     """
-    x = _wide(x_TI)
+    x = rotate(_wide(x_TI)) if packed.is_rotated else _wide(x_TI)
     size_T1 = x.abs().amax(dim=1, keepdim=True)
     steps = x.new_tensor(packed.steps)
     is_zero = size_T1 < 2.0**-100  # a row of so small numbers counts as zeros: their inverse leaves float32

@@ -11,7 +11,7 @@ from codescaler.errors import BackendUnavailable
 from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
 from codescaler.ops import reference
 from codescaler.ops.backend import Backend, Heads, Tree
-from codescaler.types import Activation, ActivationBits
+from codescaler.types import Activation, Rounding
 
 Tensor = torch.Tensor
 
@@ -39,7 +39,7 @@ def make_backend() -> Backend:
     )
 
 
-def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None, activation_bits: ActivationBits) -> None:
+def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None, rounding: Rounding) -> None:
     """There is no such kernel yet.
 
     Raises: BackendUnavailable.

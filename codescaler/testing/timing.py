@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from codescaler.ops import select_backend
+from codescaler.types import Rounding
 
 # Tokens, inputs and outputs of the products that a peak is taken from. On a CPU the block of tokens that the decoder
 # walks in, so that inputs and outputs stay in the cache, and 0.6B shapes; on a GPU one product that fills it.
@@ -67,7 +68,8 @@ def matmul_peak(dtype: torch.dtype, device: torch.device | None = None, is_int8:
         x = torch.ones(rows, num_inputs, dtype=dtype, device=device)
         weight = torch.ones(num_outputs, num_inputs, dtype=torch.int8 if is_int8 else dtype, device=device)
         if is_int8:
-            packed = backend.pack_int8_linear(weight, torch.ones(num_outputs, device=device), None, 8)
+            rounding = Rounding(8, is_rotated=False)
+            packed = backend.pack_int8_linear(weight, torch.ones(num_outputs, device=device), None, rounding)
         else:
             packed = backend.pack_linear(weight, None)
         products: list[Callable[[], torch.Tensor]] = [partial(backend.linear, x, packed)]

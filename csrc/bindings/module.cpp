@@ -237,7 +237,7 @@ class KernelSet {
   }
 
   void int8_linear(const py::object& x, const py::object& packed, const py::object& scale, const OptionalObject& bias,
-                   int32_t activation_bits, const py::object& y, int threads) const {
+                   int32_t activation_bits, bool is_rotated, const py::object& y, int threads) const {
     const Tensor x_(x, "int8_linear: x"), packed_(packed, "int8_linear: packed"), scale_(scale, "int8_linear: scale"),
         y_(y, "int8_linear: y");
     const auto bias_ = optional_tensor(bias, "int8_linear: bias");
@@ -248,7 +248,9 @@ class KernelSet {
       a.num_rows = x_.size(0), a.num_inputs = x_.size(1), a.num_outputs = scale_.size(0);
       if (a.num_inputs > kMostInt8Inputs) x_.fail("has more than " + std::to_string(kMostInt8Inputs) + " columns");
       check_activation_bits(activation_bits);
-      a.activation_bits = activation_bits;
+      a.activation_bits = activation_bits, a.is_rotated = is_rotated;
+      if (is_rotated && a.num_inputs % kRotatedInputs != 0)
+        x_.fail("has no multiple of " + std::to_string(kRotatedInputs) + " columns, so it cannot be rotated");
       a.weight = packed_.get<int8_t>({packed_int8_bytes(a.num_outputs, a.num_inputs, activation_bits)});
       a.scale = scale_.get<float>({-1}), a.bias = optional_floats(bias_, {a.num_outputs});
       a.y = y_.rows<T>(a.num_rows, a.num_outputs), a.y_stride = y_.row_stride();

@@ -89,6 +89,61 @@ inline void store_inputs(int16_t* p, Lanes x) {
 }
 #endif
 
+// Lanes `Apart` from each other become their sum and difference, the sum in the first.
+#if CODESCALER_ISA >= 2
+template <int64_t Apart>
+inline Vec butterfly(Vec x) {
+  const __m512 other = Apart == 8   ? _mm512_shuffle_f32x4(x.v, x.v, 0x4e)
+                       : Apart == 4 ? _mm512_shuffle_f32x4(x.v, x.v, 0xb1)
+                       : Apart == 2 ? _mm512_permute_ps(x.v, 0x4e)
+                                    : _mm512_permute_ps(x.v, 0xb1);
+  constexpr __mmask16 kSecond = Apart == 8 ? 0xff00 : Apart == 4 ? 0xf0f0 : Apart == 2 ? 0xcccc : 0xaaaa;
+  return {_mm512_mask_sub_ps(_mm512_add_ps(x.v, other), kSecond, other, x.v)};
+}
+#elif CODESCALER_ISA == 1
+template <int64_t Apart>
+inline Vec butterfly(Vec x) {
+  const __m256 other = Apart == 4   ? _mm256_permute2f128_ps(x.v, x.v, 1)
+                       : Apart == 2 ? _mm256_permute_ps(x.v, 0x4e)
+                                    : _mm256_permute_ps(x.v, 0xb1);
+  constexpr int kSecond = Apart == 4 ? 0xf0 : Apart == 2 ? 0xcc : 0xaa;
+  return {_mm256_blend_ps(_mm256_add_ps(x.v, other), _mm256_sub_ps(other, x.v), kSecond)};
+}
+#else
+template <int64_t Apart>
+inline Vec butterfly(Vec x) {
+  const Float4 first = Apart == 2 ? __builtin_shuffle(x.v, Int4{0, 1, 0, 1}) : __builtin_shuffle(x.v, Int4{0, 0, 2, 2});
+  const Float4 second =
+      Apart == 2 ? __builtin_shuffle(x.v, Int4{2, 3, 2, 3}) : __builtin_shuffle(x.v, Int4{1, 1, 3, 3});
+  constexpr Int4 kIsFirst = Apart == 2 ? Int4{-1, -1, 0, 0} : Int4{-1, 0, -1, 0};
+  return {kIsFirst ? first + second : first - second};
+}
+#endif
+template <int64_t Apart>
+inline Vec butterflies(Vec x) {
+  if constexpr (Apart > 0) return butterflies<Apart / 2>(butterfly<Apart>(x));
+  return x;
+}
+
+// A row times the orthogonal Hadamard matrix, kRotatedInputs at a time; sums in reference.py's order.
+template <class T>
+inline void rotate_row(const T* x, int64_t width, float* y) {
+  constexpr int64_t kVectors = kRotatedInputs / Vec::width;
+  const Vec scale = set1(0.125f);
+  static_assert(kRotatedInputs * 0.125f * 0.125f == 1.0f, "the matrix is orthogonal");
+  for (int64_t i = 0; i < width; i += kRotatedInputs) {
+    Vec v[kVectors];
+    for (int64_t k = 0; k < kVectors; ++k) v[k] = load(x + i + k * Vec::width);
+    for (int64_t apart = kVectors / 2; apart; apart /= 2)
+      for (int64_t k = 0; k < kVectors; ++k)
+        if (!(k & apart)) {
+          const Vec first = v[k], second = v[k + apart];
+          v[k] = first + second, v[k + apart] = first - second;
+        }
+    for (int64_t k = 0; k < kVectors; ++k) store(y + i + k * Vec::width, butterflies<Vec::width / 2>(v[k]) * scale);
+  }
+}
+
 constexpr int64_t kBlockRows = 32 * kRowsAtOnce;  // rows that a widened block of weights serves
 constexpr int64_t kChunkRows = 4 * kBlockRows;    // rows that are packed before they are multiplied
 constexpr int64_t kDepth = 192;                   // lanes of a block: 12 KB of weights on AVX2, beside 12 KB of sums
@@ -196,6 +251,7 @@ class Int8Linear {
     panels_ = arena.take<int32_t>(rows * num_lanes_);
     scales_ = arena.take<float>(rows);
     inputs_ = arena.take<Input>(num_threads * inputs_size());
+    rotated_ = arena.take<float>(args.is_rotated ? num_threads * inputs_size() : 0);
     sums_ = arena.take<int32_t>(num_threads * kBlockRows * kColumns);
     wide_ = arena.take<int16_t>(num_threads * kWideSize);
     workspace_bytes = arena.used();
@@ -223,11 +279,17 @@ class Int8Linear {
 
   void pack(int64_t first, int64_t row, int64_t rows) const {
     int32_t* panel = panels_ + row / kRowsAtOnce * kRowsAtOnce * num_lanes_ + row % kRowsAtOnce;
-    if (row < rows)
-      scales_[row] = quantize_row<Group>(a_.x + (first + row) * a_.x_stride, a_.num_inputs, steps_,
-                                         inputs_ + omp_get_thread_num() * inputs_size(), panel);
-    else
+    const T* x = a_.x + (first + row) * a_.x_stride;
+    Input* inputs = inputs_ + omp_get_thread_num() * inputs_size();
+    float* rotated = rotated_ + omp_get_thread_num() * inputs_size();
+    if (row >= rows) {
       for (int64_t lane = 0; lane < num_lanes_; ++lane) panel[lane * kRowsAtOnce] = 0;
+    } else if (a_.is_rotated) {
+      rotate_row(x, a_.num_inputs, rotated);
+      scales_[row] = quantize_row<Group>(rotated, a_.num_inputs, steps_, inputs, panel);
+    } else {
+      scales_[row] = quantize_row<Group>(x, a_.num_inputs, steps_, inputs, panel);
+    }
   }
 
   // One strip of outputs for the rows of a chunk from `begin`, at most kBlockRows.
@@ -276,6 +338,7 @@ class Int8Linear {
   int32_t* panels_;  // [panels of a chunk][lanes][kRowsAtOnce]
   float* scales_;    // [rows of a chunk]
   Input* inputs_;    // of each thread: one row
+  float* rotated_;   // of each thread: one row
   int32_t* sums_;    // of each thread: [kBlockRows][kColumns]
   int16_t* wide_;    // of each thread: [kDepth][kColumns][Group]
 };

@@ -368,7 +368,7 @@ void test_tree_attention_backward(const Kernels& table, const TypedKernels<T>& k
 
 template <class T>
 void test_int8_linear(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t inputs,
-                      int64_t outputs, int32_t bits) {
+                      int64_t outputs, int32_t bits, bool is_rotated = false) {
   const auto x = random_values<T>(rows * inputs);
   const auto bias = random_values<float>(outputs);
   auto weight = zeros<int8_t>(outputs * inputs);
@@ -378,19 +378,27 @@ void test_int8_linear(const Kernels& table, const TypedKernels<T>& kernels, int6
   auto packed = zeros<int8_t>(table.packed_int8_bytes(outputs, inputs, bits));
   table.pack_int8_linear(weight.data(), outputs, inputs, bits, packed.data(), 2);
   auto y = zeros<T>(rows * outputs);
-  Int8LinearArgs<T> a{x.data(), inputs, packed.data(), scale.data(), bias.data(), y.data(),
-                      outputs,  rows,   inputs,        outputs,      bits,        nullptr};
+  Int8LinearArgs<T> a{x.data(), inputs, packed.data(), scale.data(), bias.data(), y.data(), outputs,
+                      rows,     inputs, outputs,       bits,         is_rotated,  nullptr};
   const auto workspace = workspace_of(kernels.int8_linear_workspace_bytes(a, 2));
   a.workspace = workspace.get();
   kernels.int8_linear(a, 2);
   const float steps = float(table.int8_steps(inputs, bits));
+  auto row = zeros<float>(inputs);
   for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < inputs; ++i) row[size_t(i)] = widen(x[size_t(r * inputs + i)]);
+    for (int64_t half = is_rotated ? kRotatedInputs / 2 : 0; half; half /= 2)
+      for (int64_t i = 0; i < inputs; ++i)
+        if (!(i & half)) {
+          const float first = row[size_t(i)], second = row[size_t(i + half)];
+          row[size_t(i)] = first + second, row[size_t(i + half)] = first - second;
+        }
     float size = 0;
-    for (int64_t i = 0; i < inputs; ++i) size = std::fmax(size, std::fabs(widen(x[size_t(r * inputs + i)])));
+    for (float& value : row) size = std::fmax(size, std::fabs(value *= is_rotated ? 0.125f : 1.0f));
     for (int64_t o = 0; o < outputs; ++o) {
       int64_t sum = 0;
       for (int64_t i = 0; i < inputs; ++i)
-        sum += std::lrint(widen(x[size_t(r * inputs + i)]) * (steps / size)) * weight[size_t(o * inputs + i)];
+        sum += std::lrint(row[size_t(i)] * (steps / size)) * weight[size_t(o * inputs + i)];
       const double expected = double(sum) * double(size / steps) * scale[size_t(o)] + bias[size_t(o)];
       check(std::fabs(widen(y[size_t(r * outputs + o)]) - expected), rounding<T>() * (1 + std::fabs(expected)),
             table.name, "int8_linear");
@@ -414,6 +422,7 @@ void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
   for (const int32_t bits : {8, 16}) {
     for (const int64_t width : {1, 3, 16, 31, 130}) test_int8_linear(table, kernels, 7, width, width, bits);
     test_int8_linear(table, kernels, 781, 387, 5, bits);
+    test_int8_linear(table, kernels, 13, 192, 70, bits, true);
   }
   for (const int64_t width : {1, 5, 8, 17, 31}) {
     test_rms_norm_backward(table, kernels, 70, width);

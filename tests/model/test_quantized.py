@@ -10,6 +10,8 @@ from codescaler.model.quantized import (
     quantize_weight,
     quantized,
 )
+from codescaler.ops.reference import rotate
+from codescaler.types import Rounding
 
 ALL = linear_names(2)
 
@@ -20,7 +22,7 @@ def read(scheme):
 
 def changed(path, value):
     """The scheme that we write, with one setting changed."""
-    scheme = quantization_config(dict.fromkeys(ALL, 8), 2)
+    scheme = quantization_config(dict.fromkeys(ALL, Rounding(8, is_rotated=True)), 2)
     *parents, last = path.split("/")
     part = scheme
     for name in parents:
@@ -44,8 +46,11 @@ def test_what_is_written_is_read():
     assert int8_linears(Fields({}, "config.json"), 2) == {}
     kept = {"layers.1.mlp.gate_proj", "layers.1.mlp.up_proj"}
     fine = {"layers.0.mlp.down_proj", "layers.1.self_attn.o_proj"}
-    mixed = {name: 16 if name in fine else 8 for name in ALL - kept}
-    for linears in ({}, dict.fromkeys(ALL, 8), dict.fromkeys(ALL, 16), dict.fromkeys(ALL - kept, 8), mixed):
+    mixed = {name: Rounding(16 if name in fine else 8, name not in fine) for name in ALL - kept}
+    alike = [
+        dict.fromkeys(names, Rounding(b, r)) for names in (ALL, ALL - kept) for b in (8, 16) for r in (True, False)
+    ]
+    for linears in ({}, mixed, *alike):
         assert read(quantization_config(linears, 2)) == linears
 
 
@@ -71,6 +76,13 @@ def test_what_is_written_is_read():
         ("config_groups/group_0/input_activations/num_bits", 16.0),
         ("config_groups/group_0/input_activations/num_bits", None),
         ("config_groups/group_1", {"targets": ["Linear"]}),
+        ("transform_config/config_groups", {}),
+        ("transform_config/config_groups/rotation/type", "random-matrix"),
+        ("transform_config/config_groups/rotation/head_dim", 32),
+        ("transform_config/config_groups/rotation/head_dim", None),
+        ("transform_config/config_groups/rotation/randomize", True),
+        ("transform_config/config_groups/rotation/apply", []),
+        ("transform_config/config_groups/rotation/apply", [{"location": "weight_input"}, {"location": "input"}]),
         ("config_groups/group_1", {"targets": ["model.layers.0.self_attn.o_proj"]}),
         ("ignore", ["re:.*down_proj"]),
         ("ignore", ["model.layers.0.self_attn.q_proj"]),
@@ -81,17 +93,28 @@ def test_other_schemes_are_refused(path, value):
         read(changed(path, value))
 
 
+def test_weights_and_inputs_are_rotated_alike():
+    scheme = quantization_config(dict.fromkeys(ALL, Rounding(8, is_rotated=True)), 2)
+    scheme["transform_config"]["config_groups"]["rotation"]["apply"][1]["ignore"] = ["model.layers.0.mlp.down_proj"]
+    with pytest.raises(UnsupportedModel, match="another list of modules for weights"):
+        read(scheme)
+
+
 @pytest.mark.parametrize("ignore", ["lm_head", [1]])
 def test_a_malformed_list_is_refused(ignore):
     with pytest.raises(WeightsError, match="list names of modules"):
         read(changed("ignore", ignore))
 
 
-def test_a_look_up_gives_int8_where_asked():
-    weights = {f"{name}.weight": torch.randn(4, 6) for name in ("a", "b")} | {"a.bias": torch.ones(4)}
-    get = quantized(weights.get, {"a"})
+def test_a_look_up_gives_int8_where_asked(random):
+    weights = {f"{name}.weight": torch.randn(4, 64, generator=random) for name in ("a", "b", "c")}
+    weights["a.bias"] = torch.ones(4)
+    get = quantized(weights.get, {"a": Rounding(8, is_rotated=False), "c": Rounding(8, is_rotated=True)})
     assert get("a.weight").dtype == torch.int8
     assert get("a.weight_scale").shape == (4, 1)
     assert get("a.bias") is weights["a.bias"]
     assert get("b.weight") is weights["b.weight"]
     assert get("b.weight_scale") is None
+    for name, exact in (("a", weights["a.weight"]), ("c", rotate(weights["c.weight"]))):
+        scale = get(f"{name}.weight_scale")
+        assert ((get(f"{name}.weight") * scale - exact).abs() <= 0.5001 * scale).all()

@@ -5,8 +5,10 @@ import torch
 
 from codescaler.env import is_triton_interpreted
 from codescaler.errors import BackendUnavailable
+from codescaler.model.quantized import quantize_weight
 from codescaler.ops import reference
 from codescaler.testing import assert_accurate
+from codescaler.types import ROTATED_INPUTS, Rounding
 
 SHAPES = [(1, 1, 1), (2, 3, 5), (5, 17, 31), (6, 448, 64), (17, 1537, 130), (199, 386, 70), (790, 64, 33)]
 
@@ -18,8 +20,9 @@ def _not_in_the_interpreter():
 
 
 @pytest.fixture(params=[8, 16], ids=["8_bits", "16_bits"])
-def activation_bits(request):
-    return request.param
+def plain(request):
+    """A way to round inputs, not rotated."""
+    return Rounding(request.param, is_rotated=False)
 
 
 def random_map(random, width_in, width_out, has_bias=True):
@@ -28,42 +31,86 @@ def random_map(random, width_in, width_out, has_bias=True):
     return weight, scale, torch.randn(width_out, generator=random) if has_bias else None
 
 
-def both(backend, x, weight, scale, bias, activation_bits):
+def both(backend, x, weight, scale, bias, plain):
     """The backend's result, and the reference's."""
     return tuple(
-        operations.linear(x, operations.pack_int8_linear(weight, scale, bias, activation_bits))
+        operations.linear(x, operations.pack_int8_linear(weight, scale, bias, plain))
         for operations in (backend, reference)
     )
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("num_rows, width_in, width_out", SHAPES)
-def test_has_the_bits_of_the_reference(
-    backend, dtype, random, num_rows, width_in, width_out, has_bias, activation_bits
-):
+def test_has_the_bits_of_the_reference(backend, dtype, random, num_rows, width_in, width_out, has_bias, plain):
     x = torch.randn(num_rows, width_in, generator=random).to(dtype)
-    result, truth = both(backend, x, *random_map(random, width_in, width_out, has_bias), activation_bits)
+    result, truth = both(backend, x, *random_map(random, width_in, width_out, has_bias), plain)
     assert torch.equal(result, truth)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("num_rows, width_in, width_out", [(1, 64, 3), (7, 576, 70), (199, 192, 65)])
+def test_rotated_inputs_have_the_bits_of_the_reference(backend, dtype, random, num_rows, width_in, width_out, bits):
+    x = torch.randn(num_rows, width_in, generator=random).to(dtype)
+    x[0, 5] = 1e4
+    result, truth = both(backend, x, *random_map(random, width_in, width_out), Rounding(bits, is_rotated=True))
+    assert torch.equal(result, truth)
+
+
+def test_a_rotation_is_orthogonal_and_its_own_inverse(random):
+    x = torch.randn(5, 3 * ROTATED_INPUTS, generator=random, dtype=torch.float64)
+    y = reference.rotate(x)
+    assert torch.allclose(reference.rotate(y), x, atol=1e-14)
+    assert torch.allclose(y.square().sum(dim=1), x.square().sum(dim=1))
+    one = torch.zeros(1, 2 * ROTATED_INPUTS)
+    one[0, 70] = 8.0
+    assert reference.rotate(one)[0, ROTATED_INPUTS:].abs().tolist() == [1.0] * ROTATED_INPUTS
+    assert reference.rotate(one)[0, :ROTATED_INPUTS].tolist() == [0.0] * ROTATED_INPUTS
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_value_that_is_not_finite_makes_its_rotated_row_nan(backend, dtype, random, value):
+    x = torch.randn(20, 128, generator=random).to(dtype)
+    x[3, 70] = value
+    result, truth = both(backend, x, *random_map(random, 128, 20), Rounding(8, is_rotated=True))
+    assert result[3].isnan().all() and truth[3].isnan().all()
+    assert torch.equal(result[4:], truth[4:]) and not result[4:].isnan().any()
+
+
+def test_a_large_channel_costs_the_others_less_when_rotated(random):
+    x, weight = torch.randn(200, 128, generator=random), torch.randn(32, 128, generator=random)
+    x[:, 5] *= 100
+    errors = []
+    for is_rotated in (False, True):
+        integers, scale = quantize_weight(reference.rotate(weight) if is_rotated else weight)
+        packed = reference.pack_int8_linear(integers, scale[:, 0], None, Rounding(8, is_rotated))
+        errors.append((reference.linear(x, packed) - x @ weight.T).square().mean().sqrt().item())
+    assert errors[1] < errors[0] / 3
+
+
+def test_too_few_inputs_to_rotate_are_refused(kernels):
+    packed = kernels.pack_int8_linear(torch.zeros(3, 96, dtype=torch.int8), torch.ones(3), None, Rounding(8, True))
+    with pytest.raises(ValueError, match="no multiple of 64"):
+        kernels.linear(torch.zeros(2, 96), packed)
+
+
 @pytest.mark.parametrize("width_in", [1, 576, 4864, 2**16])
-def test_sums_hold_the_largest_products(backend, width_in, activation_bits):
+def test_sums_hold_the_largest_products(backend, width_in, plain):
     weight = torch.full((3, width_in), 127, dtype=torch.int8)
     weight[1] = -128  # ours are symmetric, a stranger's need not be
     x = torch.ones(2, width_in)
     x[1] = -1
-    result, truth = both(backend, x, weight, torch.ones(3), None, activation_bits)
+    result, truth = both(backend, x, weight, torch.ones(3), None, plain)
     assert torch.equal(result, truth)
     assert_accurate(result, x.double() @ weight.double().T, truth)
-    steps = reference.pack_int8_linear(weight, torch.ones(3), None, activation_bits).steps
-    assert steps == 127 if activation_bits == 8 else 127 < steps < 2**15
+    steps = reference.pack_int8_linear(weight, torch.ones(3), None, plain).steps
+    assert steps == 127 if plain.bits == 8 else 127 < steps < 2**15
 
 
-def test_zeros_constants_one_huge_channel_and_tiny_rows(backend, dtype, random, activation_bits):
+def test_zeros_constants_one_huge_channel_and_tiny_rows(backend, dtype, random, plain):
     x = torch.randn(6, 100, generator=random).to(dtype)
     x[0], x[1], x[2, 7], x[3], x[4] = 0.0, 3.0, 1e30, 1e-38, 1e-35
     weight, scale, bias = random_map(random, 100, 20)
-    result, truth = both(backend, x, weight, scale, bias, activation_bits)
+    result, truth = both(backend, x, weight, scale, bias, plain)
     assert torch.equal(result, truth)
     assert torch.equal(result[0], bias.to(dtype))
     assert torch.isfinite(result).all()
@@ -72,19 +119,19 @@ def test_zeros_constants_one_huge_channel_and_tiny_rows(backend, dtype, random, 
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_value_that_is_not_finite_makes_its_row_nan(backend, dtype, random, value, activation_bits):
+def test_a_value_that_is_not_finite_makes_its_row_nan(backend, dtype, random, value, plain):
     for place in (0, 7, 99):
         x = torch.randn(20, 100, generator=random).to(dtype)
         x[3, place] = value
-        result, truth = both(backend, x, *random_map(random, 100, 20), activation_bits)
+        result, truth = both(backend, x, *random_map(random, 100, 20), plain)
         assert torch.equal(result.isnan().any(dim=1), torch.arange(20) == 3)
         assert result[3].isnan().all()
         assert torch.equal(result[:3], truth[:3])
 
 
-def test_rows_have_the_same_bits_in_any_number_and_on_any_number_of_threads(kernels, dtype, random, activation_bits):
+def test_rows_have_the_same_bits_in_any_number_and_on_any_number_of_threads(kernels, dtype, random, plain):
     weight, scale, bias = random_map(random, 386, 200)
-    packed = kernels.pack_int8_linear(weight, scale, bias, activation_bits)
+    packed = kernels.pack_int8_linear(weight, scale, bias, plain)
     x = torch.randn(800, 386, generator=random).to(dtype)
     together, threads = kernels.linear(x, packed), torch.get_num_threads()
     try:
@@ -96,20 +143,20 @@ def test_rows_have_the_same_bits_in_any_number_and_on_any_number_of_threads(kern
         torch.set_num_threads(threads)
 
 
-def test_rows_may_lie_apart(backend, dtype, random, activation_bits):
+def test_rows_may_lie_apart(backend, dtype, random, plain):
     wide = torch.randn(4, 90, generator=random).to(dtype)
-    packed = backend.pack_int8_linear(*random_map(random, 74, 9), activation_bits)
+    packed = backend.pack_int8_linear(*random_map(random, 74, 9), plain)
     assert torch.equal(backend.linear(wide[:, :74], packed), backend.linear(wide[:, :74].contiguous(), packed))
 
 
-def test_empty(backend, dtype, random, activation_bits):
-    packed = backend.pack_int8_linear(*random_map(random, 8, 3), activation_bits)
+def test_empty(backend, dtype, random, plain):
+    packed = backend.pack_int8_linear(*random_map(random, 8, 3), plain)
     assert backend.linear(torch.empty(0, 8, dtype=dtype), packed).shape == (0, 3)
 
 
-def test_packing_copies_where_the_backend_says_so(backend, dtype, random, activation_bits):
+def test_packing_copies_where_the_backend_says_so(backend, dtype, random, plain):
     x, (weight, scale, _) = torch.randn(20, 32, generator=random).to(dtype), random_map(random, 32, 40)
-    packed = backend.pack_int8_linear(weight, scale, None, activation_bits)
+    packed = backend.pack_int8_linear(weight, scale, None, plain)
     before = backend.linear(x, packed)
     weight.zero_()
     assert torch.equal(backend.linear(x, packed), before) == backend.copies_weights
@@ -117,13 +164,17 @@ def test_packing_copies_where_the_backend_says_so(backend, dtype, random, activa
 
 def test_too_many_inputs_are_refused(kernels):
     with pytest.raises(ValueError, match="more than 65536 inputs"):
-        kernels.pack_int8_linear(torch.zeros(1, 2**16 + 1, dtype=torch.int8), torch.ones(1), None, 8)
+        kernels.pack_int8_linear(
+            torch.zeros(1, 2**16 + 1, dtype=torch.int8), torch.ones(1), None, Rounding(8, is_rotated=False)
+        )
     with pytest.raises(ValueError, match="activation_bits is 4, not 8 or 16"):
-        kernels.pack_int8_linear(torch.zeros(1, 3, dtype=torch.int8), torch.ones(1), None, 4)
+        kernels.pack_int8_linear(
+            torch.zeros(1, 3, dtype=torch.int8), torch.ones(1), None, Rounding(4, is_rotated=False)
+        )
 
 
 def test_triton_says_that_it_has_none():
     from codescaler.ops import triton
 
     with pytest.raises(BackendUnavailable, match="no int8 linear map yet"):
-        triton.pack_int8_linear(torch.zeros(1, 1, dtype=torch.int8), torch.ones(1), None, 8)
+        triton.pack_int8_linear(torch.zeros(1, 1, dtype=torch.int8), torch.ones(1), None, Rounding(8, is_rotated=False))
