@@ -89,36 +89,32 @@ inline void store_inputs(int16_t* p, Lanes x) {
 }
 #endif
 
-// Lanes `Apart` from each other become their sum and difference, the sum in the first.
+// Lanes `Apart` from each other, exchanged.
+template <int64_t Apart>
+inline Vec swapped(Vec x) {
 #if CODESCALER_ISA >= 2
-template <int64_t Apart>
-inline Vec butterfly(Vec x) {
-  const __m512 other = Apart == 8   ? _mm512_shuffle_f32x4(x.v, x.v, 0x4e)
-                       : Apart == 4 ? _mm512_shuffle_f32x4(x.v, x.v, 0xb1)
-                       : Apart == 2 ? _mm512_permute_ps(x.v, 0x4e)
-                                    : _mm512_permute_ps(x.v, 0xb1);
-  constexpr __mmask16 kSecond = Apart == 8 ? 0xff00 : Apart == 4 ? 0xf0f0 : Apart == 2 ? 0xcccc : 0xaaaa;
-  return {_mm512_mask_sub_ps(_mm512_add_ps(x.v, other), kSecond, other, x.v)};
-}
+  return {Apart == 8   ? _mm512_shuffle_f32x4(x.v, x.v, 0x4e)
+          : Apart == 4 ? _mm512_shuffle_f32x4(x.v, x.v, 0xb1)
+          : Apart == 2 ? _mm512_permute_ps(x.v, 0x4e)
+                       : _mm512_permute_ps(x.v, 0xb1)};
 #elif CODESCALER_ISA == 1
-template <int64_t Apart>
-inline Vec butterfly(Vec x) {
-  const __m256 other = Apart == 4   ? _mm256_permute2f128_ps(x.v, x.v, 1)
-                       : Apart == 2 ? _mm256_permute_ps(x.v, 0x4e)
-                                    : _mm256_permute_ps(x.v, 0xb1);
-  constexpr int kSecond = Apart == 4 ? 0xf0 : Apart == 2 ? 0xcc : 0xaa;
-  return {_mm256_blend_ps(_mm256_add_ps(x.v, other), _mm256_sub_ps(other, x.v), kSecond)};
-}
+  return {Apart == 4   ? _mm256_permute2f128_ps(x.v, x.v, 1)
+          : Apart == 2 ? _mm256_permute_ps(x.v, 0x4e)
+                       : _mm256_permute_ps(x.v, 0xb1)};
 #else
+  return {__builtin_shuffle(x.v, Apart == 2 ? Int4{2, 3, 0, 1} : Int4{1, 0, 3, 2})};
+#endif
+}
+
+// Such lanes become their sum and difference. A product with 1 or -1 is exact, so fma rounds as + and - do.
 template <int64_t Apart>
 inline Vec butterfly(Vec x) {
-  const Float4 first = Apart == 2 ? __builtin_shuffle(x.v, Int4{0, 1, 0, 1}) : __builtin_shuffle(x.v, Int4{0, 0, 2, 2});
-  const Float4 second =
-      Apart == 2 ? __builtin_shuffle(x.v, Int4{2, 3, 2, 3}) : __builtin_shuffle(x.v, Int4{1, 1, 3, 3});
-  constexpr Int4 kIsFirst = Apart == 2 ? Int4{-1, -1, 0, 0} : Int4{-1, 0, -1, 0};
-  return {kIsFirst ? first + second : first - second};
+  constexpr float kSigns[4][16] = {{1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1},
+                                   {1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1},
+                                   {1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1},
+                                   {1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1}};
+  return fma(x, load(kSigns[Apart == 1 ? 0 : Apart == 2 ? 1 : Apart == 4 ? 2 : 3]), swapped<Apart>(x));
 }
-#endif
 template <int64_t Apart>
 inline Vec butterflies(Vec x) {
   if constexpr (Apart > 0) return butterflies<Apart / 2>(butterfly<Apart>(x));
