@@ -9,7 +9,6 @@ The maps that stay as they are, and what each would do, are of the rule's own me
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 import time
@@ -48,14 +47,13 @@ def main(options: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     choice = quantize.choose_int8(checkpoint, backend)
     progress(f"int8 was chosen for {len(choice.linears)} maps in {time.perf_counter() - started:.0f} s")
-    names, every = linear_names(checkpoint.config.num_layers), quantize.choose_int8(checkpoint, backend, math.inf)
+    names = linear_names(checkpoint.config.num_layers)
+    inputs = {name: checkpoint.sources[f"{name}.weight"].shape[1] for name in names}
     scorers = {
         "by the rule": _with_int8(arguments.model, choice.linears),
-        "every map, activations of 8 bits": _with_int8(arguments.model, every.linears),
+        "every map, activations of 8 bits": _with_int8(arguments.model, _alike(8, inputs)),
         "the same, not rotated": _with_int8(arguments.model, dict.fromkeys(names, Rounding(8, is_rotated=False))),
-        "every map, activations of 16 bits": _with_int8(
-            arguments.model, {name: rounding._replace(bits=16) for name, rounding in every.linears.items()}
-        ),
+        "every map, activations of 16 bits": _with_int8(arguments.model, _alike(16, inputs)),
     }
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in scorers}
     deadline = time.monotonic() + 60 * arguments.minutes
@@ -107,6 +105,11 @@ def main(options: Sequence[str] | None = None) -> int:
         path.write_text(json.dumps(values, indent=1) + "\n")
         progress(f"wrote {path}")
     return 0 if holds else 1
+
+
+def _alike(bits: ActivationBits, inputs: Mapping[str, int]) -> dict[str, Rounding]:
+    """Maps with so many inputs each, all with activations of so many bits."""
+    return {name: Rounding.of(bits, count) for name, count in inputs.items()}
 
 
 def _root_of_squares(choice: quantize.Int8Choice, ending: str, bits: ActivationBits) -> float:

@@ -1,7 +1,7 @@
 # The reward model in the package, codescaler/nano, made again from problems to figures, on two cores in two hours:
 #
 #     make setup
-#     make -f benches/nano.mk DATA=FOLDER           # build/nano/nano is what stands in codescaler/nano
+#     make -f benches/nano.mk DATA=FOLDER           # build/nano/nano is what stands in codescaler/nano; see quantize
 #     make -f benches/nano.mk DATA=FOLDER figures   # those of its model card, the test split among them
 #
 # FOLDER holds mbpp.jsonl (MBPP), rollouts_mbpp.jsonl.gz (see benches/nano_data.py), leetcode_train.jsonl.gz
@@ -59,6 +59,7 @@ STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(base
 $(W)/student.trained: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
 	$(STUDENT) --teacher-weight 0.5
 	touch $@
+# The folder in the package was written before `quantize` rotated inputs, and its figures are of that.
 $(W)/nano/config.json: $(W)/student.trained
 	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16 --activation-bits 16
 $(W)/nano/score_gaps.json: $(W)/nano/config.json
