@@ -95,7 +95,7 @@ def main(options: Sequence[str] | None = None) -> int:
             "expected_change": choice.change,
             "change_by_kind": by_kind,
             "change_by_map": {", ".join(fused): change for fused, change in choice.changes.items()},
-            "rounding_by_map": {", ".join(fused): choice.linears.get(fused[0]) for fused in choice.changes},
+            "bits_by_map": {", ".join(f): choice.linears[f[0]].bits for f in choice.changes if f[0] in choice.linears},
             "kept": [", ".join(fused) for fused in choice.kept],
             "summary": summary,
             "problems": figures,

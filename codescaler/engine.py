@@ -77,7 +77,7 @@ class Engine:
     Attributes:
         config: what the model computes. folder: that it was loaded from.
         dtype: dtype of weights and activations, "float32" or "bfloat16".
-        quantization: "int8" if there are linear maps in 8 bits, else None; `config.int8_linears` are their names.
+        quantization: "int8" if there are linear maps in 8 bits, else None; `config.int8_linears` names them.
         device: where it runs. backend: name of the backend that runs it.
         num_threads: CPU threads a call may use.
         max_batch_tokens: distinct tokens of one forward, None for the default.

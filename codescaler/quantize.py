@@ -1,11 +1,11 @@
 """Which linear maps of a reward model may be int8 without changing its rankings, and folders of such models.
 
-The rule: a model's fused linear maps are int8, with activations of 8 bits, but for those that would move scores too
-far. How far each one moves them is measured, to first order and on real programs: the gradient of the score by the
-map's output, times what rounding changes of that output. Changes of different maps are as good as independent, so their
-squares add up. The map that gains most for its size goes from activations of 8 bits to 16, or from there to what it
-was, until what is left is below a limit, a share of the spread of a problem's scores. Inputs are rotated before they
-are rounded (`ops.reference.rotate`). The head, the embedding and the norms are never int8.
+The rule: a model's fused linear maps are int8, with activations of 8 bits where these are faster, but for those that
+would move scores too far. How far each one moves them is measured, to first order and on real programs: the gradient of
+the score by the map's output, times what rounding changes of that output. Changes of different maps are as good as
+independent, so their squares add up. The map that gains most for its size goes from activations of 8 bits to 16, or to
+what it was, until what is left is below a limit, a share of the spread of a problem's scores (`bits_within`). Inputs are
+rotated before they are rounded (`ops.reference.rotate`). The head, the embedding and the norms are never int8.
 """
 
 import logging
@@ -48,6 +48,10 @@ _PROGRAMS = Path(__file__).parent / "examples" / "mbpp_fit.jsonl.gz"
 _log = logging.getLogger(__name__)
 
 
+Fused = tuple[str, ...]  # canonical names of linear maps that are multiplied as one
+Changes = Mapping[Fused, Mapping[ActivationBits, float]]
+
+
 @dataclass(frozen=True)
 class Int8Choice:
     """What is to be int8, and why.
@@ -57,7 +61,7 @@ class Int8Choice:
     squares) over these.
     """
 
-    changes: Mapping[tuple[str, ...], Mapping[ActivationBits, float]]
+    changes: Changes
     linears: Mapping[str, Rounding]
     change: float
 
@@ -103,15 +107,15 @@ def quantize(
     revision: str | None = None,
     local_files_only: bool = False,
     limit: float | None = None,
-    activation_bits: ActivationBits = 8,
+    activation_bits: ActivationBits | None = None,
     dtype: str = "auto",
 ) -> Int8Report:
     """Writes a reward model with int8 linear maps to `folder`, whole or not at all.
 
     `limit` is the RMS change of a problem's scores, over their spread, that int8 maps may add up to (None: LIMIT); inf
-    makes all int8. `activation_bits` are the fewest that a map's activations have: 8 is fastest on CPUs with VNNI, 16
-    moves scores less and is as fast on others. `dtype` is that of the embedding and of maps that stay: "float32",
-    "bfloat16" or "auto", as it is.
+    makes all int8. `activation_bits` are the fewest that a map's activations have: 8 is fastest on CPUs with AVX-512
+    BF16, 16 moves scores less and is as fast on others; None means what is fastest here. `dtype` is that of the
+    embedding and of maps that stay: "float32", "bfloat16" or "auto", as it is.
 
     Raises:
         InvalidInput: the folder is there already; limit, activation_bits or dtype is none.
@@ -133,12 +137,44 @@ def _num_bytes(checkpoint: Checkpoint) -> int:
     return sum(math.prod(source.shape) * getattr(torch, source.dtype).itemsize for source in sources)
 
 
-def choose_int8(
-    checkpoint: Checkpoint, backend: Backend, limit: float | None = None, activation_bits: ActivationBits = 8
-) -> Int8Choice:
-    """Measures a reward model on programs that come with the package and applies the rule; the same bits every time.
+def bits_within(
+    changes: Changes, sizes: Mapping[Fused, int], limit: float, activation_bits: ActivationBits
+) -> dict[Fused, ActivationBits]:
+    """Returns the fused maps that are int8, with the bits of their activations, so that changes are within a limit.
 
-    Holds the model in float32 meanwhile. `limit` and `activation_bits` as in `quantize`.
+    A move, from 8 bits to 16 or from either to what the map was, costs its size: 8 bits save time, and int8 memory.
+    The move that takes most of the changes for its cost comes first.
+    """
+    left: dict[Fused, ActivationBits] = dict.fromkeys(changes, activation_bits)
+
+    def moves(fused: Fused) -> Iterator[tuple[float, Fused, bool]]:
+        energy, bits = changes[fused][left[fused]] ** 2, left[fused]
+        yield energy / sizes[fused] / (2 if bits == 8 else 1), fused, False
+        if bits == 8:
+            yield (energy - changes[fused][16] ** 2) / sizes[fused], fused, True
+
+    while _root_of_squares(changes, left) > limit:
+        _, fused, stays_int8 = max(move for fused in left for move in moves(fused))
+        if stays_int8:
+            left[fused] = 16
+        else:
+            del left[fused]
+    return left
+
+
+def _root_of_squares(changes: Changes, left: Mapping[Fused, ActivationBits]) -> float:
+    return float(sum(changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
+
+
+def choose_int8(
+    checkpoint: Checkpoint,
+    backend: Backend,
+    limit: float | None = None,
+    activation_bits: ActivationBits | None = None,
+) -> Int8Choice:
+    """Measures a reward model on programs that come with the package and applies the rule; the same every time.
+
+    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`.
 
     Raises:
         InvalidInput: the model has no head, or is int8 already; the limit is below 0. WeightsError: it has no tokenizer
@@ -149,6 +185,8 @@ def choose_int8(
     limit = LIMIT if limit is None else limit
     if not limit >= 0:
         raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all maps")
+    if activation_bits is None:
+        activation_bits = 8 if backend.has_bf16_unit else 16
     if activation_bits not in _BITS:
         raise InvalidInput(f"activation_bits {activation_bits}; give 8 or 16")
     if checkpoint.config.head == "none":
@@ -161,19 +199,8 @@ def choose_int8(
         for fused, row in zip(names, np.sqrt(energies / spread).tolist(), strict=True)
     }
     sizes = {fused: sum(math.prod(sources[f"{name}.weight"].shape) for name in fused) for fused in names}
-    left: dict[tuple[str, ...], ActivationBits] = dict.fromkeys(names, activation_bits)
-
-    def gain(fused: tuple[str, ...]) -> float:
-        change = changes[fused]
-        energy: float = change[left[fused]] ** 2 - (change[16] ** 2 if left[fused] == 8 else 0.0)
-        return energy / sizes[fused]
-
-    while (total := sum(changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5) > limit:
-        worst = max(left, key=gain)
-        if left[worst] == 8:
-            left[worst] = 16
-        else:
-            del left[worst]
+    left = bits_within(changes, sizes, limit, activation_bits)
+    total = _root_of_squares(changes, left)
     linears = {
         name: Rounding.of(bits, sources[f"{name}.weight"].shape[1]) for fused, bits in left.items() for name in fused
     }

@@ -21,7 +21,7 @@ from codescaler.errors import (
 )
 from codescaler.model.projections import fused_linears, linear_names
 from codescaler.ops import select_backend
-from codescaler.quantize import choose_int8, quantize
+from codescaler.quantize import bits_within, choose_int8, quantize
 from codescaler.save import save_int8
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.train import fit, fit_head
@@ -165,15 +165,29 @@ def test_a_larger_limit_leaves_more_bits_out(plain):
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     counts = [
         (choice.count(8), choice.count(16), len(choice.kept))
-        for choice in (choose_int8(checkpoint, backend, limit) for limit in (0.0, 0.01, 0.03, math.inf))
+        for choice in (choose_int8(checkpoint, backend, limit, 8) for limit in (0.0, 0.01, 0.03, math.inf))
     ]
     assert counts[0] == (0, 0, 8) and counts[-1] == (8, 0, 0)
     assert all(sum(count) == 8 for count in counts)
     assert [count[0] for count in counts] == sorted(count[0] for count in counts)
     assert [count[2] for count in counts] == sorted((count[2] for count in counts), reverse=True)
     assert any(count[1] for count in counts)
-    fine = choose_int8(checkpoint, backend, math.inf, 16)
-    assert fine.count(16) == 8
+    assert choose_int8(checkpoint, backend, math.inf, 16).count(16) == 8
+    bits = 8 if backend.has_bf16_unit else 16  # by default what is fastest
+    assert choose_int8(checkpoint, backend, math.inf).count(bits) == 8
+
+
+def test_a_map_moves_where_that_takes_most_for_its_size():
+    changes = {("a",): {8: 3.0, 16: 1.0}, ("b",): {8: 2.0, 16: 2.5}, ("c",): {8: 1.0, 16: 0.5}}
+    sizes = dict.fromkeys(changes, 10)
+    assert bits_within(changes, sizes, math.inf, 8) == dict.fromkeys(changes, 8)
+    assert bits_within(changes, sizes, 2.5, 8) == {("a",): 16, ("b",): 8, ("c",): 8}
+    # not to 16 bits, which would take nothing
+    assert bits_within(changes, sizes, 2.0, 8) == {("a",): 16, ("c",): 8}
+    assert bits_within(changes, sizes, 1.2, 8) == {("a",): 16, ("c",): 16}
+    assert bits_within(changes, {**sizes, ("a",): 1000}, 3.2, 8) == {("a",): 8, ("c",): 8}
+    assert bits_within(changes, sizes, 2.0, 16) == {("a",): 16, ("c",): 16}
+    assert bits_within(changes, sizes, 0.0, 8) == {}
 
 
 def test_measured_change_is_the_change(plain, monkeypatch):

@@ -20,8 +20,9 @@ def add_commands(add: Add) -> None:
         help="change of a problem's scores, over their spread, that int8 may add up to (0.05); inf: all maps are int8",
     )  # fmt: skip
     command.add_argument(
-        "--activation-bits", type=int, choices=(8, 16), default=8,
-        help="fewest bits of a map's activations: 8 is fastest on CPUs with VNNI, 16 moves scores less (%(default)s)",
+        "--activation-bits", type=int, choices=(8, 16),
+        help="fewest bits of a map's activations: 8 is faster on CPUs with AVX-512 BF16, 16 moves scores less (what is "
+        "fastest here)",
     )  # fmt: skip
     command.add_argument(
         "--dtype",

@@ -25,6 +25,8 @@ _ACTIVATIONS = {"type": "int", "symmetric": True, "strategy": "token", "dynamic"
 _ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
 _ROTATION = {"type": "hadamard", "head_dim": ROTATED_INPUTS}
 _ROTATED_PLACES = ("input", "weight_input")
+_PRECISIONS = (None, "float32", "torch.float32")
+_HEADS = ("lm_head", "score")
 _EVERY = ["Linear"]  # targets of the group that holds the maps which no other names
 _MODULE = re.compile(r"(?:model\.)?(layers\.\d+\.\w+\.\w+_proj)")
 
@@ -60,7 +62,7 @@ def quantization_config(linears: Mapping[str, Rounding], num_layers: int) -> dic
     present = [(bits, names) for bits, names in groups if names] or groups[:1]
 
     def all_but(names: Collection[str]) -> list[str]:
-        return ["lm_head", "score", *(f"model.{name}" for name in sorted(linear_names(num_layers).difference(names)))]
+        return [*_HEADS, *(f"model.{name}" for name in sorted(linear_names(num_layers).difference(names)))]
 
     rotated = [name for name, rounding in linears.items() if rounding.is_rotated]
     places = [{"targets": _EVERY, "location": place, "ignore": all_but(rotated)} for place in _ROTATED_PLACES]
@@ -103,22 +105,28 @@ def int8_linears(fields: Fields, num_layers: int) -> dict[str, Rounding]:
     for group in parts:
         if group is not rest[0]:
             linears |= dict.fromkeys(_modules(group, "targets", num_layers), _activation_bits(group))
-    ignored, rotated = _modules(scheme, "ignore", num_layers), _rotated(scheme, num_layers)
-    return {name: Rounding(bits, name in rotated) for name, bits in linears.items() if name not in ignored}
+    int8, rotated = linears.keys() - _ignored(scheme, num_layers), _rotated(scheme, num_layers)
+    if not rotated <= int8:
+        raise _unsupported(scheme, "transform_config", f"for maps that are not int8, such as {min(rotated - int8)}")
+    return {name: Rounding(linears[name], name in rotated) for name in sorted(int8)}
 
 
 def _rotated(scheme: Fields, num_layers: int) -> frozenset[str]:
     """The linear maps whose inputs are rotated, in weights and in activations."""
     if not scheme.values.get("transform_config"):
         return frozenset()
-    groups = scheme.object("transform_config").object("config_groups")
+    transforms = scheme.object("transform_config")
+    _know(transforms, {"config_groups"})
+    groups = transforms.object("config_groups")
     if len(groups.values) != 1:
         raise _unsupported(groups, "transform_config", f"{len(groups.values)} groups")
     rotation = groups.object(next(iter(groups.values)))
+    _know(rotation, {*_ROTATION, "apply", "randomize", "requires_grad", "precision"})
     for name, value in _ROTATION.items():
         _require(rotation, name, value)
-    if rotation.values.get("randomize"):
-        raise _unsupported(rotation, "randomize", "true")
+    for name, choices in (("randomize", (None, False)), ("requires_grad", (None, False)), ("precision", _PRECISIONS)):
+        if rotation.values.get(name) not in choices:
+            raise _unsupported(rotation, name, repr(rotation.values[name])[:80])
     places = rotation.values.get("apply")
     if not isinstance(places, list) or not all(isinstance(place, dict) for place in places):
         raise rotation.wrong("apply", "list what is rotated")
@@ -126,8 +134,11 @@ def _rotated(scheme: Fields, num_layers: int) -> frozenset[str]:
     if [part.values.get("location") for part in parts] != list(_ROTATED_PLACES):
         raise _unsupported(rotation, "apply", repr([part.values.get("location") for part in parts])[:80])
     for part in parts:
+        _know(part, {"targets", "location", "ignore", "inverse"})
         _require(part, "targets", _EVERY)
-    left_out = {_modules(part, "ignore", num_layers) for part in parts}
+        if part.values.get("inverse") not in (None, False, True):  # the matrix is its own inverse
+            raise _unsupported(part, "inverse", repr(part.values["inverse"])[:80])
+    left_out = {_ignored(part, num_layers) for part in parts}
     if len(left_out) != 1:
         raise _unsupported(rotation, "apply", "another list of modules for weights than for inputs")
     return linear_names(num_layers) - left_out.pop()
@@ -150,17 +161,31 @@ def _activation_bits(group: Fields) -> ActivationBits:
     return found
 
 
-def _modules(fields: Fields, key: str, num_layers: int) -> frozenset[str]:
+def _know(fields: Fields, keys: Collection[str]) -> None:
+    """Refuses settings that the format does not have: they would mean something."""
+    for key in fields.values:
+        if key not in keys:
+            raise _unsupported(fields, str(key)[:80], "there")
+
+
+def _ignored(fields: Fields, num_layers: int) -> frozenset[str]:
+    """The linear maps that `ignore` leaves out; it has to leave out the head too, whatever that is called."""
+    names = fields.values.get("ignore")
+    if not isinstance(names, list) or not any(name in _HEADS for name in names):
+        raise _unsupported(fields, "ignore", "without " + " or ".join(_HEADS))
+    return _modules(fields, "ignore", num_layers, _HEADS)
+
+
+def _modules(fields: Fields, key: str, num_layers: int, others: Collection[str] = ()) -> frozenset[str]:
     """The linear maps that a list holds; each by its whole name, and with those it is multiplied with."""
     names = fields.values.get(key)
-    names = [] if names is None else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise fields.wrong(key, "list names of modules")
-    matches = [_MODULE.fullmatch(name) for name in names]
-    unknown = [n for n, match in zip(names, matches, strict=True) if match is None and n not in ("lm_head", "score")]
-    if unknown:
-        raise _unsupported(fields, key, repr(unknown[0])[:80])
-    modules = frozenset(match[1] for match in matches if match)
+    named = {name: match[1] if (match := _MODULE.fullmatch(name)) else name for name in names if name not in others}
+    for name, module in named.items():
+        if module not in linear_names(num_layers):
+            raise _unsupported(fields, key, repr(name)[:80])
+    modules = frozenset(named.values())
     for fused in fused_linears(num_layers):
         if modules.intersection(fused) and not modules.issuperset(fused):
             raise UnsupportedModel(

@@ -146,7 +146,10 @@ class CpuOperations:
         if isinstance(packed, PackedLinear):
             return linear(x, packed)
         y = x.new_empty(len(x), len(packed.scale))
-        self.kernels.int8_linear(x, *packed[:3], *packed.rounding, y, torch.get_num_threads())
+        bits, is_rotated = packed.rounding
+        self.kernels.int8_linear(
+            x, packed.weight, packed.scale, packed.bias, bits, is_rotated, y, torch.get_num_threads()
+        )
         return y
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:

@@ -59,7 +59,7 @@ def matmul_peak(dtype: torch.dtype, device: torch.device | None = None, is_int8:
     """Returns a device's peak in FLOP/s (by default the CPU's), measured now: the best linear map, a median of 7.
 
     With `is_int8` its weights are int8 and activations, of dtype `dtype`, are rounded to 8 bits; where oneDNN
-    multiplies integers faster on a CPU with VNNI, its speed is the peak.
+    multiplies integers faster on a CPU with AVX-512 BF16, its speed is the peak.
     """
     device = device or torch.device("cpu")
     backend = select_backend("auto", device.type)
@@ -73,7 +73,7 @@ def matmul_peak(dtype: torch.dtype, device: torch.device | None = None, is_int8:
         else:
             packed = backend.pack_linear(weight, None)
         products: list[Callable[[], torch.Tensor]] = [partial(backend.linear, x, packed)]
-        if is_int8 and backend.has_bf16_unit:
+        if is_int8 and backend.has_bf16_unit and hasattr(torch.ops.onednn, "qlinear_pointwise"):
             products.append(_onednn_int8_product(rows, weight))
         for product in products:
             product()  # the first call chooses and compiles a kernel

@@ -217,17 +217,13 @@ class KernelSet {
   }
 
   int64_t packed_int8_bytes(int64_t num_outputs, int64_t num_inputs, int32_t activation_bits) const {
+    check_activation_bits(activation_bits);
     return table_->packed_int8_bytes(num_outputs, num_inputs, activation_bits);
-  }
-
-  int32_t int8_steps(int64_t num_inputs, int32_t activation_bits) const {
-    return table_->int8_steps(num_inputs, activation_bits);
   }
 
   void pack_int8_linear(const py::object& weight, int32_t activation_bits, const py::object& packed,
                         int threads) const {
     const Tensor weight_(weight, "pack_int8_linear: weight"), packed_(packed, "pack_int8_linear: packed");
-    check_activation_bits(activation_bits);
     const int8_t* values = weight_.get<int8_t>({-1, -1});
     const int64_t outputs = weight_.size(0), inputs = weight_.size(1);
     if (inputs > kMostInt8Inputs) weight_.fail("has more than " + std::to_string(kMostInt8Inputs) + " inputs");
@@ -247,7 +243,6 @@ class KernelSet {
       a.x = x_.rows<T>(-1, -1), a.x_stride = x_.row_stride();
       a.num_rows = x_.size(0), a.num_inputs = x_.size(1), a.num_outputs = scale_.size(0);
       if (a.num_inputs > kMostInt8Inputs) x_.fail("has more than " + std::to_string(kMostInt8Inputs) + " columns");
-      check_activation_bits(activation_bits);
       a.activation_bits = activation_bits, a.is_rotated = is_rotated;
       if (is_rotated && a.num_inputs % kRotatedInputs != 0)
         x_.fail("has no multiple of " + std::to_string(kRotatedInputs) + " columns, so it cannot be rotated");
@@ -390,7 +385,6 @@ PYBIND11_MODULE(_C, m) {
       .def("pooled_score", &KernelSet::pooled_score)
       .def("tree_attention", &KernelSet::tree_attention)
       .def("packed_int8_bytes", &KernelSet::packed_int8_bytes)
-      .def("int8_steps", &KernelSet::int8_steps)
       .def("pack_int8_linear", &KernelSet::pack_int8_linear)
       .def("int8_linear", &KernelSet::int8_linear)
       .def("rms_norm_backward", &KernelSet::rms_norm_backward)

@@ -1,8 +1,10 @@
-// Linear maps with 8-bit weights: y = x_scale * w_scale * (q W^T) + bias, q being x in whole steps of its row's size.
+// Linear maps with 8-bit weights: y = x_scale * w_scale * (q W^T) + bias, q being x, or x H with H the block-diagonal
+// Hadamard matrix, in whole steps of its row's size.
 // Included by isa_*.cpp only, inside the anonymous namespace, after tree_attention.h.
 //
-// Rows are quantised while they are packed, so x is read once, and scaled while sums are written, so no integer leaves
-// the caches. Products are summed in 32 bits, exactly, on every instruction set: order, blocks and threads cannot show.
+// Rows are rotated and quantised while they are packed, so memory is read once, and scaled while sums are written, so
+// no integer leaves the caches. Products are summed in 32 bits, exactly, on every instruction set: order, blocks and
+// threads cannot show.
 //
 // The unit is a 32-bit *lane* of `Group` inputs: two of 16 bits for "multiply pairs and add", or with VNNI four of 8
 // bits, which is twice as fast and leaves activations 127 steps. Weights are kept in 8 bits, in strips of kColumns
@@ -11,22 +13,22 @@
 
 #if CODESCALER_ISA >= 2
 // Not __m512i, whose 64-bit lanes GCC 12 would not keep in registers across these instructions.
-typedef int32_t Int16 __attribute__((vector_size(64)));
+typedef int32_t Int32x16 __attribute__((vector_size(64)));
 struct Lanes {
-  Int16 v;
+  Int32x16 v;
 };
-inline Lanes set_lanes(int32_t x) { return {(Int16)_mm512_set1_epi32(x)}; }
-inline Lanes load_lanes(const void* p) { return {(Int16)_mm512_loadu_si512(p)}; }
+inline Lanes set_lanes(int32_t x) { return {(Int32x16)_mm512_set1_epi32(x)}; }
+inline Lanes load_lanes(const void* p) { return {(Int32x16)_mm512_loadu_si512(p)}; }
 inline void store_lanes(int32_t* p, Lanes x) { _mm512_storeu_si512(p, (__m512i)x.v); }
 inline Vec to_float(Lanes x) { return {_mm512_cvtepi32_ps((__m512i)x.v)}; }
-inline Lanes to_integer(Vec x) { return {(Int16)_mm512_cvtps_epi32(x.v)}; }
+inline Lanes to_integer(Vec x) { return {(Int32x16)_mm512_cvtps_epi32(x.v)}; }
 template <int64_t Group>
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
 #if CODESCALER_ISA == 3
-  if constexpr (Group == 4) return {(Int16)_mm512_dpbusd_epi32((__m512i)sum.v, (__m512i)a.v, (__m512i)b.v)};
-  return {(Int16)_mm512_dpwssd_epi32((__m512i)sum.v, (__m512i)a.v, (__m512i)b.v)};
+  if constexpr (Group == 4) return {(Int32x16)_mm512_dpbusd_epi32((__m512i)sum.v, (__m512i)a.v, (__m512i)b.v)};
+  return {(Int32x16)_mm512_dpwssd_epi32((__m512i)sum.v, (__m512i)a.v, (__m512i)b.v)};
 #else
-  return {sum.v + (Int16)_mm512_madd_epi16((__m512i)a.v, (__m512i)b.v)};
+  return {sum.v + (Int32x16)_mm512_madd_epi16((__m512i)a.v, (__m512i)b.v)};
 #endif
 }
 #elif CODESCALER_ISA == 1
@@ -102,7 +104,8 @@ inline Vec swapped(Vec x) {
           : Apart == 2 ? _mm256_permute_ps(x.v, 0x4e)
                        : _mm256_permute_ps(x.v, 0xb1)};
 #else
-  return {__builtin_shuffle(x.v, Apart == 2 ? Int4{2, 3, 0, 1} : Int4{1, 0, 3, 2})};
+  constexpr int kFirst = Apart == 2 ? 2 : 1;
+  return {Float4{x.v[kFirst], x.v[kFirst ^ 1], x.v[kFirst ^ 2], x.v[kFirst ^ 3]}};
 #endif
 }
 
@@ -142,7 +145,7 @@ inline void rotate_row(const T* x, int64_t width, float* y) {
 
 constexpr int64_t kBlockRows = 32 * kRowsAtOnce;  // rows that a widened block of weights serves
 constexpr int64_t kChunkRows = 4 * kBlockRows;    // rows that are packed before they are multiplied
-constexpr int64_t kDepth = 192;                   // lanes of a block: 12 KB of weights on AVX2, beside 12 KB of sums
+constexpr int64_t kDepth = 192;                   // lanes of a block: 12 KB of weights on AVX2, 48 on AVX-512
 
 // Inputs of a lane for activations of 8 or 16 bits.
 constexpr int64_t group_of(int32_t activation_bits) { return CODESCALER_ISA == 3 && activation_bits == 8 ? 4 : 2; }
@@ -275,12 +278,14 @@ class Int8Linear {
 
   void pack(int64_t first, int64_t row, int64_t rows) const {
     int32_t* panel = panels_ + row / kRowsAtOnce * kRowsAtOnce * num_lanes_ + row % kRowsAtOnce;
-    const T* x = a_.x + (first + row) * a_.x_stride;
     Input* inputs = inputs_ + omp_get_thread_num() * inputs_size();
-    float* rotated = rotated_ + omp_get_thread_num() * inputs_size();
     if (row >= rows) {
       for (int64_t lane = 0; lane < num_lanes_; ++lane) panel[lane * kRowsAtOnce] = 0;
-    } else if (a_.is_rotated) {
+      return;
+    }
+    const T* x = a_.x + (first + row) * a_.x_stride;
+    if (a_.is_rotated) {
+      float* rotated = rotated_ + omp_get_thread_num() * inputs_size();
       rotate_row(x, a_.num_inputs, rotated);
       scales_[row] = quantize_row<Group>(rotated, a_.num_inputs, steps_, inputs, panel);
     } else {

@@ -81,6 +81,17 @@ def test_what_is_written_is_read():
         ("transform_config/config_groups/rotation/head_dim", 32),
         ("transform_config/config_groups/rotation/head_dim", None),
         ("transform_config/config_groups/rotation/randomize", True),
+        ("transform_config/config_groups/rotation/precision", "bfloat16"),
+        ("transform_config/config_groups/rotation/seed", 3),
+        ("transform_config/config_groups/second", {}),
+        ("transform_config/second", {}),
+        ("config_groups/group_1", {"targets": ["model.layers.99.mlp.down_proj"]}),
+        ("config_groups/group_1", {"targets": ["lm_head"]}),
+        ("ignore", ["lm_head", "model.layers.99.mlp.down_proj"]),
+        ("ignore", []),
+        ("ignore", None),
+        # maps that are rotated and not int8
+        ("ignore", ["lm_head", "model.layers.0.mlp.down_proj"]),
         ("transform_config/config_groups/rotation/apply", []),
         ("transform_config/config_groups/rotation/apply", [{"location": "weight_input"}, {"location": "input"}]),
         ("config_groups/group_1", {"targets": ["model.layers.0.self_attn.o_proj"]}),
@@ -93,10 +104,23 @@ def test_other_schemes_are_refused(path, value):
         read(changed(path, value))
 
 
-def test_weights_and_inputs_are_rotated_alike():
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("ignore", ["score", "model.layers.0.mlp.down_proj"], "another list of modules for weights"),
+        ("ignore", ["model.layers.0.mlp.down_proj"], "without lm_head or score"),
+        ("targets", ["re:.*"], "targets"),
+        ("inverse", "yes", "inverse"),
+        ("seed", 1, "seed"),
+    ],
+)
+def test_weights_and_inputs_are_rotated_alike(key, value, message):
     scheme = quantization_config(dict.fromkeys(ALL, Rounding(8, is_rotated=True)), 2)
-    scheme["transform_config"]["config_groups"]["rotation"]["apply"][1]["ignore"] = ["model.layers.0.mlp.down_proj"]
-    with pytest.raises(UnsupportedModel, match="another list of modules for weights"):
+    places = scheme["transform_config"]["config_groups"]["rotation"]["apply"]
+    places[1]["inverse"] = True  # the matrix is its own
+    assert read(scheme) == dict.fromkeys(ALL, Rounding(8, is_rotated=True))
+    places[1][key] = value
+    with pytest.raises(UnsupportedModel, match=message):
         read(scheme)
 
 
