@@ -4,8 +4,8 @@ The rule: a model's fused linear maps are int8, with activations of 8 bits where
 would move scores too far. How far each one moves them is measured, to first order and on real programs: the gradient of
 the score by the map's output, times what rounding changes of that output. Changes of different maps are as good as
 independent, so their squares add up. The map that gains most for its size goes from activations of 8 bits to 16, or to
-what it was, until what is left is below a limit, a share of the spread of a problem's scores (`bits_within`). Inputs are
-rotated before they are rounded (`ops.reference.rotate`). The head, the embedding and the norms are never int8.
+what it was, until what is left is below a limit, a share of the spread of a problem's scores (`bits_within`). Inputs
+are rotated before they are rounded (`ops.reference.rotate`). The head, the embedding and the norms are never int8.
 """
 
 import logging
