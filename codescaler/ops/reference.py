@@ -71,8 +71,8 @@ def int8_linear(x_TI: Tensor, packed: Int8Linear) -> Tensor:
 
     With `is_rotated`, x is `rotate`d first; the weight holds a rotated one then.
 
-    The sum is of integers, hence exact in any order. A row with a value that is not finite becomes NaN, rotated also one
-    whose sums of 64 leave the range of the dtype.
+    The sum is of integers, hence exact in any order. A row with a value that is not finite becomes NaN, and where it is
+    rotated one whose sums of 64 leave the range of the dtype.
     Shapes: x [T, I] -> [T, O]. Dtypes: y as x.
     Source: Dettmers et al. 2022, arXiv:2208.07339, sec. 2.1 (vector-wise quantization), without its decomposition.
     """
