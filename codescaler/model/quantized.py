@@ -170,10 +170,10 @@ def _know(fields: Fields, keys: Collection[str]) -> None:
 
 def _ignored(fields: Fields, num_layers: int) -> frozenset[str]:
     """The linear maps that `ignore` leaves out; it has to leave out the head too, whatever that is called."""
-    names = fields.values.get("ignore")
-    if not isinstance(names, list) or not any(name in _HEADS for name in names):
+    modules = _modules(fields, "ignore", num_layers, _HEADS)
+    if not any(name in _HEADS for name in fields.values["ignore"]):
         raise _unsupported(fields, "ignore", "without " + " or ".join(_HEADS))
-    return _modules(fields, "ignore", num_layers, _HEADS)
+    return modules
 
 
 def _modules(fields: Fields, key: str, num_layers: int, others: Collection[str] = ()) -> frozenset[str]:
