@@ -189,12 +189,14 @@ def values(): return [*os.environ.values(), *sys.argv, *sys.orig_argv]
 """,
     "files": """
 import os
+def at_once(path, flags): return os.open(path, flags | os.O_NONBLOCK)  # an empty pipe under /proc would be waited for
 def values():
     for top in ('/proc', '/scratch', '/tmp', '/srv', '/home', '/root', os.getcwd()):
         for folder, _, names in os.walk(top):
             for name in names:
                 try:
-                    with open(os.path.join(folder, name), 'rb') as file: yield file.read(1 << 16).decode('latin-1')
+                    with open(os.path.join(folder, name), 'rb', 0, opener=at_once) as file:
+                        yield (file.read(1 << 16) or b'').decode('latin-1')
                 except OSError: pass
     for number in range(64):
         try: yield os.pread(number, 1 << 16, 0).decode('latin-1')
