@@ -51,8 +51,8 @@ from codescaler.testing import (
     seconds_of,
     write_random_rm,
 )
-from codescaler.types import Rounding
-from codescaler.weights import open_checkpoint
+from codescaler.types import ActivationBits, Rounding
+from codescaler.weights import Checkpoint, open_checkpoint
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
 OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, by fours"
@@ -178,8 +178,13 @@ def write_checkpoint(folder: Path, shape: ModelShape) -> None:
 def save_with_int8(folder: Path, int8_folder: Path) -> None:
     """Writes a folder's model with every linear map in int8, whatever that does to its scores."""
     checkpoint = open_checkpoint(folder)
-    shapes = {name: checkpoint.sources[f"{name}.weight"].shape for name in linear_names(checkpoint.config.num_layers)}
-    save_int8(checkpoint, {name: Rounding.of(8, shape[1]) for name, shape in shapes.items()}, int8_folder)
+    save_int8(checkpoint, every_map(checkpoint, 8), int8_folder)
+
+
+def every_map(checkpoint: Checkpoint, bits: ActivationBits) -> dict[str, Rounding]:
+    """Returns how inputs are rounded if every linear map is int8, with activations of so many bits."""
+    names = linear_names(checkpoint.config.num_layers)
+    return {name: Rounding.of(bits, checkpoint.sources[f"{name}.weight"].shape[1]) for name in names}
 
 
 def whole_number(text: str) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.compare import RESULTS, progress, whole_number
+from benches.compare import RESULTS, every_map, progress, whole_number
 from benches.ranking import read_splits
 from benches.tau import is_mixed, kendall_tau
 from codescaler import quantize
@@ -31,7 +31,7 @@ from codescaler.ops import select_backend
 from codescaler.records import Group
 from codescaler.report import table
 from codescaler.save import save_int8
-from codescaler.types import ActivationBits, Rounding
+from codescaler.types import ACTIVATION_BITS, Rounding
 from codescaler.weights import open_checkpoint
 
 LEAST_TAU, MOST_POINTS = 0.95, 0.015
@@ -48,12 +48,11 @@ def main(options: Sequence[str] | None = None) -> int:
     choice = quantize.choose_int8(checkpoint, backend)
     progress(f"int8 was chosen for {len(choice.linears)} maps in {time.perf_counter() - started:.0f} s")
     names = linear_names(checkpoint.config.num_layers)
-    inputs = {name: checkpoint.sources[f"{name}.weight"].shape[1] for name in names}
     scorers = {
         "by the rule": _with_int8(arguments.model, choice.linears),
-        "every map, activations of 8 bits": _with_int8(arguments.model, _alike(8, inputs)),
+        "every map, activations of 8 bits": _with_int8(arguments.model, every_map(checkpoint, 8)),
         "the same, not rotated": _with_int8(arguments.model, dict.fromkeys(names, Rounding(8, is_rotated=False))),
-        "every map, activations of 16 bits": _with_int8(arguments.model, _alike(16, inputs)),
+        "every map, activations of 16 bits": _with_int8(arguments.model, every_map(checkpoint, 16)),
     }
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in scorers}
     deadline = time.monotonic() + 60 * arguments.minutes
@@ -71,8 +70,12 @@ def main(options: Sequence[str] | None = None) -> int:
     count = len(figures["by the rule"])
     print(f"int8 beside float32, {count} of {len(groups)} mixed validation problems")
     print(_table(summary))
+    fused = {kind: [f for f in choice.changes if f[0].endswith(ending)] for ending, kind in _KINDS.items()}
     by_kind = {
-        bits: {kind: _root_of_squares(choice, ending, bits) for ending, kind in _KINDS.items()} for bits in (8, 16)
+        bits: {
+            kind: quantize.root_of_squares(choice.changes, dict.fromkeys(maps, bits)) for kind, maps in fused.items()
+        }
+        for bits in ACTIVATION_BITS
     }
     for bits, sizes in by_kind.items():
         listed = ", ".join(f"{kind} {size:.3f}" for kind, size in sizes.items())
@@ -91,7 +94,7 @@ def main(options: Sequence[str] | None = None) -> int:
             "limit": quantize.LIMIT,
             "int8_linears": len(choice.linears),
             "linears": len(names),
-            "fused_maps_by_activation_bits": {bits: choice.count(bits) for bits in (8, 16)},
+            "fused_maps_by_activation_bits": {bits: choice.count(bits) for bits in ACTIVATION_BITS},
             "expected_change": choice.change,
             "change_by_kind": by_kind,
             "change_by_map": {", ".join(fused): change for fused, change in choice.changes.items()},
@@ -105,18 +108,6 @@ def main(options: Sequence[str] | None = None) -> int:
         path.write_text(json.dumps(values, indent=1) + "\n")
         progress(f"wrote {path}")
     return 0 if holds else 1
-
-
-def _alike(bits: ActivationBits, inputs: Mapping[str, int]) -> dict[str, Rounding]:
-    """Maps with so many inputs each, all with activations of so many bits."""
-    return {name: Rounding.of(bits, count) for name, count in inputs.items()}
-
-
-def _root_of_squares(choice: quantize.Int8Choice, ending: str, bits: ActivationBits) -> float:
-    """What all maps of a kind would do together."""
-    return float(
-        np.sqrt(sum(change[bits] ** 2 for fused, change in choice.changes.items() if fused[0].endswith(ending)))
-    )
 
 
 _KINDS = {"q_proj": "qkv", "o_proj": "o", "gate_proj": "gate_up", "down_proj": "down"}

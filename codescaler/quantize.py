@@ -33,13 +33,12 @@ from codescaler.plan import Int32, plan
 from codescaler.records import read_groups
 from codescaler.save import new_folder, save_int8
 from codescaler.token_ids import hf_pooled_index
-from codescaler.types import ActivationBits, Rounding
+from codescaler.types import ACTIVATION_BITS, ActivationBits, Rounding
 from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 
 # RMS change of a problem's scores over their spread. 0.05 costs about 0.04 of Kendall's tau (benches fidelity).
 LIMIT = 0.05
 NUM_PROBLEMS = 4
-_BITS: tuple[ActivationBits, ...] = (8, 16)
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 # Four programs a problem: their differences are these three orthogonal contrasts.
 _CONTRASTS = ((1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
@@ -93,7 +92,7 @@ class Int8Report:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "num_int8_linears": len(self.choice.linears),
-            "num_fused_by_activation_bits": {bits: self.choice.count(bits) for bits in _BITS},
+            "num_fused_by_activation_bits": {bits: self.choice.count(bits) for bits in ACTIVATION_BITS},
             "change": self.choice.change,
             "kept": kept,
         }
@@ -153,7 +152,7 @@ def bits_within(
         if bits == 8:
             yield (energy - changes[fused][16] ** 2) / sizes[fused], fused, True
 
-    while _root_of_squares(changes, left) > limit:
+    while root_of_squares(changes, left) > limit:
         _, fused, stays_int8 = max(move for fused in left for move in moves(fused))
         if stays_int8:
             left[fused] = 16
@@ -162,7 +161,8 @@ def bits_within(
     return left
 
 
-def _root_of_squares(changes: Changes, left: Mapping[Fused, ActivationBits]) -> float:
+def root_of_squares(changes: Changes, left: Mapping[Fused, ActivationBits]) -> float:
+    """Returns how far these fused maps, with activations of so many bits, move scores together."""
     return float(sum(changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
 
 
@@ -187,7 +187,7 @@ def choose_int8(
         raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all maps")
     if activation_bits is None:
         activation_bits = 8 if backend.has_bf16_unit else 16
-    if activation_bits not in _BITS:
+    if activation_bits not in ACTIVATION_BITS:
         raise InvalidInput(f"activation_bits {activation_bits}; give 8 or 16")
     if checkpoint.config.head == "none":
         raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
@@ -195,12 +195,12 @@ def choose_int8(
         energies, spread = _measure(checkpoint, backend)
     names, sources = fused_linears(checkpoint.config.num_layers), checkpoint.sources
     changes = {
-        fused: dict(zip(_BITS, row, strict=True))
+        fused: dict(zip(ACTIVATION_BITS, row, strict=True))
         for fused, row in zip(names, np.sqrt(energies / spread).tolist(), strict=True)
     }
     sizes = {fused: sum(math.prod(sources[f"{name}.weight"].shape) for name in fused) for fused in names}
     left = bits_within(changes, sizes, limit, activation_bits)
-    total = _root_of_squares(changes, left)
+    total = root_of_squares(changes, left)
     linears = {
         name: Rounding.of(bits, sources[f"{name}.weight"].shape[1]) for fused, bits in left.items() for name in fused
     }
@@ -223,11 +223,11 @@ class _Rounded:
 
     def __init__(self, backend: Backend, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias, self.backend = weight, bias, backend
-        roundings = [Rounding.of(bits, weight.shape[1]) for bits in _BITS]
+        roundings = [Rounding.of(bits, weight.shape[1]) for bits in ACTIVATION_BITS]
         integers, scale = quantize_weight(rotate(weight) if roundings[0].is_rotated else weight)
         self.int8 = [backend.pack_int8_linear(integers, scale[:, 0], bias, rounding) for rounding in roundings]
-        self.errors = [weight.new_empty(0) for _ in _BITS]
-        self.changes = [0.0 for _ in _BITS]
+        self.errors = [weight.new_empty(0) for _ in ACTIVATION_BITS]
+        self.changes = [0.0 for _ in ACTIVATION_BITS]
 
     def __call__(self, x: Tensor) -> Tensor:
         # The first map's input depends on nothing that has a gradient.
@@ -261,7 +261,7 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
     observing = replace(differentiable(backend), pack_linear=pack, linear=lambda x, linear: linear(x))
     cpu = torch.device("cpu")
     decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
-    energies, spread = np.zeros((len(linears), len(_BITS))), 0.0
+    energies, spread = np.zeros((len(linears), len(ACTIVATION_BITS))), 0.0
     for lists in _programs(checkpoint):
         (batch,) = plan(lists, 10**9)
         _, scores = decoder.forward(Tree.from_batch(batch, cpu))

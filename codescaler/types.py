@@ -8,6 +8,7 @@ HeadKind = Literal["sequence_classification", "token_classification", "value_hea
 RopeKind = Literal["default", "linear", "llama3"]
 Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
+ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
 ROTATED_INPUTS = 64  # of a linear map that are rotated together; its number of inputs has to be a multiple
 
 

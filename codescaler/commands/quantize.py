@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from codescaler.commands.options import Add, add_engine_options, chosen
+from codescaler.types import ACTIVATION_BITS
 
 _OPTIONS = ("base_model", "revision", "local_files_only")
 
@@ -20,7 +21,7 @@ def add_commands(add: Add) -> None:
         help="change of a problem's scores, over their spread, that int8 may add up to (0.05); inf: all maps are int8",
     )  # fmt: skip
     command.add_argument(
-        "--activation-bits", type=int, choices=(8, 16),
+        "--activation-bits", type=int, choices=ACTIVATION_BITS,
         help="fewest bits of a map's activations: 8 is faster on CPUs with AVX-512 BF16, 16 moves scores less (what is "
         "fastest here)",
     )  # fmt: skip

@@ -16,13 +16,12 @@ from codescaler.errors import UnsupportedModel
 from codescaler.model.fields import Fields
 from codescaler.model.projections import fused_linears, linear_names
 from codescaler.ops.reference import rotate
-from codescaler.types import ROTATED_INPUTS, ActivationBits, Rounding
+from codescaler.types import ACTIVATION_BITS, ROTATED_INPUTS, ActivationBits, Rounding
 
 GetTensor = Callable[[str], torch.Tensor | None]
 
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
 _ACTIVATIONS = {"type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
-_ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
 _ROTATION = {"type": "hadamard", "head_dim": ROTATED_INPUTS}
 _ROTATED_PLACES = ("input", "weight_input")
 _PRECISIONS = (None, "float32", "torch.float32")
@@ -58,7 +57,7 @@ def quantized(get: GetTensor, linears: Mapping[str, Rounding]) -> GetTensor:
 
 def quantization_config(linears: Mapping[str, Rounding], num_layers: int) -> dict[str, Any]:
     """Returns `quantization_config` of a folder in which these linear maps, by canonical name, are int8."""
-    groups = [(bits, [name for name in sorted(linears) if linears[name].bits == bits]) for bits in _ACTIVATION_BITS]
+    groups = [(bits, [name for name in sorted(linears) if linears[name].bits == bits]) for bits in ACTIVATION_BITS]
     present = [(bits, names) for bits, names in groups if names] or groups[:1]
 
     def all_but(names: Collection[str]) -> list[str]:
@@ -99,7 +98,7 @@ def int8_linears(fields: Fields, num_layers: int) -> dict[str, Rounding]:
     groups = scheme.object("config_groups")
     parts = [groups.object(name) for name in groups.values]
     rest = [group for group in parts if group.values.get("targets") == _EVERY]
-    if len(rest) != 1 or len(parts) > len(_ACTIVATION_BITS):
+    if len(rest) != 1 or len(parts) > len(ACTIVATION_BITS):
         raise _unsupported(groups, "config_groups", f"{len(parts)} groups, {len(rest)} of them with targets {_EVERY}")
     linears = dict.fromkeys(linear_names(num_layers), _activation_bits(rest[0]))
     for group in parts:
@@ -156,7 +155,7 @@ def _activation_bits(group: Fields) -> ActivationBits:
         for name in ("group_size", "block_structure", "actorder"):
             _require(part, name, None)
     found = group.object("input_activations").values.get("num_bits")
-    if not isinstance(found, int) or found not in _ACTIVATION_BITS:
+    if not isinstance(found, int) or found not in ACTIVATION_BITS:
         raise _unsupported(group, "num_bits", repr(found)[:80])
     return found
 
@@ -182,8 +181,9 @@ def _modules(fields: Fields, key: str, num_layers: int, others: Collection[str] 
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise fields.wrong(key, "list names of modules")
     named = {name: match[1] if (match := _MODULE.fullmatch(name)) else name for name in names if name not in others}
+    known = linear_names(num_layers)
     for name, module in named.items():
-        if module not in linear_names(num_layers):
+        if module not in known:
             raise _unsupported(fields, key, repr(name)[:80])
     modules = frozenset(named.values())
     for fused in fused_linears(num_layers):
