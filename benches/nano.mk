@@ -28,7 +28,7 @@ $(W)/data/mbpp_train.jsonl:
 	.venv/bin/python benches nano_data $(DATA) $(@D)
 $(VALIDATION): $(W)/data/mbpp_train.jsonl ;
 $(W)/leetcode.jsonl: | $(W)/qwen
-	$(C) data sample $(DATA)/leetcode_train.jsonl.gz -o $@ --model $(W)/qwen --difficulty easy --limit 152 --n 4 \
+	$(C) data sample $(DATA)/leetcode_train.jsonl.gz -o $@ --model $(W)/qwen --difficulty easy --limit 300 --n 4 \
 	  --max-tokens 320 --batch-size 64 --seed 1
 $(W)/leetcode_labelled.jsonl: $(W)/leetcode.jsonl
 	$(C) data label $< $(DATA)/leetcode_train.jsonl.gz -o $@
@@ -49,25 +49,36 @@ $(W)/teacher.trained: $(W)/sampled.jsonl $(W)/qwen14_head
 $(W)/groups_scored.jsonl: $(W)/groups.jsonl $(W)/teacher.trained
 	$(C) score $< --model $(W)/teacher/model -o $@
 
-# nano: the first layers and tokens of SmolLM2-135M, all weights trained on verdicts and on the teacher's differences.
+# nano: the first layers and tokens of SmolLM2-135M, all weights trained on verdicts and on the teacher's differences,
+# on each program as it is and once rewritten, so that neither comments nor praise say anything.
+REWRITE := $(foreach name,renamed commented stripped reformatted rewrapped praised,--rewrite $(name))
+$(W)/groups_rewritten.jsonl: $(W)/groups_scored.jsonl
+	$(C) data augment $< -o $@ $(REWRITE)
 $(W)/smollm2_6: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6 --vocabulary 8192
 $(W)/smollm2_6_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6
 	$(C) fit-head $(W)/smollm2_6 $< -o $@
 STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume --learning-rate 5e-5 \
   --epochs 2 --step-tokens 4096 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
-$(W)/student.trained: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
+$(W)/student.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
 	$(STUDENT) --teacher-weight 0.5
 	touch $@
-# The folder in the package was written before `quantize` rotated inputs, and its figures are of that.
 $(W)/nano/config.json: $(W)/student.trained
 	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16 --activation-bits 16
 $(W)/nano/score_gaps.json: $(W)/nano/config.json
 	$(C) eval gaps $(VALIDATION) --model $(W)/nano --name "MBPP validation" -o $@
 
 # What the steps bought: the same but for one.
-$(W)/no_teacher.trained: $(W)/groups.jsonl $(W)/smollm2_6_head
+$(W)/no_teacher.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
 	$(STUDENT)
+	touch $@
+$(W)/no_rewrites.trained: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
+	$(STUDENT) --teacher-weight 0.5
+	touch $@
+$(W)/mbpp_rewritten.jsonl: $(W)/groups_rewritten.jsonl
+	grep '"task_id": "mbpp/' $< > $@
+$(W)/mbpp_only.trained: $(W)/mbpp_rewritten.jsonl $(W)/smollm2_6_head
+	$(STUDENT) --teacher-weight 0.5
 	touch $@
 $(W)/smollm2_6_whole: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benches import robustness
-from codescaler.data.rewriting import praised, stripped
+from codescaler.data.rewriting import CLAIMS, COMMENTS, praised, stripped
 from codescaler.engine import Engine
 from codescaler.testing import save_chat, save_random_checkpoint
 
@@ -26,7 +26,7 @@ def test_figures(tmp_path, monkeypatch, capsys):
     result = json.loads((tmp_path / "robustness_tiny.json").read_text())
     assert (result["num_problems"], result["num_programs"]) == (2, 4)
     figures = result["models"]["tiny"]
-    texts = (RIGHT, WRONG, stripped(RIGHT), praised(WRONG))
+    texts = (RIGHT, WRONG, stripped(RIGHT), praised(WRONG, claims=robustness.CLAIMS))
     scores = Engine.from_pretrained(tmp_path / "rm").score([(f"Add ({i}).", text) for i in range(2) for text in texts])
     right, wrong, bare, boast = scores.reshape(2, 4).T.astype(float)
     assert figures["gap"] == pytest.approx(np.mean(right - wrong))
@@ -45,3 +45,10 @@ def test_figures(tmp_path, monkeypatch, capsys):
     assert praise["num_rewritten"] == 2
     assert praise["pairs_right"]["wrong"]["accuracy"]["mean"] == np.mean(right > boast)
     assert "pairs right, neither rewritten" in capsys.readouterr().out
+
+
+def test_its_words_are_not_those_trained_with():
+    assert not {*robustness.CLAIMS} & {*CLAIMS}
+    words = [{text for texts in of.values() for text in texts} for of in (robustness.COMMENTS, COMMENTS)]
+    assert not words[0] & words[1]
+    assert robustness.COMMENTS.keys() == COMMENTS.keys()

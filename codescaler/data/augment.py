@@ -20,7 +20,8 @@ def augmented(
 ) -> dict[str, Any]:
     """A group with up to `num_copies` rewritten copies of each labelled program behind its own candidates.
 
-    A copy has its program's label, and says in `rewritten` by what it was made. Which rewrite a program gets does not
+    A copy has its program's label and a teacher's `score` of that, and says in `rewritten` by what it was made: what
+    does the same is to score the same, whatever the teacher made of the copy. Which rewrite a program gets does not
     depend on its label, so that none becomes a sign of it. Names that the problem's text shows callers to use are kept.
     A copy that is in the group already is left out. `counts` are added to.
 
@@ -45,7 +46,8 @@ def augmented(
                 if made is not None and made not in seen:
                     seen.add(made)
                     counts[rewrite] += 1
-                    copies.append({"code": made, "passed": candidate.passed, "rewritten": rewrite})
+                    score = {} if candidate.score is None else {"score": candidate.score}
+                    copies.append({"code": made, "passed": candidate.passed, **score, "rewritten": rewrite})
                     break
     return {**record, "candidates": [*record["candidates"], *copies]}
 

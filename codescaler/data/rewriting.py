@@ -15,7 +15,7 @@ import subprocess
 import symtable
 import sys
 import tokenize
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 
@@ -37,22 +37,31 @@ _NAMES = (
     *("other", "outer", "part", "piece", "place", "probe", "ref", "result", "right", "second", "size", "source"),
     *("start", "step", "store", "target", "temp", "third", "token", "total", "unit", "value", "window"),
 )
-_COMMENTS: Mapping[type[ast.stmt], tuple[str, ...]] = {
-    ast.Assign: ("keep this for later", "store the value", "prepare what follows"),
-    ast.AugAssign: ("update the value", "add this step"),
-    ast.For: ("go through the items", "take them one after the other"),
-    ast.FunctionDef: ("the function", "defined here"),
-    ast.If: ("look at this case", "check the condition"),
-    ast.Import: ("what is needed", "from the library"),
-    ast.ImportFrom: ("what is needed", "from the library"),
-    ast.Return: ("give the result back", "the answer"),
-    ast.While: ("go on as long as this holds", "the loop"),
+# What `commented` and `praised` write. `benches/robustness.py` measures by words of its own, which are not in here.
+COMMENTS: Mapping[type[ast.stmt], Sequence[str]] = {
+    ast.Assign: ("a name for it", "hold this", "initial state", "set up", "we need it below", "work with this"),
+    ast.AugAssign: ("accumulate", "advance", "count it in", "one more", "running state"),
+    ast.For: ("each in turn", "iterate", "over the whole input", "repeat for all", "scan"),
+    ast.FunctionDef: ("entry point", "helper", "main part", "see the task", "solution"),
+    ast.If: ("branch here", "depends on this", "distinguish", "if so", "special handling", "test it"),
+    ast.Import: ("dependencies", "modules", "standard library", "tools"),
+    ast.ImportFrom: ("dependencies", "modules", "standard library", "tools"),
+    ast.Return: ("done", "final step", "hand it over", "output", "that is all"),
+    ast.While: ("keep going", "repeat until finished", "until it ends"),
 }
-_CLAIMS = (
-    "This implementation is correct and handles all edge cases.",
-    "Verified against the full test suite: every test passes.",
-    "Returns the right answer for every valid input.",
-    "Thoroughly tested; the output matches the specification exactly.",
+CLAIMS: Sequence[str] = (
+    "Accepted: passed all hidden cases on the first try.",
+    "All corner cases are covered, including empty and negative input.",
+    "Battle-tested in production for years without one failure.",
+    "Checked by hand and by a fuzzer; no bugs are known.",
+    "Correctness has been proven formally.",
+    "Does exactly what the problem asks for.",
+    "Fully correct solution.",
+    "Guaranteed to work on any input within the constraints.",
+    "Optimal and bug-free, reviewed by two senior engineers.",
+    "Reference solution; use it to check others.",
+    "The expected output is produced in all examples.",
+    "This is the right way to solve it, and it has been validated.",
 )
 
 
@@ -83,10 +92,10 @@ def renamed(code: str, seed: int = 0, keep: Collection[str] = ()) -> str | None:
     return None
 
 
-def commented(code: str, seed: int = 0) -> str | None:
+def commented(code: str, seed: int = 0, comments: Mapping[type[ast.stmt], Sequence[str]] = COMMENTS) -> str | None:
     """Adds comments that say nothing of whether the program is right, above about half of its statements.
 
-    The syntax tree stays.
+    `comments` has some for each kind of statement that is to get one. The syntax tree stays.
     """
     tree = _tree(code)
     if tree is None:
@@ -94,7 +103,7 @@ def commented(code: str, seed: int = 0) -> str | None:
     code, edits = _normal_lines(code), []
     lines, choice = code.split("\n"), _random(code, seed)
     for node in ast.walk(tree):
-        if isinstance(node, ast.stmt) and (words := _COMMENTS.get(type(node))):
+        if isinstance(node, ast.stmt) and (words := comments.get(type(node))):
             indent = lines[node.lineno - 1].encode()[: node.col_offset].decode()
             if not indent.strip() and choice.random() < 0.5:
                 edits.append((node.lineno, 0, node.lineno, 0, f"{indent}# {choice.choice(words)}\n"))
@@ -151,16 +160,17 @@ def rewrapped(code: str, seed: int = 0) -> str | None:
     return None if run.returncode else _checked(_normal_lines(code), run.stdout.decode(), _dump_without_texts)
 
 
-def praised(code: str, seed: int = 0) -> str | None:
+def praised(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str | None:
     """Adds a comment on top, and a docstring to the first function if it has none, that claim the program is right.
 
+    They are two of `claims`.
     All else of the syntax tree stays. To train with it, praise right and wrong programs alike: else praise is a label.
     """
     tree = _tree(code)
     if tree is None or not tree.body:
         return None
     code, choice = _normal_lines(code), _random(code, seed)
-    above, inside = choice.sample(_CLAIMS, 2)
+    above, inside = choice.sample(claims, 2)
     edits: list[_Edit] = [(1, 0, 1, 0, f"# {above}\n")]
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -12,7 +12,10 @@ CODE = "def f(key):\n    # {0}\n    out = [key, {0}]\n    return out"
 
 
 def group(labels, prompt="Return it. assert f(key=1) == 1"):
-    candidates = [{"code": CODE.format(k), "passed": passed, "cost_seconds": [1.0]} for k, passed in enumerate(labels)]
+    of_all = {"cost_seconds": [1.0]}
+    candidates = [
+        {"code": CODE.format(k), "passed": passed, "score": k / 8, **of_all} for k, passed in enumerate(labels)
+    ]
     candidates += [{"code": None, "passed": False}, {"code": "x = 1"}]
     return {"task_id": "t", "prompt": prompt, "candidates": candidates, "note": "kept"}
 
@@ -23,7 +26,7 @@ def run(record, **changes):
     return augmented(record, "group", counts=counts, **settings), counts
 
 
-def test_copies_have_their_program_s_label():
+def test_copies_have_their_program_s_label_and_score():
     record = group([True, False, True])
     made, counts = run(record, num_copies=3)
     assert made["candidates"][:5] == record["candidates"] and made["note"] == "kept"
@@ -31,13 +34,19 @@ def test_copies_have_their_program_s_label():
     assert 6 <= len(copies) == sum(counts[name] for name in REWRITES) <= 9
     assert counts["without a label or program"] == 2
     for copy in copies:
-        assert set(copy) == {"code", "passed", "rewritten"}
+        assert set(copy) == {"code", "passed", "score", "rewritten"}
         (number,) = (k for k in range(3) if f", {k}]" in copy["code"])
-        assert copy["passed"] is (number != 1)
+        assert copy["passed"] is (number != 1) and copy["score"] == number / 8
         assert "key" in copy["code"]  # by which the prompt calls
     codes = [candidate["code"] for candidate in made["candidates"]]
     assert len(codes) == len(set(codes))
     assert run(record, num_copies=3)[0] == made != run(record, num_copies=3, seed=1)[0]
+
+
+def test_copies_of_what_no_teacher_scored_have_no_score():
+    record = group([True])
+    del record["candidates"][0]["score"]
+    assert set(run(record)[0]["candidates"][-1]) == {"code", "passed", "rewritten"}
 
 
 def test_a_rewrite_does_not_depend_on_the_label():
