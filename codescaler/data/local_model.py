@@ -25,9 +25,10 @@ _GROWTH = 256  # columns of the cache
 class LocalModel:
     """A causal language model with a chat template, on the first GPU where there is one.
 
-    It computes in the folder's dtype on GPUs, in bfloat16 on CPUs with units for it, else in float32. Of the folder's
-    own generation settings only the tokens that end an answer are used. `batch_size` completions are drawn at a time.
-    What one draws depends on its seed and, but for rounding in attention, not on the others.
+    It computes in the folder's dtype on GPUs; in float32 on CPUs, but for linear maps where the CPU has units for
+    bfloat16. Of the folder's own generation settings only the tokens that end an answer are used. `batch_size`
+    completions are drawn at a time. What one draws depends on its seed and, but for rounding in attention (1e-7 in
+    float32), not on the others.
 
     Raises:
         InvalidInput: transformers is missing, or the folder is no model that it computes by SDPA.
@@ -47,12 +48,11 @@ class LocalModel:
         if not folder.is_dir():
             raise InvalidInput(f"{folder} is no folder; give one of a language model, or --endpoint URL")
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        backend = select_backend("auto", "cpu") if self._device.type == "cpu" else None
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype="auto" if backend is None else torch.bfloat16 if backend.has_bf16_unit else torch.float32,
+                dtype="auto" if self._device.type == "cuda" else torch.float32,
                 attn_implementation="sdpa",  # the one that leaves out what a mask of booleans says
                 local_files_only=True,
                 use_safetensors=True,
@@ -64,8 +64,8 @@ class LocalModel:
         if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
             raise UnsupportedModel(f"{folder} has layers with windows or states; serve it, and give --endpoint URL")
         self._model: Any = model.to(self._device).eval()
-        if backend is not None:
-            _pack_linears(self._model, backend)
+        if self._device.type == "cpu":
+            _pack_linears(self._model, select_backend("auto", "cpu"))
         self._sampling, self._batch_size = sampling, batch_size
         own = self._model.generation_config
         ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
@@ -240,12 +240,17 @@ def draw_tokens(logits: Tensor, numbers: Tensor, temperature: float, top_p: floa
 
 
 class _PackedLinear(torch.nn.Module):
+    """A linear map in the backend's layout, and in bfloat16 where it has units for that; x and result are float32."""
+
     def __init__(self, linear: torch.nn.Linear, backend: Backend) -> None:
         super().__init__()
-        self._backend, self._packed = backend, backend.pack_linear(linear.weight.detach(), linear.bias)
+        self._backend, self._dtype = backend, torch.bfloat16 if backend.has_bf16_unit else torch.float32
+        bias = None if linear.bias is None else linear.bias.detach().to(self._dtype)
+        self._packed = backend.pack_linear(linear.weight.detach().to(self._dtype), bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._backend.linear(x.flatten(0, -2), self._packed).reshape(*x.shape[:-1], -1)
+        y = self._backend.linear(x.flatten(0, -2).to(self._dtype), self._packed)
+        return y.reshape(*x.shape[:-1], -1).to(x.dtype)
 
 
 def _pack_linears(model: torch.nn.Module, backend: Backend) -> None:
