@@ -1,7 +1,7 @@
 # The reward model in the package, codescaler/nano, made again from problems to figures, on two cores in two hours:
 #
 #     make setup
-#     make -f benches/nano.mk DATA=FOLDER           # build/nano/nano is what stands in codescaler/nano; see quantize
+#     make -f benches/nano.mk DATA=FOLDER           # build/nano/nano is what stands in codescaler/nano
 #     make -f benches/nano.mk DATA=FOLDER figures   # those of its model card, the test split among them
 #
 # FOLDER holds mbpp.jsonl (MBPP), rollouts_mbpp.jsonl.gz (see benches/nano_data.py), leetcode_train.jsonl.gz
@@ -58,10 +58,10 @@ $(W)/smollm2_6: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6 --vocabulary 8192
 $(W)/smollm2_6_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6
 	$(C) fit-head $(W)/smollm2_6 $< -o $@
-STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume --learning-rate 5e-5 \
-  --epochs 2 --step-tokens 4096 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
+STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume --learning-rate 1e-4 \
+  --epochs 3 --step-tokens 8192 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
 $(W)/student.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
-	$(STUDENT) --teacher-weight 0.5
+	$(STUDENT) --teacher-weight 2
 	touch $@
 $(W)/nano/config.json: $(W)/student.trained
 	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16 --activation-bits 16
@@ -73,22 +73,22 @@ $(W)/no_teacher.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
 	$(STUDENT)
 	touch $@
 $(W)/no_rewrites.trained: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
-	$(STUDENT) --teacher-weight 0.5
+	$(STUDENT) --teacher-weight 2
 	touch $@
 $(W)/mbpp_rewritten.jsonl: $(W)/groups_rewritten.jsonl
 	grep '"task_id": "mbpp/' $< > $@
 $(W)/mbpp_only.trained: $(W)/mbpp_rewritten.jsonl $(W)/smollm2_6_head
-	$(STUDENT) --teacher-weight 0.5
+	$(STUDENT) --teacher-weight 2
 	touch $@
 $(W)/smollm2_6_whole: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6
 $(W)/smollm2_6_whole_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6_whole
 	$(C) fit-head $(W)/smollm2_6_whole $< -o $@
-RMS := --rm nano=$(W)/nano --rm student=$(W)/student/model --rm no_teacher=$(W)/no_teacher/model \
-  --rm head=$(W)/smollm2_6_head --rm whole_head=$(W)/smollm2_6_whole_head --rm teacher=$(W)/teacher/model \
-  --rm teacher_head=$(W)/qwen14_head
-$(RESULTS)/nano_validation.json: $(W)/nano/score_gaps.json $(W)/no_teacher.trained $(W)/smollm2_6_whole_head
-	$(C) eval bon $(VALIDATION) $(RMS) --json $@
+STUDENTS := student no_teacher no_rewrites mbpp_only
+HEADS := --rm head=$(W)/smollm2_6_head --rm whole_head=$(W)/smollm2_6_whole_head --rm teacher_head=$(W)/qwen14_head
+$(RESULTS)/nano_validation.json: $(W)/nano/score_gaps.json $(STUDENTS:%=$(W)/%.trained) $(W)/smollm2_6_whole_head
+	$(C) eval bon $(VALIDATION) --rm nano=$(W)/nano $(foreach name,$(STUDENTS),--rm $(name)=$(W)/$(name)/model) \
+	  $(HEADS) --rm teacher=$(W)/teacher/model --json $@
 
 # The test split, once, when all choices are made: programs for the first 100 problems of ids 11-510.
 $(W)/test.jsonl: | $(W)/qwen
@@ -108,4 +108,5 @@ $(W)/test_far.jsonl: $(W)/test_labelled.jsonl $(W)/groups.jsonl
 $(RESULTS)/nano_%_far.json: $(W)/%_far.jsonl $(W)/nano/score_gaps.json
 	$(C) eval bon $< $(THREE) --json $@
 figures: $(foreach split,validation validation_far test test_far,$(RESULTS)/nano_$(split).json)
-	.venv/bin/python benches robustness $(VALIDATION) --rm nano=$(W)/nano --save nano
+	.venv/bin/python benches robustness $(VALIDATION) --rm nano=$(W)/nano --rm no_rewrites=$(W)/no_rewrites/model \
+	  --save nano
