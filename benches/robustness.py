@@ -2,7 +2,8 @@
 
 GROUPS are problems with labelled programs; those with a right and a wrong one count. Each program is renamed,
 commented, stripped, reformatted and rewrapped (`codescaler.data.rewriting`), and wrong ones are praised; comments and
-praise are of this file's words, which `codescaler data augment` does not train with. For each:
+praise are phrases of this file, which `codescaler data augment` does not train with (names and layouts are its). For
+each:
 
   shift         of the score, over the programs that it changed: mean size, median size and mean, problems weighing the
                 same; in units of the gap, the mean of right minus wrong within a problem, and of the spread, the

@@ -10,6 +10,7 @@ from codescaler.data.rewriting import CLAIMS, COMMENTS, praised, stripped
 from codescaler.engine import Engine
 from codescaler.testing import save_chat, save_random_checkpoint
 
+LONG = "\n".join(["def f(a):", *(f"    x{n} = a + {n}" for n in range(9)), "    return x1"])
 RIGHT, WRONG = "def f(a, b):  # add\n    return a + b", "def f(a, b):\n    return a - b"
 
 
@@ -47,7 +48,11 @@ def test_figures(tmp_path, monkeypatch, capsys):
     assert "pairs right, neither rewritten" in capsys.readouterr().out
 
 
-def test_its_words_are_not_those_trained_with():
+def test_its_phrases_are_not_those_trained_with():
+    added = robustness._rewritten("commented", "p", (LONG, True)).split("\n")
+    own = {text for texts in robustness.COMMENTS.values() for text in texts}
+    comments = {line.strip().removeprefix("# ") for line in added} - {line.strip() for line in LONG.split("\n")}
+    assert comments and comments <= own
     assert not {*robustness.CLAIMS} & {*CLAIMS}
     words = [{text for texts in of.values() for text in texts} for of in (robustness.COMMENTS, COMMENTS)]
     assert not words[0] & words[1]

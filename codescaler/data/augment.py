@@ -20,10 +20,10 @@ def augmented(
 ) -> dict[str, Any]:
     """A group with up to `num_copies` rewritten copies of each labelled program behind its own candidates.
 
-    A copy has its program's label and a teacher's `score` of that, and says in `rewritten` by what it was made: what
-    does the same is to score the same, whatever the teacher made of the copy. Which rewrite a program gets does not
-    depend on its label, so that none becomes a sign of it. Names that the problem's text shows callers to use are kept.
-    A copy that is in the group already is left out. `counts` are added to.
+    A copy has its program's label and the `score` that a teacher gave that program, and says in `rewritten` by what it
+    was made: what does the same is to score the same, whatever the teacher would make of the copy. Which rewrite
+    a program gets does not depend on its label, so that none becomes a sign of it. Names that the problem's text shows
+    callers to use are kept. A copy that is in the group already is left out. `counts` are added to.
 
     Raises: InvalidInput if the record is no group, or a rewrite is not known.
     """

@@ -25,10 +25,10 @@ _GROWTH = 256  # columns of the cache
 class LocalModel:
     """A causal language model with a chat template, on the first GPU where there is one.
 
-    It computes in the folder's dtype on GPUs; in float32 on CPUs, but for linear maps where the CPU has units for
-    bfloat16. Of the folder's own generation settings only the tokens that end an answer are used. `batch_size`
-    completions are drawn at a time. What one draws depends on its seed and, but for rounding in attention (1e-7 in
-    float32), not on the others.
+    It computes in the folder's dtype on GPUs; in float32 on CPUs, but for linear maps, logits among them, where the CPU
+    has units for bfloat16. Of the folder's own generation settings only the tokens that end an answer are used.
+    `batch_size` completions are drawn at a time. What one draws depends on its seed and, but for rounding in attention
+    (1e-7 in float32, which may turn a bfloat16 over), not on the others.
 
     Raises:
         InvalidInput: transformers is missing, or the folder is no model that it computes by SDPA.

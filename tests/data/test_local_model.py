@@ -1,13 +1,15 @@
 """A local model: draws follow the model's distribution, and depend on their own seed only."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
-from codescaler.data.local_model import LocalModel, draw_tokens
+from codescaler.data.local_model import LocalModel, _PackedLinear, draw_tokens
 from codescaler.data.sampling import Request, Sampling, sample_tasks
 from codescaler.errors import InvalidInput, UnsupportedModel
+from codescaler.ops import select_backend
 from codescaler.testing import edit_json, save_chat, save_random_checkpoint
 from codescaler.types import Task
 
@@ -100,6 +102,18 @@ def test_tokens_are_those_of_whole_forwards(folder):
         while (ids.shape[1] < length + 12 and ids[0, -1] != END) or ids.shape[1] == length:
             ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
         assert completion.text == tokenizer.decode(ids[0, length:], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("has_bf16_unit", [False, True])
+def test_linear_maps_are_near_torch_s(has_bf16_unit):
+    """Weight, input, bias and result are rounded to bfloat16, 2^-9 each of its own size; the sum is float32."""
+    linear = torch.nn.Linear(64, 96)
+    x = torch.randn(3, 1, 64)
+    packed = _PackedLinear(linear, replace(select_backend("auto", "cpu"), has_bf16_unit=has_bf16_unit))
+    y = packed(x)
+    assert y.dtype == torch.float32 and y.shape == (3, 1, 96)
+    sizes = x.abs() @ linear.weight.abs().T + linear.bias.abs()
+    assert ((y - linear(x)).abs() <= sizes * (2**-7 if has_bf16_unit else 1e-6)).all()
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(folder, tmp_path):
