@@ -19,8 +19,8 @@ export PYTHONSAFEPATH := 1
 .DELETE_ON_ERROR:
 all: $(W)/nano/score_gaps.json
 
-# Programs with verdicts. Sampling takes a third of the time. 320 tokens cut half of the answers short, most of them in what is
-# said after the program: one in fourteen holds none.
+# Programs with verdicts. Sampling takes a third of the time. 320 tokens cut half of the answers short, most of them in
+# what is said after the program: one in fourteen holds none.
 $(W)/qwen:
 	$(C) fetch qwen-coder-0.5b $@
 $(W)/smollm2:
@@ -44,8 +44,8 @@ $(W)/qwen14: | $(W)/qwen
 $(W)/qwen14_head: $(W)/data/mbpp_train.jsonl | $(W)/qwen14
 	$(C) fit-head $(W)/qwen14 $< -o $@
 $(W)/teacher.trained: $(W)/sampled.jsonl $(W)/qwen14_head
-	$(C) train $(W)/qwen14_head $< --validation $(VALIDATION) -o $(basename $@) --resume --method lora --learning-rate 1e-4 \
-	  --step-tokens 2048 --micro-batch-tokens 2048 --evaluate-every 25 --save-every 10
+	$(C) train $(W)/qwen14_head $< --validation $(VALIDATION) -o $(basename $@) --resume --method lora \
+	  --learning-rate 1e-4 --step-tokens 2048 --micro-batch-tokens 2048 --evaluate-every 25 --save-every 10
 	touch $@
 $(W)/groups_scored.jsonl: $(W)/groups.jsonl $(W)/teacher.trained
 	$(C) score $< --model $(W)/teacher/model -o $@
@@ -59,8 +59,8 @@ $(W)/smollm2_6: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6 --vocabulary 8192
 $(W)/smollm2_6_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6
 	$(C) fit-head $(W)/smollm2_6 $< -o $@
-TRAIN_STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume --learning-rate 1e-4 \
-  --epochs 3 --step-tokens 8192 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
+TRAIN_STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume \
+  --learning-rate 1e-4 --epochs 3 --step-tokens 8192 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
 $(W)/student.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
 	$(TRAIN_STUDENT) --teacher-weight 2
 	touch $@
