@@ -61,8 +61,9 @@ $(W)/smollm2_6_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6
 	$(C) fit-head $(W)/smollm2_6 $< -o $@
 TRAIN_STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume \
   --learning-rate 1e-4 --epochs 3 --step-tokens 8192 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
+DISTILL := --teacher-weight 2
 $(W)/student.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
-	$(TRAIN_STUDENT) --teacher-weight 2
+	$(TRAIN_STUDENT) $(DISTILL)
 	touch $@
 $(W)/nano/config.json: $(W)/student.trained
 	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16 --activation-bits 16
@@ -75,12 +76,12 @@ $(W)/no_teacher.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
 	$(TRAIN_STUDENT)
 	touch $@
 $(W)/no_rewrites.trained: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
-	$(TRAIN_STUDENT) --teacher-weight 2
+	$(TRAIN_STUDENT) $(DISTILL)
 	touch $@
 $(W)/mbpp_rewritten.jsonl: $(W)/groups_rewritten.jsonl
 	grep '"task_id": "mbpp/' $< > $@
 $(W)/mbpp_only.trained: $(W)/mbpp_rewritten.jsonl $(W)/smollm2_6_head
-	$(TRAIN_STUDENT) --teacher-weight 2
+	$(TRAIN_STUDENT) $(DISTILL)
 	touch $@
 $(W)/smollm2_6_whole: | $(W)/smollm2
 	$(C) shrink $(W)/smollm2 -o $@ --layers 6

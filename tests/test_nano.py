@@ -10,6 +10,7 @@ import pytest
 
 from codescaler.engine import Engine
 from codescaler.evaluate.gaps import GAPS_FILE, read_gaps
+from codescaler.evaluate.tables import percent
 from codescaler.records import read_groups
 from codescaler.weights import PACKAGED_MODEL
 
@@ -81,7 +82,7 @@ def test_figures_of_the_card_are_those_measured(split):
     assert {"nano", "teacher", "head", "shortest", "longest", "random"} <= scorers.keys()
     shown = scorers if split == "validation" else {"nano": scorers["nano"]}
     for name in shown.keys() - {"oracle", "random", "parses"}:
-        assert in_percent(scorers[name]["pair_accuracy"]) in CARD, name
+        assert percent(scorers[name]["pair_accuracy"]) in CARD, name
 
 
 def test_rewrites_of_the_card_are_those_measured():
@@ -89,12 +90,5 @@ def test_rewrites_of_the_card_are_those_measured():
     for name, rewrite in models["nano"]["rewrites"].items():
         sides = rewrite["pairs_right"]
         for side in ("wrong",) if name == "praised" else ("right", "wrong"):
-            gain = sides[side]["gain"]
-            low, high = (f"{100 * bound:+.1f}" for bound in gain["interval"])
-            shown = f"{100 * sides[side]['accuracy']['mean']:.1f}, {100 * gain['mean']:+.1f} [{low}, {high}]"
+            shown = f"{100 * sides[side]['accuracy']['mean']:.1f}, {percent(sides[side]['gain'], '+')}"
             assert shown in CARD, (name, side)
-
-
-def in_percent(estimate):
-    low, high = (100 * bound for bound in estimate["interval"])
-    return f"{100 * estimate['mean']:.1f} [{low:.1f}, {high:.1f}]"

@@ -244,7 +244,7 @@ class _PackedLinear(torch.nn.Module):
 
     def __init__(self, linear: torch.nn.Linear, backend: Backend) -> None:
         super().__init__()
-        self._backend, self._dtype = backend, torch.bfloat16 if backend.has_bf16_unit else torch.float32
+        self._backend, self._dtype = backend, backend.fastest_dtype
         bias = None if linear.bias is None else linear.bias.detach().to(self._dtype)
         self._packed = backend.pack_linear(linear.weight.detach().to(self._dtype), bias)
 

@@ -163,8 +163,8 @@ def rewrapped(code: str, seed: int = 0) -> str | None:
 def praised(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str | None:
     """Adds a comment on top, and a docstring to the first function if it has none, that claim the program is right.
 
-    They are two of `claims`.
-    All else of the syntax tree stays. To train with it, praise right and wrong programs alike: else praise is a label.
+    They are two of `claims`. All else of the syntax tree stays. To train with it, praise right and wrong programs
+    alike: else praise is a label.
     """
     tree = _tree(code)
     if tree is None or not tree.body:

@@ -221,3 +221,8 @@ class Backend:
     pooled_score: PooledScore
     pairwise_loss: PairwiseLoss
     gradients: Gradients
+
+    @property
+    def fastest_dtype(self) -> torch.dtype:
+        """Of linear maps: bfloat16 where there are units for it, else float32."""
+        return torch.bfloat16 if self.has_bf16_unit else torch.float32

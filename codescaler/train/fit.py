@@ -194,8 +194,7 @@ class _Run:
         self.device, self.processes = device, processes
         self.steps_per_epoch = len(steps_of_epoch(learned, config, 0))
         backend = select_backend("auto", device.type)
-        dtype = config.dtype if config.dtype != "auto" else "bfloat16" if backend.has_bf16_unit else "float32"
-        self.dtype = getattr(torch, dtype)
+        self.dtype = backend.fastest_dtype if config.dtype == "auto" else getattr(torch, config.dtype)
         self.model = build_model(checkpoint, backend, config, self.dtype, device)
         self.pairwise_loss = self.model.backend.pairwise_loss
         processes.share(self.model, device)
