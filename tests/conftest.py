@@ -1,33 +1,47 @@
 """Fixtures that several test files share."""
 
-import numpy as np
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from codescaler.env import is_triton_interpreted
 from codescaler.ops import cpu, reference, select_backend
 from codescaler.ops.backend import Backend
+from codescaler.testing.interpreter import prepare_interpreter
+
+CUDA = "triton-cuda"
+REFERENCE = "reference"
 
 if is_triton_interpreted():  # `make test-triton`
     # float16 stands in for bfloat16, which the interpreter computes wrongly.
-    KERNELS = BACKENDS = {"triton": select_backend("triton", "cpu")}
+    BACKENDS = {"triton": select_backend("triton", "cpu")}
     DTYPES = {"float32": torch.float32, "float16": torch.float16}
 else:
-    KERNELS = {f"cpu-{isa}": cpu.make_backend(isa) for isa in cpu.supported_isas()}
-    BACKENDS = KERNELS | {"reference": reference.BACKEND}
+    BACKENDS = {f"cpu-{isa}": cpu.make_backend(isa) for isa in cpu.supported_isas()} | {REFERENCE: reference.BACKEND}
+    if torch.cuda.is_available():
+        BACKENDS[CUDA] = select_backend("triton", "cuda")
     DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+NAMES = list(BACKENDS)
+if not is_triton_interpreted() and CUDA not in BACKENDS:
+    NAMES.append(pytest.param(CUDA, marks=pytest.mark.skip(reason="needs a GPU that torch sees: make gpu")))
 
-@pytest.fixture(params=KERNELS.values(), ids=KERNELS)
+
+@pytest.fixture(params=[name for name in NAMES if name != REFERENCE])
 def kernels(request: pytest.FixtureRequest) -> Backend:
-    """The C++ backend on every instruction set that this host has; under its interpreter, Triton's."""
-    return request.param
+    """The backends of our own kernels: C++ on every instruction set that this host has, and Triton on a GPU.
+
+    Under Triton's interpreter, Triton on the CPU alone.
+    """
+    return BACKENDS[request.param]
 
 
-@pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)
+@pytest.fixture(params=NAMES)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Every backend, and of the C++ one every instruction set that this host has; under its interpreter, Triton's."""
-    return request.param
+    """Every backend: those of `kernels`, and the reference."""
+    return BACKENDS[request.param]
 
 
 @pytest.fixture(params=DTYPES.values(), ids=DTYPES)
@@ -36,24 +50,25 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The device of the backend under test, on which every tensor is made that a test makes."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    is_on_gpu = CUDA in (parameters.get("backend"), parameters.get("kernels"))
+    device = torch.device("cuda" if is_on_gpu else "cpu")
+    with device if is_on_gpu else contextlib.nullcontext():
+        yield device
+
+
 @pytest.fixture
-def random() -> torch.Generator:
+def random(device: torch.device) -> torch.Generator:
     """A generator with a fixed seed."""
-    return torch.Generator().manual_seed(0)
+    return torch.Generator(device).manual_seed(0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets the interpreter's numpy do in silence what a GPU does in silence, and multiply without BLAS.
-
-    BLAS adds up a row of a product in an order that depends on the row's place, which tensor cores do not.
-    """
+    """Lets the interpreter's numpy do in silence what a GPU does in silence."""
     if is_triton_interpreted():
-        from triton.runtime import interpreter
-
-        def multiply(self, a, b, d, *precision):
-            product = np.einsum("ij,jk->ik", a.data.astype(np.float32), b.data.astype(np.float32))
-            return interpreter.TensorHandle(product + d.data, d.dtype.scalar)
-
-        interpreter.InterpreterBuilder.create_dot = multiply
+        prepare_interpreter()
         config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton")
         config.addinivalue_line("filterwarnings", "ignore:.*(encountered|All-NaN).*:RuntimeWarning")

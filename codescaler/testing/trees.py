@@ -13,17 +13,17 @@ BRANCHES = [(150, (1, 30, 100, 263)), (64, (1, 64, 65)), (300, (5,)), (1, (1, 2)
 
 
 def random_tree(branches: Sequence[tuple[int, Sequence[int]]], seed: int = 0) -> Tree:
-    """Returns a tree in which each prompt is shared by its branches."""
+    """Returns a tree in which each prompt is shared by its branches, on torch's default device."""
     generator = np.random.default_rng(seed)
     sequences = []
     for prompt_length, lengths in branches:
         prompt = generator.integers(0, 1000, prompt_length)
         sequences += [np.concatenate([prompt, generator.integers(0, 1000, n)]).astype(np.int32) for n in lengths]
     (batch,) = plan(sequences, 10**9)
-    return Tree.from_batch(batch, torch.device("cpu"))
+    return Tree.from_batch(batch, torch.get_default_device())
 
 
 def random_qkv(tree: Tree, heads: Heads, dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
     """Returns normal queries, keys and values. Shapes: [T, E]."""
     width = heads.q_width + 2 * heads.kv_width
-    return torch.randn(len(tree.token_ids), width, generator=random).to(dtype)
+    return torch.randn(len(tree.token_ids), width, generator=random, device=random.device).to(dtype)

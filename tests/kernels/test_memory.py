@@ -2,19 +2,26 @@
 
 import pytest
 import torch
-
-from codescaler.env import is_triton_interpreted
-
-if not is_triton_interpreted():
-    pytest.skip("kernels run here in Triton's interpreter only: make test-triton", allow_module_level=True)
-
 from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
 
+from codescaler.env import is_triton_interpreted
 from codescaler.ops import Heads
 from codescaler.ops.triton import make_backend
 from codescaler.plan import plan
 
+DEVICE = torch.device("cpu" if is_triton_interpreted() else "cuda")
+pytestmark = pytest.mark.skipif(
+    DEVICE.type == "cuda" and not torch.cuda.is_available(), reason="needs a GPU, or the interpreter: make test-triton"
+)
+
 GUARD = 7.0
+
+
+@pytest.fixture(autouse=True)
+def device():
+    """Where Triton's kernels run here."""
+    with DEVICE:
+        yield DEVICE
 
 
 class Guarded:
@@ -84,7 +91,7 @@ def test_tree_attention(dtype, random):
 
     heads = Heads(3, 1, 34)
     (batch,) = plan([np.array([1] * 60 + tail, dtype=np.int32) for tail in ([2] * 9, [3] * 70, [])][:2], 10**9)
-    tree = Tree.from_batch(batch, torch.device("cpu"))
+    tree = Tree.from_batch(batch, DEVICE)
     tile = configurations.AttentionConfiguration(rows=16, key_step=64, num_warps=4, num_stages=1)
     tiles = tree.tiles(tree.all_queries, tile.rows // 3)
     num_tokens = len(tree.token_ids)

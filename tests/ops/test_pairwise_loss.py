@@ -4,13 +4,21 @@ import math
 import pytest
 import torch
 
-OFFSETS = torch.tensor([0, 3, 3, 4, 8, 10])
-LABELS = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 1, 1], dtype=torch.bool)  # two groups have pairs
-
 
 @pytest.fixture
 def pairwise_loss(backend):
     return backend.pairwise_loss
+
+
+@pytest.fixture
+def offsets(device):
+    return torch.tensor([0, 3, 3, 4, 8, 10])
+
+
+@pytest.fixture
+def labels(device):
+    """Two groups have pairs."""
+    return torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 1, 1], dtype=torch.bool)
 
 
 def naive(scores, labels, offsets, margins, center):
@@ -32,26 +40,26 @@ def naive(scores, labels, offsets, margins, center):
 @pytest.mark.parametrize("center", [0.0, 0.01])
 @pytest.mark.parametrize("spread", [1.0, 50.0, 500.0])
 @pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-6), (torch.float64, 1e-13)])
-def test_equals_the_double_loop(pairwise_loss, random, has_margins, center, spread, dtype, error):
+def test_equals_the_double_loop(pairwise_loss, random, labels, offsets, has_margins, center, spread, dtype, error):
     scores = spread * torch.randn(10, generator=random, dtype=dtype)
     margins = torch.rand(5, generator=random) if has_margins else None
-    loss, gradient = pairwise_loss(scores, LABELS, OFFSETS, margins, center)
+    loss, gradient = pairwise_loss(scores, labels, offsets, margins, center)
     assert loss.dtype == gradient.dtype == dtype
-    assert loss.item() == pytest.approx(naive(scores, LABELS, OFFSETS, margins, center), rel=error)
+    assert loss.item() == pytest.approx(naive(scores, labels, offsets, margins, center), rel=error)
 
 
 @pytest.mark.parametrize("has_margins", [False, True])
 @pytest.mark.parametrize("center", [0.0, 0.01])
-def test_gradient_is_that_of_the_loss(pairwise_loss, random, has_margins, center):
+def test_gradient_is_that_of_the_loss(pairwise_loss, random, labels, offsets, has_margins, center):
     scores = torch.randn(10, generator=random)
     margins = torch.rand(5, generator=random) if has_margins else None
-    _, gradient = pairwise_loss(scores, LABELS, OFFSETS, margins, center)
+    _, gradient = pairwise_loss(scores, labels, offsets, margins, center)
     step = 1e-4
     for i in range(10):
         up, down = scores.double().clone(), scores.double().clone()
         up[i] += step
         down[i] -= step
-        slope = (naive(up, LABELS, OFFSETS, margins, center) - naive(down, LABELS, OFFSETS, margins, center)) / (
+        slope = (naive(up, labels, offsets, margins, center) - naive(down, labels, offsets, margins, center)) / (
             2 * step
         )
         assert gradient[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)

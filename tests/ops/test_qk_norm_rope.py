@@ -10,7 +10,7 @@ EPS = 1e-6
 
 
 def tables(head_dim):
-    return rope_tables(RopeConfig(theta=10_000.0), head_dim, 300, torch.device("cpu"))
+    return rope_tables(RopeConfig(theta=10_000.0), head_dim, 300, torch.get_default_device())
 
 
 @pytest.mark.parametrize("has_norm", [False, True])

@@ -17,19 +17,19 @@ if is_triton_interpreted():  # minutes, were it all of them
     CASES = list(zip(HEADS, itertools.cycle(OPTIONS), strict=False))
 
 
-@functools.cache  # one truth for all backends: float64 is the slow part
-def truth_and_peer(heads, dtype, softcap, window):
+@functools.cache  # one truth for all backends of a device: float64 is the slow part
+def truth_and_peer(heads, dtype, softcap, window, device):
     tree = random_tree(BRANCHES)
-    qkv = random_qkv(tree, heads, dtype, torch.Generator().manual_seed(0))
+    qkv = random_qkv(tree, heads, dtype, torch.Generator(device).manual_seed(0))
     arguments = (heads, tree, tree.all_queries, heads.head_dim**-0.5, softcap, window)
     return qkv, reference.tree_attention(qkv.double(), *arguments), reference.tree_attention(qkv, *arguments)
 
 
 @pytest.mark.parametrize("heads, options", CASES, ids=str)
-def test_matches_the_truth(backend, dtype, heads, options):
+def test_matches_the_truth(backend, dtype, device, heads, options):
     softcap, window = options
     tree = random_tree(BRANCHES)
-    qkv, truth, peer = truth_and_peer(heads, dtype, softcap, window)
+    qkv, truth, peer = truth_and_peer(heads, dtype, softcap, window, device)
     arguments = (heads.head_dim**-0.5, softcap, window)
     out = backend.tree_attention(qkv, heads, tree, tree.all_queries, *arguments)
     assert_accurate(out, truth, peer)
@@ -89,7 +89,7 @@ def test_rows_may_lie_apart(backend, dtype, random):
 
 
 @pytest.mark.parametrize("softcap, window", [(None, None), (5.0, 70)])
-def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, softcap, window):
+def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, device, softcap, window):
     heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
     qkv = random_qkv(tree, heads, dtype, random)
     together = kernels.tree_attention(qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
@@ -107,7 +107,7 @@ def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, sof
         path = tree.block_tokens[blocks].flatten().long()
         path = path[path >= 0]
         (batch,) = plan([np.arange(len(path), dtype=np.int32)], 10**9)
-        alone = Tree.from_batch(batch, torch.device("cpu"))
+        alone = Tree.from_batch(batch, device)
         out = kernels.tree_attention(qkv[path].contiguous(), heads, alone, alone.all_queries, 0.125, softcap, window)
         assert torch.equal(out, together[path])
 

@@ -12,12 +12,12 @@ OPTIONS = [(None, None), (5.0, None), (None, 1), (None, 50), (2.0, 260)]  # soft
 CASES = list(zip(HEADS, OPTIONS, strict=True)) + list(itertools.product([Heads(9, 3, 64)], OPTIONS))
 
 
-@functools.cache  # one truth for all backends: float64 is the slow part
-def truth_and_peer(heads, dtype, softcap, window, is_last):
-    tree, random = random_tree(BRANCHES), torch.Generator().manual_seed(0)
+@functools.cache  # one truth for all backends of a device: float64 is the slow part
+def truth_and_peer(heads, dtype, softcap, window, is_last, device):
+    tree, random = random_tree(BRANCHES), torch.Generator(device).manual_seed(0)
     qkv = random_qkv(tree, heads, dtype, random)
     queries = tree.last_queries if is_last else tree.all_queries
-    grad_out = torch.randn(int(queries[:, 2].sum()), heads.q_width, generator=random).to(dtype)
+    grad_out = torch.randn(int(queries[:, 2].sum()), heads.q_width, generator=random, device=device).to(dtype)
 
     def gradient(qkv, grad_out):
         arguments = (qkv, heads, tree, queries, heads.head_dim**-0.5, softcap, window)
@@ -28,9 +28,9 @@ def truth_and_peer(heads, dtype, softcap, window, is_last):
 
 @pytest.mark.parametrize("is_last", [False, True])
 @pytest.mark.parametrize("heads, options", CASES, ids=str)
-def test_matches_the_truth(backend, dtype, heads, options, is_last):
+def test_matches_the_truth(backend, dtype, device, heads, options, is_last):
     softcap, window = options
-    tree, queries, qkv, grad_out, truth, peer = truth_and_peer(heads, dtype, softcap, window, is_last)
+    tree, queries, qkv, grad_out, truth, peer = truth_and_peer(heads, dtype, softcap, window, is_last, device)
     arguments = (qkv, heads, tree, queries, heads.head_dim**-0.5, softcap, window)
     grad = backend.gradients.tree_attention_backward(*arguments, grad_out)
     scale = truth.abs().max()  # terms of both signs cancel: their errors count against their size

@@ -1,7 +1,6 @@
 """The Triton backend: where it runs and where it says why not; under the interpreter, whole forwards and their bits."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +10,17 @@ from codescaler.engine import Engine
 from codescaler.env import is_triton_interpreted
 from codescaler.errors import BackendUnavailable
 from codescaler.model.decoder import build_decoder
-from codescaler.ops import Tree, cpu, reference, select_backend
-from codescaler.plan import plan
+from codescaler.ops import reference, select_backend
 from codescaler.testing import assert_accurate, save_random_checkpoint
+from codescaler.testing.invariance import branching_lists, forward_lists, use_cpu_linear
 from codescaler.weights import open_checkpoint
 
 interpreted = pytest.mark.skipif(not is_triton_interpreted(), reason="needs Triton's interpreter: make test-triton")
+DEVICE = torch.device("cpu" if is_triton_interpreted() else "cuda")
+runs = pytest.mark.skipif(
+    not is_triton_interpreted() and not torch.cuda.is_available(),
+    reason="needs a GPU, or Triton's interpreter: make test-triton",
+)
 FAMILIES = ["qwen3", "qwen2", "llama", "gemma2"]
 
 
@@ -38,47 +42,31 @@ def test_the_interpreter_takes_the_cpu_and_no_bfloat16(tmp_path):
     assert np.isfinite(engine.score_tokens([[1, 2, 3], [1, 2]])).all()
 
 
-def lists_of_depth_four():
-    """Branches off branches, one of them at a key block's start, a list that is another's prefix, and one token."""
-    random = np.random.default_rng(0)
-    trunk = random.integers(3, 200, 64).tolist()
-    second = [*trunk[:50], *random.integers(3, 200, 33).tolist()]
-    third = [*second[:70], *random.integers(3, 200, 7).tolist()]
-    fourth = [*third[:75], 5, 6]
-    lists = [trunk, [*trunk, 9, 8, 7], second, third, fourth, trunk[:20], [4]]
-    return [np.array(tokens, dtype=np.int32) for tokens in lists]
-
-
 def forward(folder, backend, dtype, lists):
     """Features and scores in the order of `lists`."""
     checkpoint = open_checkpoint(folder)
-    decoder = build_decoder(checkpoint.config, checkpoint.get, backend, dtype, torch.device("cpu"))
-    with torch.inference_mode():
-        (batch,) = plan(lists, 10**9)
-        results = decoder.forward(Tree.from_batch(batch, torch.device("cpu")))
-        order = np.argsort(batch.sequences)
-        return [result[order] for result in results]
+    return forward_lists(build_decoder(checkpoint.config, checkpoint.get, backend, dtype, DEVICE), lists)
 
 
-@interpreted
+@runs
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_whole_forward_matches_the_truth(tmp_path, dtype, family):
     save_random_checkpoint(tmp_path, family, num_hidden_layers=2)
-    lists = lists_of_depth_four()
-    results = forward(tmp_path, select_backend("triton", "cpu"), dtype, lists)
+    lists = branching_lists()
+    results = forward(tmp_path, select_backend("triton", DEVICE.type), dtype, lists)
     truths = forward(tmp_path, reference.BACKEND, torch.float64, lists)
     peers = forward(tmp_path, reference.BACKEND, dtype, lists)
     for result, truth, peer in zip(results, truths, peers, strict=True):
         assert_accurate(result, truth, peer)
 
 
-@interpreted
+@runs
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
 def test_a_sequence_has_the_same_bits_alone_in_a_batch_and_behind_a_shared_prefix(tmp_path, family):
     """Of our kernels: the matrix products are the CPU backend's, whose bits `tests/test_invariants.py` holds."""
     save_random_checkpoint(tmp_path, family, num_hidden_layers=2)
-    backend = replace(select_backend("triton", "cpu"), pack_linear=cpu.pack_linear, linear=cpu.linear)
-    lists = lists_of_depth_four()
+    backend = use_cpu_linear(select_backend("triton", DEVICE.type))
+    lists = branching_lists()
     together = forward(tmp_path, backend, torch.float32, lists)
     for index, tokens in enumerate(lists):
         alone = forward(tmp_path, backend, torch.float32, [tokens])
@@ -88,8 +76,9 @@ def test_a_sequence_has_the_same_bits_alone_in_a_batch_and_behind_a_shared_prefi
     assert torch.equal(unshared[1][0], together[1][3])
 
 
-@interpreted
-def test_the_gradient_of_the_loss_is_autograds(random):
+@runs
+def test_the_gradient_of_the_loss_is_autograds():
+    random = torch.Generator().manual_seed(0)
     scores = torch.randn(100, generator=random, dtype=torch.float64).requires_grad_()
     labels, offsets = torch.rand(100, generator=random) < 0.5, torch.tensor([0, 3, 70, 100])
     margins = torch.rand(3, generator=random)
@@ -102,6 +91,7 @@ def test_the_gradient_of_the_loss_is_autograds(random):
             losses.append(pairs.mean())
     loss = torch.stack(losses).mean()
     loss.backward()
-    result = select_backend("triton", "cpu").pairwise_loss(scores, labels, offsets, margins, 0.01)
-    assert_accurate(result[0], loss.detach(), loss.detach())
-    assert_accurate(result[1], scores.grad, scores.grad)
+    inputs = (tensor.to(DEVICE) for tensor in (scores, labels, offsets, margins))
+    result = select_backend("triton", DEVICE.type).pairwise_loss(*inputs, 0.01)
+    assert_accurate(result[0].cpu(), loss.detach(), loss.detach())
+    assert_accurate(result[1].cpu(), scores.grad, scores.grad)

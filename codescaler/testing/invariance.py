@@ -1,0 +1,49 @@
+"""What tests and benches of bit-identity share: lists that branch, a forward over them, and products that keep bits."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from codescaler.model.decoder import Decoder
+from codescaler.ops import Backend, Tree, cpu
+from codescaler.plan import Int32, plan
+
+
+def branching_lists() -> list[Int32]:
+    """Returns token lists to depth four: branches off branches, a list that is another's prefix, and one token.
+
+    One branch leaves at the start of a key block. Ids are below 200.
+    """
+    random = np.random.default_rng(0)
+    trunk = random.integers(3, 200, 64).tolist()
+    second = [*trunk[:50], *random.integers(3, 200, 33).tolist()]
+    third = [*second[:70], *random.integers(3, 200, 7).tolist()]
+    fourth = [*third[:75], 5, 6]
+    lists = [trunk, [*trunk, 9, 8, 7], second, third, fourth, trunk[:20], [4]]
+    return [np.array(tokens, dtype=np.int32) for tokens in lists]
+
+
+def forward_lists(decoder: Decoder, lists: Sequence[Int32]) -> list[torch.Tensor]:
+    """Returns features and scores of token lists in one tree, in the order given, on the CPU."""
+    with torch.inference_mode():
+        (batch,) = plan(lists, 10**9)
+        results = decoder.forward(Tree.from_batch(batch, decoder.device))
+        order = np.argsort(batch.sequences)
+        return [result.cpu()[order] for result in results if result is not None]
+
+
+def use_cpu_linear(backend: Backend) -> Backend:
+    """Returns `backend` with the linear layers of the CPU backend, which give a row the same bits in any batch.
+
+    What differs then between two batches is the doing of the backend's own kernels.
+    """
+
+    def linear(x: torch.Tensor, packed: cpu.PackedLinear) -> torch.Tensor:
+        return cpu.linear(x.cpu(), packed).to(x.device)
+
+    def pack_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> cpu.PackedLinear:
+        return cpu.pack_linear(weight.cpu(), None if bias is None else bias.cpu())
+
+    return replace(backend, pack_linear=pack_linear, linear=linear)
