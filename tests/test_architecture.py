@@ -62,7 +62,7 @@ LIBRARIES = {
     7: {"torch", "numpy", "safetensors", "tqdm", "gguf", "matplotlib", "transformers", "radon", "ruff"},
     8: {"tqdm"},
     9: set(),
-    10: {"torch", "numpy", "safetensors", "transformers", "peft"},
+    10: {"torch", "numpy", "safetensors", "transformers", "peft", "triton"},
 }
 
 
