@@ -4,7 +4,7 @@ import json
 import platform
 from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
@@ -34,6 +34,9 @@ class BuildWithIsaFlags(build_ext):
         self.compiler._compile = compile_with_flags
         super().build_extensions()
 
+
+# Source files are compiled beside one another, on as many cores as there are.
+ParallelCompile(default=0).install()
 
 setup(
     ext_modules=[

@@ -1,5 +1,7 @@
 """What codescaler is measured against: transformers as its users run it, and stock PyTorch operations."""
 
+import inspect
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,23 +60,68 @@ class TransformersScorer:
         return scores
 
 
-class PaddingFreeScorer:
-    """A sequence classifier of transformers with flash attention, all sequences in one row without padding."""
+class PackedScorer:
+    """A sequence classifier of transformers with an attention of variable length: all sequences in one row, no padding.
+
+    The attention is "flash_attention_2" or VARLEN.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
     def score_tokens(self, ids: list[list[int]]) -> Float32:
-        """Returns each token list's raw score. Where positions start again, flash attention starts a sequence."""
-        device = self._model.device
-        row = torch.tensor([[token for sequence in ids for token in sequence]], device=device)
-        positions = torch.tensor([[at for sequence in ids for at in range(len(sequence))]], device=device)
-        last = torch.tensor([len(sequence) for sequence in ids], device=device).cumsum(0) - 1
+        """Returns each token list's raw score, in the order given."""
         with torch.inference_mode():
-            hidden = self._model.model(input_ids=row, position_ids=positions, use_cache=False).last_hidden_state
-            logits = self._model.score(hidden[0, last])
-        scores: Float32 = logits[:, 0].float().cpu().numpy()
+            scores: Float32 = packed_scores(self._model, ids).float().cpu().numpy()
         return scores
+
+
+def packed_scores(model: Any, ids: list[list[int]]) -> Tensor:
+    """Returns the raw scores of token lists that lie in one row, each of which attends to itself. Shapes: -> [B]."""
+    device = model.device
+    row = torch.tensor([[token for sequence in ids for token in sequence]], device=device)
+    positions = torch.tensor([[at for sequence in ids for at in range(len(sequence))]], device=device)
+    lengths = [len(sequence) for sequence in ids]
+    ends = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
+    bounds = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": max(lengths), "max_length_k": max(lengths)}
+    hidden = model.model(input_ids=row, position_ids=positions, use_cache=False, **bounds).last_hidden_state
+    return model.score(hidden[0, ends[1:].long() - 1])[:, 0]  # type: ignore[no-any-return]
+
+
+VARLEN = "torch_varlen"  # torch's own flash attention of variable length, under the name that transformers knows it by
+
+
+def _attend_varlen(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, scaling: float, **bounds: Any
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it. Shapes: query [1, N, T, H], key and value [1, K, T, H] -> [1, T, N, H]."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    ends, longest = bounds["cu_seq_lens_q"], bounds["max_length_q"]
+    if not q.is_cuda:  # torch has no such kernel on a CPU
+        return _attend_one_by_one(q, k, v, ends.tolist(), scaling)[None], None
+    from torch.nn.attention.varlen import varlen_attn
+
+    # Releases before 2.12 take fewer key heads than query heads without being told.
+    is_grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+    half = torch.bfloat16 if q.dtype == torch.float32 else q.dtype  # what autocast would do
+    out = varlen_attn(
+        *(x.to(half) for x in (q, k, v)), ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), **is_grouped
+    )
+    assert isinstance(out, Tensor)
+    return out.to(q.dtype)[None], None
+
+
+def _attend_one_by_one(q: Tensor, k: Tensor, v: Tensor, ends: list[int], scaling: float) -> Tensor:
+    parts = [
+        functional.scaled_dot_product_attention(
+            *(x[start:end].transpose(0, 1) for x in (q, k, v)), is_causal=True, scale=scaling, enable_gqa=True
+        ).transpose(0, 1)
+        for start, end in itertools.pairwise(ends)
+    ]
+    return torch.cat(parts)
+
+
+transformers.AttentionInterface.register(VARLEN, _attend_varlen)
 
 
 def load_transformers(

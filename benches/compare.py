@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.baselines import Float32, PaddingFreeScorer, TransformersScorer, load_transformers
+from benches.baselines import Float32, PackedScorer, TransformersScorer, load_transformers
 from benches.vllm_scorer import VllmProcess, VllmScorer
 from codescaler.engine import Engine
 from codescaler.info import cpu_model, describe_environment
@@ -219,7 +219,7 @@ def _load(
         systems.insert(1, System(INT8, int8.score_tokens, workload.num_distinct_tokens))
     reasons = {FLASH: _why_no_flash(device, dtype), VLLM: _why_no_vllm(arguments.vllm, device)}
     if reasons[FLASH] is None:
-        flash = PaddingFreeScorer(load_transformers(folder, getattr(torch, dtype), device, "flash_attention_2"))
+        flash = PackedScorer(load_transformers(folder, getattr(torch, dtype), device, "flash_attention_2"))
         systems.append(System(FLASH, flash.score_tokens, workload.num_real_tokens))
     if reasons[VLLM] is None:
         progress("starting vLLM")

@@ -32,6 +32,7 @@ from codescaler.info import describe_environment
 from codescaler.testing import FLOAT32_SCORE_LIMIT, rms_distance, score_error_limit
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
+CPU = torch.device("cpu")
 
 Values = npt.NDArray[np.float32]  # [B] scores, or [B, D] features
 
@@ -109,15 +110,22 @@ def compare(case: Case, model: Path, truth: Truth, *, backend: str = "auto") -> 
     )
 
 
-def scorer(case: Case, model: Path, *, dtype: str = "float32", backend: str = "auto") -> Callable[[TokenLists], Values]:
+def scorer(
+    case: Case, model: Path, *, dtype: str = "float32", backend: str = "auto", device: str = "cpu"
+) -> Callable[[TokenLists], Values]:
     """Loads the model in folder `model` and returns what the case compares: its scores, or its features."""
     head: Literal["required", "none"] = "none" if case.head == "none" else "required"
-    engine = Engine.from_pretrained(model, device="cpu", dtype=dtype, backend=backend, head=head)
+    engine = Engine.from_pretrained(model, device=device, dtype=dtype, backend=backend, head=head)
     return engine.features_tokens if head == "none" else engine.score_tokens
 
 
-def transformers_truth(case: Case, folder: Path) -> Truth:
-    """Runs what `save` wrote below `folder` with transformers, one sequence at a time."""
+def transformers_truth(case: Case, folder: Path, device: torch.device = CPU) -> Truth:
+    """Runs what `save` wrote below `folder` with transformers on `device`, one sequence at a time."""
+    with device:  # every tensor that is made here is made there
+        return _transformers_truth(case, folder)
+
+
+def _transformers_truth(case: Case, folder: Path) -> Truth:
     lists = case.lists()
     if case.lora is None:
         float32, bfloat16 = (
@@ -128,7 +136,7 @@ def transformers_truth(case: Case, folder: Path) -> Truth:
     with warnings.catch_warnings():
         # PEFT 0.21 reads an attribute that transformers 5.23 deprecates.
         warnings.simplefilter("ignore", FutureWarning)
-        adapted = peft.PeftModel.from_pretrained(model, case.model(folder)).eval()
+        adapted = peft.PeftModel.from_pretrained(model, case.model(folder)).eval().to(torch.get_default_device())
     float32 = _one_by_one(lambda ids: adapted(input_ids=ids).logits[0, 0], lists)
     merged = folder / "merged"
     adapted.merge_and_unload().save_pretrained(merged)
@@ -141,7 +149,8 @@ def _load(auto: Any, case: Case, folder: Path, dtype: torch.dtype) -> Any:
     attention = "eager" if case.family == "gemma2" else "sdpa"
     config = transformers.AutoConfig.from_pretrained(folder)
     config.num_labels = 1
-    return auto.from_pretrained(folder, config=config, dtype=dtype, attn_implementation=attention).eval()
+    model = auto.from_pretrained(folder, config=config, dtype=dtype, attn_implementation=attention)
+    return model.eval().to(torch.get_default_device())
 
 
 def _transformers_values(case: Case, folder: Path, lists: TokenLists, dtype: torch.dtype) -> Values:
@@ -164,12 +173,12 @@ def _value_head(folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
     weight, bias = tensors["v_head.summary.weight"], tensors["v_head.summary.bias"]
     head = torch.nn.Linear(weight.shape[1], 1)
     head.load_state_dict({"weight": weight, "bias": bias})
-    return head.to(dtype)
+    return head.to(torch.get_default_device(), dtype)
 
 
 def _one_by_one(value: Callable[[torch.Tensor], torch.Tensor], lists: TokenLists) -> Values:
     with torch.inference_mode():
-        return torch.stack([value(torch.tensor([ids])).float() for ids in lists]).numpy()
+        return torch.stack([value(torch.tensor([ids])).float() for ids in lists]).cpu().numpy()
 
 
 _COLUMNS = "{:<7} {:<9} {:<54} {:>9} {:>9} {:>11} {:>9} {:>9}  {}"

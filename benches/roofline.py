@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from codescaler.plan import plan
-from codescaler.testing import QWEN3_1_7B, WORKLOADS, ModelShape, Workload
+from codescaler.testing import QWEN3_1_7B, QWEN3_8B, WORKLOADS, ModelShape, Workload
 
-QWEN3_8B = ModelShape(hidden_size=4096, intermediate_size=12_288, num_layers=36, num_heads=32, num_kv_heads=8)
 SHAPES = {"1.7b": QWEN3_1_7B, "8b": QWEN3_8B}
 PEAK_FLOPS, BYTES_PER_S = 800e12, 3.0e12  # bfloat16 products and copies that an H100 was seen to reach
 RESULTS = Path(__file__).parent / "results" / "roofline_h100.json"

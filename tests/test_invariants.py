@@ -13,39 +13,20 @@ from hypothesis import strategies as st
 from codescaler.engine import Engine
 from codescaler.model.projections import linear_names
 from codescaler.save import save_int8
-from codescaler.testing import save_chat, save_random_checkpoint
+from codescaler.testing import WIDTHS, save_chat, save_random_checkpoint
 from codescaler.types import Rounding
 from codescaler.weights import open_checkpoint
 
-# Real widths: small sums hide what a matrix product does with few rows. (width, ffn, heads, kv heads, head dim)
-SHAPES = {
-    "qwen3": ("qwen3", 1024, 3072, 16, 8, 128),  # Qwen3-0.6B
-    "qwen2": ("qwen2", 896, 4864, 14, 2, 64),  # Qwen2.5-Coder-0.5B
-    "llama": ("llama", 576, 1536, 9, 3, 64),  # SmolLM2-135M
-    "gemma2": ("gemma2", 448, 1000, 4, 1, 256),
-}
 VOCABULARY = 97
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=WIDTHS)
 def folder(request, tmp_path_factory):
-    family, width, ffn, heads, kv_heads, head_dim = SHAPES[request.param]
     path = tmp_path_factory.mktemp(request.param)
-    overrides = {"head_dim": head_dim} if family in ("qwen3", "gemma2") else {}
-    overrides |= {"sliding_window": 50} if family == "gemma2" else {}
     save_random_checkpoint(
-        path,
-        family,
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=ffn,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        num_hidden_layers=2,
-        pad_token_id=None,
-        **overrides,
+        path, request.param, vocab_size=VOCABULARY, num_hidden_layers=2, pad_token_id=None, **WIDTHS[request.param]
     )
-    assert json.loads((path / "config.json").read_text())["hidden_size"] == width
+    assert json.loads((path / "config.json").read_text())["hidden_size"] == WIDTHS[request.param]["hidden_size"]
     return path
 
 

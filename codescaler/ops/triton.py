@@ -9,6 +9,7 @@ import torch
 from codescaler import kernels
 from codescaler.errors import BackendUnavailable
 from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
+from codescaler.kernels.configurations import AttentionConfiguration
 from codescaler.ops import reference
 from codescaler.ops.backend import Backend, Heads, Tree
 from codescaler.types import Activation, Rounding
@@ -16,10 +17,10 @@ from codescaler.types import Activation, Rounding
 Tensor = torch.Tensor
 
 
-def make_backend() -> Backend:
-    """Returns the backend for the current device's architecture."""
+def make_backend(tile: AttentionConfiguration | None = None) -> Backend:
+    """Returns the backend for the current device's architecture; attention takes `tile`, by default the table's."""
     architecture = kernels.architecture()
-    operations = TritonOperations(architecture)
+    operations = TritonOperations(architecture, tile)
     return Backend(
         name="triton",
         description=f"Triton {kernels.VERSION}, {architecture}, torch's linear",
@@ -52,8 +53,9 @@ def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None, roundin
 class TritonOperations:
     """The operations, with the configurations of one architecture."""
 
-    def __init__(self, architecture: str) -> None:
+    def __init__(self, architecture: str, tile: AttentionConfiguration | None = None) -> None:
         self.architecture = architecture
+        self.tile = tile
 
     def pack_linear(self, weight: Tensor, bias: Tensor | None) -> reference.Linear:
         """Keeps the weight as it is.
@@ -108,7 +110,7 @@ class TritonOperations:
                 f"backend 'triton' has attention heads of at most {configurations.WIDEST_HEAD}, this model's have "
                 f"{heads.head_dim}; use backend='reference'"
             )
-        tile = configurations.attention_tile(self.architecture, heads.head_dim, qkv.element_size(), group)
+        tile = self.tile or configurations.attention_tile(self.architecture, heads.head_dim, qkv.element_size(), group)
         if window is not None and window >= tree.num_positions:
             window = None  # it hides nothing, and without one the steps that every row sees need no mask
         tiles = tree.tiles(queries, tile.rows // group)

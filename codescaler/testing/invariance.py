@@ -11,6 +11,25 @@ from codescaler.ops import Backend, Tree, cpu
 from codescaler.plan import Int32, plan
 
 
+def _sizes(width: int, ffn: int, num_heads: int, num_kv_heads: int, **others: int) -> dict[str, int]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": ffn,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_kv_heads,
+        **others,
+    }
+
+
+# Settings of real models' widths: small sums hide what a matrix product does with few rows.
+WIDTHS = {
+    "qwen3": _sizes(1024, 3072, 16, 8, head_dim=128),  # Qwen3-0.6B
+    "qwen2": _sizes(896, 4864, 14, 2),  # Qwen2.5-Coder-0.5B
+    "llama": _sizes(576, 1536, 9, 3),  # SmolLM2-135M
+    "gemma2": _sizes(448, 1000, 4, 1, head_dim=256, sliding_window=50),
+}
+
+
 def branching_lists() -> list[Int32]:
     """Returns token lists to depth four: branches off branches, a list that is another's prefix, and one token.
 

@@ -69,6 +69,7 @@ class ModelShape:
 
 QWEN3_0_6B = ModelShape(hidden_size=1024, intermediate_size=3072)
 QWEN3_1_7B = ModelShape(hidden_size=2048, intermediate_size=6144)
+QWEN3_8B = ModelShape(hidden_size=4096, intermediate_size=12_288, num_layers=36, num_heads=32, num_kv_heads=8)
 
 
 def write_random_rm(folder: Path, shape: ModelShape, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> None:
@@ -78,8 +79,8 @@ def write_random_rm(folder: Path, shape: ModelShape, dtype: torch.dtype = torch.
     `model.safetensors`, so no size of model needs memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_qwen3_config(shape, dtype), indent=2))
-    sizes = _qwen3_tensor_sizes(shape)
+    (folder / "config.json").write_text(json.dumps(qwen3_config(shape, dtype), indent=2))
+    sizes = qwen3_tensor_sizes(shape)
     name = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype]
     header: dict[str, Any] = {}
     end = 0
@@ -99,7 +100,8 @@ def write_random_rm(folder: Path, shape: ModelShape, dtype: torch.dtype = torch.
                 left -= len(block)
 
 
-def _qwen3_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
+def qwen3_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
+    """Returns what `config.json` of such a model says."""
     return {
         "architectures": ["Qwen3ForSequenceClassification"],
         "model_type": "qwen3",
@@ -121,7 +123,7 @@ def _qwen3_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def _qwen3_tensor_sizes(shape: ModelShape) -> dict[str, list[int]]:
+def qwen3_tensor_sizes(shape: ModelShape) -> dict[str, list[int]]:
     """Each tensor's name in the file and its shape."""
     hidden, ffn = shape.hidden_size, shape.intermediate_size
     q_width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim

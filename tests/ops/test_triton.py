@@ -11,8 +11,13 @@ from codescaler.env import is_triton_interpreted
 from codescaler.errors import BackendUnavailable
 from codescaler.model.decoder import build_decoder
 from codescaler.ops import reference, select_backend
-from codescaler.testing import assert_accurate, save_random_checkpoint
-from codescaler.testing.invariance import branching_lists, forward_lists, use_cpu_linear
+from codescaler.testing import (
+    assert_accurate,
+    branching_lists,
+    forward_lists,
+    save_random_checkpoint,
+    use_cpu_linear,
+)
 from codescaler.weights import open_checkpoint
 
 interpreted = pytest.mark.skipif(not is_triton_interpreted(), reason="needs Triton's interpreter: make test-triton")

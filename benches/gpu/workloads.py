@@ -1,0 +1,120 @@
+"""Named workloads at the shapes of real models: ours, and transformers as its users run it.
+
+The systems take turns. Truth is our own forward in float32, which transformers confirms. Ours must be as near to it as
+a bfloat16 score has to be (see `benches.compare`).
+"""
+
+import gc
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from benches.baselines import VARLEN, Float32, PackedScorer, TransformersScorer
+from benches.gpu.parts import Emit, Row, Setting
+from benches.gpu.random_models import SHAPES, SMALL_SHAPES, SMALL_WORKLOADS, build_ours, build_transformers
+from codescaler.engine import Engine
+from codescaler.model.decoder import Decoder
+from codescaler.testing import WORKLOADS, ModelShape, Workload, rms_distance, score_error_limit, score_flops, seconds_of
+
+OURS, PADDED = "codescaler", "transformers, padded, SDPA"
+SORTED, PACKED = "transformers, sorted by fours", "transformers, packed, varlen"
+PEAK_FLOPS = 989e12  # of an H100's or H200's tensor cores in bfloat16, by the data sheet: MFU is against it
+
+Score = Callable[[list[list[int]]], Float32]
+
+
+def run(setting: Setting, emit: Emit) -> None:
+    transformers.logging.set_verbosity_error()
+    for name, shape in (SMALL_SHAPES if setting.is_small else SHAPES).items():
+        workloads = SMALL_WORKLOADS if setting.is_small else WORKLOADS
+        if all(f"{name} {workload} {OURS}" in setting.done for workload in workloads):
+            continue
+        truths = _score_in_float32(shape, workloads, setting.device)
+        systems = _load(shape, setting)
+        for workload_name, workload in workloads.items():
+            for row in _measure(systems, shape, workload, truths[workload_name], setting):
+                emit(Row(f"{name} {workload_name} {row.name}", row.is_ok, row.figures, row.fault))
+        del systems
+        _free(setting.device)
+
+
+def make_engine(decoder: Decoder) -> Engine:
+    """Returns an engine of a model that lies in no folder: token lists are all that it takes."""
+    return Engine(
+        decoder,
+        num_threads=torch.get_num_threads(),
+        max_batch_tokens=None,
+        pooling="last",
+        truncation="error",
+        max_length=decoder.config.max_positions,
+        chat_folders=(Path(), None),
+    )
+
+
+def _load(shape: ModelShape, setting: Setting) -> dict[str, Score]:
+    dtype = torch.float32 if setting.is_small else torch.bfloat16
+    model = build_transformers(shape, dtype, setting.device)
+    packed = _share_weights(model, VARLEN)
+    return {
+        OURS: make_engine(build_ours(shape, dtype, setting.device)).score_tokens,
+        PADDED: TransformersScorer(model).score_tokens,
+        SORTED: TransformersScorer(model, batch_size=4).score_tokens,
+        PACKED: PackedScorer(packed).score_tokens,
+    }
+
+
+def _share_weights(model: Any, attention: str) -> Any:
+    """Returns another model of the same weights, with another attention."""
+    config = type(model.config)(**model.config.to_dict())
+    config._attn_implementation = attention
+    with torch.device("meta"):
+        other = type(model)(config)
+    other.load_state_dict(model.state_dict(), assign=True)
+    other.model.rotary_emb = model.model.rotary_emb  # its buffers are in no state
+    return other.eval()
+
+
+def _score_in_float32(shape: ModelShape, workloads: dict[str, Workload], device: torch.device) -> dict[str, Float32]:
+    engine = make_engine(build_ours(shape, torch.float32, device))
+    truths = {name: engine.score_tokens(workload.sequences()) for name, workload in workloads.items()}
+    del engine
+    _free(device)
+    return truths
+
+
+def _measure(
+    systems: dict[str, Score], shape: ModelShape, workload: Workload, truth: Float32, setting: Setting
+) -> list[Row]:
+    scores = {name: score(workload.sequences()) for name, score in systems.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for number in range(1, setting.num_rounds + 1):
+        sequences = workload.sequences(seed=number)
+        for name, score in systems.items():
+            seconds[name].append(seconds_of(lambda: score(sequences), setting.device))  # noqa: B023
+    flops = score_flops(shape, workload.sequences())
+    limit = score_error_limit(scores[PADDED], truth)
+    rows = []
+    for name in systems:
+        median_s, error = statistics.median(seconds[name]), rms_distance(scores[name], truth)
+        is_ok = bool(error <= limit) if name == OURS else None
+        figures = {
+            "ms": 1e3 * median_s,
+            "speedup": statistics.median(seconds[PADDED]) / median_s,
+            "mfu": flops / median_s / PEAK_FLOPS,
+            "off_float32": error,
+            "limit": limit,
+            "scale": float(np.abs(truth).mean()),
+        }
+        rows.append(Row(name, is_ok, figures, "" if is_ok is not False else "further from float32 than the limit"))
+    return rows
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
