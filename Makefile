@@ -6,18 +6,19 @@ INSTALLED := $(VENV)/.installed
 CXX ?= g++
 ASAN_DIR := build/asan
 GPU_SMALL := build/gpu_small
+CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 # PYTHONSAFEPATH keeps the folder kernels/ from being imported in place of another project's package of that name.
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare bench-cpu bench-peers test lint parity bench test-asan test-triton compile-triton gpu gpu-build roofline format clean
+.PHONY: help setup demo compare bench-cpu bench-peers test lint parity bench test-asan test-triton compile-triton gpu roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## make .venv with everything that demo, test and bench need, and compile the kernels
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(CSRC)
 	@echo "Setting up $(VENV): packages (about a minute) and C++ kernels (half a minute); needs a C++17 compiler with OpenMP"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q -c constraints.txt torch
@@ -75,11 +76,12 @@ compile-triton: setup  ## compile every Triton kernel for five GPUs, without one
 	$(BIN)/python benches compile_triton
 
 # BARE=1: this Python as it is, with the packages that it has: no environment, no network. A card's machine is often so.
-gpu: $(if $(BARE),gpu-build,setup)  ## prove and measure everything on a GPU, 7 minutes; SMALL=1: on a CPU, tiny; BARE=1: no set-up
+gpu: $(if $(BARE),build/.bare,setup)  ## prove and measure everything on a GPU, 7 minutes; SMALL=1: on a CPU, tiny; BARE=1: no set-up
 	$(if $(BARE),$(PYTHON),$(BIN)/python) benches gpu $(if $(SMALL),--small) $(OPTIONS)
 
-gpu-build:
+build/.bare: pyproject.toml setup.py $(CSRC)
 	$(PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
+	@mkdir -p build && touch $@
 
 roofline: setup  ## predict an H100's times from bytes and operations
 	$(BIN)/python benches roofline

@@ -2,8 +2,9 @@
 
 The operations of the `triton` backend run on tensors without memory, and each launch is compiled and not run, so
 what is compiled is what a GPU would be given: types, constants, and which pointers and strides are multiples of 16. The
-table is held against the committed one. Exit status 1 if a row breaks a rule or is worse (a spill more, a tensor
-instruction lost, more than REGISTER_SLACK registers more); `--accept` writes the new table in its place.
+table is held against the committed one of this release of Triton. Exit status 1 if a row breaks a rule, or is worse: a
+spill more, or a tensor instruction lost. `--accept` writes the new table. Registers are shown and not held: what they
+cost is spills. A release without a table is held to the rules alone, and the last line says so.
 
 Float32 attention takes no tensor core, and is not asked for one.
 """
@@ -31,9 +32,9 @@ from codescaler.ops.triton import make_backend
 from codescaler.plan import plan
 from codescaler.testing import WORKLOADS
 
-RESULTS = Path(__file__).parent / "results" / "triton_compile.json"
+RELEASE = ".".join(triton.__version__.split(".")[:2])
+RESULTS = Path(__file__).parent / "results" / f"triton_compile_{RELEASE}.json"
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-REGISTER_SLACK = 8
 # Target -> what Triton calls it, shared memory a program may have, and the tensor instruction that attention must show.
 TARGETS = {
     "sm_80": (GPUTarget("cuda", 80, 32), 163 * 1024, "mma.sync"),
@@ -95,14 +96,15 @@ def main() -> int:
     print(_table(rows))
     committed = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     faults = [fault for row in rows for fault in _faults(row)]
-    if not arguments.accept:
+    if committed and not arguments.accept:
         faults += _worse(rows, {(row["kernel"], row["config"], row["target"]): row for row in committed})
     if arguments.accept and not faults:
         values = {"triton": triton.__version__, "command": "make compile-triton", "rows": [asdict(row) for row in rows]}
         RESULTS.write_text(json.dumps(values, indent=1) + "\n")
     for fault in faults:
         print("FAIL:", fault)
-    print(f"{len(rows)} kernels, {len(faults)} faults; nothing here says how fast they are, or that they run.")
+    held = f"the table of Triton {RELEASE}" if committed else f"the rules alone: there is no table of Triton {RELEASE}"
+    print(f"{len(rows)} kernels, {len(faults)} faults, held to {held}; nothing here says how fast they are.")
     return 1 if faults else 0
 
 
@@ -208,11 +210,7 @@ def _worse(rows: list[Row], committed: dict[tuple[str, str, str], dict[str, Any]
         elif row.registers is None:
             faults += [f"{row.key}: does not compile any more: {row.reason}"] * (old["registers"] is not None)
         elif old["registers"] is not None:
-            is_worse = (
-                row.registers > old["registers"] + REGISTER_SLACK
-                or row.spill_bytes > old["spill_bytes"]
-                or row.tensor_instruction != old["tensor_instruction"]
-            )
+            is_worse = row.spill_bytes > old["spill_bytes"] or row.tensor_instruction != old["tensor_instruction"]
             faults += [f"{row.key}: worse than {old}; see --accept"] * is_worse
     return faults
 

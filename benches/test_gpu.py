@@ -49,7 +49,6 @@ def test_a_planted_wrong_kernel_turns_its_row_red(tmp_path):
 
 
 def test_a_part_that_dies_is_a_red_row_and_stops_no_other(tmp_path):
-    (tmp_path / "usercustomize.py").write_text("")
     environment = {"PYTEST_PLUGINS": "no_such_plugin"}
     status, _, results = run_kit(tmp_path / "out", "--only", "operations", "environment", **environment)
     assert status == 1
