@@ -4,9 +4,35 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 import codescaler
 from codescaler import errors
 from codescaler.engine import Engine
+
+
+PUBLIC = ["Engine", "RankedCandidate", "RewardFunction", "TrainConfig", "errors", "extract", "shaped_reward", "train"]
+
+
+def test_public_names():
+    assert codescaler.__all__ == PUBLIC
+    assert set(dir(codescaler)) >= set(PUBLIC)
+    with pytest.raises(AttributeError, match="no attribute 'Engines'; its public names are Engine, "):
+        codescaler.Engines  # noqa: B018
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_is_documented(name):
+    """The docstring is the name's own, and its first line is a sentence or a heading."""
+    documented = vars(getattr(codescaler, name)).get("__doc__") or getattr(codescaler, name).__doc__
+    assert documented and documented.split("\n")[0].endswith((".", ":"))
+    assert not documented.startswith(f"{name}(")  # what a dataclass writes by itself
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "__version__"])
+def test_a_public_name_can_be_imported_first(name):
+    loaded = modules_after(f"from codescaler import {name}")
+    assert ("torch" in loaded) == (name in {"Engine", "TrainConfig", "train"})
 
 
 def test_from_pretrained_arguments():
