@@ -32,13 +32,17 @@ _MODULE_OF = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Loads a public name when it is asked for."""
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(_MODULE_OF[name]), name)
-    raise AttributeError(f"module 'codescaler' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+
+    def __getattr__(name: str) -> Any:
+        """Loads a public name when it is asked for."""
+        if name in _MODULES:
+            return importlib.import_module(_MODULES[name])
+        if name in _MODULE_OF:
+            return getattr(importlib.import_module(_MODULE_OF[name]), name)
+        raise AttributeError(
+            f"module 'codescaler' has no attribute {name!r}; its public names are {', '.join(__all__)}"
+        )
 
 
 def __dir__() -> list[str]:

@@ -103,9 +103,9 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "kernels").glob("*.py")])
 def test_imports_go_one_way(path):
     module = module_name(path)
     if module == "codescaler":
-        checking = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.If)]
-        assert [ast.unparse(node.test) for node in checking] == ["TYPE_CHECKING"]
-        editors_only = {name for node in ast.walk(checking[0]) for name in imports_in(path, node)}
+        checking = next(node for node in ast.parse(path.read_text()).body if isinstance(node, ast.If))
+        assert ast.unparse(checking.test) == "TYPE_CHECKING"
+        editors_only = {name for node in ast.walk(checking) for name in imports_in(path, node)}
         assert set(imports_of(path)) - editors_only == {"importlib", "typing"}, "import codescaler is instant"
         return
     row = row_of(module)
