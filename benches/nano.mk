@@ -17,14 +17,14 @@ export PYTHONSAFEPATH := 1
 
 .PHONY: all figures
 .DELETE_ON_ERROR:
-all: $(W)/nano/score_gaps.json
+all: $(W)/nano/calibration.json
 
 # Programs with verdicts. Sampling takes a third of the time. 320 tokens cut half of the answers short, most of them in
 # what is said after the program: one in fourteen holds none.
 $(W)/qwen:
-	$(C) fetch qwen-coder-0.5b $@
+	$(C) download qwen-coder-0.5b $@
 $(W)/smollm2:
-	$(C) fetch smollm2-135m $@
+	$(C) download smollm2-135m $@
 $(W)/data/mbpp_train.jsonl:
 	.venv/bin/python benches nano_data $(DATA) $(@D)
 $(VALIDATION): $(W)/data/mbpp_train.jsonl ;
@@ -40,7 +40,7 @@ $(W)/groups.jsonl: $(W)/sampled.jsonl
 
 # Teacher: the first 14 layers of Qwen2.5-Coder-0.5B, after which a head on frozen features ranks best, with LoRA.
 $(W)/qwen14: | $(W)/qwen
-	$(C) shrink $(W)/qwen -o $@ --layers 14
+	$(C) prune $(W)/qwen -o $@ --layers 14
 $(W)/qwen14_head: $(W)/data/mbpp_train.jsonl | $(W)/qwen14
 	$(C) fit-head $(W)/qwen14 $< -o $@
 $(W)/teacher.trained: $(W)/sampled.jsonl $(W)/qwen14_head
@@ -56,7 +56,7 @@ REWRITE := $(foreach name,renamed commented stripped reformatted rewrapped prais
 $(W)/groups_rewritten.jsonl: $(W)/groups_scored.jsonl
 	$(C) data augment $< -o $@ $(REWRITE)
 $(W)/smollm2_6: | $(W)/smollm2
-	$(C) shrink $(W)/smollm2 -o $@ --layers 6 --vocabulary 8192
+	$(C) prune $(W)/smollm2 -o $@ --layers 6 --vocabulary 8192
 $(W)/smollm2_6_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6
 	$(C) fit-head $(W)/smollm2_6 $< -o $@
 TRAIN_STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume \
@@ -67,8 +67,8 @@ $(W)/student.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
 	touch $@
 $(W)/nano/config.json: $(W)/student.trained
 	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16 --activation-bits 16
-$(W)/nano/score_gaps.json: $(W)/nano/config.json
-	$(C) eval gaps $(VALIDATION) --model $(W)/nano --name "MBPP validation" -o $@
+$(W)/nano/calibration.json: $(W)/nano/config.json
+	$(C) eval calibration $(VALIDATION) --model $(W)/nano --name "MBPP validation" -o $@
 
 # What the steps bought: the same but for one. Passes are the same, steps are not: fewer problems or tokens are fewer
 # steps, and fewer moments to choose from.
@@ -84,12 +84,12 @@ $(W)/mbpp_only.trained: $(W)/mbpp_rewritten.jsonl $(W)/smollm2_6_head
 	$(TRAIN_STUDENT) $(DISTILL)
 	touch $@
 $(W)/smollm2_6_whole: | $(W)/smollm2
-	$(C) shrink $(W)/smollm2 -o $@ --layers 6
+	$(C) prune $(W)/smollm2 -o $@ --layers 6
 $(W)/smollm2_6_whole_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6_whole
 	$(C) fit-head $(W)/smollm2_6_whole $< -o $@
 STUDENTS := student no_teacher no_rewrites mbpp_only
 HEADS := --rm head=$(W)/smollm2_6_head --rm whole_head=$(W)/smollm2_6_whole_head --rm teacher_head=$(W)/qwen14_head
-$(RESULTS)/nano_validation.json: $(W)/nano/score_gaps.json $(STUDENTS:%=$(W)/%.trained) $(W)/smollm2_6_whole_head
+$(RESULTS)/nano_validation.json: $(W)/nano/calibration.json $(STUDENTS:%=$(W)/%.trained) $(W)/smollm2_6_whole_head
 	$(C) eval bon $(VALIDATION) --rm nano=$(W)/nano $(foreach name,$(STUDENTS),--rm $(name)=$(W)/$(name)/model) \
 	  $(HEADS) --rm teacher=$(W)/teacher/model --json $@
 
@@ -100,7 +100,7 @@ $(W)/test.jsonl: | $(W)/qwen
 $(W)/test_labelled.jsonl: $(W)/test.jsonl
 	$(C) data label $< $(DATA)/mbpp.jsonl -o $@
 THREE := --rm nano=$(W)/nano --rm teacher=$(W)/teacher/model --rm head=$(W)/smollm2_6_head
-$(RESULTS)/nano_test.json: $(W)/test_labelled.jsonl $(W)/nano/score_gaps.json
+$(RESULTS)/nano_test.json: $(W)/test_labelled.jsonl $(W)/nano/calibration.json
 	$(C) eval bon $< $(THREE) --json $@
 
 # Both again without the problems whose text is near one that was learned from.
@@ -108,7 +108,7 @@ $(W)/validation_far.jsonl: $(VALIDATION) $(W)/groups.jsonl
 	.venv/bin/python benches far $^ $@
 $(W)/test_far.jsonl: $(W)/test_labelled.jsonl $(W)/groups.jsonl
 	.venv/bin/python benches far $^ $@
-$(RESULTS)/nano_%_far.json: $(W)/%_far.jsonl $(W)/nano/score_gaps.json
+$(RESULTS)/nano_%_far.json: $(W)/%_far.jsonl $(W)/nano/calibration.json
 	$(C) eval bon $< $(THREE) --json $@
 figures: $(foreach split,validation validation_far test test_far,$(RESULTS)/nano_$(split).json)
 	.venv/bin/python benches robustness $(VALIDATION) --rm nano=$(W)/nano --rm no_rewrites=$(W)/no_rewrites/model \

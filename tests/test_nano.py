@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codescaler.engine import Engine
-from codescaler.evaluate.gaps import GAPS_FILE, read_gaps
+from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
 from codescaler.evaluate.tables import percent
 from codescaler.records import read_groups
 from codescaler.weights import PACKAGED_MODEL
@@ -35,7 +35,7 @@ def test_it_is_what_the_card_says(engine):
     assert engine.folder == PACKAGED_MODEL and engine.quantization == "int8"
     assert len(config.int8_linears) == 7 * config.num_layers
     assert f"{config.num_layers} layers" in CARD and f"{config.vocab_size:,} tokens" in CARD
-    assert {path.name for path in PACKAGED_MODEL.iterdir()} >= {"README.md", "LICENSE", GAPS_FILE}
+    assert {path.name for path in PACKAGED_MODEL.iterdir()} >= {"README.md", "LICENSE", CALIBRATION_FILE}
 
 
 def test_backends_agree_on_real_programs_and_bits_do_not_depend_on_the_batch(engine, groups):
@@ -55,9 +55,9 @@ def test_scores_are_those_of_the_model_that_was_measured(engine, groups):
     assert scores == pytest.approx(MEASURED, abs=3e-3)
 
 
-def test_gaps_are_of_this_model(engine):
-    gaps = read_gaps(PACKAGED_MODEL / GAPS_FILE, engine.head_digest)
-    assert gaps.name == "MBPP validation"
+def test_calibration_is_of_this_model(engine):
+    calibration = read_calibration(PACKAGED_MODEL / CALIBRATION_FILE, engine.head_digest)
+    assert calibration.name == "MBPP validation"
 
 
 def test_first_score_comes_soon_after_torch():

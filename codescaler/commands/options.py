@@ -27,7 +27,7 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "auto, cpu, cuda, ... (%(default)s)"},
     "dtype": {"default": "auto", "help": "auto, float32, bfloat16 (%(default)s)"},
     "quantization": {"help": "int8: quantise the linear maps now (as the folder has them)"},
-    "backend": {"default": "auto", "help": "auto, cpu, reference (%(default)s)"},
+    "backend": {"default": "auto", "help": "auto, cpu, triton, reference (%(default)s)"},
     "num_threads": {"type": int, "help": "CPU threads (torch's setting)"},
     "max_batch_tokens": {"type": int, "help": "distinct tokens of one forward (8192)"},
     "pooling": {"default": "hf", "help": "hf (the token that transformers scores) or last (%(default)s)"},

@@ -14,7 +14,7 @@ from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
-    from codescaler.evaluate.gaps import ScoreGaps
+    from codescaler.evaluate.calibration import Calibration
     from codescaler.records import Candidate, Group
     from codescaler.report import Screen
     from codescaler.types import RankedCandidate
@@ -26,7 +26,9 @@ def add_commands(add: Add) -> None:
     rerank.add_argument("problem", type=Path, help="text of the problem; or groups, JSON lines (.jsonl, .jsonl.gz)")
     rerank.add_argument("candidates", type=Path, nargs="*", help="files of one program each")
     add_model_option(rerank)
-    rerank.add_argument("--gaps", type=Path, metavar="FILE", help="that `eval gaps` wrote (score_gaps.json of MODEL)")
+    rerank.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="file of `eval calibration` (MODEL/calibration.json)"
+    )
     rerank.add_argument("--extract", action="store_true", help="take the program out of the fenced block of each file")
     rerank.add_argument("--language", default="python", help="that the programs must parse as (%(default)s)")
     rerank.add_argument("--top-k", type=int, help="show this many")
@@ -53,22 +55,24 @@ def _rerank(options: argparse.Namespace) -> None:
             f"there is no candidate for {options.problem}; name files of programs, or give a .jsonl file"
         )
     engine = open_engine(options)
-    gaps = _gaps(engine, options.gaps)
+    calibration = _read_calibration(engine, options.calibration)
     rankings = []
     for group in groups:
         where = names or [f"{group.name}: candidates[{index}]" for index in range(len(group.candidates))]
         ranked = _ranked(engine, group, options.extract, options.language, where)
         rankings.append(ranked)
         labels = names or [f"candidate {index}: {_preview(c)}" for index, c in enumerate(group.candidates)]
-        facts = [_facts(group, ranked, place, gaps) for place in range(len(ranked))]
+        facts = [_facts(group, ranked, place, calibration) for place in range(len(ranked))]
         shown = facts[: options.top_k]
         if options.json:
-            measured = None if gaps is None else {"name": gaps.name, "num_problems": gaps.num_problems}
-            print(json.dumps({"task_id": group.task_id, "gaps_measured_on": measured, "ranking": shown}))
+            measured = (
+                None if calibration is None else {"name": calibration.name, "num_problems": calibration.num_problems}
+            )
+            print(json.dumps({"task_id": group.task_id, "calibrated_on": measured, "ranking": shown}))
         else:
-            print(report.ranking_table(group, shown, labels, _span(facts, gaps), _screen()), end="\n\n")
+            print(report.ranking_table(group, shown, labels, _span(facts, calibration), _screen()), end="\n\n")
     if not options.json:
-        print(_gaps_sentence(gaps, options.model, engine.folder))
+        print(_describe_calibration(calibration, options.model, engine.folder))
         if summary := report.ranking_summary(groups, rankings):
             print(f"\n{summary}")
 
@@ -91,15 +95,17 @@ def _ranked(
     return ranked + absent
 
 
-def _gaps(engine: "Engine", path: Path | None) -> "ScoreGaps | None":
-    """What is known of the model's gaps: from the file that is named, else the one in its folder, if it is there."""
-    from codescaler.evaluate.gaps import GAPS_FILE, read_gaps
+def _read_calibration(engine: "Engine", path: Path | None) -> "Calibration | None":
+    """Reads the named file, or the file in the model's folder if there is one."""
+    from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
 
-    own = engine.folder / GAPS_FILE
-    return read_gaps(path or own, engine.head_digest) if path or own.exists() else None
+    own = engine.folder / CALIBRATION_FILE
+    return read_calibration(path or own, engine.head_digest) if path or own.exists() else None
 
 
-def _facts(group: "Group", ranked: "Sequence[RankedCandidate]", place: int, gaps: "ScoreGaps | None") -> dict[str, Any]:
+def _facts(
+    group: "Group", ranked: "Sequence[RankedCandidate]", place: int, calibration: "Calibration | None"
+) -> dict[str, Any]:
     """All that is known of a candidate; gaps are between valid ones."""
     candidate, given = ranked[place], group.candidates[ranked[place].index]
     scores = [other.score for other in ranked if other.is_valid and other.score is not None]
@@ -110,7 +116,9 @@ def _facts(group: "Group", ranked: "Sequence[RankedCandidate]", place: int, gaps
         "invalid_because": None if candidate.is_valid else _reason(candidate, given),
         "gap_to_first": behind,
         "gap_to_next": scores[place] - scores[place + 1] if place + 1 < len(scores) else None,
-        "first_is_right": gaps.chance(behind) if gaps is not None and behind is not None and place else None,
+        "first_is_right": calibration.chance(behind)
+        if calibration is not None and behind is not None and place
+        else None,
         "passed": given.passed,
     }
 
@@ -127,24 +135,24 @@ def _reason(ranked: "RankedCandidate", given: "Candidate") -> str:
     return "several blocks" if is_valid_code(block) else "does not parse"
 
 
-def _span(facts: Sequence[dict[str, Any]], gaps: "ScoreGaps | None") -> float:
+def _span(facts: Sequence[dict[str, Any]], calibration: "Calibration | None") -> float:
     """How far below the best score a bar is empty: never so little that a small gap would look large."""
     behind: list[float] = [fact["gap_to_first"] for fact in facts if fact["gap_to_first"] is not None]
-    return max([*behind, 1.0 if gaps is None else gaps.largest_gap or 1.0])
+    return max([*behind, 1.0 if calibration is None else calibration.largest_gap or 1.0])
 
 
-def _gaps_sentence(gaps: "ScoreGaps | None", model: str | None, folder: Path) -> str:
-    from codescaler.evaluate.gaps import GAPS_FILE
+def _describe_calibration(calibration: "Calibration | None", model: str | None, folder: Path) -> str:
+    from codescaler.evaluate.calibration import CALIBRATION_FILE
     from codescaler.report import printable
 
-    if gaps is not None:
+    if calibration is not None:
         return (
             "First is right: of a right and a wrong program as far apart, the higher-scored was right so often\n"
-            f"on {printable(gaps.name)} ({gaps.num_problems} problems) [95% interval]."
+            f"on {printable(calibration.name)} ({calibration.num_problems} problems) [95% interval]."
         )
     return (
-        "How often such gaps are right is not known of this model; labelled programs tell: codescaler eval gaps "
-        f"GROUPS{f' --model {model}' if model else ''} -o {folder / GAPS_FILE}"
+        "How often such gaps are right is not known for this model. Measure it: codescaler eval calibration "
+        f"GROUPS{f' --model {model}' if model else ''} -o {folder / CALIBRATION_FILE}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands `fit-head`, `train` and `shrink`."""
+"""The commands `fit-head`, `train` and `prune`."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ def add_commands(add: Add) -> None:
     _add_train_options(train)
     add_engine_options(train, _TRAIN_OPTIONS)
 
-    small = add("shrink", _shrink, "Keep a model's first layers and first tokens, to train a smaller one from.")
+    small = add("prune", _prune, "Keep a model's first layers and first tokens, to train a smaller one from.")
     small.add_argument("model", help="folder or hub id of a language model or reward model")
     small.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     small.add_argument("--layers", type=int, metavar="N", help="layers to keep (all)")
@@ -120,10 +120,10 @@ def _train(options: argparse.Namespace) -> None:
     print(json.dumps(report.as_record(result)) if options.json else report.train_report_text(result))
 
 
-def _shrink(options: argparse.Namespace) -> None:
-    from codescaler.train.shrink import shrink
+def _prune(options: argparse.Namespace) -> None:
+    from codescaler.train.prune import prune
 
-    made = shrink(
+    made = prune(
         options.model,
         options.output,
         num_layers=options.layers,

@@ -1,4 +1,4 @@
-"""`ScoreGaps`: how often a gap between two scores was right, measured on problems with verdicts, kept as JSON.
+"""`Calibration`: how often a gap between two scores was right, measured on problems with verdicts, kept as JSON.
 
 A pair is a right and a wrong program of one problem, and its gap how far their scores are apart; it counts as right if
 the right program has the higher score, and a tie as half. Every problem weighs the same, however many pairs it has.
@@ -27,14 +27,14 @@ from codescaler.evaluate.estimates import Estimate
 from codescaler.evaluate.problems import Problem
 from codescaler.metrics import Figures, percentile_intervals, resampled_means
 
-GAPS_FILE = "score_gaps.json"
+CALIBRATION_FILE = "calibration.json"
 
 _NUM_BINS = 5
 _STEPS = np.linspace(0.0, 8.0, 401)  # slopes to try, over one median gap; sigmoid(8) is 0.9997
 
 
 @dataclass(frozen=True)
-class ScoreGaps:
+class Calibration:
     """The curve of one model, and what it was measured on: `name`, such as "MBPP"."""
 
     name: str
@@ -49,7 +49,7 @@ class ScoreGaps:
         return Estimate(mean=mean, interval=(low, high))
 
 
-def gap_figures(problems: Sequence[Problem], scores: Sequence[Figures]) -> dict[str, Any]:
+def measure_calibration(problems: Sequence[Problem], scores: Sequence[Figures]) -> dict[str, Any]:
     """Returns what JSON holds of a measurement, but the model and what it was measured on.
 
     Raises: InvalidInput if no problem has a right and a wrong program, or a score is not finite.
@@ -95,7 +95,7 @@ def gap_figures(problems: Sequence[Problem], scores: Sequence[Figures]) -> dict[
 
     slope = _estimate(slope_of(means), slope_of(resampled))
     largest_gap = float(np.quantile(gap, 0.9))
-    curve = ScoreGaps("", len(differences), slope, largest_gap)
+    curve = Calibration("", len(differences), slope, largest_gap)
     shares, drawn = shares_of(means)[0], shares_of(resampled)
     return {
         "num_problems": len(differences),
@@ -117,17 +117,17 @@ def gap_figures(problems: Sequence[Problem], scores: Sequence[Figures]) -> dict[
     }
 
 
-def read_gaps(path: Path, head_digest: str) -> ScoreGaps:
+def read_calibration(path: Path, head_digest: str) -> Calibration:
     """Returns the curve in a file, after a check that it is of the model with this `Engine.head_digest`.
 
     Raises: WeightsError if the file cannot be used, or is of another model.
     """
-    advice = "measure it anew by `codescaler eval gaps`, or take the file away"
+    advice = "measure it anew by `codescaler eval calibration`, or take the file away"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         measured, slope = record["measured_on"], record["slope"]
         low, high = (float(end) for end in slope["interval"])
-        gaps = ScoreGaps(
+        calibration = Calibration(
             str(measured["name"]),
             int(record["num_problems"]),
             Estimate(mean=float(slope["mean"]), interval=(low, high)),
@@ -135,19 +135,19 @@ def read_gaps(path: Path, head_digest: str) -> ScoreGaps:
         )
         owner = record["head_digest"]
     except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise WeightsError(f"{path} holds no gaps of scores ({error!r:.80}); {advice}") from error
-    numbers = (low, gaps.slope["mean"], high, gaps.largest_gap)
+        raise WeightsError(f"{path} holds no calibration ({error!r:.80}); {advice}") from error
+    numbers = (low, calibration.slope["mean"], high, calibration.largest_gap)
     if not all(0 <= number < math.inf for number in numbers) or not low <= high:
         raise WeightsError(f"{path} has a slope or largest_gap that is none, {numbers}; {advice}")
     if owner != head_digest:
         raise WeightsError(f"{path} is of a model whose head has the digest {owner!r:.80}, not {head_digest}; {advice}")
-    return gaps
+    return calibration
 
 
-def gap_record(
+def calibration_record(
     figures: Mapping[str, Any], *, head_digest: str, dtype: str, name: str, file: str, split: str | None
 ) -> dict[str, Any]:
-    """What `read_gaps` reads: figures, the model they are of, and what they were measured on."""
+    """What `read_calibration` reads: figures, the model they are of, and what they were measured on."""
     return {
         "head_digest": head_digest,
         "measured_on": {"name": name, "file": file, "split": split, "dtype": dtype},

@@ -93,8 +93,8 @@ def rm_bench_text(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def gaps_text(figures: Mapping[str, Any]) -> str:
-    """All figures of `gap_figures`."""
+def calibration_text(figures: Mapping[str, Any]) -> str:
+    """All figures of `measure_calibration`."""
     rows = [
         ("{:.3f} to {:.3f}".format(*part["gap"]), str(part["num_pairs"]), *map(percent, (part["right"], part["curve"])))
         for part in figures["bins"]

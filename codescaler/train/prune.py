@@ -1,4 +1,4 @@
-"""`shrink`: a smaller model to train: the first layers of another, and the first merges of its tokenizer.
+"""`prune`: a smaller model to train: the first layers of another, and the first merges of its tokenizer.
 
 What is left still reads text as the whole model does, a few layers deep; training has to make up for the rest.
 """
@@ -23,8 +23,8 @@ _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
-class ShrinkReport:
-    """What `shrink` made.
+class PruneReport:
+    """What `prune` made.
 
     Attributes:
         output_dir: the smaller model's folder.
@@ -40,7 +40,7 @@ class ShrinkReport:
     num_parameters_before: int
 
 
-def shrink(
+def prune(
     model: str | Path,
     output_dir: str | Path,
     *,
@@ -49,7 +49,7 @@ def shrink(
     base_model: str | Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
-) -> ShrinkReport:
+) -> PruneReport:
     """Writes a model with fewer layers and fewer tokens, with its head if it has one, as a Hugging Face folder.
 
     A byte-pair tokenizer that knows the first merges alone reads any text, in more tokens.
@@ -95,7 +95,7 @@ def shrink(
         path = folder / "config.json"
         path.write_text(json.dumps(_config(read_json(path), num_layers, ids), indent=2) + "\n", encoding="utf-8")
         after = open_checkpoint(folder)
-    return ShrinkReport(
+    return PruneReport(
         output_dir=Path(output_dir),
         num_layers=num_layers,
         num_layers_before=before.num_layers,

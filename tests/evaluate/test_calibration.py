@@ -1,4 +1,4 @@
-"""Gaps of scores: a curve that is recovered where it is known, bins, and what a file of gaps must hold."""
+"""Calibration of gaps: a curve that is recovered where it is known, bins, and what a file of gaps must hold."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.evaluate.gaps import gap_figures, gap_record, read_gaps
+from codescaler.evaluate.calibration import calibration_record, measure_calibration, read_calibration
 from codescaler.evaluate.problems import problem_of
 from codescaler.records import Candidate, Group
 
@@ -21,7 +21,7 @@ def problem(right, wrong, task_id="t"):
 
 def figures(*problems):
     units, scores = zip(*problems, strict=True)
-    return gap_figures(units, scores)
+    return measure_calibration(units, scores)
 
 
 def sigmoid(value):
@@ -87,7 +87,7 @@ def test_a_task_in_two_groups_is_one_problem():
 def test_copies_count_once_and_contradictions_not():
     programs = [("a", True), ("a", True), ("b", True), ("b", False), ("c", False)]
     unit = problem_of(Group("t", "p", tuple(Candidate(code, passed) for code, passed in programs)))
-    assert gap_figures([unit], [np.array([1.0, 1.0, 3.0, 3.0, 0.0])])["num_pairs"] == 1
+    assert measure_calibration([unit], [np.array([1.0, 1.0, 3.0, 3.0, 0.0])])["num_pairs"] == 1
 
 
 @pytest.mark.parametrize("right, wrong, message", [([1.0], [1.0, np.inf], "not finite"), ([1.0], [], "none of 1")])
@@ -99,7 +99,7 @@ def test_what_cannot_be_measured_is_refused(right, wrong, message):
 @pytest.fixture
 def record():
     found = figures(*drawn(2.0, 60))
-    return gap_record(found, head_digest="abc", dtype="float32", name="Sums", file="f.jsonl", split=None)
+    return calibration_record(found, head_digest="abc", dtype="float32", name="Sums", file="f.jsonl", split=None)
 
 
 def write(path, record):
@@ -108,7 +108,7 @@ def write(path, record):
 
 
 def test_a_file_gives_chances(record, tmp_path):
-    gaps = read_gaps(write(tmp_path / "gaps.json", record), "abc")
+    gaps = read_calibration(write(tmp_path / "calibration.json", record), "abc")
     assert (gaps.name, gaps.num_problems) == ("Sums", 60)
     assert gaps.chance(0.0) == {"mean": 0.5, "interval": (0.5, 0.5)}
     slope, largest = record["slope"]["mean"], record["largest_gap"]
@@ -125,19 +125,19 @@ def test_a_file_gives_chances(record, tmp_path):
         ({"slope": {"mean": 1.0, "interval": [2.0, 0.5]}}, "has a slope or largest_gap that is none"),
         ({"slope": {"mean": float("nan"), "interval": [0.0, 1.0]}}, "has a slope or largest_gap that is none"),
         ({"largest_gap": -1}, "has a slope or largest_gap that is none"),
-        ({"largest_gap": None}, "holds no gaps of scores"),
-        ({"slope": [1, 2]}, "holds no gaps of scores"),
-        ({"num_problems": float("inf")}, "holds no gaps of scores"),
+        ({"largest_gap": None}, "holds no calibration"),
+        ({"slope": [1, 2]}, "holds no calibration"),
+        ({"num_problems": float("inf")}, "holds no calibration"),
     ],
 )
 def test_a_damaged_file_is_refused(record, tmp_path, change, message):
     with pytest.raises(WeightsError, match=message):
-        read_gaps(write(tmp_path / "gaps.json", record | change), "abc")
+        read_calibration(write(tmp_path / "calibration.json", record | change), "abc")
 
 
 def test_a_file_that_is_no_object_is_refused(tmp_path):
     for content in ([], 1, "x"):
-        with pytest.raises(WeightsError, match="holds no gaps of scores"):
-            read_gaps(write(tmp_path / "gaps.json", content), "abc")
-    with pytest.raises(WeightsError, match="holds no gaps of scores"):
-        read_gaps(tmp_path / "absent.json", "abc")
+        with pytest.raises(WeightsError, match="holds no calibration"):
+            read_calibration(write(tmp_path / "calibration.json", content), "abc")
+    with pytest.raises(WeightsError, match="holds no calibration"):
+        read_calibration(tmp_path / "absent.json", "abc")

@@ -10,7 +10,7 @@ from codescaler.chat import load_chat
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.testing import edit_json, save_chat, save_random_checkpoint
-from codescaler.train.shrink import first_merges, shrink
+from codescaler.train.prune import first_merges, prune
 from codescaler.weights import open_checkpoint
 
 TEXTS = [
@@ -48,13 +48,13 @@ def model(request, tmp_path_factory):
 
 
 def test_a_whole_copy_scores_the_same(model, tmp_path):
-    report = shrink(model, tmp_path / "copy")
+    report = prune(model, tmp_path / "copy")
     assert report.num_parameters == report.num_parameters_before
     assert (Engine.from_pretrained(tmp_path / "copy").score(PAIRS) == Engine.from_pretrained(model).score(PAIRS)).all()
 
 
 def test_fewer_layers_are_the_first_ones(model, tmp_path):
-    report = shrink(model, tmp_path / "small", num_layers=2)
+    report = prune(model, tmp_path / "small", num_layers=2)
     assert (report.num_layers, report.num_layers_before) == (2, 3)
     small, whole = open_checkpoint(tmp_path / "small"), open_checkpoint(model)
     assert small.config.num_layers == 2 and small.config.layer_windows == whole.config.layer_windows[:2]
@@ -65,7 +65,7 @@ def test_fewer_layers_are_the_first_ones(model, tmp_path):
 
 def test_fewer_tokens_are_the_first_merges_and_keep_their_rows(model, tmp_path):
     size = 270
-    assert shrink(model, tmp_path / "small", vocab_size=size).vocab_size == size
+    assert prune(model, tmp_path / "small", vocab_size=size).vocab_size == size
     small, whole = load_chat(tmp_path / "small").tokenizer, load_chat(model).tokenizer
     assert small.get_vocab_size() == size
     left, right = (open_checkpoint(folder).tensor("embed_tokens.weight") for folder in (tmp_path / "small", model))
@@ -104,7 +104,7 @@ def test_what_has_no_head_gets_one_of_zeros(tmp_path):
     folder = tmp_path / "lm"
     folder.mkdir()
     save_random_checkpoint(folder, "qwen3", "CausalLM", vocab_size=save_merges(folder), pad_token_id=1)
-    shrink(folder, tmp_path / "small", num_layers=1, vocab_size=260)
+    prune(folder, tmp_path / "small", num_layers=1, vocab_size=260)
     assert (Engine.from_pretrained(tmp_path / "small").score(PAIRS) == 0.0).all()
 
 
@@ -119,12 +119,12 @@ def test_what_has_no_head_gets_one_of_zeros(tmp_path):
 )
 def test_what_cannot_be_made_is_refused_and_leaves_nothing(model, tmp_path, settings, message):
     with pytest.raises(InvalidInput, match=message):
-        shrink(model, tmp_path / "small", **settings)
+        prune(model, tmp_path / "small", **settings)
     assert not any(tmp_path.iterdir())
 
 
 def test_another_kind_of_tokenizer_is_refused(model, tmp_path):
-    shrink(model, tmp_path / "copy")
+    prune(model, tmp_path / "copy")
     edit_json(tmp_path / "copy" / "tokenizer.json", model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"})
     with pytest.raises(UnsupportedModel, match="no byte-pair encoding"):
-        shrink(tmp_path / "copy", tmp_path / "small", vocab_size=260)
+        prune(tmp_path / "copy", tmp_path / "small", vocab_size=260)
