@@ -11,7 +11,7 @@ CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare bench-cpu bench-peers test lint parity bench test-asan test-triton compile-triton gpu roofline format clean
+.PHONY: help setup demo compare bench-cpu bench-peers test lint parity bench docs test-asan test-triton compile-triton gpu roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ parity: setup  ## scores of every family and head beside transformers, one table
 
 bench: setup  ## time operations and workloads
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds
+
+docs: setup  ## build the site of docs/ in build/docs; fails on a broken link
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 # One object a source: each instruction set has its own flags, read from setup.py so that they stand in one place.
 test-asan:  ## the C++ kernels against plain loops, under AddressSanitizer and UBSan

@@ -148,7 +148,7 @@ def _write_robustness() -> Iterator[str]:
         "`python benches robustness GROUPS --split validation --rm MODEL`. A rewritten program does the same. "
         "The shift is in percent of the mean gap between a correct and an incorrect program. "
         "The other columns rewrite one side of each pair, and show the pairs ranked correctly with the gain over "
-        "unchanged pairs.\n"
+        "unchanged pairs. Random words for names are a harsh test.\n"
     )
     titles = {
         "renamed": "variables and parameters renamed",
@@ -185,7 +185,8 @@ def _write_labels() -> Iterator[str]:
     yield "## Labels of the sandbox\n"
     yield (
         f"`python benches labels MBPP GROUPS`: {labels['num_programs']:,} distinct programs for MBPP with labels of "
-        "another harness. All disagreements are in [labels_mbpp.txt](../benches/results/labels_mbpp.txt).\n"
+        "another harness, in which `heapq` could not be imported. All disagreements "
+        "are in [labels_mbpp.txt](../benches/results/labels_mbpp.txt).\n"
     )
     heapq, differ = labels["differ_and_use_heapq"], labels["differ"]
     refused = made["refused_by_the_reference"] / (made["refused_by_the_reference"] + made["num_tests"])

@@ -19,7 +19,7 @@ from codescaler.report import table
 
 # What ends a sentence is followed by white space and by what may begin the next.
 _END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[A-Z0-9`\"'(\[*])")
-_CODE = "code"  # stands for code within a line
+_CODE = "Code"  # stands for code within a line, which may begin a sentence
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """docs/benchmarks.md and its picture say what benches/results/ holds."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from benches import benchmarks_page, page_tables
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_page_and_picture_are_up_to_date(capsys):
@@ -31,3 +34,20 @@ def test_a_result_without_a_section_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(page_tables, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="no section shows new_bench"):
         benchmarks_page.build_page()
+
+
+def test_the_readme_has_the_speed_of_the_page():
+    result = page_tables.load_result("compare_bon8_0.6b_bfloat16")
+    rows = re.findall(
+        r"^\| (?:codescaler|vLLM|transformers).*\| ([\d.]+) \| \**([\d.]+)x\** \| (\d+)% \|$", README, re.MULTILINE
+    )
+    measured = sorted((s["median_s"], s["speedup"], s["peak_share"]) for s in result["systems"])
+    assert [tuple(map(float, row)) for row in rows] == [
+        (round(seconds, 1), round(speedup, 1), round(100 * share)) for seconds, speedup, share in measured
+    ]
+    assert "nano` (31 MB) is **weak**: on its test problems it ranks 60%" in README
+    nano = page_tables.load_result("nano_test")["figures"]["scorers"]["nano"]["pair_accuracy"]["mean"]
+    assert round(100 * nano) == 60
+    parity = page_tables.load_result("parity")["rows"]
+    assert f"{len(parity)} model types agree within 1e-5" in README
+    assert max(row["fp32_max"] for row in parity) < 1e-5

@@ -159,7 +159,8 @@ def test_other_commands_exist():
 
 
 def test_a_wrong_output_is_found():
-    text = "a\n\n<!-- not run: slow -->\n```sh\ncodescaler info # b\n```\n\n```python\nprint(1.5)\n```\n```text\n1.52\n```\n"
+    commands = "a\n\n<!-- not run: slow -->\n```sh\ncodescaler info # b\n```\n"
+    text = f"{commands}\n```python\nprint(1.5)\n```\n```text\n1.52\n```\n"
     first, second = read_snippets(text)
     assert first.why_not_run == "slow" and first.commands == [["codescaler", "info"]] and first.output is None
     assert not is_alike(run_snippet(second, {}, "page"), second.output)
