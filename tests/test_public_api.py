@@ -37,6 +37,7 @@ def test_every_error_is_a_codescaler_error():
         "SandboxUnavailable": "CodescalerError",
         "EndpointUnavailable": "CodescalerError",
         "CapacityExceeded": "CodescalerError",
+        "DeadlineExceeded": "CodescalerError",
     }
 
 
