@@ -55,9 +55,9 @@ class Intake:
             finally:
                 self._scheduler.withdraw()
 
-        # Announced on the loop's thread: tasks that start in one step of the loop wait for each other.
         self._scheduler.announce()
         try:
+            await asyncio.sleep(0)  # tasks that start in one step of the loop announce themselves before one encodes
             asyncio.get_running_loop().run_in_executor(None, put)
         except BaseException:
             self._scheduler.withdraw()

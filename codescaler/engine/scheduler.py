@@ -26,9 +26,11 @@ from codescaler.plan import KEY_BLOCK, Int32
 
 Float32 = npt.NDArray[np.float32]
 
-# A forward on an idle engine waits this long for callers that are still encoding. 64 threads that start together have
-# encoded their pairs by then; a forward of one pair by the smallest model takes as long.
+# A turn of an idle engine waits at most ARRIVAL_S for callers that are encoding: 64 threads that start together have
+# encoded a pair each by then. In a burst of threads it waits until none has come for BURST_S, the interval after which
+# the interpreter lets the next thread run.
 ARRIVAL_S = 0.05
+BURST_S = 0.005
 
 
 @dataclass(eq=False)
@@ -150,6 +152,9 @@ class Scheduler:
         self._waiting: list[Request] = []
         self._has_turn = False  # one is queued on the worker, or under way
         self._num_arriving = 0
+        self._is_burst = False  # the last two arrivals were of two threads, so that others may be starting
+        self._last_caller = threading.current_thread()
+        self._last_arrival = 0.0
 
     def __len__(self) -> int:
         """The number of requests that wait."""
@@ -166,8 +171,11 @@ class Scheduler:
 
     def announce(self) -> None:
         """Begins an `arrival`."""
+        caller = threading.current_thread()
         with self._changed:
             self._num_arriving += 1
+            self._is_burst, self._last_caller = caller != self._last_caller, caller
+            self._last_arrival = time.monotonic()
 
     def withdraw(self) -> None:
         """Ends an `arrival`, whether or not it has put a request."""
@@ -205,11 +213,20 @@ class Scheduler:
             self._queue_turn()
 
     def _await_arrivals(self) -> None:
+        """Waits for callers who have announced themselves, and in a burst for those who are about to.
+
+        A thread that also made the call before is alone, and waits for nobody who has not announced itself.
+        """
         with self._changed:
+            oldest = self._waiting[0].queued_at
             while True:
-                limit = max(self.coalesce_s, self.arrival_s) if self._num_arriving else self.coalesce_s
-                left = self._waiting[0].queued_at + limit - time.monotonic()
-                if left <= 0 or not limit:
+                until = oldest + self.coalesce_s
+                if self._num_arriving:
+                    until = max(until, oldest + self.arrival_s)
+                if self._is_burst:
+                    until = max(until, min(self._last_arrival + BURST_S, oldest + self.arrival_s))
+                left = until - time.monotonic()
+                if left <= 0:
                     return
                 self._changed.wait(left)
 
