@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from codescaler.chat import load_chat, messages_of
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.model.decoder import build_decoder
 from codescaler.model.projections import fused_linears
@@ -32,7 +31,7 @@ from codescaler.ops.reference import rotate
 from codescaler.plan import Int32, plan
 from codescaler.records import read_groups
 from codescaler.save import new_folder, save_int8
-from codescaler.token_ids import hf_pooled_index
+from codescaler.text.encoder import build_encoder
 from codescaler.types import ACTIVATION_BITS, ActivationBits, Rounding
 from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 
@@ -280,12 +279,8 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
 
 def _programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
     """Token lists of four different programs for each of some problems."""
-    folders = [folder for folder in (checkpoint.folder, checkpoint.base_folder) if folder is not None]
-    chat, count = load_chat(*folders), len(_CONTRASTS[0])
+    encoder, count = build_encoder(checkpoint), len(_CONTRASTS[0])
     groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))
     for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
-        ids = chat.encode([chat.render(messages_of((prompt, code))) for code in codes[:count]])
-        is_cut = checkpoint.config.head == "sequence_classification"
-        yield (
-            [tokens[: hf_pooled_index(tokens, checkpoint.config.pad_token_id) + 1] for tokens in ids] if is_cut else ids
-        )
+        names = [f"program {index}" for index in range(count)]
+        yield encoder.encode_pairs([(prompt, code) for code in codes[:count]], names).sequences

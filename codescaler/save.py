@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from codescaler.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
 from codescaler.errors import InvalidInput
 from codescaler.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
 from codescaler.model.projections import linear_names
 from codescaler.model.quantized import quantization_config, quantized
 from codescaler.model.tensor_files import INDEX_FILE, SINGLE_FILE, read_json
+from codescaler.text.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
 from codescaler.types import Rounding
 from codescaler.weights import HEADS, Checkpoint
 

@@ -37,6 +37,7 @@ def test_every_error_is_a_codescaler_error():
         "SandboxUnavailable": "CodescalerError",
         "EndpointUnavailable": "CodescalerError",
         "CapacityExceeded": "CodescalerError",
+        "DeadlineExceeded": "CodescalerError",
     }
 
 
@@ -60,6 +61,13 @@ def test_the_engine_imports_no_transformers():
     loaded = modules_after("import codescaler.engine")
     assert "torch" in loaded
     assert not loaded & {"transformers", "peft", "huggingface_hub", "triton", "tokenizers", "jinja2"}
+
+
+def test_the_engine_imports_neither_training_nor_quantization():
+    loaded = modules_after("from codescaler.engine import Engine")
+    assert "codescaler.engine.engine" in loaded
+    assert not {m for m in loaded if m.startswith("codescaler.train")}
+    assert not loaded & {"codescaler.quantize", "codescaler.save", "codescaler.ops.autograd"}
 
 
 def test_importing_the_package_imports_nothing_heavy():

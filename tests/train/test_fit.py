@@ -15,11 +15,11 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from codescaler.chat import load_chat
 from codescaler.cli import main
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.testing import FLOAT32_SCORE_LIMIT, edit_json, edit_tensors, save_chat, save_random_checkpoint
+from codescaler.text.chat import load_chat
 from codescaler.train import TrainConfig, fit
 
 PROBE = [("Problem 3: add two numbers.", code) for code in ("def f(a, b):\n    return a + b", "x", "return 1\n" * 9)]
