@@ -31,7 +31,7 @@ from codescaler.plan import Int32, plan
 from codescaler.quantize import choose_int8
 from codescaler.resumable import digest_of
 from codescaler.token_ids import TokenLists, Truncation, checked_ids, checked_lists, hf_pooled_index, truncated
-from codescaler.types import ModelConfig, RankedCandidate
+from codescaler.types import ModelConfig, QuantScheme, RankedCandidate
 from codescaler.weights import open_checkpoint, resolve_folder
 
 Float32 = npt.NDArray[np.float32]
@@ -194,10 +194,9 @@ class Engine:
                 torch_dtype = _select_dtype(dtype, checkpoint.config.dtype, target, chosen)
                 config: ModelConfig = checkpoint.config
                 get: GetTensor = checkpoint.get
-                if (quantization or config.int8_linears) and (chosen.name == "triton" or target.type != "cpu"):
-                    raise BackendUnavailable(
-                        f"int8 is computed on CPUs; use device='cpu', or on {device!r} the model as it was before"
-                    )
+                schemes = set(config.int8_linears.values()) or ({QuantScheme(8, True)} if quantization else set())
+                for reason in filter(None, map(chosen.supports, schemes)):
+                    raise BackendUnavailable(reason)
                 if quantization and not config.int8_linears:
                     config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
                     get = quantized(get, config.int8_linears)
