@@ -36,7 +36,7 @@ from benches.compare import (
 )
 from benches.vllm_scorer import VllmProcess
 from codescaler.engine.engine import DEFAULT_BATCH_TOKENS
-from codescaler.ops.cpu import TOKEN_BLOCK
+from codescaler.ops.cpu.backend import TOKEN_BLOCK
 from codescaler.report import table
 from codescaler.testing import FLOAT32_SCORE_LIMIT, ModelShape
 

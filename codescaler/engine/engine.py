@@ -27,7 +27,7 @@ from codescaler.resumable import digest_of
 from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
-from codescaler.types import ModelConfig, RankedCandidate
+from codescaler.types import ModelConfig, QuantScheme, RankedCandidate
 from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 
 DEFAULT_BATCH_TOKENS = 8192  # distinct tokens; large enough to fill a machine, activations stay near 150 MB
@@ -160,7 +160,7 @@ class Engine:
 
     def __repr__(self) -> str:
         config = self.config
-        bits = [rounding.bits for rounding in config.int8_linears.values()]
+        bits = [scheme.bits for scheme in config.int8_linears.values()]
         int8 = f", {len(bits)} of {7 * config.num_layers} linear maps int8 ({bits.count(8)} with activations of 8 bits)"
         return (
             f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}"
@@ -325,10 +325,9 @@ def _build_decoder(
     with make_current(device):
         chosen = select_backend(backend, device.type)
         torch_dtype = select_dtype(dtype, config.dtype, device, chosen)
-        if (quantization or config.int8_linears) and (chosen.name == "triton" or device.type != "cpu"):
-            raise BackendUnavailable(
-                f"int8 is computed on CPUs; use device='cpu', or on '{device}' the model as it was before"
-            )
+        schemes = set(config.int8_linears.values()) or ({QuantScheme(8, True)} if quantization else set())
+        for reason in filter(None, map(chosen.supports, schemes)):
+            raise BackendUnavailable(reason)
         if quantization and not config.int8_linears:
             from codescaler.model.quantized import quantized
             from codescaler.quantize import choose_int8
