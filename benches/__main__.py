@@ -11,19 +11,8 @@ from pathlib import Path
 if __name__ == "__main__":
     scripts = (
         *("compare", "compile_triton", "cpu", "far", "fidelity", "fusions", "install_vllm", "labels", "nano_data"),
-        *(
-            "parity",
-            "ranking",
-            "robustness",
-            "roofline",
-            "scaling",
-            "scheduler",
-            "startup",
-            "tau",
-            "threads",
-            "train_speed",
-        ),
-        "train_study",
+        *("parity", "ranking", "robustness", "roofline", "scaling", "scheduler", "startup", "tau", "threads"),
+        *("train_speed", "train_study"),
     )
     if len(sys.argv) < 2 or sys.argv[1] not in scripts:
         sys.exit(f"usage: python benches {{{','.join(scripts)}}} [options]; --help after the name lists them")
