@@ -1,6 +1,7 @@
 """What users call: names and defaults that cannot change unnoticed."""
 
 import inspect
+import pkgutil
 import subprocess
 import sys
 
@@ -49,6 +50,14 @@ def test_training_arguments():
         "scores", "labels", "group_offsets", "margins", "center_coefficient"
     ]  # fmt: skip
     assert [*inspect.signature(train.fit).parameters][:5] == ["model", "groups", "output_dir", "config", "validation"]
+
+
+def test_no_module_of_training_replaces_a_public_name():
+    """An import of `codescaler.train.x` sets the attribute `x` of the package, also where `x` is a public function."""
+    from codescaler import train
+
+    assert not {info.name for info in pkgutil.iter_modules(train.__path__)} & set(train.__all__)
+    assert all(getattr(train, name).__doc__ for name in train.__all__)
 
 
 def modules_after(statement):

@@ -10,7 +10,7 @@ from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.testing import edit_json, save_chat, save_random_checkpoint
 from codescaler.text.chat import load_chat
-from codescaler.train.shrink import first_merges, shrink
+from codescaler.train.prune import first_merges, shrink
 from codescaler.weights import open_checkpoint
 
 TEXTS = [
