@@ -10,20 +10,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     scripts = (
-        *(
-            "benchmarks_page",
-            "compare",
-            "compile_triton",
-            "cpu",
-            "far",
-            "fidelity",
-            "fusions",
-            "gpu",
-            "install_vllm",
-            "labels",
-        ),
-        *("nano_data", "parity", "prose", "ranking", "robustness", "roofline", "scaling", "startup", "tau", "threads"),
-        *("train_speed", "train_study"),
+        *("benchmarks_page", "compare", "compile_triton", "cpu", "far", "fidelity", "fusions", "gpu", "install_vllm"),
+        *("labels", "nano_data", "parity", "prose", "ranking", "robustness", "roofline", "scaling", "scheduler"),
+        *("startup", "tau", "threads", "train_speed", "train_study"),
     )
     if len(sys.argv) < 2 or sys.argv[1] not in scripts:
         sys.exit(f"usage: python benches {{{','.join(scripts)}}} [options]; --help after the name lists them")

@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from codescaler.ops import Heads, Tree, reference
+from codescaler.ops import AttentionSpec, Tree, reference
 
 Float32 = npt.NDArray[np.float32]
 
@@ -135,31 +134,10 @@ def load_transformers(
     return model.eval().to(device)
 
 
-def _rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
-    z = x.to(weight.dtype) if residual is None else residual.add_(x)
-    return functional.rms_norm(z, weight.shape, weight, eps).to(x.dtype)
-
-
-def _glu(gate_up: Tensor, activation: str) -> Tensor:
-    assert activation == "silu", "the named workloads' models have no other"
-    gate, up = gate_up.chunk(2, dim=1)
-    return functional.silu(gate) * up
-
-
-def _attention_per_sequence(
-    qkv: Tensor,
-    heads: Heads,
-    tree: Tree,
-    queries: Tensor,
-    scale: float,
-    softcap: float | None = None,
-    window: int | None = None,
-) -> Tensor:
+def _attend_per_sequence(qkv: Tensor, spec: AttentionSpec, tree: Tree) -> Tensor:
     """One causal `scaled_dot_product_attention` a sequence: what sequences share is computed for each."""
-    assert (softcap, window) == (None, None), "stock SDPA has neither"
-    assert queries is tree.all_queries, "whole sequences only"
+    heads = spec.heads
     out = qkv.new_empty(len(qkv), heads.q_width)
-    group = heads.num_heads // heads.num_kv_heads
     for node, _, _, _ in tree.last_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
         path = tree.block_tokens[blocks].flatten().long()
@@ -168,19 +146,38 @@ def _attention_per_sequence(
             part.unflatten(1, (-1, heads.head_dim)).transpose(0, 1).unsqueeze(0)
             for part in qkv[path].split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
         )
-        k, v = (part.repeat_interleave(group, dim=1) for part in (k, v))
-        o = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        k, v = (part.repeat_interleave(heads.group, dim=1) for part in (k, v))
+        o = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=spec.scale)
         out[path] = o[0].transpose(0, 1).flatten(1)
     return out
 
 
-# What one writes without kernels of one's own. The operations left as they are in the reference have no one
-# call in PyTorch, and the reference is the plain way to write them.
-STOCK_TORCH = replace(
-    reference.BACKEND,
-    name="torch",
-    description=f"stock PyTorch {torch.__version__}",
-    rms_norm=_rms_norm,
-    glu=_glu,
-    tree_attention=_attention_per_sequence,
-)
+class StockTorch(reference.ReferenceBackend):
+    """What one writes without kernels of one's own.
+
+    The operations left as they are in the reference have no one call in PyTorch, and the reference is the plain way to
+    write them.
+    """
+
+    name = "torch"
+    description = f"stock PyTorch {torch.__version__}"
+
+    @staticmethod
+    def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+        z = x.to(weight.dtype) if residual is None else residual.add_(x)
+        return functional.rms_norm(z, weight.shape, weight, eps).to(x.dtype)
+
+    @staticmethod
+    def glu(gate_up: Tensor, activation: str) -> Tensor:
+        assert activation == "silu", "the named workloads' models have no other"
+        gate, up = gate_up.chunk(2, dim=1)
+        return functional.silu(gate) * up
+
+    @staticmethod
+    def tree_attention(qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor) -> Tensor:
+        assert spec == AttentionSpec(spec.heads, spec.scale), "stock SDPA has scale and causality only"
+        assert queries is tree.all_queries, "whole sequences only"
+        return _attend_per_sequence(qkv, spec, tree)
+
+
+STOCK_TORCH = StockTorch()

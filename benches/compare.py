@@ -51,7 +51,7 @@ from codescaler.testing import (
     seconds_of,
     write_random_rm,
 )
-from codescaler.types import ActivationBits, Rounding
+from codescaler.types import ActivationBits, QuantScheme
 from codescaler.weights import Checkpoint, open_checkpoint
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
@@ -181,10 +181,10 @@ def save_with_int8(folder: Path, int8_folder: Path) -> None:
     save_int8(checkpoint, every_map(checkpoint, 8), int8_folder)
 
 
-def every_map(checkpoint: Checkpoint, bits: ActivationBits) -> dict[str, Rounding]:
+def every_map(checkpoint: Checkpoint, bits: ActivationBits) -> dict[str, QuantScheme]:
     """Returns how inputs are rounded if every linear map is int8, with activations of so many bits."""
     names = linear_names(checkpoint.config.num_layers)
-    return {name: Rounding.of(bits, checkpoint.sources[f"{name}.weight"].shape[1]) for name in names}
+    return {name: QuantScheme.of(bits, checkpoint.sources[f"{name}.weight"].shape[1]) for name in names}
 
 
 def whole_number(text: str) -> int:

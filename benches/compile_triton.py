@@ -27,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from codescaler.ops import Heads, Tree
+from codescaler.ops import AttentionSpec, Heads, RotaryTables, Tree
 from codescaler.ops.triton import make_backend
 from codescaler.plan import plan
 from codescaler.testing import WORKLOADS
@@ -146,19 +146,19 @@ def _launches() -> Iterator[None]:
         backend.rms_norm(x, weight, 1e-6, residual)
         if softcap is not None:
             backend.rms_norm(x, weight, 1e-6)  # Gemma2 normalises outputs too
-        qkv = _empty(count, heads.q_width + 2 * heads.kv_width)
-        backend.qk_norm_rope(qkv, heads, tree.positions, table, table, norm, norm, 1e-6)
+        qkv = _empty(count, heads.qkv_width)
+        backend.qk_norm_rope(qkv, heads, tree.positions, RotaryTables(table, table), norm, norm, 1e-6)
         backend.glu(_empty(count, 2 * ffn), activation)
         yield
-        backend.tree_attention(qkv, heads, tree, tree.all_queries, 0.1, softcap)
+        backend.tree_attention(qkv, AttentionSpec(heads, 0.1, softcap), tree, tree.all_queries)
         yield
         if softcap is not None:
-            backend.tree_attention(qkv, heads, tree, tree.all_queries, 0.1, softcap, 512)
+            backend.tree_attention(qkv, AttentionSpec(heads, 0.1, softcap, 512), tree, tree.all_queries)
         backend.pooled_score(x, residual, tree.rows, weight, 1e-6, weight[None], None)
         yield
     heads = MODELS["qwen3-1.7b"][0]
     qkv = _empty(count, heads.q_width + 2 * heads.kv_width, dtype=torch.float32)
-    backend.tree_attention(qkv, heads, tree, tree.all_queries, 0.1)
+    backend.tree_attention(qkv, AttentionSpec(heads, 0.1), tree, tree.all_queries)
     labels, offsets = _empty(64, dtype=torch.bool), _empty(9, dtype=torch.int64)
     backend.pairwise_loss(_empty(64, dtype=torch.float32), labels, offsets, _empty(8, dtype=torch.float32), 0.01)
     yield

@@ -31,7 +31,7 @@ from codescaler.ops import select_backend
 from codescaler.records import Group
 from codescaler.report import table
 from codescaler.save import save_int8
-from codescaler.types import ACTIVATION_BITS, Rounding
+from codescaler.types import ACTIVATION_BITS, QuantScheme
 from codescaler.weights import open_checkpoint
 
 LEAST_TAU, MOST_POINTS = 0.95, 0.015
@@ -51,7 +51,7 @@ def main(options: Sequence[str] | None = None) -> int:
     scorers = {
         "by the rule": _with_int8(arguments.model, choice.linears),
         "every map, activations of 8 bits": _with_int8(arguments.model, every_map(checkpoint, 8)),
-        "the same, not rotated": _with_int8(arguments.model, dict.fromkeys(names, Rounding(8, is_rotated=False))),
+        "the same, not rotated": _with_int8(arguments.model, dict.fromkeys(names, QuantScheme(8, has_hadamard=False))),
         "every map, activations of 16 bits": _with_int8(arguments.model, every_map(checkpoint, 16)),
     }
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in scorers}
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_int8(model: Path, linears: Mapping[str, Rounding]) -> Engine:
+def _with_int8(model: Path, linears: Mapping[str, QuantScheme]) -> Engine:
     """The model with these linear maps in int8, in float32."""
     with tempfile.TemporaryDirectory(prefix="codescaler-fidelity-") as folder:
         save_int8(open_checkpoint(model), linears, Path(folder))

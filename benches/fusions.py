@@ -1,6 +1,6 @@
 """What each fusion buys: `python benches fusions` scores a workload with one of them undone at a time.
 
-A frozen backend is replaced by one whose operation does the same in separate steps, by the same kernels where they can,
+A backend is replaced by one whose operation does the same in separate steps, by the same kernels where they can,
 else by PyTorch. Figures are ratios of whole-forward time to the fused forward's in the same round. Exit status 1 if a
 forward's scores are not those of the fused one: float32 within 1e-4 of their mean size, bfloat16 within a tenth.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from benches.baselines import STOCK_TORCH, Float32
 from benches.compare import CONFIRMATION_LIMIT, parser_of, save, shape_of, take_turns
 from codescaler.model.decoder import Decoder, build_decoder
-from codescaler.ops import Backend, Heads, Tree, reference, select_backend
+from codescaler.ops import Backend, Heads, RotaryTables, Tree, reference, replace_operations, select_backend
 from codescaler.plan import plan
 from codescaler.report import table
 from codescaler.testing import FLOAT32_SCORE_LIMIT, WORKLOADS, bench_device, write_random_rm
@@ -83,11 +83,13 @@ def _scores(decoder: Decoder, is_every_row_pooled: bool, sequences: list[list[in
 
 
 def replaced(**operations: Callable[[Backend], object]) -> Callable[[Decoder], Decoder]:
-    """Replaces fields of a decoder's backend by what each function makes of the backend as it was."""
-    return lambda decoder: replace(
-        decoder,
-        backend=replace(decoder.backend, **{name: make(decoder.backend) for name, make in operations.items()}),
-    )
+    """Replaces operations of a decoder's backend by what each function makes of the backend as it was."""
+
+    def change(decoder: Decoder) -> Decoder:
+        changed = {name: make(decoder.backend) for name, make in operations.items()}
+        return replace(decoder, backend=replace_operations(decoder.backend, **changed))
+
+    return change
 
 
 def _add_then_norm(backend: Backend) -> object:
@@ -104,15 +106,15 @@ def _norm_then_rope(backend: Backend) -> object:
         qkv: Tensor,
         heads: Heads,
         positions: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        rotary: RotaryTables,
         q_norm: Tensor | None = None,
         k_norm: Tensor | None = None,
         eps: float = 0.0,
     ) -> None:
-        still = torch.ones_like(cos), torch.zeros_like(sin)  # a rotation by nothing leaves the norm alone
-        backend.qk_norm_rope(qkv, heads, positions, *still, q_norm, k_norm, eps)
-        backend.qk_norm_rope(qkv, heads, positions, cos, sin)
+        # A rotation by nothing leaves the norm alone.
+        still = RotaryTables(torch.ones_like(rotary.cos), torch.zeros_like(rotary.sin))
+        backend.qk_norm_rope(qkv, heads, positions, still, q_norm, k_norm, eps)
+        backend.qk_norm_rope(qkv, heads, positions, rotary)
 
     return qk_norm_rope
 

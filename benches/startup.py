@@ -35,8 +35,8 @@ from benches.compare import (
     write_checkpoint,
 )
 from benches.vllm_scorer import VllmProcess
-from codescaler.engine import DEFAULT_BATCH_TOKENS
-from codescaler.ops.cpu import TOKEN_BLOCK
+from codescaler.engine.engine import DEFAULT_BATCH_TOKENS
+from codescaler.ops.cpu.backend import TOKEN_BLOCK
 from codescaler.report import table
 from codescaler.testing import FLOAT32_SCORE_LIMIT, ModelShape
 

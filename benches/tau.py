@@ -22,12 +22,12 @@ import torch
 from benches.baselines import TransformersScorer, load_transformers
 from benches.compare import OURS, RESULTS, progress, whole_number
 from benches.ranking import read_splits
-from codescaler.chat import load_chat, messages_of
 from codescaler.engine import Engine
 from codescaler.info import describe_environment
 from codescaler.metrics import bootstrap_interval
 from codescaler.records import Group
 from codescaler.report import table
+from codescaler.text.chat import load_chat, messages_of
 
 TRANSFORMERS = "transformers, sorted, by fours"
 ALLOWED_LOSS = 0.005

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benches import compare, cpu, fusions, scaling, startup, tau, threads
+from benches import compare, cpu, fusions, scaling, scheduler, startup, tau, threads
 from benches.test_ranking import write_groups
 from codescaler.testing import QWEN3_0_6B, WORKLOADS, Workload, save_chat, save_random_checkpoint
 
@@ -81,10 +81,11 @@ def test_startup_is_judged():
 
 def test_threads_that_change_bits_are_found(results, monkeypatch):
     class Engine:
-        num_threads = 1
+        def __init__(self):
+            self.scheduler = SimpleNamespace(num_threads=1)
 
         def score_tokens(self, ids):
-            return np.full(len(ids), self.num_threads > 2, dtype=np.float32)
+            return np.full(len(ids), self.scheduler.num_threads > 2, dtype=np.float32)
 
     class Factory:
         @staticmethod
@@ -95,6 +96,14 @@ def test_threads_that_change_bits_are_found(results, monkeypatch):
     assert threads.main(["--rounds", "1", "--counts", "1", "2", "3", "--save"]) == 1
     (path,) = results.glob("threads_*.json")
     assert json.loads(path.read_text())["numbers_of_threads_that_change_bits"] == [3]
+
+
+def test_concurrent_callers(results):
+    """Whatever the machine does meanwhile, bits are the same, and tasks share all but one forward."""
+    scheduler.main(["--dtype", "float32", "--rounds", "1", "--save"])
+    figures = json.loads((results / "scheduler_0.6b_float32.json").read_text())
+    assert set(figures["ratios"]) == {"threads", "queue"}
+    assert figures["has_same_bits"] and figures["token_ratio"]["asyncio"] <= 2.0
 
 
 def test_a_forward_with_other_scores_is_found(monkeypatch):

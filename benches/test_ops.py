@@ -13,7 +13,7 @@ import torch
 from benches.baselines import STOCK_TORCH
 from codescaler.model.quantized import quantize_weight
 from codescaler.model.rope import rope_tables
-from codescaler.ops import Backend, Heads, Tree, reference, select_backend
+from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree, reference, select_backend
 from codescaler.plan import plan
 from codescaler.testing import (
     QWEN3_0_6B,
@@ -25,10 +25,11 @@ from codescaler.testing import (
     peer_linear,
     seconds_of,
 )
-from codescaler.types import RopeConfig, Rounding
+from codescaler.types import QuantScheme, RopeConfig
 
 SHAPE = QWEN3_0_6B
 HEADS = Heads(SHAPE.num_heads, SHAPE.num_kv_heads, SHAPE.head_dim)
+ATTENTION = AttentionSpec(HEADS, HEADS.head_dim**-0.5)
 QKV_WIDTH = HEADS.q_width + 2 * HEADS.kv_width
 EPS = 1e-6
 TRUTH_ROWS = 256  # rows that are checked where all rows are treated alike: float64 is slow
@@ -135,7 +136,7 @@ LINEAR_MAPS = pytest.mark.parametrize(
 def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
     weight = torch.randn(width_out, width_in, generator=random).to(dtype)
-    packed, few = backend.pack_linear(weight, None), x[:TRUTH_ROWS]
+    packed, few = backend.pack_linear(LinearWeights(weight)), x[:TRUTH_ROWS]
     truth = torch.nn.functional.linear(few.double(), weight.double())
     assert_accurate(backend.linear(few, packed), truth, peer_linear(few, weight))
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
@@ -148,9 +149,10 @@ def test_linear(record, backend, dtype, random, tree, width_in, width_out):
 def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out, bits):
     x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
     exact = torch.randn(width_out, width_in, generator=random)
-    weight, scale = quantize_weight(reference.rotate(exact))
-    packed, few = backend.pack_int8_linear(weight, scale[:, 0], None, Rounding(bits, is_rotated=True)), x[:TRUTH_ROWS]
-    truth = (reference.rotate(few.double()) @ weight.double().T) * scale[:, 0]
+    weight, scale = quantize_weight(reference.apply_hadamard(exact))
+    weights, few = LinearWeights(weight, None, scale[:, 0]), x[:TRUTH_ROWS]
+    packed = backend.pack_linear(weights, QuantScheme(bits, has_hadamard=True))
+    truth = (reference.apply_hadamard(few.double()) @ weight.double().T) * scale[:, 0]
     error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
     assert error.sqrt() < 1 / 64  # of a normal row's 127 steps at least
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
@@ -173,12 +175,12 @@ def test_rms_norm(record, backend, dtype, random, tree):
 def test_qk_norm_rope(record, backend, dtype, random, tree):
     qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
     num_positions = int(tree.positions.max()) + 1
-    cos, sin = rope_tables(RopeConfig(1e6), HEADS.head_dim, num_positions, DEVICE)
+    rotary = rope_tables(RopeConfig(1e6), HEADS.head_dim, num_positions, DEVICE)
     norms = torch.rand(2, HEADS.head_dim, generator=random)
 
     def rotate_few(operations, dtype, wide):
-        few, tables = qkv[:TRUTH_ROWS].to(dtype, copy=True), (table.to(wide) for table in (cos, sin, *norms))
-        operations.qk_norm_rope(few, HEADS, tree.positions[:TRUTH_ROWS], *tables, EPS)
+        few, tables = qkv[:TRUTH_ROWS].to(dtype, copy=True), RotaryTables(*(table.to(wide) for table in rotary))
+        operations.qk_norm_rope(few, HEADS, tree.positions[:TRUTH_ROWS], tables, *norms.to(wide), EPS)
         return few
 
     truth = rotate_few(reference, torch.float64, torch.float64)
@@ -186,7 +188,7 @@ def test_qk_norm_rope(record, backend, dtype, random, tree):
     assert_accurate(rotate_few(backend, dtype, torch.float32), truth, peer)
     changed = qkv[:, : HEADS.q_width + HEADS.kv_width]
     record(
-        lambda: backend.qk_norm_rope(qkv, HEADS, tree.positions, cos, sin, *norms, EPS),
+        lambda: backend.qk_norm_rope(qkv, HEADS, tree.positions, rotary, *norms, EPS),
         tokens=len(qkv),
         num_bytes=num_bytes(changed, changed),
     )
@@ -202,13 +204,13 @@ def test_glu(record, backend, dtype, random, tree):
 
 def test_tree_attention(record, backend, dtype, random, tree):
     qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
-    scale, runs = HEADS.head_dim**-0.5, tree.all_queries[:TRUTH_RUNS]
-    truth, peer = (reference.tree_attention(x, HEADS, tree, runs, scale) for x in (qkv.double(), qkv))
-    few = backend.tree_attention(qkv, HEADS, tree, tree.all_queries, scale)[: len(truth)]
+    runs = tree.all_queries[:TRUTH_RUNS]
+    truth, peer = (reference.tree_attention(x, ATTENTION, tree, runs) for x in (qkv.double(), qkv))
+    few = backend.tree_attention(qkv, ATTENTION, tree, tree.all_queries)[: len(truth)]
     assert_accurate(few, truth, peer)
     num_pairs = int(tree.positions.sum()) + len(qkv)
     record(
-        lambda: backend.tree_attention(qkv, HEADS, tree, tree.all_queries, scale),
+        lambda: backend.tree_attention(qkv, ATTENTION, tree, tree.all_queries),
         tokens=len(qkv),
         flops=4 * HEADS.q_width * num_pairs,
     )
@@ -246,7 +248,7 @@ def test_rms_norm_backward(record, backend, dtype, random, tree):
     z = torch.randn(len(tree.token_ids), SHAPE.hidden_size, generator=random)
     weight, grad_y = torch.rand(SHAPE.hidden_size, generator=random), torch.randn(z.shape, generator=random).to(dtype)
     few, few_grad = z[:TRUTH_ROWS], grad_y[:TRUTH_ROWS]
-    gradient = backend.gradients.rms_norm_backward
+    gradient = backend.rms_norm_backward
     truths = reference.rms_norm_backward(few.double(), weight.double(), EPS, few_grad.double())
     peers = reference.rms_norm_backward(few, weight, EPS, few_grad)
     for result, truth, peer in zip(gradient(few, weight, EPS, few_grad), truths, peers, strict=True):
@@ -257,7 +259,7 @@ def test_rms_norm_backward(record, backend, dtype, random, tree):
 def test_glu_backward(record, backend, dtype, random, tree):
     gate_up = torch.randn(len(tree.token_ids), 2 * SHAPE.intermediate_size, generator=random).to(dtype)
     grad_y = torch.randn(len(gate_up), SHAPE.intermediate_size, generator=random).to(dtype)
-    few, few_grad, gradient = gate_up[:TRUTH_ROWS], grad_y[:TRUTH_ROWS], backend.gradients.glu_backward
+    few, few_grad, gradient = gate_up[:TRUTH_ROWS], grad_y[:TRUTH_ROWS], backend.glu_backward
     truth = reference.glu_backward(few.double(), "silu", few_grad.double())
     assert_accurate(gradient(few, "silu", few_grad), truth, reference.glu_backward(few, "silu", few_grad))
     record(
@@ -268,19 +270,18 @@ def test_glu_backward(record, backend, dtype, random, tree):
 def test_tree_attention_backward(record, backend, dtype, random, tree):
     qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
     grad_out = torch.randn(len(qkv), HEADS.q_width, generator=random).to(dtype)
-    options, gradient = (HEADS.head_dim**-0.5, None, None), backend.gradients.tree_attention_backward
-    last = grad_out[: len(tree.last_tokens)]
+    last, gradient = grad_out[: len(tree.last_tokens)], backend.tree_attention_backward
     truth, peer = (
-        reference.tree_attention_backward(x, HEADS, tree, tree.last_queries, *options, g)
+        reference.tree_attention_backward(x, ATTENTION, tree, tree.last_queries, g)
         for x, g in ((qkv.double(), last.double()), (qkv, last))
     )
     # Terms of both signs cancel: their errors count against their size.
     scale = truth.abs().max()
-    result = gradient(qkv, HEADS, tree, tree.last_queries, *options, last)
+    result = gradient(qkv, ATTENTION, tree, tree.last_queries, last)
     assert_accurate((result + scale).to(dtype), truth + scale, (peer + scale).to(dtype))
     num_pairs = int(tree.positions.sum()) + len(qkv)
     record(
-        lambda: gradient(qkv, HEADS, tree, tree.all_queries, *options, grad_out),
+        lambda: gradient(qkv, ATTENTION, tree, tree.all_queries, grad_out),
         tokens=len(qkv),
         flops=10 * HEADS.q_width * num_pairs,
     )

@@ -69,7 +69,7 @@ def _take_turns(engine, workload, counts, rounds, dtype):
         sequences, scores = workload.sequences(seed=number), {}
         for count in counts:
             torch.set_num_threads(count)
-            engine.num_threads = count
+            engine.scheduler.num_threads = count
             peaks[count].append(matmul_peak(dtype, CPU))
             took = seconds_of(lambda: scores.update({count: engine.score_tokens(sequences).tobytes()}), CPU)  # noqa: B023
             progress(f"round {number} of {rounds}: {count} threads: {took:.2f} s" + " (warm-up)" * (not number))

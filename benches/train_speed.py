@@ -28,12 +28,12 @@ from typing import Any
 import torch
 
 from benches.compare import RESULTS
-from codescaler.chat import load_chat
 from codescaler.info import cpu_model, describe_environment
 from codescaler.ops import select_backend
 from codescaler.records import read_groups
 from codescaler.report import table
 from codescaler.testing import bench_device, device_name, matmul_peak, seconds_of
+from codescaler.text.encoder import build_encoder
 from codescaler.train.batches import micro_batch
 from codescaler.train.config import TrainConfig
 from codescaler.train.model import RewardModel, build_model
@@ -250,8 +250,8 @@ def main() -> None:
 
     checkpoint = open_checkpoint(options.model, head="optional")
     groups = [group for group in read_groups(options.data) if group.split in (None, "train")]
-    limits = {"pad_token_id": checkpoint.config.pad_token_id, "max_length": 4096, "max_tokens": 16384}
-    problems, _ = tokenized(problems_of(groups)[0], chat=load_chat(options.model), **limits)
+    encoder = build_encoder(checkpoint, head="sequence_classification")
+    problems, _ = tokenized(problems_of(groups)[0], encoder=encoder, max_length=4096, max_tokens=16384)
     result: dict[str, Any] = {"device": device_name(bench_device(), cpu_model()), "dtype": "float32"}
     result |= describe_environment("auto", "trl", "transformers")
     if options.memory_of:

@@ -1,5 +1,9 @@
 from torch import Tensor
 
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+
+TILE_ROWS: int
+
 def supported_isas() -> list[str]: ...
 def pairwise_loss(
     scores: Tensor,
@@ -10,6 +14,10 @@ def pairwise_loss(
     gradient: Tensor,
 ) -> float: ...
 
+class AttentionPlan:
+    num_rows: int
+    def __init__(self, num_tokens: int, block_tokens: Tensor, node_blocks: Tensor, tiles: Tensor) -> None: ...
+
 class KernelSet:
     isa: str
     def __init__(self, isa: str) -> None: ...
@@ -19,12 +27,9 @@ class KernelSet:
     def qk_norm_rope(
         self,
         qkv: Tensor,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
+        heads: Heads,
         positions: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        rotary: RotaryTables,
         q_norm: Tensor | None,
         k_norm: Tensor | None,
         eps: float,
@@ -45,21 +50,7 @@ class KernelSet:
         threads: int,
     ) -> None: ...
     def tree_attention(
-        self,
-        qkv: Tensor,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        positions: Tensor,
-        block_tokens: Tensor,
-        node_block_offsets: Tensor,
-        node_blocks: Tensor,
-        queries: Tensor,
-        scale: float,
-        softcap: float,
-        window: int,
-        out: Tensor,
-        threads: int,
+        self, qkv: Tensor, spec: AttentionSpec, plan: AttentionPlan, out: Tensor, threads: int
     ) -> None: ...
     def packed_int8_bytes(self, num_outputs: int, num_inputs: int, activation_bits: int) -> int: ...
     def pack_int8_linear(self, weight: Tensor, activation_bits: int, packed: Tensor, threads: int) -> None: ...
@@ -70,7 +61,7 @@ class KernelSet:
         scale: Tensor,
         bias: Tensor | None,
         activation_bits: int,
-        is_rotated: bool,
+        has_hadamard: bool,
         y: Tensor,
         threads: int,
     ) -> None: ...
@@ -89,20 +80,5 @@ class KernelSet:
         self, gate_up: Tensor, is_gelu: bool, grad_y: Tensor, grad_gate_up: Tensor, threads: int
     ) -> None: ...
     def tree_attention_backward(
-        self,
-        qkv: Tensor,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        positions: Tensor,
-        block_tokens: Tensor,
-        node_block_offsets: Tensor,
-        node_blocks: Tensor,
-        queries: Tensor,
-        scale: float,
-        softcap: float,
-        window: int,
-        grad_out: Tensor,
-        grad_qkv: Tensor,
-        threads: int,
+        self, qkv: Tensor, spec: AttentionSpec, plan: AttentionPlan, grad_out: Tensor, grad_qkv: Tensor, threads: int
     ) -> None: ...

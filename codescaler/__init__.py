@@ -7,10 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codescaler import errors, extract, train
+    from codescaler import errors, train
     from codescaler.adapters.trl import RewardFunction
     from codescaler.engine import Engine
-    from codescaler.reward import shaped_reward
+    from codescaler.text import extract
+    from codescaler.text.shaping import shaped_reward
     from codescaler.train import TrainConfig
     from codescaler.types import RankedCandidate
 
@@ -20,7 +21,7 @@ __all__ = ["Engine", "RankedCandidate", "RewardFunction", "TrainConfig", "errors
 
 _MODULES = {
     "errors": "codescaler.errors",
-    "extract": "codescaler.extract",
+    "extract": "codescaler.text.extract",
     "train": "codescaler.train",
 }
 _MODULE_OF = {
@@ -28,7 +29,7 @@ _MODULE_OF = {
     "RankedCandidate": "codescaler.types",
     "RewardFunction": "codescaler.adapters.trl",
     "TrainConfig": "codescaler.train",
-    "shaped_reward": "codescaler.reward",
+    "shaped_reward": "codescaler.text.shaping",
 }
 
 

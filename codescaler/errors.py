@@ -50,3 +50,7 @@ class EndpointUnavailable(CodescalerError):
 
 class CapacityExceeded(CodescalerError):
     """One sequence alone is larger than the token budget."""
+
+
+class DeadlineExceeded(CodescalerError):
+    """A request waited until after its deadline and was not computed."""

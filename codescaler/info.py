@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from codescaler.errors import InvalidInput
-from codescaler.extract import LANGUAGES, is_valid_code
 from codescaler.ops import BACKEND_NAMES, select_backend, why_unavailable
+from codescaler.text.extract import LANGUAGES, is_valid_code
 
 
 def describe_environment(backend: str, *packages: str) -> dict[str, Any]:

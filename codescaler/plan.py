@@ -57,9 +57,10 @@ class TreeBatch:
         """Number of distinct tokens, which is what the forward computes."""
         return len(self.token_ids)
 
-    def tiles(self, queries: Int32, max_tokens: int) -> Int32:
-        """Cuts query runs into tiles of at most `max_tokens` tokens, the longest path first.
+    def tiles(self, queries: Int32, max_tokens: int, *, is_padded: bool) -> Int32:
+        """Cuts query runs into tiles of at most `max_tokens` tokens, the dearest first.
 
+        A tile costs the length of its path, times its tokens unless it `is_padded` to `max_tokens`.
         Shape: [., 5], each row `(first_block, first_token, num_tokens, out_row, first_position)`, where the key blocks
         of the path stand from `node_blocks[first_block]` on.
         """
@@ -71,7 +72,8 @@ class TreeBatch:
         position = self.positions[first_token]
         first_block = np.repeat(self.node_block_offsets[node], counts)
         tiles = np.stack([first_block, first_token, length, out_row + skipped, position], axis=1)
-        return _int32(tiles[np.argsort(-(position + length), kind="stable")])
+        cost = (position + length).astype(np.int64) * (1 if is_padded else length)
+        return _int32(tiles[np.argsort(-cost, kind="stable")])
 
 
 def plan(sequences: Sequence[Int32], max_batch_tokens: int) -> list[TreeBatch]:

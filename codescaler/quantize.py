@@ -5,13 +5,14 @@ would move scores too far. How far each one moves them is measured, to first ord
 the score by the map's output, times what rounding changes of that output. Changes of different maps are as good as
 independent, so their squares add up. The map that gains most for its size goes from activations of 8 bits to 16, or to
 what it was, until what is left is below a limit, a share of the spread of a problem's scores (`bits_within`). Inputs
-are rotated before they are rounded (`ops.reference.rotate`). The head, the embedding and the norms are never int8.
+go through a Hadamard transform first (`ops.reference.apply_hadamard`). The head, the embedding and the norms are never
+int8.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from codescaler.chat import load_chat, messages_of
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.model.decoder import build_decoder
 from codescaler.model.projections import fused_linears
 from codescaler.model.quantized import quantize_weight
-from codescaler.ops import Backend, Tree, select_backend
+from codescaler.ops import Backend, LinearWeights, Tree, replace_operations, select_backend
 from codescaler.ops.autograd import differentiable
-from codescaler.ops.reference import rotate
+from codescaler.ops.reference import apply_hadamard
 from codescaler.plan import Int32, plan
 from codescaler.records import read_groups
 from codescaler.save import new_folder, save_int8
-from codescaler.token_ids import hf_pooled_index
-from codescaler.types import ACTIVATION_BITS, ActivationBits, Rounding
+from codescaler.text.encoder import build_encoder
+from codescaler.types import ACTIVATION_BITS, ActivationBits, QuantScheme
 from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 
 # RMS change of a problem's scores over their spread. 0.05 costs about 0.04 of Kendall's tau (benches fidelity).
@@ -61,7 +61,7 @@ class Int8Choice:
     """
 
     changes: Changes
-    linears: Mapping[str, Rounding]
+    linears: Mapping[str, QuantScheme]
     change: float
 
     @property
@@ -202,7 +202,7 @@ def choose_int8(
     left = bits_within(changes, sizes, limit, activation_bits)
     total = root_of_squares(changes, left)
     linears = {
-        name: Rounding.of(bits, sources[f"{name}.weight"].shape[1]) for fused, bits in left.items() for name in fused
+        name: QuantScheme.of(bits, sources[f"{name}.weight"].shape[1]) for fused, bits in left.items() for name in fused
     }
     choice = Int8Choice(changes, linears, total)
     _log.info(
@@ -221,11 +221,12 @@ def choose_int8(
 class _Rounded:
     """One fused linear map, exact and in int8 with each number of bits, and what these did in a forward."""
 
-    def __init__(self, backend: Backend, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, backend: Backend, weights: LinearWeights) -> None:
+        weight, bias, _ = weights
         self.weight, self.bias, self.backend = weight, bias, backend
-        roundings = [Rounding.of(bits, weight.shape[1]) for bits in ACTIVATION_BITS]
-        integers, scale = quantize_weight(rotate(weight) if roundings[0].is_rotated else weight)
-        self.int8 = [backend.pack_int8_linear(integers, scale[:, 0], bias, rounding) for rounding in roundings]
+        schemes = [QuantScheme.of(bits, weight.shape[1]) for bits in ACTIVATION_BITS]
+        integers, scale = quantize_weight(apply_hadamard(weight) if schemes[0].has_hadamard else weight)
+        self.int8 = [backend.pack_linear(LinearWeights(integers, bias, scale[:, 0]), scheme) for scheme in schemes]
         self.errors = [weight.new_empty(0) for _ in ACTIVATION_BITS]
         self.changes = [0.0 for _ in ACTIVATION_BITS]
 
@@ -254,11 +255,11 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
     """Sums of squares over problems and contrasts: of the changes of each fused map by bits, and of the scores."""
     linears: list[_Rounded] = []
 
-    def pack(weight: Tensor, bias: Tensor | None) -> _Rounded:
-        linears.append(_Rounded(backend, weight, bias))
+    def pack_linear(weights: LinearWeights) -> _Rounded:
+        linears.append(_Rounded(backend, weights))
         return linears[-1]
 
-    observing = replace(differentiable(backend), pack_linear=pack, linear=lambda x, linear: linear(x))
+    observing = replace_operations(differentiable(backend), pack_linear=pack_linear)
     cpu = torch.device("cpu")
     decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
     energies, spread = np.zeros((len(linears), len(ACTIVATION_BITS))), 0.0
@@ -280,12 +281,8 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
 
 def _programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
     """Token lists of four different programs for each of some problems."""
-    folders = [folder for folder in (checkpoint.folder, checkpoint.base_folder) if folder is not None]
-    chat, count = load_chat(*folders), len(_CONTRASTS[0])
+    encoder, count = build_encoder(checkpoint), len(_CONTRASTS[0])
     groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))
     for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
-        ids = chat.encode([chat.render(messages_of((prompt, code))) for code in codes[:count]])
-        is_cut = checkpoint.config.head == "sequence_classification"
-        yield (
-            [tokens[: hf_pooled_index(tokens, checkpoint.config.pad_token_id) + 1] for tokens in ids] if is_cut else ids
-        )
+        names = [f"program {index}" for index in range(count)]
+        yield encoder.encode_pairs([(prompt, code) for code in codes[:count]], names).sequences

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from codescaler.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
 from codescaler.errors import InvalidInput
 from codescaler.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
 from codescaler.model.projections import linear_names
 from codescaler.model.quantized import quantization_config, quantized
 from codescaler.model.tensor_files import INDEX_FILE, SINGLE_FILE, read_json
-from codescaler.types import Rounding
+from codescaler.text.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
+from codescaler.types import QuantScheme
 from codescaler.weights import HEADS, Checkpoint
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
@@ -80,7 +80,7 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
 
 def save_int8(
     checkpoint: Checkpoint,
-    linears: Mapping[str, Rounding],
+    linears: Mapping[str, QuantScheme],
     folder: Path,
     dtype: torch.dtype | None = None,
 ) -> None:

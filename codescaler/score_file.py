@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from codescaler.chat import Pair
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.records import Group, group_of, pair_of, read_lines
 from codescaler.resumable import ResumableFile, digest_of_files, lock, require_new_file
+from codescaler.text.chat import Pair
 
 _PROBE = [("Write a function that doubles a number.", "def double(x):\n    return 2 * x")]
 _FLUSH_ROWS = 64

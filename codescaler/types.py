@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 HeadKind = Literal["sequence_classification", "token_classification", "value_head", "none"]
 RopeKind = Literal["default", "linear", "llama3"]
 Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
 ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
-ROTATED_INPUTS = 64  # of a linear map that are rotated together; its number of inputs has to be a multiple
+HADAMARD_BLOCK = 64  # inputs of a linear layer that are transformed together; their number has to be a multiple
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,21 @@ class RopeConfig:
     original_max_positions: int = 8192
 
 
-class Rounding(NamedTuple):
-    """How an int8 linear map's inputs are rounded: to so many bits, `ops.reference.rotate`d before or not."""
+@dataclass(frozen=True)
+class QuantScheme:
+    """How an int8 linear layer is quantised: its weights to 8 bits, its inputs to `bits`.
+
+    With `has_hadamard` both went through `ops.reference.apply_hadamard` before.
+    """
 
     bits: ActivationBits
-    is_rotated: bool
+    has_hadamard: bool
+    name: ClassVar[str] = "int8"
 
     @staticmethod
-    def of(bits: ActivationBits, num_inputs: int) -> "Rounding":
-        """What we give a map of so many inputs: a rotation where that is possible."""
-        return Rounding(bits, num_inputs % ROTATED_INPUTS == 0)
+    def of(bits: ActivationBits, num_inputs: int) -> "QuantScheme":
+        """Returns what we give a layer of so many inputs: a Hadamard transform where that is possible."""
+        return QuantScheme(bits, num_inputs % HADAMARD_BLOCK == 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class ModelConfig:
     Sizes count elements. `norm_weight_offset` is 1 where the file stores `w` of a `(1 + w)` norm.
     `layer_windows[i]` is the number of positions layer i may look back, the token itself included;
     None means all of them. `dtype` is the dtype the checkpoint was saved in, but for `int8_linears`, the names of
-    the linear maps that it holds in 8 bits, with the way in which their inputs are rounded.
+    the linear layers that it holds in 8 bits, with the scheme of each.
     """
 
     family: str
@@ -76,7 +81,7 @@ class ModelConfig:
     has_mlp_bias: bool = False
     has_post_norms: bool = False
     pad_token_id: int | None = None
-    int8_linears: Mapping[str, Rounding] = field(default_factory=dict)
+    int8_linears: Mapping[str, QuantScheme] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

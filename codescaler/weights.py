@@ -35,7 +35,7 @@ from codescaler.model.tensor_files import (
     open_model_files,
     read_json,
 )
-from codescaler.types import ROTATED_INPUTS, HeadKind, ModelConfig
+from codescaler.types import HADAMARD_BLOCK, HeadKind, ModelConfig
 
 DEFAULT_MODEL = "nano"
 PACKAGED_MODEL = Path(__file__).parent / DEFAULT_MODEL
@@ -188,11 +188,11 @@ def open_checkpoint(
             "only."
         )
     shapes = tensor_shapes(config)
-    for name, rounding in config.int8_linears.items():
-        if rounding.is_rotated and shapes[f"{name}.weight"][1] % ROTATED_INPUTS:
+    for name, scheme in config.int8_linears.items():
+        if scheme.has_hadamard and shapes[f"{name}.weight"][1] % HADAMARD_BLOCK:
             raise UnsupportedModel(
                 f"{body / 'config.json'}: {name} has {shapes[f'{name}.weight'][1]} inputs, no multiple of the "
-                f"{ROTATED_INPUTS} that are rotated together; quantise the model again, as `codescaler quantize` does."
+                f"{HADAMARD_BLOCK} that are rotated together; quantise the model again, as `codescaler quantize` does."
             )
     head_shapes: dict[str, tuple[int, ...]] = {"head.weight": (1, config.hidden_size), "head.bias": (1,)}
     shapes |= {role: head_shapes[role] for role in HEADS[kind].values()}

@@ -1,7 +1,8 @@
 """Triton kernels, installed as `codescaler.kernels`: one file an operation, under the name it has in `ops.reference`.
 
-Each file holds a kernel and the function that launches it on tensors. They know torch and Triton, and nothing of
-codescaler: `ops.triton` alone calls them. Activations are float32, bfloat16 or float16; arithmetic is float32.
+Each file holds a kernel and the function that launches it on tensors. They know torch and Triton, and of codescaler
+the fields of the records that a launch is given (`ops.spec`): `ops.triton` alone calls them. Activations are float32,
+bfloat16 or float16; arithmetic is float32.
 Shape suffixes as in `ops.backend`. The last dimension of every tensor is contiguous; rows may lie apart.
 """
 

@@ -1,5 +1,7 @@
 """QK-norm and rotary position embedding, in place on the fused q|k|v rows: one program a token and some heads."""
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -50,24 +52,24 @@ def qk_norm_rope_kernel(
 
 def qk_norm_rope(
     qkv_TE: Tensor,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
+    heads: Any,
     positions_T: Tensor,
-    cos: Tensor,
-    sin: Tensor,
+    rotary: tuple[Tensor, Tensor],
     q_norm_H: Tensor | None,
     k_norm_H: Tensor | None,
     eps: float,
 ) -> None:
     """Normalises each query and key head (with weights), then (a, b) -> (a cos - b sin, b cos + a sin) on its halves.
 
+    `heads` are `ops.spec.Heads`, `rotary` cosine and sine.
     Shapes: tables [P, H / 2], contiguous. Dtypes: positions int32; tables and norm weights float32.
     """
     if len(qkv_TE) == 0:
         return
     assert (q_norm_H is None) == (k_norm_H is None), "a norm on queries and none on keys, or the other way round"
-    qk_norm_rope_kernel[(len(qkv_TE), triton.cdiv(num_heads + num_kv_heads, HEADS_AT_ONCE))](
+    cos, sin = rotary
+    programs = triton.cdiv(heads.num_heads + heads.num_kv_heads, HEADS_AT_ONCE)
+    qk_norm_rope_kernel[(len(qkv_TE), programs)](
         qkv_TE,
         positions_T,
         cos,
@@ -76,11 +78,11 @@ def qk_norm_rope(
         k_norm_H,
         qkv_TE.stride(0),
         eps,
-        NUM_HEADS=num_heads,
-        NUM_KV_HEADS=num_kv_heads,
-        HEAD_DIM=head_dim,
+        NUM_HEADS=heads.num_heads,
+        NUM_KV_HEADS=heads.num_kv_heads,
+        HEAD_DIM=heads.head_dim,
         HEADS=HEADS_AT_ONCE,
-        HALF_BLOCK=triton.next_power_of_2(head_dim // 2),
+        HALF_BLOCK=triton.next_power_of_2(heads.head_dim // 2),
         HAS_NORM=q_norm_H is not None,
         num_warps=4,
     )

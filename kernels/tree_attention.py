@@ -13,6 +13,8 @@ A block that lies inside one node could be read by its first token alone; it is 
 the others, which costs an index a key and keeps one path.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -192,19 +194,16 @@ def tree_attention_kernel(
 
 def tree_attention(
     qkv_TE: Tensor,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
+    spec: Any,
     block_tokens: Tensor,
     node_blocks: Tensor,
     tiles: Tensor,
-    scale: float,
-    softcap: float | None,
-    window: int | None,
     out: Tensor,
     configuration: AttentionConfiguration,
 ) -> None:
     """Writes each query token's attention to its own path; see `ops.reference.tree_attention` for the formula.
+
+    `spec` is an `ops.spec.AttentionSpec`.
 
     Shapes: block_tokens [C, key block]; tiles [., 5], longest path first, each row (first_block, first_token,
     num_tokens, out_row, first_position): tokens of one node, whose path's key blocks stand from
@@ -213,7 +212,8 @@ def tree_attention(
     """
     if len(tiles) == 0:
         return
-    tree_attention_kernel[(len(tiles) * num_kv_heads,)](
+    heads = spec.heads
+    tree_attention_kernel[(len(tiles) * heads.num_kv_heads,)](
         qkv_TE,
         block_tokens,
         node_blocks,
@@ -221,18 +221,18 @@ def tree_attention(
         out,
         qkv_TE.stride(0),
         out.stride(0),
-        scale,
-        softcap or 0.0,
-        window or 0,
-        NUM_HEADS=num_heads,
-        NUM_KV_HEADS=num_kv_heads,
-        HEAD_DIM=head_dim,
-        HEAD_BLOCK=max(triton.next_power_of_2(head_dim), 16),
+        spec.scale,
+        spec.softcap or 0.0,
+        spec.window or 0,
+        NUM_HEADS=heads.num_heads,
+        NUM_KV_HEADS=heads.num_kv_heads,
+        HEAD_DIM=heads.head_dim,
+        HEAD_BLOCK=max(triton.next_power_of_2(heads.head_dim), 16),
         KEY_BLOCK=block_tokens.shape[1],
         ROWS=configuration.rows,
         STEP=configuration.key_step,
-        HAS_SOFTCAP=softcap is not None,
-        HAS_WINDOW=window is not None,
+        HAS_SOFTCAP=spec.softcap is not None,
+        HAS_WINDOW=spec.window is not None,
         num_warps=configuration.num_warps,
         num_stages=configuration.num_stages,
         enable_fp_fusion=False,

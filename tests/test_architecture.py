@@ -1,14 +1,12 @@
 """The house rules that a machine can check: who may import whom, and one name per operation."""
 
 import ast
-import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
 
 from codescaler.ops import Backend
-from codescaler.ops.backend import Gradients
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "codescaler"
@@ -19,20 +17,19 @@ ROWS = {
     "codescaler.types": 0,
     "codescaler.__version__": 0,
     "codescaler.env": 0,
-    "codescaler.extract": 1,
     "codescaler.plan": 1,
     "codescaler.metrics": 1,
     "codescaler.records": 1,
     "codescaler.report": 1,
-    "codescaler.reward": 1,
-    "codescaler.token_ids": 1,
+    "codescaler.text.extract": 1,
+    "codescaler.text.shaping": 1,
+    "codescaler.text.token_ids": 1,
     "codescaler.kernels": 2,
     "codescaler._C": 2,
     "codescaler.ops": 3,
     "codescaler.model": 4,
     "codescaler.weights": 4,
-    "codescaler.template": 4,
-    "codescaler.chat": 4,
+    "codescaler.text": 4,
     "codescaler.save": 4,
     "codescaler.info": 4,
     "codescaler.quantize": 4,
@@ -137,38 +134,54 @@ def test_there_are_no_cupboards():
         assert path.stem not in {"utils", "util", "common", "helpers", "misc"}, path
 
 
-OPERATIONS = {field.name for field in dataclasses.fields(Backend)} - {
-    "name",
-    "description",
-    "has_bf16_unit",
-    "copies_weights",
-    "token_block",
-    "pack_linear",
-    "pack_int8_linear",
-    "gradients",
-}
-# Not in `Backend` but behind its `linear`: what the two ways of packing lead to.
+GRADIENTS = {name for name in Backend.__abstractmethods__ if name.endswith("_backward")}
+# `Backend.linear` is no method of a device: what packed a layer computes it, in the layer's format.
 LINEAR, CPU_ONLY = "linear", "int8_linear"
+OPERATIONS = Backend.__abstractmethods__ - GRADIENTS | {LINEAR, CPU_ONLY}
 
 
-@pytest.mark.parametrize("operation", sorted(OPERATIONS | {CPU_ONLY}))
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
 def test_an_operation_has_one_name_everywhere(operation):
     """Reference, tests, bench and (matrix products aside) C++ and Triton all call it the same."""
     assert f"def {operation}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{operation}.py").is_file()
-    assert operation in (ROOT / "benches/test_ops.py").read_text()
+    assert f"def test_{operation}(" in (ROOT / "benches/test_ops.py").read_text()
+    where = PACKAGE / f"ops/cpu/{operation}.py" if operation in (LINEAR, CPU_ONLY) else PACKAGE / "ops/cpu/backend.py"
+    assert where.is_file()
     if operation != LINEAR:
         assert operation == CPU_ONLY or f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
         assert any(f" {operation}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
         assert operation in (ROOT / "csrc/tests/test_core.cpp").read_text()
 
 
-@pytest.mark.parametrize("gradient", [field.name for field in dataclasses.fields(Gradients)])
+@pytest.mark.parametrize("gradient", sorted(GRADIENTS))
 def test_a_gradient_is_named_for_its_operation(gradient):
     """On a GPU gradients are the reference's: there is no kernel of that name."""
     assert gradient.removesuffix("_backward") in OPERATIONS
     assert f"def {gradient}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{gradient}.py").is_file()
-    assert gradient in (ROOT / "benches/test_ops.py").read_text()
+    assert f"def test_{gradient}(" in (ROOT / "benches/test_ops.py").read_text()
     assert any(f" {gradient}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
     assert gradient in (ROOT / "csrc/tests/test_core.cpp").read_text()
+
+
+@pytest.mark.parametrize("name", ["cpu/backend.py", "triton/backend.py", "reference.py"])
+def test_a_device_has_one_class_of_operations_each_beside_its_gradient(name):
+    """In the order of `Backend`, whose methods stand in one class a device, in one file."""
+    tree = ast.parse((PACKAGE / "ops" / name).read_text())
+    (backend,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    stated = [name for name in vars(Backend) if name in Backend.__abstractmethods__]
+    methods = [node.name for node in backend.body if isinstance(node, ast.FunctionDef)]
+    assigned = [node.targets[0].id for node in backend.body if isinstance(node, ast.Assign)]
+    assert set(stated) <= {*methods, *assigned}
+    for names in (methods, assigned):
+        assert [name for name in names if name in stated] == [name for name in stated if name in names]
+
+
+def test_attention_takes_its_spec_whole():
+    """A new argument of attention is a field of `AttentionSpec`: no signature on the way to a kernel names another."""
+    fields = {"softcap", "window", "scale"}
+    for path in [*(PACKAGE / "ops").rglob("*.py"), PACKAGE / "model/decoder.py", *(ROOT / "benches").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and "attention" in node.name:
+                assert not fields & {argument.arg for argument in node.args.args}, f"{path}: {node.name}"

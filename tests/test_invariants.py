@@ -14,7 +14,7 @@ from codescaler.engine import Engine
 from codescaler.model.projections import linear_names
 from codescaler.save import save_int8
 from codescaler.testing import WIDTHS, save_chat, save_random_checkpoint
-from codescaler.types import Rounding
+from codescaler.types import QuantScheme
 from codescaler.weights import open_checkpoint
 
 VOCABULARY = 97
@@ -32,20 +32,20 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
 def model(request, folder, tmp_path_factory):
-    """A model, where asked with every linear map in int8, each layer rounding its inputs otherwise, and its dtype."""
+    """A model, where asked with every linear map in int8, each layer scheme its inputs otherwise, and its dtype."""
     if request.param != "int8":
         return folder, request.param
     path = tmp_path_factory.mktemp("int8")
     save_chat(folder)
     checkpoint = open_checkpoint(folder)
-    roundings = {
-        name: Rounding.of(8, checkpoint.sources[f"{name}.weight"].shape[1])
+    schemes = {
+        name: QuantScheme.of(8, checkpoint.sources[f"{name}.weight"].shape[1])
         if name.startswith("layers.0.")
-        else Rounding(16, is_rotated=False)
+        else QuantScheme(16, has_hadamard=False)
         for name in linear_names(2)
     }
-    assert any(rounding.is_rotated for rounding in roundings.values())
-    save_int8(checkpoint, roundings, path)
+    assert any(scheme.has_hadamard for scheme in schemes.values())
+    save_int8(checkpoint, schemes, path)
     return path, "float32"
 
 
@@ -124,12 +124,12 @@ def test_over_random_trees(tiny_engine, lists):
 # of its own, since oneDNN takes its instruction set once.
 LINEAR = """
 import torch
-from codescaler.ops import cpu
+from codescaler.ops import LinearWeights, cpu
 torch.manual_seed(0)
 backend = cpu.make_backend()
 for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and backend.has_bf16_unit):
     for inputs, outputs in [(1024, 512), (3072, 256), (896, 1152), (4864, 224), (576, 960), (1536, 192)]:
-        packed = backend.pack_linear((torch.randn(outputs, inputs) * 0.02).to(dtype), None)
+        packed = backend.pack_linear(LinearWeights((torch.randn(outputs, inputs) * 0.02).to(dtype)))
         x = torch.randn(700, inputs).to(dtype)
         torch.set_num_threads(1)
         together = backend.linear(x, packed)

@@ -1,6 +1,7 @@
 """What users call: names and defaults that cannot change unnoticed."""
 
 import inspect
+import pkgutil
 import subprocess
 import sys
 
@@ -31,7 +32,7 @@ def test_a_public_name_is_documented(name):
 @pytest.mark.parametrize("name", [*PUBLIC, "__version__"])
 def test_a_public_name_can_be_imported_first(name):
     loaded = modules_after(f"from codescaler import {name}")
-    assert ("torch" in loaded) == (name in {"Engine", "RewardFunction", "TrainConfig", "train"})
+    assert ("torch" in loaded) == (name in {"Engine", "RewardFunction"})
 
 
 def test_from_pretrained_arguments():
@@ -62,6 +63,7 @@ def test_every_error_is_a_codescaler_error():
         "SandboxUnavailable": "CodescalerError",
         "EndpointUnavailable": "CodescalerError",
         "CapacityExceeded": "CodescalerError",
+        "DeadlineExceeded": "CodescalerError",
     }
 
 
@@ -75,6 +77,14 @@ def test_training_arguments():
     assert [*inspect.signature(train.fit).parameters][:5] == ["model", "groups", "output_dir", "config", "validation"]
 
 
+def test_no_module_of_training_replaces_a_public_name():
+    """An import of `codescaler.train.x` sets the attribute `x` of the package, also where `x` is a public function."""
+    from codescaler import train
+
+    assert not {info.name for info in pkgutil.iter_modules(train.__path__)} & set(train.__all__)
+    assert all(getattr(train, name).__doc__ for name in train.__all__)
+
+
 def modules_after(statement):
     code = f"{statement}; import sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
@@ -85,6 +95,13 @@ def test_the_engine_imports_no_transformers():
     loaded = modules_after("import codescaler.engine")
     assert "torch" in loaded
     assert not loaded & {"transformers", "peft", "huggingface_hub", "triton", "tokenizers", "jinja2"}
+
+
+def test_the_engine_imports_neither_training_nor_quantization():
+    loaded = modules_after("from codescaler.engine import Engine")
+    assert "codescaler.engine.engine" in loaded
+    assert not {m for m in loaded if m.startswith("codescaler.train")}
+    assert not loaded & {"codescaler.quantize", "codescaler.save", "codescaler.ops.autograd"}
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -25,7 +25,7 @@ from codescaler.quantize import bits_within, choose_int8, quantize
 from codescaler.save import save_int8
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.train import fit, fit_head
-from codescaler.types import Rounding
+from codescaler.types import QuantScheme
 from codescaler.weights import open_checkpoint
 
 LISTS = [[1, 2, 3, 4], [1, 2, 3, 9, 9], [7], list(range(100))]
@@ -48,8 +48,8 @@ def folder(plain, tmp_path_factory):
     """All but one fused map in int8, two with activations of 16 bits, one of these rotated."""
     path = tmp_path_factory.mktemp("int8")
     kept, (down,), fine = fused_linears(2)[2], fused_linears(2)[3], fused_linears(2)[4]
-    roundings = {name: Rounding(16 if name in {down, *fine} else 8, name in fine) for name in linear_names(2)}
-    save_int8(open_checkpoint(plain), {name: how for name, how in roundings.items() if name not in kept}, path)
+    schemes = {name: QuantScheme(16 if name in {down, *fine} else 8, name in fine) for name in linear_names(2)}
+    save_int8(open_checkpoint(plain), {name: how for name, how in schemes.items() if name not in kept}, path)
     return path
 
 
@@ -158,7 +158,7 @@ def test_the_rule_keeps_what_moves_scores_and_measures_the_same_each_time(plain)
     assert first.change == pytest.approx(sum(first.changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
     assert all(0 < change[16] < change[8] for change in first.changes.values())
     assert all(first.linears[name].bits == bits for fused, bits in left.items() for name in fused)
-    assert all(first.linears[name].is_rotated == (inputs % 64 == 0) for name, inputs in inputs_of(checkpoint, first))
+    assert all(first.linears[name].has_hadamard == (inputs % 64 == 0) for name, inputs in inputs_of(checkpoint, first))
 
 
 def test_a_larger_limit_leaves_more_bits_out(plain):

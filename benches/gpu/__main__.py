@@ -54,7 +54,7 @@ def _parse(options: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--earlier", type=Path, help="results.json of an earlier call, to go on from")
     parser.add_argument("--small", action="store_true", help="tiny shapes in Triton's interpreter, on a CPU")
-    parser.add_argument("--minutes", type=float, default=7.0, help="that all parts together may take")
+    parser.add_argument("--minutes", type=float, default=6.5, help="that all parts together may take")
     parser.add_argument("--run-part", choices=names, help=argparse.SUPPRESS)
     parser.add_argument("--shard", default="0/1", help=argparse.SUPPRESS)
     parser.add_argument("--done", default="[]", help=argparse.SUPPRESS)

@@ -18,8 +18,9 @@ def run(setting: Setting, emit: Emit) -> None:
     emit(Row("card", None, _describe_card(setting.device)))
     host = describe_host()
     emit(Row("host", None, {"cpu": host["cpu_model"], "threads": host["num_threads"], "backend": host["backend"]}))
+    emit(Row("backends", None, host["backends"]))
     description = select_backend("triton", setting.device.type).description
-    emit(Row("triton backend", "triton" in description.lower(), {"description": description}))
+    emit(Row("triton backend", "Triton" in description, {"description": description}))
     dtype = torch.float32 if setting.is_small else torch.bfloat16
     emit(Row("matrix product", None, _measure_product(64 if setting.is_small else 8192, dtype, setting.device)))
     emit(Row("copy", None, _measure_copy(1 << 16 if setting.is_small else 1 << 32, setting.device)))

@@ -38,7 +38,7 @@ class Part:
 PARTS = (
     Part("environment", "what is here, and how fast it can be", 30),
     Part("operations", "tests of every operation, on the card", 100, num_processes=12, is_counted=True),
-    Part("models", "models of every family beside transformers", 60, num_processes=8),
+    Part("models", "models of every family beside transformers", 75, num_processes=12),
     Part("invariance", "rows whose bits depend on their batch", 45, num_processes=4),
     Part("tiles", "a sweep of attention's tiles", 60),
     Part("workloads", "named workloads beside transformers", 90),

@@ -17,8 +17,8 @@ from codescaler.kernels import architecture
 from codescaler.kernels.configurations import AttentionConfiguration, attention_tile
 
 from benches.gpu.parts import Emit, Figure, Row, Setting, make_setting
-from codescaler.ops import Heads, Tree, reference
-from codescaler.ops.triton import make_backend
+from codescaler.ops import AttentionSpec, Heads, Tree, reference
+from codescaler.ops.triton.backend import make_backend
 from codescaler.plan import plan
 from codescaler.testing import WORKLOADS, assert_accurate, branching_lists, random_qkv, seconds_of
 
@@ -41,12 +41,14 @@ class Case:
         self.tree = Tree.from_batch(batch, setting.device)
         dtype = torch.float16 if setting.is_small else torch.bfloat16  # the interpreter gets bfloat16 wrong
         self.qkv = random_qkv(self.tree, heads, dtype, torch.Generator(setting.device).manual_seed(0))
-        arguments = (heads, self.tree, self.tree.all_queries[:TRUTH_RUNS], heads.head_dim**-0.5)
-        self.truth, self.peer = (reference.tree_attention(x, *arguments) for x in (self.qkv.double(), self.qkv))
+        self.spec = AttentionSpec(heads, heads.head_dim**-0.5)
+        some = self.tree.all_queries[:TRUTH_RUNS]
+        self.truth, self.peer = (
+            reference.tree_attention(x, self.spec, self.tree, some) for x in (self.qkv.double(), self.qkv)
+        )
 
     def attend(self, tile: AttentionConfiguration) -> torch.Tensor:
-        attention = make_backend(tile).tree_attention
-        return attention(self.qkv, self.heads, self.tree, self.tree.all_queries, self.heads.head_dim**-0.5)
+        return make_backend(tile).tree_attention(self.qkv, self.spec, self.tree, self.tree.all_queries)
 
     def time(self, tile: AttentionConfiguration) -> dict[str, Figure]:
         """The median of some calls, and the products of visible pairs a second."""
@@ -95,7 +97,7 @@ def _row(model: str, tile: AttentionConfiguration, fault: str, case: Case) -> Ro
 
 
 def _table_tile(heads: Heads) -> AttentionConfiguration:
-    return attention_tile(architecture(), heads.head_dim, 2, heads.num_heads // heads.num_kv_heads)
+    return attention_tile(architecture(), heads.head_dim, 2, heads.group)
 
 
 def _put_first(tile: AttentionConfiguration, tiles: Sequence[AttentionConfiguration]) -> list[AttentionConfiguration]:

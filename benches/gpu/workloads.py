@@ -20,6 +20,7 @@ from benches.gpu.random_models import SHAPES, SMALL_SHAPES, SMALL_WORKLOADS, bui
 from codescaler.engine import Engine
 from codescaler.model.decoder import Decoder
 from codescaler.testing import WORKLOADS, ModelShape, Workload, rms_distance, score_error_limit, score_flops, seconds_of
+from codescaler.text.encoder import Encoder
 
 OURS, PADDED = "codescaler", "transformers, padded, SDPA"
 SORTED, PACKED = "transformers, sorted by fours", "transformers, packed, varlen"
@@ -45,15 +46,10 @@ def run(setting: Setting, emit: Emit) -> None:
 
 def make_engine(decoder: Decoder) -> Engine:
     """Returns an engine of a model that lies in no folder: token lists are all that it takes."""
-    return Engine(
-        decoder,
-        num_threads=torch.get_num_threads(),
-        max_batch_tokens=None,
-        pooling="last",
-        truncation="error",
-        max_length=decoder.config.max_positions,
-        chat_folders=(Path(), None),
-    )
+    limit = decoder.config.max_positions
+    encoder = Encoder((), decoder.config.vocab_size, max_length=limit)
+    threads = torch.get_num_threads()
+    return Engine(decoder, encoder, folder=Path(), num_threads=threads, pooling="last", max_length=limit)
 
 
 def _load(shape: ModelShape, setting: Setting) -> dict[str, Score]:

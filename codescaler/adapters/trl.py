@@ -12,8 +12,8 @@ from typing import Any
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.extract import extract_training_code
-from codescaler.reward import shaped_reward
+from codescaler.text.extract import extract_training_code
+from codescaler.text.shaping import shaped_reward
 
 Turn = str | Sequence[Mapping[str, Any]]
 
@@ -29,7 +29,7 @@ class RewardFunction:
     Args:
         engine: a reward model. A problem and program longer than its `max_length` end the training run, unless it was
             loaded with truncation="left" or "middle".
-        language: what the programs are written in, one of `codescaler.extract.LANGUAGES`.
+        language: what the programs are written in, one of `codescaler.text.extract.LANGUAGES`.
         problem_column: name of the keyword argument, a list of texts, that holds the problems; None for the prompts.
 
     Source: CodeScaler, arXiv:2602.17684.

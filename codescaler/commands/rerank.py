@@ -125,7 +125,7 @@ def _facts(
 
 def _reason(ranked: "RankedCandidate", given: "Candidate") -> str:
     """Why a candidate is invalid; a completion has a text and no code."""
-    from codescaler.extract import extract_evaluation_code, is_valid_code
+    from codescaler.text.extract import extract_evaluation_code, is_valid_code
 
     if ranked.code is not None:
         return "does not parse"

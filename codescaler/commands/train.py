@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from codescaler.commands.options import Add, add_engine_options, chosen
+from codescaler.train.config import list_settings
 
 _FIT_OPTIONS = ("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only")
 
@@ -47,41 +48,14 @@ _TRAIN_OPTIONS = ("device", "num_threads", *_SOURCE_OPTIONS)
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting of `TrainConfig`, which is not imported before it is needed: torch comes with it."""
-    group = parser.add_argument_group("training (defaults and meanings: `codescaler.train.TrainConfig`)")
-    for name, kind in _TRAIN_SETTINGS.items():
-        if kind is bool:
-            group.add_argument(f"--{name.replace('_', '-')}", action="store_const", const=True)
+    """An option for each setting of `TrainConfig`, with its meaning, default and range."""
+    group = parser.add_argument_group("training")
+    for setting in list_settings():
+        name, text = f"--{setting.name.replace('_', '-')}", setting.text
+        if setting.kind is bool:
+            group.add_argument(name, action="store_const", const=True, help=text)
         else:
-            group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=kind.__name__)
-
-
-_TRAIN_SETTINGS: dict[str, type] = {
-    "method": str,
-    "learning_rate": float,
-    "epochs": float,
-    "max_steps": int,
-    "step_tokens": int,
-    "micro_batch_tokens": int,
-    "max_length": int,
-    "warmup_fraction": float,
-    "final_fraction": float,
-    "weight_decay": float,
-    "beta1": float,
-    "beta2": float,
-    "epsilon": float,
-    "max_grad_norm": float,
-    "center_coefficient": float,
-    "teacher_weight": float,
-    "lora_rank": int,
-    "lora_alpha": float,
-    "dtype": str,
-    "gradient_checkpointing": bool,
-    "evaluate_every": int,
-    "save_every": int,
-    "parallel": str,
-    "seed": int,
-}
+            group.add_argument(name, type=setting.kind, metavar=setting.kind.__name__, help=text)
 
 
 def _fit_head(options: argparse.Namespace) -> None:
@@ -104,7 +78,7 @@ def _train(options: argparse.Namespace) -> None:
     from codescaler import report
     from codescaler.train import TrainConfig, fit
 
-    given = {name: getattr(options, name) for name in _TRAIN_SETTINGS if getattr(options, name) is not None}
+    given = {each.name: value for each in list_settings() if (value := getattr(options, each.name)) is not None}
     result = fit(
         options.model,
         options.groups,
@@ -121,7 +95,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _prune(options: argparse.Namespace) -> None:
-    from codescaler.train.prune import prune
+    from codescaler.train.pruning import prune
 
     made = prune(
         options.model,

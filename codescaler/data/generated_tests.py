@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from codescaler.extract import syntax_tree
 from codescaler.sandbox import Sandbox
+from codescaler.text.extract import syntax_tree
 from codescaler.types import CallTests, Task
 
 Call = tuple[Any, ...]

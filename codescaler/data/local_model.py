@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from codescaler.data.sampling import Completion, Request, Sampling
 from codescaler.errors import InvalidInput, UnsupportedModel
-from codescaler.ops import Backend, select_backend
+from codescaler.ops import Backend, LinearWeights, select_backend
 from codescaler.resumable import digest_of_files
 
 _GROWTH = 256  # columns of the cache
@@ -246,7 +246,7 @@ class _PackedLinear(torch.nn.Module):
         super().__init__()
         self._backend, self._dtype = backend, backend.fastest_dtype
         bias = None if linear.bias is None else linear.bias.detach().to(self._dtype)
-        self._packed = backend.pack_linear(linear.weight.detach().to(self._dtype), bias)
+        self._packed = backend.pack_linear(LinearWeights(linear.weight.detach().to(self._dtype), bias))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self._backend.linear(x.flatten(0, -2).to(self._dtype), self._packed)

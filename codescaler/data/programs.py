@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from codescaler.errors import InvalidInput
-from codescaler.extract import syntax_tree
 from codescaler.records import group_of, read_lines
+from codescaler.text.extract import syntax_tree
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from codescaler.data.preference import Preference, preference
 from codescaler.data.programs import Problem, is_text
 from codescaler.errors import InvalidInput
-from codescaler.extract import syntax_tree
+from codescaler.text.extract import syntax_tree
 
 MIN_COMPLEXITY_GAP = 2
 MIN_MAINTAINABILITY_GAP = 10.0

@@ -21,7 +21,7 @@ from io import StringIO
 
 from codescaler.data.programs import is_text
 from codescaler.errors import InvalidInput
-from codescaler.extract import syntax_tree
+from codescaler.text.extract import syntax_tree
 
 # From line and column to line and column, in bytes of UTF-8 as in syntax trees, and what stands there instead.
 _Edit = tuple[int, int, int, int, str]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from codescaler.errors import InvalidInput
-from codescaler.extract import extract_training_code
 from codescaler.records import read_lines
 from codescaler.resumable import ResumableFile, digest_of
+from codescaler.text.extract import extract_training_code
 from codescaler.types import Task
 
 

@@ -9,12 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.extract import is_valid_code
 from codescaler.metrics import Figures
+from codescaler.text.extract import is_valid_code
 
 if TYPE_CHECKING:
-    from codescaler.chat import Pair
     from codescaler.engine import Engine
+    from codescaler.text.chat import Pair
 
 
 @dataclass(frozen=True)

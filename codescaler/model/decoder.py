@@ -14,27 +14,27 @@ from torch import Tensor
 
 from codescaler.model.projections import FUSED
 from codescaler.model.rope import rope_tables
-from codescaler.ops import Backend, Heads, Tree
-from codescaler.types import ModelConfig, Rounding
+from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree
+from codescaler.types import ModelConfig
 
 GetTensor = Callable[[str], Tensor | None]
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardContext:
     """What every layer of one forward needs besides its own weights and activations."""
 
     config: ModelConfig
     backend: Backend
     tree: Tree
-    heads: Heads
-    cos: Tensor
-    sin: Tensor
+    rotary: RotaryTables
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's weights: norm weights float32, linear maps packed by the backend."""
+    """One layer's attention and weights: norm weights float32, linear layers packed by the backend."""
+
+    attention: AttentionSpec
 
     input_norm: Tensor
     qkv: Any
@@ -46,43 +46,43 @@ class Layer:
     gate_up: Any
     down: Any
     post_mlp_norm: Tensor | None  # Gemma2 only: on the MLP's output
-    window: int | None
 
-    def __call__(self, run: Pass, x_TD: Tensor, residual_TD: Tensor, is_last: bool) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor, is_last: bool
+    ) -> tuple[Tensor, Tensor]:
         """Returns what the residual has yet to take, and the residual, which is updated in place.
 
         Shapes: [T, D]; of the last layer [U, D], since only the pooled tokens are read after it.
         """
-        config, backend, tree, eps = run.config, run.backend, run.tree, run.config.norm_eps
+        backend, tree, eps = context.backend, context.tree, context.config.norm_eps
         x_TD = backend.rms_norm(x_TD, self.input_norm, eps, residual_TD)
         qkv_TE = backend.linear(x_TD, self.qkv)
-        backend.qk_norm_rope(qkv_TE, run.heads, tree.positions, run.cos, run.sin, self.q_norm, self.k_norm, eps)
+        heads, norms = self.attention.heads, (self.q_norm, self.k_norm, eps)
+        backend.qk_norm_rope(qkv_TE, heads, tree.positions, context.rotary, *norms)
         queries = tree.all_queries
         if is_last:  # keys and values need every token, the rest only the pooled ones
             queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
-        o_TE = backend.tree_attention(
-            qkv_TE, run.heads, tree, queries, config.attention_scale, config.attention_softcap, self.window
-        )
+        o_TE = backend.tree_attention(qkv_TE, self.attention, tree, queries)
         del qkv_TE
-        return self._after_attention(run, o_TE, residual_TD), residual_TD
+        return self._after_attention(context, o_TE, residual_TD), residual_TD
 
-    def _after_attention(self, run: Pass, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+    def _after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         """Output projection and MLP, a block of tokens at a time; returns what the residual has yet to take."""
-        block = run.backend.token_block or len(o_TE)
+        block = context.backend.token_block or len(o_TE)
         if len(o_TE) <= block:
-            return self._after_attention_of_block(run, o_TE, residual_TD)
+            return self._after_attention_of_block(context, o_TE, residual_TD)
         out_TD = o_TE.new_empty(residual_TD.shape)
         for o, residual, out in zip(*(t.split(block) for t in (o_TE, residual_TD, out_TD)), strict=True):
-            out.copy_(self._after_attention_of_block(run, o, residual))
+            out.copy_(self._after_attention_of_block(context, o, residual))
         return out_TD
 
-    def _after_attention_of_block(self, run: Pass, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
-        eps, backend = run.config.norm_eps, run.backend
+    def _after_attention_of_block(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+        eps, backend = context.config.norm_eps, context.backend
         x = backend.linear(o_TE, self.o)
         if self.post_attention_norm is not None:
             x = backend.rms_norm(x, self.post_attention_norm, eps)
         x = backend.rms_norm(x, self.mlp_norm, eps, residual_TD)
-        x = backend.linear(backend.glu(backend.linear(x, self.gate_up), run.config.activation), self.down)
+        x = backend.linear(backend.glu(backend.linear(x, self.gate_up), context.config.activation), self.down)
         if self.post_mlp_norm is not None:
             x = backend.rms_norm(x, self.post_mlp_norm, eps)
         return x
@@ -101,7 +101,7 @@ class Decoder:
     backend: Backend
     dtype: torch.dtype
     embedding: Tensor
-    layers: Sequence[Callable[[Pass, Tensor, Tensor, bool], tuple[Tensor, Tensor]]]
+    layers: Sequence[Callable[[ForwardContext, Tensor, Tensor, bool], tuple[Tensor, Tensor]]]
     norm: Tensor
     head_weight: Tensor | None
     head_bias: Tensor | None
@@ -116,16 +116,15 @@ class Decoder:
         Shapes: features [B, D], scores [B] or None without a head. Dtypes: float32.
         """
         config, backend = self.config, self.backend
-        heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim)
-        cos, sin = rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
-        run = Pass(config, backend, tree, heads, cos, sin)
+        rotary = rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
+        context = ForwardContext(config, backend, tree, rotary)
         # Not by indexing: the gradient of that adds up in no fixed order.
         x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:
             x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
         residual_TD = torch.zeros(x_TD.shape, dtype=_wide(self.dtype), device=self.device)
         for index, layer in enumerate(self.layers):
-            x_TD, residual_TD = layer(run, x_TD, residual_TD, index + 1 == len(self.layers))
+            x_TD, residual_TD = layer(context, x_TD, residual_TD, index + 1 == len(self.layers))
         return backend.pooled_score(
             x_TD, residual_TD, tree.rows, self.norm, config.norm_eps, self.head_weight, self.head_bias
         )
@@ -136,8 +135,9 @@ def build_decoder(
 ) -> Decoder:
     """Reads canonical tensors one at a time through `get` (None where absent), converts and packs them.
 
-    Linear maps of `config.int8_linears` are int8 there already.
+    Linear layers of `config.int8_linears` are int8 there already.
     """
+    heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim)
     new = partial(torch.empty, dtype=dtype, device=device)
     scratch = new(0)
 
@@ -157,28 +157,30 @@ def build_decoder(
         assert weight is not None, name
         return weight
 
-    def int8_linear(names: Sequence[str], rounding: Rounding) -> Any:
-        weight, scale, bias = (
-            None if None in parts else torch.cat([part for part in parts if part is not None]).to(device)
-            for parts in ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "weight_scale", "bias"))
-        )
-        assert weight is not None and scale is not None, names
-        return backend.pack_int8_linear(
-            weight, scale[:, 0].to(_wide(dtype)), None if bias is None else bias.to(_wide(dtype)), rounding
-        )
+    def quantised(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        parts = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(parts).to(device) if len(parts) == len(tensors) else None
 
     def linear(matrix: str, at: str) -> Any:
         names = [f"{at}{name}" for name in FUSED[matrix]]
-        if names[0] in config.int8_linears:
-            return int8_linear(names, config.int8_linears[names[0]])
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
-        weight = _stack(weights, dtype, device, reused if backend.copies_weights else new)
-        return backend.pack_linear(weight, _stack(biases, dtype, device, new))
+        scheme = config.int8_linears.get(names[0])
+        if scheme is None:
+            weight = _stack(weights, dtype, device, reused if backend.copies_weights else new)
+            return backend.pack_linear(LinearWeights(weight, _stack(biases, dtype, device, new)))
+        weight, bias = quantised(weights), quantised(biases)
+        scale = quantised([get(f"{name}.weight_scale") for name in names])
+        assert weight is not None and scale is not None, names
+        bias = None if bias is None else bias.to(_wide(dtype))
+        return backend.pack_linear(LinearWeights(weight, bias, scale[:, 0].to(_wide(dtype))), scheme)
 
     def layer(index: int) -> Layer:
         at = f"layers.{index}."
         post = config.has_post_norms
         return Layer(
+            attention=AttentionSpec(
+                heads, config.attention_scale, config.attention_softcap, config.layer_windows[index]
+            ),
             input_norm=norm(f"{at}input_layernorm.weight"),
             qkv=linear("qkv", at),
             q_norm=wide(f"{at}self_attn.q_norm.weight"),
@@ -189,7 +191,6 @@ def build_decoder(
             gate_up=linear("gate_up", at),
             down=linear("down", at),
             post_mlp_norm=norm(f"{at}post_feedforward_layernorm.weight") if post else None,
-            window=config.layer_windows[index],
         )
 
     embedding = get("embed_tokens.weight")

@@ -15,14 +15,14 @@ import torch
 from codescaler.errors import UnsupportedModel
 from codescaler.model.fields import Fields
 from codescaler.model.projections import fused_linears, linear_names
-from codescaler.ops.reference import rotate
-from codescaler.types import ACTIVATION_BITS, ROTATED_INPUTS, ActivationBits, Rounding
+from codescaler.ops.reference import apply_hadamard
+from codescaler.types import ACTIVATION_BITS, HADAMARD_BLOCK, ActivationBits, QuantScheme
 
 GetTensor = Callable[[str], torch.Tensor | None]
 
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
 _ACTIVATIONS = {"type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
-_ROTATION = {"type": "hadamard", "head_dim": ROTATED_INPUTS}
+_ROTATION = {"type": "hadamard", "head_dim": HADAMARD_BLOCK}
 _ROTATED_PLACES = ("input", "weight_input")
 _PRECISIONS = (None, "float32", "torch.float32")
 _HEADS = ("lm_head", "score")
@@ -41,7 +41,7 @@ def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.round(wide / scale).clamp(-127, 127).to(torch.int8), scale
 
 
-def quantized(get: GetTensor, linears: Mapping[str, Rounding]) -> GetTensor:
+def quantized(get: GetTensor, linears: Mapping[str, QuantScheme]) -> GetTensor:
     """Returns a look-up of canonical tensors in which these linear maps are int8, `weight` and `weight_scale`."""
 
     def get_quantized(name: str) -> torch.Tensor | None:
@@ -50,12 +50,14 @@ def quantized(get: GetTensor, linears: Mapping[str, Rounding]) -> GetTensor:
             return get(name)
         weight = get(f"{linear}.weight")
         assert weight is not None, linear
-        return quantize_weight(rotate(weight.float()) if linears[linear].is_rotated else weight)[kind == "weight_scale"]
+        if linears[linear].has_hadamard:
+            weight = apply_hadamard(weight.float())
+        return quantize_weight(weight)[kind == "weight_scale"]
 
     return get_quantized
 
 
-def quantization_config(linears: Mapping[str, Rounding], num_layers: int) -> dict[str, Any]:
+def quantization_config(linears: Mapping[str, QuantScheme], num_layers: int) -> dict[str, Any]:
     """Returns `quantization_config` of a folder in which these linear maps, by canonical name, are int8."""
     groups = [(bits, [name for name in sorted(linears) if linears[name].bits == bits]) for bits in ACTIVATION_BITS]
     present = [(bits, names) for bits, names in groups if names] or groups[:1]
@@ -63,7 +65,7 @@ def quantization_config(linears: Mapping[str, Rounding], num_layers: int) -> dic
     def all_but(names: Collection[str]) -> list[str]:
         return [*_HEADS, *(f"model.{name}" for name in sorted(linear_names(num_layers).difference(names)))]
 
-    rotated = [name for name, rounding in linears.items() if rounding.is_rotated]
+    rotated = [name for name, scheme in linears.items() if scheme.has_hadamard]
     places = [{"targets": _EVERY, "location": place, "ignore": all_but(rotated)} for place in _ROTATED_PLACES]
     return {
         "quant_method": "compressed-tensors",
@@ -81,7 +83,7 @@ def quantization_config(linears: Mapping[str, Rounding], num_layers: int) -> dic
     } | ({"transform_config": {"config_groups": {"rotation": _ROTATION | {"apply": places}}}} if rotated else {})
 
 
-def int8_linears(fields: Fields, num_layers: int) -> dict[str, Rounding]:
+def int8_linears(fields: Fields, num_layers: int) -> dict[str, QuantScheme]:
     """Returns the linear maps that are int8 by `quantization_config`, by canonical name; none where it is absent.
 
     Raises: UnsupportedModel: it says anything else than `quantization_config` above would.
@@ -107,7 +109,7 @@ def int8_linears(fields: Fields, num_layers: int) -> dict[str, Rounding]:
     int8, rotated = linears.keys() - _ignored(scheme, num_layers), _rotated(scheme, num_layers)
     if not rotated <= int8:
         raise _unsupported(scheme, "transform_config", f"for maps that are not int8, such as {min(rotated - int8)}")
-    return {name: Rounding(linears[name], name in rotated) for name in sorted(int8)}
+    return {name: QuantScheme(linears[name], name in rotated) for name in sorted(int8)}
 
 
 def _rotated(scheme: Fields, num_layers: int) -> frozenset[str]:

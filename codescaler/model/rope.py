@@ -9,14 +9,15 @@ import math
 import torch
 from torch import Tensor
 
+from codescaler.ops import RotaryTables
 from codescaler.types import RopeConfig
 
 
-def rope_tables(rope: RopeConfig, head_dim: int, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rope_tables(rope: RopeConfig, head_dim: int, num_positions: int, device: torch.device) -> RotaryTables:
     """Cosine and sine of position * frequency. Shapes: two of [num_positions, head_dim / 2], float32."""
     positions = torch.arange(num_positions, device=device, dtype=torch.float32)
     angles = torch.outer(positions, rope_frequencies(rope, head_dim).to(device))
-    return angles.cos(), angles.sin()
+    return RotaryTables(angles.cos(), angles.sin())
 
 
 def rope_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Backends: one frozen value of operations per device family, chosen once and passed by argument."""
+"""Backends: one object of operations per device family, chosen once and passed by argument."""
 
 import importlib.util
 import logging
@@ -6,9 +6,24 @@ import logging
 from codescaler.env import forced_cpu_isa, is_triton_interpreted
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.ops import reference
-from codescaler.ops.backend import Backend, Heads, Tree
+from codescaler.ops.backend import Backend, replace_operations
+from codescaler.ops.linear import LinearFormat, LinearWeights
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.tree import Tree
 
-__all__ = ["BACKEND_NAMES", "Backend", "Heads", "Tree", "select_backend", "why_unavailable"]
+__all__ = [
+    "BACKEND_NAMES",
+    "AttentionSpec",
+    "Backend",
+    "Heads",
+    "LinearFormat",
+    "LinearWeights",
+    "RotaryTables",
+    "Tree",
+    "replace_operations",
+    "select_backend",
+    "why_unavailable",
+]
 
 BACKEND_NAMES = ("cpu", "triton", "reference")
 

@@ -1,11 +1,9 @@
 """The operations with gradients: a `Backend` that training runs the same model code on.
 
-Forward values are those of the backend underneath; each of our own operations is paired with its `<name>_backward`
-from `Backend.gradients`. Linear maps keep plain weights, which an optimizer can change. Shape legend: `ops.backend`.
+Forward values are those of the backend underneath; each of our own operations is paired with its `<name>_backward`.
+Linear layers keep plain weights, which an optimizer can change. Shape legend: `ops.backend`.
 """
 
-import dataclasses
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +13,20 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from codescaler.ops import reference
-from codescaler.ops.backend import Backend, Heads, Tree
+from codescaler.ops.backend import Backend
+from codescaler.ops.linear import LinearWeights, PlainFormat
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.tree import Tree
 from codescaler.types import Activation
 
 
 class TrainableLinear(torch.nn.Module):
-    """A linear map whose weight is kept as it is given, and cast to the dtype of what it multiplies."""
+    """A linear layer whose weight is kept as it is given, and cast to the dtype of what it multiplies."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weights: LinearWeights, _: PlainFormat) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(weight)
-        self.bias = None if bias is None else torch.nn.Parameter(bias)
+        self.weight = torch.nn.Parameter(weights.weight)
+        self.bias = None if weights.bias is None else torch.nn.Parameter(weights.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: y as x."""
@@ -33,36 +34,78 @@ class TrainableLinear(torch.nn.Module):
 
 
 def differentiable(backend: Backend) -> Backend:
-    """Returns a backend whose operations record gradients; `pack_linear` gives a `TrainableLinear`.
+    """Returns a backend whose operations record gradients; `pack_linear` gives a `TrainableLinear`."""
+    return DifferentiableBackend(backend)
+
+
+class DifferentiableBackend(Backend):
+    """Another backend's operations, with gradients.
 
     In place means in place here too: the residual and qkv that an operation updates are its results.
     """
-    return dataclasses.replace(
-        backend,
-        description=f"{backend.description}, with gradients",
-        copies_weights=False,
-        token_block=None,  # its slices of the residual could not be updated in place
-        pack_linear=TrainableLinear,
-        linear=lambda x, module: module(x),
-        rms_norm=partial(_rms_norm, backend),
-        qk_norm_rope=partial(_qk_norm_rope, backend),
-        glu=partial(_apply, _Glu, backend),
-        tree_attention=partial(_tree_attention, backend),
-        pooled_score=reference.pooled_score,  # a row a sequence: nothing to gain
-        pairwise_loss=partial(_apply, _PairwiseLoss, backend),
-    )
+
+    products = {PlainFormat: TrainableLinear}  # noqa: RUF012
+    token_block = None  # its slices of the residual could not be updated in place
+    pooled_score = staticmethod(reference.pooled_score)  # a row a sequence: nothing to gain
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self.name = backend, backend.name
+        self.description = f"{backend.description}, with gradients"
+        self.has_bf16_unit = backend.has_bf16_unit
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
+        if residual is None:
+            y: Tensor = _apply(_RmsNorm, self.backend, x, weight, eps)
+        else:
+            y, _ = _apply(_AddRmsNorm, self.backend, x, weight, eps, residual)
+        return y
+
+    def rms_norm_backward(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        return self.backend.rms_norm_backward(*arguments)
+
+    def qk_norm_rope(
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        positions: Tensor,
+        rotary: RotaryTables,
+        q_norm: Tensor | None = None,
+        k_norm: Tensor | None = None,
+        eps: float = 0.0,
+        /,
+    ) -> None:
+        _apply(_QkNormRope, self.backend, qkv, heads, positions, rotary, q_norm, k_norm, eps)
+
+    def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
+        y: Tensor = _apply(_Glu, self.backend, gate_up, activation)
+        return y
+
+    def glu_backward(self, *arguments: Any) -> Tensor:
+        return self.backend.glu_backward(*arguments)
+
+    def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
+        out: Tensor = _apply(_TreeAttention, self.backend, qkv, spec, tree, queries)
+        return out
+
+    def tree_attention_backward(self, *arguments: Any) -> Tensor:
+        return self.backend.tree_attention_backward(*arguments)
+
+    def pairwise_loss(
+        self,
+        scores: Tensor,
+        labels: Tensor,
+        group_offsets: Tensor,
+        margins: Tensor | None = None,
+        center_coefficient: float = 0.0,
+        /,
+    ) -> tuple[Tensor, Tensor]:
+        arguments = (labels, group_offsets, margins, center_coefficient)
+        loss, gradient = _apply(_PairwiseLoss, self.backend, scores, *arguments)
+        return loss, gradient
 
 
 def _apply(function: Any, *arguments: Any) -> Any:
     return function.apply(*arguments)
-
-
-def _rms_norm(backend: Backend, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
-    if residual is None:
-        y: Tensor = _apply(_RmsNorm, backend, x, weight, eps)
-    else:
-        y, _ = _apply(_AddRmsNorm, backend, x, weight, eps, residual)
-    return y
 
 
 class _RmsNorm(Function):
@@ -77,7 +120,7 @@ class _RmsNorm(Function):
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         z = x.detach().to(weight.dtype)
-        grad_z, grad_weight = ctx.backend.gradients.rms_norm_backward(z, weight.detach(), ctx.eps, grad_y)
+        grad_z, grad_weight = ctx.backend.rms_norm_backward(z, weight.detach(), ctx.eps, grad_y)
         return None, grad_z.to(x.dtype), grad_weight, None
 
 
@@ -100,24 +143,8 @@ class _AddRmsNorm(Function):
         if grad_y is None:
             grad_z, grad_weight = grad_residual, None
         else:
-            grad_z, grad_weight = ctx.backend.gradients.rms_norm_backward(
-                z, weight.detach(), ctx.eps, grad_y, grad_residual
-            )
+            grad_z, grad_weight = ctx.backend.rms_norm_backward(z, weight.detach(), ctx.eps, grad_y, grad_residual)
         return None, None if grad_z is None else grad_z.to(ctx.x_dtype), grad_weight, None, grad_z
-
-
-def _qk_norm_rope(
-    backend: Backend,
-    qkv: Tensor,
-    heads: Heads,
-    positions: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    q_norm: Tensor | None = None,
-    k_norm: Tensor | None = None,
-    eps: float = 0.0,
-) -> None:
-    _apply(_QkNormRope, backend, qkv, heads, positions, cos, sin, q_norm, k_norm, eps)
 
 
 class _QkNormRope(Function):
@@ -130,8 +157,7 @@ class _QkNormRope(Function):
         qkv: Tensor,
         heads: Heads,
         positions: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        rotary: RotaryTables,
         q_norm: Tensor | None,
         k_norm: Tensor | None,
         eps: float,
@@ -139,9 +165,9 @@ class _QkNormRope(Function):
         ctx.backend, ctx.heads, ctx.eps = backend, heads, eps
         before = qkv[:, : heads.q_width + heads.kv_width].clone() if q_norm is not None else None
         q_weight, k_weight = (None if weight is None else weight.detach() for weight in (q_norm, k_norm))
-        backend.qk_norm_rope(qkv.detach(), heads, positions, cos, sin, q_weight, k_weight, eps)
+        backend.qk_norm_rope(qkv.detach(), heads, positions, rotary, q_weight, k_weight, eps)
         ctx.mark_dirty(qkv)
-        ctx.save_for_backward(before, positions, cos, sin, q_norm, k_norm)
+        ctx.save_for_backward(before, positions, *rotary, q_norm, k_norm)
         return qkv
 
     @staticmethod
@@ -150,16 +176,16 @@ class _QkNormRope(Function):
         before, positions, cos, sin, *norms = ctx.saved_tensors
         heads = ctx.heads
         grad = grad.clone(memory_format=torch.contiguous_format)
-        ctx.backend.qk_norm_rope(grad, heads, positions, cos, -sin)
+        ctx.backend.qk_norm_rope(grad, heads, positions, RotaryTables(cos, sin).invert())
         grad_norms = [None, None]
         if before is not None:
             parts = (slice(heads.q_width), slice(heads.q_width, heads.q_width + heads.kv_width))
             for index, (part, weight) in enumerate(zip(parts, norms, strict=True)):
                 z = before[:, part].reshape(-1, heads.head_dim).to(weight.dtype)
                 grad_y = grad[:, part].reshape(-1, heads.head_dim)
-                grad_z, grad_norms[index] = ctx.backend.gradients.rms_norm_backward(z, weight.detach(), ctx.eps, grad_y)
+                grad_z, grad_norms[index] = ctx.backend.rms_norm_backward(z, weight.detach(), ctx.eps, grad_y)
                 grad[:, part] = grad_z.view(len(grad), -1)
-        return None, grad, None, None, None, None, *grad_norms, None
+        return None, grad, None, None, None, *grad_norms, None
 
 
 class _Glu(Function):
@@ -173,36 +199,21 @@ class _Glu(Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         (gate_up,) = ctx.saved_tensors
-        return None, ctx.backend.gradients.glu_backward(gate_up.detach(), ctx.activation, grad_y), None
-
-
-def _tree_attention(
-    backend: Backend,
-    qkv: Tensor,
-    heads: Heads,
-    tree: Tree,
-    queries: Tensor,
-    scale: float,
-    softcap: float | None = None,
-    window: int | None = None,
-) -> Tensor:
-    out: Tensor = _apply(_TreeAttention, backend, qkv, heads, tree, queries, scale, softcap, window)
-    return out
+        return None, ctx.backend.glu_backward(gate_up.detach(), ctx.activation, grad_y), None
 
 
 class _TreeAttention(Function):
     @staticmethod
-    def forward(ctx: Any, backend: Backend, qkv: Tensor, *arguments: Any) -> Tensor:
-        ctx.backend, ctx.arguments = backend, arguments
+    def forward(ctx: Any, backend: Backend, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor) -> Tensor:
+        ctx.backend, ctx.arguments = backend, (spec, tree, queries)
         ctx.save_for_backward(qkv)
-        return backend.tree_attention(qkv.detach(), *arguments)
+        return backend.tree_attention(qkv.detach(), spec, tree, queries)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> Any:
         (qkv,) = ctx.saved_tensors
-        grad_qkv = ctx.backend.gradients.tree_attention_backward(qkv.detach(), *ctx.arguments, grad_out)
-        return None, grad_qkv, *(None for _ in ctx.arguments)
+        return None, ctx.backend.tree_attention_backward(qkv.detach(), *ctx.arguments, grad_out), None, None, None
 
 
 class _PairwiseLoss(Function):

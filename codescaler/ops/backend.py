@@ -1,146 +1,116 @@
-"""The narrow waist between the model and the machine: one frozen `Backend` value per device family.
+"""The narrow waist between the model and the machine: one `Backend` per device family states every operation once.
 
 Shape legend, here and in every operation:
     T packed tokens, B sequences, U distinct sequences, R query rows, D hidden, N query heads, K kv heads,
-    H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear map.
+    H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear layer.
 Activations are float32 or bfloat16 (`triton`: float16 too; `reference`: any). The residual stream, norm
 weights, RoPE tables and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from codescaler.plan import Int32, TreeBatch
-from codescaler.types import Activation, Rounding
+from codescaler.ops.linear import PLAIN, LinearFormat, LinearWeights, PackedLinear
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.tree import Tree
+from codescaler.types import Activation
 
 
-@dataclass(frozen=True)
-class Tree:
-    """`plan.TreeBatch` as tensors on one device: fields and shapes as there, and `last_tokens` [U].
+class Backend(ABC):
+    """The operations of one device family, each defined by the function of the same name in `ops.reference`.
 
-    All are int32, but for `token_ids`, `rows` and `last_tokens`, which are int64 since they index. `batch` is the same
-    on the host, for what would otherwise wait for the device.
+    Chosen once by `ops.select_backend` and passed by argument. An operation's gradient is the method `<name>_backward`;
+    `ops.autograd` joins the two. Arguments are positional, so that tensors may have shape suffixes in a backend.
+
+    Attributes:
+        name: what the user calls it. description: what runs underneath.
+        has_bf16_unit: whether bfloat16 is faster than float32.
+        copies_weights: whether packing copies a weight, so that its memory may be written over.
+        token_block: how many tokens go through a layer's wide projections at a time, None for all.
+        products: the class (or function) that packs the weights of each format that this backend computes.
     """
 
-    token_ids: Tensor
-    positions: Tensor
-    block_tokens: Tensor
-    node_block_offsets: Tensor
-    node_blocks: Tensor
-    all_queries: Tensor
-    last_queries: Tensor
-    last_tokens: Tensor
-    rows: Tensor
-    batch: TreeBatch
-    _tiles: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    @staticmethod
-    def from_batch(batch: TreeBatch, device: torch.device) -> "Tree":
-        """Copies a planned batch to `device`."""
-        names = [
-            "token_ids",
-            "positions",
-            "block_tokens",
-            "node_block_offsets",
-            "node_blocks",
-            "all_queries",
-            "last_queries",
-            "rows",
-        ]
-        fields = dict(zip(names, _upload([getattr(batch, name) for name in names], device), strict=True))
-        for name in ("token_ids", "rows"):
-            fields[name] = fields[name].long()
-        return Tree(**fields, last_tokens=fields["last_queries"][:, 1].long(), batch=batch)
+    name: str
+    description: str
+    has_bf16_unit: bool = False
+    copies_weights: bool = False
+    token_block: int | None = None
+    products: Mapping[type[LinearFormat], Callable[[LinearWeights, Any], PackedLinear]]
 
     @property
-    def num_positions(self) -> int:
-        """One more than the largest position."""
-        return int(self.batch.positions.max()) + 1
+    def fastest_dtype(self) -> torch.dtype:
+        """Of linear layers: bfloat16 where there are units for it, else float32."""
+        return torch.bfloat16 if self.has_bf16_unit else torch.float32
 
-    def host_queries(self, queries: Tensor) -> Int32:
-        """`queries` on the host; those of another tree would have to be waited for."""
-        assert queries is self.all_queries or queries is self.last_queries, "query runs of another tree"
-        return self.batch.all_queries if queries is self.all_queries else self.batch.last_queries
+    def supports(self, format: LinearFormat) -> str | None:
+        """Returns why this backend has no linear layers of a format, or None if it has them."""
+        if type(format) in self.products:
+            return None
+        return (
+            f"backend {self.name!r} has no {format.name} linear layers; use device='cpu', or the model before it was "
+            "quantised"
+        )
 
-    def tiles(self, queries: Tensor, max_tokens: int) -> Tensor:
-        """`plan.TreeBatch.tiles` of `all_queries` or `last_queries`, planned and copied once for every layer."""
-        key = (id(queries), max_tokens)
-        if key not in self._tiles:
-            (self._tiles[key],) = _upload([self.batch.tiles(self.host_queries(queries), max_tokens)], queries.device)
-        return self._tiles[key]
+    def pack_linear(self, weights: LinearWeights, format: LinearFormat = PLAIN, /) -> PackedLinear:
+        """Returns a linear layer for this backend's `linear` alone; the format is one that `supports` lets pass."""
+        return self.products[type(format)](weights, format)
 
+    def linear(self, x: Tensor, packed: PackedLinear, /) -> Tensor:
+        """Multiplies by packed weights and adds the bias. Shapes: x [T, I] -> [T, O]."""
+        return packed(x)
 
-def _upload(arrays: Sequence[Int32], device: torch.device) -> list[Tensor]:
-    """Copies int32 arrays to `device` in one piece, which the host does not wait for; each starts at 16 bytes."""
-    starts = np.cumsum([0, *(-(-array.size // 4) * 4 for array in arrays)]).tolist()
-    packed = torch.empty(starts[-1], dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
-    view = packed.numpy()
-    for start, array in zip(starts, arrays, strict=False):
-        view[start : start + array.size] = array.ravel()
-    packed = packed.to(device, non_blocking=True)
-    return [packed[start : start + array.size].view(array.shape) for start, array in zip(starts, arrays, strict=False)]
+    @abstractmethod
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
+        """Normalises x, or the residual after it has taken x, in place. Shapes: x, residual [T, D] -> [T, D]."""
 
+    @abstractmethod
+    def rms_norm_backward(
+        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, also_grad_z: Tensor | None = None, /
+    ) -> tuple[Tensor, Tensor]:
+        """Returns gradients by z = residual + x, plus `also_grad_z`, and by the weight. Shapes: [T, D], [D]."""
 
-@dataclass(frozen=True)
-class Heads:
-    """How a fused q|k|v row of width E splits into heads."""
-
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-
-    @property
-    def q_width(self) -> int:
-        return self.num_heads * self.head_dim
-
-    @property
-    def kv_width(self) -> int:
-        return self.num_kv_heads * self.head_dim
-
-
-# Arguments are positional, so that an implementation may give its tensors their shape suffixes.
-
-
-class RmsNorm(Protocol):
-    def __call__(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor: ...
-
-
-class QkNormRope(Protocol):
-    def __call__(
+    @abstractmethod
+    def qk_norm_rope(
         self,
         qkv: Tensor,
         heads: Heads,
         positions: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        rotary: RotaryTables,
         q_norm: Tensor | None = None,
         k_norm: Tensor | None = None,
         eps: float = 0.0,
         /,
-    ) -> None: ...
+    ) -> None:
+        """Normalises (where there are weights) and rotates query and key heads in place. Shapes: qkv [T, E]."""
 
+    @abstractmethod
+    def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
+        """Multiplies the activated gate and up. Shapes: [T, 2F], gate first -> [T, F]."""
 
-class TreeAttention(Protocol):
-    def __call__(
-        self,
-        qkv: Tensor,
-        heads: Heads,
-        tree: Tree,
-        queries: Tensor,
-        scale: float,
-        softcap: float | None = None,
-        window: int | None = None,
-        /,
-    ) -> Tensor: ...
+    @abstractmethod
+    def glu_backward(self, gate_up: Tensor, activation: Activation, grad_y: Tensor, /) -> Tensor:
+        """Returns the gradient by gate_up. Shapes: grad_y [T, F] -> [T, 2F]."""
 
+    @abstractmethod
+    def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
+        """Attends from each query token to its own path. Shapes: qkv [T, E] -> [R, N * H].
 
-class PooledScore(Protocol):
-    def __call__(
+        `queries` are the tree's `all_queries` or `last_queries`.
+        """
+
+    @abstractmethod
+    def tree_attention_backward(
+        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, grad_out: Tensor, /
+    ) -> Tensor:
+        """Returns the gradient by qkv. Shapes: grad_out [R, N * H] -> [T, E]."""
+
+    @abstractmethod
+    def pooled_score(
         self,
         x: Tensor,
         residual: Tensor,
@@ -150,11 +120,11 @@ class PooledScore(Protocol):
         head_weight: Tensor | None,
         head_bias: Tensor | None,
         /,
-    ) -> tuple[Tensor, Tensor | None]: ...
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pools rows of residual + x, normalises and scores. Shapes: [U, D] -> features [B, D], scores [B]."""
 
-
-class PairwiseLoss(Protocol):
-    def __call__(
+    @abstractmethod
+    def pairwise_loss(
         self,
         scores: Tensor,
         labels: Tensor,
@@ -162,67 +132,17 @@ class PairwiseLoss(Protocol):
         margins: Tensor | None = None,
         center_coefficient: float = 0.0,
         /,
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the Bradley-Terry loss of groups and its gradient. Shapes: scores [B] -> [], [B]."""
 
 
-class RmsNormBackward(Protocol):
-    def __call__(
-        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, also_grad_z: Tensor | None = None, /
-    ) -> tuple[Tensor, Tensor]: ...
+def replace_operations(backend: Backend, **replacements: Any) -> Backend:
+    """Returns a copy of `backend` with other operations or attributes, by name; `backend` itself stays as it is.
 
-
-class TreeAttentionBackward(Protocol):
-    def __call__(
-        self,
-        qkv: Tensor,
-        heads: Heads,
-        tree: Tree,
-        queries: Tensor,
-        scale: float,
-        softcap: float | None,
-        window: int | None,
-        grad_out: Tensor,
-        /,
-    ) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Gradients of the operations that are ours; `ops.autograd` says which operation takes which."""
-
-    rms_norm_backward: RmsNormBackward
-    glu_backward: Callable[[Tensor, Activation, Tensor], Tensor]
-    tree_attention_backward: TreeAttentionBackward
-
-
-@dataclass(frozen=True)
-class Backend:
-    """The operations of one device family, each defined by the function of the same name in `ops.reference`.
-
-    Chosen once by `ops.select_backend` and passed by argument. `description` names what runs underneath.
-    `pack_linear(weight, bias)` gives an opaque value that only the same backend's `linear` reads, and
-    `pack_int8_linear(weight, scale, bias, rounding)` another, by which it computes `reference.int8_linear`.
-    `copies_weights` says that such a value holds a copy, so that the weight's memory may be written over.
-    `token_block` is how many tokens go through a layer's wide projections at a time, None for all.
+    For what measures one operation at a time. A replacement is called as the method is, without `self`.
     """
-
-    name: str
-    description: str
-    has_bf16_unit: bool
-    copies_weights: bool
-    token_block: int | None
-    pack_linear: Callable[[Tensor, Tensor | None], Any]
-    pack_int8_linear: Callable[[Tensor, Tensor, Tensor | None, Rounding], Any]
-    linear: Callable[[Tensor, Any], Tensor]
-    rms_norm: RmsNorm
-    qk_norm_rope: QkNormRope
-    glu: Callable[[Tensor, Activation], Tensor]
-    tree_attention: TreeAttention
-    pooled_score: PooledScore
-    pairwise_loss: PairwiseLoss
-    gradients: Gradients
-
-    @property
-    def fastest_dtype(self) -> torch.dtype:
-        """Of linear maps: bfloat16 where there are units for it, else float32."""
-        return torch.bfloat16 if self.has_bf16_unit else torch.float32
+    changed = copy.copy(backend)
+    for name, replacement in replacements.items():
+        assert hasattr(backend, name), f"{name} is no operation"
+        setattr(changed, name, replacement)
+    return changed

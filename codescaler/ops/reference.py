@@ -7,84 +7,62 @@ and rounds once, to the dtype of its result. Shape legend: `ops.backend`.
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from codescaler.ops.backend import Backend, Gradients, Heads, Tree
-from codescaler.types import ROTATED_INPUTS, Activation, Rounding
+from codescaler.ops.backend import Backend
+from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.tree import Tree
+from codescaler.types import HADAMARD_BLOCK, Activation, ActivationBits, QuantScheme
 
 
-class Linear(NamedTuple):
-    """A linear map's weight [O, I] and bias [O]."""
-
-    weight: Tensor
-    bias: Tensor | None
+def linear(x_TI: Tensor, weights: LinearWeights) -> Tensor:
+    """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: all the same."""
+    return functional.linear(x_TI, weights.weight, weights.bias)
 
 
-def pack_linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    """Keeps the weight as it is."""
-    return Linear(weight, bias)
+def int8_linear(x_TI: Tensor, weights: LinearWeights, scheme: QuantScheme) -> Tensor:
+    """Y = s scale (q W^T) + b with q = round(x / s), s = max |x| / steps over each row, 1 for a row of zeros.
+
+    With `has_hadamard`, x goes through `apply_hadamard` first, as the weight has.
+
+    The sum is of integers, hence exact in any order. A row with a value that is not finite becomes NaN, and behind a
+    Hadamard transform a row whose sums of 64 leave the range of the dtype.
+    Shapes: x [T, I] -> [T, O]. Dtypes: y as x.
+    Source: Dettmers et al. 2022, arXiv:2208.07339, sec. 2.1 (vector-wise quantization), without its decomposition.
+    """
+    x = apply_hadamard(_wide(x_TI)) if scheme.has_hadamard else _wide(x_TI)
+    size_T1 = x.abs().amax(dim=1, keepdim=True)
+    num_steps = count_int8_steps(x.shape[1], scheme.bits)
+    steps = x.new_tensor(num_steps)
+    is_zero = size_T1 < 2.0**-100  # a row of so small numbers counts as zeros: their inverse leaves float32
+    q_TI = torch.round(x * torch.where(is_zero, 0.0, steps / size_T1)).clamp(-num_steps, num_steps)
+    sums_TO = (q_TI.double().nan_to_num(0.0) @ weights.weight.double().T).to(x.dtype)
+    scale_T1 = torch.where(is_zero, 1.0, size_T1 / steps).where(size_T1.isfinite(), torch.nan)
+    y = sums_TO * scale_T1 * weights.row_scale.to(x.dtype)
+    return (y if weights.bias is None else y + weights.bias.to(x.dtype)).to(x_TI.dtype)
 
 
-class Int8Linear(NamedTuple):
-    """A linear map's weight int8 [O, I], its rows' scales and its bias float32 [O], and how its inputs are rounded."""
-
-    weight: Tensor
-    scale: Tensor
-    bias: Tensor | None
-    steps: int
-    is_rotated: bool
+def count_int8_steps(num_inputs: int, bits: ActivationBits) -> int:
+    """Returns an input's integers above 0: 127; or as many as 16 bits hold and exact sums in 32 bits allow."""
+    return min((2**31 - 1) // (128 * num_inputs), (1 << (bits - 1)) - 1)
 
 
-def pack_int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None, rounding: Rounding) -> Int8Linear:
-    """Keeps the weight as it is. Inputs get 127 steps; or as many as 16 bits hold and exact sums in 32 allow."""
-    most = (2**31 - 1) // (128 * weight.shape[1])
-    return Int8Linear(weight, scale, bias, min(most, 2 ** (rounding.bits - 1) - 1), rounding.is_rotated)
-
-
-def rotate(x_TI: Tensor) -> Tensor:
+def apply_hadamard(x_TI: Tensor) -> Tensor:
     """Y = x H on every 64 inputs, H the orthogonal Hadamard matrix, H = H^T: what one channel has, 64 have a part of.
 
     In this order of sums, so that backends have the same bits. Shapes: [T, I] -> [T, I]. Dtypes: float32 or wider.
     Source: Ashkboos et al. 2024, arXiv:2404.00456 (QuaRot), here in blocks and next to the product.
     """
-    y, half = x_TI, ROTATED_INPUTS // 2
+    y, half = x_TI, HADAMARD_BLOCK // 2
     while half:
         first, second = y.reshape(len(y), y.shape[1] // (2 * half), 2, half).unbind(2)
         y = torch.stack([first + second, first - second], dim=2).reshape(x_TI.shape)
         half //= 2
-    return y.mul(ROTATED_INPUTS**-0.5)
-
-
-def linear(x_TI: Tensor, packed: Linear | Int8Linear) -> Tensor:
-    """Y = x W^T + b, or `int8_linear`. Shapes: x [T, I] -> [T, O]. Dtypes: all the same."""
-    if isinstance(packed, Int8Linear):
-        return int8_linear(x_TI, packed)
-    return functional.linear(x_TI, packed.weight, packed.bias)
-
-
-def int8_linear(x_TI: Tensor, packed: Int8Linear) -> Tensor:
-    """Y = s scale (q W^T) + b with q = round(x / s), s = max |x| / steps over each row, 1 for a row of zeros.
-
-    With `is_rotated`, x is `rotate`d first; the weight holds a rotated one then.
-
-    The sum is of integers, hence exact in any order. A row with a value that is not finite becomes NaN, and where it is
-    rotated one whose sums of 64 leave the range of the dtype.
-    Shapes: x [T, I] -> [T, O]. Dtypes: y as x.
-    Source: Dettmers et al. 2022, arXiv:2208.07339, sec. 2.1 (vector-wise quantization), without its decomposition.
-    """
-    x = rotate(_wide(x_TI)) if packed.is_rotated else _wide(x_TI)
-    size_T1 = x.abs().amax(dim=1, keepdim=True)
-    steps = x.new_tensor(packed.steps)
-    is_zero = size_T1 < 2.0**-100  # a row of so small numbers counts as zeros: their inverse leaves float32
-    q_TI = torch.round(x * torch.where(is_zero, 0.0, steps / size_T1)).clamp(-packed.steps, packed.steps)
-    sums_TO = (q_TI.double().nan_to_num(0.0) @ packed.weight.double().T).to(x.dtype)
-    scale_T1 = torch.where(is_zero, 1.0, size_T1 / steps).where(size_T1.isfinite(), torch.nan)
-    y = sums_TO * scale_T1 * packed.scale.to(x.dtype)
-    return (y if packed.bias is None else y + packed.bias.to(x.dtype)).to(x_TI.dtype)
+    return y.mul(HADAMARD_BLOCK**-0.5)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
@@ -100,12 +78,22 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
     return _normalise(z_TD, weight_D, eps).to(x_TD.dtype)
 
 
+def rms_norm_backward(
+    z_TD: Tensor, weight_D: Tensor, eps: float, grad_y_TD: Tensor, also_grad_z_TD: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `rms_norm` by z = residual + x, to which `also_grad_z` is added, and by the weight.
+
+    Shapes: z, gradients [T, D]; weight [D] -> [T, D], [D]. Dtypes: all float32 but grad_y (an activation).
+    """
+    grad_z_TD, grad_weight_D = _pull_back(lambda z, w: _normalise(z, w, eps), (z_TD, weight_D), _wide(grad_y_TD))
+    return grad_z_TD if also_grad_z_TD is None else grad_z_TD + also_grad_z_TD, grad_weight_D
+
+
 def qk_norm_rope(
     qkv_TE: Tensor,
     heads: Heads,
     positions_T: Tensor,
-    cos: Tensor,
-    sin: Tensor,
+    rotary: RotaryTables,
     q_norm_H: Tensor | None = None,
     k_norm_H: Tensor | None = None,
     eps: float = 0.0,
@@ -113,11 +101,11 @@ def qk_norm_rope(
     """Normalises each query and key head (where a weight is given), then rotates it by its position, in place.
 
     RoPE on halves: (a, b) -> (a cos - b sin, b cos + a sin), a and b the first and second half of a head.
-    Shapes: qkv [T, E]; positions [T]; cos, sin [P, H / 2] with P above every position; norms [H].
+    Shapes: qkv [T, E]; positions [T]; norms [H].
     Dtypes: positions int32; tables and norms float32. The v part of qkv is untouched.
     Source: Su et al. 2021, arXiv:2104.09864, sec. 3.4.2; the norm as in Qwen3.
     """
-    cos_T1H, sin_T1H = (table[positions_T.long()].unsqueeze(1) for table in (cos, sin))
+    cos_T1H, sin_T1H = (table[positions_T.long()].unsqueeze(1) for table in rotary)
     q_TE, k_TE, _ = qkv_TE.split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
     for part_TE, weight_H in ((q_TE, q_norm_H), (k_TE, k_norm_H)):
         x = _wide(part_TE).unflatten(1, (-1, heads.head_dim))
@@ -144,15 +132,13 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-def tree_attention(
-    qkv_TE: Tensor,
-    heads: Heads,
-    tree: Tree,
-    queries: Tensor,
-    scale: float,
-    softcap: float | None = None,
-    window: int | None = None,
-) -> Tensor:
+def glu_backward(gate_up_TF2: Tensor, activation: Activation, grad_y_TF: Tensor) -> Tensor:
+    """Gradient of `glu` by gate_up. Shapes: [T, 2F], [T, F] -> [T, 2F]. Dtypes: all the same."""
+    (grad,) = _pull_back(lambda x: glu(x, activation), (_wide(gate_up_TF2),), _wide(grad_y_TF))
+    return grad.to(gate_up_TF2.dtype)
+
+
+def tree_attention(qkv_TE: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor) -> Tensor:
     """Causal attention of each query token to its own path in the tree.
 
     o_i = sum_j p_ij v_j over keys j on i's path with position_j <= position_i (and, with a window,
@@ -161,7 +147,7 @@ def tree_attention(
     Shapes: qkv [T, E]; queries [., 4] as in `plan.TreeBatch` -> [R, N * H], R the query rows in total.
     Dtypes: result as qkv; softmax and sums in float32.
     """
-    group = heads.num_heads // heads.num_kv_heads
+    heads, softcap, window = spec.heads, spec.softcap, spec.window
     q_TNH, k_TKH, v_TKH = (
         part.unflatten(1, (-1, heads.head_dim))
         for part in qkv_TE.split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
@@ -172,9 +158,9 @@ def tree_attention(
     for node, first_token, num_tokens, out_row in runs:
         keys = tree.block_tokens[tree.node_blocks[offsets[node] : offsets[node + 1]].long()].flatten().long()
         keys = keys[keys >= 0]
-        q = _wide(q_TNH[first_token : first_token + num_tokens]).unflatten(1, (heads.num_kv_heads, group))
+        q = _wide(q_TNH[first_token : first_token + num_tokens]).unflatten(1, (heads.num_kv_heads, heads.group))
         k, v = _wide(k_TKH[keys]), _wide(v_TKH[keys])
-        logits = torch.einsum("qkgh,skh->kgqs", q, k) * scale
+        logits = torch.einsum("qkgh,skh->kgqs", q, k) * spec.scale
         if softcap is not None:
             logits = softcap * torch.tanh(logits / softcap)
         distance = tree.positions[first_token : first_token + num_tokens, None] - tree.positions[keys]
@@ -191,6 +177,17 @@ def _weighted_sum(p_KGQS: Tensor, v_SKH: Tensor, visible_QS: Tensor) -> Tensor:
         return torch.einsum("kgqs,skh->kgqh", p_KGQS, v_SKH)
     rows = [torch.einsum("kgs,skh->kgh", p_KGQS[:, :, i, seen], v_SKH[seen]) for i, seen in enumerate(visible_QS)]
     return torch.stack(rows, dim=2)
+
+
+def tree_attention_backward(
+    qkv_TE: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, grad_out: Tensor
+) -> Tensor:
+    """Gradient of `tree_attention` by qkv; 0 in the q part of tokens that are no queries.
+
+    Shapes: qkv [T, E]; grad_out [R, N * H] -> [T, E]. Dtypes: all as qkv.
+    """
+    (grad,) = _pull_back(lambda qkv: tree_attention(qkv, spec, tree, queries), (_wide(qkv_TE),), _wide(grad_out))
+    return grad.to(qkv_TE.dtype)
 
 
 def pooled_score(
@@ -252,43 +249,6 @@ def pairwise_loss(
     return loss.detach().to(scores_B.dtype), gradient.to(scores_B.dtype)
 
 
-def rms_norm_backward(
-    z_TD: Tensor, weight_D: Tensor, eps: float, grad_y_TD: Tensor, also_grad_z_TD: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `rms_norm` by z = residual + x, to which `also_grad_z` is added, and by the weight.
-
-    Shapes: z, gradients [T, D]; weight [D] -> [T, D], [D]. Dtypes: all float32 but grad_y (an activation).
-    """
-    grad_z_TD, grad_weight_D = _pull_back(lambda z, w: _normalise(z, w, eps), (z_TD, weight_D), _wide(grad_y_TD))
-    return grad_z_TD if also_grad_z_TD is None else grad_z_TD + also_grad_z_TD, grad_weight_D
-
-
-def glu_backward(gate_up_TF2: Tensor, activation: Activation, grad_y_TF: Tensor) -> Tensor:
-    """Gradient of `glu` by gate_up. Shapes: [T, 2F], [T, F] -> [T, 2F]. Dtypes: all the same."""
-    (grad,) = _pull_back(lambda x: glu(x, activation), (_wide(gate_up_TF2),), _wide(grad_y_TF))
-    return grad.to(gate_up_TF2.dtype)
-
-
-def tree_attention_backward(
-    qkv_TE: Tensor,
-    heads: Heads,
-    tree: Tree,
-    queries: Tensor,
-    scale: float,
-    softcap: float | None,
-    window: int | None,
-    grad_out: Tensor,
-) -> Tensor:
-    """Gradient of `tree_attention` by qkv; 0 in the q part of tokens that are no queries.
-
-    Shapes: qkv [T, E]; grad_out [R, N * H] -> [T, E]. Dtypes: all as qkv.
-    """
-    (grad,) = _pull_back(
-        lambda qkv: tree_attention(qkv, heads, tree, queries, scale, softcap, window), (_wide(qkv_TE),), _wide(grad_out)
-    )
-    return grad.to(qkv_TE.dtype)
-
-
 def _pull_back(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor, ...]:
     """The gradients by `inputs` that PyTorch derives from a definition above."""
     leaves = tuple(x.detach().requires_grad_() for x in inputs)
@@ -305,26 +265,31 @@ def _normalise(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
 
 
-GRADIENTS = Gradients(
-    rms_norm_backward=rms_norm_backward,
-    glu_backward=glu_backward,
-    tree_attention_backward=tree_attention_backward,
-)
+def pack_plain(weights: LinearWeights, _: PlainFormat) -> PackedLinear:
+    """Keeps the weights as they are."""
+    return lambda x_TI: linear(x_TI, weights)
 
-BACKEND = Backend(
-    name="reference",
-    description="pure PyTorch",
-    has_bf16_unit=False,  # the truth is not for speed
-    copies_weights=False,
-    token_block=None,
-    pack_linear=pack_linear,
-    pack_int8_linear=pack_int8_linear,
-    linear=linear,
-    rms_norm=rms_norm,
-    qk_norm_rope=qk_norm_rope,
-    glu=glu,
-    tree_attention=tree_attention,
-    pooled_score=pooled_score,
-    pairwise_loss=pairwise_loss,
-    gradients=GRADIENTS,
-)
+
+def pack_int8(weights: LinearWeights, scheme: QuantScheme) -> PackedLinear:
+    """Keeps the weights as they are."""
+    return lambda x_TI: int8_linear(x_TI, weights, scheme)
+
+
+class ReferenceBackend(Backend):
+    """The definitions above as a backend. The truth is not for speed."""
+
+    name = "reference"
+    description = "pure PyTorch"
+    products = {PlainFormat: pack_plain, QuantScheme: pack_int8}  # noqa: RUF012
+    rms_norm = staticmethod(rms_norm)
+    rms_norm_backward = staticmethod(rms_norm_backward)
+    qk_norm_rope = staticmethod(qk_norm_rope)
+    glu = staticmethod(glu)
+    glu_backward = staticmethod(glu_backward)
+    tree_attention = staticmethod(tree_attention)
+    tree_attention_backward = staticmethod(tree_attention_backward)
+    pooled_score = staticmethod(pooled_score)
+    pairwise_loss = staticmethod(pairwise_loss)
+
+
+BACKEND = ReferenceBackend()

@@ -4,8 +4,8 @@ import ast
 import re
 from collections.abc import Iterable
 
-from codescaler.extract import syntax_tree
 from codescaler.tasks.row import Row
+from codescaler.text.extract import syntax_tree
 from codescaler.types import CallTests, Task
 
 _ENTRY_POINT = re.compile(r"([A-Za-z_]\w*)(\(\))?(\.[A-Za-z_]\w*)*")

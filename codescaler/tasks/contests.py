@@ -10,10 +10,10 @@ from string import ascii_uppercase
 from typing import Any
 
 from codescaler.errors import InvalidInput
-from codescaler.extract import syntax_tree
 from codescaler.tasks.own import stdio_case
 from codescaler.tasks.packed import unpacked_text
 from codescaler.tasks.row import Row, parsed_json
+from codescaler.text.extract import syntax_tree
 from codescaler.types import CallTests, StdioTests, Task, Tests
 
 # Solutions to function problems count on these names, as they do on the sites that the problems are from.

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from codescaler.ops.cpu import has_packed_linear
+from codescaler.ops.cpu.linear import has_packed_linear
 
 
 def assert_accurate(result: torch.Tensor, truth: torch.Tensor, peer: torch.Tensor) -> None:

@@ -1,13 +1,14 @@
 """What tests and benches of bit-identity share: lists that branch, a forward over them, and products that keep bits."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 
 from codescaler.model.decoder import Decoder
-from codescaler.ops import Backend, Tree, cpu
+from codescaler.ops import Backend, LinearWeights, Tree, replace_operations
+from codescaler.ops.cpu.linear import OneDnnLinear
+from codescaler.ops.linear import PLAIN, PackedLinear
 from codescaler.plan import Int32, plan
 
 
@@ -59,10 +60,9 @@ def use_cpu_linear(backend: Backend) -> Backend:
     What differs then between two batches is the doing of the backend's own kernels.
     """
 
-    def linear(x: torch.Tensor, packed: cpu.PackedLinear) -> torch.Tensor:
-        return cpu.linear(x.cpu(), packed).to(x.device)
+    def pack_linear(weights: LinearWeights) -> PackedLinear:
+        weight, bias, _ = weights
+        packed = OneDnnLinear(LinearWeights(weight.cpu(), None if bias is None else bias.cpu()), PLAIN)
+        return lambda x: packed(x.cpu()).to(x.device)
 
-    def pack_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> cpu.PackedLinear:
-        return cpu.pack_linear(weight.cpu(), None if bias is None else bias.cpu())
-
-    return replace(backend, pack_linear=pack_linear, linear=linear)
+    return replace_operations(backend, pack_linear=pack_linear)

@@ -8,8 +8,8 @@ from functools import partial
 
 import torch
 
-from codescaler.ops import select_backend
-from codescaler.types import Rounding
+from codescaler.ops import LinearWeights, select_backend
+from codescaler.types import QuantScheme
 
 # Tokens, inputs and outputs of the products that a peak is taken from. On a CPU the block of tokens that the decoder
 # walks in, so that inputs and outputs stay in the cache, and 0.6B shapes; on a GPU one product that fills it.
@@ -68,10 +68,10 @@ def matmul_peak(dtype: torch.dtype, device: torch.device | None = None, is_int8:
         x = torch.ones(rows, num_inputs, dtype=dtype, device=device)
         weight = torch.ones(num_outputs, num_inputs, dtype=torch.int8 if is_int8 else dtype, device=device)
         if is_int8:
-            rounding = Rounding(8, is_rotated=False)
-            packed = backend.pack_int8_linear(weight, torch.ones(num_outputs, device=device), None, rounding)
+            scale = torch.ones(num_outputs, device=device)
+            packed = backend.pack_linear(LinearWeights(weight, None, scale), QuantScheme(8, has_hadamard=False))
         else:
-            packed = backend.pack_linear(weight, None)
+            packed = backend.pack_linear(LinearWeights(weight))
         products: list[Callable[[], torch.Tensor]] = [partial(backend.linear, x, packed)]
         if is_int8 and backend.has_bf16_unit and hasattr(torch.ops.onednn, "qlinear_pointwise"):
             products.append(_onednn_int8_product(rows, weight))

@@ -25,5 +25,4 @@ def random_tree(branches: Sequence[tuple[int, Sequence[int]]], seed: int = 0) ->
 
 def random_qkv(tree: Tree, heads: Heads, dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
     """Returns normal queries, keys and values. Shapes: [T, E]."""
-    width = heads.q_width + 2 * heads.kv_width
-    return torch.randn(len(tree.token_ids), width, generator=random, device=random.device).to(dtype)
+    return torch.randn(len(tree.token_ids), heads.qkv_width, generator=random, device=random.device).to(dtype)

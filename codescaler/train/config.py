@@ -1,8 +1,10 @@
-"""`TrainConfig`: every setting of a training run, checked when it is made."""
+"""`TrainConfig`: every setting of a training run, said once and checked when a configuration is made."""
 
 import math
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_args
 
 from codescaler.errors import InvalidInput
 
@@ -12,88 +14,122 @@ Parallel = Literal["data", "fsdp"]
 _LEARNING_RATES: dict[Method, float] = {"full": 1e-5, "lora": 2e-4, "head": 1e-3}
 
 
+def _describe(
+    meaning: str,
+    *,
+    least: float = -math.inf,
+    above: float | None = None,
+    most: float = math.inf,
+    unset: str | None = None,
+) -> Mapping[str, Any]:
+    """What a field says of its setting: its meaning, the limits of a number, and what None stands for."""
+    return {"meaning": meaning, "least": least, "above": above, "most": most, "unset": unset}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of `fit`.
+    """Settings of `fit`."""
 
-    Attributes:
-        method: what learns: all weights, low-rank changes of every projection and the head, or the head alone.
-        learning_rate: at its peak; None is 1e-5 for "full", 2e-4 for "lora", 1e-3 for "head".
-        epochs: passes over the problems; a fraction is a share of one. Ignored where `max_steps` is given.
-        max_steps: steps of the optimizer.
-        step_tokens: distinct tokens (a shared prefix counts once) of one step: problems are added until it is reached.
-        micro_batch_tokens: distinct tokens of one forward and backward; what memory depends on. A problem of more is
-            left out and counted.
-        max_length: tokens of the longest program with its problem, None for the model's positions.
-        warmup_fraction: share of the steps in which the learning rate rises to its peak.
-        final_fraction: share of the peak that the cosine comes down to.
-        weight_decay: of matrices, as in AdamW; beta1, beta2, epsilon: AdamW's.
-        max_grad_norm: a longer gradient is scaled down to this.
-        center_coefficient: c of `bradley_terry_loss`.
-        teacher_weight: of `margin_mse_loss` beside the Bradley-Terry loss; programs carry a teacher's `score` then, and
-            problems without a pair are learned from too.
-        lora_rank, lora_alpha: the change of a weight is alpha / rank * B A.
-        dtype: of activations: "auto" is bfloat16 where the device has units for it, else float32. Weights, gradients,
-            optimizer, head and loss are float32.
-        gradient_checkpointing: keep each layer's input only, and compute the rest a second time.
-        evaluate_every: steps between two validations, None for as many as the first epoch has; the last step is always
-            validated.
-        save_every: steps between two checkpoints to resume from, None for one every ten minutes; the last step has one.
-        parallel: with torchrun: "data" keeps a copy of all on each process, "fsdp" a share of weights and optimizer.
-        seed: of the order of problems and of LoRA's start.
-    """
-
-    method: Method = "full"
-    learning_rate: float | None = None
-    epochs: float = 1.0
-    max_steps: int | None = None
-    step_tokens: int = 16384
-    micro_batch_tokens: int = 4096
-    max_length: int | None = None
-    warmup_fraction: float = 0.1
-    final_fraction: float = 0.1
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    center_coefficient: float = 0.01
-    teacher_weight: float = 0.0
-    lora_rank: int = 16
-    lora_alpha: float = 32.0
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    gradient_checkpointing: bool = False
-    evaluate_every: int | None = None
-    save_every: int | None = None
-    parallel: Parallel = "data"
-    seed: int = 0
+    method: Method = field(
+        default="full",
+        metadata=_describe(
+            "What learns: all weights (full), LoRA of every projection and the head (lora), or the head alone (head)."
+        ),
+    )
+    learning_rate: float | None = field(
+        default=None,
+        metadata=_describe(
+            "Learning rate at its peak.", above=0, unset=", ".join(f"{r:g} for {m}" for m, r in _LEARNING_RATES.items())
+        ),
+    )
+    epochs: float = field(
+        default=1.0,
+        metadata=_describe("Passes over the problems. A fraction is allowed. max_steps overrides it.", above=0),
+    )
+    max_steps: int | None = field(
+        default=None, metadata=_describe("Steps of the optimizer.", least=1, unset="as many as the epochs have")
+    )
+    step_tokens: int = field(
+        default=16384,
+        metadata=_describe(
+            "Distinct tokens of one step: a shared prefix counts once. Problems are added until it is reached.", least=1
+        ),
+    )
+    micro_batch_tokens: int = field(
+        default=4096,
+        metadata=_describe(
+            "Distinct tokens of one forward and backward. Memory depends on it. A larger problem is left out and "
+            "counted.",
+            least=1,
+        ),
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata=_describe("Tokens of the longest program with its problem.", least=1, unset="the model's positions"),
+    )
+    warmup_fraction: float = field(
+        default=0.1,
+        metadata=_describe("Fraction of the steps in which the learning rate rises to its peak.", least=0, most=1),
+    )
+    final_fraction: float = field(
+        default=0.1, metadata=_describe("Fraction of the peak at the end of the cosine.", least=0, most=1)
+    )
+    weight_decay: float = field(default=0.0, metadata=_describe("AdamW's weight decay, for matrices only.", least=0))
+    beta1: float = field(default=0.9, metadata=_describe("AdamW's beta1.", least=0, most=0.999999))
+    beta2: float = field(default=0.999, metadata=_describe("AdamW's beta2.", least=0, most=0.999999))
+    epsilon: float = field(default=1e-8, metadata=_describe("AdamW's epsilon.", above=0))
+    max_grad_norm: float = field(
+        default=1.0, metadata=_describe("Largest norm of the gradient. A longer gradient is scaled down.", above=0)
+    )
+    center_coefficient: float = field(default=0.01, metadata=_describe("c of bradley_terry_loss.", least=0))
+    teacher_weight: float = field(
+        default=0.0,
+        metadata=_describe(
+            "Weight of margin_mse_loss beside the Bradley-Terry loss. Above 0, each program needs a teacher's "
+            "score, and problems without a pair are learned from too.",
+            least=0,
+        ),
+    )
+    lora_rank: int = field(default=16, metadata=_describe("Rank of LoRA's B A.", least=1))
+    lora_alpha: float = field(default=32.0, metadata=_describe("LoRA changes a weight by alpha / rank * B A.", above=0))
+    dtype: Literal["auto", "float32", "bfloat16"] = field(
+        default="auto",
+        metadata=_describe(
+            "Dtype of activations: auto is bfloat16 where the device has units for it, else float32. Weights, "
+            "gradients, optimizer, head and loss are float32."
+        ),
+    )
+    gradient_checkpointing: bool = field(
+        default=False, metadata=_describe("Keep only the input of each layer, and compute the rest a second time.")
+    )
+    evaluate_every: int | None = field(
+        default=None,
+        metadata=_describe(
+            "Steps between two validations. The last step is always validated.",
+            least=1,
+            unset="as many as the first epoch has",
+        ),
+    )
+    save_every: int | None = field(
+        default=None,
+        metadata=_describe(
+            "Steps between two checkpoints to resume from. The last step always has a checkpoint.",
+            least=1,
+            unset="a checkpoint every ten minutes",
+        ),
+    )
+    parallel: Parallel = field(
+        default="data",
+        metadata=_describe(
+            "What each process of torchrun holds: a copy of everything (data), or a shard of weights and optimizer "
+            "(fsdp)."
+        ),
+    )
+    seed: int = field(default=0, metadata=_describe("Seed of the order of problems and of LoRA's start.", least=0))
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("method", get_args(Method)),
-            ("parallel", get_args(Parallel)),
-            ("dtype", ("auto", "float32", "bfloat16")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InvalidInput(f"{name}={getattr(self, name)!r}; choose one of {', '.join(map(repr, allowed))}")
-        for name, low, high, is_open in _RANGES:
-            value = getattr(self, name)
-            if value is None and type(None) in _KINDS[name]:
-                continue
-            is_whole = int in _KINDS[name]
-            is_number = (
-                isinstance(value, int if is_whole else (int, float))
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-            )
-            if not is_number or not low <= value <= high or (is_open and value == low):
-                kind = "whole number" if is_whole else "number"
-                bounds = (
-                    f"{'above' if is_open else 'of at least'} {low:g}{f', at most {high:g}' if high < _FAR else ''}"
-                )
-                raise InvalidInput(f"{name}={value!r}; give a {kind} {bounds}")
-        if not isinstance(self.gradient_checkpointing, bool):
-            raise InvalidInput(f"gradient_checkpointing={self.gradient_checkpointing!r}; give True or False")
+        for setting in list_settings():
+            setting.check(getattr(self, setting.name))
 
     @property
     def peak_learning_rate(self) -> float:
@@ -110,29 +146,62 @@ class TrainConfig:
         return self.peak_learning_rate * share
 
 
-_FAR, _BELOW_ONE = 1e18, 0.999999
-# Name, lowest, highest, and whether the lowest is excluded.
-_RANGES: tuple[tuple[str, float, float, bool], ...] = (
-    ("learning_rate", 0, _FAR, True),
-    ("epochs", 0, _FAR, True),
-    ("max_steps", 1, _FAR, False),
-    ("step_tokens", 1, _FAR, False),
-    ("micro_batch_tokens", 1, _FAR, False),
-    ("max_length", 1, _FAR, False),
-    ("warmup_fraction", 0, 1, False),
-    ("final_fraction", 0, 1, False),
-    ("weight_decay", 0, _FAR, False),
-    ("beta1", 0, _BELOW_ONE, False),
-    ("beta2", 0, _BELOW_ONE, False),
-    ("epsilon", 0, _FAR, True),
-    ("max_grad_norm", 0, _FAR, True),
-    ("center_coefficient", 0, _FAR, False),
-    ("teacher_weight", 0, _FAR, False),
-    ("lora_rank", 1, _FAR, False),
-    ("lora_alpha", 0, _FAR, True),
-    ("evaluate_every", 1, _FAR, False),
-    ("save_every", 1, _FAR, False),
-    ("seed", 0, _FAR, False),
-)
-# What a setting may be stands in its annotation.
-_KINDS = {field.name: get_args(field.type) or (field.type,) for field in fields(TrainConfig)}
+class Setting(NamedTuple):
+    """One setting, read from its field of `TrainConfig`."""
+
+    name: str
+    kind: type
+    choices: tuple[str, ...]
+    meaning: str
+    default: str
+    may_be_none: bool
+    least: float
+    above: float | None
+    most: float
+
+    @property
+    def allowed(self) -> str:
+        """The values that may be given, in words."""
+        if self.choices:
+            return f"one of {', '.join(map(repr, self.choices))}"
+        if self.kind is bool:
+            return "True or False"
+        kind = "whole number" if self.kind is int else "number"
+        lowest = f"of at least {self.least:g}" if self.above is None else f"above {self.above:g}"
+        return f"a {kind} {lowest}" + (f", at most {self.most:g}" if self.most < math.inf else "")
+
+    @property
+    def text(self) -> str:
+        """The setting in full: its meaning, its default and the values that it may have."""
+        return f"{self.meaning} Default: {self.default}. Give {self.allowed}."
+
+    def check(self, value: object) -> None:
+        """Raises `InvalidInput` for a value that may not be given."""
+        if not (self._allows(value) or (value is None and self.may_be_none)):
+            raise InvalidInput(f"{self.name}={value!r}; {'choose' if self.choices else 'give'} {self.allowed}")
+
+    def _allows(self, value: object) -> bool:
+        if self.choices:
+            return value in self.choices
+        if self.kind is bool or isinstance(value, bool):
+            return self.kind is bool and isinstance(value, bool)
+        if not isinstance(value, int if self.kind is int else (int, float)) or not math.isfinite(value):
+            return False
+        is_above = value >= self.least if self.above is None else value > self.above
+        return is_above and value <= self.most
+
+
+def list_settings() -> Iterator[Setting]:
+    """Reads the settings from the fields of `TrainConfig`, in their order."""
+    for each in fields(TrainConfig):
+        kinds = get_args(each.type) or (each.type,)
+        choices = tuple(kind for kind in kinds if isinstance(kind, str))
+        about = dict(each.metadata)
+        default = about.pop("unset") or str(each.default)
+        yield Setting(
+            each.name, str if choices else kinds[0], choices, default=default, may_be_none=NoneType in kinds, **about
+        )
+
+
+_LINES = (f"{setting.name}: {setting.text}" for setting in list_settings())
+TrainConfig.__doc__ = "\n        ".join([f"{TrainConfig.__doc__}\n\n    Attributes:", *_LINES])

@@ -24,7 +24,7 @@ from codescaler.metrics import bootstrap_interval, pair_accuracy
 from codescaler.ops import select_backend
 from codescaler.records import Group, read_groups
 from codescaler.save import new_folder, save_body, save_head
-from codescaler.token_ids import Truncation
+from codescaler.text.token_ids import Truncation
 from codescaler.train.problems import Problem, num_pairs, problems_of
 from codescaler.weights import open_checkpoint, resolve_folder
 

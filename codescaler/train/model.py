@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
-from codescaler.model.decoder import Decoder, Layer, Pass, build_decoder
+from codescaler.model.decoder import Decoder, ForwardContext, Layer, build_decoder
 from codescaler.model.projections import FUSED
 from codescaler.ops import Backend, Tree
 from codescaler.ops.autograd import TrainableLinear, differentiable
@@ -56,19 +56,20 @@ class TrainableLayer(torch.nn.Module):
 
     def __init__(self, layer: Layer, is_checkpointed: bool) -> None:
         super().__init__()
-        self.window, self.is_checkpointed = layer.window, is_checkpointed
+        self.is_checkpointed = is_checkpointed
         for field in dataclasses.fields(layer):
             value = getattr(layer, field.name)
-            if field.name != "window":
-                setattr(self, field.name, Parameter(value) if isinstance(value, Tensor) else value)
+            setattr(self, field.name, Parameter(value) if isinstance(value, Tensor) else value)
 
-    def forward(self, run: Pass, x_TD: Tensor, residual_TD: Tensor, is_last: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor, is_last: bool
+    ) -> tuple[Tensor, Tensor]:
         """See `model.decoder.Layer.__call__`."""
         layer = Layer(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Layer)})
 
         # The residual of a copy is updated in place: what a checkpoint keeps must stay, and FSDP gives a view.
         def call(x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
-            return layer(run, x_TD, residual_TD.clone(), is_last)
+            return layer(context, x_TD, residual_TD.clone(), is_last)
 
         if not (self.is_checkpointed and torch.is_grad_enabled()):
             return call(x_TD, residual_TD)

@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from codescaler.chat import Chat, load_chat, messages_of
 from codescaler.errors import InvalidInput
 from codescaler.plan import Int32, plan
 from codescaler.records import Group, read_groups
-from codescaler.token_ids import hf_pooled_index
+from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.train.config import TrainConfig
 from codescaler.weights import Checkpoint
 
@@ -113,7 +112,7 @@ _REASONS = ("num_duplicates", "num_contradictory", "num_long_programs", "num_lon
 
 
 def tokenized(
-    problems: Sequence[Problem], *, chat: Chat, pad_token_id: int | None, max_length: int, max_tokens: int
+    problems: Sequence[Problem], *, encoder: Encoder, max_length: int, max_tokens: int
 ) -> tuple[list[TokenizedProblem], Counter[str]]:
     """Renders and tokenises problems, each cut where transformers pools it.
 
@@ -122,11 +121,7 @@ def tokenized(
     """
     kept, counts = [], Counter({name: 0 for name in _REASONS})
     for problem in problems:
-        texts = [
-            chat.render(messages_of((problem.prompt, code), name))
-            for code, name in zip(problem.codes, problem.names, strict=True)
-        ]
-        ids = [ids[: hf_pooled_index(ids, pad_token_id) + 1] for ids in chat.encode(texts, problem.names)]
+        ids = encoder.encode_pairs([(problem.prompt, code) for code in problem.codes], problem.names).sequences
         # Programs that differ may read the same as tokens: a template may strip what surrounds them.
         verdicts: dict[bytes, set[bool]] = {}
         for sequence, label in zip(ids, problem.labels, strict=True):
@@ -175,11 +170,9 @@ def read_problems(
                 f"{len(both)} tasks are both trained and validated on, such as the {name} {min(both)!r:.80}; remove "
                 "them from one"
             )
-    chat = load_chat(checkpoint.folder, checkpoint.base_folder)
     as_tokens = partial(
         tokenized,
-        chat=chat,
-        pad_token_id=checkpoint.config.pad_token_id,
+        encoder=build_encoder(checkpoint, head="sequence_classification"),  # the head that is trained and written
         max_length=min(config.max_length or checkpoint.config.max_positions, config.micro_batch_tokens),
         max_tokens=config.micro_batch_tokens,
     )

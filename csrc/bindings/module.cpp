@@ -45,64 +45,102 @@ std::vector<const Kernels*> all_supported() {
   return {tables, tables + count};
 }
 
-std::vector<QueryRun> cut(const QueryRun* runs, int64_t num_runs, const int32_t* positions, int64_t group) {
-  std::vector<QueryRun> tiles(size_t(cut_tiles(runs, num_runs, positions, group, nullptr)));
-  cut_tiles(runs, num_runs, positions, group, tiles.data());
-  return tiles;
+int64_t positive(const py::handle& object, const char* name) {
+  const auto value = object.attr(name).cast<int64_t>();
+  if (value < 1) throw py::value_error(std::string(name) + " is " + std::to_string(value) + "; give 1 at least");
+  return value;
 }
 
-// The tensors of attention over a tree, forward and backward, and all that must hold between them.
-struct AttentionTensors {
-  Tensor qkv, positions, tokens, offsets, blocks, queries, out;
+// Fills in the three sizes of ops/spec.py's Heads.
+void read_heads(const py::handle& heads, int64_t& num_heads, int64_t& num_kv_heads, int64_t& head_dim) {
+  num_heads = positive(heads, "num_heads"), num_kv_heads = positive(heads, "num_kv_heads");
+  head_dim = positive(heads, "head_dim");
+  if (num_heads % num_kv_heads) throw py::value_error("num_heads is not a multiple of num_kv_heads");
+  if (head_dim % 2) throw py::value_error("head_dim is odd, " + std::to_string(head_dim));
+}
 
-  AttentionTensors(const py::object& qkv_, const py::object& positions_, const py::object& block_tokens_,
-                   const py::object& node_block_offsets_, const py::object& node_blocks_, const py::object& queries_,
-                   const py::object& out_)
-      : qkv(qkv_, "tree_attention: qkv"),
-        positions(positions_, "tree_attention: positions"),
-        tokens(block_tokens_, "tree_attention: block_tokens"),
-        offsets(node_block_offsets_, "tree_attention: node_block_offsets"),
-        blocks(node_blocks_, "tree_attention: node_blocks"),
-        queries(queries_, "tree_attention: queries"),
-        out(out_, "tree_attention: out") {}
+// ops/spec.py's AttentionSpec.
+AttentionSpec read_spec(const py::handle& object) {
+  AttentionSpec spec{};
+  read_heads(object.attr("heads"), spec.num_heads, spec.num_kv_heads, spec.head_dim);
+  spec.scale = object.attr("scale").cast<float>();
+  if (!object.attr("softcap").is_none()) spec.softcap = object.attr("softcap").cast<float>();
+  if (!object.attr("window").is_none()) spec.window = positive(object, "window");
+  return spec;
+}
 
-  const QueryRun* runs() const { return reinterpret_cast<const QueryRun*>(queries.get<int32_t>({-1, 4})); }
+// Which tokens attend to which others. It is checked here, once for every layer that runs on it, and copied, so that
+// no later change of a tensor takes a kernel out of bounds.
+class AttentionPlan {
+ public:
+  AttentionPlan(int64_t num_tokens, const py::object& block_tokens, const py::object& node_blocks,
+                const py::object& tiles)
+      : num_tokens_(num_tokens) {
+    const Tensor tokens(block_tokens, "attention plan: block_tokens"),
+        blocks(node_blocks, "attention plan: node_blocks"), rows(tiles, "attention plan: tiles");
+    const int32_t* token = tokens.get<int32_t>({-1, kKeyBlock});
+    block_tokens_.assign(token, token + tokens.size(0) * kKeyBlock);
+    if (std::any_of(block_tokens_.begin(), block_tokens_.end(), [=](int32_t t) { return t >= num_tokens; }))
+      tokens.fail("holds a token that is none of " + std::to_string(num_tokens));
+    const int32_t* block = blocks.get<int32_t>({-1});
+    node_blocks_.assign(block, block + blocks.size(0));
+    check_below(block, blocks.size(0), tokens.size(0), blocks);
+    const auto* tile = reinterpret_cast<const AttentionTile*>(rows.get<int32_t>({-1, 5}));
+    tiles_.assign(tile, tile + rows.size(0));
+    for (size_t t = 0; t < tiles_.size(); ++t) check(tiles_[t], rows, t);
+  }
 
-  // Everything but tiles and workspace.
+  int64_t num_tokens() const { return num_tokens_; }
+  int64_t num_rows() const { return num_rows_; }
+  int64_t most_tokens() const { return most_tokens_; }
+
+  // Everything of a kernel's arguments that does not depend on a layer.
   template <class T>
-  TreeAttentionArgs<T> args(int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, float softcap,
-                            int64_t window) const {
-    if (num_kv_heads < 1 || num_heads % num_kv_heads) qkv.fail("has query heads that kv heads do not divide");
-    if (head_dim < 2 || head_dim % 2) qkv.fail("has an odd head_dim, " + std::to_string(head_dim));
+  TreeAttentionArgs<T> args(const AttentionSpec& spec) const {
     TreeAttentionArgs<T> a{};
-    a.qkv = qkv.rows<T>(-1, (num_heads + 2 * num_kv_heads) * head_dim);
+    static_cast<AttentionSpec&>(a) = spec;
+    a.block_tokens = block_tokens_.data(), a.num_blocks = int64_t(block_tokens_.size()) / kKeyBlock;
+    a.node_blocks = node_blocks_.data();
+    a.tiles = tiles_.data(), a.num_tiles = int64_t(tiles_.size());
+    return a;
+  }
+
+ private:
+  void check(const AttentionTile& tile, const Tensor& rows, size_t index) {
+    const int64_t count = tile.num_tokens, end = int64_t(tile.first_position) + count;
+    const int64_t end_block = tile.first_block + (end + kKeyBlock - 1) / kKeyBlock;
+    if (tile.first_block < 0 || tile.first_token < 0 || count < 1 || tile.out_row < 0 || tile.first_position < 0 ||
+        tile.first_token + count > num_tokens_ || end_block > int64_t(node_blocks_.size()))
+      rows.fail("holds a tile outside the tree, row " + std::to_string(index));
+    num_rows_ = std::max(num_rows_, tile.out_row + count);
+    most_tokens_ = std::max(most_tokens_, count);
+  }
+
+  int64_t num_tokens_, num_rows_ = 0, most_tokens_ = 0;
+  std::vector<int32_t> block_tokens_, node_blocks_;
+  std::vector<AttentionTile> tiles_;
+};
+
+// The tensors of attention, forward and backward: `out` is the result, or its gradient.
+struct AttentionTensors {
+  Tensor qkv, out;
+  const AttentionPlan& plan;
+  AttentionSpec spec;
+
+  AttentionTensors(const py::object& qkv_, const py::object& spec_, const AttentionPlan& plan_, const py::object& out_)
+      : qkv(qkv_, "tree_attention: qkv"), out(out_, "tree_attention: out"), plan(plan_), spec(read_spec(spec_)) {}
+
+  // Everything but the workspace, for tiles with `group` rows a token.
+  template <class T>
+  TreeAttentionArgs<T> args(int64_t group) const {
+    if (plan.most_tokens() > 1 && plan.most_tokens() * group > kTileRows)
+      qkv.fail("comes with tiles of " + std::to_string(plan.most_tokens()) + " tokens, of " + std::to_string(group) +
+               " rows each; plan them for " + std::to_string(kTileRows) + " rows");
+    auto a = plan.args<T>(spec);
+    a.qkv = qkv.rows<T>(plan.num_tokens(), (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim);
     a.stride = qkv.row_stride();
-    a.num_heads = num_heads, a.num_kv_heads = num_kv_heads, a.head_dim = head_dim;
-    a.positions = positions.get<int32_t>({qkv.size(0)});
-    a.block_tokens = tokens.get<int32_t>({-1, kKeyBlock});
-    a.num_blocks = tokens.size(0);
-    a.node_block_offsets = offsets.get<int32_t>({-1});
-    a.node_blocks = blocks.get<int32_t>({-1});
-    check_below(a.node_blocks, blocks.size(0), a.num_blocks, blocks);
-    check_below(a.positions, positions.size(0), int64_t(1) << 31, positions);
-    const int64_t num_nodes = offsets.size(0) - 1, num_entries = tokens.size(0) * kKeyBlock;
-    if (std::any_of(a.block_tokens, a.block_tokens + num_entries, [&](int32_t t) { return t >= qkv.size(0); }))
-      tokens.fail("holds a token outside qkv");
-    const int32_t* starts = a.node_block_offsets;
-    if (num_nodes < 0 || starts[0] != 0 || starts[num_nodes] != blocks.size(0) ||
-        !std::is_sorted(starts, starts + num_nodes + 1))
-      offsets.fail("does not rise from 0 to the number of node blocks");
-    a.scale = scale, a.softcap = softcap, a.window = window;
-    a.out = out.rows<T>(-1, num_heads * head_dim);
+    a.out = out.rows<T>(plan.num_rows(), spec.num_heads * spec.head_dim);
     a.out_stride = out.row_stride();
-    const QueryRun* run = runs();
-    for (int64_t r = 0; r < queries.size(0); ++r) {
-      const int64_t node = run[r].node, first = run[r].first_token, count = run[r].num_tokens, row = run[r].out_row;
-      const bool is_inside = node >= 0 && node < num_nodes && first >= 0 && count >= 1 &&
-                             first + count <= qkv.size(0) && row >= 0 && row + count <= out.size(0);
-      if (!is_inside || a.positions[first] + count > (starts[node + 1] - starts[node]) * kKeyBlock)
-        queries.fail("holds a run outside the tree or the output, row " + std::to_string(r));
-    }
     return a;
   }
 };
@@ -133,25 +171,26 @@ class KernelSet {
     });
   }
 
-  void qk_norm_rope(const py::object& qkv, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
-                    const py::object& positions, const py::object& cos, const py::object& sin,
-                    const OptionalObject& q_norm, const OptionalObject& k_norm, float eps, int threads) const {
+  void qk_norm_rope(const py::object& qkv, const py::object& heads, const py::object& positions,
+                    const std::pair<py::object, py::object>& rotary, const OptionalObject& q_norm,
+                    const OptionalObject& k_norm, float eps, int threads) const {
     const Tensor qkv_(qkv, "qk_norm_rope: qkv"), positions_(positions, "qk_norm_rope: positions"),
-        cos_(cos, "qk_norm_rope: cos"), sin_(sin, "qk_norm_rope: sin");
+        cos_(rotary.first, "qk_norm_rope: cos"), sin_(rotary.second, "qk_norm_rope: sin");
     const auto q_norm_ = optional_tensor(q_norm, "qk_norm_rope: q_norm");
     const auto k_norm_ = optional_tensor(k_norm, "qk_norm_rope: k_norm");
-    if (head_dim % 2) qkv_.fail("has an odd head_dim, " + std::to_string(head_dim));
+    int64_t num_heads, num_kv_heads, head_dim;
+    read_heads(heads, num_heads, num_kv_heads, head_dim);
     call(qkv_, threads, [&](auto type, const auto& kernels) {
       using T = decltype(type);
-      T* data = qkv_.rows<T>(-1, (num_heads + 2 * num_kv_heads) * head_dim);
-      const float* cos_data = cos_.get<float>({-1, head_dim / 2});
-      const int32_t* at = positions_.get<int32_t>({qkv_.size(0)});
-      check_below(at, qkv_.size(0), cos_.size(0), positions_);
-      return
-          [=, run = kernels.qk_norm_rope,
-           a = QkNormRopeArgs<T>{data, qkv_.row_stride(), qkv_.size(0), num_heads, num_kv_heads, head_dim, at, cos_data,
-                                 sin_.get<float>({cos_.size(0), head_dim / 2}), optional_floats(q_norm_, {head_dim}),
-                                 optional_floats(k_norm_, {head_dim}), eps}] { run(a, threads); };
+      QkNormRopeArgs<T> a{};
+      a.qkv = qkv_.rows<T>(-1, (num_heads + 2 * num_kv_heads) * head_dim);
+      a.stride = qkv_.row_stride(), a.num_tokens = qkv_.size(0);
+      a.num_heads = num_heads, a.num_kv_heads = num_kv_heads, a.head_dim = head_dim;
+      a.positions = positions_.get<int32_t>({a.num_tokens});
+      a.cos = cos_.get<float>({-1, head_dim / 2}), a.sin = sin_.get<float>({cos_.size(0), head_dim / 2});
+      check_below(a.positions, a.num_tokens, cos_.size(0), positions_);
+      a.q_norm = optional_floats(q_norm_, {head_dim}), a.k_norm = optional_floats(k_norm_, {head_dim}), a.eps = eps;
+      return [=, run = kernels.qk_norm_rope] { run(a, threads); };
     });
   }
 
@@ -191,20 +230,13 @@ class KernelSet {
     });
   }
 
-  void tree_attention(const py::object& qkv, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
-                      const py::object& positions, const py::object& block_tokens, const py::object& node_block_offsets,
-                      const py::object& node_blocks, const py::object& queries, float scale, float softcap,
-                      int64_t window, const py::object& out, int threads) const {
-    const AttentionTensors tensors(qkv, positions, block_tokens, node_block_offsets, node_blocks, queries, out);
+  void tree_attention(const py::object& qkv, const py::object& spec, const AttentionPlan& plan, const py::object& out,
+                      int threads) const {
+    const AttentionTensors tensors(qkv, spec, plan, out);
     call(tensors.qkv, threads, [&](auto type, const auto& kernels) {
       using T = decltype(type);
-      auto a = tensors.args<T>(num_heads, num_kv_heads, head_dim, scale, softcap, window);
-      const QueryRun* runs = tensors.runs();
-      const int64_t num_runs = tensors.queries.size(0);
-      return [=, run = kernels.tree_attention, measure = kernels.tree_attention_workspace_bytes,
-              group = num_heads / num_kv_heads]() mutable {
-        const std::vector<QueryRun> tiles = cut(runs, num_runs, a.positions, group);
-        a.tiles = tiles.data(), a.num_tiles = int64_t(tiles.size());
+      auto a = tensors.args<T>(tensors.spec.num_heads / tensors.spec.num_kv_heads);
+      return [=, run = kernels.tree_attention, measure = kernels.tree_attention_workspace_bytes]() mutable {
         const AlignedBytes workspace = allocate(measure(a, threads));
         a.workspace = workspace.get();
         run(a, threads);
@@ -290,28 +322,20 @@ class KernelSet {
     });
   }
 
-  void tree_attention_backward(const py::object& qkv, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
-                               const py::object& positions, const py::object& block_tokens,
-                               const py::object& node_block_offsets, const py::object& node_blocks,
-                               const py::object& queries, float scale, float softcap, int64_t window,
+  void tree_attention_backward(const py::object& qkv, const py::object& spec, const AttentionPlan& plan,
                                const py::object& grad_out, const py::object& grad_qkv, int threads) const {
-    // As wide as the forward's result, and as many rows.
-    const AttentionTensors tensors(qkv, positions, block_tokens, node_block_offsets, node_blocks, queries, grad_out);
+    const AttentionTensors tensors(qkv, spec, plan, grad_out);
     const Tensor grad_qkv_(grad_qkv, "tree_attention_backward: grad_qkv");
     call(tensors.qkv, threads, [&](auto type, const auto& kernels) {
       using T = decltype(type);
       TreeAttentionBackwardArgs<T> a{};
-      a.forward = tensors.args<T>(num_heads, num_kv_heads, head_dim, scale, softcap, window);
-      a.num_tokens = tensors.qkv.size(0);
+      a.forward = tensors.args<T>(1);
+      a.num_tokens = plan.num_tokens();
       a.grad_out = a.forward.out, a.grad_out_stride = a.forward.out_stride;
       a.grad_qkv = grad_qkv_.rows<T>(a.num_tokens, tensors.qkv.size(1));
       a.grad_qkv_stride = grad_qkv_.row_stride();
-      const QueryRun* runs = tensors.runs();
-      const int64_t num_runs = tensors.queries.size(0);
       return [=, run = kernels.tree_attention_backward,
               measure = kernels.tree_attention_backward_workspace_bytes]() mutable {
-        const std::vector<QueryRun> tiles = cut(runs, num_runs, a.forward.positions, 1);
-        a.forward.tiles = tiles.data(), a.forward.num_tiles = int64_t(tiles.size());
         const AlignedBytes workspace = allocate(measure(a, threads));
         a.forward.workspace = workspace.get();
         run(a, threads);
@@ -368,7 +392,7 @@ double pairwise_loss_of_any(const py::object& scores, const py::object& labels, 
 }  // namespace codescaler
 
 PYBIND11_MODULE(_C, m) {
-  using codescaler::KernelSet;
+  using codescaler::AttentionPlan, codescaler::KernelSet;
   m.doc() = "C++ kernels of the cpu backend; import torch first, so that both share one OpenMP.";
   m.def("supported_isas", [] {
     std::vector<std::string> names;
@@ -376,6 +400,10 @@ PYBIND11_MODULE(_C, m) {
     return names;
   });
   m.def("pairwise_loss", &codescaler::pairwise_loss_of_any);
+  m.attr("TILE_ROWS") = codescaler::kTileRows;
+  py::class_<AttentionPlan>(m, "AttentionPlan")
+      .def(py::init<int64_t, const py::object&, const py::object&, const py::object&>())
+      .def_property_readonly("num_rows", &AttentionPlan::num_rows);
   py::class_<KernelSet>(m, "KernelSet")
       .def(py::init<const std::string&>())
       .def_property_readonly("isa", &KernelSet::isa)

@@ -1,4 +1,4 @@
-// What needs no instruction set of its own: host detection, attention tiles, the pairwise loss.
+// What needs no instruction set of its own: host detection, the pairwise loss.
 #include "kernels.h"
 
 #include <algorithm>
@@ -19,23 +19,6 @@ int supported_kernels(const Kernels* (&out)[4]) {
   if (has_avx2) out[count++] = &kAvx2;
 #endif
   out[count++] = &kGeneric;
-  return count;
-}
-
-int64_t cut_tiles(const QueryRun* runs, int64_t num_runs, const int32_t* positions, int64_t group, QueryRun* out) {
-  const int64_t tokens_per_tile = std::max<int64_t>(1, kTileRows / group);
-  int64_t count = 0;
-  for (int64_t r = 0; r < num_runs; ++r)
-    for (int64_t done = 0; done < runs[r].num_tokens; done += tokens_per_tile, ++count)
-      if (out)
-        out[count] = {runs[r].node, int32_t(runs[r].first_token + done),
-                      int32_t(std::min(tokens_per_tile, runs[r].num_tokens - done)), int32_t(runs[r].out_row + done)};
-  if (out) {
-    const auto cost = [=](const QueryRun& tile) {
-      return int64_t(tile.num_tokens) * (positions[tile.first_token] + tile.num_tokens);
-    };
-    std::stable_sort(out, out + count, [=](const QueryRun& a, const QueryRun& b) { return cost(a) > cost(b); });
-  }
   return count;
 }
 

@@ -18,10 +18,18 @@ enum class Activation { silu, gelu_tanh };
 
 constexpr int64_t kKeyBlock = 64;  // plan.KEY_BLOCK
 
-// A run of query tokens of one tree node: `num_tokens` tokens from packed token `first_token`, whose results go
-// to output rows from `out_row`. The same layout as a row of TreeBatch.all_queries.
-struct QueryRun {
-  int32_t node, first_token, num_tokens, out_row;
+// What attention computes on any tensors: ops/spec.py's AttentionSpec, with 0 for None.
+struct AttentionSpec {
+  int64_t num_heads, num_kv_heads, head_dim;
+  float scale, softcap;
+  int64_t window;
+};
+
+// `num_tokens` query tokens of one tree node, from packed token `first_token` and position `first_position` on. Their
+// results go to output rows from `out_row`, and the key blocks of their path stand from node_blocks[first_block] on.
+// The same layout as a row of TreeBatch.tiles.
+struct AttentionTile {
+  int32_t first_block, first_token, num_tokens, out_row, first_position;
 };
 
 template <class T>
@@ -73,17 +81,14 @@ struct PooledScoreArgs {
 };
 
 template <class T>
-struct TreeAttentionArgs {
+struct TreeAttentionArgs : AttentionSpec {
   const T* qkv;
-  int64_t stride, num_heads, num_kv_heads, head_dim;
-  const int32_t* positions;     // [tokens]
+  int64_t stride;
   const int32_t* block_tokens;  // [num_blocks, kKeyBlock]
   int64_t num_blocks;
-  const int32_t *node_block_offsets, *node_blocks;
-  const QueryRun* tiles;  // from cut_tiles
+  const int32_t* node_blocks;
+  const AttentionTile* tiles;  // each of one token, or of at most kTileRows / (query heads of a kv head)
   int64_t num_tiles;
-  float scale, softcap;  // softcap 0: none
-  int64_t window;        // 0: none
   T* out;
   int64_t out_stride;
   void* workspace;  // tree_attention_workspace_bytes, aligned to 64
@@ -130,7 +135,7 @@ struct GluBackwardArgs {
 
 template <class T>
 struct TreeAttentionBackwardArgs {
-  TreeAttentionArgs<T> forward;  // without `out`; tiles from cut_tiles with a group of 1
+  TreeAttentionArgs<T> forward;  // without `out`; tiles of at most kTileRows tokens
   int64_t num_tokens;
   const T* grad_out;
   int64_t grad_out_stride;
@@ -177,10 +182,6 @@ int supported_kernels(const Kernels* (&out)[4]);
 
 // Query rows (tokens times heads per kv head) that one attention tile works on.
 constexpr int64_t kTileRows = 96;
-
-// Cuts query runs into attention tiles of at most max(1, kTileRows / group) tokens, the dearest first, and
-// returns their number; with `out` null it only counts.
-int64_t cut_tiles(const QueryRun* runs, int64_t num_runs, const int32_t* positions, int64_t group, QueryRun* out);
 
 // Bradley-Terry loss and its gradient; see reference.py. Not worth an instruction set of its own.
 template <class T>  // float or double

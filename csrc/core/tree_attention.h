@@ -245,9 +245,9 @@ class TreeAttention {
   }
 
   // Query rows of a tile are token-major: row r is token r / group_, head r % group_ of the kv head's group.
-  void attend(int64_t kv_head, const QueryRun& tile, const Scratch& s) const {
-    const int64_t rows = tile.num_tokens * group_, position = a_.positions[tile.first_token];
-    const int32_t* blocks = a_.node_blocks + a_.node_block_offsets[tile.node];
+  void attend(int64_t kv_head, const AttentionTile& tile, const Scratch& s) const {
+    const int64_t rows = tile.num_tokens * group_, position = tile.first_position;
+    const int32_t* blocks = a_.node_blocks + tile.first_block;
     for (int64_t r = 0; r < rows; ++r) {
       const T* q = a_.qkv + (tile.first_token + r / group_) * a_.stride + (kv_head * group_ + r % group_) * a_.head_dim;
       for (int64_t h = 0; h < a_.head_dim; ++h) s.queries[r * a_.head_dim + h] = convert(q[h], Lane{});

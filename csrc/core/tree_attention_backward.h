@@ -15,7 +15,7 @@ class TreeAttentionBackward {
   TreeAttentionBackward(const TreeAttentionBackwardArgs<T>& args, int num_threads)
       : a_(args), f_(args.forward), group_(f_.num_heads / f_.num_kv_heads), columns_(round_up(f_.head_dim, kColumns)) {
     for (int64_t t = 0; t < f_.num_tiles; ++t) {
-      const int64_t end = f_.positions[f_.tiles[t].first_token] + f_.tiles[t].num_tokens;
+      const int64_t end = int64_t(f_.tiles[t].first_position) + f_.tiles[t].num_tokens;
       path_ = round_up(end, kKeyBlock) > path_ ? round_up(end, kKeyBlock) : path_;
     }
     Arena arena(f_.workspace);
@@ -90,9 +90,9 @@ class TreeAttentionBackward {
     }
   }
 
-  void take_tile(int64_t head, const QueryRun& tile, const Scratch& s) const {
-    const int64_t rows = tile.num_tokens, position = f_.positions[tile.first_token], head_dim = f_.head_dim;
-    const int32_t* blocks = f_.node_blocks + f_.node_block_offsets[tile.node];
+  void take_tile(int64_t head, const AttentionTile& tile, const Scratch& s) const {
+    const int64_t rows = tile.num_tokens, position = tile.first_position, head_dim = f_.head_dim;
+    const int32_t* blocks = f_.node_blocks + tile.first_block;
     const int64_t first_block = f_.window && position >= f_.window ? (position - f_.window + 1) / kKeyBlock : 0;
     const int64_t end_block = (position + rows + kKeyBlock - 1) / kKeyBlock;
     load_rows(head, tile, s);
@@ -133,7 +133,7 @@ class TreeAttentionBackward {
   }
 
   // Queries and gradients of the outputs as float.
-  void load_rows(int64_t head, const QueryRun& tile, const Scratch& s) const {
+  void load_rows(int64_t head, const AttentionTile& tile, const Scratch& s) const {
     for (int64_t r = 0; r < tile.num_tokens; ++r) {
       const T* query = f_.qkv + (tile.first_token + r) * f_.stride + head * f_.head_dim;
       const T* grad = a_.grad_out + (tile.out_row + r) * a_.grad_out_stride + head * f_.head_dim;

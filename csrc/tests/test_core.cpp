@@ -1,5 +1,6 @@
 // Runs every kernel of every instruction set this host has against plain double loops, on buffers that end exactly
 // where they should, under AddressSanitizer and UndefinedBehaviorSanitizer (`make test-asan`).
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -165,6 +166,16 @@ void test_qk_norm_rope(const Kernels& table, const TypedKernels<T>& kernels, int
     }
 }
 
+// Tiles of at most `most_tokens` tokens, one after the other.
+std::vector<AttentionTile> cut_tiles(AttentionTile run, int64_t most_tokens) {
+  std::vector<AttentionTile> tiles;
+  for (int32_t done = 0; done < run.num_tokens; done += tiles.back().num_tokens)
+    tiles.push_back({run.first_block, run.first_token + done, std::min(int32_t(most_tokens), run.num_tokens - done),
+                     run.out_row + done, run.first_position + done});
+  return tiles;
+}
+int64_t tokens_of_tile(int64_t group) { return std::max<int64_t>(1, kTileRows / group); }
+
 // A tree of three nodes: positions [0, cut) are shared, one branch goes on to `length`, another has 9 tokens. Where a
 // key block straddles the cut, each branch has a copy of its own.
 template <class T>
@@ -177,32 +188,28 @@ void test_tree_attention(const Kernels& table, const TypedKernels<T>& kernels, i
   const auto token_at = [=](int64_t position, bool is_second) {
     return position < cut || !is_second ? position : length + position - cut;
   };
-  std::vector<int32_t> positions, blocks, offsets = {0}, node_blocks;
+  std::vector<int32_t> positions, blocks, node_blocks;
   for (int64_t t = 0; t < tokens; ++t) positions.push_back(int32_t(t < length ? t : cut + t - length));
-  std::vector<QueryRun> runs;
+  std::vector<AttentionTile> tiles;
   const auto add_node = [&](int64_t begin, int64_t end, int64_t inherited, bool is_second) {
     const auto first = int32_t(token_at(begin, is_second));
-    runs.push_back({int32_t(runs.size()), first, int32_t(end - begin), first});
+    const AttentionTile node = {int32_t(node_blocks.size()), first, int32_t(end - begin), first, int32_t(begin)};
+    for (const auto& tile : cut_tiles(node, tokens_of_tile(group))) tiles.push_back(tile);
     for (int64_t b = 0; b < inherited; ++b) node_blocks.push_back(int32_t(b));
     for (int64_t start = inherited * kKeyBlock; start < end; start += kKeyBlock) {
       node_blocks.push_back(int32_t(blocks.size() / kKeyBlock));
       for (int64_t j = start; j < start + kKeyBlock; ++j)
         blocks.push_back(j < end ? int32_t(token_at(j, is_second)) : -1);
     }
-    offsets.push_back(int32_t(node_blocks.size()));
   };
   if (cut > 0) add_node(0, cut, 0, false);
   add_node(cut, length, cut / kKeyBlock, false);
   add_node(cut, cut + 9, cut / kKeyBlock, true);
 
-  auto tiles = std::vector<QueryRun>(
-      static_cast<size_t>(cut_tiles(runs.data(), int64_t(runs.size()), positions.data(), group, nullptr)));
-  cut_tiles(runs.data(), int64_t(runs.size()), positions.data(), group, tiles.data());
   auto out = zeros<T>(tokens * heads * head_dim);
   TreeAttentionArgs<T> a{};
   a.qkv = qkv.data(), a.stride = width, a.num_heads = heads, a.num_kv_heads = kv_heads, a.head_dim = head_dim;
-  a.positions = positions.data(), a.block_tokens = blocks.data(), a.num_blocks = int64_t(blocks.size()) / kKeyBlock;
-  a.node_block_offsets = offsets.data(), a.node_blocks = node_blocks.data();
+  a.block_tokens = blocks.data(), a.num_blocks = int64_t(blocks.size()) / kKeyBlock, a.node_blocks = node_blocks.data();
   a.tiles = tiles.data(), a.num_tiles = int64_t(tiles.size());
   a.scale = 1 / std::sqrt(float(head_dim)), a.softcap = softcap, a.window = window;
   a.out = out.data(), a.out_stride = heads * head_dim;
@@ -304,33 +311,24 @@ template <class T>
 void test_tree_attention_backward(const Kernels& table, const TypedKernels<T>& kernels, int64_t tokens, int64_t heads,
                                   int64_t kv_heads, int64_t head_dim, float softcap, int64_t window) {
   const int64_t width = (heads + 2 * kv_heads) * head_dim, out_width = heads * head_dim;
-  std::vector<int32_t> positions, blocks, offsets, node_blocks;
-  for (int64_t t = 0; t < tokens; ++t) positions.push_back(int32_t(t));
+  std::vector<int32_t> blocks, node_blocks;
   for (int64_t t = 0; t < (tokens + kKeyBlock - 1) / kKeyBlock * kKeyBlock; ++t)
     blocks.push_back(t < tokens ? int32_t(t) : -1);
   for (int64_t b = 0; b < int64_t(blocks.size()) / kKeyBlock; ++b) node_blocks.push_back(int32_t(b));
-  offsets = {0, int32_t(node_blocks.size())};
-  const QueryRun run = {0, 0, int32_t(tokens), 0};
+  const AttentionTile run = {0, 0, int32_t(tokens), 0, 0};
   const auto qkv = random_values<T>(tokens * width), grad_out = random_values<T>(tokens * out_width);
   const auto arguments = [&](const auto* data, auto* out) {
     TreeAttentionArgs<std::remove_const_t<std::remove_pointer_t<decltype(data)>>> a{};
     a.qkv = data, a.stride = width, a.num_heads = heads, a.num_kv_heads = kv_heads, a.head_dim = head_dim;
-    a.positions = positions.data(), a.block_tokens = blocks.data(), a.num_blocks = int64_t(node_blocks.size());
-    a.node_block_offsets = offsets.data(), a.node_blocks = node_blocks.data();
+    a.block_tokens = blocks.data(), a.num_blocks = int64_t(node_blocks.size()), a.node_blocks = node_blocks.data();
     a.scale = 1 / std::sqrt(float(head_dim)), a.softcap = softcap, a.window = window;
     a.out = out, a.out_stride = out_width;
     return a;
   };
-  const auto tiles_for = [&](int64_t group) {
-    std::vector<QueryRun> tiles(size_t(cut_tiles(&run, 1, positions.data(), group, nullptr)));
-    cut_tiles(&run, 1, positions.data(), group, tiles.data());
-    return tiles;
-  };
-
   auto grad_qkv = zeros<T>(tokens * width);
   TreeAttentionBackwardArgs<T> b{};
   b.forward = arguments(qkv.data(), static_cast<T*>(nullptr));
-  const auto rows = tiles_for(1);
+  const auto rows = cut_tiles(run, kTileRows);
   b.forward.tiles = rows.data(), b.forward.num_tiles = int64_t(rows.size());
   b.num_tokens = tokens, b.grad_out = grad_out.data(), b.grad_out_stride = out_width;
   b.grad_qkv = grad_qkv.data(), b.grad_qkv_stride = width;
@@ -338,7 +336,7 @@ void test_tree_attention_backward(const Kernels& table, const TypedKernels<T>& k
   b.forward.workspace = scratch.get();
   kernels.tree_attention_backward(b, 2);
 
-  const auto tiles = tiles_for(heads / kv_heads);
+  const auto tiles = cut_tiles(run, tokens_of_tile(heads / kv_heads));
   for (int64_t part = 0; part < 3; ++part) {  // queries, keys, values
     const int64_t first = part == 0 ? 0 : heads + (part - 1) * kv_heads, count = part == 0 ? heads : kv_heads;
     auto direction = random_values<float>(tokens * width);

@@ -7,8 +7,8 @@ import torch
 from codescaler.adapters.trl import RewardFunction
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.reward import shaped_reward
 from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
+from codescaler.text.shaping import shaped_reward
 
 PROBLEM = "Write a function to add two numbers."
 CODE = "def add(a, b):\n    return a + b"

@@ -12,7 +12,13 @@ import sys
 import time
 import warnings
 
-from codescaler.extract import LANGUAGES, MAX_CODE_CHARS, extract_evaluation_code, extract_training_code, is_valid_code
+from codescaler.text.extract import (
+    LANGUAGES,
+    MAX_CODE_CHARS,
+    extract_evaluation_code,
+    extract_training_code,
+    is_valid_code,
+)
 
 FENCES = ["`", "``", "```", "```\n", "```python\n", "```cpp\n", "```c++\n", "```é", "```python\nx = 1\n```\n"]
 SPACES = ["\n", "\n\n", " ", "    ", "\t", "\r", "\r\n", "\f", "\0", "\x85", "\u2028", "\ufeff", "\ud800", "\udfff"]

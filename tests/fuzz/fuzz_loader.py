@@ -73,7 +73,7 @@ def build(root):
     for folder in root.iterdir():
         tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
-        shutil.copy(Path(__file__).parent.parent / "data/templates/qwen3.jinja", folder / "chat_template.jinja")
+        shutil.copy(Path(__file__).parent.parent / "text/templates/qwen3.jinja", folder / "chat_template.jinja")
 
 
 def mutate(folder, rng):

@@ -5,7 +5,7 @@ import torch
 from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
 
 from codescaler.env import is_triton_interpreted
-from codescaler.ops import Heads
+from codescaler.ops import AttentionSpec, Heads, RotaryTables
 from codescaler.ops.triton import make_backend
 from codescaler.plan import plan
 
@@ -55,8 +55,8 @@ def test_qk_norm_rope(dtype, random):
     qkv, norm = Guarded(3, 5 * 34, dtype=dtype), torch.ones(34)
     qkv.inside.copy_(torch.randn(3, 5 * 34, generator=random))
     v = qkv.inside[:, 4 * 34 :].clone()
-    tables = torch.rand(2, 3, 17, generator=random)
-    qk_norm_rope.qk_norm_rope(qkv.inside, 3, 1, 34, torch.arange(3, dtype=torch.int32), *tables, norm, norm, 1e-6)
+    tables = RotaryTables(*torch.rand(2, 3, 17, generator=random))
+    qk_norm_rope.qk_norm_rope(qkv.inside, Heads(3, 1, 34), torch.arange(3, dtype=torch.int32), tables, norm, norm, 1e-6)
     qkv.assert_kept()
     assert torch.equal(qkv.inside[:, 4 * 34 :], v)
 
@@ -89,17 +89,15 @@ def test_tree_attention(dtype, random):
 
     from codescaler.ops import Tree
 
-    heads = Heads(3, 1, 34)
+    spec = AttentionSpec(Heads(3, 1, 34), 0.2)
     (batch,) = plan([np.array([1] * 60 + tail, dtype=np.int32) for tail in ([2] * 9, [3] * 70, [])][:2], 10**9)
     tree = Tree.from_batch(batch, DEVICE)
     tile = configurations.AttentionConfiguration(rows=16, key_step=64, num_warps=4, num_stages=1)
-    tiles = tree.tiles(tree.all_queries, tile.rows // 3)
+    tiles = tree.upload_tiles(tree.all_queries, tile.rows // 3)
     num_tokens = len(tree.token_ids)
     qkv, out = torch.randn(num_tokens, 5 * 34, generator=random).to(dtype), Guarded(num_tokens, 3 * 34, dtype=dtype)
-    tree_attention.tree_attention(
-        qkv, 3, 1, 34, tree.block_tokens, tree.node_blocks, tiles, 0.2, None, None, out.inside, tile
-    )
+    tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out.inside, tile)
     out.assert_kept()
     # A narrow tile gives the bits of a wide one.
-    wide = make_backend().tree_attention(qkv, heads, tree, tree.all_queries, 0.2)
+    wide = make_backend().tree_attention(qkv, spec, tree, tree.all_queries)
     assert torch.equal(out.inside, wide)

@@ -10,8 +10,8 @@ from codescaler.model.quantized import (
     quantize_weight,
     quantized,
 )
-from codescaler.ops.reference import rotate
-from codescaler.types import Rounding
+from codescaler.ops.reference import apply_hadamard
+from codescaler.types import QuantScheme
 
 ALL = linear_names(2)
 
@@ -22,7 +22,7 @@ def read(scheme):
 
 def changed(path, value):
     """The scheme that we write, with one setting changed."""
-    scheme = quantization_config(dict.fromkeys(ALL, Rounding(8, is_rotated=True)), 2)
+    scheme = quantization_config(dict.fromkeys(ALL, QuantScheme(8, has_hadamard=True)), 2)
     *parents, last = path.split("/")
     part = scheme
     for name in parents:
@@ -46,9 +46,9 @@ def test_what_is_written_is_read():
     assert int8_linears(Fields({}, "config.json"), 2) == {}
     kept = {"layers.1.mlp.gate_proj", "layers.1.mlp.up_proj"}
     fine = {"layers.0.mlp.down_proj", "layers.1.self_attn.o_proj"}
-    mixed = {name: Rounding(16 if name in fine else 8, name not in fine) for name in ALL - kept}
+    mixed = {name: QuantScheme(16 if name in fine else 8, name not in fine) for name in ALL - kept}
     alike = [
-        dict.fromkeys(names, Rounding(b, r)) for names in (ALL, ALL - kept) for b in (8, 16) for r in (True, False)
+        dict.fromkeys(names, QuantScheme(b, r)) for names in (ALL, ALL - kept) for b in (8, 16) for r in (True, False)
     ]
     for linears in ({}, mixed, *alike):
         assert read(quantization_config(linears, 2)) == linears
@@ -114,10 +114,10 @@ def test_other_schemes_are_refused(path, value):
     ],
 )
 def test_weights_and_inputs_are_rotated_alike(key, value, message):
-    scheme = quantization_config(dict.fromkeys(ALL, Rounding(8, is_rotated=True)), 2)
+    scheme = quantization_config(dict.fromkeys(ALL, QuantScheme(8, has_hadamard=True)), 2)
     places = scheme["transform_config"]["config_groups"]["rotation"]["apply"]
     places[1]["inverse"] = True  # the matrix is its own
-    assert read(scheme) == dict.fromkeys(ALL, Rounding(8, is_rotated=True))
+    assert read(scheme) == dict.fromkeys(ALL, QuantScheme(8, has_hadamard=True))
     places[1][key] = value
     with pytest.raises(UnsupportedModel, match=message):
         read(scheme)
@@ -132,12 +132,12 @@ def test_a_malformed_list_is_refused(ignore):
 def test_a_look_up_gives_int8_where_asked(random):
     weights = {f"{name}.weight": torch.randn(4, 64, generator=random) for name in ("a", "b", "c")}
     weights["a.bias"] = torch.ones(4)
-    get = quantized(weights.get, {"a": Rounding(8, is_rotated=False), "c": Rounding(8, is_rotated=True)})
+    get = quantized(weights.get, {"a": QuantScheme(8, has_hadamard=False), "c": QuantScheme(8, has_hadamard=True)})
     assert get("a.weight").dtype == torch.int8
     assert get("a.weight_scale").shape == (4, 1)
     assert get("a.bias") is weights["a.bias"]
     assert get("b.weight") is weights["b.weight"]
     assert get("b.weight_scale") is None
-    for name, exact in (("a", weights["a.weight"]), ("c", rotate(weights["c.weight"]))):
+    for name, exact in (("a", weights["a.weight"]), ("c", apply_hadamard(weights["c.weight"]))):
         scale = get(f"{name}.weight_scale")
         assert ((get(f"{name}.weight") * scale - exact).abs() <= 0.5001 * scale).all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codescaler.model.rope import rope_tables
-from codescaler.ops import Heads, reference
+from codescaler.ops import AttentionSpec, Heads, LinearWeights, reference
 from codescaler.ops.autograd import differentiable
 from codescaler.testing import random_tree
 from codescaler.types import RopeConfig
@@ -46,14 +46,14 @@ def test_a_residual_that_is_updated_twice_has_the_gradients_of_both(random):
 
 @pytest.mark.parametrize("has_norm", [False, True])
 def test_qk_norm_rope(random, has_norm):
-    width = HEADS.q_width + 2 * HEADS.kv_width
-    qkv, q_norm, k_norm = (leaf(*shape, random=random) for shape in ((len(TREE.positions), width), (4,), (4,)))
-    cos, sin = rope_tables(RopeConfig(10.0), 4, TREE.num_positions, torch.device("cpu"))
+    shapes = ((len(TREE.positions), HEADS.qkv_width), (4,), (4,))
+    qkv, q_norm, k_norm = (leaf(*shape, random=random) for shape in shapes)
+    rotary = rope_tables(RopeConfig(10.0), 4, TREE.num_positions, torch.device("cpu"))
 
     def rotate(qkv, q_norm, k_norm):
         out = qkv.clone()
         norms = (q_norm, k_norm, EPS) if has_norm else ()
-        BACKEND.qk_norm_rope(out, HEADS, TREE.positions, cos, sin, *norms)
+        BACKEND.qk_norm_rope(out, HEADS, TREE.positions, rotary, *norms)
         return out
 
     inputs = (qkv, q_norm, k_norm) if has_norm else (qkv, q_norm.detach(), k_norm.detach())
@@ -69,10 +69,9 @@ def test_glu(random, activation):
 @pytest.mark.parametrize("queries", [TREE.all_queries, TREE.last_queries], ids=["all", "last"])
 @pytest.mark.parametrize("softcap, window", [(None, None), (2.0, 3)])
 def test_tree_attention(random, queries, softcap, window):
-    qkv = leaf(len(TREE.positions), HEADS.q_width + 2 * HEADS.kv_width, random=random)
-    assert torch.autograd.gradcheck(
-        lambda x: BACKEND.tree_attention(x, HEADS, TREE, queries, 0.5, softcap, window), (qkv,)
-    )
+    qkv = leaf(len(TREE.positions), HEADS.qkv_width, random=random)
+    spec = AttentionSpec(HEADS, 0.5, softcap, window)
+    assert torch.autograd.gradcheck(lambda x: BACKEND.tree_attention(x, spec, TREE, queries), (qkv,))
 
 
 def test_pooled_score(random):
@@ -85,10 +84,8 @@ def test_pooled_score(random):
 
 
 def test_linear(random):
-    from codescaler.ops.autograd import TrainableLinear
-
     x, weight, bias = (leaf(*shape, random=random) for shape in ((3, 5), (4, 5), (4,)))
-    module = TrainableLinear(weight.detach(), bias.detach())
+    module = BACKEND.pack_linear(LinearWeights(weight.detach(), bias.detach()))
     names = ("weight", "bias")
     assert torch.autograd.gradcheck(
         lambda x, *parameters: torch.func.functional_call(module, dict(zip(names, parameters, strict=True)), (x,)),

@@ -1,14 +1,17 @@
 """Sums are exact and scaled in one order, so every backend and instruction set has the reference's bits."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from codescaler.env import is_triton_interpreted
-from codescaler.errors import BackendUnavailable
 from codescaler.model.quantized import quantize_weight
-from codescaler.ops import reference
+from codescaler.ops import LinearWeights, reference
+from codescaler.ops.linear import PLAIN
+from codescaler.ops.triton.backend import TritonBackend
 from codescaler.testing import assert_accurate
-from codescaler.types import ROTATED_INPUTS, Rounding
+from codescaler.types import HADAMARD_BLOCK, QuantScheme
 
 SHAPES = [(1, 1, 1), (2, 3, 5), (5, 17, 31), (6, 448, 64), (17, 1537, 130), (199, 386, 70), (790, 64, 33)]
 
@@ -21,35 +24,32 @@ def _not_on_triton(device):
 
 @pytest.fixture(params=[8, 16], ids=["8_bits", "16_bits"])
 def plain(request):
-    """A way to round inputs, not rotated."""
-    return Rounding(request.param, is_rotated=False)
+    """A scheme without a Hadamard transform."""
+    return QuantScheme(request.param, has_hadamard=False)
 
 
-@pytest.fixture(params=[False, True], ids=["as_they_are", "rotated"])
-def rounding(request, plain):
-    """Every way to round inputs; their number has to be a multiple of 64."""
-    return plain._replace(is_rotated=request.param)
+@pytest.fixture(params=[False, True], ids=["as_they_are", "hadamard"])
+def scheme(request, plain):
+    """Every scheme; the number of inputs has to be a multiple of 64."""
+    return dataclasses.replace(plain, has_hadamard=request.param)
 
 
-def random_map(random, width_in, width_out, has_bias=True):
+def random_weights(random, width_in, width_out, has_bias=True):
     weight = torch.randint(-127, 128, (width_out, width_in), generator=random, dtype=torch.int8)
     scale = torch.rand(width_out, generator=random) / 127
-    return weight, scale, torch.randn(width_out, generator=random) if has_bias else None
+    return LinearWeights(weight, torch.randn(width_out, generator=random) if has_bias else None, scale)
 
 
-def both(backend, x, weight, scale, bias, plain):
+def both(backend, x, weights, scheme):
     """The backend's result, and the reference's."""
-    return tuple(
-        operations.linear(x, operations.pack_int8_linear(weight, scale, bias, plain))
-        for operations in (backend, reference)
-    )
+    return backend.linear(x, backend.pack_linear(weights, scheme)), reference.int8_linear(x, weights, scheme)
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("num_rows, width_in, width_out", SHAPES)
 def test_has_the_bits_of_the_reference(backend, dtype, random, num_rows, width_in, width_out, has_bias, plain):
     x = torch.randn(num_rows, width_in, generator=random).to(dtype)
-    result, truth = both(backend, x, *random_map(random, width_in, width_out, has_bias), plain)
+    result, truth = both(backend, x, random_weights(random, width_in, width_out, has_bias), plain)
     assert torch.equal(result, truth)
 
 
@@ -58,34 +58,35 @@ def test_has_the_bits_of_the_reference(backend, dtype, random, num_rows, width_i
 def test_rotated_inputs_have_the_bits_of_the_reference(backend, dtype, random, num_rows, width_in, width_out, bits):
     x = torch.randn(num_rows, width_in, generator=random).to(dtype)
     x[0, 5] = 1e4
-    result, truth = both(backend, x, *random_map(random, width_in, width_out), Rounding(bits, is_rotated=True))
+    result, truth = both(backend, x, random_weights(random, width_in, width_out), QuantScheme(bits, has_hadamard=True))
     assert torch.equal(result, truth)
 
 
 def test_a_rotation_is_orthogonal_and_its_own_inverse(random):
-    x = torch.randn(5, 3 * ROTATED_INPUTS, generator=random, dtype=torch.float64)
-    y = reference.rotate(x)
-    assert torch.allclose(reference.rotate(y), x, atol=1e-14)
+    x = torch.randn(5, 3 * HADAMARD_BLOCK, generator=random, dtype=torch.float64)
+    y = reference.apply_hadamard(x)
+    assert torch.allclose(reference.apply_hadamard(y), x, atol=1e-14)
     assert torch.allclose(y.square().sum(dim=1), x.square().sum(dim=1))
-    one = torch.zeros(1, 2 * ROTATED_INPUTS)
+    one = torch.zeros(1, 2 * HADAMARD_BLOCK)
     one[0, 70] = 8.0
-    assert reference.rotate(one)[0, ROTATED_INPUTS:].abs().tolist() == [1.0] * ROTATED_INPUTS
-    assert reference.rotate(one)[0, :ROTATED_INPUTS].tolist() == [0.0] * ROTATED_INPUTS
+    assert reference.apply_hadamard(one)[0, HADAMARD_BLOCK:].abs().tolist() == [1.0] * HADAMARD_BLOCK
+    assert reference.apply_hadamard(one)[0, :HADAMARD_BLOCK].tolist() == [0.0] * HADAMARD_BLOCK
 
 
 def test_a_large_channel_costs_the_others_less_when_rotated(random):
     x, weight = torch.randn(200, 128, generator=random), torch.randn(32, 128, generator=random)
     x[:, 5] *= 100
     errors = []
-    for is_rotated in (False, True):
-        integers, scale = quantize_weight(reference.rotate(weight) if is_rotated else weight)
-        packed = reference.pack_int8_linear(integers, scale[:, 0], None, Rounding(8, is_rotated))
-        errors.append((reference.linear(x, packed) - x @ weight.T).square().mean().sqrt().item())
+    for has_hadamard in (False, True):
+        integers, scale = quantize_weight(reference.apply_hadamard(weight) if has_hadamard else weight)
+        y = reference.int8_linear(x, LinearWeights(integers, None, scale[:, 0]), QuantScheme(8, has_hadamard))
+        errors.append((y - x @ weight.T).square().mean().sqrt().item())
     assert errors[1] < errors[0] / 3
 
 
 def test_a_number_of_inputs_that_cannot_be_rotated_is_refused(kernels):
-    packed = kernels.pack_int8_linear(torch.zeros(3, 96, dtype=torch.int8), torch.ones(3), None, Rounding(8, True))
+    weights = LinearWeights(torch.zeros(3, 96, dtype=torch.int8), None, torch.ones(3))
+    packed = kernels.pack_linear(weights, QuantScheme(8, has_hadamard=True))
     with pytest.raises(ValueError, match="no multiple of 64"):
         kernels.linear(torch.zeros(2, 96), packed)
 
@@ -96,43 +97,43 @@ def test_sums_hold_the_largest_products(backend, width_in, plain):
     weight[1] = -128  # ours are symmetric, a stranger's need not be
     x = torch.ones(2, width_in)
     x[1] = -1
-    result, truth = both(backend, x, weight, torch.ones(3), None, plain)
+    result, truth = both(backend, x, LinearWeights(weight, None, torch.ones(3)), plain)
     assert torch.equal(result, truth)
     assert_accurate(result, x.double() @ weight.double().T, truth)
-    steps = reference.pack_int8_linear(weight, torch.ones(3), None, plain).steps
+    steps = reference.count_int8_steps(width_in, plain.bits)
     assert steps == 127 if plain.bits == 8 else 127 < steps < 2**15
 
 
-def test_zeros_constants_one_huge_channel_and_tiny_rows(backend, dtype, random, rounding):
+def test_zeros_constants_one_huge_channel_and_tiny_rows(backend, dtype, random, scheme):
     x = torch.randn(6, 128, generator=random).to(dtype)
     x[0], x[1], x[2, 7], x[3], x[4] = 0.0, 3.0, 1e30, 1e-38, 1e-35
-    weight, scale, bias = random_map(random, 128, 20)
-    result, truth = both(backend, x, weight, scale, bias, rounding)
+    weights = random_weights(random, 128, 20)
+    weight, bias, scale = weights
+    result, truth = both(backend, x, weights, scheme)
     assert torch.equal(result, truth)
     assert torch.equal(result[0], bias.to(dtype))
     assert torch.isfinite(result).all()
-    wide = reference.rotate(x.double()) if rounding.is_rotated else x.double()
+    wide = reference.apply_hadamard(x.double()) if scheme.has_hadamard else x.double()
     exact = wide @ (weight * scale.double()[:, None]).T + bias
-    if not rounding.is_rotated:  # which leaves one channel of a constant, and rounds nothing of it either
+    if not scheme.has_hadamard:  # which leaves one channel of a constant, and rounds nothing of it either
         assert_accurate(result[1], exact[1], (x[1:2] @ (weight * scale[:, None]).to(dtype).T + bias.to(dtype))[0])
     assert_accurate(result[1], exact[1], exact[1].to(dtype))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_value_that_is_not_finite_makes_its_row_nan(backend, dtype, random, value, rounding):
+def test_a_value_that_is_not_finite_makes_its_row_nan(backend, dtype, random, value, scheme):
     for place in (0, 7, 99):
         x = torch.randn(20, 128, generator=random).to(dtype)
         x[3, place] = value
-        result, truth = both(backend, x, *random_map(random, 128, 20), rounding)
+        result, truth = both(backend, x, random_weights(random, 128, 20), scheme)
         assert torch.equal(result.isnan().any(dim=1), torch.arange(20) == 3)
         assert result[3].isnan().all()
         others = torch.arange(20) != 3
         assert torch.equal(result[others], truth[others])
 
 
-def test_rows_have_the_same_bits_in_any_number_and_on_any_number_of_threads(kernels, dtype, random, rounding):
-    weight, scale, bias = random_map(random, 384, 200)
-    packed = kernels.pack_int8_linear(weight, scale, bias, rounding)
+def test_rows_have_the_same_bits_in_any_number_and_on_any_number_of_threads(kernels, dtype, random, scheme):
+    packed = kernels.pack_linear(random_weights(random, 384, 200), scheme)
     x = torch.randn(800, 384, generator=random).to(dtype)
     together, threads = kernels.linear(x, packed), torch.get_num_threads()
     try:
@@ -144,38 +145,37 @@ def test_rows_have_the_same_bits_in_any_number_and_on_any_number_of_threads(kern
         torch.set_num_threads(threads)
 
 
-def test_rows_may_lie_apart(backend, dtype, random, rounding):
+def test_rows_may_lie_apart(backend, dtype, random, scheme):
     wide = torch.randn(4, 90, generator=random).to(dtype)
-    packed = backend.pack_int8_linear(*random_map(random, 64, 9), rounding)
+    packed = backend.pack_linear(random_weights(random, 64, 9), scheme)
     assert torch.equal(backend.linear(wide[:, :64], packed), backend.linear(wide[:, :64].contiguous(), packed))
 
 
-def test_empty(backend, dtype, random, rounding):
-    packed = backend.pack_int8_linear(*random_map(random, 64, 3), rounding)
+def test_empty(backend, dtype, random, scheme):
+    packed = backend.pack_linear(random_weights(random, 64, 3), scheme)
     assert backend.linear(torch.empty(0, 64, dtype=dtype), packed).shape == (0, 3)
 
 
-def test_packing_copies_where_the_backend_says_so(backend, dtype, random, rounding):
-    x, (weight, scale, _) = torch.randn(20, 64, generator=random).to(dtype), random_map(random, 64, 40)
-    packed = backend.pack_int8_linear(weight, scale, None, rounding)
+def test_packing_copies_where_the_backend_says_so(backend, dtype, random, scheme):
+    x, weights = torch.randn(20, 64, generator=random).to(dtype), random_weights(random, 64, 40)
+    packed = backend.pack_linear(weights, scheme)
     before = backend.linear(x, packed)
-    weight.zero_()
+    weights.weight.zero_()
     assert torch.equal(backend.linear(x, packed), before) == backend.copies_weights
 
 
 def test_too_many_inputs_are_refused(kernels):
+    def pack(num_inputs, bits):
+        weights = LinearWeights(torch.zeros(1, num_inputs, dtype=torch.int8), None, torch.ones(1))
+        kernels.pack_linear(weights, QuantScheme(bits, has_hadamard=False))
+
     with pytest.raises(ValueError, match="more than 65536 inputs"):
-        kernels.pack_int8_linear(
-            torch.zeros(1, 2**16 + 1, dtype=torch.int8), torch.ones(1), None, Rounding(8, is_rotated=False)
-        )
+        pack(2**16 + 1, 8)
     with pytest.raises(ValueError, match="activation_bits is 4, not 8 or 16"):
-        kernels.pack_int8_linear(
-            torch.zeros(1, 3, dtype=torch.int8), torch.ones(1), None, Rounding(4, is_rotated=False)
-        )
+        pack(3, 4)
 
 
-def test_triton_says_that_it_has_none():
-    from codescaler.ops import triton
-
-    with pytest.raises(BackendUnavailable, match="no int8 linear map yet"):
-        triton.pack_int8_linear(torch.zeros(1, 1, dtype=torch.int8), torch.ones(1), None, Rounding(8, is_rotated=False))
+def test_who_computes_int8_says_so(backend, scheme):
+    assert backend.supports(scheme) is None
+    assert TritonBackend("sm_90").supports(PLAIN) is None
+    assert "'triton' has no int8 linear layers; use device='cpu'" in TritonBackend("sm_90").supports(scheme)

@@ -95,4 +95,4 @@ def test_offsets_that_do_not_cover_the_scores_are_refused():
     from codescaler.ops import cpu
 
     with pytest.raises(ValueError, match="group_offsets does not rise"):
-        cpu.pairwise_loss(torch.zeros(2), torch.ones(2, dtype=torch.bool), torch.tensor([0, 3]))
+        cpu.make_backend().pairwise_loss(torch.zeros(2), torch.ones(2, dtype=torch.bool), torch.tensor([0, 3]))

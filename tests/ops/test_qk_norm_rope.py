@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from codescaler.model.rope import rope_tables
-from codescaler.ops import Heads, reference
+from codescaler.ops import Heads, RotaryTables, reference
 from codescaler.testing import assert_accurate
 from codescaler.types import RopeConfig
 
@@ -18,16 +18,15 @@ def tables(head_dim):
     "heads", [Heads(2, 1, 2), Heads(3, 3, 34), Heads(4, 2, 64), Heads(14, 2, 64), Heads(2, 1, 256)], ids=str
 )
 def test_matches_the_truth(backend, dtype, random, heads, has_norm):
-    num_tokens, width = 7, heads.q_width + 2 * heads.kv_width
-    qkv = torch.randn(num_tokens, width, generator=random).to(dtype)
+    qkv = torch.randn(7, heads.qkv_width, generator=random).to(dtype)
     positions = torch.tensor([0, 1, 2, 299, 17, 17, 128], dtype=torch.int32)
-    cos, sin = tables(heads.head_dim)
     norms = torch.rand(2, heads.head_dim, generator=random) + 0.5 if has_norm else (None, None)
     results = []
     for run, wide in ((backend, torch.float32), (reference, torch.float32), (reference, torch.float64)):
         x = qkv.to(torch.float64 if wide is torch.float64 else dtype, copy=True)
         weights = [None if norm is None else norm.to(wide) for norm in norms]
-        run.qk_norm_rope(x, heads, positions, cos.to(wide), sin.to(wide), *weights, EPS)
+        rotary = RotaryTables(*(table.to(wide) for table in tables(heads.head_dim)))
+        run.qk_norm_rope(x, heads, positions, rotary, *weights, EPS)
         results.append(x)
     mine, peer, truth = results
     assert_accurate(mine, truth, peer)
@@ -40,7 +39,7 @@ def test_nan_stays_in_its_head(backend, dtype):
     qkv = torch.ones(3, 64, dtype=dtype)
     qkv[1, 20] = torch.nan  # the second query head
     backend.qk_norm_rope(
-        qkv, heads, torch.arange(3, dtype=torch.int32), *tables(16), torch.ones(16), torch.ones(16), EPS
+        qkv, heads, torch.arange(3, dtype=torch.int32), tables(16), torch.ones(16), torch.ones(16), EPS
     )
     is_nan = qkv.isnan()
     assert is_nan[1, 16:32].all()
@@ -51,13 +50,13 @@ def test_rows_may_lie_apart(backend, dtype, random):
     heads, positions = Heads(2, 1, 16), torch.arange(4, dtype=torch.int32)
     wide = torch.randn(4, 100, generator=random).to(dtype)
     dense, outside = wide[:, :64].contiguous(), wide[:, 64:].clone()
-    backend.qk_norm_rope(wide[:, :64], heads, positions, *tables(16))
-    backend.qk_norm_rope(dense, heads, positions, *tables(16))
+    backend.qk_norm_rope(wide[:, :64], heads, positions, tables(16))
+    backend.qk_norm_rope(dense, heads, positions, tables(16))
     assert torch.equal(wide[:, :64], dense)
     assert torch.equal(wide[:, 64:], outside)
 
 
 def test_empty(backend, dtype):
     backend.qk_norm_rope(
-        torch.empty(0, 64, dtype=dtype), Heads(2, 1, 16), torch.empty(0, dtype=torch.int32), *tables(16)
+        torch.empty(0, 64, dtype=dtype), Heads(2, 1, 16), torch.empty(0, dtype=torch.int32), tables(16)
     )

@@ -15,7 +15,7 @@ def test_matches_the_truth(backend, dtype, random, num_rows, width, has_more):
     grad_y = torch.randn(num_rows, width, generator=random).to(dtype)
     more = torch.randn(num_rows, width, generator=random) if has_more else None
 
-    results = backend.gradients.rms_norm_backward(z, weight, EPS, grad_y, more)
+    results = backend.rms_norm_backward(z, weight, EPS, grad_y, more)
 
     truths = reference.rms_norm_backward(
         z.double(), weight.double(), EPS, grad_y.double(), None if more is None else more.double()
@@ -30,18 +30,18 @@ def test_matches_the_truth(backend, dtype, random, num_rows, width, has_more):
 def test_bits_do_not_depend_on_threads(kernels, dtype, random):
     z, weight = torch.randn(1000, 33, generator=random), torch.rand(33, generator=random)
     grad_y = torch.randn(1000, 33, generator=random).to(dtype)
-    many = kernels.gradients.rms_norm_backward(z, weight, EPS, grad_y)
+    many = kernels.rms_norm_backward(z, weight, EPS, grad_y)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        one = kernels.gradients.rms_norm_backward(z, weight, EPS, grad_y)
+        one = kernels.rms_norm_backward(z, weight, EPS, grad_y)
     finally:
         torch.set_num_threads(num_threads)
     assert torch.equal(many[0], one[0]) and torch.equal(many[1], one[1])
 
 
 def test_empty(backend, dtype):
-    grad_z, grad_weight = backend.gradients.rms_norm_backward(
+    grad_z, grad_weight = backend.rms_norm_backward(
         torch.empty(0, 8), torch.ones(8), EPS, torch.empty(0, 8, dtype=dtype)
     )
     assert grad_z.shape == (0, 8) and torch.equal(grad_weight, torch.zeros(8))

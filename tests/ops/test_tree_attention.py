@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from codescaler import _C
 from codescaler.env import is_triton_interpreted
-from codescaler.ops import Heads, Tree, reference
+from codescaler.ops import AttentionSpec, Heads, Tree, cpu, reference
 from codescaler.plan import plan
 from codescaler.testing import BRANCHES, assert_accurate, random_qkv, random_tree
 
@@ -21,7 +22,7 @@ if is_triton_interpreted():  # minutes, were it all of them
 def truth_and_peer(heads, dtype, softcap, window, device):
     tree = random_tree(BRANCHES)
     qkv = random_qkv(tree, heads, dtype, torch.Generator(device).manual_seed(0))
-    arguments = (heads, tree, tree.all_queries, heads.head_dim**-0.5, softcap, window)
+    arguments = (AttentionSpec(heads, heads.head_dim**-0.5, softcap, window), tree, tree.all_queries)
     return qkv, reference.tree_attention(qkv.double(), *arguments), reference.tree_attention(qkv, *arguments)
 
 
@@ -30,10 +31,10 @@ def test_matches_the_truth(backend, dtype, device, heads, options):
     softcap, window = options
     tree = random_tree(BRANCHES)
     qkv, truth, peer = truth_and_peer(heads, dtype, softcap, window, device)
-    arguments = (heads.head_dim**-0.5, softcap, window)
-    out = backend.tree_attention(qkv, heads, tree, tree.all_queries, *arguments)
+    spec = AttentionSpec(heads, heads.head_dim**-0.5, softcap, window)
+    out = backend.tree_attention(qkv, spec, tree, tree.all_queries)
     assert_accurate(out, truth, peer)
-    last = backend.tree_attention(qkv, heads, tree, tree.last_queries, *arguments)
+    last = backend.tree_attention(qkv, spec, tree, tree.last_queries)
     assert_accurate(last, truth[tree.last_tokens], peer[tree.last_tokens])
 
 
@@ -42,7 +43,7 @@ def test_the_reference_is_attention_along_a_path(random):
     heads = Heads(4, 2, 16)
     tree = random_tree(BRANCHES)
     qkv = random_qkv(tree, heads, torch.float64, random)
-    out = reference.tree_attention(qkv, heads, tree, tree.all_queries, 0.25)
+    out = reference.tree_attention(qkv, AttentionSpec(heads, 0.25), tree, tree.all_queries)
     for node, _, _, row in tree.last_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
         path = tree.block_tokens[blocks].flatten().long()
@@ -68,7 +69,7 @@ def test_nan_and_infinity_reach_who_sees_them_and_no_one_else(backend, dtype, ra
     column = {"q": 3, "k": heads.q_width + 3, "v": heads.q_width + heads.kv_width + 3}[part]
     token = 170  # inside the first prompt's branches
     dirty[token, column] = value
-    arguments = (heads, tree, tree.all_queries, 0.125, None, window)
+    arguments = (AttentionSpec(heads, 0.125, window=window), tree, tree.all_queries)
 
     before, after = (backend.tree_attention(x, *arguments) for x in (clean, dirty))
     truth = reference.tree_attention(dirty.double(), *arguments)
@@ -84,7 +85,7 @@ def test_rows_may_lie_apart(backend, dtype, random):
     qkv = random_qkv(tree, heads, dtype, random)
     apart = torch.zeros(len(qkv), qkv.shape[1] + 24, dtype=dtype)[:, : qkv.shape[1]]
     apart.copy_(qkv)
-    arguments = (heads, tree, tree.all_queries, 0.125)
+    arguments = (AttentionSpec(heads, 0.125), tree, tree.all_queries)
     assert torch.equal(backend.tree_attention(apart, *arguments), backend.tree_attention(qkv, *arguments))
 
 
@@ -92,15 +93,16 @@ def test_rows_may_lie_apart(backend, dtype, random):
 def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, device, softcap, window):
     heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
     qkv = random_qkv(tree, heads, dtype, random)
-    together = kernels.tree_attention(qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
+    spec = AttentionSpec(heads, 0.125, softcap, window)
+    together = kernels.tree_attention(qkv, spec, tree, tree.all_queries)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        single = kernels.tree_attention(qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
+        single = kernels.tree_attention(qkv, spec, tree, tree.all_queries)
     finally:
         torch.set_num_threads(num_threads)
     assert torch.equal(together, single)
-    last = kernels.tree_attention(qkv, heads, tree, tree.last_queries, 0.125, softcap, window)
+    last = kernels.tree_attention(qkv, spec, tree, tree.last_queries)
     assert torch.equal(together[tree.last_tokens], last)
     for node, *_ in tree.last_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
@@ -108,16 +110,82 @@ def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, dev
         path = path[path >= 0]
         (batch,) = plan([np.arange(len(path), dtype=np.int32)], 10**9)
         alone = Tree.from_batch(batch, device)
-        out = kernels.tree_attention(qkv[path].contiguous(), heads, alone, alone.all_queries, 0.125, softcap, window)
+        out = kernels.tree_attention(qkv[path].contiguous(), spec, alone, alone.all_queries)
         assert torch.equal(out, together[path])
 
 
-@pytest.mark.parametrize("name, index, value", [("node", 0, 99), ("token", 1, 10**6), ("output", 3, -1)])
-def test_queries_outside_the_tree_are_refused(random, name, index, value):
-    from codescaler.ops import cpu
+def plan_arguments():
+    """What a checked plan of a small tree is made of."""
+    tree = random_tree([(3, (1, 2))])
+    tiles = tree.batch.tiles(tree.batch.all_queries, 8, is_padded=False)
+    return {
+        "num_tokens": len(tree.token_ids),
+        "block_tokens": tree.block_tokens.clone(),
+        "node_blocks": tree.node_blocks.clone(),
+        "tiles": torch.from_numpy(tiles),
+    }
 
-    heads, tree = Heads(1, 1, 2), random_tree([(3, (1, 2))])
-    queries = tree.all_queries.clone()
-    queries[0, index] = value
-    with pytest.raises(ValueError, match="queries holds a run outside"):
-        cpu.make_backend().tree_attention(random_qkv(tree, heads, torch.float32, random), heads, tree, queries, 1.0)
+
+@pytest.mark.parametrize(
+    "field, index, value, message",
+    [
+        ("block_tokens", (0, 0), 6, "block_tokens holds a token that is none of 6"),
+        ("node_blocks", 0, 99, "node_blocks holds a value outside"),
+        ("node_blocks", 0, -1, "node_blocks holds a value outside"),
+        ("tiles", (0, 0), 10**6, "a tile outside the tree, row 0"),
+        ("tiles", (0, 1), 10**6, "a tile outside the tree, row 0"),
+        ("tiles", (1, 2), 0, "a tile outside the tree, row 1"),
+        ("tiles", (0, 3), -1, "a tile outside the tree, row 0"),
+        ("tiles", (0, 4), 2**31 - 1, "a tile outside the tree, row 0"),
+    ],
+)
+def test_a_plan_outside_the_tree_is_refused(field, index, value, message):
+    arguments = plan_arguments()
+    arguments[field][index] = value
+    with pytest.raises(ValueError, match=message):
+        _C.AttentionPlan(*arguments.values())
+
+
+def test_a_plan_is_checked_once_and_cannot_be_changed_afterwards(random):
+    sources = plan_arguments()
+    checked, kernels = _C.AttentionPlan(*sources.values()), _C.KernelSet("generic")
+    qkv, spec = torch.randn(6, 6, generator=random), AttentionSpec(Heads(1, 1, 2), 1.0)
+    before, after = torch.zeros(6, 2), torch.zeros(6, 2)
+    kernels.tree_attention(qkv, spec, checked, before, 1)
+    for name in ("block_tokens", "node_blocks", "tiles"):
+        sources[name].fill_(2**30)
+    kernels.tree_attention(qkv, spec, checked, after, 1)
+    assert torch.equal(before, after)
+    assert before.any()
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        kernels.tree_attention(qkv, spec, object(), after, 1)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"qkv": torch.zeros(5, 6)}, "qkv has size 5 in dimension 0, not 6"),
+        ({"out": torch.zeros(5, 2)}, "out has size 5 in dimension 0, not 6"),
+        ({"spec": AttentionSpec(Heads(3, 2, 2), 1.0)}, "not a multiple of num_kv_heads"),
+        ({"spec": AttentionSpec(Heads(1, 1, 3), 1.0)}, "head_dim is odd, 3"),
+        ({"spec": AttentionSpec(Heads(-1, 1, 2), 1.0)}, "num_heads is -1"),
+        ({"spec": AttentionSpec(Heads(1, 1, 2), 1.0, window=0)}, "window is 0"),
+        (
+            {"spec": AttentionSpec(Heads(96, 1, 2), 1.0), "qkv": torch.zeros(6, 196), "out": torch.zeros(6, 192)},
+            "tiles",
+        ),
+    ],
+)
+def test_a_plan_for_other_tensors_is_refused(changed, message):
+    arguments = {"qkv": torch.zeros(6, 6), "spec": AttentionSpec(Heads(1, 1, 2), 1.0)}
+    arguments |= {"plan": _C.AttentionPlan(*plan_arguments().values()), "out": torch.zeros(6, 2)} | changed
+    with pytest.raises(ValueError, match=message):
+        _C.KernelSet("generic").tree_attention(*(arguments[name] for name in ("qkv", "spec", "plan", "out")), 1)
+
+
+def test_a_plan_is_made_once_for_every_layer(random, monkeypatch):
+    tree, spec = random_tree(BRANCHES), AttentionSpec(Heads(4, 2, 64), 0.125)
+    qkv, backend = random_qkv(tree, spec.heads, torch.float32, random), cpu.make_backend()
+    first = backend.tree_attention(qkv, spec, tree, tree.all_queries)
+    monkeypatch.setattr(type(tree.batch), "tiles", None)
+    assert torch.equal(backend.tree_attention(qkv, spec, tree, tree.all_queries), first)

@@ -4,7 +4,7 @@ import itertools
 import pytest
 import torch
 
-from codescaler.ops import Heads, reference
+from codescaler.ops import AttentionSpec, Heads, reference
 from codescaler.testing import BRANCHES, assert_accurate, random_qkv, random_tree
 
 HEADS = [Heads(1, 1, 2), Heads(3, 3, 34), Heads(4, 2, 64), Heads(8, 1, 128), Heads(2, 1, 256)]
@@ -20,8 +20,8 @@ def truth_and_peer(heads, dtype, softcap, window, is_last, device):
     grad_out = torch.randn(int(queries[:, 2].sum()), heads.q_width, generator=random, device=device).to(dtype)
 
     def gradient(qkv, grad_out):
-        arguments = (qkv, heads, tree, queries, heads.head_dim**-0.5, softcap, window)
-        return reference.tree_attention_backward(*arguments, grad_out)
+        spec = AttentionSpec(heads, heads.head_dim**-0.5, softcap, window)
+        return reference.tree_attention_backward(qkv, spec, tree, queries, grad_out)
 
     return tree, queries, qkv, grad_out, gradient(qkv.double(), grad_out.double()), gradient(qkv, grad_out)
 
@@ -31,8 +31,8 @@ def truth_and_peer(heads, dtype, softcap, window, is_last, device):
 def test_matches_the_truth(backend, dtype, device, heads, options, is_last):
     softcap, window = options
     tree, queries, qkv, grad_out, truth, peer = truth_and_peer(heads, dtype, softcap, window, is_last, device)
-    arguments = (qkv, heads, tree, queries, heads.head_dim**-0.5, softcap, window)
-    grad = backend.gradients.tree_attention_backward(*arguments, grad_out)
+    spec = AttentionSpec(heads, heads.head_dim**-0.5, softcap, window)
+    grad = backend.tree_attention_backward(qkv, spec, tree, queries, grad_out)
     scale = truth.abs().max()  # terms of both signs cancel: their errors count against their size
     assert_accurate((grad + scale).to(grad.dtype), truth + scale, (peer + scale).to(peer.dtype))
 
@@ -41,13 +41,13 @@ def test_matches_the_truth(backend, dtype, device, heads, options, is_last):
 def test_bits_do_not_depend_on_threads(kernels, dtype, random, softcap, window):
     heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
     qkv = random_qkv(tree, heads, dtype, random)
-    arguments = (qkv, heads, tree, tree.all_queries, 0.125, softcap, window)
+    arguments = (qkv, AttentionSpec(heads, 0.125, softcap, window), tree, tree.all_queries)
     grad_out = torch.randn(len(qkv), heads.q_width, generator=random).to(dtype)
-    many = kernels.gradients.tree_attention_backward(*arguments, grad_out)
+    many = kernels.tree_attention_backward(*arguments, grad_out)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        one = kernels.gradients.tree_attention_backward(*arguments, grad_out)
+        one = kernels.tree_attention_backward(*arguments, grad_out)
     finally:
         torch.set_num_threads(num_threads)
     assert torch.equal(many, one)
@@ -58,9 +58,9 @@ def test_rows_may_lie_apart(kernels, dtype, random):
     qkv = random_qkv(tree, heads, dtype, random)
     apart = torch.zeros(len(qkv), qkv.shape[1] + 24, dtype=dtype)[:, : qkv.shape[1]]
     apart.copy_(qkv)
-    arguments = (heads, tree, tree.all_queries, 0.125, None, None)
+    arguments = (AttentionSpec(heads, 0.125), tree, tree.all_queries)
     grad_out = torch.randn(len(qkv), heads.q_width, generator=random).to(dtype)
-    grads = [kernels.gradients.tree_attention_backward(x, *arguments, grad_out) for x in (qkv, apart)]
+    grads = [kernels.tree_attention_backward(x, *arguments, grad_out) for x in (qkv, apart)]
     assert torch.equal(*grads)
 
 
@@ -69,7 +69,7 @@ def test_gradients_of_too_few_queries_are_refused(random):
 
     heads, tree = Heads(1, 1, 2), random_tree([(3, (1, 2))])
     qkv = random_qkv(tree, heads, torch.float32, random)
-    with pytest.raises(ValueError, match="queries holds a run outside"):
-        cpu.make_backend().gradients.tree_attention_backward(
-            qkv, heads, tree, tree.all_queries, 1.0, None, None, torch.ones(len(qkv) - 1, 2)
+    with pytest.raises(ValueError, match="out has size 5 in dimension 0, not 6"):
+        cpu.make_backend().tree_attention_backward(
+            qkv, AttentionSpec(heads, 1.0), tree, tree.all_queries, torch.ones(len(qkv) - 1, 2)
         )

@@ -1,11 +1,13 @@
 import dataclasses
+import inspect
 import math
 
 import pytest
 
-from codescaler.commands.train import _TRAIN_SETTINGS
+from codescaler.cli import _parser
 from codescaler.errors import InvalidInput
 from codescaler.train import TrainConfig
+from codescaler.train.config import list_settings
 
 
 @pytest.mark.parametrize(
@@ -44,5 +46,19 @@ def test_each_method_has_a_learning_rate_of_its_own():
     assert [TrainConfig(method=m).peak_learning_rate for m in ("full", "lora", "head")] == [1e-5, 2e-4, 1e-3]
 
 
-def test_the_command_has_an_option_for_each_setting():
-    assert [*_TRAIN_SETTINGS] == [field.name for field in dataclasses.fields(TrainConfig)]
+def test_a_setting_is_said_once_for_the_docstring_and_the_command_line(capsys):
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["train", "--help"])
+    shown, docstring = " ".join(capsys.readouterr().out.split()), inspect.getdoc(TrainConfig)
+    settings = [*list_settings()]
+    assert [setting.name for setting in settings] == [field.name for field in dataclasses.fields(TrainConfig)]
+    for setting in settings:
+        assert f"\n    {setting.name}: {setting.text}" in docstring
+        assert f"--{setting.name.replace('_', '-')} " in shown and setting.text in shown
+        assert all(said in setting.text for said in (setting.meaning, setting.default, setting.allowed))
+
+
+def test_defaults_are_allowed_and_none_stands_only_where_its_meaning_is_said():
+    for setting, field in zip(list_settings(), dataclasses.fields(TrainConfig), strict=True):
+        setting.check(field.default)
+        assert setting.may_be_none == (field.default is None) == (field.metadata["unset"] is not None)

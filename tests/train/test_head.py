@@ -8,7 +8,6 @@ import pytest
 import torch
 import transformers
 
-from codescaler.chat import load_chat
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.testing import (
@@ -19,6 +18,7 @@ from codescaler.testing import (
     save_random_checkpoint,
     save_random_lora,
 )
+from codescaler.text.chat import load_chat
 from codescaler.train import fit_head
 from codescaler.train.head import CENTER_COEFFICIENT
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from codescaler import engine as engine_module
 from codescaler import ops
-from codescaler.engine import Engine
+from codescaler.engine import Engine, forward
 from codescaler.errors import BackendUnavailable, CapacityExceeded, InvalidInput, MissingTensor
 from codescaler.testing import edit_tensors, save_random_checkpoint
 
@@ -106,7 +105,7 @@ def test_token_classification_pools_the_last_token(tmp_path):
 
 def test_a_list_over_the_budget_is_refused_before_any_work(folder, monkeypatch):
     small = Engine.from_pretrained(folder, max_batch_tokens=8)
-    monkeypatch.setattr(engine_module, "plan", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(forward, "plan", lambda *_: pytest.fail("work was done"))
     with pytest.raises(CapacityExceeded, match=r"ids\[1\] has 9 tokens, more than max_batch_tokens=8"):
         small.score_tokens([[1] * 8, [1] * 9])
 

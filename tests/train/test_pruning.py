@@ -6,11 +6,11 @@ import pytest
 import tokenizers
 import torch
 
-from codescaler.chat import load_chat
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.testing import edit_json, save_chat, save_random_checkpoint
-from codescaler.train.prune import first_merges, prune
+from codescaler.text.chat import load_chat
+from codescaler.train.pruning import first_merges, prune
 from codescaler.weights import open_checkpoint
 
 TEXTS = [

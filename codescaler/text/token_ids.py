@@ -13,6 +13,7 @@ from codescaler.errors import InvalidInput
 from codescaler.plan import Int32
 
 TokenLists = Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]]
+Pooling = Literal["hf", "last"]
 Truncation = Literal["error", "left", "middle"]
 
 
@@ -48,10 +49,8 @@ def checked_ids(name: str, tokens: object, vocab_size: int) -> Int32:
     return array.astype(np.int32)
 
 
-def hf_pooled_index(sequence: Int32, pad_token_id: int | None) -> int:
+def hf_pooled_index(sequence: Int32, pad_token_id: int) -> int:
     """Index of the token that transformers pools in sequence classification."""
-    if pad_token_id is None:
-        return len(sequence) - 1
     real = np.flatnonzero(sequence != pad_token_id)
     return int(real[-1]) if len(real) else 0
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.reward import shaped_reward
+from codescaler.text.shaping import shaped_reward
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0, -1.0, 6.5424, -0.0313, 23.07, -20.5, 700.0, -700.0, 1e308, -1e308])

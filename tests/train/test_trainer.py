@@ -15,11 +15,11 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from codescaler.chat import load_chat
 from codescaler.cli import main
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.testing import FLOAT32_SCORE_LIMIT, edit_json, edit_tensors, save_chat, save_random_checkpoint
+from codescaler.text.chat import load_chat
 from codescaler.train import TrainConfig, fit
 
 PROBE = [("Problem 3: add two numbers.", code) for code in ("def f(a, b):\n    return a + b", "x", "return 1\n" * 9)]
@@ -218,7 +218,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(small, tmp_path, m
     )
     options = {"validation": make_groups(3, first=100)}
     whole = fit(small, make_groups(), tmp_path / "whole", config, **options)
-    from codescaler.train.fit import _Run
+    from codescaler.train.trainer import _Run
 
     step, stops = _Run._step, iter([3, 5])
     stop = next(stops)
@@ -313,7 +313,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(small, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_the_run(small, tmp_path, monkeypatch):
     config = dataclasses.replace(CONFIG, save_every=1)
-    from codescaler.train.fit import _Run
+    from codescaler.train.trainer import _Run
 
     step = _Run._step
 
@@ -439,7 +439,7 @@ def test_the_command(small, tmp_path, capsys):
 KILLED = """
 import os, signal, sys
 from codescaler.cli import main
-from codescaler.train.fit import _Run
+from codescaler.train.trainer import _Run
 step = _Run._step
 def killed(self, index, folder):
     if index == 3:

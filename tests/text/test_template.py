@@ -11,11 +11,11 @@ import jinja2
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from codescaler import template
 from codescaler.errors import HostileFile, InvalidInput, WeightsError
-from codescaler.template import MAX_TEMPLATE_CHARS, ChatTemplate
+from codescaler.text import template
+from codescaler.text.template import MAX_TEMPLATE_CHARS, ChatTemplate
 
-TEMPLATES = sorted((Path(__file__).parent / "data/templates").glob("*.jinja"))
+TEMPLATES = sorted((Path(__file__).parent / "templates").glob("*.jinja"))
 FAMILIES = [path for path in TEMPLATES if path.stem != "every_feature"]
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 PROGRAM = [

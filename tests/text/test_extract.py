@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codescaler import extract
 from codescaler.errors import InvalidInput
-from codescaler.extract import LANGUAGES, MAX_CODE_CHARS, extract_evaluation_code, extract_training_code, is_valid_code
+from codescaler.text import extract
+from codescaler.text.extract import (
+    LANGUAGES,
+    MAX_CODE_CHARS,
+    extract_evaluation_code,
+    extract_training_code,
+    is_valid_code,
+)
 
 ONE = "Here it is:\n```python\nx = 1\n```\nDone."
 TWO = "```python\nx = 1\n```\nor\n```python\nx = 2\n```"
@@ -182,7 +188,7 @@ def test_a_preprocessor_line_may_be_the_last():
 HOSTILE = ["x=>", "<-", "a<", "a /*b / ", "/[", 'r#"', "(", "{", "\\\n"]
 CHILD = """
 import resource
-from codescaler.extract import is_valid_code
+from codescaler.text.extract import is_valid_code
 resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 for unit in {units!r}:

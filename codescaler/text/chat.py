@@ -23,7 +23,7 @@ from codescaler.model.tensor_files import read_json
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from codescaler.template import ChatTemplate
+    from codescaler.text.template import ChatTemplate
 
 Message = Mapping[str, str]
 Pair = tuple[str, str] | Sequence[Message]
@@ -112,7 +112,7 @@ def load_chat(folder: Path, base_folder: Path | None = None) -> Chat:
     Raises:
         WeightsError: a file is absent (MissingTensor) or damaged (HostileFile).
     """
-    from codescaler.template import ChatTemplate
+    from codescaler.text.template import ChatTemplate
 
     folders = [folder] if base_folder is None else [folder, base_folder]
     source, where = template_source(folders)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from codescaler.chat import load_chat, messages_of
 from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
+from codescaler.text.chat import load_chat, messages_of
 
-TEMPLATES = Path(__file__).parent / "data/templates"
+TEMPLATES = Path(__file__).parent / "templates"
 # Family -> special tokens by name; whether the tokenizer's post-processor puts a BOS.
 FAMILIES = {
     "qwen3": ({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, False),

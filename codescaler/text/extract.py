@@ -25,7 +25,7 @@ MAX_CODE_CHARS = 65_536
 # in what was scanned, since that takes three backticks, and those would have closed it.
 _BLOCK = re.compile(r"```(?:\w+)?\n(.*?)```", re.DOTALL)
 
-_FILENAME = "<codescaler.extract>"
+_FILENAME = "<codescaler.text.extract>"
 
 # Packages that ship their grammar compiled, and the function in each that returns it.
 _GRAMMARS = {

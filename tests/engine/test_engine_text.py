@@ -8,7 +8,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from codescaler.engine import TEXT_WINDOW, Engine
+from codescaler.engine import Engine
+from codescaler.engine.intake import TEXT_WINDOW
 from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
 from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codescaler.engine import require_count, select_device
+from codescaler.engine.options import require_count, select_device
 from codescaler.env import launched_processes, local_rank
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.ops import select_backend

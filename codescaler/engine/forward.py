@@ -1,0 +1,60 @@
+"""`ForwardRunner`: requests to a plan, to tensors, to the decoder, and back to each request. Runs on the worker."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from codescaler.engine.options import make_current
+from codescaler.engine.scheduler import Float32, Request
+from codescaler.model.decoder import Decoder
+from codescaler.ops import Tree
+from codescaler.plan import TreeBatch, plan
+
+
+class ForwardRunner:
+    """Computes requests and counts what that took. Only the worker thread calls it, so counters need no lock.
+
+    Attributes: as the counters of `Engine`.
+    """
+
+    def __init__(self, decoder: Decoder, max_batch_tokens: int) -> None:
+        self.num_truncated = self.num_tokens = self.num_distinct_tokens = 0
+        self.text_seconds = self.forward_seconds = 0.0
+        self._decoder = decoder
+        self._max_batch_tokens = max_batch_tokens
+
+    def __call__(self, requests: Sequence[Request]) -> list[Float32]:
+        """Returns each request's scores [B] or features [B, D], NaN for scores without a head."""
+        started = time.perf_counter()
+        sequences = [sequence for request in requests for sequence in request.sequences]
+        batches = plan(sequences, self._max_batch_tokens)
+        scores = np.full(len(sequences), np.nan, dtype=np.float32)
+        # Features are a thousand times as large: they are kept and copied only if a request wants them.
+        has_features = any(request.wants_features for request in requests)
+        features = np.empty((len(sequences) if has_features else 0, self._decoder.config.hidden_size), dtype=np.float32)
+        with make_current(self._decoder.device):
+            # A GPU is waited for once all batches are under way, so that it never waits for us.
+            outputs = [self._forward(batch, has_features) for batch in batches]
+            for batch, (batch_features, batch_scores) in zip(batches, outputs, strict=True):
+                if batch_features is not None:
+                    features[batch.sequences] = batch_features.cpu().numpy()
+                if batch_scores is not None:
+                    scores[batch.sequences] = batch_scores.cpu().numpy()
+        self.num_truncated += sum(request.num_truncated for request in requests)
+        self.text_seconds += sum(request.text_seconds for request in requests)
+        self.num_tokens += sum(map(len, sequences))
+        self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
+        self.forward_seconds += time.perf_counter() - started
+        if len(requests) == 1:
+            return [features if has_features else scores]
+        ends = np.cumsum([len(request.sequences) for request in requests]).tolist()
+        return [
+            (features if request.wants_features else scores)[end - len(request.sequences) : end].copy()
+            for request, end in zip(requests, ends, strict=True)
+        ]
+
+    def _forward(self, batch: TreeBatch, has_features: bool) -> tuple[Tensor | None, Tensor | None]:
+        features, scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
+        return features if has_features else None, scores

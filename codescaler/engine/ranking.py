@@ -1,0 +1,42 @@
+"""Candidates and their scores to a ranking. Knows no engine: what scores is a function."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from codescaler.engine.options import is_list, require_count
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.text.chat import Pair
+from codescaler.text.extract import extract_training_code, is_valid_code
+from codescaler.types import RankedCandidate
+
+ScorePairs = Callable[[Sequence[Pair], Sequence[str]], Iterator[float]]
+
+
+def rank_candidates(
+    score_pairs: ScorePairs,
+    problem: str,
+    candidates: Sequence[str],
+    extract: bool,
+    top_k: int | None,
+    language: str,
+    names: Sequence[str] | None,
+) -> list[RankedCandidate]:
+    """Returns what `Engine.rerank` does; `score_pairs` takes pairs and their names."""
+    if not isinstance(problem, str):
+        raise InvalidInput(f"problem is a {type(problem).__name__}; give its text")
+    if not is_list(candidates) or not all(isinstance(text, str) for text in candidates):
+        raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
+    require_count("top_k", top_k)
+    names = names or [f"candidate {index}" for index in range(len(candidates))]
+    codes = [extract_training_code(text, language) if extract else text for text in candidates]
+    pairs = {index: (problem, code) for index, code in enumerate(codes) if code is not None}
+    scores = dict(zip(pairs, score_pairs([*pairs.values()], [names[i] for i in pairs]), strict=True))
+    for index, score in scores.items():
+        if not math.isfinite(score):
+            raise WeightsError(f"{names[index]} scores {score}; look for non-finite weights in this checkpoint")
+    ranked = [
+        RankedCandidate(index, scores.get(index), code is not None and (extract or is_valid_code(code, language)), code)
+        for index, code in enumerate(codes)
+    ]
+    ranked.sort(key=lambda c: (not c.is_valid, -math.inf if c.score is None else -c.score, c.index))
+    return ranked[:top_k]

@@ -1,0 +1,285 @@
+"""`Scheduler`: one queue for all callers of an engine.
+
+A forward shares the prefixes of all that it computes, so callers are worth merging. While a forward runs, what arrives
+waits. Then what waits becomes one forward, up to a budget of distinct tokens. The queue knows no model: it hands
+requests to a function and gives each caller its own result.
+"""
+
+import os
+import threading
+import time
+import weakref
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from codescaler.engine import worker
+from codescaler.errors import DeadlineExceeded
+from codescaler.plan import KEY_BLOCK, Int32
+
+Float32 = npt.NDArray[np.float32]
+
+# A turn of an idle engine waits at most ARRIVAL_S for callers that are encoding: 64 threads that start together have
+# encoded a pair each by then. In a burst of threads it waits until none has come for BURST_S, the interval after which
+# the interpreter lets the next thread run.
+ARRIVAL_S = 0.05
+BURST_S = 0.005
+
+
+@dataclass(eq=False)
+class Request:
+    """Sequences that one caller waits for, checked and encoded.
+
+    Attributes:
+        sequences: their ids; none is empty.
+        wants_features: whether the result is features [B, D] instead of scores [B].
+        num_truncated, text_seconds: what encoding them did and took, for the engine's counters.
+        client: who asks. It means nothing here; a rule that replaces `select_oldest` may read it.
+        deadline: the request fails if it still waits then, by `time.monotonic`. None waits for any time.
+        future: gives the result. Cancelling it takes a request that waits out of the queue.
+        queued_at: when it was made, by `time.monotonic`.
+    """
+
+    sequences: Sequence[Int32]
+    wants_features: bool = False
+    num_truncated: int = 0
+    text_seconds: float = 0.0
+    client: str | None = None
+    deadline: float | None = None
+    future: Future[Float32] = field(default_factory=Future)
+    queued_at: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def num_tokens(self) -> int:
+        """Tokens of all sequences: at least what they cost."""
+        return sum(map(len, self.sequences))
+
+    @cached_property
+    def beginning(self) -> bytes:
+        """The first tokens of the first sequence: siblings, programs of one problem, have the same."""
+        return self.sequences[0][:KEY_BLOCK].tobytes() if self.sequences else b""
+
+
+Select = Callable[[Sequence[Request], int], Sequence[Request]]
+
+
+def select_oldest(waiting: Sequence[Request], budget: int) -> Sequence[Request]:
+    """Picks requests for the next forward: the oldest with its siblings, then the next oldest with its, ...
+
+    It stops at the first that takes the distinct tokens above `budget`. The oldest is always among them, even if it is
+    larger than the budget, so that no request waits for more turns than there are older ones.
+    """
+    if sum(request.num_tokens for request in waiting) <= budget:
+        return waiting
+    families: dict[bytes, list[Request]] = {}  # in order of the oldest
+    for request in waiting:
+        families.setdefault(request.beginning, []).append(request)
+    chosen: list[Request] = []
+    tree = _TokenCounter()
+    for request in chain.from_iterable(families.values()):
+        fits = tree.add(request.sequences, budget)
+        if chosen and not fits:
+            break
+        chosen.append(request)
+        if not fits:
+            break
+    return chosen
+
+
+class _TokenCounter:
+    """Counts the distinct tokens of a prefix tree while sequences join it."""
+
+    def __init__(self) -> None:
+        self.num_tokens = 0
+        self._keys: list[bytes] = []  # sorted; big-endian bytes sort as the ids do
+
+    def add(self, sequences: Sequence[Int32], budget: int) -> bool:
+        """Adds sequences and says whether all are within the budget."""
+        for sequence in sequences:
+            key = sequence.astype(">i4").tobytes()
+            at = bisect(self._keys, key)
+            # In sorted order, the longest common prefix is that with a neighbour.
+            shared = max((_common_prefix(key, other) for other in self._keys[max(at - 1, 0) : at + 1]), default=0)
+            self._keys.insert(at, key)
+            self.num_tokens += len(sequence) - shared
+            if self.num_tokens > budget:
+                return False
+        return True
+
+
+def _common_prefix(left: bytes, right: bytes) -> int:
+    size = min(len(left), len(right)) // 4
+    different = np.frombuffer(left, np.int32, size) != np.frombuffer(right, np.int32, size)
+    first = int(different.argmax()) if size else 0
+    return first if size and different[first] else size
+
+
+class Scheduler:
+    """The queue of one engine. Its turns run on the process's worker thread, beside those of other engines.
+
+    A turn takes what `select` picks of the requests that wait and computes it at once. If that raises, each request of
+    the turn is computed alone, so that only the request at fault fails.
+
+    Attributes:
+        budget: distinct tokens of a turn. num_threads: CPU threads that a turn may use.
+        select: the rule that picks requests; it must not wait. Where it picks none, the oldest is taken.
+        coalesce_s: the oldest request waits at least this long for others; 0 suits callers of the same process.
+        arrival_s: the oldest request waits at most this long for callers that have announced themselves.
+    """
+
+    def __init__(
+        self, compute: Callable[[Sequence[Request]], Sequence[Float32]], *, budget: int, num_threads: int
+    ) -> None:
+        self.budget = budget
+        self.num_threads = num_threads
+        self.select: Select = select_oldest
+        self.coalesce_s = 0.0
+        self.arrival_s = ARRIVAL_S
+        self._compute = compute
+        self._reset()
+        _schedulers.add(self)
+
+    def _reset(self) -> None:
+        """Forgets all requests. A forked child starts so: the threads that wait for them are its parent's."""
+        self._changed = threading.Condition()
+        self._waiting: list[Request] = []
+        self._has_turn = False  # one is queued on the worker, or under way
+        self._num_arriving = 0
+        self._is_burst = False  # the last two arrivals were of two threads, so that others may be starting
+        self._last_caller = threading.current_thread()
+        self._last_arrival = 0.0
+
+    def __len__(self) -> int:
+        """The number of requests that wait."""
+        return len(self._waiting)
+
+    @contextmanager
+    def arrival(self) -> Iterator[None]:
+        """Announces a caller who is about to put a request: a turn that has not begun waits for it."""
+        self.announce()
+        try:
+            yield
+        finally:
+            self.withdraw()
+
+    def announce(self) -> None:
+        """Begins an `arrival`."""
+        caller = threading.current_thread()
+        with self._changed:
+            self._num_arriving += 1
+            self._is_burst, self._last_caller = caller != self._last_caller, caller
+            self._last_arrival = time.monotonic()
+
+    def withdraw(self) -> None:
+        """Ends an `arrival`, whether or not it has put a request."""
+        with self._changed:
+            self._num_arriving -= 1
+            self._changed.notify()
+
+    def put(self, request: Request) -> Future[Float32]:
+        """Queues a request and returns its future."""
+        with self._changed:
+            self._waiting.append(request)
+            has_turn, self._has_turn = self._has_turn, True
+        if not has_turn:
+            self._queue_turn()
+        return request.future
+
+    def _queue_turn(self) -> None:
+        try:
+            worker.submit(self.num_threads, self._take_turn)
+        except RuntimeError as error:  # the interpreter is exiting, and waits for nothing that has not begun
+            self._fail_waiting(error)
+
+    def _take_turn(self) -> None:
+        self._await_arrivals()
+        try:
+            chosen = self._take_requests()
+        except BaseException as error:
+            self._fail_waiting(error)
+            return
+        self._compute_or_retry(chosen)
+        del chosen  # its arrays are the callers' now
+        with self._changed:
+            self._has_turn = bool(self._waiting)
+        if self._has_turn:
+            self._queue_turn()
+
+    def _await_arrivals(self) -> None:
+        """Waits for callers who have announced themselves, and in a burst for those who are about to.
+
+        A thread that also made the call before is alone, and waits for nobody who has not announced itself.
+        """
+        with self._changed:
+            oldest = self._waiting[0].queued_at
+            while True:
+                until = oldest + self.coalesce_s
+                if self._num_arriving:
+                    until = max(until, oldest + self.arrival_s)
+                if self._is_burst:
+                    until = max(until, min(self._last_arrival + BURST_S, oldest + self.arrival_s))
+                left = until - time.monotonic()
+                if left <= 0:
+                    return
+                self._changed.wait(left)
+
+    def _take_requests(self) -> list[Request]:
+        """Takes what the rule picks out of the queue, and with it what was cancelled or has come to its deadline."""
+        now = time.monotonic()
+        with self._changed:
+            waiting = list(self._waiting)
+        cancelled = [request for request in waiting if request.future.cancelled()]
+        late = [request for request in waiting if request.deadline is not None and request.deadline < now]
+        removed = {*cancelled, *late}
+        waiting = [request for request in waiting if request not in removed]
+        chosen = list(self.select(waiting, self.budget) or waiting[:1])
+        removed.update(chosen)
+        with self._changed:
+            self._waiting = [request for request in self._waiting if request not in removed]
+        running = {request for request in removed if request.future.set_running_or_notify_cancel()}
+        for request in running.intersection(late):
+            waited = now - request.queued_at
+            request.future.set_exception(
+                DeadlineExceeded(f"the deadline passed while the request waited for {waited:.3f} s; give a later one")
+            )
+        return [request for request in chosen if request in running]
+
+    def _compute_or_retry(self, requests: Sequence[Request]) -> None:
+        if not requests:
+            return
+        try:
+            results = self._compute(requests)
+        except BaseException as error:
+            if len(requests) == 1:
+                requests[0].future.set_exception(error)
+                return
+            for request in requests:
+                self._compute_or_retry([request])
+            return
+        for request, result in zip(requests, results, strict=True):
+            request.future.set_result(result)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        with self._changed:
+            waiting, self._waiting, self._has_turn = self._waiting, [], False
+        for request in waiting:
+            if request.future.set_running_or_notify_cancel():
+                request.future.set_exception(error)
+
+
+_schedulers: "weakref.WeakSet[Scheduler]" = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for scheduler in list(_schedulers):
+        scheduler._reset()
+
+
+os.register_at_fork(after_in_child=_reset_all)

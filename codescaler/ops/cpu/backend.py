@@ -1,0 +1,154 @@
+"""`CpuBackend`: each operation makes its results, and calls the C++ kernel of its name on one instruction set.
+
+Threads are torch's: `torch.set_num_threads` governs our kernels and oneDNN's.
+"""
+
+from functools import partial
+
+import torch  # before the extension: the order decides which OpenMP runtime both use
+from torch import Tensor
+
+from codescaler import _C
+from codescaler.errors import BackendUnavailable
+from codescaler.ops.backend import Backend
+from codescaler.ops.cpu.int8_linear import Int8Linear
+from codescaler.ops.cpu.linear import OneDnnLinear, describe_linear
+from codescaler.ops.linear import PlainFormat
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.tree import Tree
+from codescaler.plan import Int32
+from codescaler.types import Activation, QuantScheme
+
+# So that the gate and up activations (512 x 6144 x 2 bytes at 0.6B shapes) stay in the last-level cache between two
+# operations.
+TOKEN_BLOCK = 512
+
+_WEIGHT_ROWS = 64  # kWeightRows of csrc/core/kernels.h
+
+
+def supported_isas() -> list[str]:
+    """Instruction sets of the C++ kernels that this host can run, best first."""
+    return _C.supported_isas()
+
+
+def make_backend(isa: str | None = None) -> Backend:
+    """Returns the backend on instruction set `isa`, by default the best that this host has.
+
+    Raises:
+        BackendUnavailable: the host lacks `isa`.
+    """
+    supported = supported_isas()
+    isa = isa or supported[0]
+    if isa not in supported:
+        raise BackendUnavailable(f"instruction set {isa!r} is not supported by this CPU; it has {', '.join(supported)}")
+    return CpuBackend(isa)
+
+
+class CpuBackend(Backend):
+    """The operations on one instruction set."""
+
+    name = "cpu"
+    copies_weights = True
+    token_block = TOKEN_BLOCK
+
+    def __init__(self, isa: str) -> None:
+        self.kernels = _C.KernelSet(isa)
+        self.description = f"C++ {isa}, {describe_linear()}"
+        self.has_bf16_unit = isa == "avx512_bf16"
+        self.products = {PlainFormat: OneDnnLinear, QuantScheme: partial(Int8Linear, self.kernels)}
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        self.kernels.rms_norm(x, weight, eps, residual, y, torch.get_num_threads())
+        return y
+
+    def rms_norm_backward(
+        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, also_grad_z: Tensor | None = None, /
+    ) -> tuple[Tensor, Tensor]:
+        grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
+        sums = z.new_empty(-(-len(z) // _WEIGHT_ROWS), z.shape[1])
+        also = None if also_grad_z is None else also_grad_z.contiguous()
+        threads = torch.get_num_threads()
+        self.kernels.rms_norm_backward(z.contiguous(), weight, eps, grad_y.contiguous(), also, grad_z, sums, threads)
+        return grad_z, sums.sum(dim=0)
+
+    def qk_norm_rope(
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        positions: Tensor,
+        rotary: RotaryTables,
+        q_norm: Tensor | None = None,
+        k_norm: Tensor | None = None,
+        eps: float = 0.0,
+        /,
+    ) -> None:
+        self.kernels.qk_norm_rope(qkv, heads, positions, rotary, q_norm, k_norm, eps, torch.get_num_threads())
+
+    def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
+        y = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+        self.kernels.glu(gate_up, activation == "gelu_tanh", y, torch.get_num_threads())
+        return y
+
+    def glu_backward(self, gate_up: Tensor, activation: Activation, grad_y: Tensor, /) -> Tensor:
+        grad = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
+        is_gelu = activation == "gelu_tanh"
+        self.kernels.glu_backward(gate_up.contiguous(), is_gelu, grad_y.contiguous(), grad, torch.get_num_threads())
+        return grad
+
+    def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
+        plan = _plan_attention(tree, queries, max(1, _C.TILE_ROWS // spec.heads.group))
+        out = qkv.new_empty(plan.num_rows, spec.heads.q_width)
+        self.kernels.tree_attention(qkv, spec, plan, out, torch.get_num_threads())
+        return out
+
+    def tree_attention_backward(
+        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, grad_out: Tensor, /
+    ) -> Tensor:
+        plan = _plan_attention(tree, queries, _C.TILE_ROWS)  # a query head at a time
+        grad = torch.zeros_like(qkv, memory_format=torch.contiguous_format)
+        self.kernels.tree_attention_backward(qkv, spec, plan, grad_out.contiguous(), grad, torch.get_num_threads())
+        return grad
+
+    def pooled_score(
+        self,
+        x: Tensor,
+        residual: Tensor,
+        rows: Tensor,
+        norm_weight: Tensor,
+        eps: float,
+        head_weight: Tensor | None,
+        head_bias: Tensor | None,
+        /,
+    ) -> tuple[Tensor, Tensor | None]:
+        features = residual.new_empty(len(rows), residual.shape[1])
+        scores = None if head_weight is None else residual.new_empty(len(rows))
+        bias = 0.0 if head_bias is None else float(head_bias)
+        self.kernels.pooled_score(
+            x, residual, rows, norm_weight, eps, head_weight, bias, features, scores, torch.get_num_threads()
+        )
+        return features, scores
+
+    def pairwise_loss(
+        self,
+        scores: Tensor,
+        labels: Tensor,
+        group_offsets: Tensor,
+        margins: Tensor | None = None,
+        center_coefficient: float = 0.0,
+        /,
+    ) -> tuple[Tensor, Tensor]:
+        scores = scores.detach()
+        gradient = torch.empty_like(scores)
+        loss = _C.pairwise_loss(scores, labels, group_offsets, margins, center_coefficient, gradient)
+        return scores.new_tensor(loss), gradient
+
+
+def _plan_attention(tree: Tree, queries: Tensor, max_tokens: int) -> _C.AttentionPlan:
+    """The tiles of `queries`, planned and checked at the first layer of a forward."""
+
+    def make(runs: Int32) -> _C.AttentionPlan:
+        tiles = torch.from_numpy(tree.batch.tiles(runs, max_tokens, is_padded=False))
+        return _C.AttentionPlan(len(tree.token_ids), tree.block_tokens, tree.node_blocks, tiles)
+
+    return tree.plan_once(queries, ("cpu", max_tokens), make)
