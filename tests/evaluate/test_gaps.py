@@ -9,7 +9,7 @@ import pytest
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.evaluate.gaps import gap_figures, gap_record, read_gaps
 from codescaler.evaluate.problems import problem_of
-from codescaler.records import Candidate, Group
+from codescaler.io.records import Candidate, Group
 
 
 def problem(right, wrong, task_id="t"):
