@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from benches import train_speed, train_study
+from benches.quality import train_study
+from benches.speed import train_speed
 from codescaler.testing import save_chat, save_random_checkpoint
 
 RIGHT, WRONG = "def f(a, b):\n    return a + b", "def f(a, b):\n    return a - b - 1"
