@@ -1,7 +1,6 @@
 """A local model: draws follow the model's distribution, and depend on their own seed only."""
 
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ import torch
 from codescaler.data.sample.local_model import LocalModel, _PackedLinear, draw_tokens
 from codescaler.data.sample.sampling import Request, Sampling, sample_tasks
 from codescaler.errors import InvalidInput, UnsupportedModel
-from codescaler.ops import select_backend
+from codescaler.ops import replace_operations, select_backend
 from codescaler.testing import edit_json, save_chat, save_random_checkpoint
 from codescaler.types import Task
 
@@ -109,7 +108,7 @@ def test_linear_maps_are_near_torch_s(has_bf16_unit):
     """Weight, input, bias and result are rounded to bfloat16, 2^-9 each of its own size; the sum is float32."""
     linear = torch.nn.Linear(64, 96)
     x = torch.randn(3, 1, 64)
-    packed = _PackedLinear(linear, replace(select_backend("auto", "cpu"), has_bf16_unit=has_bf16_unit))
+    packed = _PackedLinear(linear, replace_operations(select_backend("auto", "cpu"), has_bf16_unit=has_bf16_unit))
     y = packed(x)
     assert y.dtype == torch.float32 and y.shape == (3, 1, 96)
     sizes = x.abs() @ linear.weight.abs().T + linear.bias.abs()
