@@ -1,9 +1,9 @@
 """Says how far bfloat16 changes rankings, beside transformers: `python benches tau MODEL GROUPS`.
 
 MODEL is the folder of a reward model, GROUPS are labelled programs as for `python benches ranking`. The figure is
-Kendall's tau-b of the scores of a problem's distinct programs in bfloat16 to those in float32 (codescaler's; `python
-benches parity` holds them to transformers'), its mean over the validation problems that have a right and a wrong program. Exit
-status 1 unless
+Kendall's tau-b of the scores of a problem's distinct programs in bfloat16 to those in float32, which are codescaler's:
+`python benches parity` holds them to transformers'. It is the mean over the validation problems that have a right and a
+wrong program. Exit status 1 unless
     mean tau of codescaler >= mean tau of transformers - 0.005.
 A CPU without a bfloat16 unit emulates it, slowly: --minutes ends the run early, which then says how far it came.
 """
