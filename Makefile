@@ -40,7 +40,7 @@ bench-peers: setup build/vllm/.installed  ## time the workloads beside transform
 	for workload in bon8 bon16 pairs; do \
 	  $(BIN)/python benches compare $$workload --vllm build/vllm/bin/python --save || exit 1; done
 
-build/vllm/.installed: benches/install_vllm.py | setup
+build/vllm/.installed: benches/tools/install_vllm.py | setup
 	$(BIN)/python benches install_vllm build/vllm
 
 test: setup lint test-asan test-triton compile-triton  ## lint, types, C++ under sanitizers, Triton kernels, the whole test suite

@@ -5,7 +5,7 @@
 #     make -f benches/nano.mk DATA=FOLDER           # build/nano/nano is what stands in codescaler/nano
 #     make -f benches/nano.mk DATA=FOLDER figures   # those of its model card, the test split among them
 #
-# FOLDER holds mbpp.jsonl (MBPP), rollouts_mbpp.jsonl.gz (see benches/nano_data.py), leetcode_train.jsonl.gz
+# FOLDER holds mbpp.jsonl (MBPP), rollouts_mbpp.jsonl.gz (see benches/quality/nano_data.py), leetcode_train.jsonl.gz
 # (LeetCodeDataset v0.2) and condefects_pairs.jsonl.gz. A step that was killed goes on, or starts again; to make a step
 # again, remove what it wrote and what was made of that.
 DATA ?= data

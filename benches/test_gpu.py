@@ -99,7 +99,7 @@ def test_without_a_gpu_the_kit_says_what_to_do(tmp_path):
 
 
 def test_the_loss_in_trls_layout_is_trls(tmp_path):
-    from benches.train_speed import load_trl
+    from benches.speed.train_speed import load_trl
 
     save_random_checkpoint(tmp_path, "qwen3", num_hidden_layers=1, vocab_size=300)
     save_chat(tmp_path)

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from benches import compare, cpu, fusions, scaling, scheduler, startup, tau, threads
-from benches.test_ranking import write_groups
+from benches.harness import options, systems
+from benches.harness import results as written
+from benches.quality import tau
+from benches.quality.test_ranking import write_groups
+from benches.speed import compare, cpu, fusions, scaling, scheduler, startup, threads
 from codescaler.testing import QWEN3_0_6B, WORKLOADS, Workload, save_chat, save_random_checkpoint
 
 TINY = replace(QWEN3_0_6B, hidden_size=64, intermediate_size=96, num_layers=2, num_heads=2, num_kv_heads=1)
@@ -20,14 +23,13 @@ TINY = replace(QWEN3_0_6B, hidden_size=64, intermediate_size=96, num_layers=2, n
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     """Tiny sizes under the names of real ones; figures go to a folder that only the test sees."""
-    for shape in compare.SHAPES:
-        monkeypatch.setitem(compare.SHAPES, shape, TINY)
+    for shape in options.SHAPES:
+        monkeypatch.setitem(options.SHAPES, shape, TINY)
     for name in ("bon8", "bon16", "pairs"):
         monkeypatch.setitem(WORKLOADS, name, Workload(70, (3, 40, 1, 9)))
-    monkeypatch.setattr(compare, "RESULTS", tmp_path)
-    for script in (cpu, tau):
+    for script in (written, cpu, tau):
         monkeypatch.setattr(script, "RESULTS", tmp_path)
-    for script in (compare, threads):
+    for script in (compare, systems, threads):
         monkeypatch.setattr(
             script, "matmul_peak", lambda *_, **_2: 1e11
         )  # measured again and again, it takes most of the time
@@ -46,7 +48,7 @@ def test_one_command_measures_everything(results, monkeypatch, capsys):
     def run(command, cwd):
         commands.append(command[2:])
         is_operations = "pytest" in command
-        status = 1 if is_operations else importlib.import_module(f"benches.{command[2]}").main(command[3:])
+        status = 1 if is_operations else importlib.import_module(f"benches.speed.{command[2]}").main(command[3:])
         return subprocess.CompletedProcess(command, status)
 
     monkeypatch.setattr(cpu, "subprocess", SimpleNamespace(run=run))
@@ -66,16 +68,16 @@ def test_one_command_measures_everything(results, monkeypatch, capsys):
 
 def test_startup_is_judged():
     memory = {"peak_bytes": 1250, "after_import_torch_bytes": 0, "weight_bytes": 1000, "activation_bytes": 100}
-    scores = {compare.OURS: 1.0, startup.TRANSFORMERS: 1.0, compare.VLLM: 1.0}
-    seconds = {compare.OURS: 2.0, startup.TRANSFORMERS: 3.0, compare.VLLM: 17.0}
+    scores = {systems.OURS: 1.0, startup.TRANSFORMERS: 1.0, systems.VLLM: 1.0}
+    seconds = {systems.OURS: 2.0, startup.TRANSFORMERS: 3.0, systems.VLLM: 17.0}
 
     def judged(**changes):
         arguments = {"medians": seconds, "scores": scores, "memory": memory, "dtype": "float32"} | changes
         return list(startup.checks(**arguments).values())
 
     assert judged() == [True, True, True, True]
-    assert judged(scores=scores | {compare.OURS: 1.001}) == [False, True, True, True]
-    assert judged(medians=seconds | {compare.OURS: 3.0}) == [True, False, True, False]
+    assert judged(scores=scores | {systems.OURS: 1.001}) == [False, True, True, True]
+    assert judged(medians=seconds | {systems.OURS: 3.0}) == [True, False, True, False]
     assert judged(memory=memory | {"peak_bytes": 1251}) == [True, True, False, True]
 
 
@@ -128,7 +130,7 @@ def test_tau(tmp_path, monkeypatch):
     arguments = [str(tmp_path / "rm"), str(tmp_path / "groups.jsonl"), "--save", "tiny"]
     assert tau.main(arguments) in (0, 1)  # two programs a problem are too few to say
     figures = json.loads((tmp_path / "tau_tiny.json").read_text())
-    assert figures["num_problems"] == figures["num_mixed_problems"] == len(figures["tau"][compare.OURS]) == 3
+    assert figures["num_problems"] == figures["num_mixed_problems"] == len(figures["tau"][systems.OURS]) == 3
     assert tau.main([*arguments, "--minutes", "0"]) in (0, 1)
     assert json.loads((tmp_path / "tau_tiny.json").read_text())["num_problems"] == 1
     monkeypatch.setattr(tau.TransformersScorer, "score_tokens", lambda _, ids: range(len(ids)))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codescaler import errors, train
-    from codescaler.adapters.trl import RewardFunction
     from codescaler.engine import Engine
+    from codescaler.integrations.reward_function import RewardFunction
     from codescaler.text import extract
     from codescaler.text.shaping import shaped_reward
     from codescaler.train import TrainConfig
@@ -27,7 +27,7 @@ _MODULES = {
 _MODULE_OF = {
     "Engine": "codescaler.engine",
     "RankedCandidate": "codescaler.types",
-    "RewardFunction": "codescaler.adapters.trl",
+    "RewardFunction": "codescaler.integrations.reward_function",
     "TrainConfig": "codescaler.train",
     "shaped_reward": "codescaler.text.shaping",
 }

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who may import whom, and one name per operation."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -11,55 +12,28 @@ from codescaler.ops import Backend
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "codescaler"
 
-# Module prefix -> row; a module imports from its own row's package or from rows above (smaller numbers).
-ROWS = {
-    "codescaler.errors": 0,
-    "codescaler.types": 0,
-    "codescaler.__version__": 0,
-    "codescaler.env": 0,
-    "codescaler.plan": 1,
-    "codescaler.metrics": 1,
-    "codescaler.records": 1,
-    "codescaler.report": 1,
-    "codescaler.text.extract": 1,
-    "codescaler.text.shaping": 1,
-    "codescaler.text.token_ids": 1,
-    "codescaler.kernels": 2,
-    "codescaler._C": 2,
-    "codescaler.ops": 3,
-    "codescaler.model": 4,
-    "codescaler.weights": 4,
-    "codescaler.text": 4,
-    "codescaler.save": 4,
-    "codescaler.info": 4,
-    "codescaler.quantize": 4,
-    "codescaler.engine": 5,
-    "codescaler.resumable": 1,
-    "codescaler.score_file": 6,
-    "codescaler.backbone": 7,
-    "codescaler.train": 7,
-    "codescaler.adapters": 7,
-    "codescaler.commands": 8,
-    "codescaler.cli": 9,
-    "codescaler.tasks": 1,
-    "codescaler.sandbox": 6,
-    "codescaler.data": 7,
-    "codescaler.evaluate": 7,
-    "codescaler.testing": 10,
-}
-# Third-party packages that a row may use besides the standard library.
+# Rooms of the package. A module imports only from its own room and from rooms before it.
+ROOMS = (
+    *("errors", "types", "env", "metrics", "io", "text", "kernels", "_C", "ops", "model", "checkpoint", "quantize"),
+    *("engine", "integrations", "sandbox", "tasks", "data", "train", "evaluate", "commands", "cli", "testing"),
+)
+# Rooms that stand side by side: none imports another.
+SIDE_BY_SIDE = {"integrations", "data", "train", "evaluate"}
+# Third-party packages that a room may use besides the standard library.
 LIBRARIES = {
-    0: set(),
-    1: {"numpy", "tree_sitter"},
-    2: {"torch", "triton"},
-    3: {"torch", "numpy"},
-    4: {"torch", "numpy", "safetensors", "huggingface_hub", "tokenizers", "jinja2"},
-    5: {"torch", "numpy"},
-    6: set(),
-    7: {"torch", "numpy", "safetensors", "tqdm", "gguf", "matplotlib", "transformers", "radon", "ruff"},
-    8: {"tqdm"},
-    9: set(),
-    10: {"torch", "numpy", "safetensors", "transformers", "peft", "triton"},
+    "metrics": {"numpy"},
+    "text": {"numpy", "tree_sitter", "tokenizers", "jinja2"},
+    "kernels": {"torch", "triton"},
+    "ops": {"torch", "numpy"},
+    "model": {"torch"},
+    "checkpoint": {"torch", "safetensors", "huggingface_hub", "gguf", "tqdm"},
+    "quantize": {"torch", "numpy", "safetensors"},
+    "engine": {"torch", "numpy"},
+    "data": {"torch", "numpy", "transformers", "radon", "ruff"},
+    "train": {"torch", "numpy", "safetensors", "tqdm", "matplotlib"},
+    "evaluate": {"numpy", "matplotlib", "tqdm"},
+    "commands": {"torch", "tqdm"},
+    "testing": {"torch", "numpy", "safetensors", "transformers", "peft", "triton"},
 }
 
 
@@ -70,9 +44,10 @@ def module_name(path):
     return ".".join(parts).removesuffix(".__init__")
 
 
-def row_of(module):
-    prefixes = [prefix for prefix in ROWS if module == prefix or module.startswith(f"{prefix}.")]
-    return ROWS[max(prefixes, key=len)] if prefixes else None
+def room_of(module):
+    """The part of a module's name after the package's: None for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
 
 
 def imports_of(path):
@@ -105,21 +80,38 @@ def test_imports_go_one_way(path):
         editors_only = {name for node in ast.walk(checking) for name in imports_in(path, node)}
         assert set(imports_of(path)) - editors_only == {"importlib", "typing"}, "import codescaler is instant"
         return
-    row = row_of(module)
-    assert row is not None, f"{module} has no row: add it to ARCHITECTURE.md and here"
+    room = room_of(module)
+    assert room in ROOMS, f"{module} is in no room: add its room to ARCHITECTURE.md and here"
     for imported in imports_of(path):
         library = imported.split(".")[0]
-        if library == "codescaler":
-            target = row_of(imported)
-            assert target is not None and target <= row, f"{module} imports {imported}"
-            assert target != 2 or row == 3 or module.startswith("codescaler.kernels"), (
-                f"{module} imports {imported}; only ops reach native code"
-            )
-            assert row != 7 or target != 7 or imported.split(".")[1] == module.split(".")[1], (
-                f"{module} imports {imported}; each part of this row stands alone"
-            )
-        else:
-            assert library in sys.stdlib_module_names or library in LIBRARIES[row], f"{module} imports {library}"
+        if library != "codescaler":
+            assert library in sys.stdlib_module_names or library in LIBRARIES.get(room, ()), f"{module}: {library}"
+            continue
+        target = room_of(imported)
+        if target in (None, "__version__"):
+            continue
+        assert ROOMS.index(target) <= ROOMS.index(room), f"{module} imports {imported}"
+        assert target not in ("kernels", "_C") or room in ("kernels", "ops"), (
+            f"{module} imports {imported}; only ops reach native code"
+        )
+        assert target == room or not {target, room} <= SIDE_BY_SIDE, f"{module} imports {imported}"
+
+
+def test_architecture_says_who_imports_whom():
+    """The table of rooms in ARCHITECTURE.md has the rooms in their order, each with the rooms that it does import."""
+    imported: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in SOURCES:
+        room = room_of(module_name(path))
+        targets = {room_of(name) for name in imports_of(path) if name.startswith("codescaler.")}
+        if room is not None:
+            imported[room] |= targets & set(ROOMS) - {room}
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*?) ?\|$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    written = [(room, re.findall(r"\w+", rooms)) for room, rooms in rows]
+    assert written == [(room, sorted(imported[room], key=ROOMS.index)) for room in ROOMS]
+
+
+def test_the_root_holds_nine_modules_at_most():
+    assert len([path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]) <= 9
 
 
 def test_only_env_reads_the_environment():
@@ -145,7 +137,7 @@ def test_an_operation_has_one_name_everywhere(operation):
     """Reference, tests, bench and (matrix products aside) C++ and Triton all call it the same."""
     assert f"def {operation}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{operation}.py").is_file()
-    assert f"def test_{operation}(" in (ROOT / "benches/test_ops.py").read_text()
+    assert f"def test_{operation}(" in (ROOT / "benches/speed/test_ops.py").read_text()
     where = PACKAGE / f"ops/cpu/{operation}.py" if operation in (LINEAR, CPU_ONLY) else PACKAGE / "ops/cpu/backend.py"
     assert where.is_file()
     if operation != LINEAR:
@@ -160,7 +152,7 @@ def test_a_gradient_is_named_for_its_operation(gradient):
     assert gradient.removesuffix("_backward") in OPERATIONS
     assert f"def {gradient}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{gradient}.py").is_file()
-    assert f"def test_{gradient}(" in (ROOT / "benches/test_ops.py").read_text()
+    assert f"def test_{gradient}(" in (ROOT / "benches/speed/test_ops.py").read_text()
     assert any(f" {gradient}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
     assert gradient in (ROOT / "csrc/tests/test_core.cpp").read_text()
 

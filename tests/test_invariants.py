@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.model.projections import linear_names
-from codescaler.save import save_int8
+from codescaler.quantize.int8 import save_int8
 from codescaler.testing import WIDTHS, save_chat, save_random_checkpoint
 from codescaler.types import QuantScheme
-from codescaler.weights import open_checkpoint
 
 VOCABULARY = 97
 

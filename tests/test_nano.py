@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from codescaler.checkpoint.download import PACKAGED_MODEL
 from codescaler.engine import Engine
 from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
 from codescaler.evaluate.tables import percent
-from codescaler.records import read_groups
-from codescaler.weights import PACKAGED_MODEL
+from codescaler.io.records import read_groups
 
 ROOT = Path(__file__).parents[1]
 # Scores of the first problem's programs.

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benches.nano_data import SHOWN, condefects_groups
-from codescaler.records import read_groups, read_lines
+from benches.quality.nano_data import SHOWN, condefects_groups
+from codescaler.io.records import read_groups, read_lines
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,4 +1,4 @@
-"""A share of `python -m benches.parity`: our scores are those of transformers, and a difference would show."""
+"""A share of `python -m benches.quality.parity`: our scores are those of transformers, and a difference would show."""
 
 import dataclasses
 import math
@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from benches import parity
-from benches.parity_cases import CASES, save
+from benches.quality import parity
+from benches.quality.parity_cases import CASES, save
 from codescaler.ops import cpu
 from codescaler.testing import edit_json, edit_tensors
 

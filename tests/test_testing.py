@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codescaler.engine import Engine
-from codescaler.plan import plan
+from codescaler.ops.plan import plan
 from codescaler.testing import (
     QWEN3_0_6B,
     QWEN3_1_7B,

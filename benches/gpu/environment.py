@@ -6,7 +6,7 @@ import statistics
 import torch
 
 from benches.gpu.parts import Emit, Row, Setting
-from codescaler.info import describe_host
+from codescaler.commands.info import describe_host
 from codescaler.ops import select_backend
 from codescaler.testing import seconds_of
 

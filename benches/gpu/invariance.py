@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from benches.gpu.parts import Emit, Row, Setting
+from codescaler.checkpoint.load import open_checkpoint
 from codescaler.model.decoder import Decoder, build_decoder
 from codescaler.ops import select_backend
-from codescaler.plan import Int32
 from codescaler.testing import WIDTHS, branching_lists, forward_lists, save_random_checkpoint, use_cpu_linear
-from codescaler.weights import open_checkpoint
+from codescaler.text.token_ids import Int32
 
 VOCABULARY = 200
 

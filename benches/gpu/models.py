@@ -1,8 +1,8 @@
 """Whole models of every family and head beside transformers, on the card: the cases of `python benches parity`.
 
 Truth is transformers in float32 on the same device, one sequence at a time. float32 may differ by a share of the mean
-score, bfloat16 by twice what transformers' own bfloat16 does (see `benches.parity`). Rows that are not the same alone
-and in a batch are counted: bits of whole scores are not promised where cuBLAS multiplies.
+score, bfloat16 by twice what transformers' own bfloat16 does (see `benches.quality.parity`). Rows that are not the same
+alone and in a batch are counted: bits of whole scores are not promised where cuBLAS multiplies.
 """
 
 import tempfile
@@ -13,8 +13,8 @@ import numpy as np
 import transformers
 
 from benches.gpu.parts import Emit, Row, Setting
-from benches.parity import Truth, scorer, transformers_truth
-from benches.parity_cases import CASES, Case, TokenLists, save
+from benches.quality.parity import Truth, scorer, transformers_truth
+from benches.quality.parity_cases import CASES, Case, TokenLists, save
 from codescaler.testing import FLOAT32_SCORE_LIMIT, branching_lists, rms_distance, score_error_limit
 
 

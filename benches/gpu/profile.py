@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity
 
 from benches.gpu.parts import Emit, Row, Setting
 from benches.gpu.random_models import SHAPES, SMALL_SHAPES, SMALL_WORKLOADS, build_ours
-from benches.roofline import predict
+from benches.tools.roofline import predict
 from codescaler.ops import Tree
-from codescaler.plan import plan
+from codescaler.ops.plan import plan
 from codescaler.testing import WORKLOADS, ModelShape, Workload
 
 OUR_KERNELS = ("rms_norm", "qk_norm_rope", "tree_attention", "glu", "pooled_score")

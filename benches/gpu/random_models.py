@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from codescaler.model.config import parse_config
+from codescaler.checkpoint.config import parse_config
 from codescaler.model.decoder import Decoder, build_decoder
 from codescaler.ops import select_backend
 from codescaler.testing import QWEN3_0_6B, QWEN3_1_7B, QWEN3_8B, ModelShape, Workload

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.gpu.parts import Part
-from codescaler.report import table
+from codescaler.io.tables import table
 
 _LOG_CHARACTERS = 400  # of a part that died, in its row
 

@@ -18,8 +18,8 @@ from codescaler.kernels.configurations import AttentionConfiguration, attention_
 
 from benches.gpu.parts import Emit, Figure, Row, Setting, make_setting
 from codescaler.ops import AttentionSpec, Heads, Tree, reference
+from codescaler.ops.plan import plan
 from codescaler.ops.triton.backend import make_backend
-from codescaler.plan import plan
 from codescaler.testing import WORKLOADS, assert_accurate, branching_lists, random_qkv, seconds_of
 
 HEADS = {"1.7b": Heads(16, 8, 128), "8b": Heads(32, 8, 128), "0.5b": Heads(14, 2, 64)}

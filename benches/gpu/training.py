@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benches.baselines import VARLEN, packed_scores
 from benches.gpu.parts import Emit, Row, Setting
 from benches.gpu.random_models import SMALL_SHAPES, SMALL_WORKLOADS, RandomWeights, build_transformers
+from benches.harness.baselines import VARLEN, packed_scores
 from codescaler.ops import select_backend
 from codescaler.testing import QWEN3_1_7B, WORKLOADS, ModelShape, seconds_of
 from codescaler.train.batches import micro_batch

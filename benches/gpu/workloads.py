@@ -1,7 +1,7 @@
 """Named workloads at the shapes of real models: ours, and transformers as its users run it.
 
 The systems take turns. Truth is our own forward in float32, which transformers confirms. Ours must be as near to it as
-a bfloat16 score has to be (see `benches.compare`).
+a bfloat16 score has to be (see `benches.speed.compare`).
 """
 
 import gc
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import transformers
 
-from benches.baselines import VARLEN, Float32, PackedScorer, TransformersScorer
 from benches.gpu.parts import Emit, Row, Setting
 from benches.gpu.random_models import SHAPES, SMALL_SHAPES, SMALL_WORKLOADS, build_ours, build_transformers
+from benches.harness.baselines import VARLEN, Float32, PackedScorer, TransformersScorer
 from codescaler.engine import Engine
 from codescaler.model.decoder import Decoder
 from codescaler.testing import WORKLOADS, ModelShape, Workload, rms_distance, score_error_limit, score_flops, seconds_of

@@ -11,7 +11,7 @@ from codescaler.commands.options import Add
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from codescaler.data.sampling import Sampler, Sampling
+    from codescaler.data.sample.sampling import Sampler, Sampling
     from codescaler.sandbox import Sandbox
     from codescaler.types import Task
 
@@ -160,7 +160,7 @@ def _add_pairs(steps: Any) -> None:
 def _sample(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from codescaler.data.sampling import Sampling, chosen_tasks, sample_tasks
+    from codescaler.data.sample.sampling import Sampling, chosen_tasks, sample_tasks
     from codescaler.tasks import read_tasks
 
     name = options.model if options.endpoint else Path(options.model).resolve().name
@@ -182,11 +182,11 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _sampler(options: argparse.Namespace, sampling: "Sampling") -> "Sampler":
     if options.endpoint:
-        from codescaler.data.endpoint import Endpoint
+        from codescaler.data.sample.endpoint import Endpoint
         from codescaler.env import api_key
 
         return Endpoint(options.endpoint, sampling, api_key=api_key(), concurrency=options.concurrency)
-    from codescaler.data.local_model import LocalModel
+    from codescaler.data.sample.local_model import LocalModel
 
     return LocalModel(Path(options.model), sampling, batch_size=options.batch_size)
 
@@ -194,8 +194,8 @@ def _sampler(options: argparse.Namespace, sampling: "Sampling") -> "Sampler":
 def _label(options: argparse.Namespace) -> None:
     import time
 
-    from codescaler.data.labels import label_groups
-    from codescaler.report import printable
+    from codescaler.data.label.labels import label_groups
+    from codescaler.io.tables import printable
 
     with _running(options, options.groups) as (tasks, sandbox, advance):
         started = time.perf_counter()
@@ -229,7 +229,7 @@ def _running(options: argparse.Namespace, groups: Path) -> "Iterator[tuple[list[
     """What a step runs programs with: the tasks, a sandbox, and what to tell of groups of a file that are done."""
     from tqdm import tqdm
 
-    from codescaler.records import read_lines
+    from codescaler.io.records import read_lines
     from codescaler.tasks import read_tasks
 
     tasks = read_tasks(options.tasks, options.format)
@@ -244,7 +244,7 @@ def _allowed(options: argparse.Namespace, sandbox: "Sandbox") -> dict[str, Any]:
 
 
 def _cost(options: argparse.Namespace) -> None:
-    from codescaler.data.costs import cost_groups
+    from codescaler.data.label.costs import cost_groups
 
     with _running(options, options.labelled) as (tasks, sandbox, advance):
         num_measured, num_failed = cost_groups(
@@ -263,8 +263,8 @@ def _tests(options: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from codescaler.data.generated_tests import strengthened
-    from codescaler.resumable import require_new_file
+    from codescaler.data.label.generated_tests import strengthened
+    from codescaler.io.resumable import require_new_file
     from codescaler.tasks import read_tasks, task_record
     from codescaler.types import CallTests
 
@@ -291,8 +291,8 @@ def _augment(options: argparse.Namespace) -> None:
 
     from codescaler.data.augment import augmented
     from codescaler.data.rewriting import REWRITES
-    from codescaler.records import read_lines
-    from codescaler.resumable import require_new_file
+    from codescaler.io.records import read_lines
+    from codescaler.io.resumable import require_new_file
 
     require_new_file(options.output)
     if options.copies < 1:
@@ -314,10 +314,10 @@ def _augment(options: argparse.Namespace) -> None:
 def _pairs(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from codescaler.data.card import write_preferences
-    from codescaler.data.leakage import read_held_out
-    from codescaler.data.pairs import PairSettings, make_preferences
-    from codescaler.resumable import require_new_file
+    from codescaler.data.prefer.card import write_preferences
+    from codescaler.data.prefer.leakage import read_held_out
+    from codescaler.data.prefer.pairs import PairSettings, make_preferences
+    from codescaler.io.resumable import require_new_file
 
     require_new_file(options.output)
     settings = PairSettings(

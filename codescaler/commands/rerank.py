@@ -13,10 +13,10 @@ from codescaler.commands.options import Add, add_engine_options, add_model_optio
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from codescaler.commands.reports import Screen
     from codescaler.engine import Engine
     from codescaler.evaluate.calibration import Calibration
-    from codescaler.records import Candidate, Group
-    from codescaler.report import Screen
+    from codescaler.io.records import Candidate, Group
     from codescaler.types import RankedCandidate
 
 
@@ -37,8 +37,8 @@ def add_commands(add: Add) -> None:
 
 
 def _rerank(options: argparse.Namespace) -> None:
-    from codescaler import report
-    from codescaler.records import Candidate, Group, read_groups
+    from codescaler.commands import reports as report
+    from codescaler.io.records import Candidate, Group, read_groups
 
     if options.top_k is not None and options.top_k < 1:
         raise InvalidInput(f"--top-k {options.top_k}; give a whole number of at least 1")
@@ -143,7 +143,7 @@ def _span(facts: Sequence[dict[str, Any]], calibration: "Calibration | None") ->
 
 def _describe_calibration(calibration: "Calibration | None", model: str | None, folder: Path) -> str:
     from codescaler.evaluate.calibration import CALIBRATION_FILE
-    from codescaler.report import printable
+    from codescaler.io.tables import printable
 
     if calibration is not None:
         return (
@@ -157,7 +157,7 @@ def _describe_calibration(calibration: "Calibration | None", model: str | None, 
 
 
 def _screen() -> "Screen":
-    from codescaler.report import Screen
+    from codescaler.commands.reports import Screen
 
     try:
         "\u2588\u258f".encode(getattr(sys.stdout, "encoding", None) or "ascii")

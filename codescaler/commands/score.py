@@ -25,9 +25,9 @@ def add_commands(add: Add) -> None:
 def _score(options: argparse.Namespace) -> None:
     import time
 
-    from codescaler.records import read_lines
-    from codescaler.resumable import require_new_file
-    from codescaler.score_file import score_file, score_groups, score_lines
+    from codescaler.commands.score_file import score_file, score_groups, score_lines
+    from codescaler.io.records import read_lines
+    from codescaler.io.resumable import require_new_file
 
     has_groups = False
     if options.rows.is_file() or not options.rows.exists():  # a pipe gives its rows once

@@ -59,7 +59,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _fit_head(options: argparse.Namespace) -> None:
-    from codescaler import report
+    from codescaler.commands import reports as report
     from codescaler.train import fit_head
 
     result = fit_head(
@@ -75,7 +75,7 @@ def _fit_head(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from codescaler import report
+    from codescaler.commands import reports as report
     from codescaler.train import TrainConfig, fit
 
     given = {each.name: value for each in list_settings() if (value := getattr(options, each.name)) is not None}

@@ -10,7 +10,7 @@ from typing import Any
 
 from codescaler.data.rewriting import REWRITES, callers_names, praised, renamed
 from codescaler.errors import InvalidInput
-from codescaler.records import group_of
+from codescaler.io.records import group_of
 
 AUGMENTATIONS: Mapping[str, Callable[[str, int], str | None]] = {**REWRITES, "praised": praised}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codescaler.errors import InvalidInput
-from codescaler.records import group_of, read_lines
+from codescaler.io.records import group_of, read_lines
 from codescaler.text.extract import syntax_tree
 
 

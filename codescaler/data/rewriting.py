@@ -37,7 +37,7 @@ _NAMES = (
     *("other", "outer", "part", "piece", "place", "probe", "ref", "result", "right", "second", "size", "source"),
     *("start", "step", "store", "target", "temp", "third", "token", "total", "unit", "value", "window"),
 )
-# What `commented` and `praised` write. `benches/robustness.py` measures by phrases of its own, which are not in here.
+# What `commented` and `praised` write. `python benches robustness` measures by phrases of its own.
 COMMENTS: Mapping[type[ast.stmt], Sequence[str]] = {
     ast.Assign: ("a name for it", "hold this", "initial state", "set up", "we need it below", "work with this"),
     ast.AugAssign: ("accumulate", "advance", "count it in", "one more", "running state"),

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from codescaler.checkpoint.download import resolve_folder
+from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.engine import worker
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
@@ -21,14 +23,13 @@ from codescaler.engine.options import make_current, require_choice, require_coun
 from codescaler.engine.ranking import rank_candidates
 from codescaler.engine.scheduler import Float32, Scheduler
 from codescaler.errors import BackendUnavailable, InvalidInput
+from codescaler.io.resumable import digest_of
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
 from codescaler.ops import select_backend
-from codescaler.resumable import digest_of
 from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
 from codescaler.types import ModelConfig, QuantScheme, RankedCandidate
-from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 
 DEFAULT_BATCH_TOKENS = 8192  # distinct tokens; large enough to fill a machine, activations stay near 150 MB
 
@@ -102,8 +103,8 @@ class Engine:
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
             quantization: None leaves the weights as the folder has them, which may be int8; "int8" quantises the
-                others now, but for maps that would change rankings (see `codescaler.quantize`). It measures for
-                seconds to minutes; `codescaler quantize` does so once. CPUs only.
+                others now, but for maps that would change rankings (see `codescaler.quantize.sensitivity`). It measures
+                for seconds to minutes; `codescaler quantize` does so once. CPUs only.
             backend: "auto", "cpu" (C++), "triton" (GPUs), or "reference" (plain PyTorch, any device).
             num_threads: CPU threads a call may use; None means torch's setting.
             max_batch_tokens: distinct tokens (a shared prefix counts once) in one forward. None means 8192, and a
@@ -329,8 +330,8 @@ def _build_decoder(
         for reason in filter(None, map(chosen.supports, schemes)):
             raise BackendUnavailable(reason)
         if quantization and not config.int8_linears:
-            from codescaler.model.quantized import quantized
-            from codescaler.quantize import choose_int8
+            from codescaler.quantize.int8 import quantized
+            from codescaler.quantize.sensitivity import choose_int8
 
             config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
             get = quantized(get, config.int8_linears)

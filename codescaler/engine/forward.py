@@ -10,7 +10,7 @@ from codescaler.engine.options import make_current
 from codescaler.engine.scheduler import Float32, Request
 from codescaler.model.decoder import Decoder
 from codescaler.ops import Tree
-from codescaler.plan import TreeBatch, plan
+from codescaler.ops.plan import TreeBatch, plan
 
 
 class ForwardRunner:

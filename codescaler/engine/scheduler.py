@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from codescaler.engine import worker
 from codescaler.errors import DeadlineExceeded
-from codescaler.plan import KEY_BLOCK, Int32
+from codescaler.ops.plan import KEY_BLOCK
+from codescaler.text.token_ids import Int32
 
 Float32 = npt.NDArray[np.float32]
 

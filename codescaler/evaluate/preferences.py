@@ -14,8 +14,8 @@ import numpy as np
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import estimates, mean_of_parts
 from codescaler.evaluate.scorers import Response, Scores, require_numbers
+from codescaler.io.records import group_of, read_objects
 from codescaler.metrics import Figures
-from codescaler.records import group_of, read_objects
 
 _PAIR_FIELDS = ("domain", "difficulty", "aspect")
 _TIES = "ties"

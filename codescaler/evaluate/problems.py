@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.scorers import Response
+from codescaler.io.records import Group, group_of, read_objects
 from codescaler.metrics import Figures
-from codescaler.records import Group, group_of, read_objects
 from codescaler.text.extract import is_valid_code
 from codescaler.types import Task
 

@@ -16,8 +16,8 @@ from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import Estimate, mean_of_parts
 from codescaler.evaluate.preferences import Item, response_of
 from codescaler.evaluate.scorers import Scores, require_numbers
+from codescaler.io.records import read_objects
 from codescaler.metrics import Figures
-from codescaler.records import read_objects
 
 NUM_STYLES = 3
 LEVELS = ("easy", "normal", "hard", "average")

@@ -5,7 +5,7 @@ from typing import Any
 
 from codescaler.evaluate.estimates import Estimate
 from codescaler.evaluate.rm_bench import LEVELS
-from codescaler.report import printable, table
+from codescaler.io.tables import printable, table
 
 
 def percent(estimate: Estimate | None, sign: str = "") -> str:

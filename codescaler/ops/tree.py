@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codescaler.plan import Int32, TreeBatch
+from codescaler.ops.plan import TreeBatch
+from codescaler.text.token_ids import Int32
 
 Plan = TypeVar("Plan")
 

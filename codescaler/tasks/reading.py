@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from codescaler.errors import InvalidInput
-from codescaler.records import read_objects
+from codescaler.io.records import read_objects
 from codescaler.tasks.calls import humaneval_task, leetcode_task, mbpp_task
 from codescaler.tasks.contests import codecontests_task, livecodebench_task, taco_task
 from codescaler.tasks.own import own_task

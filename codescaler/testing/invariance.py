@@ -9,7 +9,8 @@ from codescaler.model.decoder import Decoder
 from codescaler.ops import Backend, LinearWeights, Tree, replace_operations
 from codescaler.ops.cpu.linear import OneDnnLinear
 from codescaler.ops.linear import PLAIN, PackedLinear
-from codescaler.plan import Int32, plan
+from codescaler.ops.plan import plan
+from codescaler.text.token_ids import Int32
 
 
 def _sizes(width: int, ffn: int, num_heads: int, num_kv_heads: int, **others: int) -> dict[str, int]:

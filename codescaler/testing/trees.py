@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from codescaler.ops import Heads, Tree
-from codescaler.plan import plan
+from codescaler.ops.plan import plan
 
 # A prompt's length and its branches' lengths: around a key block (64), a softmax step (256), a query tile, and one.
 BRANCHES = [(150, (1, 30, 100, 263)), (64, (1, 64, 65)), (300, (5,)), (1, (1, 2))]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from codescaler.plan import TreeBatch, plan
+from codescaler.ops.plan import TreeBatch, plan
 
 _DRAWN_VOCABULARY = 150_000  # below Qwen3's special tokens, so that no padding is drawn
 _WEIGHT_STD = 0.02

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
-from codescaler.model.fields import Fields
-from codescaler.model.tensor_files import read_json
+from codescaler.io.json import Fields, read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

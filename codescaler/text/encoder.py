@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from codescaler.errors import CapacityExceeded
-from codescaler.plan import Int32
 from codescaler.text.chat import Chat, Pair, load_chat, messages_of
 from codescaler.text.token_ids import (
+    Int32,
     Pooling,
     TokenLists,
     Truncation,
@@ -22,8 +22,7 @@ from codescaler.text.token_ids import (
     hf_pooled_index,
     truncated,
 )
-from codescaler.types import HeadKind
-from codescaler.weights import Checkpoint
+from codescaler.types import HeadKind, ModelConfig
 
 
 class Encoded(NamedTuple):
@@ -100,8 +99,21 @@ class Encoder:
         return sequence[: hf_pooled_index(sequence, self.pad_token_id) + 1]
 
 
+class EncodedFor(Protocol):
+    """What an encoder needs to know of a checkpoint: `checkpoint.load.Checkpoint` knows it."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def base_folder(self) -> Path | None: ...
+
+
 def build_encoder(
-    checkpoint: Checkpoint,
+    checkpoint: EncodedFor,
     *,
     head: HeadKind | None = None,
     pooling: Pooling = "hf",

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from codescaler.errors import InvalidInput
-from codescaler.plan import Int32
 
+Int32 = npt.NDArray[np.int32]
 TokenLists = Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]]
 Pooling = Literal["hf", "last"]
 Truncation = Literal["error", "left", "middle"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from codescaler.ops import Tree
-from codescaler.plan import plan
+from codescaler.ops.plan import plan
 from codescaler.train.config import TrainConfig
 from codescaler.train.problems import TokenizedProblem
 

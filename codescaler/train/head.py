@@ -18,15 +18,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from codescaler.checkpoint.download import resolve_folder
+from codescaler.checkpoint.load import open_checkpoint
+from codescaler.checkpoint.save import new_folder, save_body, save_head
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
+from codescaler.io.records import Group, read_groups
 from codescaler.metrics import bootstrap_interval, pair_accuracy
 from codescaler.ops import select_backend
-from codescaler.records import Group, read_groups
-from codescaler.save import new_folder, save_body, save_head
 from codescaler.text.token_ids import Truncation
 from codescaler.train.problems import Problem, num_pairs, problems_of
-from codescaler.weights import open_checkpoint, resolve_folder
 
 CENTER_COEFFICIENT = 0.01
 NUM_FOLDS = 5
@@ -84,7 +85,7 @@ def fit_head(
 
     Args:
         model: folder or hub id of a causal LM or a reward model (whose own head is left out).
-        groups: a file of JSON lines, or records, of problems and candidates with `passed` (see `codescaler.records`).
+        groups: a file of JSON lines, or records, of problems and candidates with `passed` (`codescaler.io.records`).
         output_dir: a folder that is not there yet, or is empty.
         l2: strength of the ridge; larger means a smaller head.
         seed: which problems share a fold in the cross-validation; the head does not depend on it.

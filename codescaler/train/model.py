@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
+from codescaler.checkpoint.load import Checkpoint
 from codescaler.model.decoder import Decoder, ForwardContext, Layer, build_decoder
 from codescaler.model.projections import FUSED
 from codescaler.ops import Backend, Tree
 from codescaler.ops.autograd import TrainableLinear, differentiable
 from codescaler.train.config import TrainConfig
 from codescaler.types import ModelConfig
-from codescaler.weights import Checkpoint
 
 
 class LoraLinear(torch.nn.Module):

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from codescaler.checkpoint.load import Checkpoint
 from codescaler.errors import InvalidInput
-from codescaler.plan import Int32, plan
-from codescaler.records import Group, read_groups
+from codescaler.io.records import Group, read_groups
+from codescaler.ops.plan import plan
 from codescaler.text.encoder import Encoder, build_encoder
+from codescaler.text.token_ids import Int32
 from codescaler.train.config import TrainConfig
-from codescaler.weights import Checkpoint
 
 Groups = str | Path | Iterable[Group | Mapping[str, Any]]
 

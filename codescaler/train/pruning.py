@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from codescaler.checkpoint.download import resolve_folder
+from codescaler.checkpoint.load import Checkpoint, open_checkpoint
+from codescaler.checkpoint.save import TrainedTensor, new_folder, save_body, save_head
 from codescaler.engine.options import require_count
 from codescaler.errors import InvalidInput, UnsupportedModel
-from codescaler.model.tensor_files import read_json
-from codescaler.save import TrainedTensor, new_folder, save_body, save_head
+from codescaler.io.json import read_json
 from codescaler.text.chat import TOKENIZER_FILE
-from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 

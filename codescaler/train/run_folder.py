@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.model.tensor_files import read_json
+from codescaler.io.json import read_json
 
 SETTINGS_FILE, LOG_FILE, MODEL_FOLDER = "settings.json", "log.jsonl", "model"
 _STATE_FILE, _COUNTERS_FILE = "state.safetensors", "counters.json"

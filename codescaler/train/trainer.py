@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codescaler.checkpoint.download import resolve_folder
+from codescaler.checkpoint.load import Checkpoint, open_checkpoint
+from codescaler.checkpoint.save import save_adapter, save_trained
 from codescaler.engine.options import require_count, select_device
 from codescaler.env import launched_processes, local_rank
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.ops import select_backend
-from codescaler.save import save_adapter, save_trained
 from codescaler.train.batches import Indices, MicroBatch, all_steps, micro_batch, steps_of_epoch
 from codescaler.train.config import TrainConfig
 from codescaler.train.journal import CURVES_FILE, Journal, draw_curves
@@ -31,7 +33,6 @@ from codescaler.train.processes import Processes, join_processes, leave_processe
 from codescaler.train.run_folder import RunFolder
 from codescaler.train.speed import matmul_peak, step_flops
 from codescaler.train.validation import Validation, validate
-from codescaler.weights import Checkpoint, open_checkpoint, resolve_folder
 
 SAVE_SECONDS = 600  # between two checkpoints, where no number of steps is given
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -89,7 +90,7 @@ def fit(
     Args:
         model: folder or hub id of a reward model, whose head is where training starts (a head's bias is left out); or
             of a causal LM, whose head starts at 0.
-        groups: a file of JSON lines, or records: groups, or pairs (see `codescaler.records`). Without `validation`,
+        groups: a file of JSON lines, or records: groups, or pairs (see `codescaler.io.records`). Without `validation`,
             those that say they are of the split "validation" are validated on.
         output_dir: the run's folder (see `train.run_folder`), new or empty. The model given is written there first, so
             that one is there at any time, and what hinders its writing shows before hours are spent.

@@ -7,7 +7,7 @@ import pytest
 
 from codescaler import cli
 from codescaler.commands import data
-from codescaler.records import read_groups
+from codescaler.io.records import read_groups
 from codescaler.sandbox import Limits, sandbox
 from codescaler.tasks import read_tasks, task_record
 from codescaler.testing import save_chat, save_random_checkpoint
@@ -164,7 +164,7 @@ def test_more_tests(tasks, tmp_path, capsys):
 
 
 def test_a_server_that_does_not_answer_is_an_exit_code(tasks, tmp_path, capsys, monkeypatch):
-    from codescaler.data.endpoint import Endpoint
+    from codescaler.data.sample.endpoint import Endpoint
 
     patient = Endpoint.__init__
     monkeypatch.setattr(

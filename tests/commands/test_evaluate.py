@@ -103,7 +103,7 @@ def test_best_of_n_without_a_model_by_length_and_by_tasks(groups, tmp_path, caps
 
 
 def test_nano_is_a_name_of_a_model(models, groups, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("codescaler.weights.PACKAGED_MODEL", models / "first")
+    monkeypatch.setattr("codescaler.checkpoint.download.PACKAGED_MODEL", models / "first")
     assert run("bon", groups, "--rm", "nano", "--rm", models / "first", "--json", tmp_path / "out.json") == 0
     scorers = json.loads((tmp_path / "out.json").read_text())["figures"]["scorers"]
     assert scorers["nano"] == scorers["first"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benches import benchmarks_page, page_tables
+from benches.tools import benchmarks_page, page_tables
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 

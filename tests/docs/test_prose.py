@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benches.prose import count_words, read_prose, split_sentences
+from benches.tools.prose import count_words, read_prose, split_sentences
 
 ROOT = Path(__file__).parents[2]
 GENERATED = "docs/benchmarks.md"

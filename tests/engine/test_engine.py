@@ -166,7 +166,7 @@ def test_bad_arguments_are_named(folder, arguments, message):
 
 
 def test_the_default_is_the_model_in_the_package(folder, monkeypatch):
-    monkeypatch.setattr("codescaler.weights.PACKAGED_MODEL", folder)
+    monkeypatch.setattr("codescaler.checkpoint.download.PACKAGED_MODEL", folder)
     ids, named = [[1, 2, 3]], Engine.from_pretrained(folder)
     for engine in (Engine.from_pretrained(), Engine.from_pretrained("nano")):
         assert engine.score_tokens(ids) == named.score_tokens(ids)

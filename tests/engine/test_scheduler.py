@@ -16,7 +16,7 @@ import pytest
 from codescaler.engine import Engine, worker
 from codescaler.engine.scheduler import Request, Scheduler, select_oldest
 from codescaler.errors import DeadlineExceeded, InvalidInput
-from codescaler.plan import plan
+from codescaler.ops.plan import plan
 from codescaler.testing import save_chat, save_random_checkpoint
 
 PROBLEM = "Write a function that adds two numbers, however large they are. " * 8

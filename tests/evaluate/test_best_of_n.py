@@ -10,7 +10,7 @@ from codescaler.errors import InvalidInput
 from codescaler.evaluate.best_of_n import best_of_n_figures
 from codescaler.evaluate.problems import Strata, problem_of
 from codescaler.evaluate.scorers import all_scores
-from codescaler.records import Candidate, Group
+from codescaler.io.records import Candidate, Group
 
 VALUES = [-math.inf, -1.5, 0.0, 2.0, math.inf]
 

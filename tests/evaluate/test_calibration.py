@@ -9,7 +9,7 @@ import pytest
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.evaluate.calibration import calibration_record, measure_calibration, read_calibration
 from codescaler.evaluate.problems import problem_of
-from codescaler.records import Candidate, Group
+from codescaler.io.records import Candidate, Group
 
 
 def problem(right, wrong, task_id="t"):

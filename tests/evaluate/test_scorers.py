@@ -8,7 +8,7 @@ import pytest
 from codescaler.errors import WeightsError
 from codescaler.evaluate.problems import problem_of
 from codescaler.evaluate.scorers import BASELINES, all_scores
-from codescaler.records import Candidate, Group
+from codescaler.io.records import Candidate, Group
 
 
 class FakeEngine:

@@ -6,8 +6,8 @@ from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score,
 
 from codescaler.env import is_triton_interpreted
 from codescaler.ops import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.plan import plan
 from codescaler.ops.triton import make_backend
-from codescaler.plan import plan
 
 DEVICE = torch.device("cpu" if is_triton_interpreted() else "cuda")
 pytestmark = pytest.mark.skipif(

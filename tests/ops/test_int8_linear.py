@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from codescaler.env import is_triton_interpreted
-from codescaler.model.quantized import quantize_weight
 from codescaler.ops import LinearWeights, reference
 from codescaler.ops.linear import PLAIN
 from codescaler.ops.triton.backend import TritonBackend
+from codescaler.quantize.int8 import quantize_weight
 from codescaler.testing import assert_accurate
 from codescaler.types import HADAMARD_BLOCK, QuantScheme
 

@@ -8,7 +8,7 @@ import torch
 from codescaler import _C
 from codescaler.env import is_triton_interpreted
 from codescaler.ops import AttentionSpec, Heads, Tree, cpu, reference
-from codescaler.plan import plan
+from codescaler.ops.plan import plan
 from codescaler.testing import BRANCHES, assert_accurate, random_qkv, random_tree
 
 HEADS = [Heads(1, 1, 2), Heads(3, 3, 34), Heads(4, 2, 64), Heads(14, 2, 64), Heads(8, 1, 128), Heads(2, 1, 256)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.env import is_triton_interpreted
 from codescaler.errors import BackendUnavailable
@@ -18,7 +19,6 @@ from codescaler.testing import (
     save_random_checkpoint,
     use_cpu_linear,
 )
-from codescaler.weights import open_checkpoint
 
 interpreted = pytest.mark.skipif(not is_triton_interpreted(), reason="needs Triton's interpreter: make test-triton")
 DEVICE = torch.device("cpu" if is_triton_interpreted() else "cuda")

@@ -153,7 +153,7 @@ def test_arrays_are_checked(tmp_path, content, message):
 
 
 def test_an_array_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("codescaler.records.MAX_ARRAY_CHARS", 10)
+    monkeypatch.setattr("codescaler.io.records.MAX_ARRAY_CHARS", 10)
     path = tmp_path / "tasks.json"
     path.write_text('[{"a": "0123456789"}]')
     with pytest.raises(InvalidInput, match="array of more than 10 characters; use JSON lines"):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from codescaler.checkpoint.load import open_checkpoint
 from codescaler.errors import CapacityExceeded, InvalidInput, MissingTensor
 from codescaler.testing import save_chat, save_random_checkpoint
 from codescaler.text.chat import load_chat, messages_of
 from codescaler.text.encoder import Encoder, build_encoder
-from codescaler.weights import open_checkpoint
 
 PAD = 299
 PAIR = ("Add.", "a + b")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from codescaler.checkpoint.load import open_checkpoint
 from codescaler.model.decoder import build_decoder
 from codescaler.ops import Tree, cpu, reference
 from codescaler.ops.autograd import differentiable
-from codescaler.plan import plan
+from codescaler.ops.plan import plan
 from codescaler.testing import save_random_checkpoint, save_random_lora
 from codescaler.train.config import TrainConfig
 from codescaler.train.model import build_model
-from codescaler.weights import open_checkpoint
 
 FAMILIES = ("qwen3", "qwen2", "llama", "gemma2")
 CPU = torch.device("cpu")

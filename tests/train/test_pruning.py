@@ -6,12 +6,12 @@ import pytest
 import tokenizers
 import torch
 
+from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.testing import edit_json, save_chat, save_random_checkpoint
 from codescaler.text.chat import load_chat
 from codescaler.train.pruning import first_merges, prune
-from codescaler.weights import open_checkpoint
 
 TEXTS = [
     "def add(a, b):\n    return a + b\n",

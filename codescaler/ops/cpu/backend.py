@@ -16,7 +16,7 @@ from codescaler.ops.cpu.linear import OneDnnLinear, describe_linear
 from codescaler.ops.linear import PlainFormat
 from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
 from codescaler.ops.tree import Tree
-from codescaler.plan import Int32
+from codescaler.text.token_ids import Int32
 from codescaler.types import Activation, QuantScheme
 
 # So that the gate and up activations (512 x 6144 x 2 bytes at 0.6B shapes) stay in the last-level cache between two

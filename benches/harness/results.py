@@ -1,0 +1,38 @@
+"""Where figures are written, with what they were measured on."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benches.harness.options import progress
+from codescaler.commands.info import describe_environment
+from codescaler.testing import ModelShape, device_name
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def save(
+    name: str,
+    arguments: argparse.Namespace,
+    shape: ModelShape,
+    device: torch.device,
+    values: Mapping[str, Any],
+) -> Path:
+    """Writes figures to benches/results/, with what they were measured on, and returns the file's path."""
+    suffix = "" if device.type == "cpu" else f"_{device.type}"
+    path = RESULTS / f"{name}_{arguments.shape}_{arguments.dtype}{suffix}.json"
+    path.parent.mkdir(exist_ok=True)
+    setting = {
+        "shape": {"name": arguments.shape, **asdict(shape)},
+        "dtype": arguments.dtype,
+        "device": device_name(device, "cpu"),
+        **describe_environment("auto", "transformers"),
+    }
+    path.write_text(json.dumps(setting | dict(values), indent=2) + "\n")
+    progress(f"wrote {path}")
+    return path

@@ -1,0 +1,67 @@
+"""What scores beside what: systems, the checkpoints that all of them load, and the rounds in which they take turns."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benches.harness.baselines import Float32
+from benches.harness.options import progress
+from codescaler.checkpoint.load import Checkpoint, open_checkpoint
+from codescaler.model.projections import linear_names
+from codescaler.quantize.int8 import save_int8
+from codescaler.testing import ModelShape, Workload, matmul_peak, save_chat, seconds_of, write_random_rm
+from codescaler.types import ActivationBits, QuantScheme
+
+OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, by fours"
+INT8 = "codescaler, int8"
+FLASH, VLLM = "transformers, flash, unpadded", "vLLM"
+Score = Callable[[list[list[int]]], Float32]
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to score: its name, its function, and the tokens that its forwards run over, where that is known."""
+
+    name: str
+    score: Score
+    num_computed_tokens: int | None
+
+
+def write_checkpoint(folder: Path, shape: ModelShape) -> None:
+    """Writes a random reward model that every system can load: vLLM wants a tokenizer, though it is given token ids."""
+    write_random_rm(folder, shape)
+    save_chat(folder)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+
+
+def save_with_int8(folder: Path, int8_folder: Path) -> None:
+    """Writes a folder's model with every linear map in int8, whatever that does to its scores."""
+    checkpoint = open_checkpoint(folder)
+    save_int8(checkpoint, every_map(checkpoint, 8), int8_folder)
+
+
+def every_map(checkpoint: Checkpoint, bits: ActivationBits) -> dict[str, QuantScheme]:
+    """Returns how inputs are rounded if every linear map is int8, with activations of so many bits."""
+    names = linear_names(checkpoint.config.num_layers)
+    return {name: QuantScheme.of(bits, checkpoint.sources[f"{name}.weight"].shape[1]) for name in names}
+
+
+def take_turns(
+    scorers: Mapping[str, Score], workload: Workload, rounds: int, dtype: torch.dtype, device: torch.device
+) -> tuple[dict[str, list[float]], float]:
+    """Times every scorer once a round, so that a slow minute of the machine falls on all of them.
+
+    Returns each one's seconds, and the best of the peaks measured before each run: on a shared machine one measurement
+    may be several times too low.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in scorers}
+    peaks = []
+    for number in range(1, rounds + 1):
+        sequences = workload.sequences(seed=number)
+        for name, score in scorers.items():
+            peaks.append(matmul_peak(dtype, device))
+            seconds[name].append(seconds_of(lambda: score(sequences), device))  # noqa: B023
+            progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
+    return seconds, max(peaks)

@@ -1,0 +1,58 @@
+"""The problems that the model `nano` is made of, split: `python benches nano_data FOLDER OUT`.
+
+FOLDER holds `rollouts_mbpp.jsonl.gz` (groups with `split`; ours are of Qwen2.5-Coder-0.5B on MBPP, ids 601-974 and 1-10
+for training, 511-600 for validation) and `condefects_pairs.jsonl.gz` (ConDefects: a wrong and a right program of one
+person for one AtCoder task). Written are groups for each split: MBPP's without the problems that `make demo` ranks, and
+a pair of each of ConDefects' easy tasks, split by task: training, and a fifth held out.
+"""
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from codescaler.io.records import read_lines
+
+SHOWN = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python benches nano_data", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    shown = {record["task_id"] for _, _, record in read_lines(SHOWN)}
+    rollouts = [record for _, _, record in read_lines(options.folder / "rollouts_mbpp.jsonl.gz")]
+    rollouts = [group for group in rollouts if group["task_id"] not in shown]
+    defects = condefects_groups(record for _, _, record in read_lines(options.folder / "condefects_pairs.jsonl.gz"))
+    for split in ("validation", "train"):
+        write(options.out / f"condefects_{split}.jsonl", (group for group in defects if group["split"] == split))
+        write(options.out / f"mbpp_{split}.jsonl", (group for group in rollouts if group["split"] == split))
+    print(f"groups of MBPP: {dict(Counter(group['split'] for group in rollouts))}")
+    print(f"groups of ConDefects: {dict(Counter(group['split'] for group in defects))}")
+
+
+def condefects_groups(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first pair of each easy task. A task is held out by a hash of its name, whatever else is in the file."""
+    first = {record["task_id"]: record for record in reversed(list(records)) if record["difficulty"] == "easy"}
+    return [
+        {
+            "task_id": f"condefects/{task_id}",
+            "split": "validation" if hashlib.sha256(task_id.encode()).digest()[0] % 5 == 0 else "train",
+            "prompt": record["problem"],
+            "candidates": [{"code": record["right"], "passed": True}, {"code": record["wrong"], "passed": False}],
+        }
+        for task_id, record in sorted(first.items())
+    ]
+
+
+def write(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Runs the bench of rewrites on a tiny model, and holds its figures against a count by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benches.quality import robustness
+from codescaler.data.rewriting import CLAIMS, COMMENTS, praised, stripped
+from codescaler.engine import Engine
+from codescaler.testing import save_chat, save_random_checkpoint
+
+LONG = "\n".join(["def f(a):", *(f"    x{n} = a + {n}" for n in range(9)), "    return x1"])
+RIGHT, WRONG = "def f(a, b):  # add\n    return a + b", "def f(a, b):\n    return a - b"
+
+
+def test_figures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(robustness, "RESULTS", tmp_path)
+    save_random_checkpoint(tmp_path / "rm", "llama", vocab_size=300, pad_token_id=1)
+    save_chat(tmp_path / "rm")
+    candidates = [{"code": RIGHT, "passed": True}, {"code": WRONG, "passed": False}, {"code": WRONG, "passed": False}]
+    rows = [{"task_id": i, "prompt": f"Add ({i}).", "candidates": candidates, "split": "test"} for i in range(3)]
+    rows.append({"task_id": "right only", "prompt": "p", "candidates": candidates[:1], "split": "test"})
+    (tmp_path / "groups.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ("--split", "test", "--limit", "2", "--rm", f"tiny={tmp_path / 'rm'}", "--save", "tiny")
+    assert robustness.main([str(tmp_path / "groups.jsonl"), *options]) == 0
+    result = json.loads((tmp_path / "robustness_tiny.json").read_text())
+    assert (result["num_problems"], result["num_programs"]) == (2, 4)
+    figures = result["models"]["tiny"]
+    texts = (RIGHT, WRONG, stripped(RIGHT), praised(WRONG, claims=robustness.CLAIMS))
+    scores = Engine.from_pretrained(tmp_path / "rm").score([(f"Add ({i}).", text) for i in range(2) for text in texts])
+    right, wrong, bare, boast = scores.reshape(2, 4).T.astype(float)
+    assert figures["gap"] == pytest.approx(np.mean(right - wrong))
+    assert figures["spread"] == pytest.approx(np.sqrt(np.mean((right - wrong) ** 2 / 4)))
+    found = figures["rewrites"]["stripped"]
+    assert (found["num_rewritten"], found["num_left"]) == (2, 2)  # wrong ones have nothing to strip
+    shift = found["shift"]["spread"]
+    assert shift["mean"]["mean"] == pytest.approx(np.mean(bare - right) / figures["spread"])
+    assert shift["mean_size"]["mean"] == pytest.approx(np.mean(np.abs(bare - right)) / figures["spread"])
+    assert (found["shift"]["gap"]["mean"] is None) == (figures["gap"] <= 0)
+    pairs = {side: value["accuracy"]["mean"] for side, value in found["pairs_right"].items()}
+    assert pairs["neither"] == pairs["wrong"] == np.mean(right > wrong)
+    assert pairs["right"] == pairs["both"] == np.mean(bare > wrong)
+    assert found["pairs_right"]["right"]["gain"]["mean"] == pytest.approx(pairs["right"] - pairs["neither"])
+    praise = figures["rewrites"]["praised"]
+    assert praise["num_rewritten"] == 2
+    assert praise["pairs_right"]["wrong"]["accuracy"]["mean"] == np.mean(right > boast)
+    assert "pairs right, neither rewritten" in capsys.readouterr().out
+
+
+def test_its_phrases_are_not_those_trained_with():
+    added = robustness._rewritten("commented", "p", (LONG, True)).split("\n")
+    own = {text for texts in robustness.COMMENTS.values() for text in texts}
+    comments = {line.strip().removeprefix("# ") for line in added} - {line.strip() for line in LONG.split("\n")}
+    assert comments and comments <= own
+    assert not {*robustness.CLAIMS} & {*CLAIMS}
+    words = [{text for texts in of.values() for text in texts} for of in (robustness.COMMENTS, COMMENTS)]
+    assert not words[0] & words[1]
+    assert robustness.COMMENTS.keys() == COMMENTS.keys()

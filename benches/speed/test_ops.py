@@ -1,0 +1,287 @@
+"""Times every operation at the sizes of `bon8` on a Qwen3-0.6B, on our backend and on stock PyTorch, on a GPU if any.
+
+Each case checks its result against the reference in float64 before it is timed.
+"""
+
+import functools
+import statistics
+
+import numpy as np
+import pytest
+import torch
+
+from benches.harness.baselines import STOCK_TORCH
+from codescaler.model.rope import rope_tables
+from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree, reference, select_backend
+from codescaler.ops.plan import plan
+from codescaler.quantize.int8 import quantize_weight
+from codescaler.testing import (
+    QWEN3_0_6B,
+    WORKLOADS,
+    assert_accurate,
+    bench_device,
+    device_name,
+    matmul_peak,
+    peer_linear,
+    seconds_of,
+)
+from codescaler.types import QuantScheme, RopeConfig
+
+SHAPE = QWEN3_0_6B
+HEADS = Heads(SHAPE.num_heads, SHAPE.num_kv_heads, SHAPE.head_dim)
+ATTENTION = AttentionSpec(HEADS, HEADS.head_dim**-0.5)
+QKV_WIDTH = HEADS.q_width + 2 * HEADS.kv_width
+EPS = 1e-6
+TRUTH_ROWS = 256  # rows that are checked where all rows are treated alike: float64 is slow
+TRUTH_RUNS = 2  # nodes of the tree whose attention is checked: the prompt and a candidate
+COPY_BYTES = 1 << 27  # far larger than any cache
+PAIRWISE_GROUPS, GROUP_SIZE = 32, 16
+
+
+DEVICE = bench_device()
+OURS = "cpu" if DEVICE.type == "cpu" else "triton"
+
+
+@pytest.fixture(autouse=True)
+def on_device():
+    """Every tensor that a case makes is made there."""
+    with torch.device(DEVICE):
+        yield
+
+
+@pytest.fixture(params=[OURS, "torch"])
+def backend(request) -> Backend:
+    return STOCK_TORCH if request.param == "torch" else select_backend(request.param, DEVICE.type)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def dtype(request) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator(DEVICE).manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def tree() -> Tree:
+    arrays = [np.array(ids, dtype=np.int32) for ids in WORKLOADS["bon8"].sequences()]
+    (batch,) = plan(arrays, max_batch_tokens=WORKLOADS["bon8"].num_distinct_tokens)
+    return Tree.from_batch(batch, DEVICE)
+
+
+@pytest.fixture
+def record(benchmark, backend, dtype):
+    """Times a call and writes down what it was and how fast.
+
+    `counts` says what it works through, such as tokens=400. A call that multiplies matrices (`flops`) is held
+    against the peak of matrix multiply, one that moves bytes (`num_bytes`) against a copy of more than the
+    cache holds: small operands that stay in the cache pass 1.
+    """
+
+    def record(call, flops=None, num_bytes=None, **counts):
+        benchmark.extra_info |= {
+            "device": device_name(DEVICE, "cpu"),
+            "instruction_set": backend.description,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        if DEVICE.type == "cpu":
+            benchmark(call)
+        else:  # what its clock sees is the launch; the figures are from events
+            benchmark.pedantic(call, warmup_rounds=3, rounds=3)
+        if benchmark.disabled:
+            return
+        seconds = benchmark.stats.stats.median
+        if DEVICE.type != "cpu":
+            seconds = benchmark.extra_info["device_s"] = statistics.median(seconds_of(call, DEVICE) for _ in range(30))
+        benchmark.extra_info |= {f"{name}_per_s": count / seconds for name, count in counts.items()}
+        if flops is not None:
+            benchmark.extra_info["gflops_per_s"] = flops / seconds / 1e9
+            benchmark.extra_info["share_of_matmul_peak"] = flops / seconds / peak_of_matmul(dtype, DEVICE)
+        if num_bytes is not None:
+            benchmark.extra_info["gbytes_per_s"] = num_bytes / seconds / 1e9
+            benchmark.extra_info["share_of_copy_peak"] = num_bytes / seconds / peak_of_copy()
+
+    return record
+
+
+peak_of_matmul = functools.cache(matmul_peak)
+
+
+@functools.cache
+def peak_of_copy() -> float:
+    """Bytes read and written a second by a large copy, the median of 7."""
+    source, target = torch.ones(COPY_BYTES, dtype=torch.uint8), torch.ones(COPY_BYTES, dtype=torch.uint8)
+    return 2 * COPY_BYTES / statistics.median(seconds_of(lambda: target.copy_(source), DEVICE) for _ in range(7))
+
+
+def num_bytes(*tensors: torch.Tensor) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+LINEAR_MAPS = pytest.mark.parametrize(
+    "width_in, width_out",
+    [
+        (SHAPE.hidden_size, QKV_WIDTH),
+        (HEADS.q_width, SHAPE.hidden_size),
+        (SHAPE.hidden_size, 2 * SHAPE.intermediate_size),
+        (SHAPE.intermediate_size, SHAPE.hidden_size),
+    ],
+    ids=["qkv", "o", "gate_up", "down"],
+)
+
+
+@LINEAR_MAPS
+def test_linear(record, backend, dtype, random, tree, width_in, width_out):
+    x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
+    weight = torch.randn(width_out, width_in, generator=random).to(dtype)
+    packed, few = backend.pack_linear(LinearWeights(weight)), x[:TRUTH_ROWS]
+    truth = torch.nn.functional.linear(few.double(), weight.double())
+    assert_accurate(backend.linear(few, packed), truth, peer_linear(few, weight))
+    record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="int8 is for CPUs")
+@pytest.mark.parametrize("backend", [OURS], indirect=True)  # PyTorch's own saturates without VNNI
+@LINEAR_MAPS
+@pytest.mark.parametrize("bits", [8, 16])
+def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out, bits):
+    x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
+    exact = torch.randn(width_out, width_in, generator=random)
+    weight, scale = quantize_weight(reference.apply_hadamard(exact))
+    weights, few = LinearWeights(weight, None, scale[:, 0]), x[:TRUTH_ROWS]
+    packed = backend.pack_linear(weights, QuantScheme(bits, has_hadamard=True))
+    truth = (reference.apply_hadamard(few.double()) @ weight.double().T) * scale[:, 0]
+    error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
+    assert error.sqrt() < 1 / 64  # of a normal row's 127 steps at least
+    record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
+
+
+def test_rms_norm(record, backend, dtype, random, tree):
+    x = torch.randn(len(tree.token_ids), SHAPE.hidden_size, generator=random).to(dtype)
+    weight, residual = torch.rand(SHAPE.hidden_size, generator=random), torch.randn(x.shape, generator=random)
+    few, few_residual = x[:TRUTH_ROWS], residual[:TRUTH_ROWS]
+    truth = reference.rms_norm(few.double(), weight.double(), EPS, few_residual.double())
+    peer = reference.rms_norm(few, weight, EPS, few_residual.clone())
+    assert_accurate(backend.rms_norm(few, weight, EPS, few_residual.clone()), truth, peer)
+    record(
+        lambda: backend.rms_norm(x, weight, EPS, residual),
+        tokens=len(x),
+        num_bytes=num_bytes(x, residual, residual, x),
+    )
+
+
+def test_qk_norm_rope(record, backend, dtype, random, tree):
+    qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
+    num_positions = int(tree.positions.max()) + 1
+    rotary = rope_tables(RopeConfig(1e6), HEADS.head_dim, num_positions, DEVICE)
+    norms = torch.rand(2, HEADS.head_dim, generator=random)
+
+    def rotate_few(operations, dtype, wide):
+        few, tables = qkv[:TRUTH_ROWS].to(dtype, copy=True), RotaryTables(*(table.to(wide) for table in rotary))
+        operations.qk_norm_rope(few, HEADS, tree.positions[:TRUTH_ROWS], tables, *norms.to(wide), EPS)
+        return few
+
+    truth = rotate_few(reference, torch.float64, torch.float64)
+    peer = rotate_few(reference, dtype, torch.float32)
+    assert_accurate(rotate_few(backend, dtype, torch.float32), truth, peer)
+    changed = qkv[:, : HEADS.q_width + HEADS.kv_width]
+    record(
+        lambda: backend.qk_norm_rope(qkv, HEADS, tree.positions, rotary, *norms, EPS),
+        tokens=len(qkv),
+        num_bytes=num_bytes(changed, changed),
+    )
+
+
+def test_glu(record, backend, dtype, random, tree):
+    gate_up = torch.randn(len(tree.token_ids), 2 * SHAPE.intermediate_size, generator=random).to(dtype)
+    y, few = backend.glu(gate_up, "silu"), gate_up[:TRUTH_ROWS]
+    gate, up = few.chunk(2, dim=1)
+    assert_accurate(y[:TRUTH_ROWS], reference.glu(few.double(), "silu"), torch.nn.functional.silu(gate) * up)
+    record(lambda: backend.glu(gate_up, "silu"), tokens=len(gate_up), num_bytes=num_bytes(gate_up, y))
+
+
+def test_tree_attention(record, backend, dtype, random, tree):
+    qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
+    runs = tree.all_queries[:TRUTH_RUNS]
+    truth, peer = (reference.tree_attention(x, ATTENTION, tree, runs) for x in (qkv.double(), qkv))
+    few = backend.tree_attention(qkv, ATTENTION, tree, tree.all_queries)[: len(truth)]
+    assert_accurate(few, truth, peer)
+    num_pairs = int(tree.positions.sum()) + len(qkv)
+    record(
+        lambda: backend.tree_attention(qkv, ATTENTION, tree, tree.all_queries),
+        tokens=len(qkv),
+        flops=4 * HEADS.q_width * num_pairs,
+    )
+
+
+def test_pooled_score(record, backend, dtype, random, tree):
+    count = len(tree.last_tokens)
+    x = torch.randn(count, SHAPE.hidden_size, generator=random).to(dtype)
+    residual = torch.randn(x.shape, generator=random)
+    norm, head = (
+        torch.rand(SHAPE.hidden_size, generator=random),
+        torch.randn(1, SHAPE.hidden_size, generator=random),
+    )
+    wide = (t.double() for t in (x, residual))
+    truths = reference.pooled_score(*wide, tree.rows, norm.double(), EPS, head.double(), None)
+    arguments = (x, residual, tree.rows, norm, EPS, head, None)
+    peers = reference.pooled_score(*arguments)
+    for result, truth, peer in zip(backend.pooled_score(*arguments), truths, peers, strict=True):
+        assert_accurate(result, truth, peer)
+    record(lambda: backend.pooled_score(*arguments), scores=count, num_bytes=num_bytes(x, residual, residual))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32], ids=["float32"])
+def test_pairwise_loss(record, backend, dtype, random):
+    scores = torch.randn(PAIRWISE_GROUPS * GROUP_SIZE, generator=random)
+    labels = torch.rand(scores.shape, generator=random) < 0.5
+    offsets = torch.arange(0, len(scores) + 1, GROUP_SIZE)
+    truths, peers = (reference.pairwise_loss(s, labels, offsets) for s in (scores.double(), scores))
+    for result, truth, peer in zip(backend.pairwise_loss(scores, labels, offsets), truths, peers, strict=True):
+        assert_accurate(result, truth, peer)
+    record(lambda: backend.pairwise_loss(scores, labels, offsets), scores=len(scores))
+
+
+def test_rms_norm_backward(record, backend, dtype, random, tree):
+    z = torch.randn(len(tree.token_ids), SHAPE.hidden_size, generator=random)
+    weight, grad_y = torch.rand(SHAPE.hidden_size, generator=random), torch.randn(z.shape, generator=random).to(dtype)
+    few, few_grad = z[:TRUTH_ROWS], grad_y[:TRUTH_ROWS]
+    gradient = backend.rms_norm_backward
+    truths = reference.rms_norm_backward(few.double(), weight.double(), EPS, few_grad.double())
+    peers = reference.rms_norm_backward(few, weight, EPS, few_grad)
+    for result, truth, peer in zip(gradient(few, weight, EPS, few_grad), truths, peers, strict=True):
+        assert_accurate(result, truth, peer)
+    record(lambda: gradient(z, weight, EPS, grad_y, z), tokens=len(z), num_bytes=num_bytes(z, grad_y, z, z))
+
+
+def test_glu_backward(record, backend, dtype, random, tree):
+    gate_up = torch.randn(len(tree.token_ids), 2 * SHAPE.intermediate_size, generator=random).to(dtype)
+    grad_y = torch.randn(len(gate_up), SHAPE.intermediate_size, generator=random).to(dtype)
+    few, few_grad, gradient = gate_up[:TRUTH_ROWS], grad_y[:TRUTH_ROWS], backend.glu_backward
+    truth = reference.glu_backward(few.double(), "silu", few_grad.double())
+    assert_accurate(gradient(few, "silu", few_grad), truth, reference.glu_backward(few, "silu", few_grad))
+    record(
+        lambda: gradient(gate_up, "silu", grad_y), tokens=len(gate_up), num_bytes=num_bytes(gate_up, grad_y, gate_up)
+    )
+
+
+def test_tree_attention_backward(record, backend, dtype, random, tree):
+    qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
+    grad_out = torch.randn(len(qkv), HEADS.q_width, generator=random).to(dtype)
+    last, gradient = grad_out[: len(tree.last_tokens)], backend.tree_attention_backward
+    truth, peer = (
+        reference.tree_attention_backward(x, ATTENTION, tree, tree.last_queries, g)
+        for x, g in ((qkv.double(), last.double()), (qkv, last))
+    )
+    # Terms of both signs cancel: their errors count against their size.
+    scale = truth.abs().max()
+    result = gradient(qkv, ATTENTION, tree, tree.last_queries, last)
+    assert_accurate((result + scale).to(dtype), truth + scale, (peer + scale).to(dtype))
+    num_pairs = int(tree.positions.sum()) + len(qkv)
+    record(
+        lambda: gradient(qkv, ATTENTION, tree, tree.all_queries, grad_out),
+        tokens=len(qkv),
+        flops=10 * HEADS.q_width * num_pairs,
+    )

@@ -1,0 +1,296 @@
+"""Times a training step beside TRL's `RewardTrainer`: `python benches train_speed MODEL DATA`.
+
+Both learn from the same programs in the same precision. TRL's best settings for a CPU: no gradient checkpointing, 8
+pairs a step, pairs sorted by length so that little is padded. The systems take turns; each round has other problems.
+Before a round is timed, the losses and all gradients of a batch must agree. Two workloads:
+    pairs   8 problems, of each one right and one wrong program; neighbours among 32 by length, as TRL would group them
+    groups  problems with all their programs, every right/wrong pair counted: TRL takes as many of these pairs as time
+            allows, 8 at a time, and is judged by pairs a second
+`--memory` gives the peak memory of a step instead, each system in a process of its own.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benches.harness.results import RESULTS
+from codescaler.checkpoint.load import open_checkpoint
+from codescaler.commands.info import cpu_model, describe_environment
+from codescaler.io.records import read_groups
+from codescaler.io.tables import table
+from codescaler.ops import select_backend
+from codescaler.testing import bench_device, device_name, matmul_peak, seconds_of
+from codescaler.text.encoder import build_encoder
+from codescaler.train.batches import micro_batch
+from codescaler.train.config import TrainConfig
+from codescaler.train.model import RewardModel, build_model
+from codescaler.train.problems import TokenizedProblem, num_distinct_tokens, problems_of, tokenized
+from codescaler.train.speed import matmul_peak as plain_matmul_peak
+from codescaler.train.speed import step_flops
+
+PAIRS_A_STEP = 8
+LEARNING_RATE = 1e-6  # weights hardly move, so that every round is of the same model
+GRADIENT_LIMIT = 1e-3  # of a tensor's largest gradient: float32 noise of two orders of summation over thirty layers
+
+
+@dataclass
+class Ours:
+    """A step as `codescaler.train.fit` does it: one forward and backward over a prefix tree, clipping, AdamW."""
+
+    model: RewardModel
+    config: TrainConfig
+    optimizer: torch.optim.Optimizer
+
+    def loss(self, problems: Sequence[TokenizedProblem]) -> torch.Tensor:
+        batch = micro_batch(problems, bench_device())
+        scores = self.model(batch.tree)[batch.places]
+        return self.model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
+
+    def step(self, problems: Sequence[TokenizedProblem]) -> None:
+        self.loss(problems).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        return dict(self.model.to_canonical({name: p.grad for name, p in self.model.learning().items()}))
+
+
+def load_ours(folder: Path) -> Ours:
+    device = bench_device()
+    config = TrainConfig(dtype="float32")
+    model = build_model(
+        open_checkpoint(folder, head="optional"), select_backend("auto", device.type), config, torch.float32, device
+    )
+    return Ours(model, config, torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True))
+
+
+@dataclass
+class Trl:
+    """A step as TRL's `RewardTrainer` does it: its collator, its loss, clipping, AdamW."""
+
+    trainer: Any
+    optimizer: torch.optim.Optimizer
+
+    def inputs(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
+        return self.trainer.data_collator(
+            [{"chosen_ids": right.tolist(), "rejected_ids": wrong.tolist()} for right, wrong in pairs]
+        )
+
+    def loss(self, pairs: Sequence[tuple[Any, Any]]) -> torch.Tensor:
+        return self.trainer.compute_loss(self.trainer.model, self.inputs(pairs))
+
+    def step(self, pairs: Sequence[tuple[Any, Any]]) -> None:
+        self.trainer.training_step(self.trainer.model, self.inputs(pairs))
+        torch.nn.utils.clip_grad_norm_(self.trainer.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        found = {n.removeprefix("model."): p.grad for n, p in self.trainer.model.named_parameters()}
+        found["head.weight"] = found.pop("score.weight")
+        return found
+
+
+def load_trl(folder: Path, out: str) -> Trl:
+    import datasets
+    import transformers
+    from trl import RewardConfig, RewardTrainer
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore")
+    device = bench_device()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    settings = RewardConfig(
+        output_dir=out,
+        per_device_train_batch_size=PAIRS_A_STEP,
+        gradient_checkpointing=False,
+        learning_rate=LEARNING_RATE,
+        use_cpu=device.type == "cpu",
+        bf16=False,
+        report_to=[],
+        max_length=None,
+        pad_token=tokenizer.convert_ids_to_tokens(model.config.pad_token_id),
+    )
+    data = datasets.Dataset.from_list([{"chosen_ids": [1, 2], "rejected_ids": [1, 3]}])
+    trainer = RewardTrainer(model=model, args=settings, train_dataset=data, processing_class=tokenizer)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1  # what `train` sets before the first step
+    return Trl(trainer, torch.optim.AdamW(trainer.model.parameters(), lr=LEARNING_RATE, fused=True))
+
+
+def pairs_of(problem: TokenizedProblem) -> list[tuple[Any, Any]]:
+    right, wrong = (
+        [ids for ids, label in zip(problem.sequences, problem.labels, strict=True) if label is wanted]
+        for wanted in (True, False)
+    )
+    return [(r, w) for r in right for w in wrong]
+
+
+def one_pair_of(problem: TokenizedProblem, generator: random.Random) -> TokenizedProblem:
+    right, wrong = generator.choice(pairs_of(problem))
+    pair = [right, wrong]
+    return TokenizedProblem(problem.task_id, pair, [True, False], 0.0, num_distinct_tokens(pair))
+
+
+def padded_tokens(pairs: Sequence[tuple[Any, Any]]) -> int:
+    return 2 * len(pairs) * max(len(ids) for pair in pairs for ids in pair)
+
+
+def by_eights(pairs: list[tuple[Any, Any]]) -> list[list[tuple[Any, Any]]]:
+    pairs = sorted(pairs, key=lambda pair: max(map(len, pair)))
+    return [pairs[i : i + PAIRS_A_STEP] for i in range(0, len(pairs), PAIRS_A_STEP)]
+
+
+def check(ours: Ours, trl: Trl, problems: Sequence[TokenizedProblem]) -> dict[str, float]:
+    """Losses and gradients of the same pairs, one a problem."""
+    pairs = [pair for problem in problems for pair in pairs_of(problem)]
+    losses = [ours.loss(problems), trl.loss(pairs)]
+    for loss in losses:
+        loss.backward()
+    mine, theirs = ours.gradients(), trl.gradients()
+    # transformers gives the pad token's embedding no gradient, though a chat template may hold that token.
+    pad = trl.trainer.model.config.pad_token_id
+    mine["embed_tokens.weight"][pad] = theirs["embed_tokens.weight"][pad]
+    assert mine.keys() == theirs.keys(), mine.keys() ^ theirs.keys()
+    worst = max(float((mine[n] - g).abs().max() / g.abs().max().clamp_min(1e-12)) for n, g in theirs.items())
+    ours.optimizer.zero_grad()
+    trl.optimizer.zero_grad()
+    gap = abs(losses[0].item() - losses[1].item())
+    if not gap < 1e-4 or not worst < GRADIENT_LIMIT:
+        sys.exit(f"FAIL: losses differ by {gap:.1e}, gradients by {worst:.1e} of their largest")
+    return {"loss": losses[0].item(), "loss_difference": gap, "gradient_difference": worst}
+
+
+def timed(ours: Ours, trl: Trl, problems: list[TokenizedProblem], options: argparse.Namespace) -> dict[str, Any]:
+    """Takes turns on both workloads; returns each one's rounds and medians."""
+    device, generator = bench_device(), random.Random(options.seed)
+    # Training multiplies through whatever torch has, which for float32 may be faster than what scoring needs for bits.
+    peak = max(matmul_peak(torch.float32), plain_matmul_peak(torch.float32, device))
+    results: dict[str, Any] = {"matmul_peak_gflops": peak / 1e9}
+    ours.step(problems[:1])
+    trl.step(pairs_of(problems[0])[:2])
+    for workload in ("pairs", "groups"):
+        rounds = []
+        for turn in range(options.rounds):
+            some = generator.sample(problems, PAIRS_A_STEP)
+            if workload == "pairs":
+                pool = [one_pair_of(problem, generator) for problem in generator.sample(problems, 4 * PAIRS_A_STEP)]
+                pool.sort(key=lambda problem: max(map(len, problem.sequences)))
+                some = pool[turn % 4 * PAIRS_A_STEP :][:PAIRS_A_STEP]
+            pairs = [pair for problem in some for pair in pairs_of(problem)]
+            batches = by_eights(pairs)
+            batch = batches[len(batches) // 2]  # as long as half of them are
+            tree = micro_batch(some, device).tree
+            mine, theirs = seconds_of(lambda: ours.step(some), device), seconds_of(lambda: trl.step(batch), device)  # noqa: B023
+            rounds.append(
+                {
+                    "ours_pairs_per_second": len(pairs) / mine,
+                    "trl_pairs_per_second": len(batch) / theirs,
+                    "ours_tokens_per_pair": tree.batch.num_tokens / len(pairs),
+                    "trl_tokens_per_pair": sum(map(padded_tokens, batches)) / len(pairs),
+                    "ours_share_of_peak": step_flops(ours.model.config, "full", tree) / mine / peak,
+                    "ratio": len(pairs) / mine / (len(batch) / theirs),
+                }
+            )
+            print(json.dumps({"workload": workload, **rounds[-1]}), file=sys.stderr)
+        medians = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+        results[workload] = {"median": medians, "rounds": rounds}
+    return results
+
+
+def peak_memory(options: argparse.Namespace, problems: list[TokenizedProblem]) -> dict[str, float]:
+    """MiB of each system's process after a step on the same pairs, less what it held before the model was loaded."""
+    if options.memory_of:
+        generator = random.Random(options.seed)
+        some = [one_pair_of(problem, generator) for problem in generator.sample(problems, PAIRS_A_STEP)]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with tempfile.TemporaryDirectory() as out:
+            if options.memory_of == "ours":
+                step = partial(load_ours(options.model).step, some)
+            else:
+                step = partial(load_trl(options.model, out).step, [pair for p in some for pair in pairs_of(p)])
+            for _ in range(2):  # the second has the optimizer's moments
+                step()
+        return {"mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
+    figures = {}
+    for name in ("ours", "trl"):
+        command = [sys.executable, "benches", "train_speed", str(options.model), str(options.data), "--memory-of", name]
+        output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout
+        figures[f"{name}_mib"] = json.loads(output.splitlines()[-1])["mib"]
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--memory", action="store_true", help="peak memory of a step instead of its time")
+    parser.add_argument("--memory-of", choices=("ours", "trl"), help=argparse.SUPPRESS)
+    parser.add_argument("--save", help="name of the JSON under benches/results/")
+    options = parser.parse_args()
+
+    checkpoint = open_checkpoint(options.model, head="optional")
+    groups = [group for group in read_groups(options.data) if group.split in (None, "train")]
+    encoder = build_encoder(checkpoint, head="sequence_classification")
+    problems, _ = tokenized(problems_of(groups)[0], encoder=encoder, max_length=4096, max_tokens=16384)
+    result: dict[str, Any] = {"device": device_name(bench_device(), cpu_model()), "dtype": "float32"}
+    result |= describe_environment("auto", "trl", "transformers")
+    if options.memory_of:
+        print(json.dumps(peak_memory(options, problems)))
+        return
+    if options.memory:
+        result |= peak_memory(options, problems)
+        print(f"peak memory of a step: codescaler {result['ours_mib']:.0f} MiB, TRL {result['trl_mib']:.0f} MiB")
+    else:
+        with tempfile.TemporaryDirectory() as out:
+            ours, trl = load_ours(options.model), load_trl(options.model, out)
+            generator = random.Random(options.seed)
+            result["agreement"] = check(ours, trl, [one_pair_of(p, generator) for p in problems[:4]])
+            result |= timed(ours, trl, problems, options)
+        rows = []
+        for workload in ("pairs", "groups"):
+            m = result[workload]["median"]
+            rows.append(
+                (
+                    workload,
+                    f"{m['ours_pairs_per_second']:.2f}",
+                    f"{m['trl_pairs_per_second']:.2f}",
+                    f"{m['ratio']:.1f}x",
+                    f"{m['ours_tokens_per_pair']:.0f}",
+                    f"{m['trl_tokens_per_pair']:.0f}",
+                    f"{m['ours_share_of_peak']:.0%}",
+                )
+            )
+        header = ("workload", "pairs/s", "TRL pairs/s", "ratio", "tokens a pair", "TRL's", "share of matmul peak")
+        print(table(header, rows))
+        print(
+            f"losses differ by {result['agreement']['loss_difference']:.1e}, gradients by at most "
+            f"{result['agreement']['gradient_difference']:.1e} of a tensor's largest"
+        )
+    if options.save:
+        path = RESULTS / f"train_{'memory' if options.memory else 'speed'}_{options.save}.json"
+        command = f"python benches train_speed MODEL DATA --rounds {options.rounds}{' --memory' * options.memory}"
+        path.write_text(json.dumps({"command": command, **result}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What makes pages, tables and environments."""

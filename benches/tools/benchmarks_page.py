@@ -1,0 +1,305 @@
+"""Writes docs/benchmarks.md and docs/speed.svg from benches/results/: `python benches benchmarks_page`.
+
+A test fails if the page or the picture differs from what the results give. To change a figure, measure it again.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benches.tools import page_tables
+from benches.tools.install_vllm import WHEEL
+from benches.tools.page_quality import write_quality
+from benches.tools.page_tables import describe_setting, format_table, load_result, percent, read_results
+from benches.tools.speed_picture import draw_speed
+
+ROOT = Path(__file__).parents[2]
+PAGE, PICTURE = ROOT / "docs/benchmarks.md", ROOT / "docs/speed.svg"
+OURS, INT8 = "codescaler", "codescaler, int8"
+PADDED, SORTED, VLLM = "transformers, one padded batch", "transformers, sorted, by fours", "vLLM"
+WORKLOADS = {
+    "bon8": "8 programs of 125 to 548 tokens for one problem of 512 tokens",
+    "bon16": "16 programs of one problem",
+    "pairs": "16 unrelated sequences",
+}
+_WORKLOAD_HEADER = (
+    *("system", "seconds", "tokens computed", "speed", "of peak", "RMS to float32"),
+    *("largest difference to codescaler", "correlation with codescaler"),
+)
+HEADER = """# Benchmarks
+
+<!-- Made by `python benches benchmarks_page`. Do not edit this page: measure again, and run the command. -->
+
+Every table comes from a JSON file in [benches/results](../benches/results). The heading of a table names its command.
+No table holds a speed that was measured on a GPU, because no GPU has run the kernels yet.
+
+- **ideal time**: the time that the matrix products of the distinct tokens take at the peak FLOP/s of the CPU.
+  The same run measures that peak.
+- **of peak**: the ideal time divided by the measured time.
+- **speed**: how many times as fast a system is as the padded batch of transformers.
+- **limit**: the speed that the ideal time would have. No system can exceed the limit by much.
+- **[a, b]**: a 95% bootstrap interval over problems.
+
+Weights are random where a table speaks of speed alone. The systems of one table ran in turns, with fresh tokens.
+"""
+
+
+def main(options: Sequence[str] | None = None) -> int:
+    """Writes both files, or with --check says whether they are up to date."""
+    parser = argparse.ArgumentParser(prog="benchmarks_page", description="Writes docs/benchmarks.md and its picture.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is not up to date")
+    arguments = parser.parse_args(options)
+    made = {PAGE: build_page(), PICTURE: draw_speed(load_result("compare_bon8_0.6b_bfloat16"))}
+    stale = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} {'is not up to date' if arguments.check else 'written'}")
+        if not arguments.check:
+            path.write_text(made[path], encoding="utf-8")
+    return 1 if stale and arguments.check else 0
+
+
+def build_page() -> str:
+    """Returns the whole page; fails if a file of results stands in no section."""
+    read_results.clear()
+    sections = [HEADER, *_write_speed(), *write_quality()]
+    unused = {path.stem for path in page_tables.RESULTS.glob("*.json")} - read_results
+    if unused:
+        raise SystemExit(f"no section shows {', '.join(sorted(unused))}; add one, or remove the file")
+    return "\n".join(sections)
+
+
+def _write_speed() -> Iterator[str]:
+    yield "## Scoring on a CPU with bfloat16\n"
+    yield (
+        f"`make bench-peers`, or `make bench-cpu OPTIONS='--layers 14'`. Times are medians of 3 rounds. vLLM is the "
+        f"CPU build `{WHEEL}`, with prefix caching. `make compare` is a short run beside transformers.\n"
+    )
+    yield "![Seconds of codescaler, vLLM and transformers](speed.svg)\n"
+    names = ("bon8_0.6b", "bon8_int8_0.6b", "bon16_0.6b", "pairs_0.6b", "bon8_int8_1.7b")
+    compared = [load_result(f"compare_{name}_bfloat16") for name in names]
+    yield _write_workload(compared[0])
+    yield "The other tables ran half of the layers. The picture shows the table above.\n"
+    yield _summarize(compared[1:])
+    yield (
+        "int8 is here every linear layer with activations of 8 bits, because random weights do not mind. Its ideal "
+        "time takes linear layers at the peak of 8-bit integers, and attention at the peak of bfloat16. "
+        "What real weights allow is in [rankings in int8](#rankings-in-int8).\n"
+    )
+    yield from (_write_workload(result) for result in compared[1:])
+    yield "## Scoring on a CPU without bfloat16\n"
+    names = ("bon8", "bon8_int8", "bon16", "pairs")
+    compared = [load_result(f"compare_{name}_0.6b_float32") for name in names]
+    yield (
+        "The int8 row comes from an earlier kernel, with activations of 16 bits. With few layers a share can be above "
+        "100%, because the peak was measured at another moment.\n"
+    )
+    yield _summarize(compared)
+    yield from (_write_workload(result) for result in compared)
+    for write in (_write_startup, _write_threads, _write_fusions, _write_scaling, _write_operations):
+        yield from write()
+    yield from _write_training_speed()
+    yield from _write_gpu()
+
+
+def _get_systems(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {system["system"]: system for system in result["systems"]}
+
+
+def _summarize(compared: Iterable[Mapping[str, Any]]) -> str:
+    """One row for each workload and each of our systems, with the speed beside each peer."""
+    rows = []
+    for result in compared:
+        systems = _get_systems(result)
+        for name in (OURS, INT8):
+            if name not in systems:
+                continue
+            ours = systems[name]
+            limit = ours["speedup"] / ours["peak_share"]
+            faster = [
+                f"{systems[peer]['median_s'] / ours['median_s']:.2f}x" if peer in systems else ""
+                for peer in (SORTED, VLLM)
+            ]
+            title = f"`{result['workload']}`, {result['shape']['name']} shapes, {result['shape']['num_layers']} layers"
+            kind = f"{title}, int8" if name == INT8 else title
+            rows.append([kind, percent(ours["peak_share"]), f"{ours['speedup']:.1f}x", f"{limit:.1f}x", *faster])
+    return format_table(
+        ["workload", "of peak", "speed", "limit", "beside transformers, sorted by fours", "beside vLLM"], rows
+    )
+
+
+def _write_workload(result: Mapping[str, Any]) -> str:
+    shape, workload = result["shape"], result["workload"]
+    rows = [
+        [
+            system["system"],
+            f"{system['median_s']:.2f}",
+            system["num_computed_tokens"] or "",
+            f"{system['speedup']:.1f}x",
+            percent(system["peak_share"]),
+            "" if system["float32_rms"] is None else f"{system['float32_rms']:.4f}",
+            "" if system["max_difference"] is None else f"{system['max_difference']:.1g}",
+            "" if system["correlation"] is None else f"{system['correlation']:.4f}",
+        ]
+        for system in result["systems"]
+    ]
+    int8 = ", int8" if INT8 in _get_systems(result) else ""
+    options = f"--shape {shape['name']} --layers {shape['num_layers']}{' --quantization int8' if int8 else ''}"
+    return "\n".join(
+        [
+            f"### {workload}{int8}, {shape['name']} shapes, {result['dtype']}, {shape['num_layers']} layers\n",
+            f"`python benches compare {workload} {options}`: {WORKLOADS[workload]}. "
+            f"The peak is {result['matmul_peak_flops'] / 1e9:.0f} GFLOP/s. {describe_setting(result)}\n",
+            format_table(_WORKLOAD_HEADER, rows),
+        ]
+    )
+
+
+def _write_startup() -> Iterator[str]:
+    yield "## Start-up and memory\n"
+    yield "`python benches startup`: from the start of the process to the first score, with all 28 layers.\n"
+    results = [load_result(f"startup_0.6b_{dtype}") for dtype in ("bfloat16", "float32")]
+    rows = []
+    for result in results:
+        memory, seconds = result["memory"], result["median_s"]
+        grown = memory["peak_bytes"] - memory["after_import_torch_bytes"]
+        times = [f"{seconds[name]:.1f}" for name in (OURS, "transformers", "vLLM")]
+        rows.append([result["dtype"], *times, f"{grown / 1e9:.2f}", f"{memory['weight_bytes'] / 1e9:.2f}"])
+    head = ["dtype", "codescaler, s", "transformers, s", "vLLM, s", "memory, GB", "weights, GB"]
+    yield format_table(head, rows)
+    yield "Memory is the peak beyond `import torch`, with a budget of 8192 tokens. The embedding stays in the file.\n"
+
+
+def _write_threads() -> Iterator[str]:
+    yield "## Threads\n"
+    yield "`python benches threads`: `bon8` on one and two threads. The scores have the same bits.\n"
+    results = [load_result(f"threads_0.6b_{dtype}") for dtype in ("bfloat16", "float32")]
+    yield format_table(
+        ["dtype", "speed of 2 threads", "speed of the matrix product", "numbers of threads that change bits"],
+        [
+            [
+                result["dtype"],
+                f"{result['speedup']['2']:.2f}x",
+                f"{result['matmul_speedup']['2']:.2f}x",
+                len(result["numbers_of_threads_that_change_bits"]),
+            ]
+            for result in results
+        ],
+    )
+
+
+def _write_fusions() -> Iterator[str]:
+    yield "## Fusions\n"
+    yield "`python benches fusions`: the time of a forward with one fusion undone, over the time with all fusions.\n"
+    results = [load_result(f"fusions_0.6b_{dtype}") for dtype in ("bfloat16", "float32")]
+    names = [name for name in results[0]["time_of_fused"] if name != "fused"]
+    head = ["undone", *(f"{result['dtype']}, {result['shape']['num_layers']} layers" for result in results)]
+    yield format_table(head, [[name, *(f"{r['time_of_fused'][name]:.2f}x" for r in results)] for name in names])
+
+
+def _write_scaling() -> Iterator[str]:
+    yield "## Sharing a prefix\n"
+    yield (
+        "`python benches scaling`: N programs of R tokens for one problem of P tokens. "
+        "The gain is the time of N single calls over the time of one call. The ideal gain is N(P+R)/(P+NR).\n"
+    )
+    for dtype in ("bfloat16", "float32"):
+        result = load_result(f"scaling_0.6b_{dtype}")
+        points = [point for curve in result["curves"].values() for point in curve]
+        yield f"{dtype} ([plot](../benches/results/scaling_0.6b_{dtype}.png)):\n"
+        yield format_table(
+            ["N", "P", "R", "one call, s", "gain", "ideal gain"],
+            [
+                [p["N"], p["P"], p["R"], f"{p['together_s']:.2f}", f"{p['gain']:.1f}x", f"{p['ideal_gain']:.1f}x"]
+                for p in points
+            ],
+        )
+
+
+def _write_operations() -> Iterator[str]:
+    yield "## Operations\n"
+    yield "`make bench-cpu`, from [test_ops.py](../benches/speed/test_ops.py). Attention counts visible pairs only.\n"
+    for dtype in ("bfloat16", "float32"):
+        result = load_result(f"operations_0.6b_{dtype}")
+        yield f"{describe_setting(result)}\n"
+        rows = []
+        for bench in result["operations"]:
+            of_matmul, of_copy = bench.get("share_of_matmul_peak"), bench.get("share_of_copy_peak")
+            speed = bench.get("gflops_per_s")
+            rows.append(
+                [
+                    f"`{bench['name']}`",
+                    f"{bench['median_s'] * 1e3:.2f}",
+                    "" if speed is None else f"{speed:.0f}",
+                    "" if of_matmul is None else percent(of_matmul),
+                    "" if of_copy is None else percent(of_copy),
+                ]
+            )
+        yield format_table(["operation", "ms", "GFLOP/s", "of peak FLOP/s", "of copy bandwidth"], rows)
+
+
+def _write_training_speed() -> Iterator[str]:
+    yield "## Training speed\n"
+    result, memory = load_result("train_speed_smollm2_135m"), load_result("train_memory_smollm2_135m")
+    agreement = result["agreement"]
+    yield (
+        f"`{result['command']}`: a step on SmolLM2-135M beside `RewardTrainer` of TRL {result['versions']['trl']}. "
+        f"Both train all weights in {result['dtype']}. TRL runs without gradient checkpointing, with 8 pairs a step. "
+        f"The losses differ by {agreement['loss_difference']:.0e}. "
+        f"The gradients differ by {agreement['gradient_difference']:.0e} of the largest value of a tensor.\n"
+    )
+    titles = {
+        "pairs": "one correct and one incorrect program a problem",
+        "groups": "up to 10 programs a problem, every pair of a correct and an incorrect one",
+    }
+    yield format_table(
+        ["data", "pairs/s", "TRL, pairs/s", "speed", "tokens a pair", "TRL, tokens a pair", "of peak FLOP/s"],
+        [
+            [
+                title,
+                f"{figures['ours_pairs_per_second']:.2f}",
+                f"{figures['trl_pairs_per_second']:.2f}",
+                f"{figures['ratio']:.1f}x",
+                f"{figures['ours_tokens_per_pair']:.0f}",
+                f"{figures['trl_tokens_per_pair']:.0f}",
+                percent(figures["ours_share_of_peak"]),
+            ]
+            for title, figures in ((title, result[name]["median"]) for name, title in titles.items())
+        ],
+    )
+    ours, theirs = memory["ours_mib"] / 1024, memory["trl_mib"] / 1024
+    yield (
+        f"`{memory['command']}`: the peak memory of a step of 8 pairs is {ours:.1f} GiB, and {theirs:.1f} GiB with "
+        f"TRL. The ratio is {ours / theirs:.2f}.\n"
+    )
+
+
+def _write_gpu() -> Iterator[str]:
+    yield "## GPUs\n"
+    result = load_result("roofline_h100")
+    yield (
+        "`make roofline`: milliseconds **predicted** for an H100, from bytes and operations. Nothing is measured here. "
+        f"The prediction takes {result['peak_flops'] / 1e12:.0f} TFLOP/s and {result['bytes_per_s'] / 1e12:.0f} TB/s. "
+        "What a measurement must confirm stands in [roofline.py](../benches/tools/roofline.py).\n"
+    )
+    names = ("codescaler", "varlen without sharing", "padded, eager")
+    yield format_table(
+        ["workload", *names],
+        [[w, *(f"{rows[name]['predicted_ms']:.1f}" for name in names)] for w, rows in result["workloads"].items()],
+    )
+    yield "`make compile-triton`: what the compiler says of every kernel, for each target.\n"
+    rows = []
+    for version in ("3.6", "3.9"):
+        table = load_result(f"triton_compile_{version}")
+        for target in dict.fromkeys(row["target"] for row in table["rows"]):
+            of_target = [row for row in table["rows"] if row["target"] == target]
+            spills = [row["spill_bytes"] for row in of_target if row["spill_bytes"]]
+            most = max(row["registers"] for row in of_target)
+            told = f"{len(spills)} ({min(spills)} to {max(spills)} bytes)" if spills else "0"
+            rows.append([table["triton"], target, len(of_target), most, told])
+    yield format_table(["Triton", "target", "kernels", "most registers", "kernels that spill"], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

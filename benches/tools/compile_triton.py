@@ -1,0 +1,229 @@
+"""Compiles every Triton kernel for five GPUs, without one: `python benches compile_triton`, or `make compile-triton`.
+
+The operations of the `triton` backend run on tensors without memory, and each launch is compiled and not run, so
+what is compiled is what a GPU would be given: types, constants, and which pointers and strides are multiples of 16. The
+table is held against the committed one of this release of Triton. Exit status 1 if a row breaks a rule, or is worse: a
+spill more, or a tensor instruction lost. `--accept` writes the new table. Registers are shown and not held: what they
+cost is spills. A release without a table is held to the rules alone, and the last line says so.
+
+Float32 attention takes no tensor core, and is not asked for one.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from codescaler.ops import AttentionSpec, Heads, RotaryTables, Tree
+from codescaler.ops.plan import plan
+from codescaler.ops.triton import make_backend
+from codescaler.testing import WORKLOADS
+
+RELEASE = ".".join(triton.__version__.split(".")[:2])
+RESULTS = Path(__file__).parents[1] / "results" / f"triton_compile_{RELEASE}.json"
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+# Target -> what Triton calls it, shared memory a program may have, and the tensor instruction that attention must show.
+TARGETS = {
+    "sm_80": (GPUTarget("cuda", 80, 32), 163 * 1024, "mma.sync"),
+    "sm_89": (GPUTarget("cuda", 89, 32), 99 * 1024, "mma.sync"),
+    "sm_90": (GPUTarget("cuda", 90, 32), 227 * 1024, "wgmma"),
+    "sm_100": (GPUTarget("cuda", 100, 32), 227 * 1024, "tcgen05"),
+    "gfx942": (GPUTarget("hip", "gfx942", 64), 64 * 1024, "mfma"),
+}
+INSTRUCTIONS = ("tcgen05.mma", "wgmma.mma_async", "mma.sync", "v_mfma")
+META = torch.device("meta")
+# Name -> heads, hidden, ffn, QK-norm, activation, soft-cap.
+MODELS = {
+    "qwen3-1.7b": (Heads(16, 8, 128), 2048, 6144, True, "silu", None),
+    "qwen2.5-0.5b": (Heads(14, 2, 64), 896, 4864, False, "silu", None),
+    "gemma2-2b": (Heads(8, 4, 256), 2304, 9216, False, "gelu_tanh", 50.0),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel at one configuration on one target; None, and why, where the target cannot have it."""
+
+    kernel: str
+    config: str
+    target: str
+    registers: int | None
+    spill_bytes: int | None
+    shared_bytes: int | None
+    tensor_instruction: str
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.kernel, self.config, self.target
+
+
+class Stub:
+    """Stands for a GPU's driver as far as compiling asks."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> str:
+        return str(self.target.arch)  # Triton keeps kernels by device
+
+    def get_current_stream(self, device: str) -> int:
+        return 0
+
+
+def main() -> int:
+    """Compiles, prints the table, and returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python benches compile_triton")
+    parser.add_argument("--accept", action="store_true", help="take the new table as the one to hold others against")
+    arguments = parser.parse_args()
+    rows = [row for target in TARGETS for row in _compile(target)]
+    print(_table(rows))
+    committed = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    faults = [fault for row in rows for fault in _faults(row)]
+    if committed and not arguments.accept:
+        faults += _worse(rows, {(row["kernel"], row["config"], row["target"]): row for row in committed})
+    if arguments.accept and not faults:
+        values = {"triton": triton.__version__, "command": "make compile-triton", "rows": [asdict(row) for row in rows]}
+        RESULTS.write_text(json.dumps(values, indent=1) + "\n")
+    for fault in faults:
+        print("FAIL:", fault)
+    held = f"the table of Triton {RELEASE}" if committed else f"the rules alone: there is no table of Triton {RELEASE}"
+    print(f"{len(rows)} kernels, {len(faults)} faults, held to {held}; nothing here says how fast they are.")
+    return 1 if faults else 0
+
+
+def _compile(name: str) -> list[Row]:
+    target = TARGETS[name][0]
+    driver.set_active(Stub(target))
+    rows: dict[tuple[str, str, str], Row] = {}
+    run = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **constants: Any) -> None:
+        shown = {key: int(value) for key, value in constants.items() if key not in ("enable_fp_fusion", "KEY_BLOCK")}
+        config = " ".join([str(args[0].dtype).removeprefix("torch."), *(f"{k}={v}" for k, v in shown.items())])
+        kernel = self.__name__.removesuffix("_kernel")
+        try:
+            row = Row(kernel, config, name, *_measure(run(self, *args, grid=grid, warmup=True, **constants)))
+        except Exception as error:
+            row = Row(kernel, config, name, None, None, None, "", f"{type(error).__name__}: {str(error)[:200]}")
+        rows[row.key] = row
+
+    JITFunction.run = compile_only
+    try:
+        for _ in _launches():
+            print(f"\r{name}: {len(rows)} kernels ", end="", file=sys.stderr, flush=True)
+    finally:
+        JITFunction.run = run
+    return list(rows.values())
+
+
+def _launches() -> Iterator[None]:
+    """Calls every operation at the shapes of every model."""
+    backend = make_backend()
+    sequences = [np.array(ids, dtype=np.int32) for ids in WORKLOADS["bon8"].sequences()]
+    tree = Tree.from_batch(plan(sequences, 10**9)[0], META)
+    count = len(tree.token_ids)
+    for heads, hidden, ffn, has_norm, activation, softcap in MODELS.values():
+        x, residual = _empty(count, hidden), _empty(count, hidden, dtype=torch.float32)
+        weight, norm = residual[0], _empty(heads.head_dim, dtype=torch.float32) if has_norm else None
+        table = _empty(tree.num_positions, heads.head_dim // 2, dtype=torch.float32)
+        backend.rms_norm(x, weight, 1e-6, residual)
+        if softcap is not None:
+            backend.rms_norm(x, weight, 1e-6)  # Gemma2 normalises outputs too
+        qkv = _empty(count, heads.qkv_width)
+        backend.qk_norm_rope(qkv, heads, tree.positions, RotaryTables(table, table), norm, norm, 1e-6)
+        backend.glu(_empty(count, 2 * ffn), activation)
+        yield
+        backend.tree_attention(qkv, AttentionSpec(heads, 0.1, softcap), tree, tree.all_queries)
+        yield
+        if softcap is not None:
+            backend.tree_attention(qkv, AttentionSpec(heads, 0.1, softcap, 512), tree, tree.all_queries)
+        backend.pooled_score(x, residual, tree.rows, weight, 1e-6, weight[None], None)
+        yield
+    heads = MODELS["qwen3-1.7b"][0]
+    qkv = _empty(count, heads.q_width + 2 * heads.kv_width, dtype=torch.float32)
+    backend.tree_attention(qkv, AttentionSpec(heads, 0.1), tree, tree.all_queries)
+    labels, offsets = _empty(64, dtype=torch.bool), _empty(9, dtype=torch.int64)
+    backend.pairwise_loss(_empty(64, dtype=torch.float32), labels, offsets, _empty(8, dtype=torch.float32), 0.01)
+    yield
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(*shape, dtype=dtype, device=META)
+
+
+def _measure(compiled: Any) -> tuple[int, int, int, str]:
+    """Registers, spilled bytes a thread, shared memory and tensor instruction."""
+    text = compiled.asm.get("ptx") or compiled.asm["amdgcn"]
+    instruction = next((name for name in INSTRUCTIONS if name in text), "")
+    if "cubin" in compiled.asm:
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(compiled.asm["cubin"])
+            file.flush()
+            dump = subprocess.run([CUOBJDUMP, "--dump-resource-usage", file.name], capture_output=True, check=True)
+        usage = dump.stdout.decode()
+        registers, spilled = (int(re.search(rf"{key}:(\d+)", usage)[1]) for key in ("REG", "STACK"))
+    else:
+        keys = ("vgpr_count", "private_segment_fixed_size")
+        registers, spilled = (int(re.search(rf"\.{key}:\s*(\d+)", text)[1]) for key in keys)
+    return registers, spilled, compiled.metadata.shared, instruction
+
+
+def _faults(row: Row) -> list[str]:
+    """The rules that a row breaks."""
+    if row.registers is None:  # listed with its reason; `_worse` sees to it that somebody has accepted that
+        return []
+    _, limit, instruction = TARGETS[row.target]
+    faults = [f"{row.key}: {row.shared_bytes} bytes of shared memory, {limit} are there"] * (row.shared_bytes > limit)
+    if row.kernel == "tree_attention":
+        is_wide = "HEAD_DIM=256" in row.config
+        is_exact = row.config.startswith("float32")
+        if not is_exact and instruction not in row.tensor_instruction:
+            faults.append(f"{row.key}: {row.tensor_instruction or 'no tensor instruction'}, not {instruction}")
+        if row.spill_bytes and not is_wide:
+            faults.append(f"{row.key}: {row.spill_bytes} bytes spilled")
+    return faults
+
+
+def _worse(rows: list[Row], committed: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
+    faults = [f"{key}: gone from the table; see --accept" for key in committed.keys() - {row.key for row in rows}]
+    for row in rows:
+        old = committed.get(row.key)
+        if old is None:
+            faults.append(f"{row.key}: not in the committed table; see --accept")
+        elif row.registers is None:
+            faults += [f"{row.key}: does not compile any more: {row.reason}"] * (old["registers"] is not None)
+        elif old["registers"] is not None:
+            is_worse = row.spill_bytes > old["spill_bytes"] or row.tensor_instruction != old["tensor_instruction"]
+            faults += [f"{row.key}: worse than {old}; see --accept"] * is_worse
+    return faults
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [f"{'target':8} {'registers':>9} {'spilled':>8} {'shared':>8}  {'tensor':16} kernel and configuration"]
+    for row in rows:
+        numbers = ("-" if value is None else value for value in (row.registers, row.spill_bytes, row.shared_bytes))
+        registers, spilled, shared = numbers
+        name = f"{row.kernel} {row.config} {row.reason}"
+        lines.append(f"{row.target:8} {registers:>9} {spilled:>8} {shared:>8}  {row.tensor_instruction:16} {name}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""The sections of docs/benchmarks.md on quality: parity, int8, rankings, robustness, labels and training."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benches.tools.page_tables import describe_setting, format_estimate, format_gain, format_table, load_result, percent
+
+BASELINES = ("longest", "random", "shortest")
+SMALL_MODELS = {"SmolLM2-135M": "smollm2_135m", "Qwen2.5-Coder-0.5B": "qwen2.5_coder_0.5b"}
+
+
+def write_quality() -> Iterator[str]:
+    """Yields the sections in order."""
+    yield from _write_parity()
+    yield from _write_heads()
+    yield from _write_bfloat16()
+    yield from _write_int8()
+    yield from _write_nano()
+    yield from _write_robustness()
+    yield from _write_labels()
+    yield from _write_training()
+
+
+def _write_parity() -> Iterator[str]:
+    result = load_result("parity")
+    rows = result["rows"]
+    nearer = sum(row["bf16_rms"] <= row["transformers_bf16_rms"] for row in rows)
+    worst = max(row["fp32_max"] for row in rows)
+    yield "## Parity with transformers\n"
+    yield (
+        f"`{result['command']}`, or `make parity`: {len(rows)} combinations of family and head with random weights. "
+        f"In float32 the largest difference of a score is {worst:.1e}. "
+        f"In bfloat16 codescaler is nearer to float32 than transformers in {nearer} of {len(rows)} rows. "
+        f"{describe_setting(result)}\n"
+    )
+    head = ["family", "head", "model", "float32, largest", "bfloat16, RMS", "transformers bfloat16, RMS", "same bits"]
+    yield format_table(
+        head,
+        [
+            [
+                row["family"],
+                row["head"],
+                row["special"],
+                f"{row['fp32_max']:.1e}",
+                f"{row['bf16_rms']:.4f}",
+                f"{row['transformers_bf16_rms']:.4f}",
+                "yes" if row["is_batch_exact"] else "no",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _write_heads() -> Iterator[str]:
+    results = {title: load_result(f"ranking_{name}") for title, name in SMALL_MODELS.items()}
+    head = results["SmolLM2-135M"]["head"]
+    yield "## Heads on frozen features\n"
+    yield (
+        f"`python benches ranking`: a head on frozen features, fitted on {head['num_groups_used']} problems of MBPP "
+        f"with {head['num_pairs']:,} pairs. It is measured on 40 other problems, which have a correct and an "
+        "incorrect program among 10. One model sampled the programs. All figures are percent.\n"
+    )
+    rows = [
+        [f"head on {title}", *_format_ranking(result["figures"]["reward model"])] for title, result in results.items()
+    ]
+    baselines = results["SmolLM2-135M"]["figures"]
+    rows += [[name, *_format_ranking(figures)] for name, figures in baselines.items() if name != "reward model"]
+    yield format_table(["scorer", "pairs ranked correctly", "best of 10 is correct"], rows)
+    yield (
+        "Both heads tell correct from incorrect programs better than a coin. Neither is shown to pick a better first "
+        "program than chance. The features of small models carry little. Train a real reward model whole.\n"
+    )
+
+
+def _format_ranking(figures: Mapping[str, Any]) -> list[str]:
+    return [format_estimate(figures["pair_accuracy"]), format_estimate(figures["best_of_10"])]
+
+
+def _write_bfloat16() -> Iterator[str]:
+    yield "## Rankings in bfloat16\n"
+    yield "`python benches tau MODEL GROUPS`: mean Kendall's tau between the order in bfloat16 and in float32.\n"
+    rows = []
+    for title, name in SMALL_MODELS.items():
+        result = load_result(f"tau_{name}")
+        for system, mean in result["mean_tau"].items():
+            tau = {"mean": mean, "interval": result["interval"][system]}
+            rows.append([f"head on {title}", system, format_estimate(tau, 1, 3)])
+    yield format_table(["model", "system", "tau"], rows)
+
+
+def _write_int8() -> Iterator[str]:
+    yield "## Rankings in int8\n"
+    yield (
+        "`python benches fidelity MODEL GROUPS`: int8 beside float32 on the 40 problems. "
+        "RMSE is in units of the standard deviation of a problem's scores. The rule is explained in "
+        "[quantization](quantization.md).\n"
+    )
+    titles = {
+        "by the rule": "by the rule",
+        "every map, activations of 16 bits": "all layers, 16-bit activations",
+        "every map, activations of 8 bits": "all layers, 8-bit activations",
+        "the same, not rotated": "all layers, 8-bit activations, no Hadamard",
+    }
+    rows = []
+    for title, name in SMALL_MODELS.items():
+        result = load_result(f"fidelity_{name}")
+        counts = result["fused_maps_by_activation_bits"]
+        for setting, words in titles.items():
+            figures = result["summary"][setting]
+            gain = format_gain(figures["best_of_n_difference"], figures["best_of_n_interval"])
+            tau = {"mean": figures["tau"], "interval": figures["tau_interval"]}
+            chosen = f" ({counts['8']} layers with 8 bits, {counts['16']} with 16)" if setting == "by the rule" else ""
+            same = percent(figures["same_best"])
+            label = f"{title}, {words}{chosen}"
+            rows.append([label, format_estimate(tau, 1, 3), f"{figures['rmse_over_spread']:.3f}", same, gain])
+    yield format_table(["model", "mean Kendall's tau", "RMSE", "same best program", "best of 10, points"], rows)
+    yield "A layer is here a fused linear layer: q, k and v are one, and gate and up are one.\n"
+
+
+def _write_nano() -> Iterator[str]:
+    yield "## nano\n"
+    yield (
+        "`make -f benches/nano.mk DATA=FOLDER figures`. The model card of [nano](../codescaler/nano/README.md) says "
+        "how the model was made. A gain is the accuracy of nano on pairs minus the accuracy of the row.\n"
+    )
+    splits = {
+        "nano_validation": "Validation problems, which the best of 18 checkpoints was chosen by",
+        "nano_validation_far": "Validation problems without those that are worded like a training problem",
+        "nano_test": "Test problems, which were looked at once",
+        "nano_test_far": "Test problems without those that are worded like a training problem",
+    }
+    for name, title in splits.items():
+        figures = load_result(name)["figures"]
+        yield f"{title}: {figures['num_mixed']} of them have a correct and an incorrect program.\n"
+        gains = figures["gains"]["nano"]
+        rows = []
+        for scorer, values in figures["scorers"].items():
+            gain = gains.get(scorer, {}).get("pair_accuracy")
+            shown = "" if gain is None or scorer == "oracle" else format_gain(gain["mean"], gain["interval"])
+            best = format_estimate(values["best_of_n_on_mixed"][-1])
+            rows.append([scorer, format_estimate(values["pair_accuracy"]), shown, best])
+        yield format_table(["scorer", "pairs ranked correctly", "gain of nano", "best of 10 is correct"], rows)
+
+
+def _write_robustness() -> Iterator[str]:
+    yield "## Robustness to rewriting\n"
+    yield (
+        "`python benches robustness GROUPS --split validation --rm MODEL`. A rewritten program does the same. "
+        "The shift is in percent of the mean gap between a correct and an incorrect program. "
+        "The other columns rewrite one side of each pair, and show the pairs ranked correctly with the gain over "
+        "unchanged pairs. Random words for names are a harsh test.\n"
+    )
+    titles = {
+        "renamed": "variables and parameters renamed",
+        "commented": "comments added",
+        "stripped": "comments and docstrings stripped",
+        "reformatted": "written anew from the syntax tree",
+        "rewrapped": "laid out for another width",
+        "praised": "a docstring and a comment that claim it is correct",
+    }
+    for name in ("robustness_nano", "robustness_smollm2_135m"):
+        result = load_result(name)
+        for model, figures in result["models"].items():
+            rewrites = figures["rewrites"]
+            neither = next(iter(rewrites.values()))["pairs_right"]["neither"]["accuracy"]["mean"]
+            yield f"{model}: {100 * neither:.1f} percent of the unchanged pairs are ranked correctly.\n"
+            rows = []
+            for rewrite, title in titles.items():
+                shift = rewrites[rewrite]["shift"]["gap"]
+                cells = [format_estimate(shift["mean_size"], digits=0), format_estimate(shift["mean"])]
+                for side in ("right", "wrong"):
+                    pairs = rewrites[rewrite]["pairs_right"][side]
+                    changed = f"{100 * pairs['accuracy']['mean']:.1f}, {format_gain(**pairs['gain'])}"
+                    cells.append("" if (rewrite, side) == ("praised", "right") else changed)
+                rows.append([title, *cells])
+            head = ["rewrite", "mean size of the shift", "mean shift", "correct side rewritten", "incorrect side"]
+            yield format_table(head, rows)
+
+
+def _write_labels() -> Iterator[str]:
+    result, read = load_result("labels_mbpp"), load_result("labels_mbpp_read")
+    labels, tests, throughput = result["labels"], result["tests"], result["throughput"]
+    first, three = tests["pass the first test"], tests["pass all three, on problems with generated tests"]
+    made, costs = tests["generated"], result["efficiency"]
+    yield "## Labels of the sandbox\n"
+    yield (
+        f"`python benches labels MBPP GROUPS`: {labels['num_programs']:,} distinct programs for MBPP with labels of "
+        "another harness, in which `heapq` could not be imported. All disagreements "
+        "are in [labels_mbpp.txt](../benches/results/labels_mbpp.txt).\n"
+    )
+    heapq, differ = labels["differ_and_use_heapq"], labels["differ"]
+    refused = made["refused_by_the_reference"] / (made["refused_by_the_reference"] + made["num_tests"])
+    kinds = [(kind, value) for kind, value in read.items() if isinstance(value, dict)]
+    rows: list[list[object]] = [
+        ["verdict of the sandbox is the label", f"{100 * labels['agreement']:.1f}%"],
+        ["other verdicts; of them pass here and use `heapq`", f"{differ}; {heapq}"],
+        ["programs with a passing label that use `heapq`", labels["label_passed_and_use_heapq"]],
+        [
+            "pass the first of three tests, and fail another",
+            f"{first['fail another of the three']} of {first['num_programs']:,}",
+        ],
+        [
+            "generated tests; problems; refused by the reference",
+            f"{made['num_tests']:,}; {made['num_problems']}; {percent(refused)}",
+        ],
+        ["pass all three tests, and fail a generated test", f"{three['fail']} of {three['num_programs']:,}"],
+        [
+            "problems with such a program",
+            f"{three['problems_with_one_that_fails']} of {three['num_problems']}",
+        ],
+        *([f"a person read them: {kind}", _format_read(value)] for kind, value in kinds),
+        [
+            "passing programs of problems with challenge tests",
+            tests["pass all three, on problems with challenge tests"]["num_programs"],
+        ],
+        ["preferences by cost, in two runs", " and ".join(str(number) for number in costs["preferences"])],
+        [
+            "their programs have the same order in the other run",
+            f"{100 * costs['share_in_the_same_order_in_the_other_run']:.1f}%",
+        ],
+        [
+            "preferences of both runs; opposite ones",
+            f"{costs['preferences_of_both']}; {costs['preferences_of_one_that_the_other_turns']}",
+        ],
+        [
+            f"programs per second, {throughput['num_programs']:,} programs, {throughput['num_workers']} workers, "
+            "beside another job",
+            f"{throughput['programs_per_second']:.0f}",
+        ],
+        [
+            "processes and files left behind",
+            len(throughput["processes_left"]) + len(throughput["files_left"]),
+        ],
+    ]
+    yield format_table(["what", "measured"], rows)
+
+
+def _format_read(kind: Mapping[str, Any]) -> str:
+    return f"{len(kind['problems'])} problems, {kind['num_programs']} programs"
+
+
+def _write_training() -> Iterator[str]:
+    result = load_result("train_study_smollm2_135m")
+    start = result["start"]
+    yield "## Training the body\n"
+    yield (
+        f"`{result['command']}`: SmolLM2-135M, one pass over the training problems, judged on the same 40 problems. "
+        "Each row is the best of four checkpoints. No gain is shown: the best row was chosen on the problems that it "
+        "is reported on. Forty problems tell ten points apart, not three.\n"
+    )
+    rows = [
+        [
+            name,
+            run["num_problems"],
+            f"{100 * run['pair_accuracy']:.1f}",
+            format_gain(run["pair_accuracy_gain"], run["pair_accuracy_gain_interval"]),
+            f"{100 * run['best_of_n']:.1f}",
+        ]
+        for name, run in result["runs"].items()
+    ]
+    rows.insert(0, ["head", "", f"{100 * start['pair_accuracy']:.1f}", "", f"{100 * start['best_of_n']:.1f}"])
+    head = ["method, learning rate", "problems", "pairs ranked correctly", "gain over the head", "best of 10"]
+    yield format_table(head, rows)

@@ -1,0 +1,114 @@
+"""Predicts an H100's times from bytes and operations: `python benches roofline`, or `make roofline`.
+
+A prediction, not a measurement: each launch takes the longer of its operations at the peak and its bytes at the
+bandwidth, launches follow one another, and nothing else costs anything. The real figures can only be higher; how much
+is what a measurement must say: the share of the peak that attention reaches on real tiles, cuBLAS at these sizes, the
+gaps between launches, and whether blocks read by index cost more than contiguous ones.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from codescaler.ops.plan import plan
+from codescaler.testing import QWEN3_1_7B, QWEN3_8B, WORKLOADS, ModelShape, Workload
+
+SHAPES = {"1.7b": QWEN3_1_7B, "8b": QWEN3_8B}
+PEAK_FLOPS, BYTES_PER_S = 800e12, 3.0e12  # bfloat16 products and copies that an H100 was seen to reach
+RESULTS = Path(__file__).parents[1] / "results" / "roofline_h100.json"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel of one layer: floating-point operations and bytes moved."""
+
+    name: str
+    flops: float
+    num_bytes: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.flops / PEAK_FLOPS, self.num_bytes / BYTES_PER_S)
+
+
+def layer(shape: ModelShape, tokens: int, pairs: float, is_fused: bool, rows: int | None = None) -> Iterator[Launch]:
+    """The launches of one layer over `tokens`, of which `rows` (all by default) go beyond keys and values.
+
+    `pairs` are those of a query and a key that are multiplied. Unfused, every pointwise step of the eager model reads
+    and writes memory of its own: residual and norm take 5 passes where one would do, QK-norm and RoPE 8, SwiGLU 2.
+    """
+    rows = tokens if rows is None else rows
+    q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    hidden, ffn = shape.hidden_size, shape.intermediate_size
+
+    def linear(name: str, count: int, inputs: int, outputs: int) -> Launch:
+        moved = 2 * (count * (inputs + outputs) + inputs * outputs)
+        return Launch(name, 2.0 * count * inputs * outputs, moved)
+
+    # x read and y written in bfloat16, the residual read and written in float32.
+    norm_bytes = 12 if is_fused else 20
+    yield Launch("rms_norm", 0, norm_bytes * tokens * hidden)
+    yield linear("qkv", tokens, hidden, q + 2 * kv)
+    yield Launch("qk_norm_rope", 0, (4 if is_fused else 32) * tokens * (q + kv))
+    yield Launch("tree_attention", 4.0 * q * pairs, 2 * (2 * rows * q + 2 * tokens * kv))
+    yield linear("o", rows, q, hidden)
+    yield Launch("rms_norm", 0, norm_bytes * rows * hidden)
+    yield linear("gate_up", rows, hidden, 2 * ffn)
+    yield Launch("glu", 0, (6 if is_fused else 10) * rows * ffn)
+    yield linear("down", rows, ffn, hidden)
+
+
+def predict(shape: ModelShape, workload: Workload) -> dict[str, dict[str, object]]:
+    """The seconds of the three ways to score a workload, and the launches of one layer of the first."""
+    arrays = [np.array(ids, dtype=np.int32) for ids in workload.sequences()]
+    (tree,) = plan(arrays, 10**9)
+    lengths = np.array([len(ids) for ids in arrays])
+    last, layers = len(tree.last_queries), shape.num_layers
+    ours = list(layer(shape, tree.num_tokens, float(tree.positions.sum() + tree.num_tokens), True))
+    end = list(layer(shape, tree.num_tokens, float(lengths.sum()), True, last))
+    varlen = list(layer(shape, int(lengths.sum()), float((lengths * (lengths + 1) / 2).sum()), True))
+    width, count = int(lengths.max()), len(lengths)
+    padded = list(layer(shape, width * count, float(count * width * width), False))  # with a mask SDPA skips nothing
+
+    def summary(launches: list[Launch], tokens: int, extra: list[Launch] | None = None) -> dict[str, object]:
+        total = sum(launch.seconds for launch in launches) * (layers - bool(extra))
+        total += sum(launch.seconds for launch in extra or [])
+        return {
+            "predicted_ms": 1e3 * total,
+            "tokens": tokens,
+            "launches_of_a_layer": [asdict(launch) | {"predicted_us": 1e6 * launch.seconds} for launch in launches],
+        }
+
+    return {
+        "codescaler": summary(ours, tree.num_tokens, end),
+        "varlen without sharing": summary(varlen, int(lengths.sum())),
+        "padded, eager": summary(padded, width * count),
+    }
+
+
+def main() -> int:
+    """Prints and saves the predictions."""
+    table = {
+        f"{name} {size}": predict(shape, workload)
+        for size, shape in SHAPES.items()
+        for name, workload in WORKLOADS.items()
+    }
+    print("PREDICTED for an H100 at 800 TFLOP/s and 3.0 TB/s; nothing here was measured on a GPU.\n")
+    print(f"{'':14} {'codescaler':>12} {'varlen, unshared':>18} {'padded, eager':>15}   codescaler is")
+    for name, systems in table.items():
+        ours, varlen, padded = (float(str(system["predicted_ms"])) for system in systems.values())
+        faster = f"{padded / ours:.1f}x and {varlen / ours:.1f}x as fast"
+        print(f"{name:14} {ours:>9.2f} ms {varlen:>15.2f} ms {padded:>12.2f} ms   {faster}")
+    print(f"\n{__doc__.partition(chr(10) * 2)[2].strip()}")
+    what = "predicted, not measured; see benches/tools/roofline.py for what a measurement must confirm"
+    values = {"status": what, "peak_flops": PEAK_FLOPS, "bytes_per_s": BYTES_PER_S, "workloads": table}
+    RESULTS.write_text(json.dumps(values, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

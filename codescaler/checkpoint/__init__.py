@@ -1,0 +1,1 @@
+"""Folders of models: read with distrust, written for transformers and vLLM."""

@@ -1,0 +1,184 @@
+"""Safetensors files of a checkpoint folder, opened with distrust and read as late as possible.
+
+Opening a folder reads headers only. This module knows file formats; it does not know what a tensor is for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from codescaler.errors import HostileFile, MissingTensor
+from codescaler.io.json import read_json, require_file
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_MAPPED_BYTES = 32 * 2**20  # read from one mapping; opening a file again takes half a millisecond
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "I8": "int8"}
+
+
+class TensorSource(Protocol):
+    """Something that a tensor can be read from; shape and dtype are known before."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def origin(self) -> str:
+        """File and name, for messages."""
+        ...
+
+    def read(self) -> torch.Tensor: ...
+
+
+class TensorFile:
+    """A safetensors file, mapped anew whenever much has been read from it.
+
+    Pages that were read count as the process's memory until their mapping goes, which it does with the last tensor
+    read from it: so a loader that keeps none of them never holds the file beside its own copy.
+
+    Raises:
+        MissingTensor: there is no such file.
+        HostileFile: safetensors refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        require_file(path)
+        self.path = path
+        self._version: tuple[int, ...] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._handle: Any = safe_open(self.path, framework="pt", device="cpu")
+            status = self.path.stat()
+        except (SafetensorError, OSError) as error:
+            raise HostileFile(f"{self.path} is damaged ({error}); fetch the file again.") from error
+        version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        if self._version not in (None, version):
+            raise HostileFile(f"{self.path} has changed while it was read; leave it as it is, and load it again.")
+        self._version, self._unread_bytes = version, _MAPPED_BYTES
+
+    def headers(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Returns each tensor's shape and dtype."""
+        slices = {name: self._handle.get_slice(name) for name in self._handle.keys()}  # noqa: SIM118 (no mapping)
+        return {name: (tuple(view.get_shape()), _dtype_name(view.get_dtype())) for name, view in slices.items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        """Returns a view of the mapped file."""
+        if self._unread_bytes <= 0:
+            self._open()
+        tensor: torch.Tensor = self._handle.get_tensor(name)
+        self._unread_bytes -= tensor.nbytes
+        return tensor
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a safetensors file, not read yet.
+
+    `dtype` is torch's name for the dtypes that models are stored in, safetensors' own for any other.
+    """
+
+    file: TensorFile = field(repr=False, compare=False)
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def origin(self) -> str:
+        return f"{self.file.path}: {self.name}"
+
+    def read(self) -> torch.Tensor:
+        """Returns a view of the mapped file: nothing is copied, so do not write to it."""
+        try:
+            tensor = self.file.read(self.name)
+        except SafetensorError as error:
+            raise HostileFile(f"{self.origin} cannot be read ({error}); fetch the file again.") from error
+        return tensor
+
+
+def open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Reads a file's header and returns its tensors by name.
+
+    Raises:
+        MissingTensor: there is no such file.
+        HostileFile: safetensors refuses the file.
+    """
+    file = TensorFile(path)
+    return {name: StoredTensor(file, name, *header) for name, header in file.headers().items()}
+
+
+def open_model_files(folder: Path) -> dict[str, StoredTensor]:
+    """Returns every tensor of a folder's weights by the name it has in the file.
+
+    The single file wins over an index, as in transformers.
+
+    Raises:
+        MissingTensor: there are no weights, or a shard or a tensor that the index promises is absent.
+        HostileFile: a file is damaged, or the index points outside the folder.
+    """
+    if (folder / SINGLE_FILE).exists():
+        return open_safetensors(folder / SINGLE_FILE)
+    if (folder / INDEX_FILE).exists():
+        return _open_shards(folder)
+    raise MissingTensor(no_safetensors(folder, f"{SINGLE_FILE} or {INDEX_FILE}"))
+
+
+def no_safetensors(folder: Path, wanted: str) -> str:
+    """Returns the message for a folder without `wanted`; it names pickles if that is all there is."""
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    found = f" It holds {pickles[0]}, a pickle, which can run code and is never read." if pickles else ""
+    return f"{folder} has no {wanted}.{found} Save the model again as safetensors, with save_pretrained."
+
+
+def _open_shards(folder: Path) -> dict[str, StoredTensor]:
+    index_path = folder / INDEX_FILE
+    weight_map = read_json(index_path).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise HostileFile(f"{index_path}: weight_map is {str(weight_map)[:80]}, not a map of tensors to files.")
+    shards = {
+        name: open_safetensors(_shard_path(folder, name)) for name in dict.fromkeys(map(str, weight_map.values()))
+    }
+    for shard, held in shards.items():
+        unlisted = sorted(held.keys() - weight_map.keys())
+        if unlisted:
+            raise HostileFile(f"{folder / shard} holds {unlisted[0]}, which {INDEX_FILE} does not list; mend either.")
+    tensors = {}
+    for name, shard in weight_map.items():
+        if name not in shards[str(shard)]:
+            raise MissingTensor(f"{folder / str(shard)} lacks {name}, which {INDEX_FILE} promises; fetch it again.")
+        tensors[name] = shards[str(shard)][name]
+    return tensors
+
+
+def _shard_path(folder: Path, name: str) -> Path:
+    """Returns the path of a shard, which must be a plain name and must not lead out of the folder."""
+    if not name.endswith(".safetensors") or "/" in name or "\\" in name or "\0" in name:
+        raise HostileFile(f"{folder / INDEX_FILE} names the shard {name[:80]!r}; only plain *.safetensors names do.")
+    # A hub snapshot is a folder of links to ../../blobs: there the repository's cache folder is the limit.
+    root = folder.resolve()
+    if root.parent.name == "snapshots":
+        root = root.parent.parent
+    try:
+        target = (folder / name).resolve()
+    except (RuntimeError, ValueError) as error:  # a link to itself, a lone surrogate
+        raise HostileFile(
+            f"{folder / INDEX_FILE} names the shard {name[:80]!r}, which cannot be a file ({type(error).__name__}); "
+            "fetch the checkpoint again."
+        ) from error
+    if not target.is_relative_to(root):
+        raise HostileFile(f"{folder / name} is a link that leads out of {root}; put the file itself there.")
+    return folder / name
+
+
+def _dtype_name(stored: str) -> str:
+    return _DTYPES.get(stored, stored)

@@ -1,0 +1,1 @@
+"""Programs and their tests, to verdicts and costs."""

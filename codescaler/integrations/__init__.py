@@ -1,0 +1,1 @@
+"""The reward function that trainers call."""

@@ -1,0 +1,1 @@
+"""Records, files that resume, JSON and tables."""

@@ -1,0 +1,93 @@
+"""An untrusted JSON file, and typed look-ups in its object; knows nothing of what the settings mean."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codescaler.errors import HostileFile, MissingTensor, WeightsError
+
+MAX_SIZE = 2**31 - 1
+_MAX_JSON_BYTES = 64 * 2**20  # the index of a 405B model takes a tenth of a megabyte
+# Beyond any setting in use, and far from what float32 takes for zero or infinity, which makes NaN of sound weights.
+MIN_NUMBER, MAX_NUMBER = 1e-30, 1e30
+
+
+@dataclass(frozen=True)
+class Fields:
+    """One JSON object, read key by key. A null value counts as absent, as it does in transformers."""
+
+    values: Mapping[str, Any]
+    where: str
+
+    def wrong(self, key: str, remedy: str) -> WeightsError:
+        """Returns the error for a key whose value is missing or not usable."""
+        seen = repr(self.values[key])[:80] if key in self.values else "nothing"
+        return WeightsError(f"{self.where}: {key} is {seen}; {remedy}.")
+
+    def is_null(self, key: str) -> bool:
+        """Says whether the key is there and null, for the few keys where that differs from absent."""
+        return key in self.values and self.values[key] is None
+
+    def size(self, key: str, default: int | None = None, low: int = 1, high: int = MAX_SIZE) -> int:
+        """Returns a whole number in [low, high]."""
+        value = default if self.values.get(key) is None else self.values[key]
+        if type(value) is not int or not low <= value <= high:  # a bool is an int to isinstance
+            raise self.wrong(key, f"set it to a whole number from {low} to {high}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Returns a number in [MIN_NUMBER, MAX_NUMBER]."""
+        value: Any = default if self.values.get(key) is None else self.values[key]
+        # Bounded before float(): an integer of 400 digits would overflow there.
+        if type(value) not in (int, float) or not MIN_NUMBER <= value <= MAX_NUMBER:
+            raise self.wrong(key, f"set it to a number from {MIN_NUMBER:g} to {MAX_NUMBER:g}")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        """Returns true or false; absent is false."""
+        value = self.values.get(key)
+        if value is not None and type(value) is not bool:
+            raise self.wrong(key, "set it to true or false")
+        return bool(value)
+
+    def text(self, key: str, default: str) -> str:
+        """Returns a string."""
+        value = default if self.values.get(key) is None else self.values[key]
+        if type(value) is not str:
+            raise self.wrong(key, "set it to a string")
+        return value
+
+    def object(self, key: str) -> "Fields":
+        """Returns a nested object; absent is an empty one."""
+        value = {} if self.values.get(key) is None else self.values[key]
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, "set it to a JSON object")
+        return Fields(value, f"{self.where}, {key}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+        MissingTensor: there is no such file.
+        HostileFile: it is too large, no JSON, or no object.
+    """
+    require_file(path)
+    size = path.stat().st_size
+    if size > _MAX_JSON_BYTES:
+        raise HostileFile(f"{path} takes {size} bytes, above the limit of {_MAX_JSON_BYTES}; fetch it again.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError covers bad UTF-8, bad JSON and endless digits
+        raise HostileFile(f"{path} is not valid JSON ({str(error)[:200]}); fetch the file again.") from error
+    if not isinstance(value, dict):
+        raise HostileFile(f"{path} holds a JSON {type(value).__name__}, not an object; fetch the file again.")
+    return value
+
+
+def require_file(path: Path) -> None:
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that is too long
+        raise MissingTensor(f"{path} is not there or is not a regular file; fetch the checkpoint again.")

@@ -1,0 +1,82 @@
+"""Int8 weights: how a linear layer's are made, and the folder that holds them."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from codescaler.checkpoint.compressed_tensors import quantization_config
+from codescaler.checkpoint.load import HEADS, Checkpoint
+from codescaler.checkpoint.save import copy_text_side, describe_checkpoint
+from codescaler.checkpoint.tensor_files import SINGLE_FILE
+from codescaler.io.json import read_json
+from codescaler.model.projections import linear_names
+from codescaler.ops.reference import apply_hadamard
+from codescaler.types import QuantScheme
+
+GetTensor = Callable[[str], torch.Tensor | None]
+
+
+def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns a weight's nearest int8 multiples of a scale for each row: w = scale * q, scale = max |w| / 127.
+
+    Shapes: [O, I] -> [O, I], [O, 1]. Dtypes: int8, float32. A row of zeros has scale 1.
+    """
+    wide = weight.float()
+    size = wide.abs().amax(dim=1, keepdim=True)
+    scale = torch.where(size < 2.0**-100, 1.0, size / 127.0)
+    return torch.round(wide / scale).clamp(-127, 127).to(torch.int8), scale
+
+
+def quantized(get: GetTensor, linears: Mapping[str, QuantScheme]) -> GetTensor:
+    """Returns a look-up of canonical tensors in which these linear maps are int8, `weight` and `weight_scale`."""
+
+    def get_quantized(name: str) -> torch.Tensor | None:
+        linear, _, kind = name.rpartition(".")
+        if linear not in linears or kind == "bias":
+            return get(name)
+        weight = get(f"{linear}.weight")
+        assert weight is not None, linear
+        if linears[linear].has_hadamard:
+            weight = apply_hadamard(weight.float())
+        return quantize_weight(weight)[kind == "weight_scale"]
+
+    return get_quantized
+
+
+def save_int8(
+    checkpoint: Checkpoint,
+    linears: Mapping[str, QuantScheme],
+    folder: Path,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Writes a checkpoint with these linear maps, by canonical name, in int8: all of the folder, head included.
+
+    `dtype` is what the embedding and the other maps are stored in; None leaves theirs.
+
+    Raises: WeightsError as `save_body`.
+    """
+    # An adapter's base knows nothing of the head that it gets.
+    is_adapter = checkpoint.base_folder is not None
+    config = describe_checkpoint(checkpoint) if is_adapter else read_json(checkpoint.folder / "config.json")
+    ignored = linear_names(checkpoint.config.num_layers).difference(linears)
+    config = {**config, "quantization_config": quantization_config(linears, checkpoint.config.num_layers)}
+    matrices = {"embed_tokens.weight", *(f"{name}.weight" for name in ignored)} if dtype else set()
+    if dtype:
+        config.pop("torch_dtype", None)
+        config["dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
+    get, heads = (
+        quantized(checkpoint.get, linears),
+        {role: name for name, role in HEADS[checkpoint.config.head].items()},
+    )
+    roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]
+    tensors = {}
+    for role in roles:
+        tensor = get(role)
+        assert tensor is not None, role
+        tensors[heads.get(role, f"model.{role}")] = (tensor.to(dtype) if role in matrices else tensor).contiguous()
+    save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})

@@ -1,0 +1,290 @@
+"""Which linear maps of a reward model may be int8 without changing its rankings, and folders of such models.
+
+The rule: a model's fused linear maps are int8, with activations of 8 bits where these are faster, but for those that
+would move scores too far. How far each one moves them is measured, to first order and on real programs: the gradient of
+the score by the map's output, times what rounding changes of that output. Changes of different maps are as good as
+independent, so their squares add up. The map that gains most for its size goes from activations of 8 bits to 16, or to
+what it was, until what is left is below a limit, a share of the spread of a problem's scores (`bits_within`). Inputs
+go through a Hadamard transform first (`ops.reference.apply_hadamard`). The head, the embedding and the norms are never
+int8.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from codescaler.checkpoint.download import resolve_folder
+from codescaler.checkpoint.load import Checkpoint, open_checkpoint
+from codescaler.checkpoint.save import new_folder
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.io.records import read_groups
+from codescaler.model.decoder import build_decoder
+from codescaler.model.projections import fused_linears
+from codescaler.ops import Backend, LinearWeights, Tree, replace_operations, select_backend
+from codescaler.ops.autograd import differentiable
+from codescaler.ops.plan import plan
+from codescaler.ops.reference import apply_hadamard
+from codescaler.quantize.int8 import quantize_weight, save_int8
+from codescaler.text.encoder import build_encoder
+from codescaler.text.token_ids import Int32
+from codescaler.types import ACTIVATION_BITS, ActivationBits, QuantScheme
+
+# RMS change of a problem's scores over their spread. 0.05 costs about 0.04 of Kendall's tau (benches fidelity).
+LIMIT = 0.05
+NUM_PROBLEMS = 4
+_DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+# Four programs a problem: their differences are these three orthogonal contrasts.
+_CONTRASTS = ((1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
+_PROGRAMS = Path(__file__).parents[1] / "examples" / "mbpp_fit.jsonl.gz"
+
+_log = logging.getLogger(__name__)
+
+
+Fused = tuple[str, ...]  # canonical names of linear maps that are multiplied as one
+Changes = Mapping[Fused, Mapping[ActivationBits, float]]
+
+
+@dataclass(frozen=True)
+class Int8Choice:
+    """What is to be int8, and why.
+
+    `changes` says of each fused linear map how far int8 moves scores, over the spread of a problem's scores, with
+    activations of so many bits; `linears` are the maps that are int8, by canonical name; `change` is the sum (of
+    squares) over these.
+    """
+
+    changes: Changes
+    linears: Mapping[str, QuantScheme]
+    change: float
+
+    @property
+    def kept(self) -> list[tuple[str, ...]]:
+        """The fused maps that stay as they are, those that would move scores most first."""
+        left = [names for names in self.changes if names[0] not in self.linears]
+        return sorted(left, key=lambda names: -self.changes[names][16])
+
+    def count(self, bits: ActivationBits) -> int:
+        """Fused maps that are int8, with activations of so many bits."""
+        return sum(names[0] in self.linears and self.linears[names[0]].bits == bits for names in self.changes)
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """What `quantize` wrote."""
+
+    folder: Path
+    choice: Int8Choice
+    bytes_before: int
+    bytes_after: int
+
+    def as_record(self) -> dict[str, Any]:
+        """The report as JSON can hold it."""
+        kept = {", ".join(names): self.choice.changes[names][16] for names in self.choice.kept}
+        return {
+            "folder": str(self.folder),
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "num_int8_linears": len(self.choice.linears),
+            "num_fused_by_activation_bits": {bits: self.choice.count(bits) for bits in ACTIVATION_BITS},
+            "change": self.choice.change,
+            "kept": kept,
+        }
+
+
+def quantize(
+    model: str | Path,
+    folder: str | Path,
+    *,
+    base_model: str | Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    limit: float | None = None,
+    activation_bits: ActivationBits | None = None,
+    dtype: str = "auto",
+) -> Int8Report:
+    """Writes a reward model with int8 linear maps to `folder`, whole or not at all.
+
+    `limit` is the RMS change of a problem's scores, over their spread, that int8 maps may add up to (None: LIMIT); inf
+    makes all int8. `activation_bits` are the fewest that a map's activations have: 8 is fastest on CPUs with AVX-512
+    BF16, 16 moves scores less and is as fast on others; None means what is fastest here. `dtype` is that of the
+    embedding and of maps that stay: "float32", "bfloat16" or "auto", as it is.
+
+    Raises:
+        InvalidInput: the folder is there already; limit, activation_bits or dtype is none.
+        UnsupportedModel, WeightsError: the model cannot be used.
+        BackendUnavailable: there are no C++ kernels here.
+    """
+    if dtype not in _DTYPES:
+        raise InvalidInput(f"dtype {dtype!r}; give one of {', '.join(_DTYPES)}")
+    source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
+    checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
+    with new_folder(Path(folder)) as written:
+        choice = choose_int8(checkpoint, select_backend("cpu", "cpu"), limit, activation_bits)
+        save_int8(checkpoint, choice.linears, written, _DTYPES[dtype])
+        return Int8Report(Path(folder), choice, _num_bytes(checkpoint), _num_bytes(open_checkpoint(written)))
+
+
+def _num_bytes(checkpoint: Checkpoint) -> int:
+    sources = checkpoint.sources.values()
+    return sum(math.prod(source.shape) * getattr(torch, source.dtype).itemsize for source in sources)
+
+
+def bits_within(
+    changes: Changes, sizes: Mapping[Fused, int], limit: float, activation_bits: ActivationBits
+) -> dict[Fused, ActivationBits]:
+    """Returns the fused maps that are int8, with the bits of their activations, so that changes are within a limit.
+
+    A move, from 8 bits to 16 or from either to what the map was, costs its size: 8 bits save time, and int8 memory.
+    The move that takes most of the changes for its cost comes first.
+    """
+    left: dict[Fused, ActivationBits] = dict.fromkeys(changes, activation_bits)
+
+    def moves(fused: Fused) -> Iterator[tuple[float, Fused, bool]]:
+        energy, bits = changes[fused][left[fused]] ** 2, left[fused]
+        yield energy / sizes[fused] / (2 if bits == 8 else 1), fused, False
+        if bits == 8:
+            yield (energy - changes[fused][16] ** 2) / sizes[fused], fused, True
+
+    while root_of_squares(changes, left) > limit:
+        _, fused, stays_int8 = max(move for fused in left for move in moves(fused))
+        if stays_int8:
+            left[fused] = 16
+        else:
+            del left[fused]
+    return left
+
+
+def root_of_squares(changes: Changes, left: Mapping[Fused, ActivationBits]) -> float:
+    """Returns how far these fused maps, with activations of so many bits, move scores together."""
+    return float(sum(changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
+
+
+def choose_int8(
+    checkpoint: Checkpoint,
+    backend: Backend,
+    limit: float | None = None,
+    activation_bits: ActivationBits | None = None,
+) -> Int8Choice:
+    """Measures a reward model on programs that come with the package and applies the rule; the same every time.
+
+    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`.
+
+    Raises:
+        InvalidInput: the model has no head, or is int8 already; the limit is below 0. WeightsError: it has no tokenizer
+        or chat template, by which programs are read, or gives no finite scores.
+    """
+    if checkpoint.config.int8_linears:
+        raise InvalidInput(f"{checkpoint.folder} is int8 already; load it as it is")
+    limit = LIMIT if limit is None else limit
+    if not limit >= 0:
+        raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all maps")
+    if activation_bits is None:
+        activation_bits = 8 if backend.has_bf16_unit else 16
+    if activation_bits not in ACTIVATION_BITS:
+        raise InvalidInput(f"activation_bits {activation_bits}; give 8 or 16")
+    if checkpoint.config.head == "none":
+        raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
+    with torch.inference_mode(False), torch.enable_grad():
+        energies, spread = _measure(checkpoint, backend)
+    names, sources = fused_linears(checkpoint.config.num_layers), checkpoint.sources
+    changes = {
+        fused: dict(zip(ACTIVATION_BITS, row, strict=True))
+        for fused, row in zip(names, np.sqrt(energies / spread).tolist(), strict=True)
+    }
+    sizes = {fused: sum(math.prod(sources[f"{name}.weight"].shape) for name in fused) for fused in names}
+    left = bits_within(changes, sizes, limit, activation_bits)
+    total = root_of_squares(changes, left)
+    linears = {
+        name: QuantScheme.of(bits, sources[f"{name}.weight"].shape[1]) for fused, bits in left.items() for name in fused
+    }
+    choice = Int8Choice(changes, linears, total)
+    _log.info(
+        "int8: %d of %d linear maps, %d with activations of 8 bits and %d of 16, which move scores by %.3f of their "
+        "spread; as they are stay: %s",
+        len(left),
+        len(names),
+        choice.count(8),
+        choice.count(16),
+        choice.change,
+        "; ".join(f"{', '.join(fused)} ({changes[fused][16]:.3f})" for fused in choice.kept) or "none",
+    )
+    return choice
+
+
+class _Rounded:
+    """One fused linear map, exact and in int8 with each number of bits, and what these did in a forward."""
+
+    def __init__(self, backend: Backend, weights: LinearWeights) -> None:
+        weight, bias, _ = weights
+        self.weight, self.bias, self.backend = weight, bias, backend
+        schemes = [QuantScheme.of(bits, weight.shape[1]) for bits in ACTIVATION_BITS]
+        integers, scale = quantize_weight(apply_hadamard(weight) if schemes[0].has_hadamard else weight)
+        self.int8 = [backend.pack_linear(LinearWeights(integers, bias, scale[:, 0]), scheme) for scheme in schemes]
+        self.errors = [weight.new_empty(0) for _ in ACTIVATION_BITS]
+        self.changes = [0.0 for _ in ACTIVATION_BITS]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # The first map's input depends on nothing that has a gradient.
+        apply: Callable[..., Tensor] = _Observed.apply
+        return apply(x if x.requires_grad else x.detach().requires_grad_(), self)
+
+
+class _Observed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, linear: _Rounded) -> Tensor:
+        ctx.linear = linear
+        y = functional.linear(x, linear.weight, linear.bias)
+        x = x.detach()
+        linear.errors = [linear.backend.linear(x, int8) - y for int8 in linear.int8]
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
+        ctx.linear.changes = [float((grad_y * error).sum()) for error in ctx.linear.errors]
+        return grad_y @ ctx.linear.weight, None
+
+
+def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
+    """Sums of squares over problems and contrasts: of the changes of each fused map by bits, and of the scores."""
+    linears: list[_Rounded] = []
+
+    def pack_linear(weights: LinearWeights) -> _Rounded:
+        linears.append(_Rounded(backend, weights))
+        return linears[-1]
+
+    observing = replace_operations(differentiable(backend), pack_linear=pack_linear)
+    cpu = torch.device("cpu")
+    decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
+    energies, spread = np.zeros((len(linears), len(ACTIVATION_BITS))), 0.0
+    for lists in _programs(checkpoint):
+        (batch,) = plan(lists, 10**9)
+        _, scores = decoder.forward(Tree.from_batch(batch, cpu))
+        assert scores is not None
+        for signs in _CONTRASTS:
+            contrast = scores @ scores.new_tensor(signs)  # in whatever order: the three stay the same three
+            torch.autograd.backward(contrast, retain_graph=True)
+            energies += np.square([linear.changes for linear in linears])
+            spread += contrast.item() ** 2
+    if not np.isfinite(energies).all() or not 0.0 < spread < np.inf:
+        raise WeightsError(
+            f"{checkpoint.folder} gives scores that are not finite, or all the same; look for such weights"
+        )
+    return energies, spread
+
+
+def _programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
+    """Token lists of four different programs for each of some problems."""
+    encoder, count = build_encoder(checkpoint), len(_CONTRASTS[0])
+    groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))
+    for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
+        names = [f"program {index}" for index in range(count)]
+        yield encoder.encode_pairs([(prompt, code) for code in codes[:count]], names).sequences
