@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benches.harness.baselines import PaddingFreeScorer, TransformersScorer, load_transformers
+from benches.harness.baselines import VARLEN, PackedScorer, TransformersScorer, load_transformers
 from codescaler.engine import Engine
 from codescaler.ops import select_backend
 from codescaler.testing import (
@@ -94,10 +94,11 @@ def test_engine(record, engine, reference_scores, name):
 
 
 def test_unpadded_scores_are_the_padded_ones(folder):
-    """What flash attention does with positions that start again on a GPU, SDPA does with a mask."""
-    model = load_transformers(folder, torch.float32, DEVICE)
+    """Sequences that lie in one row attend to themselves alone."""
     sequences = [ids[:100] for ids in WORKLOADS["pairs"].sequences()[:3]] + [[7]]
-    padded, unpadded = (scorer(model).score_tokens(sequences) for scorer in (TransformersScorer, PaddingFreeScorer))
+    padded = TransformersScorer(load_transformers(folder, torch.float32, DEVICE)).score_tokens(sequences)
+    packed = load_transformers(folder, torch.float32, DEVICE, VARLEN)
+    unpadded = PackedScorer(packed).score_tokens(sequences)
     assert np.abs(padded - unpadded).max() <= FLOAT32_SCORE_LIMIT * np.abs(padded).mean()
 
 
