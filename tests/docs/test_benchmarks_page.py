@@ -45,7 +45,7 @@ def test_the_readme_has_the_speed_of_the_page():
     assert [tuple(map(float, row)) for row in rows] == [
         (round(seconds, 1), round(speedup, 1), round(100 * share)) for seconds, speedup, share in measured
     ]
-    assert "nano` (31 MB) is **weak**: on its test problems it ranks 60%" in README
+    assert "is **weak**: on its test problems it ranks 60%" in README
     nano = page_tables.load_result("nano_test")["figures"]["scorers"]["nano"]["pair_accuracy"]["mean"]
     assert round(100 * nano) == 60
     parity = page_tables.load_result("parity")["rows"]

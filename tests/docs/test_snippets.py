@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from markdown_it import MarkdownIt
 
 from codescaler import cli
@@ -87,6 +88,7 @@ def example(tmp_path_factory):
 def test_snippets_print_what_the_page_shows(page, example, tmp_path, monkeypatch):
     shutil.copytree(example, tmp_path / "example")
     monkeypatch.chdir(tmp_path / "example")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # pages show what a CPU computes
     names = {"__name__": "__main__"}
     for snippet in ALL[page]:
         if snippet.is_ours and not snippet.why_not_run:
