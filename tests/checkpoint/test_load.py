@@ -334,7 +334,7 @@ def test_damaged_config(copy, content):
 
 
 def test_oversized_json(copy, monkeypatch):
-    monkeypatch.setattr("codescaler.checkpoint.tensor_files._MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("codescaler.io.json._MAX_JSON_BYTES", 100)
     with pytest.raises(HostileFile, match="above the limit of 100"):
         open_checkpoint(copy("score"))
 

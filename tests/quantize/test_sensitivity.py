@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from codescaler import quantize as module
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.errors import (
@@ -22,6 +21,7 @@ from codescaler.errors import (
 )
 from codescaler.model.projections import fused_linears, linear_names
 from codescaler.ops import select_backend
+from codescaler.quantize import sensitivity as module
 from codescaler.quantize.int8 import save_int8
 from codescaler.quantize.sensitivity import bits_within, choose_int8, quantize
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
