@@ -25,7 +25,7 @@ from codescaler.engine.scheduler import Float32, Scheduler
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.io.resumable import digest_of
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
-from codescaler.ops import select_backend
+from codescaler.ops import select_backend, why_unavailable
 from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
@@ -99,7 +99,7 @@ class Engine:
             model: a Hugging Face folder (or a PEFT LoRA folder), or a hub id; None is nano, the reward model in the
                 package, and so is "nano" unless a local folder has that name. A local folder must stay as it is while
                 the engine lives: the embedding is read from the mapped file.
-            device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
+            device: "auto" (a GPU where there is one that has the formats of the model), "cpu", "cuda", "cuda:1", ...
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
             quantization: None leaves the weights as the folder has them, which may be int8; "int8" quantises the
@@ -133,15 +133,15 @@ class Engine:
         require_count("num_threads", num_threads)
         require_count("max_batch_tokens", max_batch_tokens)
         require_count("max_length", max_length)
-        target = select_device(device)
+        folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
+        checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
+        target = select_device(device, _explain_no_gpu(backend, _list_schemes(checkpoint.config, quantization)))
         if deterministic and target.type == "cuda":
             raise BackendUnavailable(
                 f"deterministic=True cannot be kept on {device!r}: a GPU's matrix products sum a row in an order that "
                 "depends on the size of the batch; use device='cpu', or deterministic=False"
             )
         threads = num_threads or torch.get_num_threads()
-        folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
-        checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
         limit = max_length or checkpoint.config.max_positions
         build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend)
         return cls(
@@ -318,6 +318,19 @@ class Engine:
             raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
 
 
+def _list_schemes(config: ModelConfig, quantization: str | None) -> set[QuantScheme]:
+    """The formats of a model's quantised linear layers, or of those that it is about to get."""
+    return set(config.int8_linears.values()) or ({QuantScheme(8, True)} if quantization else set())
+
+
+def _explain_no_gpu(backend: str, schemes: set[QuantScheme]) -> str | None:
+    """Why a GPU that is here cannot run the backend that was named, or these formats; None if it can."""
+    if not torch.cuda.is_available():
+        return None
+    reason = None if backend == "auto" else why_unavailable(backend, "cuda")
+    return reason or next(filter(None, map(select_backend(backend, "cuda").supports, schemes)), None)
+
+
 def _build_decoder(
     checkpoint: Checkpoint, device: torch.device, dtype: str, quantization: str | None, backend: str
 ) -> Decoder:
@@ -326,8 +339,7 @@ def _build_decoder(
     with make_current(device):
         chosen = select_backend(backend, device.type)
         torch_dtype = select_dtype(dtype, config.dtype, device, chosen)
-        schemes = set(config.int8_linears.values()) or ({QuantScheme(8, True)} if quantization else set())
-        for reason in filter(None, map(chosen.supports, schemes)):
+        for reason in filter(None, map(chosen.supports, _list_schemes(config, quantization))):
             raise BackendUnavailable(reason)
         if quantization and not config.int8_linears:
             from codescaler.quantize.int8 import quantized

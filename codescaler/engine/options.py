@@ -36,13 +36,16 @@ def make_current(device: torch.device) -> contextlib.AbstractContextManager[obje
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def select_device(device: str) -> torch.device:
-    """Returns the device of this name; "auto" is a GPU where there is one.
+def select_device(device: str, why_not_gpu: str | None = None) -> torch.device:
+    """Returns the device of this name; "auto" is a GPU where there is one, and no reason against it.
 
     Raises: InvalidInput if it is no device name of ours. BackendUnavailable if there is no such GPU.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        has_gpu = torch.cuda.is_available()
+        if has_gpu and why_not_gpu is not None:
+            _log.warning("device 'auto' passes over the GPU (%s) and takes the CPU", why_not_gpu)
+        return torch.device("cuda" if has_gpu and why_not_gpu is None else "cpu")
     try:
         target = torch.device(device)
     except RuntimeError as error:

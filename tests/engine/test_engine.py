@@ -12,6 +12,7 @@ import torch
 from codescaler import ops
 from codescaler.engine import Engine, forward
 from codescaler.errors import BackendUnavailable, CapacityExceeded, InvalidInput, MissingTensor
+from codescaler.ops import select_backend
 from codescaler.testing import edit_tensors, save_random_checkpoint
 
 PAD = 0
@@ -314,3 +315,21 @@ def test_a_forked_child_scores(folder, engine, case):
     code = functools.reduce(lambda text, part: text.replace(*part), parts.items(), FORK)
     score = str(engine.score_tokens([[3, 4, 5]])[0])
     subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code, str(folder), score], check=True, timeout=120)
+
+
+def test_auto_takes_the_cpu_where_a_gpu_has_not_the_format(monkeypatch, caplog):
+    """A machine with a GPU, whose backend has no int8: nano, which is the default, loads there all the same."""
+
+    class WithoutInt8:
+        def supports(self, format):
+            return f"backend 'triton' has no {format.name} linear layers"
+
+    def select(name, device_type):
+        return WithoutInt8() if device_type == "cuda" else select_backend(name, device_type)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("codescaler.engine.engine.select_backend", select)
+    assert Engine.from_pretrained().device == "cpu"
+    assert "device 'auto' passes over the GPU (backend 'triton' has no int8" in caplog.text
+    assert Engine.from_pretrained(backend="cpu").device == "cpu"
+    assert "the C++ kernels run on device 'cpu'" in caplog.text
