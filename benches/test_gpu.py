@@ -13,7 +13,7 @@ import torch
 from benches.gpu.__main__ import main
 from benches.gpu.parts import PARTS, Part
 from benches.gpu.results import Results
-from benches.gpu.training import trl_loss
+from benches.gpu.training import compute_trl_loss
 from codescaler.testing import save_chat, save_random_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -74,8 +74,8 @@ def test_a_later_call_goes_on_where_the_first_ended(tmp_path):
     assert not later.is_finished("a")
     later.start(part)
     later.start(counted)
-    assert later.names_done("a") == ["good"]
-    assert later.names_done("b") == []
+    assert later.list_names_done("a") == ["good"]
+    assert later.list_names_done("b") == []
 
 
 def test_rows_that_processes_share_are_added_up(tmp_path):
@@ -109,11 +109,11 @@ def test_the_loss_in_trls_layout_is_trls(tmp_path):
     pairs = [(torch.arange(3, 20), torch.arange(3, 9)), (torch.arange(5, 11), torch.arange(7, 40))]
     with tempfile.TemporaryDirectory() as out:
         trl = load_trl(tmp_path, out)
-        expected = trl.loss(pairs)
+        expected = trl.compute_loss(pairs)
         expected.backward()
         gradients = {name: p.grad.clone() for name, p in trl.trainer.model.named_parameters()}
         trl.trainer.model.zero_grad()
-        loss = trl_loss(trl.trainer.model, [(a.tolist(), b.tolist()) for a, b in pairs], 0)
+        loss = compute_trl_loss(trl.trainer.model, [(a.tolist(), b.tolist()) for a, b in pairs], 0)
         loss.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     for name, parameter in trl.trainer.model.named_parameters():

@@ -31,7 +31,7 @@ def results(tmp_path, monkeypatch):
         monkeypatch.setattr(script, "RESULTS", tmp_path)
     for script in (compare, systems, threads):
         monkeypatch.setattr(
-            script, "matmul_peak", lambda *_, **_2: 1e11
+            script, "measure_peak_flops", lambda *_, **_2: 1e11
         )  # measured again and again, it takes most of the time
     num_threads = torch.get_num_threads()
     yield tmp_path
@@ -56,7 +56,7 @@ def test_one_command_measures_everything(results, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "SWEEPS", {"N": (1, 8), "P": (0,), "R": (16,)})
     cpu.main(ONCE)
     figures = cpu.load(results, "0.6b", "float32")
-    table = {figure: measured for figure, *_, measured in cpu.lines(figures)}
+    table = {figure: measured for figure, *_, measured in cpu.format_lines(figures)}
     missing = {figure.partition(": ")[2] or figure for figure, value in table.items() if value == cpu.MISSING}
     assert missing == {"times as fast as vLLM", "tree attention on bon8's tree, GFLOP/s"}
     assert float(table[f"time without the fusion, {fusions.FUSED}"]) == 1.0
@@ -73,7 +73,7 @@ def test_startup_is_judged():
 
     def judged(**changes):
         arguments = {"medians": seconds, "scores": scores, "memory": memory, "dtype": "float32"} | changes
-        return list(startup.checks(**arguments).values())
+        return list(startup.make_checks(**arguments).values())
 
     assert judged() == [True, True, True, True]
     assert judged(scores=scores | {systems.OURS: 1.001}) == [False, True, True, True]
@@ -109,7 +109,9 @@ def test_concurrent_callers(results):
 
 
 def test_a_forward_with_other_scores_is_found(monkeypatch):
-    monkeypatch.setitem(fusions.UNDONE, "GLU: PyTorch", (fusions.replaced(glu=lambda _: lambda x, _: x[:, ::2]), False))
+    monkeypatch.setitem(
+        fusions.UNDONE, "GLU: PyTorch", (fusions.replace_in_decoder(glu=lambda _: lambda x, _: x[:, ::2]), False)
+    )
     assert fusions.main([*ONCE]) == 1
 
 

@@ -71,7 +71,7 @@ class KernelSet:
         weight: Tensor,
         eps: float,
         grad_y: Tensor,
-        also_grad_z: Tensor | None,
+        grad_residual: Tensor | None,
         grad_z: Tensor,
         grad_weight: Tensor,
         threads: int,

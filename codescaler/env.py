@@ -14,27 +14,27 @@ import os
 from codescaler.errors import InvalidInput
 
 
-def forced_cpu_isa() -> str | None:
+def read_forced_cpu_isa() -> str | None:
     """Returns the instruction set that the user forces, or None."""
     return os.environ.get("CODESCALER_CPU_ISA") or None
 
 
-def api_key() -> str | None:
+def read_api_key() -> str | None:
     """Returns the key for an endpoint, or None."""
     return os.environ.get("CODESCALER_API_KEY") or None
 
 
-def launched_processes() -> int:
+def count_launched_processes() -> int:
     """The number of processes that torchrun started, 1 without it."""
-    return _whole_number("WORLD_SIZE", "1")
+    return _read_count("WORLD_SIZE", "1")
 
 
-def local_rank() -> int:
+def read_local_rank() -> int:
     """Returns which of this machine's processes this one is, 0 without torchrun."""
-    return _whole_number("LOCAL_RANK", "0")
+    return _read_count("LOCAL_RANK", "0")
 
 
-def _whole_number(name: str, default: str) -> int:
+def _read_count(name: str, default: str) -> int:
     value = os.environ.get(name, default)
     if not value.isdecimal():
         raise InvalidInput(f"the environment variable {name} is {value!r}, which torchrun does not write; unset it")

@@ -1,7 +1,7 @@
-"""How well scores rank right programs before wrong ones, and how sure that is. Knows numbers only.
+"""How well scores rank correct programs before incorrect programs, and how sure that is. Knows numbers only.
 
-A problem is two arrays: the scores of its candidates, and whether each is right. An invalid candidate has the score
--inf and is wrong. Figures are means over problems, since candidates of one problem are no independent evidence.
+A problem is two arrays: the scores of its candidates, and whether each is correct. An invalid candidate has the score
+-inf and is incorrect. Figures are means over problems, since candidates of one problem are no independent evidence.
 """
 
 import math
@@ -18,39 +18,40 @@ Figures = npt.NDArray[np.float64]
 Labels = Sequence[bool] | npt.NDArray[np.bool_]
 
 
-def pair_accuracy(scores: Scores, is_right: Labels) -> float | None:
-    """The share of (right, wrong) pairs in which the right one scores higher, a tie counting half; None without a pair.
+def pair_accuracy(scores: Scores, is_correct: Labels) -> float | None:
+    """The share of (correct, incorrect) pairs in which the correct one scores higher, a tie counting half; None without
+    a pair.
 
     Raises: InvalidInput if a score is NaN.
     """
-    values, right = _checked(scores, is_right)
-    if right.all() or not right.any():  # no pair, nor any candidate
+    values, correct = _check_scores(scores, is_correct)
+    if correct.all() or not correct.any():  # no pair, nor any candidate
         return None
-    first, second = values[right][:, None], values[~right][None, :]
+    first, second = values[correct][:, None], values[~correct][None, :]
     return float((first > second).mean() + (first == second).mean() / 2)
 
 
-def best_of_n(scores: Scores, is_right: Labels, n: int) -> float:
-    """The chance that the best-scored of `n` candidates is right; as `best_of_each`."""
-    return float(best_of_each(scores, is_right, n)[-1])
+def best_of_n(scores: Scores, is_correct: Labels, n: int) -> float:
+    """The chance that the best-scored of `n` candidates is right; as `compute_best_of_each`."""
+    return float(compute_best_of_each(scores, is_correct, n)[-1])
 
 
-def best_of_each(scores: Scores, is_right: Labels, max_n: int) -> Figures:
+def compute_best_of_each(scores: Scores, is_correct: Labels, max_n: int) -> Figures:
     """The chance that the best-scored of n candidates, drawn without replacement, is right, for n from 1 to `max_n`.
 
     Ties are drawn from. Exact: sorted by score, the best of n is one of t tied candidates above b lower ones in
     C(b + t, n) - C(b, n) of the C(total, n) draws. An invalid candidate is never picked, so that a draw of nothing else
-    counts as wrong. Shapes: -> [max_n].
+    counts as incorrect. Shapes: -> [max_n].
 
     Raises: InvalidInput if a score is NaN, or `max_n` is not in 1..total.
     """
-    values, right = _checked(scores, is_right)
+    values, correct = _check_scores(scores, is_correct)
     total = len(values)
     if not 1 <= max_n <= total:
         raise InvalidInput(f"n={max_n}; there are {total} candidates, give 1 to {total}")
     distinct, place = np.unique(values, return_inverse=True)
     tied = np.bincount(place)
-    share_right = np.where(distinct > -math.inf, np.bincount(place, weights=right) / tied, 0.0)
+    share_correct = np.where(distinct > -math.inf, np.bincount(place, weights=correct) / tied, 0.0)
     up_to = np.cumsum(tied)
     below = up_to - tied
     all_up_to, all_below = np.ones(len(tied)), np.ones(len(tied))  # chances that all n drawn are among these
@@ -58,7 +59,7 @@ def best_of_each(scores: Scores, is_right: Labels, max_n: int) -> Figures:
     for n in range(max_n):
         all_up_to *= np.maximum(up_to - n, 0) / (total - n)
         all_below *= np.maximum(below - n, 0) / (total - n)
-        chances[n] = (all_up_to - all_below) @ share_right
+        chances[n] = (all_up_to - all_below) @ share_correct
     return chances
 
 
@@ -73,11 +74,11 @@ def bootstrap_interval(
     Raises: InvalidInput if there is no figure.
     """
     columns = np.asarray(figures, dtype=np.float64)[:, None]
-    means = resampled_means(columns, num_resamples=num_resamples, seed=seed)
-    return percentile_intervals(means, confidence)[0]
+    means = resample_means(columns, num_resamples=num_resamples, seed=seed)
+    return compute_percentile_intervals(means, confidence)[0]
 
 
-def resampled_means(
+def resample_means(
     figures: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, num_resamples: int = 10_000, seed: int = 0
 ) -> Figures:
     """The means of K figures a cluster when clusters are drawn with replacement, the same draws for all K.
@@ -102,16 +103,18 @@ def resampled_means(
     return np.concatenate(means)
 
 
-def percentile_intervals(means: Figures, confidence: float = 0.95) -> list[tuple[float, float]]:
-    """The interval of each column of `resampled_means` that leaves out equal tails."""
+def compute_percentile_intervals(means: Figures, confidence: float = 0.95) -> list[tuple[float, float]]:
+    """The interval of each column of `resample_means` that leaves out equal tails."""
     tail = (1 - confidence) / 2
     return [(float(low), float(high)) for low, high in np.quantile(means, [tail, 1 - tail], axis=0).T]
 
 
-def _checked(scores: Scores, is_right: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    values, right = np.asarray(scores, dtype=np.float64), np.asarray(is_right, dtype=np.bool_)
-    if values.ndim != 1 or values.shape != right.shape:
-        raise InvalidInput(f"scores have shape {values.shape}, labels {right.shape}; give one of each for a candidate")
+def _check_scores(scores: Scores, is_correct: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    values, correct = np.asarray(scores, dtype=np.float64), np.asarray(is_correct, dtype=np.bool_)
+    if values.ndim != 1 or values.shape != correct.shape:
+        raise InvalidInput(
+            f"scores have shape {values.shape}, labels {correct.shape}; give one of each for a candidate"
+        )
     if np.isnan(values).any():
         raise InvalidInput(f"score {int(np.isnan(values).argmax())} is nan; look for non-finite weights")
-    return values, right
+    return values, correct

@@ -135,8 +135,8 @@ class Task:
 
     Attributes:
         task_id: tells problems apart. prompt: what a language model is asked, and a reward model shown.
-        tests: None where there are none. reference: a program known to be right, None where there is none.
-        difficulty: in the words of its source. split, licence, domain: what its source says, None where it is silent.
+        tests: None where there are none. reference: a program known to be correct, None where there is none.
+        difficulty: in the words of its source. split, license, domain: what its source says, None where it is silent.
         name: what messages call it.
     """
 
@@ -146,7 +146,7 @@ class Task:
     reference: str | None = None
     difficulty: str | None = None
     split: str | None = None
-    licence: str | None = None
+    license: str | None = None
     domain: str | None = None
     name: str = "task"
 
@@ -159,10 +159,10 @@ class Verdict:
     """What running a program against tests showed.
 
     Attributes:
-        outcomes: of each test: its assertion held or its output was right ("passed"), or not ("failed"); the program
+        outcomes: of each test: its assertion held or its output was correct ("passed"), or not ("failed"); the program
             raised, exited, was killed for its memory, or does not compile ("error"); it ran out of time ("timeout");
             the test itself is at fault, and says nothing of the program ("unjudged").
-        message: of the first test that did not pass, what was seen; text of a stranger, at most 500 characters.
+        message: of the first test that did not pass, what was seen; untrusted text, at most 500 characters.
         cpu_seconds: that the program took for all tests.
     """
 

@@ -11,7 +11,7 @@ import triton  # type: ignore[import-untyped,unused-ignore]
 VERSION: str = triton.__version__
 
 
-def architecture() -> str:
+def get_architecture() -> str:
     """What kernels are compiled for here: "sm_90", "gfx942", ..., or "interpreter" where TRITON_INTERPRET is set."""
     if triton.knobs.runtime.interpret:
         return "interpreter"

@@ -19,7 +19,7 @@ class AttentionConfiguration:
     num_stages: int
 
 
-def row_warps(block: int) -> int:
+def choose_row_warps(block: int) -> int:
     """Warps for a program that holds `block` columns of a row: 16 a thread, which is two loads of 16 bytes."""
     return min(max(block // 512, 1), 16)
 
@@ -49,7 +49,7 @@ _FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1)
 INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1)
 
 
-def attention_tile(architecture: str, head_dim: int, element_bytes: int, group: int) -> AttentionConfiguration:
+def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, group: int) -> AttentionConfiguration:
     """Returns the table's tile; for an architecture that is not in it, that of its nearest relative.
 
     `architecture` is "sm_90", "gfx942", ..., or "interpreter"; `group` the query heads of a kv head, all of which a
@@ -61,11 +61,11 @@ def attention_tile(architecture: str, head_dim: int, element_bytes: int, group: 
         tile = _FLOAT32_TILE
     else:
         width = next(width for width in (64, 128, WIDEST_HEAD) if head_dim <= width)
-        tile = _TILES[_relative(architecture), width]
+        tile = _TILES[_choose_relative(architecture), width]
     return replace(tile, rows=max(tile.rows, 1 << (group - 1).bit_length()))
 
 
-def _relative(architecture: str) -> str:
+def _choose_relative(architecture: str) -> str:
     if architecture.startswith("gfx"):
         return "gfx942"
     number = int(architecture.removeprefix("sm_"))

@@ -35,15 +35,17 @@ def pairwise_loss_kernel(
     for first in range(start, end, BLOCK):
         i = first + lanes
         score_i = tl.load(scores + i, i < end, 0.0).to(tl.float64)[:, None]
-        is_right = (tl.load(labels + i, i < end, 0) != 0)[:, None]
+        is_correct = (tl.load(labels + i, i < end, 0) != 0)[:, None]
         slope = tl.zeros([BLOCK], tl.float64)
         for second in range(start, end, BLOCK):
             j = second + lanes
             score_j = tl.load(scores + j, j < end, 0.0).to(tl.float64)[None, :]
             is_pair = (
-                (is_right != (tl.load(labels + j, j < end, 0) != 0)[None, :]) & (i < end)[:, None] & (j < end)[None, :]
+                (is_correct != (tl.load(labels + j, j < end, 0) != 0)[None, :])
+                & (i < end)[:, None]
+                & (j < end)[None, :]
             )
-            sign = tl.where(is_right, 1.0, -1.0).to(tl.float64)
+            sign = tl.where(is_correct, 1.0, -1.0).to(tl.float64)
             gap = sign * (score_i - score_j) - margin
             # softplus(-gap) = max(-gap, 0) + log1p(e) and sigmoid(-gap), without overflow; log1p after Kahan, since
             # log(1 + e) loses a small e.
@@ -55,7 +57,7 @@ def pairwise_loss_kernel(
                 total = score_i + score_j
                 pair_loss += center_coefficient * total * total
                 pair_slope += 2.0 * center_coefficient * total
-            loss += tl.sum(tl.where(is_pair & is_right, pair_loss, 0.0), axis=1)
+            loss += tl.sum(tl.where(is_pair & is_correct, pair_loss, 0.0), axis=1)
             slope += tl.sum(tl.where(is_pair, pair_slope, 0.0), axis=1)
         tl.store(gradient + i, tl.where(weight == 0.0, 0.0, slope * weight), i < end)
     tl.store(losses + group, tl.where(weight == 0.0, 0.0, tl.sum(loss, axis=0) * weight))
@@ -71,7 +73,7 @@ def pairwise_loss(
 ) -> Tensor:
     """Returns the loss, and writes its gradient to `gradient`, which is 0 before.
 
-    loss = mean over groups with a pair of mean over pairs (i right, j wrong) of
+    loss = mean over groups with a pair of mean over pairs (i correct, j incorrect) of
     -logsigmoid(s_i - s_j - margin) + c (s_i + s_j)^2.
     Dtypes: scores float32 or float64, gradient the same; labels bool, offsets int64, margins float32; loss float64.
     """
@@ -83,7 +85,7 @@ def pairwise_loss(
         scores_B,
         labels_B,
         group_offsets,
-        _pair_weights(labels_B, group_offsets),
+        _compute_pair_weights(labels_B, group_offsets),
         margins,
         losses,
         gradient_B,
@@ -97,7 +99,7 @@ def pairwise_loss(
     return losses.sum()
 
 
-def _pair_weights(labels_B: Tensor, group_offsets: Tensor) -> Tensor:
+def _compute_pair_weights(labels_B: Tensor, group_offsets: Tensor) -> Tensor:
     """1 / (pairs of the group * groups that have a pair), 0 for a group without; float64, on the device throughout."""
     rights = torch.nn.functional.pad(labels_B.long().cumsum(0), (1, 0))[group_offsets].diff()
     pairs = rights * (group_offsets.diff() - rights)

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configurations import row_warps
+from .configurations import choose_row_warps
 
 
 @triton.jit
@@ -78,5 +78,5 @@ def pooled_score(
         BLOCK=block,
         HAS_HEAD=head_weight_1D is not None,
         HAS_BIAS=head_bias_1 is not None,
-        num_warps=row_warps(block),
+        num_warps=choose_row_warps(block),
     )

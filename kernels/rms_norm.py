@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configurations import row_warps
+from .configurations import choose_row_warps
 
 
 @triton.jit
@@ -53,5 +53,5 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
         WIDTH=width,
         BLOCK=block,
         HAS_RESIDUAL=residual_TD is not None,
-        num_warps=row_warps(block),
+        num_warps=choose_row_warps(block),
     )

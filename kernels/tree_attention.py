@@ -25,7 +25,7 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _cap(logits, softcap, scale):
+def _apply_softcap(logits, softcap, scale):
     """Softcap * tanh(logits * scale / softcap), in units of log 2."""
     x = logits * (scale / softcap)
     e = tl.exp2(tl.abs(x) * (-2.0 * _LOG2_E))
@@ -34,7 +34,7 @@ def _cap(logits, softcap, scale):
 
 
 @triton.jit
-def _poison(acc, start, end, position, values, qkv_stride, blocks, block_tokens, window, column, in_head,
+def _add_nonfinite(acc, start, end, position, values, qkv_stride, blocks, block_tokens, window, column, in_head,
             KEY_BLOCK: tl.constexpr, STEP: tl.constexpr, HAS_WINDOW: tl.constexpr):  # fmt: skip
     """Adds the NaN and infinite values of one step to the rows that see them: rare, so a key at a time."""
     for key in range(start, tl.minimum(start + STEP, end)):
@@ -50,8 +50,8 @@ def _poison(acc, start, end, position, values, qkv_stride, blocks, block_tokens,
 @triton.jit
 def _attend(
     q,
-    most,
-    total,
+    row_max,
+    row_sum,
     acc,
     start,
     stop,
@@ -98,7 +98,7 @@ def _attend(
             k = tl.load(keys + row, is_key & in_head, 0.0)
         x = tl.dot(q, tl.trans(k), input_precision="ieee")
         if HAS_SOFTCAP:
-            x = _cap(x, softcap, scale)
+            x = _apply_softcap(x, softcap, scale)
         if not IS_WHOLE:
             distance = position[:, None] - key[None, :]
             is_seen = distance >= 0
@@ -106,12 +106,12 @@ def _attend(
                 is_seen = is_seen & (distance < window)
             x = tl.where(is_seen, x, float("-inf"))
         factor = 1.0 if HAS_SOFTCAP else scale * _LOG2_E
-        now = tl.maximum(most, tl.max(x, axis=1) * factor)
-        # While a row has seen no key the largest is -inf, and -inf - (-inf) would be NaN.
-        shift = tl.where(now == float("-inf"), 0.0, now)
+        new_max = tl.maximum(row_max, tl.max(x, axis=1) * factor)
+        # While a row has seen no key the maximum is -inf, and -inf - (-inf) would be NaN.
+        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
         p = tl.exp2(tl.fma(x, factor, -shift[:, None]))
-        rescale = tl.exp2(most - shift)
-        total = total * rescale + tl.sum(p, axis=1)
+        rescale = tl.exp2(row_max - shift)
+        row_sum = row_sum * rescale + tl.sum(p, axis=1)
         acc = acc * rescale[:, None]
         if IS_WHOLE and HEAD_DIM == HEAD_BLOCK:
             v = tl.load(values + row)
@@ -120,12 +120,12 @@ def _attend(
         if not IS_WHOLE:
             is_finite = tl.abs(v) < float("inf")
             if tl.min(tl.min(is_finite.to(tl.int32), axis=1), axis=0) == 0:
-                acc = _poison(acc, step, end, position, values, qkv_stride, blocks, block_tokens, window, column,
+                acc = _add_nonfinite(acc, step, end, position, values, qkv_stride, blocks, block_tokens, window, column,
                               in_head, KEY_BLOCK, STEP, HAS_WINDOW)  # fmt: skip
             v = tl.where(is_finite, v, 0.0)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
-        most = now
-    return most, total, acc
+        row_max = new_max
+    return row_max, row_sum, acc
 
 
 @triton.jit
@@ -174,22 +174,22 @@ def tree_attention_kernel(
     begin = tl.maximum(first_position - window + 1, 0) // STEP * STEP if HAS_WINDOW else 0
     # With a window only a tile's middle would be whole, and it is short: all of it is masked.
     whole = begin if HAS_WINDOW else (first_position + 1) // STEP * STEP
-    most = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
+    row_max = tl.full([ROWS], float("-inf"), tl.float32)
+    row_sum = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, HEAD_BLOCK], tl.float32)
     if not HAS_WINDOW:
-        most, total, acc = _attend(
-            q, most, total, acc, begin, whole, end, position, keys, values, qkv_stride, node_blocks + first_block,
+        row_max, row_sum, acc = _attend(
+            q, row_max, row_sum, acc, begin, whole, end, position, keys, values, qkv_stride, node_blocks + first_block,
             block_tokens, scale, softcap, window, HEAD_DIM, HEAD_BLOCK, KEY_BLOCK, STEP, HAS_SOFTCAP, HAS_WINDOW,
             IS_WHOLE=True,
         )  # fmt: skip
-    most, total, acc = _attend(
-        q, most, total, acc, whole, end, end, position, keys, values, qkv_stride, node_blocks + first_block,
+    row_max, row_sum, acc = _attend(
+        q, row_max, row_sum, acc, whole, end, end, position, keys, values, qkv_stride, node_blocks + first_block,
         block_tokens, scale, softcap, window, HEAD_DIM, HEAD_BLOCK, KEY_BLOCK, STEP, HAS_SOFTCAP, HAS_WINDOW,
         IS_WHOLE=False,
     )  # fmt: skip
     target = out + (out_row + token).to(tl.int64)[:, None] * out_stride + head_column
-    tl.store(target, acc / total[:, None], mask)
+    tl.store(target, acc / row_sum[:, None], mask)
 
 
 def tree_attention(

@@ -19,7 +19,9 @@ if is_triton_interpreted():  # `make test-triton`
     BACKENDS = {"triton": select_backend("triton", "cpu")}
     DTYPES = {"float32": torch.float32, "float16": torch.float16}
 else:
-    BACKENDS = {f"cpu-{isa}": cpu.make_backend(isa) for isa in cpu.supported_isas()} | {REFERENCE: reference.BACKEND}
+    BACKENDS = {f"cpu-{isa}": cpu.make_backend(isa) for isa in cpu.list_supported_isas()} | {
+        REFERENCE: reference.BACKEND
+    }
     if torch.cuda.is_available():
         BACKENDS[CUDA] = select_backend("triton", "cuda")
     DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
-from codescaler.model.projections import linear_names
+from codescaler.model.projections import list_linear_names
 from codescaler.quantize.int8 import save_int8
 from codescaler.testing import WIDTHS, save_chat, save_random_checkpoint
 from codescaler.types import QuantScheme
@@ -32,7 +32,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
 def model(request, folder, tmp_path_factory):
-    """A model, where asked with every linear map in int8, each layer scheme its inputs otherwise, and its dtype."""
+    """A model, where asked with every linear layer in int8, each layer scheme its inputs otherwise, and its dtype."""
     if request.param != "int8":
         return folder, request.param
     path = tmp_path_factory.mktemp("int8")
@@ -42,7 +42,7 @@ def model(request, folder, tmp_path_factory):
         name: QuantScheme.of(8, checkpoint.sources[f"{name}.weight"].shape[1])
         if name.startswith("layers.0.")
         else QuantScheme(16, has_hadamard=False)
-        for name in linear_names(2)
+        for name in list_linear_names(2)
     }
     assert any(scheme.has_hadamard for scheme in schemes.values())
     save_int8(checkpoint, schemes, path)

@@ -11,7 +11,7 @@ import pytest
 from codescaler.checkpoint.download import PACKAGED_MODEL
 from codescaler.engine import Engine
 from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
-from codescaler.evaluate.tables import percent
+from codescaler.evaluate.tables import format_percent
 from codescaler.io.records import read_groups
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def test_figures_of_the_card_are_those_measured(split):
     assert {"nano", "teacher", "head", "shortest", "longest", "random"} <= scorers.keys()
     shown = scorers if split == "validation" else {"nano": scorers["nano"]}
     for name in shown.keys() - {"oracle", "random", "parses"}:
-        assert percent(scorers[name]["pair_accuracy"]) in CARD, name
+        assert format_percent(scorers[name]["pair_accuracy"]) in CARD, name
 
 
 def test_rewrites_of_the_card_are_those_measured():
@@ -90,5 +90,5 @@ def test_rewrites_of_the_card_are_those_measured():
     for name, rewrite in models["nano"]["rewrites"].items():
         sides = rewrite["pairs_right"]
         for side in ("wrong",) if name == "praised" else ("right", "wrong"):
-            shown = f"{100 * sides[side]['accuracy']['mean']:.1f}, {percent(sides[side]['gain'], '+')}"
+            shown = f"{100 * sides[side]['accuracy']['mean']:.1f}, {format_percent(sides[side]['gain'], '+')}"
             assert shown in CARD, (name, side)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benches.quality.nano_data import SHOWN, condefects_groups
+from benches.quality.nano_data import SHOWN, make_condefects_groups
 from codescaler.io.records import read_groups, read_lines
 
 ROOT = Path(__file__).parents[1]
@@ -20,11 +20,11 @@ def defect(task, number, difficulty="easy"):
 
 def test_a_pair_of_each_easy_task_and_a_fifth_held_out():
     records = [defect(f"abc{n}", number) for n in range(200) for number in (1, 2)] + [defect("hard", 1, "hard")]
-    groups = condefects_groups(records)
+    groups = make_condefects_groups(records)
     assert len(groups) == 200 and all(group["candidates"][1]["code"] == "x = 1" for group in groups)
     held_out = {group["task_id"] for group in groups if group["split"] == "validation"}
     assert 20 <= len(held_out) <= 60
-    fewer = condefects_groups(records[100:])
+    fewer = make_condefects_groups(records[100:])
     assert {g["task_id"] for g in fewer if g["split"] == "validation"} <= held_out
 
 

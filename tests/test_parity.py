@@ -41,25 +41,25 @@ def prepared(tmp_path_factory):
             folder = tmp_path_factory.mktemp("case")
             case = CASES_BY_NAME[name]
             save(case, folder)
-            made[name] = case, folder, parity.transformers_truth(case, folder)
+            made[name] = case, folder, parity.run_transformers(case, folder)
         return made[name]
 
     return prepare
 
 
-@pytest.mark.parametrize("isa", cpu.supported_isas())
+@pytest.mark.parametrize("isa", cpu.list_supported_isas())
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_those_of_transformers(prepared, monkeypatch, name, isa):
     monkeypatch.setenv("CODESCALER_CPU_ISA", isa)
     case, folder, truth = prepared(name)
-    row = parity.compare(case, case.model(folder), truth, backend="cpu")
+    row = parity.compare(case, case.locate_model(folder), truth, backend="cpu")
     assert row.ok, row
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reference_scores_are_those_of_transformers(prepared, name):
     case, folder, truth = prepared(name)
-    row = parity.compare(case, case.model(folder), truth, backend="reference")
+    row = parity.compare(case, case.locate_model(folder), truth, backend="reference")
     assert row.is_close, row
 
 
@@ -96,8 +96,8 @@ def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
     case, folder, truth = prepared(name)
     copy = shutil.copytree(folder, tmp_path / "copy")
     edit_json(copy / file, **wrong)
-    scores = parity.scorer(case, case.model(copy))(case.lists())
-    assert truth.max_error(scores) > 10 * parity.FLOAT32_SCORE_LIMIT
+    scores = parity.load_scorer(case, case.locate_model(copy))(case.lists())
+    assert truth.measure_max_error(scores) > 10 * parity.FLOAT32_SCORE_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_a_wrong_tensor_is_noticed(prepared, tmp_path, name, tensor):
     case, folder, truth = prepared(name)
     copy = shutil.copytree(folder, tmp_path / "copy")
     edit_tensors(copy / "base/model.safetensors", lambda tensors: tensors | {tensor: tensors[tensor] * 0.9})
-    scores = parity.scorer(case, case.model(copy))(case.lists())
-    assert truth.max_error(scores) > 10 * parity.FLOAT32_SCORE_LIMIT
+    scores = parity.load_scorer(case, case.locate_model(copy))(case.lists())
+    assert truth.measure_max_error(scores) > 10 * parity.FLOAT32_SCORE_LIMIT
 
 
 @pytest.mark.parametrize(

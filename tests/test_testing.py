@@ -14,10 +14,10 @@ from codescaler.testing import (
     QWEN3_1_7B,
     WORKLOADS,
     ModelShape,
-    matmul_peak,
-    rms_distance,
+    count_score_flops,
+    measure_peak_flops,
+    measure_rms_distance,
     score_error_limit,
-    score_flops,
     write_random_rm,
 )
 
@@ -44,7 +44,7 @@ TREE = [[1, 2, 3, 4], [1, 2, 3], [1, 2, 5, 6, 7], [1, 2, 5, 6, 7], [8]]
 )
 def test_workload_counts(name, padded, real, distinct):
     workload = WORKLOADS[name]
-    sequences = workload.sequences()
+    sequences = workload.draw_sequences()
     assert len(sequences) * max(map(len, sequences)) == workload.num_padded_tokens == padded
     assert sum(map(len, sequences)) == workload.num_real_tokens == real
     (tree,) = plan([np.array(ids, dtype=np.int32) for ids in sequences], max_batch_tokens=real)
@@ -52,9 +52,9 @@ def test_workload_counts(name, padded, real, distinct):
 
 
 def test_workloads_are_the_same_everywhere():
-    first, *_ = WORKLOADS["bon8"].sequences()
-    assert first[:4] == WORKLOADS["single"].sequences()[0][:4] == [100_989, 110_250, 10_612, 67_873]
-    assert WORKLOADS["bon8"].sequences() == WORKLOADS["bon8"].sequences()
+    first, *_ = WORKLOADS["bon8"].draw_sequences()
+    assert first[:4] == WORKLOADS["single"].draw_sequences()[0][:4] == [100_989, 110_250, 10_612, 67_873]
+    assert WORKLOADS["bon8"].draw_sequences() == WORKLOADS["bon8"].draw_sequences()
 
 
 def test_flops_are_those_of_a_count_by_hand():
@@ -64,19 +64,19 @@ def test_flops_are_those_of_a_count_by_hand():
             flops += 2 * inputs * outputs  # q, k, v, o, gate, up, down
         flops += 4 * 2 * 32 * len(prefix)  # 4 heads of 32: a product with each key, and one with each value
         flops += 4 * 2 * 32 * len(prefix)
-    assert score_flops(TINY, TREE) == TINY.num_layers * flops
+    assert count_score_flops(TINY, TREE) == TINY.num_layers * flops
 
 
 def test_flops_of_a_whole_model():
     """The figures that the project's published limit is reckoned from: 2.47 + 0.39 TFLOP."""
-    assert score_flops(QWEN3_0_6B, WORKLOADS["bon8"].sequences()) == pytest.approx(2.86e12, rel=2e-3)
+    assert count_score_flops(QWEN3_0_6B, WORKLOADS["bon8"].draw_sequences()) == pytest.approx(2.86e12, rel=2e-3)
 
 
 def test_flops_grow_with_the_model():
-    sequences = WORKLOADS["single"].sequences()
-    one_layer = score_flops(replace(QWEN3_0_6B, num_layers=1), sequences)
-    assert score_flops(QWEN3_0_6B, sequences) == 28 * one_layer
-    assert score_flops(QWEN3_1_7B, sequences) > 2 * 28 * one_layer
+    sequences = WORKLOADS["single"].draw_sequences()
+    one_layer = count_score_flops(replace(QWEN3_0_6B, num_layers=1), sequences)
+    assert count_score_flops(QWEN3_0_6B, sequences) == 28 * one_layer
+    assert count_score_flops(QWEN3_1_7B, sequences) > 2 * 28 * one_layer
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -105,10 +105,10 @@ def test_random_rm_follows_the_seed(tmp_path):
 
 def test_score_error_limit():
     truth = np.array([1.0, -3.0])
-    assert rms_distance(truth + np.array([3.0, -4.0]), truth) == pytest.approx(12.5**0.5)
+    assert measure_rms_distance(truth + np.array([3.0, -4.0]), truth) == pytest.approx(12.5**0.5)
     assert score_error_limit(truth, truth) == pytest.approx(2e-3)
     assert score_error_limit(truth + 1.0, truth) == pytest.approx(2.002)
 
 
 def test_matmul_peak_is_a_speed():
-    assert 1e8 < matmul_peak(torch.float32) < 1e16
+    assert 1e8 < measure_peak_flops(torch.float32) < 1e16

@@ -40,7 +40,7 @@ def main(options: Sequence[str] | None = None) -> int:
             continue
         bound = min(SMALL_SECONDS if arguments.small else part.seconds, end - time.monotonic())
         _run_in_processes(part, bound, arguments.small, results)
-    print(results.table())
+    print(results.write_table())
     return 1 if results.has_failed() else 0
 
 
@@ -100,7 +100,7 @@ def _start(part: Part, is_small: bool, results: Results) -> list["subprocess.Pop
     count = 1 if is_small else part.num_processes
     environment = os.environ | ({"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"} if is_small else {})
     command = [sys.executable, str(ROOT / "benches"), "gpu", "--run-part", part.name, *["--small"] * is_small]
-    command += ["--done", json.dumps(results.names_done(part.name))]
+    command += ["--done", json.dumps(results.list_names_done(part.name))]
     with results.log.open("ab") as log:
         return [
             subprocess.Popen(

@@ -8,7 +8,7 @@ import torch
 from benches.gpu.parts import Emit, Row, Setting
 from codescaler.commands.info import describe_host
 from codescaler.ops import select_backend
-from codescaler.testing import seconds_of
+from codescaler.testing import measure_seconds
 
 PACKAGES = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy", "pybind11", "peft", "pytest")
 
@@ -43,7 +43,7 @@ def _describe_card(device: torch.device) -> dict[str, str | int]:
 def _measure_product(size: int, dtype: torch.dtype, device: torch.device) -> dict[str, float | str]:
     """A square product of random data: of zeros it would be faster, since switching costs power."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    seconds = _median_seconds(lambda: a @ b, device)
+    seconds = _measure_median_seconds(lambda: a @ b, device)
     return {"size": size, "dtype": str(dtype).removeprefix("torch."), "tflops": 2 * size**3 / seconds / 1e12}
 
 
@@ -51,11 +51,11 @@ def _measure_copy(num_bytes: int, device: torch.device) -> dict[str, float | str
     """A copy on the device; bytes read and bytes written both count."""
     source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    seconds = _median_seconds(lambda: target.copy_(source), device)
+    seconds = _measure_median_seconds(lambda: target.copy_(source), device)
     return {"gib": num_bytes / 2**30, "tb_per_s": 2 * num_bytes / seconds / 1e12}
 
 
-def _median_seconds(call, device: torch.device) -> float:  # type: ignore[no-untyped-def]
+def _measure_median_seconds(call, device: torch.device) -> float:  # type: ignore[no-untyped-def]
     for _ in range(3):
         call()
-    return statistics.median(seconds_of(call, device) for _ in range(10))
+    return statistics.median(measure_seconds(call, device) for _ in range(10))

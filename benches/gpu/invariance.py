@@ -15,7 +15,7 @@ from benches.gpu.parts import Emit, Row, Setting
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.model.decoder import Decoder, build_decoder
 from codescaler.ops import select_backend
-from codescaler.testing import WIDTHS, branching_lists, forward_lists, save_random_checkpoint, use_cpu_linear
+from codescaler.testing import WIDTHS, make_branching_lists, run_forward_lists, save_random_checkpoint, use_cpu_linear
 from codescaler.text.token_ids import Int32
 
 VOCABULARY = 200
@@ -30,7 +30,7 @@ def run(setting: Setting, emit: Emit) -> None:
 
 
 def _measure(family: str, dtype: str, what: str, setting: Setting) -> Row:
-    lists = branching_lists()
+    lists = make_branching_lists()
     with tempfile.TemporaryDirectory() as folder:
         widths = {} if setting.is_small else WIDTHS[family]
         settings = {
@@ -51,8 +51,8 @@ def _measure(family: str, dtype: str, what: str, setting: Setting) -> Row:
 
 def _count_different_rows(decoder: Decoder, lists: Sequence[Int32]) -> int:
     """Counts the lists that have other features or another score in one tree of all than alone, or than shuffled."""
-    together, reverse = forward_lists(decoder, lists), forward_lists(decoder, lists[::-1])
-    alone = [forward_lists(decoder, [tokens]) for tokens in lists]
+    together, reverse = run_forward_lists(decoder, lists), run_forward_lists(decoder, lists[::-1])
+    alone = [run_forward_lists(decoder, [tokens]) for tokens in lists]
 
     def is_same(index: int) -> bool:
         return all(

@@ -13,9 +13,9 @@ import numpy as np
 import transformers
 
 from benches.gpu.parts import Emit, Row, Setting
-from benches.quality.parity import Truth, scorer, transformers_truth
+from benches.quality.parity import Truth, load_scorer, run_transformers
 from benches.quality.parity_cases import CASES, Case, TokenLists, save
-from codescaler.testing import FLOAT32_SCORE_LIMIT, branching_lists, rms_distance, score_error_limit
+from codescaler.testing import FLOAT32_SCORE_LIMIT, make_branching_lists, measure_rms_distance, score_error_limit
 
 
 def run(setting: Setting, emit: Emit) -> None:
@@ -28,34 +28,34 @@ def run(setting: Setting, emit: Emit) -> None:
 
 
 def _shrink(case: Case) -> Case:
-    return replace(case, lists=_short_lists, settings={**case.settings, "num_hidden_layers": 1})
+    return replace(case, lists=_make_short_lists, settings={**case.settings, "num_hidden_layers": 1})
 
 
-def _short_lists() -> TokenLists:
-    return [tokens.tolist() for tokens in branching_lists()[-2:]]
+def _make_short_lists() -> TokenLists:
+    return [tokens.tolist() for tokens in make_branching_lists()[-2:]]
 
 
 def _compare(case: Case, folder: Path, setting: Setting) -> Row:
     save(case, folder)
-    truth = transformers_truth(case, folder, setting.device)
+    truth = run_transformers(case, folder, setting.device)
     device, lists = str(setting.device), case.lists()
     figures: dict[str, float | int] = {"sequences": len(lists), "different_rows": 0}
     is_close = True
     for dtype in ("float32",) if setting.is_small else ("float32", "bfloat16"):
-        score = scorer(case, case.model(folder), dtype=dtype, backend="triton", device=device)
+        score = load_scorer(case, case.locate_model(folder), dtype=dtype, backend="triton", device=device)
         together = score(lists)
         alone = np.concatenate([score([ids]) for ids in lists])
         is_same = (together == alone).reshape(len(lists), -1).all(axis=1)
         figures["different_rows"] += int((~is_same).sum())
-        error, limit = _errors(together, truth, dtype)
+        error, limit = _measure_errors(together, truth, dtype)
         figures |= {f"{dtype}_error": error, f"{dtype}_limit": limit}
         is_close &= error <= limit
     return Row(case.name, is_close, figures, "" if is_close else "further from transformers than the limit")
 
 
-def _errors(values: np.ndarray, truth: Truth, dtype: str) -> tuple[float, float]:
+def _measure_errors(values: np.ndarray, truth: Truth, dtype: str) -> tuple[float, float]:
     """The error and what it may be, both as shares of the mean score."""
     if dtype == "float32":
-        return truth.max_error(values), FLOAT32_SCORE_LIMIT
+        return truth.measure_max_error(values), FLOAT32_SCORE_LIMIT
     limit = score_error_limit(truth.bfloat16, truth.float32) / truth.scale
-    return rms_distance(values, truth.float32) / truth.scale, limit
+    return measure_rms_distance(values, truth.float32) / truth.scale, limit

@@ -26,19 +26,19 @@ class Recorder:
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         wanted = [item for item in items if self.setting.is_small or _is_for_the_card(item)]
-        items[:] = self.setting.take(wanted, lambda item: _file_name(item.nodeid))
+        items[:] = self.setting.take(wanted, lambda item: _get_file_name(item.nodeid))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        name = _file_name(report.nodeid)
+        name = _get_file_name(report.nodeid)
         if report.skipped:
             self.counts[name]["skipped"] += 1
         elif report.failed:
             self.counts[name]["failed"] += 1
-            self.faults[name].append(f"{report.nodeid.partition('::')[2]}: {_last_line(report)}")
+            self.faults[name].append(f"{report.nodeid.partition('::')[2]}: {_find_last_line(report)}")
         elif report.when == "call":
             self.counts[name]["passed"] += 1
 
-    def rows(self) -> list[Row]:
+    def make_rows(self) -> list[Row]:
         return [
             Row(
                 name,
@@ -55,7 +55,7 @@ def run(setting: Setting, emit: Emit) -> None:
     paths = [str(ROOT / path) for path in (SMALL_FILES if setting.is_small else FOLDERS)]
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--benchmark-disable", f"--rootdir={ROOT}"]
     status = pytest.main([*options, *paths], plugins=[recorder])
-    for row in recorder.rows():
+    for row in recorder.make_rows():
         emit(row)
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         sys.exit(f"pytest ended with {status!r}")
@@ -65,10 +65,10 @@ def _is_for_the_card(item: Any) -> bool:
     return "triton-cuda" in item.nodeid or item.path.name in NOT_BY_BACKEND
 
 
-def _file_name(node_id: str) -> str:
+def _get_file_name(node_id: str) -> str:
     return Path(node_id.partition("::")[0]).stem.removeprefix("test_")
 
 
-def _last_line(report: Any) -> str:
+def _find_last_line(report: Any) -> str:
     lines = [line for line in report.longreprtext.splitlines() if line.startswith("E ")] or ["no message"]
     return lines[-1].removeprefix("E").strip()[:FAULT_CHARACTERS]

@@ -32,7 +32,7 @@ def run(setting: Setting, emit: Emit) -> None:
 def _profile(shape: ModelShape, workload: Workload, setting: Setting) -> list[Row]:
     dtype = torch.float32 if setting.is_small else torch.bfloat16
     decoder = build_ours(shape, dtype, setting.device)
-    sequences = [np.array(ids, dtype=np.int32) for ids in workload.sequences()]
+    sequences = [np.array(ids, dtype=np.int32) for ids in workload.draw_sequences()]
     (batch,) = plan(sequences, 10**9)
     activity = ProfilerActivity.CPU if setting.is_small else ProfilerActivity.CUDA
     with torch.inference_mode():
@@ -44,10 +44,10 @@ def _profile(shape: ModelShape, workload: Workload, setting: Setting) -> list[Ro
                 torch.cuda.synchronize()
     wanted = torch.autograd.DeviceType.CPU if setting.is_small else torch.autograd.DeviceType.CUDA
     events = [event for event in profiler.events() if event.device_type == wanted]
-    return [*_kernel_rows(events, shape, workload), _gap_row(events)]
+    return [*_make_kernel_rows(events, shape, workload), _make_gap_row(events)]
 
 
-def _kernel_rows(events: Sequence[Any], shape: ModelShape, workload: Workload) -> list[Row]:
+def _make_kernel_rows(events: Sequence[Any], shape: ModelShape, workload: Workload) -> list[Row]:
     spent: dict[str, list[float]] = defaultdict(list)
     for event in events:
         name = next((name for name in OUR_KERNELS if f"{name}_kernel" in event.name), "")
@@ -70,7 +70,7 @@ def _predict_us(shape: ModelShape, workload: Workload) -> dict[str, float]:
     return predicted
 
 
-def _gap_row(events: Sequence[Any]) -> Row:
+def _make_gap_row(events: Sequence[Any]) -> Row:
     """Time in which no kernel ran, between the start of the first and the end of the last."""
     if not events:
         return Row("gaps", False, fault="the profiler saw no kernel")

@@ -11,7 +11,7 @@ from codescaler.checkpoint.config import parse_config
 from codescaler.model.decoder import Decoder, build_decoder
 from codescaler.ops import select_backend
 from codescaler.testing import QWEN3_0_6B, QWEN3_1_7B, QWEN3_8B, ModelShape, Workload
-from codescaler.testing.workloads import qwen3_config, qwen3_tensor_sizes
+from codescaler.testing.workloads import list_qwen3_tensor_sizes, make_qwen3_config
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B, "8b": QWEN3_8B}
 SMALL_SHAPES = {"tiny": ModelShape(64, 112, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=32)}
@@ -27,8 +27,8 @@ class RandomWeights:
 
     def __init__(self, shape: ModelShape, device: torch.device) -> None:
         self.device = device
-        self.config = parse_config(qwen3_config(shape, torch.bfloat16), where="config.json")
-        sizes = qwen3_tensor_sizes(shape).items()
+        self.config = parse_config(make_qwen3_config(shape, torch.bfloat16), where="config.json")
+        sizes = list_qwen3_tensor_sizes(shape).items()
         self.sizes = {name.removeprefix("model.").replace("score.", "head."): size for name, size in sizes}
 
     def get(self, name: str) -> Tensor | None:
@@ -47,7 +47,7 @@ def build_ours(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> D
 
 
 def build_transformers(shape: ModelShape, dtype: torch.dtype, device: torch.device, attention: str = "sdpa") -> Any:
-    config = transformers.Qwen3Config(**qwen3_config(shape, dtype))
+    config = transformers.Qwen3Config(**make_qwen3_config(shape, dtype))
     with device:
         model = transformers.AutoModelForSequenceClassification.from_config(
             config, dtype=dtype, attn_implementation=attention

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.gpu.parts import Part
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 
 _LOG_CHARACTERS = 400  # of a part that died, in its row
 
@@ -40,7 +40,7 @@ class Results:
             partial.write_text(json.dumps(self.parts, indent=1) + "\n")
             partial.replace(self.file)
 
-    def names_done(self, part: str) -> list[str]:
+    def list_names_done(self, part: str) -> list[str]:
         return [row["name"] for row in self.parts.get(part, [])]
 
     def is_finished(self, part: str) -> bool:
@@ -54,7 +54,7 @@ class Results:
     def end_of_log(self) -> str:
         return self.log.read_text(errors="replace").strip().rpartition("\n")[2][-_LOG_CHARACTERS:]
 
-    def table(self) -> str:
+    def write_table(self) -> str:
         """Lays every row out, writes the table beside the results, and returns it."""
         verdicts = {True: "ok", False: "FAIL", None: ""}
         lines = [
@@ -62,7 +62,7 @@ class Results:
             for part, rows in self.parts.items()
             for row in rows
         ]
-        text = table(("part", "row", "", "figures", "fault"), lines)
+        text = format_table(("part", "row", "", "figures", "fault"), lines)
         num_failed = sum(line[2] == "FAIL" for line in lines)
         text += f"\n\n{len(lines)} rows, {num_failed} failed."
         self.text.write_text(text + "\n")

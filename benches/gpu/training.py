@@ -1,8 +1,8 @@
 """A training step on a group of eight programs: ours, transformers packed without sharing, and padded with TRL's loss.
 
 Weights and optimizer are float32, products bfloat16. Ours is one prefix tree; packed has each program once with its
-prompt; TRL's layout has a pair of programs with its prompt each, right ones first, four pairs a step, so pairs a second
-are what compares. Losses and gradients of the same pairs must agree first.
+prompt; TRL's layout has a pair of programs with its prompt each, correct ones first, four pairs a step, so pairs a
+second are what compares. Losses and gradients of the same pairs must agree first.
 """
 
 import gc
@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from benches.gpu.parts import Emit, Row, Setting
 from benches.gpu.random_models import SMALL_SHAPES, SMALL_WORKLOADS, RandomWeights, build_transformers
-from benches.harness.baselines import VARLEN, packed_scores
+from benches.harness.baselines import VARLEN, score_packed
 from codescaler.ops import select_backend
-from codescaler.testing import QWEN3_1_7B, WORKLOADS, ModelShape, seconds_of
-from codescaler.train.batches import micro_batch
+from codescaler.testing import QWEN3_1_7B, WORKLOADS, ModelShape, measure_seconds
+from codescaler.train.batches import make_micro_batch
 from codescaler.train.config import TrainConfig
 from codescaler.train.model import build_model
 from codescaler.train.problems import TokenizedProblem
@@ -38,12 +38,12 @@ Pair = tuple[Ids, Ids]
 def run(setting: Setting, emit: Emit) -> None:
     shape = SMALL_SHAPES["tiny"] if setting.is_small else QWEN3_1_7B
     workload = SMALL_WORKLOADS["bon3"] if setting.is_small else WORKLOADS["bon8"]
-    programs = workload.sequences()
+    programs = workload.draw_sequences()
     labels = [index % 2 == 0 for index in range(len(programs))]
     pairs = [
         (right, wrong)
-        for (right, is_right), (wrong, is_wrong) in itertools.product(zip(programs, labels, strict=True), repeat=2)
-        if is_right and not is_wrong
+        for (right, is_correct), (wrong, is_wrong) in itertools.product(zip(programs, labels, strict=True), repeat=2)
+        if is_correct and not is_wrong
     ]
     results = {}
     for name, build in (("codescaler", _build_ours), ("packed, varlen", _build_packed), ("padded, TRL", _build_padded)):
@@ -74,12 +74,12 @@ def _build_ours(
     sequences = [np.array(ids, dtype=np.int32) for ids in programs]
     problem = TokenizedProblem("group", sequences, labels, 0.0, 0)
 
-    def loss() -> Tensor:
-        batch = micro_batch([problem], device)
+    def compute_loss() -> Tensor:
+        batch = make_micro_batch([problem], device)
         scores = model(batch.tree)[batch.places]
         return model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
 
-    return _stepper(model, loss), len(pairs), loss
+    return _make_stepper(model, compute_loss), len(pairs), compute_loss
 
 
 def _build_packed(
@@ -87,14 +87,14 @@ def _build_packed(
 ) -> Built:
     model = build_transformers(shape, torch.float32, device, VARLEN).train()
 
-    def loss() -> Tensor:
-        with _autocast(device):
-            scores = packed_scores(model, programs).float()
-        is_right = torch.tensor(labels, device=device)
-        gaps = scores[is_right].unsqueeze(1) - scores[~is_right].unsqueeze(0)
+    def compute_loss() -> Tensor:
+        with _make_autocast(device):
+            scores = score_packed(model, programs).float()
+        is_correct = torch.tensor(labels, device=device)
+        gaps = scores[is_correct].unsqueeze(1) - scores[~is_correct].unsqueeze(0)
         return -functional.logsigmoid(gaps).mean()
 
-    return _stepper(model, loss), len(pairs), loss
+    return _make_stepper(model, compute_loss), len(pairs), compute_loss
 
 
 def _build_padded(
@@ -105,24 +105,24 @@ def _build_padded(
     some = sorted(pairs, key=lambda pair: max(map(len, pair)))
     some = some[(len(some) - PAIRS_OF_A_STEP) // 2 :][:PAIRS_OF_A_STEP]  # as long as half of them are
 
-    def loss_of(chosen: list[Pair]) -> Tensor:
-        with _autocast(device):
-            return trl_loss(model, chosen, padding)
+    def compute_loss(chosen: list[Pair]) -> Tensor:
+        with _make_autocast(device):
+            return compute_trl_loss(model, chosen, padding)
 
-    def loss_of_all() -> Tensor:
+    def compute_loss_in_parts() -> Tensor:
         """In parts that fit; each leaves its share of the gradient."""
         total = torch.zeros((), device=device)
         for start in range(0, len(pairs), PAIRS_OF_A_STEP):
             part = pairs[start : start + PAIRS_OF_A_STEP]
-            share = loss_of(part) * (len(part) / len(pairs))
+            share = compute_loss(part) * (len(part) / len(pairs))
             share.backward()
             total += share.detach()
         return total.requires_grad_()
 
-    return _stepper(model, lambda: loss_of(some)), len(some), loss_of_all
+    return _make_stepper(model, lambda: compute_loss(some)), len(some), compute_loss_in_parts
 
 
-def trl_loss(model: Any, pairs: Sequence[Pair], padding: int) -> Tensor:
+def compute_trl_loss(model: Any, pairs: Sequence[Pair], padding: int) -> Tensor:
     """The loss of TRL's `RewardTrainer` on pairs (chosen, rejected), in the layout of its collator.
 
     All chosen sequences, then all rejected ones, padded on the right to the longest; -logsigmoid of the difference of
@@ -136,7 +136,7 @@ def trl_loss(model: Any, pairs: Sequence[Pair], padding: int) -> Tensor:
     return -functional.logsigmoid(chosen.float() - rejected.float()).mean()
 
 
-def _stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+def _make_stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
     """A step of AdamW with clipping; its attribute `model` is the model."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
 
@@ -157,7 +157,7 @@ def _measure(step: Any, num_pairs: int, loss_of_all: Callable[[], Tensor], setti
     norm = torch.nn.utils.get_total_norm(gradients)
     step.model.zero_grad(set_to_none=True)
     step()  # the first makes the optimizer's moments
-    seconds = statistics.median(seconds_of(step, setting.device) for _ in range(setting.num_rounds))
+    seconds = statistics.median(measure_seconds(step, setting.device) for _ in range(setting.num_rounds))
     figures = {
         "loss": loss.item(),
         "gradient_norm": float(norm),
@@ -174,7 +174,7 @@ def _compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _autocast(device: torch.device) -> torch.autocast:
+def _make_autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 

@@ -19,7 +19,15 @@ from benches.gpu.random_models import SHAPES, SMALL_SHAPES, SMALL_WORKLOADS, bui
 from benches.harness.baselines import VARLEN, Float32, PackedScorer, TransformersScorer
 from codescaler.engine import Engine
 from codescaler.model.decoder import Decoder
-from codescaler.testing import WORKLOADS, ModelShape, Workload, rms_distance, score_error_limit, score_flops, seconds_of
+from codescaler.testing import (
+    WORKLOADS,
+    ModelShape,
+    Workload,
+    count_score_flops,
+    measure_rms_distance,
+    measure_seconds,
+    score_error_limit,
+)
 from codescaler.text.encoder import Encoder
 
 OURS, PADDED = "codescaler", "transformers, padded, SDPA"
@@ -77,7 +85,7 @@ def _share_weights(model: Any, attention: str) -> Any:
 
 def _score_in_float32(shape: ModelShape, workloads: dict[str, Workload], device: torch.device) -> dict[str, Float32]:
     engine = make_engine(build_ours(shape, torch.float32, device))
-    truths = {name: engine.score_tokens(workload.sequences()) for name, workload in workloads.items()}
+    truths = {name: engine.score_tokens(workload.draw_sequences()) for name, workload in workloads.items()}
     del engine
     _free(device)
     return truths
@@ -86,17 +94,17 @@ def _score_in_float32(shape: ModelShape, workloads: dict[str, Workload], device:
 def _measure(
     systems: dict[str, Score], shape: ModelShape, workload: Workload, truth: Float32, setting: Setting
 ) -> list[Row]:
-    scores = {name: score(workload.sequences()) for name, score in systems.items()}
+    scores = {name: score(workload.draw_sequences()) for name, score in systems.items()}
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for number in range(1, setting.num_rounds + 1):
-        sequences = workload.sequences(seed=number)
+        sequences = workload.draw_sequences(seed=number)
         for name, score in systems.items():
-            seconds[name].append(seconds_of(lambda: score(sequences), setting.device))  # noqa: B023
-    flops = score_flops(shape, workload.sequences())
+            seconds[name].append(measure_seconds(lambda: score(sequences), setting.device))  # noqa: B023
+    flops = count_score_flops(shape, workload.draw_sequences())
     limit = score_error_limit(scores[PADDED], truth)
     rows = []
     for name in systems:
-        median_s, error = statistics.median(seconds[name]), rms_distance(scores[name], truth)
+        median_s, error = statistics.median(seconds[name]), measure_rms_distance(scores[name], truth)
         is_ok = bool(error <= limit) if name == OURS else None
         figures = {
             "ms": 1e3 * median_s,

@@ -31,15 +31,15 @@ class TransformersScorer:
     def score_tokens(self, ids: list[list[int]]) -> Float32:
         """Returns each token list's raw score, in the order given."""
         scores = np.empty(len(ids), dtype=np.float32)
-        for batch in self._batches(ids):
+        for batch in self._plan_batches(ids):
             scores[batch] = self._score_batch([ids[index] for index in batch])
         return scores
 
-    def num_computed_tokens(self, ids: list[list[int]]) -> int:
+    def count_computed_tokens(self, ids: list[list[int]]) -> int:
         """Returns the tokens that the forwards run over, padding included."""
-        return sum(len(batch) * max(len(ids[i]) for i in batch) for batch in self._batches(ids))
+        return sum(len(batch) * max(len(ids[i]) for i in batch) for batch in self._plan_batches(ids))
 
-    def _batches(self, ids: list[list[int]]) -> list[list[int]]:
+    def _plan_batches(self, ids: list[list[int]]) -> list[list[int]]:
         if self._batch_size is None:
             return [list(range(len(ids)))]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
@@ -71,11 +71,11 @@ class PackedScorer:
     def score_tokens(self, ids: list[list[int]]) -> Float32:
         """Returns each token list's raw score, in the order given."""
         with torch.inference_mode():
-            scores: Float32 = packed_scores(self._model, ids).float().cpu().numpy()
+            scores: Float32 = score_packed(self._model, ids).float().cpu().numpy()
         return scores
 
 
-def packed_scores(model: Any, ids: list[list[int]]) -> Tensor:
+def score_packed(model: Any, ids: list[list[int]]) -> Tensor:
     """Returns the raw scores of token lists that lie in one row, each of which attends to itself. Shapes: -> [B]."""
     device = model.device
     row = torch.tensor([[token for sequence in ids for token in sequence]], device=device)

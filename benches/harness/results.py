@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from benches.harness.options import progress
+from benches.harness.options import report_progress
 from codescaler.commands.info import describe_environment
-from codescaler.testing import ModelShape, device_name
+from codescaler.testing import ModelShape, describe_device
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -30,9 +30,9 @@ def save(
     setting = {
         "shape": {"name": arguments.shape, **asdict(shape)},
         "dtype": arguments.dtype,
-        "device": device_name(device, "cpu"),
+        "device": describe_device(device, "cpu"),
         **describe_environment("auto", "transformers"),
     }
     path.write_text(json.dumps(setting | dict(values), indent=2) + "\n")
-    progress(f"wrote {path}")
+    report_progress(f"wrote {path}")
     return path

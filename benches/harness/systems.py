@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from benches.harness.baselines import Float32
-from benches.harness.options import progress
+from benches.harness.options import report_progress
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
-from codescaler.model.projections import linear_names
+from codescaler.model.projections import list_linear_names
 from codescaler.quantize.int8 import save_int8
-from codescaler.testing import ModelShape, Workload, matmul_peak, save_chat, seconds_of, write_random_rm
+from codescaler.testing import ModelShape, Workload, measure_peak_flops, measure_seconds, save_chat, write_random_rm
 from codescaler.types import ActivationBits, QuantScheme
 
 OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, by fours"
@@ -37,14 +37,14 @@ def write_checkpoint(folder: Path, shape: ModelShape) -> None:
 
 
 def save_with_int8(folder: Path, int8_folder: Path) -> None:
-    """Writes a folder's model with every linear map in int8, whatever that does to its scores."""
+    """Writes a folder's model with every linear layer in int8, whatever that does to its scores."""
     checkpoint = open_checkpoint(folder)
-    save_int8(checkpoint, every_map(checkpoint, 8), int8_folder)
+    save_int8(checkpoint, select_every_linear(checkpoint, 8), int8_folder)
 
 
-def every_map(checkpoint: Checkpoint, bits: ActivationBits) -> dict[str, QuantScheme]:
-    """Returns how inputs are rounded if every linear map is int8, with activations of so many bits."""
-    names = linear_names(checkpoint.config.num_layers)
+def select_every_linear(checkpoint: Checkpoint, bits: ActivationBits) -> dict[str, QuantScheme]:
+    """Returns how inputs are rounded if every linear layer is int8, with activations of so many bits."""
+    names = list_linear_names(checkpoint.config.num_layers)
     return {name: QuantScheme.of(bits, checkpoint.sources[f"{name}.weight"].shape[1]) for name in names}
 
 
@@ -59,9 +59,9 @@ def take_turns(
     seconds: dict[str, list[float]] = {name: [] for name in scorers}
     peaks = []
     for number in range(1, rounds + 1):
-        sequences = workload.sequences(seed=number)
+        sequences = workload.draw_sequences(seed=number)
         for name, score in scorers.items():
-            peaks.append(matmul_peak(dtype, device))
-            seconds[name].append(seconds_of(lambda: score(sequences), device))  # noqa: B023
-            progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
+            peaks.append(measure_peak_flops(dtype, device))
+            seconds[name].append(measure_seconds(lambda: score(sequences), device))  # noqa: B023
+            report_progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
     return seconds, max(peaks)

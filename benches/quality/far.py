@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from codescaler.data.prefer.leakage import find_leaks, read_held_out
-from codescaler.io.records import group_of, read_lines
+from codescaler.io.records import parse_group, read_lines
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     for name in ("groups", "learned", "out"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
-    records = [(group_of(record, name), record) for name, _, record in read_lines(options.groups)]
+    records = [(parse_group(record, name), record) for name, _, record in read_lines(options.groups)]
     learned = read_held_out([str(options.learned)])
     near = find_leaks([(group.task_id, group.prompt) for group, _ in records], learned)
     kept = [json.dumps(record) + "\n" for group, record in records if group.task_id not in near]

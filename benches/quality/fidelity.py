@@ -1,7 +1,8 @@
 """Says what int8 does to rankings: `python benches fidelity MODEL GROUPS`.
 
 MODEL is the folder of a reward model, GROUPS are labelled programs as for `python benches ranking`. MODEL is scored in
-float32 as it is, and quantised, on the validation problems that have a right and a wrong program. Exit status 1 unless
+float32 as it is, and quantised, on the validation problems that have a correct and an incorrect program. Exit status 1
+unless
     mean Kendall's tau of a problem's distinct programs >= 0.95, and
     |best of N, int8 - float32| <= 1.5 points, its paired 95% bootstrap interval holding 0.
 The layers that stay as they are, and what each would do, are of the rule's own measurement
@@ -20,18 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.harness.options import progress, whole_number
+from benches.harness.options import parse_count, report_progress
 from benches.harness.results import RESULTS
-from benches.harness.systems import every_map
+from benches.harness.systems import select_every_linear
 from benches.quality.ranking import read_splits
 from benches.quality.tau import is_mixed, kendall_tau
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.commands.info import describe_environment
 from codescaler.engine import Engine
 from codescaler.io.records import Group
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 from codescaler.metrics import best_of_n, bootstrap_interval
-from codescaler.model.projections import linear_names
+from codescaler.model.projections import list_linear_names
 from codescaler.ops import select_backend
 from codescaler.quantize import sensitivity as quantize
 from codescaler.quantize.int8 import save_int8
@@ -42,49 +43,53 @@ LEAST_TAU, MOST_POINTS = 0.95, 0.015
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args(options)
+    arguments = _make_parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
     groups = [group for group in read_splits(arguments.groups)["validation"] if is_mixed(group)]
     exact = Engine.from_pretrained(arguments.model, device="cpu", dtype="float32")
     checkpoint, backend = open_checkpoint(arguments.model), select_backend("cpu", "cpu")
     started = time.perf_counter()
     choice = quantize.choose_int8(checkpoint, backend)
-    progress(f"int8 was chosen for {len(choice.linears)} maps in {time.perf_counter() - started:.0f} s")
-    names = linear_names(checkpoint.config.num_layers)
+    report_progress(f"int8 was chosen for {len(choice.linears)} maps in {time.perf_counter() - started:.0f} s")
+    names = list_linear_names(checkpoint.config.num_layers)
     scorers = {
-        "by the rule": _with_int8(arguments.model, choice.linears),
-        "every map, activations of 8 bits": _with_int8(arguments.model, every_map(checkpoint, 8)),
-        "the same, not rotated": _with_int8(arguments.model, dict.fromkeys(names, QuantScheme(8, has_hadamard=False))),
-        "every map, activations of 16 bits": _with_int8(arguments.model, every_map(checkpoint, 16)),
+        "by the rule": _open_with_int8(arguments.model, choice.linears),
+        "every map, activations of 8 bits": _open_with_int8(arguments.model, select_every_linear(checkpoint, 8)),
+        "the same, not rotated": _open_with_int8(
+            arguments.model, dict.fromkeys(names, QuantScheme(8, has_hadamard=False))
+        ),
+        "every map, activations of 16 bits": _open_with_int8(arguments.model, select_every_linear(checkpoint, 16)),
     }
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in scorers}
     deadline = time.monotonic() + 60 * arguments.minutes
     for group in groups:
-        truth = _scores(exact, group)
+        truth = _score_group(exact, group)
         for name, engine in scorers.items():
-            figures[name].append(_figures(_scores(engine, group), truth, group))
-        progress(f"{group.task_id}: " + ", ".join(f"{name} {rows[-1]['tau']:.3f}" for name, rows in figures.items()))
+            figures[name].append(_measure_problem(_score_group(engine, group), truth, group))
+        report_progress(
+            f"{group.task_id}: " + ", ".join(f"{name} {rows[-1]['tau']:.3f}" for name, rows in figures.items())
+        )
         if time.monotonic() > deadline:
             break
-    summary = {name: _summary(rows) for name, rows in figures.items()}
+    summary = {name: _summarize(rows) for name, rows in figures.items()}
     ours = summary["by the rule"]
     low, high = ours["best_of_n_interval"]
     holds = ours["tau"] >= LEAST_TAU and abs(ours["best_of_n_difference"]) <= MOST_POINTS and low <= 0 <= high
     count = len(figures["by the rule"])
     print(f"int8 beside float32, {count} of {len(groups)} mixed validation problems")
-    print(_table(summary))
+    print(_format_table(summary))
     fused = {kind: [f for f in choice.changes if f[0].endswith(ending)] for ending, kind in _KINDS.items()}
     by_kind = {
         bits: {
-            kind: quantize.root_of_squares(choice.changes, dict.fromkeys(maps, bits)) for kind, maps in fused.items()
+            kind: quantize.sum_in_quadrature(choice.changes, dict.fromkeys(maps, bits)) for kind, maps in fused.items()
         }
         for bits in ACTIVATION_BITS
     }
     for bits, sizes in by_kind.items():
         listed = ", ".join(f"{kind} {size:.3f}" for kind, size in sizes.items())
-        print(f"where it comes from, over the spread, with activations of {bits} bits: {listed}")
+        print(f"where it comes from, over the standard deviation, with activations of {bits} bits: {listed}")
     print(
-        f"int8 by the rule: {choice.count(8)} of {len(choice.changes)} fused maps with activations of 8 bits, "
+        f"int8 by the rule: {choice.count(8)} of {len(choice.changes)} fused linear layers with activations of 8 bits, "
         f"{choice.count(16)} of 16; the others: {choice.kept}"
     )
     print("PASS" if holds else "FAIL")
@@ -109,25 +114,25 @@ def main(options: Sequence[str] | None = None) -> int:
         }
         path = RESULTS / f"fidelity_{arguments.save}.json"
         path.write_text(json.dumps(values, indent=1) + "\n")
-        progress(f"wrote {path}")
+        report_progress(f"wrote {path}")
     return 0 if holds else 1
 
 
 _KINDS = {"q_proj": "qkv", "o_proj": "o", "gate_proj": "gate_up", "down_proj": "down"}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches fidelity", description=__doc__.partition("\n\n")[0])
     parser.add_argument("model", type=Path, help="folder of a reward model that is not quantised")
     parser.add_argument("groups", type=Path, help="JSON lines of labelled programs with a field split; .gz too")
-    parser.add_argument("--threads", type=whole_number, default=2, help="CPU threads (%(default)s)")
+    parser.add_argument("--threads", type=parse_count, default=2, help="CPU threads (%(default)s)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no problem after so many")
     parser.add_argument("--save", metavar="NAME", help="write the figures to benches/results/fidelity_NAME.json")
     return parser
 
 
-def _with_int8(model: Path, linears: Mapping[str, QuantScheme]) -> Engine:
-    """The model with these linear maps in int8, in float32."""
+def _open_with_int8(model: Path, linears: Mapping[str, QuantScheme]) -> Engine:
+    """The model with these linear layers in int8, in float32."""
     with tempfile.TemporaryDirectory(prefix="codescaler-fidelity-") as folder:
         save_int8(open_checkpoint(model), linears, Path(folder))
         engine = Engine.from_pretrained(folder, device="cpu", dtype="float32")
@@ -135,11 +140,11 @@ def _with_int8(model: Path, linears: Mapping[str, QuantScheme]) -> Engine:
     return engine
 
 
-def _scores(engine: Engine, group: Group) -> np.ndarray:
+def _score_group(engine: Engine, group: Group) -> np.ndarray:
     return engine.score([(group.prompt, c.code) for c in group.candidates if c.code is not None])
 
 
-def _figures(scores: np.ndarray, truth: np.ndarray, group: Group) -> dict[str, float]:
+def _measure_problem(scores: np.ndarray, truth: np.ndarray, group: Group) -> dict[str, float]:
     """One problem's figures; distinct programs only, but for best-of-N, which draws from all."""
     codes = [c.code for c in group.candidates if c.code is not None]
     right = [bool(c.passed) for c in group.candidates if c.code is not None]
@@ -154,7 +159,7 @@ def _figures(scores: np.ndarray, truth: np.ndarray, group: Group) -> dict[str, f
     }
 
 
-def _summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def _summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     means = {name: float(np.mean(values)) for name, values in columns.items()}
     means["rmse_over_spread"] = float(np.sqrt(np.square(columns["rmse_over_spread"]).mean()))
@@ -165,8 +170,8 @@ def _summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def _table(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    header = ("int8 are", "mean tau", "95% interval", "RMSE / spread", "same best", "best of N", "95% interval")
+def _format_table(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    header = ("int8 are", "mean tau", "95% interval", "RMSE / std", "same best", "best of N", "95% interval")
     rows = [
         (
             name,
@@ -179,7 +184,7 @@ def _table(summary: Mapping[str, Mapping[str, Any]]) -> str:
         )
         for name, row in summary.items()
     ]
-    return table(header, rows)
+    return format_table(header, rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ TASKS is MBPP as published, GROUPS are labelled programs for its problems of the
   labels       every program is run again: where do the labels differ?
   tests        of the programs that pass the first test, or all three, how many fail others: the problem's challenge
                tests, and generated ones?
-  efficiency   what right programs cost is measured twice: how often do preferences agree with the other run?
+  efficiency   what correct programs cost is measured twice: how often do preferences agree with the other run?
   throughput   10,000 programs: how many a second, and is any process or file left?
 
 Exit status 1 if something is left. `--save NAME` writes benches/results/labels_NAME.json and, as labels_NAME.txt, each
@@ -29,10 +29,10 @@ from typing import Any
 from tqdm import tqdm
 
 from codescaler.commands.info import describe_environment
-from codescaler.data.label.generated_tests import strengthened
+from codescaler.data.label.generated_tests import strengthen_tasks
 from codescaler.data.prefer.efficiency import is_clearly_cheaper
 from codescaler.io.records import Group, read_groups
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.sandbox.sandbox import FIRST_USER
 from codescaler.tasks import read_challenge_tasks, read_tasks
@@ -47,18 +47,18 @@ Verdicts = dict[Program, Verdict]
 
 def main() -> int:
     """Measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args()
+    arguments = _make_parser().parse_args()
     tasks = {task.task_id: task for task in read_tasks(arguments.tasks) if task.split != "test"}
     groups = read_groups(arguments.groups)
-    labels = _labels(groups)
+    labels = _collect_labels(groups)
     with Sandbox(Limits(cpu_seconds=5, wall_seconds=15.0), num_workers=2) as sandbox:
         print(f"isolation: {sandbox.description}", file=sys.stderr)
         verdicts = _run(sandbox, {p: tasks[p[0]].tests for p in labels}, "labels")
-        agreement, lines = _agreement(labels, verdicts)
-        weakness, more_lines = _weakness(sandbox, list(tasks.values()), arguments.tasks, verdicts)
+        agreement, lines = _measure_agreement(labels, verdicts)
+        weakness, more_lines = _measure_weakness(sandbox, list(tasks.values()), arguments.tasks, verdicts)
         right = [program for program, verdict in verdicts.items() if verdict.passed]
-        costs = _efficiency(sandbox, tasks, right[: arguments.programs])
-    throughput = _throughput({p: tasks[p[0]].tests for p in labels}, arguments.programs or NUM_THROUGHPUT)
+        costs = _measure_efficiency(sandbox, tasks, right[: arguments.programs])
+    throughput = _measure_throughput({p: tasks[p[0]].tests for p in labels}, arguments.programs or NUM_THROUGHPUT)
     values = {"labels": agreement, "tests": weakness, "efficiency": costs, "throughput": throughput}
     print(json.dumps(values, indent=2))
     if arguments.save:
@@ -68,7 +68,7 @@ def main() -> int:
     return 1 if throughput["processes_left"] or throughput["files_left"] else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches labels", description=__doc__.partition("\n\n")[0])
     parser.add_argument("tasks", type=Path, help="MBPP, JSON lines")
     parser.add_argument("groups", type=Path, help="JSON lines of labelled programs; .gz too")
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _labels(groups: Sequence[Group]) -> dict[Program, bool]:
+def _collect_labels(groups: Sequence[Group]) -> dict[Program, bool]:
     """The label of each distinct program."""
     return {(g.task_id, c.code): bool(c.passed) for g in groups for c in g.candidates if c.code is not None}
 
@@ -87,11 +87,11 @@ def _run(sandbox: Sandbox, jobs: dict[Program, Tests], what: str) -> Verdicts:
     return dict(zip(jobs, tqdm(ran, total=len(jobs), desc=what, unit=" programs"), strict=True))
 
 
-def _agreement(labels: dict[Program, bool], verdicts: Verdicts) -> tuple[dict[str, Any], list[str]]:
+def _measure_agreement(labels: dict[Program, bool], verdicts: Verdicts) -> tuple[dict[str, Any], list[str]]:
     seen = Counter((labels[program], verdict.passed) for program, verdict in verdicts.items())
     words = {True: "passed", False: "failed", None: "unjudged"}
     rows = [(words[label], words[verdict], str(count)) for (label, verdict), count in sorted(seen.items(), key=str)]
-    print(table(("label", "here", "programs"), rows), end="\n\n")
+    print(format_table(("label", "here", "programs"), rows), end="\n\n")
     same = sum(count for (label, verdict), count in seen.items() if label == verdict)
     differ = [program for program, verdict in verdicts.items() if verdict.passed != labels[program]]
     lines = ["# Programs whose label differs: task, label, outcomes here, message, program"]
@@ -111,11 +111,11 @@ def _agreement(labels: dict[Program, bool], verdicts: Verdicts) -> tuple[dict[st
     return figures, lines
 
 
-def _weakness(
+def _measure_weakness(
     sandbox: Sandbox, tasks: Sequence[Task], path: Path, verdicts: Verdicts
 ) -> tuple[dict[str, Any], list[str]]:
     """How many of the programs that pass some tests fail others."""
-    made = list(tqdm(strengthened(sandbox, tasks), total=len(tasks), desc="generated tests", unit=" problems"))
+    made = list(tqdm(strengthen_tasks(sandbox, tasks), total=len(tasks), desc="generated tests", unit=" problems"))
     generated = {task.task_id: task.tests for task, _ in made if task.tests is not None}
     challenge = {task.task_id: task.tests for task in read_challenge_tasks(path)}
     figures: dict[str, Any] = {
@@ -152,7 +152,7 @@ def _weakness(
     return figures, lines
 
 
-def _efficiency(sandbox: Sandbox, tasks: dict[str, Task], right: Sequence[Program]) -> dict[str, Any]:
+def _measure_efficiency(sandbox: Sandbox, tasks: dict[str, Task], right: Sequence[Program]) -> dict[str, Any]:
     """Two runs, one after the other, of what `codescaler data` measures, and the preferences of each."""
     groups = [
         (task_id, [code for _, code in programs]) for task_id, programs in itertools.groupby(right, lambda p: p[0])
@@ -163,7 +163,7 @@ def _efficiency(sandbox: Sandbox, tasks: dict[str, Task], right: Sequence[Progra
     started = time.perf_counter()
     for number in (1, 2):
         jobs = ((codes, tasks[task_id].tests) for task_id, codes in groups)
-        measured = tqdm(sandbox.costs_many(jobs), total=len(groups), desc=f"costs, run {number}", unit=" problems")
+        measured = tqdm(sandbox.measure_many(jobs), total=len(groups), desc=f"costs, run {number}", unit=" problems")
         medians, preferred = {}, set()
         for (task_id, codes), rounds in zip(groups, measured, strict=True):
             known = {(task_id, code): cost for code, cost in zip(codes, rounds, strict=True) if cost is not None}
@@ -186,9 +186,9 @@ def _efficiency(sandbox: Sandbox, tasks: dict[str, Task], right: Sequence[Progra
     }
 
 
-def _throughput(jobs: dict[Program, Tests], count: int) -> dict[str, Any]:
+def _measure_throughput(jobs: dict[Program, Tests], count: int) -> dict[str, Any]:
     """Programs over and over, in a sandbox of two workers that is opened and closed."""
-    processes, files = _processes(), _files()
+    processes, files = _list_processes(), _list_files()
     cycle = itertools.islice(itertools.cycle([(code, tests) for (_, code), tests in jobs.items()]), count)
     started = time.perf_counter()
     with Sandbox(Limits(cpu_seconds=1, wall_seconds=5.0), num_workers=2) as sandbox:
@@ -202,12 +202,12 @@ def _throughput(jobs: dict[Program, Tests], count: int) -> dict[str, Any]:
         "seconds": seconds,
         "programs_per_second": count / seconds,
         "outcomes": dict(ran),
-        "processes_left": sorted(_processes() - processes),
-        "files_left": sorted(_files() - files),
+        "processes_left": sorted(_list_processes() - processes),
+        "files_left": sorted(_list_files() - files),
     }
 
 
-def _processes() -> set[str]:
+def _list_processes() -> set[str]:
     """Processes of this one's boxes, whose command line names their host."""
     found, host = set(), f'"host": {os.getpid()},'.encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -217,7 +217,7 @@ def _processes() -> set[str]:
     return found
 
 
-def _files() -> set[str]:
+def _list_files() -> set[str]:
     """Files that a box made, or a program in one, by their names and owners."""
     found = set()
     for path in itertools.chain(*(Path(folder).glob("*") for folder in ("/tmp", "/dev/shm", "/var/tmp"))):

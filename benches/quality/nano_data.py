@@ -1,9 +1,9 @@
 """The problems that the model `nano` is made of, split: `python benches nano_data FOLDER OUT`.
 
 FOLDER holds `rollouts_mbpp.jsonl.gz` (groups with `split`; ours are of Qwen2.5-Coder-0.5B on MBPP, ids 601-974 and 1-10
-for training, 511-600 for validation) and `condefects_pairs.jsonl.gz` (ConDefects: a wrong and a right program of one
-person for one AtCoder task). Written are groups for each split: MBPP's without the problems that `make demo` ranks, and
-a pair of each of ConDefects' easy tasks, split by task: training, and a fifth held out.
+for training, 511-600 for validation) and `condefects_pairs.jsonl.gz` (ConDefects: an incorrect and a correct program of
+one person for one AtCoder task). Written are groups for each split: MBPP's without the problems that `make demo` ranks,
+and a pair of each of ConDefects' easy tasks, split by task: training, and a fifth held out.
 """
 
 import argparse
@@ -28,7 +28,9 @@ def main() -> None:
     shown = {record["task_id"] for _, _, record in read_lines(SHOWN)}
     rollouts = [record for _, _, record in read_lines(options.folder / "rollouts_mbpp.jsonl.gz")]
     rollouts = [group for group in rollouts if group["task_id"] not in shown]
-    defects = condefects_groups(record for _, _, record in read_lines(options.folder / "condefects_pairs.jsonl.gz"))
+    defects = make_condefects_groups(
+        record for _, _, record in read_lines(options.folder / "condefects_pairs.jsonl.gz")
+    )
     for split in ("validation", "train"):
         write(options.out / f"condefects_{split}.jsonl", (group for group in defects if group["split"] == split))
         write(options.out / f"mbpp_{split}.jsonl", (group for group in rollouts if group["split"] == split))
@@ -36,7 +38,7 @@ def main() -> None:
     print(f"groups of ConDefects: {dict(Counter(group['split'] for group in defects))}")
 
 
-def condefects_groups(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def make_condefects_groups(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first pair of each easy task. A task is held out by a hash of its name, whatever else is in the file."""
     first = {record["task_id"]: record for record in reversed(list(records)) if record["difficulty"] == "easy"}
     return [

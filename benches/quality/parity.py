@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from benches.quality.parity_cases import CASES, Case, TokenLists, save
 from codescaler.commands.info import describe_environment
 from codescaler.engine import Engine
-from codescaler.testing import FLOAT32_SCORE_LIMIT, rms_distance, score_error_limit
+from codescaler.testing import FLOAT32_SCORE_LIMIT, measure_rms_distance, score_error_limit
 
 RESULTS = Path(__file__).parents[1] / "results" / "parity.json"
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ class Truth:
     def scale(self) -> float:
         return float(np.abs(self.float32).mean())
 
-    def max_error(self, values: Values) -> float:
+    def measure_max_error(self, values: Values) -> float:
         """Largest difference to the truth, as a share of its scale."""
         return float(np.abs(values - self.float32).max()) / self.scale
 
@@ -82,7 +82,7 @@ class Row:
 def measure(case: Case, folder: Path, *, backend: str = "auto") -> Row:
     """Saves a case below `folder`, an empty one, and compares its scores."""
     save(case, folder)
-    return compare(case, case.model(folder), transformers_truth(case, folder), backend=backend)
+    return compare(case, case.locate_model(folder), run_transformers(case, folder), backend=backend)
 
 
 def compare(case: Case, model: Path, truth: Truth, *, backend: str = "auto") -> Row:
@@ -90,7 +90,7 @@ def compare(case: Case, model: Path, truth: Truth, *, backend: str = "auto") -> 
     lists = case.lists()
     ours, is_batch_exact = {}, True
     for dtype in ("float32", "bfloat16"):
-        run = scorer(case, model, dtype=dtype, backend=backend)
+        run = load_scorer(case, model, dtype=dtype, backend=backend)
         ours[dtype] = run(lists)
         alone = np.concatenate([run([ids]) for ids in lists])
         is_batch_exact &= ours[dtype].tobytes() == alone.tobytes()
@@ -102,15 +102,15 @@ def compare(case: Case, model: Path, truth: Truth, *, backend: str = "auto") -> 
         num_sequences=len(truth.float32),
         scale=scale,
         spread=float(truth.float32.std()),
-        fp32_max=truth.max_error(ours["float32"]),
-        transformers_bf16_rms=rms_distance(truth.bfloat16, truth.float32) / scale,
-        bf16_rms=rms_distance(ours["bfloat16"], truth.float32) / scale,
+        fp32_max=truth.measure_max_error(ours["float32"]),
+        transformers_bf16_rms=measure_rms_distance(truth.bfloat16, truth.float32) / scale,
+        bf16_rms=measure_rms_distance(ours["bfloat16"], truth.float32) / scale,
         bf16_limit=score_error_limit(truth.bfloat16, truth.float32) / scale,
         is_batch_exact=is_batch_exact,
     )
 
 
-def scorer(
+def load_scorer(
     case: Case, model: Path, *, dtype: str = "float32", backend: str = "auto", device: str = "cpu"
 ) -> Callable[[TokenLists], Values]:
     """Loads the model in folder `model` and returns what the case compares: its scores, or its features."""
@@ -119,28 +119,29 @@ def scorer(
     return engine.features_tokens if head == "none" else engine.score_tokens
 
 
-def transformers_truth(case: Case, folder: Path, device: torch.device = CPU) -> Truth:
+def run_transformers(case: Case, folder: Path, device: torch.device = CPU) -> Truth:
     """Runs what `save` wrote below `folder` with transformers on `device`, one sequence at a time."""
     with device:  # every tensor that is made here is made there
-        return _transformers_truth(case, folder)
+        return _run_transformers(case, folder)
 
 
-def _transformers_truth(case: Case, folder: Path) -> Truth:
+def _run_transformers(case: Case, folder: Path) -> Truth:
     lists = case.lists()
     if case.lora is None:
         float32, bfloat16 = (
-            _transformers_values(case, case.base(folder), lists, dtype) for dtype in (torch.float32, torch.bfloat16)
+            _compute_with_transformers(case, case.locate_base(folder), lists, dtype)
+            for dtype in (torch.float32, torch.bfloat16)
         )
         return Truth(float32, bfloat16)
-    model = _load(transformers.AutoModelForSequenceClassification, case, case.base(folder), torch.float32)
+    model = _load(transformers.AutoModelForSequenceClassification, case, case.locate_base(folder), torch.float32)
     with warnings.catch_warnings():
         # PEFT 0.21 reads an attribute that transformers 5.23 deprecates.
         warnings.simplefilter("ignore", FutureWarning)
-        adapted = peft.PeftModel.from_pretrained(model, case.model(folder)).eval().to(torch.get_default_device())
-    float32 = _one_by_one(lambda ids: adapted(input_ids=ids).logits[0, 0], lists)
+        adapted = peft.PeftModel.from_pretrained(model, case.locate_model(folder)).eval().to(torch.get_default_device())
+    float32 = _compute_one_by_one(lambda ids: adapted(input_ids=ids).logits[0, 0], lists)
     merged = folder / "merged"
     adapted.merge_and_unload().save_pretrained(merged)
-    return Truth(float32, _transformers_values(case, merged, lists, torch.bfloat16))
+    return Truth(float32, _compute_with_transformers(case, merged, lists, torch.bfloat16))
 
 
 def _load(auto: Any, case: Case, folder: Path, dtype: torch.dtype) -> Any:
@@ -153,19 +154,19 @@ def _load(auto: Any, case: Case, folder: Path, dtype: torch.dtype) -> Any:
     return model.eval().to(torch.get_default_device())
 
 
-def _transformers_values(case: Case, folder: Path, lists: TokenLists, dtype: torch.dtype) -> Values:
+def _compute_with_transformers(case: Case, folder: Path, lists: TokenLists, dtype: torch.dtype) -> Values:
     if case.head == "sequence":
         model = _load(transformers.AutoModelForSequenceClassification, case, folder, dtype)
-        return _one_by_one(lambda ids: model(ids, use_cache=False).logits[0, 0], lists)
+        return _compute_one_by_one(lambda ids: model(ids, use_cache=False).logits[0, 0], lists)
     if case.head == "token":
         model = _load(transformers.AutoModelForTokenClassification, case, folder, dtype)
-        return _one_by_one(lambda ids: model(ids, use_cache=False).logits[0, -1, 0], lists)
+        return _compute_one_by_one(lambda ids: model(ids, use_cache=False).logits[0, -1, 0], lists)
     model = _load(transformers.AutoModel, case, folder, dtype)
-    head = _value_head(folder, dtype) if case.head == "value" else torch.nn.Identity()
-    return _one_by_one(lambda ids: head(model(ids, use_cache=False).last_hidden_state[0, -1]).squeeze(), lists)
+    head = _read_value_head(folder, dtype) if case.head == "value" else torch.nn.Identity()
+    return _compute_one_by_one(lambda ids: head(model(ids, use_cache=False).last_hidden_state[0, -1]).squeeze(), lists)
 
 
-def _value_head(folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
+def _read_value_head(folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
     """Reads `v_head.summary`, which no transformers class has, from whichever file holds it."""
     tensors: dict[str, torch.Tensor] = {}
     for path in folder.glob("*.safetensors"):
@@ -176,7 +177,7 @@ def _value_head(folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
     return head.to(torch.get_default_device(), dtype)
 
 
-def _one_by_one(value: Callable[[torch.Tensor], torch.Tensor], lists: TokenLists) -> Values:
+def _compute_one_by_one(value: Callable[[torch.Tensor], torch.Tensor], lists: TokenLists) -> Values:
     with torch.inference_mode():
         return torch.stack([value(torch.tensor([ids])).float() for ids in lists]).cpu().numpy()
 
@@ -185,7 +186,7 @@ _COLUMNS = "{:<7} {:<9} {:<54} {:>9} {:>9} {:>11} {:>9} {:>9}  {}"
 _TITLES = ("family", "head", "special", "sequences", "fp32 max", "transf. bf16", "ours bf16", "limit", "ok")
 
 
-def table(rows: Iterable[Row]) -> str:
+def format_table(rows: Iterable[Row]) -> str:
     """Lays rows out under titles."""
     lines = [_COLUMNS.format(*_TITLES)]
     for row in rows:
@@ -199,7 +200,7 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def _report(rows: list[Row], backend: str, seconds: float) -> dict[str, Any]:
+def _report_rows(rows: list[Row], backend: str, seconds: float) -> dict[str, Any]:
     """What a result file holds."""
     return {
         "command": "python benches parity --save",
@@ -229,13 +230,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"[{number}/{len(cases)}, {time.perf_counter() - start:.0f} s] {case.name}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure(case, Path(folder), backend=options.backend))
-    print(table(rows))
+    print(format_table(rows))
     print("Errors and limit are shares of the mean |score|: fp32 max |difference|, bf16 RMS.")
     failed = sum(not row.ok for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} cases hold.")
     if options.save:
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(_report(rows, options.backend, time.perf_counter() - start), indent=1) + "\n")
+        RESULTS.write_text(
+            json.dumps(_report_rows(rows, options.backend, time.perf_counter() - start), indent=1) + "\n"
+        )
     return 1 if failed else 0
 
 

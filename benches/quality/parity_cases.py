@@ -26,12 +26,12 @@ HEADS = {
 }
 
 
-def mixed() -> TokenLists:
+def make_mixed() -> TokenLists:
     """Lengths 1 to 700: seven candidates on a prompt of 300, some branching again, and unshared ones.
 
     The prompt itself and a second copy of a candidate are scored too.
     """
-    draw = _words(0)
+    draw = _draw_words(0)
     prompt = draw(300)
     candidates = [prompt + draw(length) for length in (1, 63, 64, 130, 400)]
     branches = [candidates[-1][:500] + draw(length) for length in (20, 77)]
@@ -39,30 +39,30 @@ def mixed() -> TokenLists:
     return [candidates[1], *alone, prompt, *branches, *candidates]
 
 
-def beginnings() -> TokenLists:
+def make_beginnings() -> TokenLists:
     """Beginnings of one sequence of 700: each length to 130, then those around each edge of a key block.
 
     Every one ends a node of the tree, most of a single token.
     """
-    sequence = _words(1)(700)
+    sequence = _draw_words(1)(700)
     edges = [length for edge in range(192, 700, 64) for length in (edge - 1, edge, edge + 1)]
     return [sequence[:length] for length in (*range(1, 131), *edges, 700)]
 
 
-def long() -> TokenLists:
+def make_long() -> TokenLists:
     """One sequence of 4,000 tokens, others that leave it on the way, most of them early, and a short one.
 
     Enough of them that a root mean square says something: that of 6 was 20% larger on one machine than on another.
     """
-    draw = _words(2)
+    draw = _draw_words(2)
     sequence = draw(4000)
     leaving = (*range(100, 700, 35), 700, 1500, 2500, 3300)
     return [draw(50), sequence, *(sequence[:shared] + draw(30) for shared in leaving)]
 
 
-def padded() -> TokenLists:
+def make_padded() -> TokenLists:
     """Pad tokens at the end, inside, at the front and alone; several mean the same pooled token."""
-    draw = _words(3)
+    draw = _draw_words(3)
     prompt, tail = draw(70), draw(40)
     inside = [*prompt, PAD, PAD, *tail]
     return [
@@ -77,7 +77,7 @@ def padded() -> TokenLists:
     ]
 
 
-def _words(seed: int) -> Callable[[int], list[int]]:
+def _draw_words(seed: int) -> Callable[[int], list[int]]:
     generator = random.Random(seed)
     return lambda length: [generator.randrange(FIRST_WORD, VOCAB) for _ in range(length)]
 
@@ -94,7 +94,7 @@ class Case:
     architecture: str
     special: str
     settings: Mapping[str, Any]
-    lists: Callable[[], TokenLists] = mixed
+    lists: Callable[[], TokenLists] = make_mixed
     config_edits: Mapping[str, Any] = field(default_factory=dict)
     max_shard_size: str = "5GB"
     lora: Mapping[str, Any] | None = None
@@ -108,13 +108,13 @@ class Case:
     def name(self) -> str:
         return f"{self.family} {self.head}: {self.special}"
 
-    def base(self, folder: Path) -> Path:
+    def locate_base(self, folder: Path) -> Path:
         """Where in `folder` the checkpoint lies; with `lora`, its base model."""
         return folder / "base"
 
-    def model(self, folder: Path) -> Path:
+    def locate_model(self, folder: Path) -> Path:
         """Where in `folder` the model lies that the engine loads."""
-        return self.base(folder) if self.lora is None else folder / "adapter"
+        return self.locate_base(folder) if self.lora is None else folder / "adapter"
 
 
 def save(case: Case, folder: Path) -> None:
@@ -122,7 +122,7 @@ def save(case: Case, folder: Path) -> None:
 
     Weights are bfloat16 numbers, so that float32 and bfloat16 runs hold the same ones.
     """
-    base = case.base(folder)
+    base = case.locate_base(folder)
     save_random_checkpoint(
         base,
         case.family,
@@ -136,7 +136,7 @@ def save(case: Case, folder: Path) -> None:
         edit_tensors(path, _make_context_count)
     edit_json(base / "config.json", **case.config_edits)
     if case.lora is not None:
-        save_random_lora(case.model(folder), base, **case.lora)
+        save_random_lora(case.locate_model(folder), base, **case.lora)
 
 
 def _make_context_count(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -148,10 +148,10 @@ def _make_context_count(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     doubled = "q_norm" if any("q_norm" in name for name in tensors) else "q_proj"
     is_gemma2 = any("pre_feedforward_layernorm" in name for name in tensors)
 
-    def factor(name: str) -> float:
+    def choose_factor(name: str) -> float:
         return 2.0 if doubled in name else 1 / 16 if is_gemma2 and "embed_tokens" in name else 1.0
 
-    return {name: tensor * factor(name) for name, tensor in tensors.items()}
+    return {name: tensor * choose_factor(name) for name, tensor in tensors.items()}
 
 
 def _shape(width: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _shape(width: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]
     } | more
 
 
-def _rope(theta: float, **scaling: Any) -> dict[str, Any]:
+def _make_rope(theta: float, **scaling: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": theta} | scaling}
 
 
@@ -193,17 +193,17 @@ _OLD_DIALECT = {
 _SMALL = _shape(256, 4, 2)
 
 _QWEN3 = (
-    Case("qwen3", _SEQUENCE, "width 1024, GQA 2, head_dim 128", _shape(1024, 8, 4) | _rope(1e6)),
+    Case("qwen3", _SEQUENCE, "width 1024, GQA 2, head_dim 128", _shape(1024, 8, 4) | _make_rope(1e6)),
     Case("qwen3", _SEQUENCE, "width 896, GQA 8, head_dim 64, qkv and o bias",
          _shape(896, 8, 1, head_dim=64, attention_bias=True)),
-    Case("qwen3", _SEQUENCE, "width 448, GQA 1, head_dim 256", _shape(448, 2, 2, head_dim=256) | _rope(1e6)),
+    Case("qwen3", _SEQUENCE, "width 448, GQA 1, head_dim 256", _shape(448, 2, 2, head_dim=256) | _make_rope(1e6)),
     Case("qwen3", _SEQUENCE, "every length to 130, then block edges",
-         _shape(64, 4, 2, head_dim=64), beginnings),
-    Case("qwen3", _SEQUENCE, "4,000 tokens", _shape(448, 7, 1, head_dim=128) | _rope(1e6), long),
+         _shape(64, 4, 2, head_dim=64), make_beginnings),
+    Case("qwen3", _SEQUENCE, "4,000 tokens", _shape(448, 7, 1, head_dim=128) | _make_rope(1e6), make_long),
     Case("qwen3", _SEQUENCE, "sharded index", _SMALL, max_shard_size="500KB"),
-    Case("qwen3", _SEQUENCE, "pad tokens", _SMALL, padded),
-    Case("qwen3", _SEQUENCE, "pad == eos", _SMALL | {"eos_token_id": PAD}, padded),
-    Case("qwen3", _SEQUENCE, "no pad id", _SMALL | {"pad_token_id": None}, padded),
+    Case("qwen3", _SEQUENCE, "pad tokens", _SMALL, make_padded),
+    Case("qwen3", _SEQUENCE, "pad == eos", _SMALL | {"eos_token_id": PAD}, make_padded),
+    Case("qwen3", _SEQUENCE, "no pad id", _SMALL | {"pad_token_id": None}, make_padded),
     Case("qwen3", _SEQUENCE, "window 100 from layer 1 on",
          _SMALL | {"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 1}),
     Case("qwen3", _SEQUENCE, "LoRA everywhere, rank and alpha patterns", _SMALL, lora={
@@ -212,12 +212,12 @@ _QWEN3 = (
         "alpha_pattern": {"layers.1.mlp.up_proj": 3},
     }),
     Case("qwen3", _TOKEN, "width 576, GQA 3", _shape(576, 9, 3)),
-    Case("qwen3", _TOKEN, "pad tokens are scored", _SMALL, padded),
+    Case("qwen3", _TOKEN, "pad tokens are scored", _SMALL, make_padded),
     Case("qwen3", _NONE, "features, tied", _SMALL | {"tie_word_embeddings": True}),
 )  # fmt: skip
 
 _QWEN2 = (
-    Case("qwen2", _SEQUENCE, "width 896, GQA 7, head_dim 64", _shape(896, 14, 2) | _rope(1e6)),
+    Case("qwen2", _SEQUENCE, "width 896, GQA 7, head_dim 64", _shape(896, 14, 2) | _make_rope(1e6)),
     Case("qwen2", _SEQUENCE, "width 448, old config dialect", _shape(448, 7, 1),
          config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
     Case("qwen2", _TOKEN, "window 64 from layer 1 on",
@@ -227,17 +227,17 @@ _QWEN2 = (
     Case("qwen2", _VALUE, "AceCodeRM, tied, eps 0.01, old config dialect",
          _SMALL | {"tie_word_embeddings": True, "rms_norm_eps": 0.01},
          config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
-    Case("qwen2", _VALUE, "pad tokens are scored", _SMALL, padded),
+    Case("qwen2", _VALUE, "pad tokens are scored", _SMALL, make_padded),
     Case("qwen2", _NONE, "features, untied", _SMALL | {"tie_word_embeddings": False}),
 )  # fmt: skip
 
 _LLAMA = (
     Case("llama", _SEQUENCE, "width 576, GQA 3", _shape(576, 9, 3)),
-    Case("llama", _SEQUENCE, "llama3 RoPE, 4,000 tokens", _shape(512, 8, 2) | _rope(5e5, **_LLAMA3), long),
+    Case("llama", _SEQUENCE, "llama3 RoPE, 4,000 tokens", _shape(512, 8, 2) | _make_rope(5e5, **_LLAMA3), make_long),
     Case("llama", _SEQUENCE, "llama3 RoPE, old config dialect", _SMALL,
          config_edits=_OLD_DIALECT | {"rope_theta": 5e5, "rope_scaling": _LLAMA3}),
     Case("llama", _SEQUENCE, "linear RoPE, pad tokens",
-         _SMALL | _rope(1e4, rope_type="linear", factor=4.0), padded),
+         _SMALL | _make_rope(1e4, rope_type="linear", factor=4.0), make_padded),
     Case("llama", _NONE, "rank-stabilised LoRA on a causal LM", _SMALL,
          lora={"use_rslora": True, "r": 4}),
     Case("llama", _TOKEN, "biases everywhere, GQA 1", _shape(512, 8, 8, attention_bias=True, mlp_bias=True)),
@@ -257,9 +257,9 @@ _GEMMA2 = (
     Case("gemma2", _SEQUENCE, "old config dialect", _GEMMA2_SMALL,
          config_edits=_OLD_DIALECT | {"head_dim": 64, "rope_theta": 2e4}),
     Case("gemma2", _SEQUENCE, "every length to 130, then block edges",
-         _GEMMA2_SMALL | {"hidden_size": 64}, beginnings),
-    Case("gemma2", _SEQUENCE, "pad tokens", _GEMMA2_SMALL, padded),
-    Case("gemma2", _SEQUENCE, "no pad id", _GEMMA2_SMALL | {"pad_token_id": None}, padded),
+         _GEMMA2_SMALL | {"hidden_size": 64}, make_beginnings),
+    Case("gemma2", _SEQUENCE, "pad tokens", _GEMMA2_SMALL, make_padded),
+    Case("gemma2", _SEQUENCE, "no pad id", _GEMMA2_SMALL | {"pad_token_id": None}, make_padded),
     Case("gemma2", _TOKEN, "window 64", _GEMMA2_SMALL),
     Case("gemma2", _NONE, "features", _GEMMA2_SMALL),
 )  # fmt: skip

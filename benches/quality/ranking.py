@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from benches.harness.baselines import load_transformers
 from codescaler.commands.info import describe_environment
-from codescaler.commands.reports import as_record, head_report_text
+from codescaler.commands.reports import format_head_report, make_record
 from codescaler.engine import Engine
-from codescaler.evaluate.best_of_n import best_of_n_figures
-from codescaler.evaluate.problems import problem_of
-from codescaler.evaluate.scorers import all_scores
-from codescaler.evaluate.tables import best_of_n_text
-from codescaler.io.records import Group, group_of, read_lines
+from codescaler.evaluate.best_of_n import evaluate_best_of_n
+from codescaler.evaluate.problems import parse_problem
+from codescaler.evaluate.scorers import score_with_all
+from codescaler.evaluate.tables import format_best_of_n
+from codescaler.io.records import Group, parse_group, read_lines
 from codescaler.testing import FLOAT32_SCORE_LIMIT
 from codescaler.train import fit_head
 
@@ -38,24 +38,24 @@ OURS = "reward model"
 
 def main() -> int:
     """Fits, scores, prints, and returns the exit status."""
-    arguments = _parser().parse_args()
+    arguments = _make_parser().parse_args()
     splits = read_splits(arguments.groups)
     with tempfile.TemporaryDirectory(prefix="codescaler-ranking-") as scratch:
         folder = arguments.output or Path(scratch) / "rm"
         head = fit_head(arguments.model, splits["train"], folder, show_progress=True)
         engine, groups = Engine.from_pretrained(folder), splits["validation"]
-        print(head_report_text(head), end="\n\n")
-        problems = [problem_of(group) for group in groups]
-        figures = best_of_n_figures(problems, all_scores(problems, {OURS: lambda: engine}), [OURS])
-        print(best_of_n_text(figures))
-        parity = _parity(folder, groups, arguments.parity_programs)
+        print(format_head_report(head), end="\n\n")
+        problems = [parse_problem(group) for group in groups]
+        figures = evaluate_best_of_n(problems, score_with_all(problems, {OURS: lambda: engine}), [OURS])
+        print(format_best_of_n(figures))
+        parity = _measure_parity(folder, groups, arguments.parity_programs)
     print(f"\n{'PASS' if parity['holds'] else 'FAIL'}: {parity['sentence']}")
     if arguments.save:
         path = RESULTS / f"ranking_{arguments.save}.json"
         values = {
             **describe_environment("auto", "transformers"),
             "dtype": engine.dtype,
-            "head": as_record(head) | {"output_dir": None},
+            "head": make_record(head) | {"output_dir": None},
             "figures": figures,
             "transformers": parity,
         }
@@ -64,7 +64,7 @@ def main() -> int:
     return 0 if parity["holds"] else 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches ranking", description=__doc__.partition("\n\n")[0])
     parser.add_argument("model", help="folder or hub id of a language model")
     parser.add_argument("groups", type=Path, help="JSON lines of labelled programs with a field split; .gz too")
@@ -80,7 +80,7 @@ def read_splits(path: Path) -> dict[str, list[Group]]:
     for name, _, record in read_lines(path):
         if record.get("split") not in splits:
             sys.exit(f"{name}: split is {record.get('split')!r}; give one of {', '.join(splits)}")
-        group = group_of(record, name)
+        group = parse_group(record, name)
         if any(candidate.passed is None for candidate in group.candidates):
             sys.exit(f"{name}: a candidate has no passed; give true or false")
         splits[record["split"]].append(group)
@@ -90,14 +90,14 @@ def read_splits(path: Path) -> dict[str, list[Group]]:
     return splits
 
 
-def _programs(groups: Sequence[Group]) -> list[tuple[str, str]]:
+def _list_programs(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Every distinct program with its prompt, in order."""
     return list(dict.fromkeys((g.prompt, c.code) for g in groups for c in g.candidates if c.code is not None))
 
 
-def _parity(folder: Path, groups: Sequence[Group], num_programs: int) -> dict[str, Any]:
+def _measure_parity(folder: Path, groups: Sequence[Group], num_programs: int) -> dict[str, Any]:
     """Scores programs with transformers from text on: its template, its tokenizer, its model, in float32."""
-    pairs = _programs(groups)[:num_programs]
+    pairs = _list_programs(groups)[:num_programs]
     scores = Engine.from_pretrained(folder, dtype="float32").score(pairs)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model, truth = load_transformers(folder, torch.float32), []

@@ -1,14 +1,15 @@
 """How far scores move when a program is rewritten and does the same: `python benches robustness GROUPS --rm MODEL`.
 
-GROUPS are problems with labelled programs; those with a right and a wrong one count. Each program is renamed,
-commented, stripped, reformatted and rewrapped (`codescaler.data.rewriting`), and wrong ones are praised; comments and
-praise are phrases of this file, which `codescaler data augment` does not train with (names and layouts are its). For
-each:
+GROUPS are problems with labelled programs; those with a correct and an incorrect one count. Each program is renamed,
+commented, stripped, reformatted and rewrapped (`codescaler.data.rewriting`), and incorrect ones are praised; comments
+and praise are phrases of this file, which `codescaler data augment` does not train with (names and layouts are its).
+For each:
 
   shift         of the score, over the programs that it changed: mean size, median size and mean, problems weighing the
-                same; in units of the gap, the mean of right minus wrong within a problem, and of the spread, the
-                root of the mean variance within a problem. No gap is given where right ones do not score higher.
-  pairs right   when the right program alone is rewritten, the wrong one alone, or both, beside neither; a program that
+                same; in units of the gap, the mean of correct minus incorrect within a problem, and of the spread, the
+                root of the mean variance within a problem. No gap is given where correct ones do not score higher.
+  correct pairs   when the correct program alone is rewritten, the incorrect one alone, or both, beside neither; a
+                  program that
                 is left as it is keeps its score. The worst of the three is what someone who picks the side could do.
 
 95% intervals by drawing problems with replacement, gains paired. `--save NAME` writes
@@ -26,14 +27,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codescaler.commands.evaluate import named_models
+from codescaler.commands.evaluate import parse_models
 from codescaler.commands.info import describe_environment
-from codescaler.data.rewriting import REWRITES, callers_names, commented, praised, renamed
+from codescaler.data.rewriting import REWRITES, add_comments, add_praise, find_callers_names, rename_locals
 from codescaler.engine import Engine
-from codescaler.evaluate.estimates import estimates
-from codescaler.evaluate.problems import Problem, read_problems
-from codescaler.evaluate.tables import percent
-from codescaler.io.tables import table
+from codescaler.evaluate.estimates import estimate_means
+from codescaler.evaluate.problems import EvaluationProblem, read_evaluation_problems
+from codescaler.evaluate.tables import format_percent
+from codescaler.io.tables import format_table
 from codescaler.metrics import pair_accuracy
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -58,16 +59,18 @@ CLAIMS = (
 SIDES = {"neither": (0, 0), "right": (1, 0), "wrong": (0, 1), "both": (1, 1)}
 
 Floats = npt.NDArray[np.float64]
-Program = tuple[str, bool]  # its text, and whether it is right
+Program = tuple[str, bool]  # its text, and whether it is correct
 
 
 def main(options: Sequence[str] | None = None) -> int:
     """Rewrites, scores, prints."""
-    arguments = _parser().parse_args(options)
-    problems = [p for p in read_problems(arguments.groups, split=arguments.split) if p.is_mixed][: arguments.limit]
-    programs = [_programs(problem) for problem in problems]
+    arguments = _make_parser().parse_args(options)
+    problems = [p for p in read_evaluation_problems(arguments.groups, split=arguments.split) if p.is_mixed][
+        : arguments.limit
+    ]
+    programs = [_list_programs(problem) for problem in problems]
     rewritten = {
-        name: [[_rewritten(name, problem.prompt, program) for program in of_problem] for problem, of_problem in pairs]
+        name: [[_rewrite(name, problem.prompt, program) for program in of_problem] for problem, of_problem in pairs]
         for name in (*REWRITES, PRAISED)
         for pairs in [list(zip(problems, programs, strict=True))]
     }
@@ -79,12 +82,12 @@ def main(options: Sequence[str] | None = None) -> int:
         "num_programs": sum(map(len, programs)),
         "models": {},
     }
-    print(f"{len(problems)} problems with a right and a wrong program, {values['num_programs']} programs")
-    for name, folder in named_models(arguments.rm).items():
+    print(f"{len(problems)} problems with a correct and an incorrect program, {values['num_programs']} programs")
+    for name, folder in parse_models(arguments.rm).items():
         engine = Engine.from_pretrained(folder)
-        figures = _figures(engine, problems, programs, rewritten)
+        figures = _measure_model(engine, problems, programs, rewritten)
         values["models"][name] = {"dtype": engine.dtype, "head_digest": engine.head_digest, **figures}
-        print(f"\n{name}\n{_text(figures)}")
+        print(f"\n{name}\n{_format_text(figures)}")
     if arguments.save:
         path = RESULTS / f"robustness_{arguments.save}.json"
         path.write_text(json.dumps(values, indent=2) + "\n")
@@ -92,7 +95,7 @@ def main(options: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches robustness", description=__doc__.partition("\n\n")[0])
     parser.add_argument("groups", type=Path, help="JSON lines of labelled programs; .gz too")
     parser.add_argument("--rm", action="append", required=True, metavar="[NAME=]MODEL", help="reward model; repeat")
@@ -102,26 +105,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _programs(problem: Problem) -> list[Program]:
-    """The distinct programs of a problem; one that is labelled both ways counts as wrong."""
+def _list_programs(problem: EvaluationProblem) -> list[Program]:
+    """The distinct programs of a problem; one that is labelled both ways counts as incorrect."""
     labels: dict[str, bool] = {}
     for response in problem.responses:
-        labels[response.text] = response.is_right and labels.get(response.text, True)
+        labels[response.text] = response.is_correct and labels.get(response.text, True)
     return list(labels.items())
 
 
-def _rewritten(name: str, prompt: str, program: Program) -> str | None:
-    code, is_right = program
+def _rewrite(name: str, prompt: str, program: Program) -> str | None:
+    code, is_correct = program
     if name == PRAISED:
-        return None if is_right else praised(code, claims=CLAIMS)
+        return None if is_correct else add_praise(code, claims=CLAIMS)
     if name == "commented":
-        return commented(code, comments=COMMENTS)
-    return renamed(code, keep=callers_names(prompt)) if name == "renamed" else REWRITES[name](code, 0)
+        return add_comments(code, comments=COMMENTS)
+    return rename_locals(code, keep=find_callers_names(prompt)) if name == "renamed" else REWRITES[name](code, 0)
 
 
-def _figures(
+def _measure_model(
     engine: Engine,
-    problems: Sequence[Problem],
+    problems: Sequence[EvaluationProblem],
     programs: Sequence[Sequence[Program]],
     rewritten: Mapping[str, Sequence[Sequence[str | None]]],
 ) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def _figures(
         for name, new in texts.items():
             moved[name].append(np.array([score[text] for text in new]))
         print(f"{index + 1} of {len(problems)} problems", file=sys.stderr)
-    right = [np.array([is_right for _, is_right in own]) for own in programs]
+    right = [np.array([is_correct for _, is_correct in own]) for own in programs]
     gap = float(np.mean([s[r].mean() - s[~r].mean() for s, r in zip(scores, right, strict=True)]))
     spread = float(np.sqrt(np.mean([s.var() for s in scores])))
     names = [problem.task_id for problem in problems]
@@ -149,15 +152,15 @@ def _figures(
         "spread": spread,
         "rewrites": {
             name: {
-                **_shift_figures(names, scores, moved[name], rewritten[name], {"gap": gap, "spread": spread}),
-                "pairs_right": _pair_figures(names, scores, moved[name], right),
+                **_measure_shifts(names, scores, moved[name], rewritten[name], {"gap": gap, "spread": spread}),
+                "pairs_right": _measure_pairs(names, scores, moved[name], right),
             }
             for name in rewritten
         },
     }
 
 
-def _shift_figures(
+def _measure_shifts(
     names: Sequence[str],
     scores: Sequence[Floats],
     moved: Sequence[Floats],
@@ -182,7 +185,7 @@ def _shift_figures(
         if size > 0
         for statistic, of in statistics.items()
     }
-    found = estimates(columns, [names[index] for index in shifts])
+    found = estimate_means(columns, [names[index] for index in shifts])
     return {
         "num_rewritten": int(sum(was.sum() for was in changed)),
         "num_left": int(sum((~was).sum() for was in changed)),
@@ -190,7 +193,7 @@ def _shift_figures(
     }
 
 
-def _pair_figures(
+def _measure_pairs(
     names: Sequence[str], scores: Sequence[Floats], moved: Sequence[Floats], right: Sequence[npt.NDArray[np.bool_]]
 ) -> dict[str, Any]:
     """Pair accuracy when one side, or both, are rewritten, and how much is gained over neither."""
@@ -202,31 +205,33 @@ def _pair_figures(
         ]
         columns[(side,)] = np.array([pair_accuracy(s, r) for s, r in zip(mixed, right, strict=True)])
     columns |= {("gain", side): columns[(side,)] - columns[("neither",)] for side in [*SIDES][1:]}
-    found = estimates(columns, names)
+    found = estimate_means(columns, names)
     return {side: {"accuracy": found[(side,)], "gain": found.get(("gain", side))} for side in SIDES}
 
 
-def _text(figures: Mapping[str, Any]) -> str:
+def _format_text(figures: Mapping[str, Any]) -> str:
     shifts, pairs = [], []
     for name, rewrite in figures["rewrites"].items():
         cells = [
-            percent(rewrite["shift"][unit][s], "+" if s == "mean" else "")
+            format_percent(rewrite["shift"][unit][s], "+" if s == "mean" else "")
             for unit in ("gap", "spread")
             for s in rewrite["shift"][unit]
         ]
         shifts.append((name, f"{rewrite['num_rewritten']} of {rewrite['num_rewritten'] + rewrite['num_left']}", *cells))
         sides = [rewrite["pairs_right"][side] for side in [*SIDES][1:]]
-        pairs.append((name, *(f"{100 * side['accuracy']['mean']:.1f}, {percent(side['gain'], '+')}" for side in sides)))
-    neither = percent(next(iter(figures["rewrites"].values()))["pairs_right"]["neither"]["accuracy"])
+        pairs.append(
+            (name, *(f"{100 * side['accuracy']['mean']:.1f}, {format_percent(side['gain'], '+')}" for side in sides))
+        )
+    neither = format_percent(next(iter(figures["rewrites"].values()))["pairs_right"]["neither"]["accuracy"])
     units = [
         f"{statistic}, % of {unit}" for unit in ("gap", "spread") for statistic in ("mean size", "median", "signed")
     ]
     return "\n\n".join(
         (
-            f"gap (right minus wrong) {figures['gap']:.4f}, spread within a problem {figures['spread']:.4f}",
-            table(("shift of", "programs", *units), shifts),
-            f"pairs right, neither rewritten: {neither}; with the gain over that where rewritten is",
-            table(("", "the right one", "the wrong one", "both"), pairs),
+            f"gap (correct minus incorrect) {figures['gap']:.4f}, spread within a problem {figures['spread']:.4f}",
+            format_table(("shift of", "programs", *units), shifts),
+            f"correct pairs, neither rewritten: {neither}; with the gain over that where rewritten is",
+            format_table(("", "the correct one", "the incorrect one", "both"), pairs),
         )
     )
 

@@ -20,16 +20,16 @@ import numpy.typing as npt
 import torch
 
 from benches.harness.baselines import TransformersScorer, load_transformers
-from benches.harness.options import progress, whole_number
+from benches.harness.options import parse_count, report_progress
 from benches.harness.results import RESULTS
 from benches.harness.systems import OURS
 from benches.quality.ranking import read_splits
 from codescaler.commands.info import describe_environment
 from codescaler.engine import Engine
 from codescaler.io.records import Group
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 from codescaler.metrics import bootstrap_interval
-from codescaler.text.chat import load_chat, messages_of
+from codescaler.text.chat import load_chat, make_messages
 
 TRANSFORMERS = "transformers, sorted, by fours"
 ALLOWED_LOSS = 0.005
@@ -37,7 +37,7 @@ ALLOWED_LOSS = 0.005
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args(options)
+    arguments = _make_parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
     groups = [group for group in read_splits(arguments.groups)["validation"] if is_mixed(group)]
     chat = load_chat(arguments.model)
@@ -50,12 +50,12 @@ def main(options: Sequence[str] | None = None) -> int:
     deadline = time.monotonic() + 60 * arguments.minutes
     for group in groups:
         programs = list(dict.fromkeys(c.code for c in group.candidates if c.code is not None))
-        texts = [chat.render(messages_of((group.prompt, code))) for code in programs]
+        texts = [chat.render(make_messages((group.prompt, code))) for code in programs]
         ids = [array.tolist() for array in chat.encode(texts)]
         exact = truth(ids)
         for name, score in scorers.items():
             taus[name].append(kendall_tau(score(ids), exact))
-        progress(f"{group.task_id}: " + ", ".join(f"{name} {values[-1]:.3f}" for name, values in taus.items()))
+        report_progress(f"{group.task_id}: " + ", ".join(f"{name} {values[-1]:.3f}" for name, values in taus.items()))
         if time.monotonic() > deadline:
             break
     means = {name: float(np.mean(values)) for name, values in taus.items()}
@@ -63,7 +63,7 @@ def main(options: Sequence[str] | None = None) -> int:
     print(f"Kendall's tau of bfloat16 to float32 scores, {count} of {len(groups)} mixed validation problems")
     intervals = {name: bootstrap_interval(values) for name, values in taus.items()}
     print(
-        table(
+        format_table(
             ("", "mean tau", "95% interval"),
             [(name, f"{mean:.4f}", "[{:.4f}, {:.4f}]".format(*intervals[name])) for name, mean in means.items()],
         )
@@ -82,22 +82,22 @@ def main(options: Sequence[str] | None = None) -> int:
         }
         path = RESULTS / f"tau_{arguments.save}.json"
         path.write_text(json.dumps(values, indent=2) + "\n")
-        progress(f"wrote {path}")
+        report_progress(f"wrote {path}")
     return 0 if holds else 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches tau", description=__doc__.partition("\n\n")[0])
     parser.add_argument("model", type=Path, help="folder of a reward model")
     parser.add_argument("groups", type=Path, help="JSON lines of labelled programs with a field split; .gz too")
-    parser.add_argument("--threads", type=whole_number, default=2, help="CPU threads (%(default)s)")
+    parser.add_argument("--threads", type=parse_count, default=2, help="CPU threads (%(default)s)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no problem after so many")
     parser.add_argument("--save", metavar="NAME", help="write the figures to benches/results/tau_NAME.json")
     return parser
 
 
 def is_mixed(group: Group) -> bool:
-    """Says whether a problem has a right and a wrong program."""
+    """Says whether a problem has a correct and an incorrect program."""
     return {bool(c.passed) for c in group.candidates if c.code is not None} == {False, True}
 
 

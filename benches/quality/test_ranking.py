@@ -42,7 +42,7 @@ def test_figures(run, tmp_path, capsys):
     write_groups(tmp_path / "groups.jsonl")
     assert run("--save", "tiny", "--parity-programs", 4) == 0
     scorers = json.loads((tmp_path / "ranking_tiny.json").read_text())["figures"]["scorers"]
-    # The right program is the longer one: once among two different ones, once among three samples that parse.
+    # The correct program is the longer one: once among two different ones, once among three samples that parse.
     assert {name: scorer["pair_accuracy"]["mean"] for name, scorer in scorers.items() if name != ranking.OURS} == {
         "random": 0.5,
         "shortest": 0.0,

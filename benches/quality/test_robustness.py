@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benches.quality import robustness
-from codescaler.data.rewriting import CLAIMS, COMMENTS, praised, stripped
+from codescaler.data.rewriting import CLAIMS, COMMENTS, add_praise, strip_texts
 from codescaler.engine import Engine
 from codescaler.testing import save_chat, save_random_checkpoint
 
@@ -27,13 +27,13 @@ def test_figures(tmp_path, monkeypatch, capsys):
     result = json.loads((tmp_path / "robustness_tiny.json").read_text())
     assert (result["num_problems"], result["num_programs"]) == (2, 4)
     figures = result["models"]["tiny"]
-    texts = (RIGHT, WRONG, stripped(RIGHT), praised(WRONG, claims=robustness.CLAIMS))
+    texts = (RIGHT, WRONG, strip_texts(RIGHT), add_praise(WRONG, claims=robustness.CLAIMS))
     scores = Engine.from_pretrained(tmp_path / "rm").score([(f"Add ({i}).", text) for i in range(2) for text in texts])
     right, wrong, bare, boast = scores.reshape(2, 4).T.astype(float)
     assert figures["gap"] == pytest.approx(np.mean(right - wrong))
     assert figures["spread"] == pytest.approx(np.sqrt(np.mean((right - wrong) ** 2 / 4)))
     found = figures["rewrites"]["stripped"]
-    assert (found["num_rewritten"], found["num_left"]) == (2, 2)  # wrong ones have nothing to strip
+    assert (found["num_rewritten"], found["num_left"]) == (2, 2)  # incorrect ones have nothing to strip
     shift = found["shift"]["spread"]
     assert shift["mean"]["mean"] == pytest.approx(np.mean(bare - right) / figures["spread"])
     assert shift["mean_size"]["mean"] == pytest.approx(np.mean(np.abs(bare - right)) / figures["spread"])
@@ -45,11 +45,11 @@ def test_figures(tmp_path, monkeypatch, capsys):
     praise = figures["rewrites"]["praised"]
     assert praise["num_rewritten"] == 2
     assert praise["pairs_right"]["wrong"]["accuracy"]["mean"] == np.mean(right > boast)
-    assert "pairs right, neither rewritten" in capsys.readouterr().out
+    assert "correct pairs, neither rewritten" in capsys.readouterr().out
 
 
 def test_its_phrases_are_not_those_trained_with():
-    added = robustness._rewritten("commented", "p", (LONG, True)).split("\n")
+    added = robustness._rewrite("commented", "p", (LONG, True)).split("\n")
     own = {text for texts in robustness.COMMENTS.values() for text in texts}
     comments = {line.strip().removeprefix("# ") for line in added} - {line.strip() for line in LONG.split("\n")}
     assert comments and comments <= own

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from benches.harness.results import RESULTS
-from codescaler.commands.info import cpu_model
+from codescaler.commands.info import read_cpu_model
 from codescaler.io.records import Group, read_groups
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 from codescaler.metrics import bootstrap_interval
-from codescaler.testing import bench_device, device_name
+from codescaler.testing import bench_device, describe_device
 from codescaler.train import TrainConfig, TrainReport, fit
 
 CONFIGURATIONS = {
@@ -62,30 +62,30 @@ def main() -> None:
         part = learned[: round(share * len(learned))] + [group for group in groups if group.split == "validation"]
         run(f"{best}, {share:g} of the problems", dataclasses.replace(CONFIGURATIONS[best], **settings), part)
 
-    rows = {name: _figures(report) for name, report in reports.items()}
+    rows = {name: _list_figures(report) for name, report in reports.items()}
     header = (
         "run",
         "problems",
         "steps",
         "best at",
-        "pairs right",
+        "correct pairs",
         "gain over the start",
         "best of N",
         "gain",
         "minutes",
     )
-    print(table(header, [_row(name, figures) for name, figures in rows.items()]))
+    print(format_table(header, [_format_row(name, figures) for name, figures in rows.items()]))
     before = next(iter(reports.values())).before
     assert before is not None
     print(
-        f"\nThe start: pairs right {before.pair_accuracy:.1%}, best of N {before.best_of_n:.1%}, a blind draw "
+        f"\nThe start: correct pairs {before.pair_accuracy:.1%}, best of N {before.best_of_n:.1%}, a blind draw "
         f"{before.chance:.1%}; {len(before.picks)} validation problems. Chosen on them: {best}. Intervals: 95%, paired "
         "bootstrap over problems."
     )
     if options.save:
         result = {
             "command": "python benches train_study MODEL DATA OUT",
-            "device": device_name(bench_device(), cpu_model()),
+            "device": describe_device(bench_device(), read_cpu_model()),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "best": best,
@@ -101,7 +101,7 @@ def _rank(report: TrainReport) -> tuple[float, float]:
     return report.best.pair_accuracy, -report.best.loss
 
 
-def _figures(report: TrainReport) -> dict[str, Any]:
+def _list_figures(report: TrainReport) -> dict[str, Any]:
     before, best = report.before, report.best
     assert before is not None and best is not None
     # From the log, since a run that was resumed reports what it did itself.
@@ -129,8 +129,8 @@ def _figures(report: TrainReport) -> dict[str, Any]:
     return figures
 
 
-def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
-    def gain(of: str) -> str:
+def _format_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
+    def format_gain(of: str) -> str:
         low, high = figures[f"{of}_gain_interval"]
         return f"{figures[f'{of}_gain']:+.1%} [{low:+.1%}, {high:+.1%}]"
 
@@ -140,9 +140,9 @@ def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
         str(figures["num_steps"]),
         str(figures["best_step"]),
         f"{figures['pair_accuracy']:.1%}",
-        gain("pair_accuracy"),
+        format_gain("pair_accuracy"),
         f"{figures['best_of_n']:.1%}",
-        gain("best_of_n"),
+        format_gain("best_of_n"),
         f"{figures['minutes']:.1f}",
     )
 

@@ -3,7 +3,7 @@
 All systems load the same random checkpoint, are warmed up with the same batch, and take turns for a number of
 rounds, each with token ids of its own, so that no cache of an earlier round can answer. On a machine with a GPU they
 run there, with a flushed cache, and are timed by events; transformers with flash attention and vLLM join where they are
-installed; with --quantization int8, codescaler with every linear map in int8 too, whose scores are not judged. Exit
+installed; with --quantization int8, codescaler with every linear layer in int8 too, whose scores are not judged. Exit
 status 1 if codescaler's scores are not as right as they must be:
     float32:  max |codescaler - any other| <= 1e-4 * scale, the scale being mean |score|;
     bfloat16: RMS(codescaler - float32) <= 2 * RMS(transformers, padded - float32) + 1e-3 * scale; float32 are
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benches.harness.baselines import Float32, PackedScorer, TransformersScorer, load_transformers
-from benches.harness.options import SHAPES, parser_of, progress, shape_of
+from benches.harness.options import SHAPES, choose_shape, make_parser, report_progress
 from benches.harness.results import save
 from benches.harness.systems import (
     FLASH,
@@ -38,7 +38,7 @@ from benches.harness.systems import (
     write_checkpoint,
 )
 from benches.harness.vllm_scorer import VllmProcess, VllmScorer
-from codescaler.commands.info import cpu_model
+from codescaler.commands.info import read_cpu_model
 from codescaler.engine import Engine
 from codescaler.ops import select_backend
 from codescaler.testing import (
@@ -46,13 +46,13 @@ from codescaler.testing import (
     WORKLOADS,
     ModelShape,
     Workload,
-    attention_flops,
     bench_device,
-    device_name,
-    matmul_peak,
-    rms_distance,
+    count_attention_flops,
+    count_score_flops,
+    describe_device,
+    measure_peak_flops,
+    measure_rms_distance,
     score_error_limit,
-    score_flops,
 )
 
 CONFIRMATION_LIMIT = 0.1  # far above bfloat16's rounding, far below the distance of another model's scores
@@ -70,7 +70,7 @@ class Row:
     num_computed_tokens: int | None
     real_tokens_per_s: float
     speedup: float
-    peak_share: float
+    mfu: float
     max_difference: float | None
     correlation: float | None
     float32_rms: float | None
@@ -83,52 +83,54 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the scores are right, and the sentence that says why."""
+    """Whether the scores are correct, and the sentence that says why."""
 
-    is_right: bool
+    is_correct: bool
     reason: str
 
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args(options)
+    arguments = _make_parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
-    shape = shape_of(arguments)
+    shape = choose_shape(arguments)
     workload, dtype = WORKLOADS[arguments.workload], getattr(torch, arguments.dtype)
-    sequences, device = workload.sequences(), bench_device()
+    sequences, device = workload.draw_sequences(), bench_device()
     with tempfile.TemporaryDirectory(prefix="codescaler-compare-") as folder:
-        progress(f"writing a random checkpoint of {shape.num_layers} layers")
+        report_progress(f"writing a random checkpoint of {shape.num_layers} layers")
         write_checkpoint(Path(folder), shape)
         systems, left_out = _load(Path(folder), arguments, workload, sequences, device)
         scores = {system.name: _warm_up(system, sequences) for system in systems}
-        truth = None if dtype == torch.float32 else _float32_scores(Path(folder), arguments.threads, sequences, device)
+        truth = (
+            None if dtype == torch.float32 else _score_in_float32(Path(folder), arguments.threads, sequences, device)
+        )
         scorers = {system.name: system.score for system in systems}
         seconds, peak = take_turns(scorers, workload, arguments.rounds, dtype, device)
-    ideal_s = score_flops(shape, sequences) / peak
-    rows = [_row(system, seconds, scores, truth, workload.num_real_tokens, ideal_s) for system in systems]
+    ideal_s = count_score_flops(shape, sequences) / peak
+    rows = [_make_row(system, seconds, scores, truth, workload.num_real_tokens, ideal_s) for system in systems]
     if arguments.quantization:
-        rows = _against_int8_peak(rows, shape, sequences, peak, dtype)
+        rows = _compare_with_int8_peak(rows, shape, sequences, peak, dtype)
     verdict = _judge(scores, truth)
     print(
-        _introduction(arguments, shape, workload, device),
-        "\n".join([_table(rows), *left_out]),
-        _legend(peak, ideal_s, truth is not None),
+        _introduce(arguments, shape, workload, device),
+        "\n".join([_format_table(rows), *left_out]),
+        _format_legend(peak, ideal_s, truth is not None),
         sep="\n\n",
     )
-    print(f"\n{'PASS' if verdict.is_right else 'FAIL'}: {verdict.reason}")
+    print(f"\n{'PASS' if verdict.is_correct else 'FAIL'}: {verdict.reason}")
     if arguments.save:
         _save(arguments, shape, peak, ideal_s, rows, verdict, device)
-    return 0 if verdict.is_right else 1
+    return 0 if verdict.is_correct else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("compare", "Scores one named workload with codescaler and with transformers.")
+def _make_parser() -> argparse.ArgumentParser:
+    parser = make_parser("compare", "Scores one named workload with codescaler and with transformers.")
     parser.add_argument("workload", choices=WORKLOADS, help="named batch of token lists")
     parser.add_argument(
         "--vllm", type=Path, help="interpreter of an environment that has vLLM (make bench-peers makes one)"
     )
     parser.add_argument(
-        "--quantization", choices=("int8",), help="put codescaler with int8 linear maps beside the others"
+        "--quantization", choices=("int8",), help="put codescaler with int8 linear layers beside the others"
     )
     return parser
 
@@ -142,62 +144,62 @@ def _load(
 ) -> tuple[list[System], list[str]]:
     """Returns the systems that are here, and a line about each that is not."""
     dtype, num_threads = arguments.dtype, arguments.threads
-    progress("loading codescaler and transformers")
+    report_progress("loading codescaler and transformers")
     engine = Engine.from_pretrained(folder, device=str(device), dtype=dtype, num_threads=num_threads)
     model = load_transformers(folder, getattr(torch, dtype), device)
     padded, in_fours = TransformersScorer(model), TransformersScorer(model, batch_size=4)
     systems = [
         System(OURS, engine.score_tokens, workload.num_distinct_tokens),
-        System(PADDED, padded.score_tokens, padded.num_computed_tokens(sequences)),
-        System(SORTED, in_fours.score_tokens, in_fours.num_computed_tokens(sequences)),
+        System(PADDED, padded.score_tokens, padded.count_computed_tokens(sequences)),
+        System(SORTED, in_fours.score_tokens, in_fours.count_computed_tokens(sequences)),
     ]
     if arguments.quantization:
         with tempfile.TemporaryDirectory(prefix="codescaler-int8-") as int8_folder:
             save_with_int8(folder, Path(int8_folder))
             int8 = Engine.from_pretrained(int8_folder, device=str(device), dtype=dtype, num_threads=num_threads)
         systems.insert(1, System(INT8, int8.score_tokens, workload.num_distinct_tokens))
-    reasons = {FLASH: _why_no_flash(device, dtype), VLLM: _why_no_vllm(arguments.vllm, device)}
+    reasons = {FLASH: _explain_no_flash(device, dtype), VLLM: _explain_no_vllm(arguments.vllm, device)}
     if reasons[FLASH] is None:
         flash = PackedScorer(load_transformers(folder, getattr(torch, dtype), device, "flash_attention_2"))
         systems.append(System(FLASH, flash.score_tokens, workload.num_real_tokens))
     if reasons[VLLM] is None:
-        progress("starting vLLM")
+        report_progress("starting vLLM")
         python = arguments.vllm
         vllm = VllmProcess(python, folder, dtype, num_threads) if python else VllmScorer(folder, dtype)
         systems.append(System(VLLM, vllm.score_tokens, None))
     return systems, [f"left out: {name}: {reason}" for name, reason in reasons.items() if reason is not None]
 
 
-def _why_no_flash(device: torch.device, dtype: str) -> str | None:
+def _explain_no_flash(device: torch.device, dtype: str) -> str | None:
     if device.type != "cuda" or dtype != "bfloat16":
         return f"flash attention is for GPUs and 16 bits, this is {device.type} and {dtype}"
-    return _why_not_installed("flash_attn")
+    return _explain_not_installed("flash_attn")
 
 
-def _why_no_vllm(python: Path | None, device: torch.device) -> str | None:
+def _explain_no_vllm(python: Path | None, device: torch.device) -> str | None:
     if python is not None:
         return None
     if device.type != "cuda":
         return "its CPU build needs an environment of its own: make bench-peers"
-    return _why_not_installed("vllm")
+    return _explain_not_installed("vllm")
 
 
-def _why_not_installed(package: str) -> str | None:
+def _explain_not_installed(package: str) -> str | None:
     return None if importlib.util.find_spec(package) else f"the package {package} is not installed in this environment"
 
 
 def _warm_up(system: System, sequences: list[list[int]]) -> Float32:
-    progress(f"warming up: {system.name}")
+    report_progress(f"warming up: {system.name}")
     return system.score(sequences)
 
 
-def _float32_scores(folder: Path, num_threads: int, sequences: list[list[int]], device: torch.device) -> Float32:
-    progress("scoring once in float32, to hold the bfloat16 scores against")
+def _score_in_float32(folder: Path, num_threads: int, sequences: list[list[int]], device: torch.device) -> Float32:
+    report_progress("scoring once in float32, to hold the bfloat16 scores against")
     engine = Engine.from_pretrained(folder, device=str(device), dtype="float32", num_threads=num_threads)
     return engine.score_tokens(sequences)
 
 
-def _row(
+def _make_row(
     system: System,
     seconds: dict[str, list[float]],
     scores: dict[str, Float32],
@@ -213,25 +215,25 @@ def _row(
         num_computed_tokens=system.num_computed_tokens,
         real_tokens_per_s=num_real_tokens / median_s,
         speedup=statistics.median(seconds[PADDED]) / median_s,
-        peak_share=ideal_s / median_s,
+        mfu=ideal_s / median_s,
         max_difference=None if other is None else float(np.abs(own - other).max()),
-        correlation=_correlation(own, other),
-        float32_rms=None if truth is None else rms_distance(own, truth),
-        float32_correlation=_correlation(own, truth),
+        correlation=_correlate(own, other),
+        float32_rms=None if truth is None else measure_rms_distance(own, truth),
+        float32_correlation=_correlate(own, truth),
     )
 
 
-def _against_int8_peak(
+def _compare_with_int8_peak(
     rows: list[Row], shape: ModelShape, sequences: list[list[int]], peak: float, dtype: torch.dtype
 ) -> list[Row]:
-    """Holds int8 against the time that its linear maps take at their own peak, and attention at that of its dtype."""
-    int8_peak = max(matmul_peak(dtype, is_int8=True) for _ in rows)
-    attention = attention_flops(shape, sequences)
-    ideal_s = (score_flops(shape, sequences) - attention) / int8_peak + attention / peak
-    return [replace(row, peak_share=ideal_s / row.median_s) if row.system == INT8 else row for row in rows]
+    """Holds int8 against the time that its linear layers take at their own peak, and attention at that of its dtype."""
+    int8_peak = max(measure_peak_flops(dtype, is_int8=True) for _ in rows)
+    attention = count_attention_flops(shape, sequences)
+    ideal_s = (count_score_flops(shape, sequences) - attention) / int8_peak + attention / peak
+    return [replace(row, mfu=ideal_s / row.median_s) if row.system == INT8 else row for row in rows]
 
 
-def _correlation(left: Float32, right: Float32 | None) -> float | None:
+def _correlate(left: Float32, right: Float32 | None) -> float | None:
     """Pearson's; None if there is nothing to correlate with, or a single score."""
     return None if right is None or len(left) < 2 else float(np.corrcoef(left, right)[0, 1])
 
@@ -247,8 +249,8 @@ def _judge(scores: dict[str, Float32], truth: Float32 | None) -> Verdict:
             difference <= limit,
             f"codescaler's scores are at most {difference:.1e} off the others', {limit:.1e} is allowed.",
         )
-    error, limit = rms_distance(ours, truth), score_error_limit(theirs, truth)
-    confirmation = max(rms_distance(values, truth) for values in others)
+    error, limit = measure_rms_distance(ours, truth), score_error_limit(theirs, truth)
+    confirmation = max(measure_rms_distance(values, truth) for values in others)
     most = CONFIRMATION_LIMIT * float(np.abs(truth).mean())
     return Verdict(
         error <= limit and confirmation <= most,
@@ -257,7 +259,7 @@ def _judge(scores: dict[str, Float32], truth: Float32 | None) -> Verdict:
     )
 
 
-def _introduction(arguments: argparse.Namespace, shape: ModelShape, workload: Workload, device: torch.device) -> str:
+def _introduce(arguments: argparse.Namespace, shape: ModelShape, workload: Workload, device: torch.device) -> str:
     count = len(workload.candidate_lengths)
     low, high = min(workload.candidate_lengths), max(workload.candidate_lengths)
     lengths = f"{low} to {high} tokens" if count > 1 else f"{high} tokens"
@@ -276,7 +278,7 @@ def _introduction(arguments: argparse.Namespace, shape: ModelShape, workload: Wo
     )
 
 
-def _table(rows: list[Row]) -> str:
+def _format_table(rows: list[Row]) -> str:
     lines = [["", "seconds", "tokens run", "tokens/s", "speed", "of peak", "max diff", "correlation"]]
     for row in rows:
         lines.append(
@@ -286,7 +288,7 @@ def _table(rows: list[Row]) -> str:
                 "-" if row.num_computed_tokens is None else f"{row.num_computed_tokens}",
                 f"{row.real_tokens_per_s:.0f}",
                 f"{row.speedup:.2f}x",
-                f"{row.peak_share:.0%}",
+                f"{row.mfu:.0%}",
                 "-" if row.max_difference is None else f"{row.max_difference:.1e}",
                 "-" if row.correlation is None else f"{row.correlation:.6f}",
             ]
@@ -299,7 +301,7 @@ def _table(rows: list[Row]) -> str:
     return "\n".join("  ".join([name.ljust(first), *map(str.rjust, cells, others)]) for name, *cells in lines)
 
 
-def _legend(peak: float, ideal_s: float, has_float32: bool) -> str:
+def _format_legend(peak: float, ideal_s: float, has_float32: bool) -> str:
     legend = f"""\
 tokens run   what the forwards compute: codescaler a shared prefix once, transformers each copy and padding
 tokens/s     tokens of all sequences as they were given, a second
@@ -324,7 +326,7 @@ def _save(
         "workload": arguments.workload,
         "matmul_peak_flops": peak,
         "ideal_s": ideal_s,
-        "is_right": verdict.is_right,
+        "is_correct": verdict.is_correct,
         "verdict": verdict.reason,
         "systems": [asdict(row) | {"median_s": row.median_s} for row in rows],
     }
@@ -333,7 +335,7 @@ def _save(
 
 
 def _place(num_threads: int, device: torch.device) -> str:
-    return device_name(device, f"{num_threads} threads of {cpu_model()}")
+    return describe_device(device, f"{num_threads} threads of {read_cpu_model()}")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benches.harness.options import SHAPES, parser_of
+from benches.harness.options import SHAPES, make_parser
 from benches.harness.results import RESULTS
 from benches.harness.systems import INT8, OURS, PADDED, SORTED, VLLM
 from benches.speed.startup import TRANSFORMERS
 from codescaler.commands.info import describe_environment
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 
 ROOT = Path(__file__).parents[2]
 WORKLOADS = ("bon8", "bon16", "pairs")
@@ -50,14 +50,14 @@ Line = tuple[str, str, str, str]  # figure, must reach, aim, measured
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    parser = parser_of("cpu", "Measures everything that speed on a CPU is judged by, and prints one table.")
+    parser = make_parser("cpu", "Measures everything that speed on a CPU is judged by, and prints one table.")
     parser.add_argument("--vllm", type=Path, help="interpreter of an environment that has vLLM")
     parser.add_argument("--table-only", action="store_true", help="show what benches/results/ holds, measure nothing")
     arguments = parser.parse_args(options)
     failed = [] if arguments.table_only else _measure(arguments)
     figures = load(RESULTS, arguments.shape, arguments.dtype)
     print(f"\nQwen3-{arguments.shape.upper()} shapes, {arguments.dtype}, {arguments.threads} threads; -: not measured")
-    print(table(("figure", "must reach", "aim", "measured"), lines(figures)))
+    print(format_table(("figure", "must reach", "aim", "measured"), format_lines(figures)))
     if failed:
         print(f"FAIL: {', '.join(failed)}")
     return 1 if failed else 0
@@ -73,7 +73,7 @@ def _measure(arguments: argparse.Namespace) -> list[str]:
     int8 = {workload: ["--quantization", "int8"] for workload in WITH_INT8}
     parts = [
         *(["compare", name, *shape, *layers, *rounds, *vllm, *int8.get(name, [])] for name in WORKLOADS),
-        ["compare", "bon8", "--shape", _other(arguments.shape), *layers, *rounds, *vllm, *int8["bon8"]],
+        ["compare", "bon8", "--shape", _choose_other(arguments.shape), *layers, *rounds, *vllm, *int8["bon8"]],
         ["startup", *shape, *rounds, *vllm],  # of all layers: it is about reading them
         ["threads", *shape, *layers, *rounds],
         ["fusions", *shape, *layers, *rounds],
@@ -109,31 +109,31 @@ def load(folder: Path, shape: str, dtype: str) -> dict[str, Any]:
     paths = {name: folder / f"{name}_{shape}_{dtype}.json" for name in (OPERATIONS, "startup", "threads", "fusions")}
     files = {name: f"compare_{name}{'_int8' if name in WITH_INT8 else ''}" for name in WORKLOADS}
     paths |= {f"compare_{name}": folder / f"{file}_{shape}_{dtype}.json" for name, file in files.items()}
-    paths["other shape"] = folder / f"{files['bon8']}_{_other(shape)}_{dtype}.json"
+    paths["other shape"] = folder / f"{files['bon8']}_{_choose_other(shape)}_{dtype}.json"
     return {name: json.loads(path.read_text()) if path.exists() else {} for name, path in paths.items()}
 
 
-def lines(figures: dict[str, Any]) -> Iterator[Line]:
+def format_lines(figures: dict[str, Any]) -> Iterator[Line]:
     """Yields the lines of the table: targets beside what was measured."""
     titles = {f"compare_{workload}": workload for workload in WORKLOADS} | {"other shape": OTHER_SHAPE}
-    compared = {title: _systems(figures[name]) for name, title in titles.items()}
+    compared = {title: _index_systems(figures[name]) for name, title in titles.items()}
     # Not all of the model's layers may have been run: see --layers.
     layers = {title: figures[name]["shape"]["num_layers"] for name, title in titles.items() if figures[name]}
     shown = {title: f"{title} ({layers[title]} layers)" if title in layers else title for title in titles.values()}
     suffix = {OURS: "", INT8: ", int8"}
     for workload, ours, peer, must, aim in PEERS:
         figure = f"{shown[workload]}{suffix[ours]}: times as fast as {peer}"
-        yield figure, must, aim, _speedup(compared[workload], ours, peer)
+        yield figure, must, aim, _format_speedup(compared[workload], ours, peer)
     for ours, peer in ((ours, peer) for ours in suffix for peer in (PADDED, VLLM)):
-        must = _speedup(compared["bon8"], ours, peer)
+        must = _format_speedup(compared["bon8"], ours, peer)
         figure = f"{shown[OTHER_SHAPE]}{suffix[ours]}: times as fast as {peer}"
-        yield figure, must, "", _speedup(compared[OTHER_SHAPE], ours, peer)
+        yield figure, must, "", _format_speedup(compared[OTHER_SHAPE], ours, peer)
     for title, systems in compared.items():
         for ours, must, aim in SHARES:
             if ours == OURS or title.startswith(WITH_INT8):
-                share = f"{systems[ours]['peak_share']:.0%}" if ours in systems else MISSING
+                share = f"{systems[ours]['mfu']:.0%}" if ours in systems else MISSING
                 yield f"{shown[title]}{suffix[ours]}: ideal time / time", must, aim, share
-        most = systems[PADDED]["peak_share"] if systems else None
+        most = systems[PADDED]["mfu"] if systems else None
         yield f"{shown[title]}: ideal time, times as fast as {PADDED}", "", "", f"{1 / most:.2f}x" if most else MISSING
     operations = {bench["name"]: bench for bench in figures[OPERATIONS].get("operations", [])}
     attention = next((bench for name, bench in operations.items() if name.startswith("tree_attention")), None)
@@ -156,18 +156,18 @@ def lines(figures: dict[str, Any]) -> Iterator[Line]:
     for name, bench in operations.items():
         for peak in ("matmul", "copy"):
             if f"share_of_{peak}_peak" in bench:
-                yield f"{name}: share of the peak of {peak}", "", "", f"{bench[f'share_of_{peak}_peak']:.0%}"
+                yield f"{name}: fraction of peak, {peak}", "", "", f"{bench[f'share_of_{peak}_peak']:.0%}"
 
 
-def _other(shape: str) -> str:
+def _choose_other(shape: str) -> str:
     return next(other for other in SHAPES if other != shape)
 
 
-def _systems(compared: dict[str, Any]) -> dict[str, Any]:
+def _index_systems(compared: dict[str, Any]) -> dict[str, Any]:
     return {system["system"]: system for system in compared.get("systems", [])}
 
 
-def _speedup(systems: dict[str, Any], ours: str, peer: str) -> str:
+def _format_speedup(systems: dict[str, Any], ours: str, peer: str) -> str:
     return f"{systems[peer]['median_s'] / systems[ours]['median_s']:.2f}x" if {ours, peer} <= set(systems) else MISSING
 
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from benches.harness.baselines import STOCK_TORCH, Float32
-from benches.harness.options import parser_of, shape_of
+from benches.harness.options import choose_shape, make_parser
 from benches.harness.results import save
 from benches.harness.systems import take_turns
 from benches.speed.compare import CONFIRMATION_LIMIT
 from codescaler.checkpoint.load import open_checkpoint
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 from codescaler.model.decoder import Decoder, build_decoder
 from codescaler.ops import Backend, Heads, RotaryTables, Tree, reference, replace_operations, select_backend
 from codescaler.ops.plan import plan
@@ -35,16 +35,16 @@ FUSED = "fused"
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args(options)
+    arguments = _make_parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
-    shape, dtype, device = shape_of(arguments), getattr(torch, arguments.dtype), bench_device()
+    shape, dtype, device = choose_shape(arguments), getattr(torch, arguments.dtype), bench_device()
     workload, backend = WORKLOADS[arguments.workload], select_backend("auto", device.type)
     with tempfile.TemporaryDirectory(prefix="codescaler-fusions-") as folder:
         write_random_rm(Path(folder), shape)
         checkpoint = open_checkpoint(Path(folder))
         decoder = build_decoder(checkpoint.config, checkpoint.get, backend, dtype, device)
-        forwards = {name: partial(_scores, change(decoder), every) for name, (change, every) in UNDONE.items()}
-        scores = {name: forward(workload.sequences()) for name, forward in forwards.items()}
+        forwards = {name: partial(_score_lists, change(decoder), every) for name, (change, every) in UNDONE.items()}
+        scores = {name: forward(workload.draw_sequences()) for name, forward in forwards.items()}
         seconds, _ = take_turns(forwards, workload, arguments.rounds, dtype, device)
     ratios = {
         name: statistics.median(map(float.__truediv__, values, seconds[FUSED])) for name, values in seconds.items()
@@ -58,7 +58,7 @@ def main(options: Sequence[str] | None = None) -> int:
         (name, f"{statistics.median(seconds[name]):.2f}", f"{ratio:.3f}", f"{off[name]:.0e}")
         for name, ratio in ratios.items()
     ]
-    print(table(("undone", "seconds", "of fused", "scores off"), rows))
+    print(format_table(("undone", "seconds", "of fused", "scores off"), rows))
     print(f"FAIL: other scores: {', '.join(wrong)}" if wrong else "PASS: all forwards give the same scores")
     if arguments.save:
         values = {"workload": arguments.workload, "seconds": seconds, "time_of_fused": ratios, "scores_off": off}
@@ -66,13 +66,13 @@ def main(options: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("fusions", "Measures what each fusion buys, by undoing one at a time.")
+def _make_parser() -> argparse.ArgumentParser:
+    parser = make_parser("fusions", "Measures what each fusion buys, by undoing one at a time.")
     parser.add_argument("--workload", choices=WORKLOADS, default="bon8", help="named batch of token lists")
     return parser
 
 
-def _scores(decoder: Decoder, is_every_row_pooled: bool, sequences: list[list[int]]) -> Float32:
+def _score_lists(decoder: Decoder, is_every_row_pooled: bool, sequences: list[list[int]]) -> Float32:
     arrays = [np.array(ids, dtype=np.int32) for ids in sequences]
     (batch,) = plan(arrays, max_batch_tokens=sum(map(len, arrays)))
     with torch.inference_mode():
@@ -85,17 +85,17 @@ def _scores(decoder: Decoder, is_every_row_pooled: bool, sequences: list[list[in
     return scores[np.argsort(batch.sequences)]
 
 
-def replaced(**operations: Callable[[Backend], object]) -> Callable[[Decoder], Decoder]:
+def replace_in_decoder(**operations: Callable[[Backend], object]) -> Callable[[Decoder], Decoder]:
     """Replaces operations of a decoder's backend by what each function makes of the backend as it was."""
 
-    def change(decoder: Decoder) -> Decoder:
+    def change_decoder(decoder: Decoder) -> Decoder:
         changed = {name: make(decoder.backend) for name, make in operations.items()}
         return replace(decoder, backend=replace_operations(decoder.backend, **changed))
 
-    return change
+    return change_decoder
 
 
-def _add_then_norm(backend: Backend) -> object:
+def _unfuse_add_norm(backend: Backend) -> object:
     def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         if residual is None:
             return backend.rms_norm(x, weight, eps)
@@ -104,7 +104,7 @@ def _add_then_norm(backend: Backend) -> object:
     return rms_norm
 
 
-def _norm_then_rope(backend: Backend) -> object:
+def _unfuse_norm_rope(backend: Backend) -> object:
     def qk_norm_rope(
         qkv: Tensor,
         heads: Heads,
@@ -122,20 +122,20 @@ def _norm_then_rope(backend: Backend) -> object:
     return qk_norm_rope
 
 
-def _same(decoder: Decoder) -> Decoder:
+def _keep_decoder(decoder: Decoder) -> Decoder:
     return decoder
 
 
 # What is undone: the decoder without it, and whether the last layer computes every row.
 UNDONE: dict[str, tuple[Callable[[Decoder], Decoder], bool]] = {
-    FUSED: (_same, False),
-    "residual + norm: add, then norm": (replaced(rms_norm=_add_then_norm), False),
-    "residual + norm: PyTorch": (replaced(rms_norm=lambda _: STOCK_TORCH.rms_norm), False),
-    "QK-norm + RoPE: norm, then rotate": (replaced(qk_norm_rope=_norm_then_rope), False),
-    "QK-norm + RoPE: PyTorch": (replaced(qk_norm_rope=lambda _: reference.qk_norm_rope), False),
-    "GLU: PyTorch": (replaced(glu=lambda _: STOCK_TORCH.glu), False),
-    "blocks of tokens: all at once": (replaced(token_block=lambda _: None), False),
-    "pooled rows only: every row of the last layer": (_same, True),
+    FUSED: (_keep_decoder, False),
+    "residual + norm: add, then norm": (replace_in_decoder(rms_norm=_unfuse_add_norm), False),
+    "residual + norm: PyTorch": (replace_in_decoder(rms_norm=lambda _: STOCK_TORCH.rms_norm), False),
+    "QK-norm + RoPE: norm, then rotate": (replace_in_decoder(qk_norm_rope=_unfuse_norm_rope), False),
+    "QK-norm + RoPE: PyTorch": (replace_in_decoder(qk_norm_rope=lambda _: reference.qk_norm_rope), False),
+    "GLU: PyTorch": (replace_in_decoder(glu=lambda _: STOCK_TORCH.glu), False),
+    "blocks of tokens: all at once": (replace_in_decoder(token_block=lambda _: None), False),
+    "pooled rows only: every row of the last layer": (_keep_decoder, True),
 }
 
 

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import torch
 
-from benches.harness.options import parser_of, progress, shape_of, whole_number
+from benches.harness.options import choose_shape, make_parser, parse_count, report_progress
 from benches.harness.results import save
 from codescaler.engine import Engine
-from codescaler.io.tables import table
-from codescaler.testing import Workload, bench_device, seconds_of, write_random_rm
+from codescaler.io.tables import format_table
+from codescaler.testing import Workload, bench_device, measure_seconds, write_random_rm
 
 
 class Sizes(NamedTuple):
@@ -52,12 +52,12 @@ TITLES = {"N": "programs of one problem", "P": "tokens of the problem", "R": "to
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    parser = parser_of("scaling", "Plots time against numbers and lengths of programs and problems.")
+    parser = make_parser("scaling", "Plots time against numbers and lengths of programs and problems.")
     parser.set_defaults(layers=4)  # time is a sum over layers, and the plot is about ratios
-    parser.add_argument("--largest", type=whole_number, default=2048, help="leave out larger sizes")
+    parser.add_argument("--largest", type=parse_count, default=2048, help="leave out larger sizes")
     arguments = parser.parse_args(options)
     torch.set_num_threads(arguments.threads)
-    shape, device = shape_of(arguments), bench_device()
+    shape, device = choose_shape(arguments), bench_device()
     curves = {
         axis: [MIDDLE._replace(**{axis: value}) for value in values if value <= arguments.largest]
         for axis, values in SWEEPS.items()
@@ -73,16 +73,18 @@ def main(options: Sequence[str] | None = None) -> int:
             (
                 str(getattr(size, axis)),
                 f"{times[size].together_s:.3f}",
-                f"{_gain(size, times):.2f}",
+                f"{_compute_gain(size, times):.2f}",
                 f"{size.ideal_gain:.2f}",
             )
             for size in curve
         ]
-        print(table((axis, "seconds", "gain", "ideal"), rows))
+        print(format_table((axis, "seconds", "gain", "ideal"), rows))
     if arguments.save:
         figures = {
             axis: [
-                size._asdict() | times[size]._asdict() | {"gain": _gain(size, times), "ideal_gain": size.ideal_gain}
+                size._asdict()
+                | times[size]._asdict()
+                | {"gain": _compute_gain(size, times), "ideal_gain": size.ideal_gain}
                 for size in curve
             ]
             for axis, curve in curves.items()
@@ -96,17 +98,17 @@ def _measure(engine: Engine, curves: dict[str, list[Sizes]], rounds: int, device
     seconds: dict[Sizes, list[tuple[float, ...]]] = {size: [] for curve in curves.values() for size in curve}
     for number in range(1, rounds + 1):
         for size, values in seconds.items():
-            sequences = Workload(size.P, (size.R,) * size.N).sequences(seed=number)
+            sequences = Workload(size.P, (size.R,) * size.N).draw_sequences(seed=number)
             alone_s, together_s = (
-                seconds_of(lambda: engine.score_tokens(lists), device)  # noqa: B023
+                measure_seconds(lambda: engine.score_tokens(lists), device)  # noqa: B023
                 for lists in (sequences[:1], sequences)
             )
             values.append((together_s, alone_s))
-        progress(f"round {number} of {rounds}")
+        report_progress(f"round {number} of {rounds}")
     return {size: Times(*map(statistics.median, zip(*values, strict=True))) for size, values in seconds.items()}
 
 
-def _gain(size: Sizes, times: dict[Sizes, Times]) -> float:
+def _compute_gain(size: Sizes, times: dict[Sizes, Times]) -> float:
     return size.N * times[size].alone_s / times[size].together_s
 
 
@@ -120,12 +122,12 @@ def _plot(curves: dict[str, list[Sizes]], times: dict[Sizes, Times], path: Path)
         values = [getattr(size, axis) for size in curve]
         above.plot(values, [times[size].together_s for size in curve], "o-")
         above.set(title=TITLES[axis], ylabel="seconds")
-        below.plot(values, [_gain(size, times) for size in curve], "o-", label="measured")
+        below.plot(values, [_compute_gain(size, times) for size in curve], "o-", label="measured")
         below.plot(values, [size.ideal_gain for size in curve], "k--", label="N(P + R) / (P + NR)")
         below.set(xlabel=axis, ylabel="gain over one at a time", ylim=(0, None))
         below.legend()
     figure.savefig(path, dpi=100)
-    progress(f"wrote {path}")
+    report_progress(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benches.harness.options import parser_of, progress, shape_of
+from benches.harness.options import choose_shape, make_parser, report_progress
 from benches.harness.results import save
 from benches.harness.systems import write_checkpoint
 from benches.speed.compare import Float32
 from codescaler.engine import Engine, worker
 from codescaler.engine.scheduler import Request
-from codescaler.io.tables import table
-from codescaler.testing import WORKLOADS, Workload, seconds_of
+from codescaler.io.tables import format_table
+from codescaler.testing import WORKLOADS, Workload, measure_seconds
 from codescaler.text.chat import Pair
 
 CPU = torch.device("cpu")
@@ -41,8 +41,8 @@ Score = Callable[[Sequence[Pair]], Float32]
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args(options)
-    shape = shape_of(arguments)
+    arguments = _make_parser().parse_args(options)
+    shape = choose_shape(arguments)
     with tempfile.TemporaryDirectory(prefix="codescaler-scheduler-") as folder:
         write_checkpoint(Path(folder), shape)
         engine = Engine.from_pretrained(folder, device="cpu", dtype=arguments.dtype, num_threads=arguments.threads)
@@ -57,7 +57,11 @@ def main(options: Sequence[str] | None = None) -> int:
         alone = _time_lone_caller(engine, arguments.rounds)
     ratios = {name: max(counts) / tokens["one call"][0] for name, counts in tokens.items()}
     print(f"{shape.num_layers} layers, {arguments.dtype}, {arguments.threads} threads; {arguments.rounds} rounds\n")
-    print(table(("figure", "callers", "one call", "concurrent", "ratio"), _rows(tokens, ratios, seconds, alone)))
+    print(
+        format_table(
+            ("figure", "callers", "one call", "concurrent", "ratio"), _make_rows(tokens, ratios, seconds, alone)
+        )
+    )
     passes = is_same and max(ratios.values()) <= TOKEN_LIMIT
     verdict = f"{'the same' if is_same else 'other'} bits, at most {max(ratios.values()):.2f} times the tokens"
     print(f"\n{'PASS' if passes else 'FAIL'}: {verdict} of one call (limit {TOKEN_LIMIT})")
@@ -73,11 +77,11 @@ def main(options: Sequence[str] | None = None) -> int:
     return 0 if passes else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    return parser_of("scheduler", "Concurrent callers of one engine beside one call with the same pairs.")
+def _make_parser() -> argparse.ArgumentParser:
+    return make_parser("scheduler", "Concurrent callers of one engine beside one call with the same pairs.")
 
 
-def _rows(tokens, ratios, seconds, alone):
+def _make_rows(tokens, ratios, seconds, alone):
     for name in list(tokens)[1:]:
         yield "tokens, bon16", f"16, {name}", str(tokens["one call"][0]), str(max(tokens[name])), f"{ratios[name]:.2f}x"
     times = _time_ratios(seconds, alone)
@@ -126,7 +130,7 @@ def _count_tokens(engine: Engine, callers: dict[str, Score], rounds: int) -> tup
             before = engine.num_distinct_tokens
             bits.add(score(pairs).tobytes())
             tokens[name].append(engine.num_distinct_tokens - before)
-        progress(f"tokens, round {number + 1} of {rounds}: {[counts[-1] for counts in tokens.values()]}")
+        report_progress(f"tokens, round {number + 1} of {rounds}: {[counts[-1] for counts in tokens.values()]}")
         is_same &= len(bits) == 1
     return tokens, is_same
 
@@ -136,24 +140,24 @@ def _time_callers(callers: dict[str, Score], rounds: int) -> dict[str, list[floa
     for number in range(rounds + 1):
         pairs = [pair for i in range(NUM_PROBLEMS) for pair in _write_pairs(OWN_PROBLEM, number * NUM_PROBLEMS + i)]
         for name, score in callers.items():
-            took = seconds_of(lambda: score(pairs), CPU)  # noqa: B023
+            took = measure_seconds(lambda: score(pairs), CPU)  # noqa: B023
             seconds[name] += [took] if number else []
-        progress(f"seconds, round {number} of {rounds}" + " (warm-up)" * (not number))
+        report_progress(f"seconds, round {number} of {rounds}" + " (warm-up)" * (not number))
     return seconds
 
 
 def _time_lone_caller(engine: Engine, rounds: int) -> dict[str, list[float]]:
     """A call, and the same encoding and forward handed to the worker at once."""
-    (tokens,) = ([token % 256 for token in sequence] for sequence in WORKLOADS["single"].sequences())
+    (tokens,) = ([token % 256 for token in sequence] for sequence in WORKLOADS["single"].draw_sequences())
 
-    def without_queue() -> None:
+    def call_without_queue() -> None:
         request = Request(engine._intake._encoder.encode_tokens([tokens]).sequences)
         worker.submit(engine.num_threads, lambda: engine._runner([request])).result()
 
     seconds: dict[str, list[float]] = {"no queue": [], "queue": []}
     for number in range(10 * rounds + 1):
-        for name, call in (("no queue", without_queue), ("queue", lambda: engine.score_tokens([tokens]))):
-            took = seconds_of(call, CPU)
+        for name, call in (("no queue", call_without_queue), ("queue", lambda: engine.score_tokens([tokens]))):
+            took = measure_seconds(call, CPU)
             seconds[name] += [took] if number else []
     return seconds
 

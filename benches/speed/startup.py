@@ -23,13 +23,13 @@ from pathlib import Path
 
 import torch
 
-from benches.harness.options import parser_of, progress, shape_of, whole_number
+from benches.harness.options import choose_shape, make_parser, parse_count, report_progress
 from benches.harness.results import save
 from benches.harness.systems import OURS, VLLM, write_checkpoint
 from benches.harness.vllm_scorer import VllmProcess
 from benches.speed.compare import CONFIRMATION_LIMIT
 from codescaler.engine.engine import DEFAULT_BATCH_TOKENS
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 from codescaler.ops.cpu.backend import TOKEN_BLOCK
 from codescaler.testing import FLOAT32_SCORE_LIMIT, ModelShape
 
@@ -70,23 +70,23 @@ print(json.dumps([1024 * after_import, 1024 * kilobytes("VmHWM")]))
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args(options)
+    arguments = _make_parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
-    shape = shape_of(arguments)
+    shape = choose_shape(arguments)
     with tempfile.TemporaryDirectory(prefix="codescaler-startup-") as name:
         folder = Path(name)
-        progress(f"writing a random checkpoint of {shape.num_layers} layers")
+        report_progress(f"writing a random checkpoint of {shape.num_layers} layers")
         write_checkpoint(folder, shape)
-        seconds, scores = _take_turns(_systems(folder, arguments), arguments.rounds)
-        progress(f"{OURS}: memory of {arguments.budget} tokens")
-        memory = _memory(folder, shape, arguments)
+        seconds, scores = _take_turns(_list_systems(folder, arguments), arguments.rounds)
+        report_progress(f"{OURS}: memory of {arguments.budget} tokens")
+        memory = _measure_memory(folder, shape, arguments)
     medians = {system: statistics.median(values) for system, values in seconds.items()}
-    verdict = checks(medians, scores, memory, arguments.dtype)
+    verdict = make_checks(medians, scores, memory, arguments.dtype)
     print(
         f"Process start to the first score, {shape.num_layers} layers, {arguments.dtype}, {arguments.threads} threads."
     )
     rows = [(system, f"{median:.2f}", f"{median / medians[OURS]:.1f}x") for system, median in medians.items()]
-    print(table(("", "seconds", "of ours"), rows))
+    print(format_table(("", "seconds", "of ours"), rows))
     print("\n".join(f"{'PASS' if holds else 'FAIL'}: {sentence}" for sentence, holds in verdict.items()))
     if arguments.save:
         values = {"seconds": seconds, "median_s": medians, "scores": scores, "memory": memory, "checks": verdict}
@@ -94,18 +94,18 @@ def main(options: Sequence[str] | None = None) -> int:
     return 0 if all(verdict.values()) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("startup", "Times process start to first score, and weighs the process.")
-    parser.add_argument("--budget", type=whole_number, default=DEFAULT_BATCH_TOKENS, help="tokens whose memory counts")
+def _make_parser() -> argparse.ArgumentParser:
+    parser = make_parser("startup", "Times process start to first score, and weighs the process.")
+    parser.add_argument("--budget", type=parse_count, default=DEFAULT_BATCH_TOKENS, help="tokens whose memory counts")
     parser.add_argument("--vllm", type=Path, help="interpreter of an environment that has vLLM")
     return parser
 
 
-def _systems(folder: Path, arguments: argparse.Namespace) -> dict[str, Callable[[], float]]:
+def _list_systems(folder: Path, arguments: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """What starts each system, scores `IDS`, and returns when the score is there."""
     run = partial(_run, folder=folder, arguments=arguments, lists=[IDS])
     systems = {OURS: lambda: run(_OURS)[0], TRANSFORMERS: lambda: run(_TRANSFORMERS)[0]}
-    return systems if arguments.vllm is None else systems | {VLLM: lambda: _vllm(folder, arguments)}
+    return systems if arguments.vllm is None else systems | {VLLM: lambda: _start_vllm(folder, arguments)}
 
 
 def _run(code: str, folder: Path, arguments: argparse.Namespace, lists: list[list[int]]) -> list[float]:
@@ -122,7 +122,7 @@ def _run(code: str, folder: Path, arguments: argparse.Namespace, lists: list[lis
     return values
 
 
-def _vllm(folder: Path, arguments: argparse.Namespace) -> float:
+def _start_vllm(folder: Path, arguments: argparse.Namespace) -> float:
     process = VllmProcess(arguments.vllm, folder, arguments.dtype, arguments.threads)
     try:
         return float(process.score_tokens([IDS])[0])
@@ -141,11 +141,11 @@ def _take_turns(
             begin = time.perf_counter()
             scores[name] = start()
             seconds[name].append(time.perf_counter() - begin)
-            progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
+            report_progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
     return seconds, scores
 
 
-def _memory(folder: Path, shape: ModelShape, arguments: argparse.Namespace) -> dict[str, int]:
+def _measure_memory(folder: Path, shape: ModelShape, arguments: argparse.Namespace) -> dict[str, int]:
     starts = range(0, arguments.budget, SEQUENCE_TOKENS)
     lists = [[(start + at) % shape.vocab_size for at in range(SEQUENCE_TOKENS)] for start in starts]
     after_import, peak = map(int, _run(_MEMORY, folder, arguments, lists))
@@ -165,7 +165,9 @@ def _memory(folder: Path, shape: ModelShape, arguments: argparse.Namespace) -> d
     }
 
 
-def checks(medians: dict[str, float], scores: dict[str, float], memory: dict[str, int], dtype: str) -> dict[str, bool]:
+def make_checks(
+    medians: dict[str, float], scores: dict[str, float], memory: dict[str, int], dtype: str
+) -> dict[str, bool]:
     """Each sentence of the verdict, and whether it holds. NaN compares false, so it fails."""
     share = FLOAT32_SCORE_LIMIT if dtype == "float32" else CONFIRMATION_LIMIT
     difference = max(abs(score - scores[OURS]) for score in scores.values())

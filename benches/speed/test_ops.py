@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benches.harness.baselines import STOCK_TORCH
-from codescaler.model.rope import rope_tables
+from codescaler.model.rope import build_rope_tables
 from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree, reference, select_backend
 from codescaler.ops.plan import plan
 from codescaler.quantize.int8 import quantize_weight
@@ -20,10 +20,10 @@ from codescaler.testing import (
     WORKLOADS,
     assert_accurate,
     bench_device,
-    device_name,
-    matmul_peak,
-    peer_linear,
-    seconds_of,
+    describe_device,
+    measure_peak_flops,
+    measure_seconds,
+    run_peer_linear,
 )
 from codescaler.types import QuantScheme, RopeConfig
 
@@ -66,7 +66,7 @@ def random() -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def tree() -> Tree:
-    arrays = [np.array(ids, dtype=np.int32) for ids in WORKLOADS["bon8"].sequences()]
+    arrays = [np.array(ids, dtype=np.int32) for ids in WORKLOADS["bon8"].draw_sequences()]
     (batch,) = plan(arrays, max_batch_tokens=WORKLOADS["bon8"].num_distinct_tokens)
     return Tree.from_batch(batch, DEVICE)
 
@@ -82,7 +82,7 @@ def record(benchmark, backend, dtype):
 
     def record(call, flops=None, num_bytes=None, **counts):
         benchmark.extra_info |= {
-            "device": device_name(DEVICE, "cpu"),
+            "device": describe_device(DEVICE, "cpu"),
             "instruction_set": backend.description,
             "dtype": str(dtype).removeprefix("torch."),
         }
@@ -94,7 +94,9 @@ def record(benchmark, backend, dtype):
             return
         seconds = benchmark.stats.stats.median
         if DEVICE.type != "cpu":
-            seconds = benchmark.extra_info["device_s"] = statistics.median(seconds_of(call, DEVICE) for _ in range(30))
+            seconds = benchmark.extra_info["device_s"] = statistics.median(
+                measure_seconds(call, DEVICE) for _ in range(30)
+            )
         benchmark.extra_info |= {f"{name}_per_s": count / seconds for name, count in counts.items()}
         if flops is not None:
             benchmark.extra_info["gflops_per_s"] = flops / seconds / 1e9
@@ -106,14 +108,14 @@ def record(benchmark, backend, dtype):
     return record
 
 
-peak_of_matmul = functools.cache(matmul_peak)
+peak_of_matmul = functools.cache(measure_peak_flops)
 
 
 @functools.cache
 def peak_of_copy() -> float:
     """Bytes read and written a second by a large copy, the median of 7."""
     source, target = torch.ones(COPY_BYTES, dtype=torch.uint8), torch.ones(COPY_BYTES, dtype=torch.uint8)
-    return 2 * COPY_BYTES / statistics.median(seconds_of(lambda: target.copy_(source), DEVICE) for _ in range(7))
+    return 2 * COPY_BYTES / statistics.median(measure_seconds(lambda: target.copy_(source), DEVICE) for _ in range(7))
 
 
 def num_bytes(*tensors: torch.Tensor) -> int:
@@ -138,7 +140,7 @@ def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     weight = torch.randn(width_out, width_in, generator=random).to(dtype)
     packed, few = backend.pack_linear(LinearWeights(weight)), x[:TRUTH_ROWS]
     truth = torch.nn.functional.linear(few.double(), weight.double())
-    assert_accurate(backend.linear(few, packed), truth, peer_linear(few, weight))
+    assert_accurate(backend.linear(few, packed), truth, run_peer_linear(few, weight))
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
 
 
@@ -175,17 +177,17 @@ def test_rms_norm(record, backend, dtype, random, tree):
 def test_qk_norm_rope(record, backend, dtype, random, tree):
     qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
     num_positions = int(tree.positions.max()) + 1
-    rotary = rope_tables(RopeConfig(1e6), HEADS.head_dim, num_positions, DEVICE)
+    rotary = build_rope_tables(RopeConfig(1e6), HEADS.head_dim, num_positions, DEVICE)
     norms = torch.rand(2, HEADS.head_dim, generator=random)
 
-    def rotate_few(operations, dtype, wide):
+    def apply_few(operations, dtype, wide):
         few, tables = qkv[:TRUTH_ROWS].to(dtype, copy=True), RotaryTables(*(table.to(wide) for table in rotary))
         operations.qk_norm_rope(few, HEADS, tree.positions[:TRUTH_ROWS], tables, *norms.to(wide), EPS)
         return few
 
-    truth = rotate_few(reference, torch.float64, torch.float64)
-    peer = rotate_few(reference, dtype, torch.float32)
-    assert_accurate(rotate_few(backend, dtype, torch.float32), truth, peer)
+    truth = apply_few(reference, torch.float64, torch.float64)
+    peer = apply_few(reference, dtype, torch.float32)
+    assert_accurate(apply_few(backend, dtype, torch.float32), truth, peer)
     changed = qkv[:, : HEADS.q_width + HEADS.kv_width]
     record(
         lambda: backend.qk_norm_rope(qkv, HEADS, tree.positions, rotary, *norms, EPS),

@@ -18,22 +18,22 @@ from codescaler.testing import (
     QWEN3_0_6B,
     WORKLOADS,
     bench_device,
-    device_name,
-    fastest_dtype,
-    matmul_peak,
-    rms_distance,
+    choose_fastest_dtype,
+    count_score_flops,
+    describe_device,
+    measure_peak_flops,
+    measure_rms_distance,
     score_error_limit,
-    score_flops,
     write_random_rm,
 )
 
 SHAPE = replace(QWEN3_0_6B, num_layers=1)
-DTYPE = fastest_dtype()
+DTYPE = choose_fastest_dtype()
 DEVICE = bench_device()
 # Far above bfloat16's rounding in one layer, far below the distance of another model's or sequence's scores.
 BASELINE_LIMIT = 0.05
 
-peak_of_matmul = functools.cache(matmul_peak)
+peak_of_matmul = functools.cache(measure_peak_flops)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def reference_scores(folder):
         dtype: Engine.from_pretrained(folder, device=str(DEVICE), backend="reference", dtype=dtype)
         for dtype in {"float32", DTYPE}
     }
-    return functools.cache(lambda name, dtype: engines[dtype].score_tokens(WORKLOADS[name].sequences()))
+    return functools.cache(lambda name, dtype: engines[dtype].score_tokens(WORKLOADS[name].draw_sequences()))
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def record(benchmark):
 
     def record(score, name, instruction_set):
         workload = WORKLOADS[name]
-        sequences = workload.sequences()
+        sequences = workload.draw_sequences()
         benchmark.extra_info |= {
-            "device": device_name(DEVICE, "cpu"),
+            "device": describe_device(DEVICE, "cpu"),
             "instruction_set": instruction_set,
             "dtype": DTYPE,
         }
@@ -79,7 +79,7 @@ def record(benchmark):
         if not benchmark.disabled:
             seconds = benchmark.stats.stats.median
             benchmark.extra_info["real_tokens_per_s"] = workload.num_real_tokens / seconds
-            flops_per_s = score_flops(SHAPE, sequences) / seconds
+            flops_per_s = count_score_flops(SHAPE, sequences) / seconds
             benchmark.extra_info["share_of_matmul_peak"] = flops_per_s / peak_of_matmul(getattr(torch, DTYPE), DEVICE)
         return scores
 
@@ -90,7 +90,7 @@ def record(benchmark):
 def test_engine(record, engine, reference_scores, name):
     scores = record(engine.score_tokens, name, select_backend(engine.backend, DEVICE.type).description)
     truth, peer = reference_scores(name, "float32"), reference_scores(name, DTYPE)
-    assert rms_distance(scores, truth) <= score_error_limit(peer, truth)
+    assert measure_rms_distance(scores, truth) <= score_error_limit(peer, truth)
 
 
 def test_packed_scores_are_the_padded_ones(folder):
@@ -98,7 +98,7 @@ def test_packed_scores_are_the_padded_ones(folder):
     cpu = torch.device("cpu")
     packed = PackedScorer(load_transformers(folder, torch.float32, cpu, VARLEN))
     padded = TransformersScorer(load_transformers(folder, torch.float32, cpu))
-    sequences = [ids[:100] for ids in WORKLOADS["pairs"].sequences()[:3]] + [[7]]
+    sequences = [ids[:100] for ids in WORKLOADS["pairs"].draw_sequences()[:3]] + [[7]]
     scores, expected = (scorer.score_tokens(sequences) for scorer in (packed, padded))
     assert np.abs(scores - expected).max() <= FLOAT32_SCORE_LIMIT * np.abs(expected).mean()
 
@@ -107,4 +107,4 @@ def test_packed_scores_are_the_padded_ones(folder):
 def test_transformers_padded(record, baseline, reference_scores, name):
     scores = record(baseline.score_tokens, name, torch.backends.cpu.get_cpu_capability())
     truth = reference_scores(name, "float32")
-    assert rms_distance(scores, truth) <= BASELINE_LIMIT * np.abs(truth).mean()
+    assert measure_rms_distance(scores, truth) <= BASELINE_LIMIT * np.abs(truth).mean()

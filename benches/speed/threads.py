@@ -14,19 +14,19 @@ from pathlib import Path
 
 import torch
 
-from benches.harness.options import parser_of, progress, shape_of, whole_number
+from benches.harness.options import choose_shape, make_parser, parse_count, report_progress
 from benches.harness.results import save
 from codescaler.engine import Engine
-from codescaler.io.tables import table
-from codescaler.testing import WORKLOADS, matmul_peak, seconds_of, write_random_rm
+from codescaler.io.tables import format_table
+from codescaler.testing import WORKLOADS, measure_peak_flops, measure_seconds, write_random_rm
 
 CPU = torch.device("cpu")
 
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
-    arguments = _parser().parse_args(options)
-    shape, dtype = shape_of(arguments), getattr(torch, arguments.dtype)
+    arguments = _make_parser().parse_args(options)
+    shape, dtype = choose_shape(arguments), getattr(torch, arguments.dtype)
     counts = sorted({1, *arguments.counts})
     with tempfile.TemporaryDirectory(prefix="codescaler-threads-") as folder:
         write_random_rm(Path(folder), shape)
@@ -39,7 +39,7 @@ def main(options: Sequence[str] | None = None) -> int:
     rows = [
         (str(n), f"{statistics.median(seconds[n]):.2f}", f"{speedups[n]:.2f}x", f"{products[n]:.2f}x") for n in counts
     ]
-    print(table(("threads", "seconds", "forward", "matrix multiply"), rows))
+    print(format_table(("threads", "seconds", "forward", "matrix multiply"), rows))
     print(f"{'FAIL' if differing else 'PASS'}: bits that differ from those of one thread: {differing or 'none'}")
     if arguments.save:
         values = {
@@ -54,26 +54,26 @@ def main(options: Sequence[str] | None = None) -> int:
     return 1 if differing else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("threads", "Times whole forwards on one thread and on more.")
+def _make_parser() -> argparse.ArgumentParser:
+    parser = make_parser("threads", "Times whole forwards on one thread and on more.")
     parser.add_argument("--workload", choices=WORKLOADS, default="bon8", help="named batch of token lists")
-    parser.add_argument("--counts", type=whole_number, nargs="+", default=[1, 2], help="numbers of threads")
+    parser.add_argument("--counts", type=parse_count, nargs="+", default=[1, 2], help="numbers of threads")
     return parser
 
 
 def _take_turns(engine, workload, counts, rounds, dtype):
-    """Seconds and matrix-multiply peaks of each round, by number of threads, and the numbers that change bits."""
+    """Seconds and peak FLOP/s of each round, by number of threads, and the numbers that change bits."""
     seconds, peaks = ({count: [] for count in counts} for _ in range(2))
     differing = set()
     before = torch.get_num_threads()
     for number in range(rounds + 1):
-        sequences, scores = workload.sequences(seed=number), {}
+        sequences, scores = workload.draw_sequences(seed=number), {}
         for count in counts:
             torch.set_num_threads(count)
             engine.scheduler.num_threads = count
-            peaks[count].append(matmul_peak(dtype, CPU))
-            took = seconds_of(lambda: scores.update({count: engine.score_tokens(sequences).tobytes()}), CPU)  # noqa: B023
-            progress(f"round {number} of {rounds}: {count} threads: {took:.2f} s" + " (warm-up)" * (not number))
+            peaks[count].append(measure_peak_flops(dtype, CPU))
+            took = measure_seconds(lambda: scores.update({count: engine.score_tokens(sequences).tobytes()}), CPU)  # noqa: B023
+            report_progress(f"round {number} of {rounds}: {count} threads: {took:.2f} s" + " (warm-up)" * (not number))
             seconds[count] += [took] if number else []
         differing |= {count for count in counts if scores[count] != scores[1]}
     torch.set_num_threads(before)

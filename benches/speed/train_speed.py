@@ -3,9 +3,10 @@
 Both learn from the same programs in the same precision. TRL's best settings for a CPU: no gradient checkpointing, 8
 pairs a step, pairs sorted by length so that little is padded. The systems take turns; each round has other problems.
 Before a round is timed, the losses and all gradients of a batch must agree. Two workloads:
-    pairs   8 problems, of each one right and one wrong program; neighbours among 32 by length, as TRL would group them
-    groups  problems with all their programs, every right/wrong pair counted: TRL takes as many of these pairs as time
-            allows, 8 at a time, and is judged by pairs a second
+    pairs   8 problems, of each one correct and one incorrect program; neighbours among 32 by length, as TRL would group
+            them
+    groups  problems with all their programs, every correct/incorrect pair counted: TRL takes as many of these pairs as
+            time allows, 8 at a time, and is judged by pairs a second
 `--memory` gives the peak memory of a step instead, each system in a process of its own.
 """
 
@@ -29,18 +30,23 @@ import torch
 
 from benches.harness.results import RESULTS
 from codescaler.checkpoint.load import open_checkpoint
-from codescaler.commands.info import cpu_model, describe_environment
+from codescaler.commands.info import describe_environment, read_cpu_model
 from codescaler.io.records import read_groups
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 from codescaler.ops import select_backend
-from codescaler.testing import bench_device, device_name, matmul_peak, seconds_of
+from codescaler.testing import bench_device, describe_device, measure_peak_flops, measure_seconds
 from codescaler.text.encoder import build_encoder
-from codescaler.train.batches import micro_batch
+from codescaler.train.batches import make_micro_batch
 from codescaler.train.config import TrainConfig
 from codescaler.train.model import RewardModel, build_model
-from codescaler.train.problems import TokenizedProblem, num_distinct_tokens, problems_of, tokenized
-from codescaler.train.speed import matmul_peak as plain_matmul_peak
-from codescaler.train.speed import step_flops
+from codescaler.train.problems import (
+    TokenizedProblem,
+    build_training_problems,
+    count_distinct_tokens,
+    tokenize_problems,
+)
+from codescaler.train.speed import count_step_flops
+from codescaler.train.speed import measure_peak_flops as plain_matmul_peak
 
 PAIRS_A_STEP = 8
 LEARNING_RATE = 1e-6  # weights hardly move, so that every round is of the same model
@@ -55,19 +61,21 @@ class Ours:
     config: TrainConfig
     optimizer: torch.optim.Optimizer
 
-    def loss(self, problems: Sequence[TokenizedProblem]) -> torch.Tensor:
-        batch = micro_batch(problems, bench_device())
+    def compute_loss(self, problems: Sequence[TokenizedProblem]) -> torch.Tensor:
+        batch = make_micro_batch(problems, bench_device())
         scores = self.model(batch.tree)[batch.places]
         return self.model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
 
-    def step(self, problems: Sequence[TokenizedProblem]) -> None:
-        self.loss(problems).backward()
+    def run_step(self, problems: Sequence[TokenizedProblem]) -> None:
+        self.compute_loss(problems).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def gradients(self) -> dict[str, torch.Tensor]:
-        return dict(self.model.to_canonical({name: p.grad for name, p in self.model.learning().items()}))
+    def compute_gradients(self) -> dict[str, torch.Tensor]:
+        return dict(
+            self.model.iterate_canonical({name: p.grad for name, p in self.model.get_trainable_parameters().items()})
+        )
 
 
 def load_ours(folder: Path) -> Ours:
@@ -86,21 +94,21 @@ class Trl:
     trainer: Any
     optimizer: torch.optim.Optimizer
 
-    def inputs(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
+    def collate_inputs(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
         return self.trainer.data_collator(
-            [{"chosen_ids": right.tolist(), "rejected_ids": wrong.tolist()} for right, wrong in pairs]
+            [{"chosen_ids": correct.tolist(), "rejected_ids": incorrect.tolist()} for correct, incorrect in pairs]
         )
 
-    def loss(self, pairs: Sequence[tuple[Any, Any]]) -> torch.Tensor:
-        return self.trainer.compute_loss(self.trainer.model, self.inputs(pairs))
+    def compute_loss(self, pairs: Sequence[tuple[Any, Any]]) -> torch.Tensor:
+        return self.trainer.compute_loss(self.trainer.model, self.collate_inputs(pairs))
 
-    def step(self, pairs: Sequence[tuple[Any, Any]]) -> None:
-        self.trainer.training_step(self.trainer.model, self.inputs(pairs))
+    def run_step(self, pairs: Sequence[tuple[Any, Any]]) -> None:
+        self.trainer.training_step(self.trainer.model, self.collate_inputs(pairs))
         torch.nn.utils.clip_grad_norm_(self.trainer.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def gradients(self) -> dict[str, torch.Tensor]:
+    def compute_gradients(self) -> dict[str, torch.Tensor]:
         found = {n.removeprefix("model."): p.grad for n, p in self.trainer.model.named_parameters()}
         found["head.weight"] = found.pop("score.weight")
         return found
@@ -135,36 +143,36 @@ def load_trl(folder: Path, out: str) -> Trl:
     return Trl(trainer, torch.optim.AdamW(trainer.model.parameters(), lr=LEARNING_RATE, fused=True))
 
 
-def pairs_of(problem: TokenizedProblem) -> list[tuple[Any, Any]]:
-    right, wrong = (
+def list_pairs(problem: TokenizedProblem) -> list[tuple[Any, Any]]:
+    correct, incorrect = (
         [ids for ids, label in zip(problem.sequences, problem.labels, strict=True) if label is wanted]
         for wanted in (True, False)
     )
-    return [(r, w) for r in right for w in wrong]
+    return [(r, w) for r in correct for w in incorrect]
 
 
-def one_pair_of(problem: TokenizedProblem, generator: random.Random) -> TokenizedProblem:
-    right, wrong = generator.choice(pairs_of(problem))
-    pair = [right, wrong]
-    return TokenizedProblem(problem.task_id, pair, [True, False], 0.0, num_distinct_tokens(pair))
+def draw_pair(problem: TokenizedProblem, generator: random.Random) -> TokenizedProblem:
+    correct, incorrect = generator.choice(list_pairs(problem))
+    pair = [correct, incorrect]
+    return TokenizedProblem(problem.task_id, pair, [True, False], 0.0, count_distinct_tokens(pair))
 
 
-def padded_tokens(pairs: Sequence[tuple[Any, Any]]) -> int:
+def count_padded_tokens(pairs: Sequence[tuple[Any, Any]]) -> int:
     return 2 * len(pairs) * max(len(ids) for pair in pairs for ids in pair)
 
 
-def by_eights(pairs: list[tuple[Any, Any]]) -> list[list[tuple[Any, Any]]]:
+def split_into_steps(pairs: list[tuple[Any, Any]]) -> list[list[tuple[Any, Any]]]:
     pairs = sorted(pairs, key=lambda pair: max(map(len, pair)))
     return [pairs[i : i + PAIRS_A_STEP] for i in range(0, len(pairs), PAIRS_A_STEP)]
 
 
 def check(ours: Ours, trl: Trl, problems: Sequence[TokenizedProblem]) -> dict[str, float]:
     """Losses and gradients of the same pairs, one a problem."""
-    pairs = [pair for problem in problems for pair in pairs_of(problem)]
-    losses = [ours.loss(problems), trl.loss(pairs)]
+    pairs = [pair for problem in problems for pair in list_pairs(problem)]
+    losses = [ours.compute_loss(problems), trl.compute_loss(pairs)]
     for loss in losses:
         loss.backward()
-    mine, theirs = ours.gradients(), trl.gradients()
+    mine, theirs = ours.compute_gradients(), trl.compute_gradients()
     # transformers gives the pad token's embedding no gradient, though a chat template may hold that token.
     pad = trl.trainer.model.config.pad_token_id
     mine["embed_tokens.weight"][pad] = theirs["embed_tokens.weight"][pad]
@@ -178,34 +186,35 @@ def check(ours: Ours, trl: Trl, problems: Sequence[TokenizedProblem]) -> dict[st
     return {"loss": losses[0].item(), "loss_difference": gap, "gradient_difference": worst}
 
 
-def timed(ours: Ours, trl: Trl, problems: list[TokenizedProblem], options: argparse.Namespace) -> dict[str, Any]:
+def time_both(ours: Ours, trl: Trl, problems: list[TokenizedProblem], options: argparse.Namespace) -> dict[str, Any]:
     """Takes turns on both workloads; returns each one's rounds and medians."""
     device, generator = bench_device(), random.Random(options.seed)
     # Training multiplies through whatever torch has, which for float32 may be faster than what scoring needs for bits.
-    peak = max(matmul_peak(torch.float32), plain_matmul_peak(torch.float32, device))
+    peak = max(measure_peak_flops(torch.float32), plain_matmul_peak(torch.float32, device))
     results: dict[str, Any] = {"matmul_peak_gflops": peak / 1e9}
-    ours.step(problems[:1])
-    trl.step(pairs_of(problems[0])[:2])
+    ours.run_step(problems[:1])
+    trl.run_step(list_pairs(problems[0])[:2])
     for workload in ("pairs", "groups"):
         rounds = []
         for turn in range(options.rounds):
             some = generator.sample(problems, PAIRS_A_STEP)
             if workload == "pairs":
-                pool = [one_pair_of(problem, generator) for problem in generator.sample(problems, 4 * PAIRS_A_STEP)]
+                pool = [draw_pair(problem, generator) for problem in generator.sample(problems, 4 * PAIRS_A_STEP)]
                 pool.sort(key=lambda problem: max(map(len, problem.sequences)))
                 some = pool[turn % 4 * PAIRS_A_STEP :][:PAIRS_A_STEP]
-            pairs = [pair for problem in some for pair in pairs_of(problem)]
-            batches = by_eights(pairs)
+            pairs = [pair for problem in some for pair in list_pairs(problem)]
+            batches = split_into_steps(pairs)
             batch = batches[len(batches) // 2]  # as long as half of them are
-            tree = micro_batch(some, device).tree
-            mine, theirs = seconds_of(lambda: ours.step(some), device), seconds_of(lambda: trl.step(batch), device)  # noqa: B023
+            tree = make_micro_batch(some, device).tree
+            mine = measure_seconds(lambda: ours.run_step(some), device)  # noqa: B023
+            theirs = measure_seconds(lambda: trl.run_step(batch), device)  # noqa: B023
             rounds.append(
                 {
                     "ours_pairs_per_second": len(pairs) / mine,
                     "trl_pairs_per_second": len(batch) / theirs,
                     "ours_tokens_per_pair": tree.batch.num_tokens / len(pairs),
-                    "trl_tokens_per_pair": sum(map(padded_tokens, batches)) / len(pairs),
-                    "ours_share_of_peak": step_flops(ours.model.config, "full", tree) / mine / peak,
+                    "trl_tokens_per_pair": sum(map(count_padded_tokens, batches)) / len(pairs),
+                    "ours_mfu": count_step_flops(ours.model.config, "full", tree) / mine / peak,
                     "ratio": len(pairs) / mine / (len(batch) / theirs),
                 }
             )
@@ -215,17 +224,17 @@ def timed(ours: Ours, trl: Trl, problems: list[TokenizedProblem], options: argpa
     return results
 
 
-def peak_memory(options: argparse.Namespace, problems: list[TokenizedProblem]) -> dict[str, float]:
+def measure_peak_memory(options: argparse.Namespace, problems: list[TokenizedProblem]) -> dict[str, float]:
     """MiB of each system's process after a step on the same pairs, less what it held before the model was loaded."""
     if options.memory_of:
         generator = random.Random(options.seed)
-        some = [one_pair_of(problem, generator) for problem in generator.sample(problems, PAIRS_A_STEP)]
+        some = [draw_pair(problem, generator) for problem in generator.sample(problems, PAIRS_A_STEP)]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with tempfile.TemporaryDirectory() as out:
             if options.memory_of == "ours":
-                step = partial(load_ours(options.model).step, some)
+                step = partial(load_ours(options.model).run_step, some)
             else:
-                step = partial(load_trl(options.model, out).step, [pair for p in some for pair in pairs_of(p)])
+                step = partial(load_trl(options.model, out).run_step, [pair for p in some for pair in list_pairs(p)])
             for _ in range(2):  # the second has the optimizer's moments
                 step()
         return {"mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
@@ -251,21 +260,23 @@ def main() -> None:
     checkpoint = open_checkpoint(options.model, head="optional")
     groups = [group for group in read_groups(options.data) if group.split in (None, "train")]
     encoder = build_encoder(checkpoint, head="sequence_classification")
-    problems, _ = tokenized(problems_of(groups)[0], encoder=encoder, max_length=4096, max_tokens=16384)
-    result: dict[str, Any] = {"device": device_name(bench_device(), cpu_model()), "dtype": "float32"}
+    problems, _ = tokenize_problems(
+        build_training_problems(groups)[0], encoder=encoder, max_length=4096, max_tokens=16384
+    )
+    result: dict[str, Any] = {"device": describe_device(bench_device(), read_cpu_model()), "dtype": "float32"}
     result |= describe_environment("auto", "trl", "transformers")
     if options.memory_of:
-        print(json.dumps(peak_memory(options, problems)))
+        print(json.dumps(measure_peak_memory(options, problems)))
         return
     if options.memory:
-        result |= peak_memory(options, problems)
+        result |= measure_peak_memory(options, problems)
         print(f"peak memory of a step: codescaler {result['ours_mib']:.0f} MiB, TRL {result['trl_mib']:.0f} MiB")
     else:
         with tempfile.TemporaryDirectory() as out:
             ours, trl = load_ours(options.model), load_trl(options.model, out)
             generator = random.Random(options.seed)
-            result["agreement"] = check(ours, trl, [one_pair_of(p, generator) for p in problems[:4]])
-            result |= timed(ours, trl, problems, options)
+            result["agreement"] = check(ours, trl, [draw_pair(p, generator) for p in problems[:4]])
+            result |= time_both(ours, trl, problems, options)
         rows = []
         for workload in ("pairs", "groups"):
             m = result[workload]["median"]
@@ -277,11 +288,11 @@ def main() -> None:
                     f"{m['ratio']:.1f}x",
                     f"{m['ours_tokens_per_pair']:.0f}",
                     f"{m['trl_tokens_per_pair']:.0f}",
-                    f"{m['ours_share_of_peak']:.0%}",
+                    f"{m['ours_mfu']:.0%}",
                 )
             )
         header = ("workload", "pairs/s", "TRL pairs/s", "ratio", "tokens a pair", "TRL's", "share of matmul peak")
-        print(table(header, rows))
+        print(format_table(header, rows))
         print(
             f"losses differ by {result['agreement']['loss_difference']:.1e}, gradients by at most "
             f"{result['agreement']['gradient_difference']:.1e} of a tensor's largest"

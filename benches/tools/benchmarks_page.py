@@ -12,7 +12,7 @@ from typing import Any
 from benches.tools import page_tables
 from benches.tools.install_vllm import WHEEL
 from benches.tools.page_quality import write_quality
-from benches.tools.page_tables import describe_setting, format_table, load_result, percent, read_results
+from benches.tools.page_tables import describe_setting, format_percent, format_table, load_result, read_results
 from benches.tools.speed_picture import draw_speed
 
 ROOT = Path(__file__).parents[2]
@@ -116,14 +116,14 @@ def _summarize(compared: Iterable[Mapping[str, Any]]) -> str:
             if name not in systems:
                 continue
             ours = systems[name]
-            limit = ours["speedup"] / ours["peak_share"]
+            limit = ours["speedup"] / ours["mfu"]
             faster = [
                 f"{systems[peer]['median_s'] / ours['median_s']:.2f}x" if peer in systems else ""
                 for peer in (SORTED, VLLM)
             ]
             title = f"`{result['workload']}`, {result['shape']['name']} shapes, {result['shape']['num_layers']} layers"
             kind = f"{title}, int8" if name == INT8 else title
-            rows.append([kind, percent(ours["peak_share"]), f"{ours['speedup']:.1f}x", f"{limit:.1f}x", *faster])
+            rows.append([kind, format_percent(ours["mfu"]), f"{ours['speedup']:.1f}x", f"{limit:.1f}x", *faster])
     return format_table(
         ["workload", "of peak", "speed", "limit", "beside transformers, sorted by fours", "beside vLLM"], rows
     )
@@ -137,7 +137,7 @@ def _write_workload(result: Mapping[str, Any]) -> str:
             f"{system['median_s']:.2f}",
             system["num_computed_tokens"] or "",
             f"{system['speedup']:.1f}x",
-            percent(system["peak_share"]),
+            format_percent(system["mfu"]),
             "" if system["float32_rms"] is None else f"{system['float32_rms']:.4f}",
             "" if system["max_difference"] is None else f"{system['max_difference']:.1g}",
             "" if system["correlation"] is None else f"{system['correlation']:.4f}",
@@ -232,8 +232,8 @@ def _write_operations() -> Iterator[str]:
                     f"`{bench['name']}`",
                     f"{bench['median_s'] * 1e3:.2f}",
                     "" if speed is None else f"{speed:.0f}",
-                    "" if of_matmul is None else percent(of_matmul),
-                    "" if of_copy is None else percent(of_copy),
+                    "" if of_matmul is None else format_percent(of_matmul),
+                    "" if of_copy is None else format_percent(of_copy),
                 ]
             )
         yield format_table(["operation", "ms", "GFLOP/s", "of peak FLOP/s", "of copy bandwidth"], rows)
@@ -263,7 +263,7 @@ def _write_training_speed() -> Iterator[str]:
                 f"{figures['ratio']:.1f}x",
                 f"{figures['ours_tokens_per_pair']:.0f}",
                 f"{figures['trl_tokens_per_pair']:.0f}",
-                percent(figures["ours_share_of_peak"]),
+                format_percent(figures["ours_mfu"]),
             ]
             for title, figures in ((title, result[name]["median"]) for name, title in titles.items())
         ],

@@ -93,11 +93,11 @@ def main() -> int:
     parser.add_argument("--accept", action="store_true", help="take the new table as the one to hold others against")
     arguments = parser.parse_args()
     rows = [row for target in TARGETS for row in _compile(target)]
-    print(_table(rows))
+    print(_format_table(rows))
     committed = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    faults = [fault for row in rows for fault in _faults(row)]
+    faults = [fault for row in rows for fault in _find_faults(row)]
     if committed and not arguments.accept:
-        faults += _worse(rows, {(row["kernel"], row["config"], row["target"]): row for row in committed})
+        faults += _find_worse(rows, {(row["kernel"], row["config"], row["target"]): row for row in committed})
     if arguments.accept and not faults:
         values = {"triton": triton.__version__, "command": "make compile-triton", "rows": [asdict(row) for row in rows]}
         RESULTS.write_text(json.dumps(values, indent=1) + "\n")
@@ -126,29 +126,29 @@ def _compile(name: str) -> list[Row]:
 
     JITFunction.run = compile_only
     try:
-        for _ in _launches():
+        for _ in _launch_all():
             print(f"\r{name}: {len(rows)} kernels ", end="", file=sys.stderr, flush=True)
     finally:
         JITFunction.run = run
     return list(rows.values())
 
 
-def _launches() -> Iterator[None]:
+def _launch_all() -> Iterator[None]:
     """Calls every operation at the shapes of every model."""
     backend = make_backend()
-    sequences = [np.array(ids, dtype=np.int32) for ids in WORKLOADS["bon8"].sequences()]
+    sequences = [np.array(ids, dtype=np.int32) for ids in WORKLOADS["bon8"].draw_sequences()]
     tree = Tree.from_batch(plan(sequences, 10**9)[0], META)
     count = len(tree.token_ids)
     for heads, hidden, ffn, has_norm, activation, softcap in MODELS.values():
-        x, residual = _empty(count, hidden), _empty(count, hidden, dtype=torch.float32)
-        weight, norm = residual[0], _empty(heads.head_dim, dtype=torch.float32) if has_norm else None
-        table = _empty(tree.num_positions, heads.head_dim // 2, dtype=torch.float32)
+        x, residual = _make_empty(count, hidden), _make_empty(count, hidden, dtype=torch.float32)
+        weight, norm = residual[0], _make_empty(heads.head_dim, dtype=torch.float32) if has_norm else None
+        table = _make_empty(tree.num_positions, heads.head_dim // 2, dtype=torch.float32)
         backend.rms_norm(x, weight, 1e-6, residual)
         if softcap is not None:
             backend.rms_norm(x, weight, 1e-6)  # Gemma2 normalises outputs too
-        qkv = _empty(count, heads.qkv_width)
+        qkv = _make_empty(count, heads.qkv_width)
         backend.qk_norm_rope(qkv, heads, tree.positions, RotaryTables(table, table), norm, norm, 1e-6)
-        backend.glu(_empty(count, 2 * ffn), activation)
+        backend.glu(_make_empty(count, 2 * ffn), activation)
         yield
         backend.tree_attention(qkv, AttentionSpec(heads, 0.1, softcap), tree, tree.all_queries)
         yield
@@ -157,14 +157,16 @@ def _launches() -> Iterator[None]:
         backend.pooled_score(x, residual, tree.rows, weight, 1e-6, weight[None], None)
         yield
     heads = MODELS["qwen3-1.7b"][0]
-    qkv = _empty(count, heads.q_width + 2 * heads.kv_width, dtype=torch.float32)
+    qkv = _make_empty(count, heads.q_width + 2 * heads.kv_width, dtype=torch.float32)
     backend.tree_attention(qkv, AttentionSpec(heads, 0.1), tree, tree.all_queries)
-    labels, offsets = _empty(64, dtype=torch.bool), _empty(9, dtype=torch.int64)
-    backend.pairwise_loss(_empty(64, dtype=torch.float32), labels, offsets, _empty(8, dtype=torch.float32), 0.01)
+    labels, offsets = _make_empty(64, dtype=torch.bool), _make_empty(9, dtype=torch.int64)
+    backend.pairwise_loss(
+        _make_empty(64, dtype=torch.float32), labels, offsets, _make_empty(8, dtype=torch.float32), 0.01
+    )
     yield
 
 
-def _empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+def _make_empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     return torch.empty(*shape, dtype=dtype, device=META)
 
 
@@ -185,9 +187,9 @@ def _measure(compiled: Any) -> tuple[int, int, int, str]:
     return registers, spilled, compiled.metadata.shared, instruction
 
 
-def _faults(row: Row) -> list[str]:
+def _find_faults(row: Row) -> list[str]:
     """The rules that a row breaks."""
-    if row.registers is None:  # listed with its reason; `_worse` sees to it that somebody has accepted that
+    if row.registers is None:  # listed with its reason; `_find_worse` sees to it that somebody has accepted that
         return []
     _, limit, instruction = TARGETS[row.target]
     faults = [f"{row.key}: {row.shared_bytes} bytes of shared memory, {limit} are there"] * (row.shared_bytes > limit)
@@ -201,7 +203,7 @@ def _faults(row: Row) -> list[str]:
     return faults
 
 
-def _worse(rows: list[Row], committed: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
+def _find_worse(rows: list[Row], committed: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
     faults = [f"{key}: gone from the table; see --accept" for key in committed.keys() - {row.key for row in rows}]
     for row in rows:
         old = committed.get(row.key)
@@ -215,7 +217,7 @@ def _worse(rows: list[Row], committed: dict[tuple[str, str, str], dict[str, Any]
     return faults
 
 
-def _table(rows: list[Row]) -> str:
+def _format_table(rows: list[Row]) -> str:
     lines = [f"{'target':8} {'registers':>9} {'spilled':>8} {'shared':>8}  {'tensor':16} kernel and configuration"]
     for row in rows:
         numbers = ("-" if value is None else value for value in (row.registers, row.spill_bytes, row.shared_bytes))

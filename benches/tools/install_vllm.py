@@ -27,34 +27,34 @@ def main() -> None:
     venv.create(folder, with_pip=True, clear=True)
     python = folder / "bin" / "python"
     pins = [line.strip() for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch==")]
-    _pip(python, "install", *pins)
+    _run_pip(python, "install", *pins)
     with tempfile.TemporaryDirectory() as scratch:
-        _pip(python, "download", "--no-deps", "--dest", scratch, WHEEL)
+        _run_pip(python, "download", "--no-deps", "--dest", scratch, WHEEL)
         (wheel,) = Path(scratch).glob("*.whl")
-        _pip(python, "install", *pins, *requirements(wheel))
-        _pip(python, "install", "--no-deps", str(wheel))
+        _run_pip(python, "install", *pins, *list_requirements(wheel))
+        _run_pip(python, "install", "--no-deps", str(wheel))
     (folder / ".installed").touch()
 
 
-def requirements(wheel: Path) -> list[str]:
+def list_requirements(wheel: Path) -> list[str]:
     """What the wheel requires on this machine, without extras and without `LEFT_OUT`."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = HeaderParser().parsestr(archive.read(name).decode())
     wanted = map(Requirement, metadata.get_all("Requires-Dist", []))
     return [
-        f"{requirement.name}{_extras(requirement)}{requirement.specifier}"
+        f"{requirement.name}{_format_extras(requirement)}{requirement.specifier}"
         for requirement in wanted
         if requirement.name not in LEFT_OUT
         and (requirement.marker is None or requirement.marker.evaluate({"extra": ""}))
     ]
 
 
-def _extras(requirement: Requirement) -> str:
+def _format_extras(requirement: Requirement) -> str:
     return f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
 
 
-def _pip(python: Path, *arguments: str) -> None:
+def _run_pip(python: Path, *arguments: str) -> None:
     print(f"pip {' '.join(arguments[:6])}{' ...' if len(arguments) > 6 else ''}", file=sys.stderr, flush=True)
     subprocess.run([python, "-m", "pip", *arguments, "--quiet"], check=True)
 

@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benches.tools.page_tables import describe_setting, format_estimate, format_gain, format_table, load_result, percent
+from benches.tools.page_tables import (
+    describe_setting,
+    format_estimate,
+    format_gain,
+    format_percent,
+    format_table,
+    load_result,
+)
 
 BASELINES = ("longest", "random", "shortest")
 SMALL_MODELS = {"SmolLM2-135M": "smollm2_135m", "Qwen2.5-Coder-0.5B": "qwen2.5_coder_0.5b"}
@@ -110,7 +117,7 @@ def _write_int8() -> Iterator[str]:
             gain = format_gain(figures["best_of_n_difference"], figures["best_of_n_interval"])
             tau = {"mean": figures["tau"], "interval": figures["tau_interval"]}
             chosen = f" ({counts['8']} layers with 8 bits, {counts['16']} with 16)" if setting == "by the rule" else ""
-            same = percent(figures["same_best"])
+            same = format_percent(figures["same_best"])
             label = f"{title}, {words}{chosen}"
             rows.append([label, format_estimate(tau, 1, 3), f"{figures['rmse_over_spread']:.3f}", same, gain])
     yield format_table(["model", "mean Kendall's tau", "RMSE", "same best program", "best of 10, points"], rows)
@@ -201,7 +208,7 @@ def _write_labels() -> Iterator[str]:
         ],
         [
             "generated tests; problems; refused by the reference",
-            f"{made['num_tests']:,}; {made['num_problems']}; {percent(refused)}",
+            f"{made['num_tests']:,}; {made['num_problems']}; {format_percent(refused)}",
         ],
         ["pass all three tests, and fail a generated test", f"{three['fail']} of {three['num_programs']:,}"],
         [

@@ -29,7 +29,7 @@ def describe_setting(result: Mapping[str, Any]) -> str:
     return f"{result['cpu_model']}, `{backend}` kernels, {result['num_threads']} threads. {', '.join(versions)}."
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     return f"{share:.0%}"
 
 

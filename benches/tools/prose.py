@@ -15,7 +15,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from codescaler.io.tables import table
+from codescaler.io.tables import format_table
 
 # What ends a sentence is followed by white space and by what may begin the next.
 _END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[A-Z0-9`\"'(\[*])")
@@ -53,7 +53,7 @@ def main(options: Sequence[str] | None = None) -> int:
             numbers = len(re.findall(r"\d[\d,.]*", text))
             counts = (len(text.split()), text.count("\n"), numbers, len(prose.sentences))
             rows.append([str(page), *map(str, counts), f"{prose.mean_length:.1f}", str(count_words(prose.longest))])
-    print(table(("page", "words", "lines", "numbers", "sentences", "mean words", "most words"), rows))
+    print(format_table(("page", "words", "lines", "numbers", "sentences", "mean words", "most words"), rows))
     return 0
 
 

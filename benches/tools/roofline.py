@@ -2,7 +2,7 @@
 
 A prediction, not a measurement: each launch takes the longer of its operations at the peak and its bytes at the
 bandwidth, launches follow one another, and nothing else costs anything. The real figures can only be higher; how much
-is what a measurement must say: the share of the peak that attention reaches on real tiles, cuBLAS at these sizes, the
+is what a measurement must say: the MFU that attention reaches on real tiles, cuBLAS at these sizes, the
 gaps between launches, and whether blocks read by index cost more than contiguous ones.
 """
 
@@ -35,7 +35,9 @@ class Launch:
         return max(self.flops / PEAK_FLOPS, self.num_bytes / BYTES_PER_S)
 
 
-def layer(shape: ModelShape, tokens: int, pairs: float, is_fused: bool, rows: int | None = None) -> Iterator[Launch]:
+def list_layer_launches(
+    shape: ModelShape, tokens: int, pairs: float, is_fused: bool, rows: int | None = None
+) -> Iterator[Launch]:
     """The launches of one layer over `tokens`, of which `rows` (all by default) go beyond keys and values.
 
     `pairs` are those of a query and a key that are multiplied. Unfused, every pointwise step of the eager model reads
@@ -45,36 +47,38 @@ def layer(shape: ModelShape, tokens: int, pairs: float, is_fused: bool, rows: in
     q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     hidden, ffn = shape.hidden_size, shape.intermediate_size
 
-    def linear(name: str, count: int, inputs: int, outputs: int) -> Launch:
+    def make_linear(name: str, count: int, inputs: int, outputs: int) -> Launch:
         moved = 2 * (count * (inputs + outputs) + inputs * outputs)
         return Launch(name, 2.0 * count * inputs * outputs, moved)
 
     # x read and y written in bfloat16, the residual read and written in float32.
     norm_bytes = 12 if is_fused else 20
     yield Launch("rms_norm", 0, norm_bytes * tokens * hidden)
-    yield linear("qkv", tokens, hidden, q + 2 * kv)
+    yield make_linear("qkv", tokens, hidden, q + 2 * kv)
     yield Launch("qk_norm_rope", 0, (4 if is_fused else 32) * tokens * (q + kv))
     yield Launch("tree_attention", 4.0 * q * pairs, 2 * (2 * rows * q + 2 * tokens * kv))
-    yield linear("o", rows, q, hidden)
+    yield make_linear("o", rows, q, hidden)
     yield Launch("rms_norm", 0, norm_bytes * rows * hidden)
-    yield linear("gate_up", rows, hidden, 2 * ffn)
+    yield make_linear("gate_up", rows, hidden, 2 * ffn)
     yield Launch("glu", 0, (6 if is_fused else 10) * rows * ffn)
-    yield linear("down", rows, ffn, hidden)
+    yield make_linear("down", rows, ffn, hidden)
 
 
 def predict(shape: ModelShape, workload: Workload) -> dict[str, dict[str, object]]:
     """The seconds of the three ways to score a workload, and the launches of one layer of the first."""
-    arrays = [np.array(ids, dtype=np.int32) for ids in workload.sequences()]
+    arrays = [np.array(ids, dtype=np.int32) for ids in workload.draw_sequences()]
     (tree,) = plan(arrays, 10**9)
     lengths = np.array([len(ids) for ids in arrays])
     last, layers = len(tree.last_queries), shape.num_layers
-    ours = list(layer(shape, tree.num_tokens, float(tree.positions.sum() + tree.num_tokens), True))
-    end = list(layer(shape, tree.num_tokens, float(lengths.sum()), True, last))
-    varlen = list(layer(shape, int(lengths.sum()), float((lengths * (lengths + 1) / 2).sum()), True))
+    ours = list(list_layer_launches(shape, tree.num_tokens, float(tree.positions.sum() + tree.num_tokens), True))
+    end = list(list_layer_launches(shape, tree.num_tokens, float(lengths.sum()), True, last))
+    varlen = list(list_layer_launches(shape, int(lengths.sum()), float((lengths * (lengths + 1) / 2).sum()), True))
     width, count = int(lengths.max()), len(lengths)
-    padded = list(layer(shape, width * count, float(count * width * width), False))  # with a mask SDPA skips nothing
+    padded = list(
+        list_layer_launches(shape, width * count, float(count * width * width), False)
+    )  # with a mask SDPA skips nothing
 
-    def summary(launches: list[Launch], tokens: int, extra: list[Launch] | None = None) -> dict[str, object]:
+    def summarize_launches(launches: list[Launch], tokens: int, extra: list[Launch] | None = None) -> dict[str, object]:
         total = sum(launch.seconds for launch in launches) * (layers - bool(extra))
         total += sum(launch.seconds for launch in extra or [])
         return {
@@ -84,9 +88,9 @@ def predict(shape: ModelShape, workload: Workload) -> dict[str, dict[str, object
         }
 
     return {
-        "codescaler": summary(ours, tree.num_tokens, end),
-        "varlen without sharing": summary(varlen, int(lengths.sum())),
-        "padded, eager": summary(padded, width * count),
+        "codescaler": summarize_launches(ours, tree.num_tokens, end),
+        "varlen without sharing": summarize_launches(varlen, int(lengths.sum())),
+        "padded, eager": summarize_launches(padded, width * count),
     }
 
 

@@ -111,9 +111,9 @@ def _download(backbone: Backbone, target: Path) -> None:
 def _convert(gguf: Any, source: Path, folder: Path) -> None:
     reader = gguf.GGUFReader(source)
     fields = {name: field.contents() for name, field in reader.fields.items()}
-    config = _config(fields)
+    config = _make_config(fields)
     _write_json(folder / "config.json", config)
-    _write_json(folder / "tokenizer.json", _tokenizer(fields))
+    _write_json(folder / "tokenizer.json", _make_tokenizer(fields))
     tokens = fields["tokenizer.ggml.tokens"]
     _write_json(
         folder / "tokenizer_config.json",
@@ -126,13 +126,13 @@ def _convert(gguf: Any, source: Path, folder: Path) -> None:
         },
     )
     (folder / "chat_template.jinja").write_text(fields["tokenizer.chat_template"], encoding="utf-8")
-    save_file(dict(_tensors(gguf, reader, config)), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(_read_tensors(gguf, reader, config)), folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _config(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _make_config(fields: Mapping[str, Any]) -> dict[str, Any]:
     architecture = fields["general.architecture"]
 
-    def size(key: str) -> Any:
+    def read_size(key: str) -> Any:
         return fields[f"{architecture}.{key}"]
 
     return {
@@ -140,15 +140,15 @@ def _config(fields: Mapping[str, Any]) -> dict[str, Any]:
         "model_type": architecture,
         "dtype": "bfloat16",
         "vocab_size": len(fields["tokenizer.ggml.tokens"]),
-        "hidden_size": size("embedding_length"),
-        "intermediate_size": size("feed_forward_length"),
-        "num_hidden_layers": size("block_count"),
-        "num_attention_heads": size("attention.head_count"),
-        "num_key_value_heads": size("attention.head_count_kv"),
+        "hidden_size": read_size("embedding_length"),
+        "intermediate_size": read_size("feed_forward_length"),
+        "num_hidden_layers": read_size("block_count"),
+        "num_attention_heads": read_size("attention.head_count"),
+        "num_key_value_heads": read_size("attention.head_count_kv"),
         "hidden_act": "silu",
-        "max_position_embeddings": size("context_length"),
-        "rms_norm_eps": float(size("attention.layer_norm_rms_epsilon")),
-        "rope_theta": float(size("rope.freq_base")),
+        "max_position_embeddings": read_size("context_length"),
+        "rms_norm_eps": float(read_size("attention.layer_norm_rms_epsilon")),
+        "rope_theta": float(read_size("rope.freq_base")),
         "tie_word_embeddings": True,
         "bos_token_id": int(fields["tokenizer.ggml.bos_token_id"]),
         "eos_token_id": int(fields["tokenizer.ggml.eos_token_id"]),
@@ -156,7 +156,7 @@ def _config(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tokenizer(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _make_tokenizer(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Byte-level BPE; what differs between the two is how a text is split into words first."""
     tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     is_qwen = fields["tokenizer.ggml.pre"] == "qwen2"
@@ -192,7 +192,7 @@ def _tokenizer(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tensors(gguf: Any, reader: Any, config: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+def _read_tensors(gguf: Any, reader: Any, config: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields every tensor under its Hugging Face name, unpacked and rounded to bfloat16."""
     is_llama = config["model_type"] == "llama"
     num_heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]} if is_llama else {}

@@ -1,9 +1,9 @@
-"""Int8 weights: how a linear map's are made, and how a checkpoint's `config.json` says which ones it holds.
+"""Int8 weights: how a linear layer's are made, and how a checkpoint's `config.json` says which ones it holds.
 
 The file format is compressed-tensors' "int-quantized" with 8-bit weights, one scale an output, and activations
 quantised a token at a time while they are multiplied, to 8 bits (W8A8, dynamic, which vLLM knows too) or to 16; where
-inputs are rotated before, that is its transform "hadamard". Source: the package compressed-tensors 0.17 and 0.20,
-`quantization/quant_config.py`, `compressors/naive_quantized`, `transform`. This module opens no file.
+inputs have a Hadamard transform, that is its transform "hadamard". Source: the package compressed-tensors 0.17 and
+0.20, `quantization/quant_config.py`, `compressors/naive_quantized`, `transform`. This module opens no file.
 """
 
 import re
@@ -14,31 +14,31 @@ import torch
 
 from codescaler.errors import UnsupportedModel
 from codescaler.io.json import Fields
-from codescaler.model.projections import fused_linears, linear_names
+from codescaler.model.projections import list_fused_linears, list_linear_names
 from codescaler.types import ACTIVATION_BITS, HADAMARD_BLOCK, ActivationBits, QuantScheme
 
 GetTensor = Callable[[str], torch.Tensor | None]
 
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
 _ACTIVATIONS = {"type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
-_ROTATION = {"type": "hadamard", "head_dim": HADAMARD_BLOCK}
-_ROTATED_PLACES = ("input", "weight_input")
+_HADAMARD = {"type": "hadamard", "head_dim": HADAMARD_BLOCK}
+_HADAMARD_PLACES = ("input", "weight_input")
 _PRECISIONS = (None, "float32", "torch.float32")
 _HEADS = ("lm_head", "score")
-_EVERY = ["Linear"]  # targets of the group that holds the maps which no other names
+_EVERY = ["Linear"]  # targets of the group that holds the linear layers which no other names
 _MODULE = re.compile(r"(?:model\.)?(layers\.\d+\.\w+\.\w+_proj)")
 
 
-def quantization_config(linears: Mapping[str, QuantScheme], num_layers: int) -> dict[str, Any]:
-    """Returns `quantization_config` of a folder in which these linear maps, by canonical name, are int8."""
+def make_quantization_config(linears: Mapping[str, QuantScheme], num_layers: int) -> dict[str, Any]:
+    """Returns `quantization_config` of a folder in which these linear layers, by canonical name, are int8."""
     groups = [(bits, [name for name in sorted(linears) if linears[name].bits == bits]) for bits in ACTIVATION_BITS]
     present = [(bits, names) for bits, names in groups if names] or groups[:1]
 
-    def all_but(names: Collection[str]) -> list[str]:
-        return [*_HEADS, *(f"model.{name}" for name in sorted(linear_names(num_layers).difference(names)))]
+    def list_all_but(names: Collection[str]) -> list[str]:
+        return [*_HEADS, *(f"model.{name}" for name in sorted(list_linear_names(num_layers).difference(names)))]
 
-    rotated = [name for name, scheme in linears.items() if scheme.has_hadamard]
-    places = [{"targets": _EVERY, "location": place, "ignore": all_but(rotated)} for place in _ROTATED_PLACES]
+    transformed = [name for name, scheme in linears.items() if scheme.has_hadamard]
+    places = [{"targets": _EVERY, "location": place, "ignore": list_all_but(transformed)} for place in _HADAMARD_PLACES]
     return {
         "quant_method": "compressed-tensors",
         "format": "int-quantized",
@@ -51,116 +51,120 @@ def quantization_config(linears: Mapping[str, QuantScheme], num_layers: int) -> 
             }
             for number, (bits, names) in enumerate(present)
         },
-        "ignore": all_but(linears),
-    } | ({"transform_config": {"config_groups": {"rotation": _ROTATION | {"apply": places}}}} if rotated else {})
+        "ignore": list_all_but(linears),
+    } | ({"transform_config": {"config_groups": {"rotation": _HADAMARD | {"apply": places}}}} if transformed else {})
 
 
-def int8_linears(fields: Fields, num_layers: int) -> dict[str, QuantScheme]:
-    """Returns the linear maps that are int8 by `quantization_config`, by canonical name; none where it is absent.
+def read_int8_linears(fields: Fields, num_layers: int) -> dict[str, QuantScheme]:
+    """Returns the linear layers that are int8 by `quantization_config`, by canonical name; none where it is absent.
 
     Raises: UnsupportedModel: it says anything else than `quantization_config` above would.
     """
     if fields.values.get("quantization_config") is None:
         return {}
-    scheme = fields.object("quantization_config")
+    scheme = fields.read_object("quantization_config")
     _require(scheme, "quant_method", "compressed-tensors")
     _require(scheme, "format", "int-quantized")
     _require(scheme, "quantization_status", "compressed")
     for name in ("kv_cache_scheme", "sparsity_config"):
         if scheme.values.get(name):  # absent, null and {} say the same
-            raise _unsupported(scheme, name, str(scheme.values[name])[:80])
-    groups = scheme.object("config_groups")
-    parts = [groups.object(name) for name in groups.values]
+            raise _make_unsupported(scheme, name, str(scheme.values[name])[:80])
+    groups = scheme.read_object("config_groups")
+    parts = [groups.read_object(name) for name in groups.values]
     rest = [group for group in parts if group.values.get("targets") == _EVERY]
     if len(rest) != 1 or len(parts) > len(ACTIVATION_BITS):
-        raise _unsupported(groups, "config_groups", f"{len(parts)} groups, {len(rest)} of them with targets {_EVERY}")
-    linears = dict.fromkeys(linear_names(num_layers), _activation_bits(rest[0]))
+        raise _make_unsupported(
+            groups, "config_groups", f"{len(parts)} groups, {len(rest)} of them with targets {_EVERY}"
+        )
+    linears = dict.fromkeys(list_linear_names(num_layers), _read_activation_bits(rest[0]))
     for group in parts:
         if group is not rest[0]:
-            linears |= dict.fromkeys(_modules(group, "targets", num_layers), _activation_bits(group))
-    int8, rotated = linears.keys() - _ignored(scheme, num_layers), _rotated(scheme, num_layers)
-    if not rotated <= int8:
-        raise _unsupported(scheme, "transform_config", f"for maps that are not int8, such as {min(rotated - int8)}")
-    return {name: QuantScheme(linears[name], name in rotated) for name in sorted(int8)}
+            linears |= dict.fromkeys(_read_modules(group, "targets", num_layers), _read_activation_bits(group))
+    int8, transformed = linears.keys() - _read_ignored(scheme, num_layers), _read_hadamard(scheme, num_layers)
+    if not transformed <= int8:
+        raise _make_unsupported(
+            scheme, "transform_config", f"for linear layers that are not int8, such as {min(transformed - int8)}"
+        )
+    return {name: QuantScheme(linears[name], name in transformed) for name in sorted(int8)}
 
 
-def _rotated(scheme: Fields, num_layers: int) -> frozenset[str]:
-    """The linear maps whose inputs are rotated, in weights and in activations."""
+def _read_hadamard(scheme: Fields, num_layers: int) -> frozenset[str]:
+    """The linear layers with a Hadamard transform of their inputs, in weights and in activations."""
     if not scheme.values.get("transform_config"):
         return frozenset()
-    transforms = scheme.object("transform_config")
-    _know(transforms, {"config_groups"})
-    groups = transforms.object("config_groups")
+    transforms = scheme.read_object("transform_config")
+    _require_known(transforms, {"config_groups"})
+    groups = transforms.read_object("config_groups")
     if len(groups.values) != 1:
-        raise _unsupported(groups, "transform_config", f"{len(groups.values)} groups")
-    rotation = groups.object(next(iter(groups.values)))
-    _know(rotation, {*_ROTATION, "apply", "randomize", "requires_grad", "precision"})
-    for name, value in _ROTATION.items():
-        _require(rotation, name, value)
+        raise _make_unsupported(groups, "transform_config", f"{len(groups.values)} groups")
+    hadamard = groups.read_object(next(iter(groups.values)))
+    _require_known(hadamard, {*_HADAMARD, "apply", "randomize", "requires_grad", "precision"})
+    for name, value in _HADAMARD.items():
+        _require(hadamard, name, value)
     for name, choices in (("randomize", (None, False)), ("requires_grad", (None, False)), ("precision", _PRECISIONS)):
-        if rotation.values.get(name) not in choices:
-            raise _unsupported(rotation, name, repr(rotation.values[name])[:80])
-    places = rotation.values.get("apply")
+        if hadamard.values.get(name) not in choices:
+            raise _make_unsupported(hadamard, name, repr(hadamard.values[name])[:80])
+    places = hadamard.values.get("apply")
     if not isinstance(places, list) or not all(isinstance(place, dict) for place in places):
-        raise rotation.wrong("apply", "list what is rotated")
-    parts = [Fields(place, f"{rotation.where}: apply") for place in places]
-    if [part.values.get("location") for part in parts] != list(_ROTATED_PLACES):
-        raise _unsupported(rotation, "apply", repr([part.values.get("location") for part in parts])[:80])
+        raise hadamard.make_error("apply", "list what is transformed")
+    parts = [Fields(place, f"{hadamard.where}: apply") for place in places]
+    if [part.values.get("location") for part in parts] != list(_HADAMARD_PLACES):
+        raise _make_unsupported(hadamard, "apply", repr([part.values.get("location") for part in parts])[:80])
     for part in parts:
-        _know(part, {"targets", "location", "ignore", "inverse"})
+        _require_known(part, {"targets", "location", "ignore", "inverse"})
         _require(part, "targets", _EVERY)
         if part.values.get("inverse") not in (None, False, True):  # the matrix is its own inverse
-            raise _unsupported(part, "inverse", repr(part.values["inverse"])[:80])
-    left_out = {_ignored(part, num_layers) for part in parts}
+            raise _make_unsupported(part, "inverse", repr(part.values["inverse"])[:80])
+    left_out = {_read_ignored(part, num_layers) for part in parts}
     if len(left_out) != 1:
-        raise _unsupported(rotation, "apply", "another list of modules for weights than for inputs")
-    return linear_names(num_layers) - left_out.pop()
+        raise _make_unsupported(hadamard, "apply", "another list of modules for weights than for inputs")
+    return list_linear_names(num_layers) - left_out.pop()
 
 
-def _activation_bits(group: Fields) -> ActivationBits:
-    """What a group of maps has in its activations, if all else is as it must be."""
+def _read_activation_bits(group: Fields) -> ActivationBits:
+    """What a group of linear layers has in its activations, if all else is as it must be."""
     _require(group, "output_activations", None)
     if group.values.get("format") is not None:
         _require(group, "format", "int-quantized")
     for key, expected in (("weights", _WEIGHTS), ("input_activations", _ACTIVATIONS)):
-        part = group.object(key)
+        part = group.read_object(key)
         for name, value in expected.items():
             _require(part, name, value)
         for name in ("group_size", "block_structure", "actorder"):
             _require(part, name, None)
-    found = group.object("input_activations").values.get("num_bits")
+    found = group.read_object("input_activations").values.get("num_bits")
     if not isinstance(found, int) or found not in ACTIVATION_BITS:
-        raise _unsupported(group, "num_bits", repr(found)[:80])
+        raise _make_unsupported(group, "num_bits", repr(found)[:80])
     return found
 
 
-def _know(fields: Fields, keys: Collection[str]) -> None:
+def _require_known(fields: Fields, keys: Collection[str]) -> None:
     """Refuses settings that the format does not have: they would mean something."""
     for key in fields.values:
         if key not in keys:
-            raise _unsupported(fields, str(key)[:80], "there")
+            raise _make_unsupported(fields, str(key)[:80], "there")
 
 
-def _ignored(fields: Fields, num_layers: int) -> frozenset[str]:
-    """The linear maps that `ignore` leaves out; it has to leave out the head too, whatever that is called."""
-    modules = _modules(fields, "ignore", num_layers, _HEADS)
+def _read_ignored(fields: Fields, num_layers: int) -> frozenset[str]:
+    """The linear layers that `ignore` leaves out; it has to leave out the head too, whatever that is called."""
+    modules = _read_modules(fields, "ignore", num_layers, _HEADS)
     if not any(name in _HEADS for name in fields.values["ignore"]):
-        raise _unsupported(fields, "ignore", "without " + " or ".join(_HEADS))
+        raise _make_unsupported(fields, "ignore", "without " + " or ".join(_HEADS))
     return modules
 
 
-def _modules(fields: Fields, key: str, num_layers: int, others: Collection[str] = ()) -> frozenset[str]:
-    """The linear maps that a list holds; each by its whole name, and with those it is multiplied with."""
+def _read_modules(fields: Fields, key: str, num_layers: int, others: Collection[str] = ()) -> frozenset[str]:
+    """The linear layers that a list holds; each by its whole name, and with those it is multiplied with."""
     names = fields.values.get(key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise fields.wrong(key, "list names of modules")
+        raise fields.make_error(key, "list names of modules")
     named = {name: match[1] if (match := _MODULE.fullmatch(name)) else name for name in names if name not in others}
-    known = linear_names(num_layers)
+    known = list_linear_names(num_layers)
     for name, module in named.items():
         if module not in known:
-            raise _unsupported(fields, key, repr(name)[:80])
+            raise _make_unsupported(fields, key, repr(name)[:80])
     modules = frozenset(named.values())
-    for fused in fused_linears(num_layers):
+    for fused in list_fused_linears(num_layers):
         if modules.intersection(fused) and not modules.issuperset(fused):
             raise UnsupportedModel(
                 f"{fields.where}: {key} holds some of {', '.join(fused)}, which are computed as one; quantise the "
@@ -171,10 +175,10 @@ def _modules(fields: Fields, key: str, num_layers: int, others: Collection[str] 
 
 def _require(fields: Fields, key: str, expected: object) -> None:
     if fields.values.get(key) != expected or type(fields.values.get(key)) is not type(expected):
-        raise _unsupported(fields, key, repr(fields.values.get(key))[:80])
+        raise _make_unsupported(fields, key, repr(fields.values.get(key))[:80])
 
 
-def _unsupported(fields: Fields, key: str, seen: str) -> UnsupportedModel:
+def _make_unsupported(fields: Fields, key: str, seen: str) -> UnsupportedModel:
     return UnsupportedModel(
         f"{fields.where}: {key} is {seen}; of quantised models only int8 ones of the compressed-tensors format "
         "int-quantized are computed (weights by channel, activations of 8 or 16 bits by token). Give the model as it "
@@ -182,6 +186,6 @@ def _unsupported(fields: Fields, key: str, seen: str) -> UnsupportedModel:
     )
 
 
-def scale_shapes(linears: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Returns name and shape of the scales of these linear maps, given every tensor's shape."""
+def list_scale_shapes(linears: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Returns name and shape of the scales of these linear layers, given every tensor's shape."""
     return {f"{name}.weight_scale": (shapes[f"{name}.weight"][0], 1) for name in linears}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from codescaler.checkpoint.compressed_tensors import int8_linears, scale_shapes
+from codescaler.checkpoint.compressed_tensors import list_scale_shapes, read_int8_linears
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.io.json import Fields
 from codescaler.types import Activation, HeadKind, ModelConfig, RopeConfig
@@ -50,32 +50,32 @@ _NEUTRAL: dict[str, Any] = {
 _SHARED = ("architectures", "model_type", "dtype", "torch_dtype", "pad_token_id", "quantization_config")
 
 
-def _full_attention(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
+def _list_full_attention(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
     return (None,) * num_layers
 
 
-def _qwen_windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
+def _list_qwen_windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
     """Layers from `max_window_layers` on slide, but only if `use_sliding_window` says so."""
-    window = _sliding_window(fields) if fields.flag("use_sliding_window") else None
-    first = num_layers if window is None else fields.size("max_window_layers", 28, low=0)
-    return _layer_windows(fields, window, [i >= first for i in range(num_layers)])
+    window = _read_sliding_window(fields) if fields.read_flag("use_sliding_window") else None
+    first = num_layers if window is None else fields.read_size("max_window_layers", 28, low=0)
+    return _list_layer_windows(fields, window, [i >= first for i in range(num_layers)])
 
 
-def _gemma2_windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
+def _list_gemma2_windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
     """Even layers slide."""
-    return _layer_windows(fields, _sliding_window(fields), [i % 2 == 0 for i in range(num_layers)])
+    return _list_layer_windows(fields, _read_sliding_window(fields), [i % 2 == 0 for i in range(num_layers)])
 
 
-def _sliding_window(fields: Fields) -> int | None:
-    return None if fields.is_null("sliding_window") else fields.size("sliding_window", _DEFAULT_WINDOW)
+def _read_sliding_window(fields: Fields) -> int | None:
+    return None if fields.is_null("sliding_window") else fields.read_size("sliding_window", _DEFAULT_WINDOW)
 
 
-def _layer_windows(fields: Fields, window: int | None, slides: Sequence[bool]) -> tuple[int | None, ...]:
+def _list_layer_windows(fields: Fields, window: int | None, slides: Sequence[bool]) -> tuple[int | None, ...]:
     """Windows per layer: `layer_types` where the file has it, else the family's own rule `slides`."""
     kinds = fields.values.get("layer_types")
     if kinds is not None:
         if not isinstance(kinds, Sequence) or isinstance(kinds, str) or len(kinds) != len(slides):
-            raise fields.wrong("layer_types", f"list one kind for each of the {len(slides)} layers")
+            raise fields.make_error("layer_types", f"list one kind for each of the {len(slides)} layers")
         unknown = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
         if unknown:
             raise UnsupportedModel(
@@ -84,23 +84,23 @@ def _layer_windows(fields: Fields, window: int | None, slides: Sequence[bool]) -
             )
         slides = [kind == "sliding_attention" for kind in kinds]
     if any(slides) and window is None:
-        raise fields.wrong("sliding_window", "set it (and use_sliding_window), for some layers slide")
+        raise fields.make_error("sliding_window", "set it (and use_sliding_window), for some layers slide")
     return tuple(window if slide else None for slide in slides)
 
 
-def _gemma2_extras(fields: Fields, hidden_size: int) -> dict[str, Any]:
+def _read_gemma2_extras(fields: Fields, hidden_size: int) -> dict[str, Any]:
     """What only Gemma2 has; the embedding scale is exact here, the decoder rounds it to the weight dtype."""
     has_softcap = not fields.is_null("attn_logit_softcapping")
     return {
-        "attention_scale": fields.number("query_pre_attn_scalar", 256) ** -0.5,
-        "attention_softcap": fields.number("attn_logit_softcapping", 50.0) if has_softcap else None,
+        "attention_scale": fields.read_number("query_pre_attn_scalar", 256) ** -0.5,
+        "attention_softcap": fields.read_number("attn_logit_softcapping", 50.0) if has_softcap else None,
         "embedding_scale": math.sqrt(hidden_size),
         "norm_weight_offset": 1.0,
         "has_post_norms": True,
     }
 
 
-def _no_extras(fields: Fields, hidden_size: int) -> dict[str, Any]:
+def _read_no_extras(fields: Fields, hidden_size: int) -> dict[str, Any]:
     return {}
 
 
@@ -122,22 +122,22 @@ class _Family:
     has_qk_norm: bool = False
     has_fixed_bias: bool = False
     reads_mlp_bias: bool = False
-    extras: Callable[[Fields, int], dict[str, Any]] = _no_extras
+    extras: Callable[[Fields, int], dict[str, Any]] = _read_no_extras
 
 
 _FAMILIES = {
-    "qwen3": _Family(32768, _qwen_windows, head_dim=128, num_kv_heads=32, has_qk_norm=True),
-    "qwen2": _Family(32768, _qwen_windows, num_kv_heads=32, has_fixed_bias=True),
-    "llama": _Family(2048, _full_attention, reads_mlp_bias=True),
+    "qwen3": _Family(32768, _list_qwen_windows, head_dim=128, num_kv_heads=32, has_qk_norm=True),
+    "qwen2": _Family(32768, _list_qwen_windows, num_kv_heads=32, has_fixed_bias=True),
+    "llama": _Family(2048, _list_full_attention, reads_mlp_bias=True),
     "gemma2": _Family(
         8192,
-        _gemma2_windows,
+        _list_gemma2_windows,
         head_dim=256,
         num_kv_heads=4,
         activation_key="hidden_activation",
         activation="gelu_pytorch_tanh",
         pad_token_id=0,
-        extras=_gemma2_extras,
+        extras=_read_gemma2_extras,
     ),
 }
 
@@ -154,56 +154,56 @@ def parse_config(raw: Mapping[str, Any], *, where: str) -> ModelConfig:
         WeightsError: a key is missing or its value makes no sense.
         UnsupportedModel: the file asks for something that the decoder does not compute.
     """
-    fields = _text_fields(raw, where)
+    fields = _select_text_fields(raw, where)
     _refuse_what_changes_the_numbers(fields)
-    architecture, name, head = _architecture(fields)
+    architecture, name, head = _read_architecture(fields)
     family = _FAMILIES[name]
-    num_layers = fields.size("num_hidden_layers", high=_MAX_LAYERS)
-    hidden_size = fields.size("hidden_size")
-    num_heads, num_kv_heads, head_dim = _attention_sizes(fields, family, hidden_size)
-    has_bias = fields.flag("attention_bias")
-    max_positions = fields.size("max_position_embeddings", family.max_positions)
+    num_layers = fields.read_size("num_hidden_layers", high=_MAX_LAYERS)
+    hidden_size = fields.read_size("hidden_size")
+    num_heads, num_kv_heads, head_dim = _read_attention_sizes(fields, family, hidden_size)
+    has_bias = fields.read_flag("attention_bias")
+    max_positions = fields.read_size("max_position_embeddings", family.max_positions)
     config = ModelConfig(
         family=name,
         architecture=architecture,
         head=head,
-        dtype=_choice(fields, "torch_dtype" if fields.values.get("dtype") is None else "dtype", "float32", DTYPES),
-        vocab_size=fields.size("vocab_size"),
+        dtype=_read_choice(fields, "torch_dtype" if fields.values.get("dtype") is None else "dtype", "float32", DTYPES),
+        vocab_size=fields.read_size("vocab_size"),
         hidden_size=hidden_size,
-        intermediate_size=fields.size("intermediate_size"),
+        intermediate_size=fields.read_size("intermediate_size"),
         num_layers=num_layers,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
         max_positions=max_positions,
-        norm_eps=fields.number("rms_norm_eps", 1e-6),
-        rope=_rope(fields, max_positions),
-        activation=_ACTIVATIONS[_choice(fields, family.activation_key, family.activation, _ACTIVATIONS)],
+        norm_eps=fields.read_number("rms_norm_eps", 1e-6),
+        rope=_read_rope(fields, max_positions),
+        activation=_ACTIVATIONS[_read_choice(fields, family.activation_key, family.activation, _ACTIVATIONS)],
         attention_scale=head_dim**-0.5,
         layer_windows=family.layer_windows(fields, num_layers),
         has_qk_norm=family.has_qk_norm,
         has_qkv_bias=family.has_fixed_bias or has_bias,
         has_o_bias=has_bias and not family.has_fixed_bias,
-        has_mlp_bias=family.reads_mlp_bias and fields.flag("mlp_bias"),
-        pad_token_id=_pad_token_id(fields, family),
-        int8_linears=int8_linears(fields, num_layers),
+        has_mlp_bias=family.reads_mlp_bias and fields.read_flag("mlp_bias"),
+        pad_token_id=_read_pad_token_id(fields, family),
+        int8_linears=read_int8_linears(fields, num_layers),
     )
     return replace(config, **family.extras(fields, hidden_size))
 
 
-def _text_fields(raw: Mapping[str, Any], where: str) -> Fields:
+def _select_text_fields(raw: Mapping[str, Any], where: str) -> Fields:
     """Returns the text model's settings, in a composite config those of its `text_config`."""
     outer = Fields(raw, where)
     if raw.get("text_config") is None:
         return outer
-    text = outer.object("text_config")
+    text = outer.read_object("text_config")
     shared = {key: raw[key] for key in _SHARED if raw.get(key) is not None}
     own = {key: value for key, value in text.values.items() if value is not None or key not in shared}
     return Fields(shared | own, text.where)
 
 
 def _refuse_what_changes_the_numbers(fields: Fields) -> None:
-    rope = fields.object("rope_parameters").values, fields.object("rope_scaling").values
+    rope = fields.read_object("rope_parameters").values, fields.read_object("rope_scaling").values
     for key, neutral in _NEUTRAL.items():
         for values in (fields.values, *rope):
             if values.get(key) is not None and values[key] != neutral:
@@ -213,47 +213,47 @@ def _refuse_what_changes_the_numbers(fields: Fields) -> None:
                 )
 
 
-def _architecture(fields: Fields) -> tuple[str, str, HeadKind]:
+def _read_architecture(fields: Fields) -> tuple[str, str, HeadKind]:
     """Returns the class name, the family and the head it stands for."""
     names = fields.values.get("architectures")
     if not isinstance(names, Sequence) or len(names) != 1 or not isinstance(names[0], str):
-        raise fields.wrong("architectures", 'set it to one class name, such as ["Qwen3ForSequenceClassification"]')
+        raise fields.make_error("architectures", 'set it to one class name, such as ["Qwen3ForSequenceClassification"]')
     if names[0] not in _ARCHITECTURES:
         raise UnsupportedModel(
             f"{fields.where}: the architecture is {names[0][:80]!r}; use one of {', '.join(_ARCHITECTURES)}."
         )
     family, head = _ARCHITECTURES[names[0]]
-    model_type = fields.text("model_type", family)
+    model_type = fields.read_text("model_type", family)
     # A value-head class is remote code and may carry a model_type of its own; its name then tells the family.
     if model_type != family and (model_type in _FAMILIES or head != "value_head"):
         raise UnsupportedModel(
             f"{fields.where}: architecture {names[0]} asks for model_type {family!r}, but it is "
-            f"{model_type[:80]!r}. Mend whichever is wrong."
+            f"{model_type[:80]!r}. Fix whichever is wrong."
         )
     return names[0], family, head
 
 
-def _attention_sizes(fields: Fields, family: _Family, hidden_size: int) -> tuple[int, int, int]:
+def _read_attention_sizes(fields: Fields, family: _Family, hidden_size: int) -> tuple[int, int, int]:
     """Returns the numbers of query and kv heads, and the head dim."""
-    num_heads = fields.size("num_attention_heads")
+    num_heads = fields.read_size("num_attention_heads")
     key = "num_key_value_heads"
     default = num_heads if family.num_kv_heads is None or fields.is_null(key) else family.num_kv_heads
-    num_kv_heads = fields.size(key, default)
+    num_kv_heads = fields.read_size(key, default)
     if num_heads % num_kv_heads:
         raise WeightsError(
             f"{fields.where}: num_attention_heads {num_heads} is not a multiple of {key} {num_kv_heads}; "
-            "mend whichever is wrong."
+            "fix whichever is wrong."
         )
     if family.head_dim is None and fields.values.get("head_dim") is None and hidden_size % num_heads:
-        raise fields.wrong("head_dim", f"set it: hidden_size {hidden_size} is no multiple of {num_heads} heads")
-    head_dim = fields.size("head_dim", family.head_dim or hidden_size // num_heads)
+        raise fields.make_error("head_dim", f"set it: hidden_size {hidden_size} is no multiple of {num_heads} heads")
+    head_dim = fields.read_size("head_dim", family.head_dim or hidden_size // num_heads)
     if head_dim % 2:
         raise WeightsError(f"{fields.where}: head_dim is {head_dim}; RoPE turns pairs, so set an even one.")
     return num_heads, num_kv_heads, head_dim
 
 
-def _choice(fields: Fields, key: str, default: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    value = fields.text(key, default)
+def _read_choice(fields: Fields, key: str, default: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    value = fields.read_text(key, default)
     if value not in known:
         raise UnsupportedModel(
             f"{fields.where}: {key} is {value[:80]!r}; supported are {', '.join(known)}. "
@@ -262,39 +262,39 @@ def _choice(fields: Fields, key: str, default: str, known: Sequence[str] | Mappi
     return value
 
 
-def _pad_token_id(fields: Fields, family: _Family) -> int | None:
+def _read_pad_token_id(fields: Fields, family: _Family) -> int | None:
     key = "pad_token_id"
     if fields.values.get(key) is None:
         return None if fields.is_null(key) else family.pad_token_id
     # Some checkpoints write -1 for "none": no token ever equals it, so it needs no special care.
-    return fields.size(key, low=-1)
+    return fields.read_size(key, low=-1)
 
 
-def _rope(fields: Fields, max_positions: int) -> RopeConfig:
+def _read_rope(fields: Fields, max_positions: int) -> RopeConfig:
     """Reads RoPE: `rope_scaling` wins over `rope_parameters`, a theta inside either over the outer one."""
-    rope = fields.object("rope_scaling" if fields.values.get("rope_scaling") else "rope_parameters")
+    rope = fields.read_object("rope_scaling" if fields.values.get("rope_scaling") else "rope_parameters")
     if any(isinstance(value, Mapping) for value in rope.values.values()):
         raise UnsupportedModel(f"{rope.where}: one RoPE per layer kind is not computed; use a model with one RoPE.")
-    kind = rope.text("rope_type", rope.text("type", "default"))
-    theta = rope.number("rope_theta", fields.number("rope_theta", _DEFAULT_THETA))
+    kind = rope.read_text("rope_type", rope.read_text("type", "default"))
+    theta = rope.read_number("rope_theta", fields.read_number("rope_theta", _DEFAULT_THETA))
     if kind == "default":
         return RopeConfig(theta)
     if kind == "linear":
-        return RopeConfig(theta, "linear", factor=rope.number("factor"))
+        return RopeConfig(theta, "linear", factor=rope.read_number("factor"))
     if kind != "llama3":
         raise UnsupportedModel(
             f"{rope.where}: RoPE kind {kind[:80]!r} is not computed, only default, linear and llama3. "
             "Use a checkpoint with one of these, or score this one with transformers."
         )
     key = "original_max_position_embeddings"
-    low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
+    low, high = rope.read_number("low_freq_factor"), rope.read_number("high_freq_factor")
     if low >= high:
-        raise rope.wrong("low_freq_factor", f"set it below high_freq_factor, which is {high:g}")
-    original = fields.size(key, rope.size(key, max_positions))
-    return RopeConfig(theta, "llama3", rope.number("factor"), low, high, original)
+        raise rope.make_error("low_freq_factor", f"set it below high_freq_factor, which is {high:g}")
+    original = fields.read_size(key, rope.read_size(key, max_positions))
+    return RopeConfig(theta, "llama3", rope.read_number("factor"), low, high, original)
 
 
-def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def list_tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns the canonical name and shape of every tensor of the model but its head.
 
     Legend: D hidden, F ffn, V vocabulary, N query heads, K kv heads, H head dim. A linear weight is
@@ -326,4 +326,4 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab_size, D), "norm.weight": (D,)}
     for i in range(config.num_layers):
         shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
-    return shapes | scale_shapes(config.int8_linears, shapes)
+    return shapes | list_scale_shapes(config.int8_linears, shapes)

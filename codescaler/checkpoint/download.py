@@ -25,7 +25,7 @@ def resolve_folder(
         WeightsError: there is no such folder, or the hub did not deliver.
     """
     if model is None:
-        return _packaged_folder(revision)
+        return _locate_packaged_folder(revision)
     path = Path(model)
     with suppress(RuntimeError, ValueError):  # "~nobody": a user without a home; "~\0": no name of a user
         path = path.expanduser()
@@ -35,7 +35,7 @@ def resolve_folder(
             raise InvalidInput(f"revision {revision!r} was given for the local folder {path}; leave it out.")
         return path
     if model == DEFAULT_MODEL:
-        return _packaged_folder(revision)
+        return _locate_packaged_folder(revision)
     if os.path.isfile(path):  # noqa: PTH113
         raise WeightsError(f"{path} is a file; give the folder that holds it.")
     if isinstance(model, Path) or not model or model[0] in f"{os.sep}.~" or model.count(os.sep) > 1:
@@ -63,7 +63,7 @@ def resolve_folder(
     return Path(folder)
 
 
-def _packaged_folder(revision: str | None) -> Path:
+def _locate_packaged_folder(revision: str | None) -> Path:
     """Returns the folder of the model in the package."""
     if revision is not None:
         raise InvalidInput(f"revision {revision!r} was given for {DEFAULT_MODEL}, which is packaged; leave it out.")

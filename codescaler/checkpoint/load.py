@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from codescaler.checkpoint.config import DTYPES, parse_config, tensor_shapes
+from codescaler.checkpoint.config import DTYPES, list_tensor_shapes, parse_config
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, LoraAdapter, MergedTensor, open_adapter
 from codescaler.checkpoint.tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, TensorSource, open_model_files
@@ -60,7 +60,7 @@ class Checkpoint:
         """Says whether the checkpoint has a tensor of this canonical name."""
         return name in self.sources
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def read_tensor(self, name: str) -> torch.Tensor:
         """Returns a tensor in its stored dtype, or in float32 if an adapter changes it.
 
         It may be a view of the mapped file: do not write to it.
@@ -76,7 +76,7 @@ class Checkpoint:
         return tensor
 
     def require_plain(self) -> None:
-        """Raises UnsupportedModel if linear maps are int8, which cannot be trained."""
+        """Raises UnsupportedModel if linear layers are int8, which cannot be trained."""
         if self.config.int8_linears:
             raise UnsupportedModel(
                 f"{self.folder} is quantised to int8, which can be scored with but not trained; train the model as it "
@@ -85,7 +85,7 @@ class Checkpoint:
 
     def get(self, name: str) -> torch.Tensor | None:
         """Returns what `tensor` does, or None if there is no such tensor."""
-        return self.tensor(name) if self.has(name) else None
+        return self.read_tensor(name) if self.has(name) else None
 
 
 def open_checkpoint(
@@ -112,36 +112,36 @@ def open_checkpoint(
     folder, adapter, body = Path(folder), None, Path(folder)
     if (folder / ADAPTER_CONFIG).exists():
         adapter = open_adapter(folder)
-        body = _base_folder(folder, adapter, base_model, revision, local_files_only)
+        body = _locate_base_folder(folder, adapter, base_model, revision, local_files_only)
     elif base_model is not None:
         raise InvalidInput(f"base_model was given, but {folder} has no {ADAPTER_CONFIG}; leave base_model out.")
     config = parse_config(read_json(body / "config.json"), where=str(body / "config.json"))
     stored = open_model_files(body)
-    kind: HeadKind = "none" if head == "none" else _head_kind(config, stored, adapter)
+    kind: HeadKind = "none" if head == "none" else _choose_head_kind(config, stored, adapter)
     if kind == "none" and head == "required":
         raise MissingTensor(
             f"{folder}: {config.architecture} has no reward head. Give a reward model, or head='none' for features "
             "only."
         )
-    shapes = tensor_shapes(config)
+    shapes = list_tensor_shapes(config)
     for name, scheme in config.int8_linears.items():
         if scheme.has_hadamard and shapes[f"{name}.weight"][1] % HADAMARD_BLOCK:
             raise UnsupportedModel(
                 f"{body / 'config.json'}: {name} has {shapes[f'{name}.weight'][1]} inputs, no multiple of the "
-                f"{HADAMARD_BLOCK} that are rotated together; quantise the model again, as `codescaler quantize` does."
+                f"{HADAMARD_BLOCK} of a Hadamard transform; quantise the model again, as `codescaler quantize` does."
             )
     head_shapes: dict[str, tuple[int, ...]] = {"head.weight": (1, config.hidden_size), "head.bias": (1,)}
     shapes |= {role: head_shapes[role] for role in HEADS[kind].values()}
-    sources: dict[str, TensorSource] = dict(_roles(stored, kind, shapes))
+    sources: dict[str, TensorSource] = dict(_assign_roles(stored, kind, shapes))
     if adapter is not None:
-        sources |= _roles(adapter.replaced, kind, shapes)
-        sources |= _merged(adapter, sources)
+        sources |= _assign_roles(adapter.replaced, kind, shapes)
+        sources |= _merge_adapter(adapter, sources)
     _validate(sources, shapes, kind, folder, {f"{name}.weight" for name in config.int8_linears})
     config = replace(config, head=kind, dtype=sources["embed_tokens.weight"].dtype)
     return Checkpoint(folder, config, sources, None if adapter is None else body)
 
 
-def _base_folder(
+def _locate_base_folder(
     folder: Path,
     adapter: LoraAdapter,
     base_model: str | Path | None,
@@ -165,7 +165,7 @@ def _base_folder(
     return body
 
 
-def _head_kind(config: ModelConfig, stored: Mapping[str, StoredTensor], adapter: LoraAdapter | None) -> HeadKind:
+def _choose_head_kind(config: ModelConfig, stored: Mapping[str, StoredTensor], adapter: LoraAdapter | None) -> HeadKind:
     """Returns the head to score with, by the adapter's task, the architecture or a value head's tensor."""
     if adapter is not None and adapter.head is not None:
         return adapter.head
@@ -176,7 +176,7 @@ def _head_kind(config: ModelConfig, stored: Mapping[str, StoredTensor], adapter:
     return "none"
 
 
-def _roles(
+def _assign_roles(
     stored: Mapping[str, StoredTensor], kind: HeadKind, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, StoredTensor]:
     """Returns tensors by canonical name; refuses one without a role, for ignoring it could change scores."""
@@ -189,7 +189,7 @@ def _roles(
         if role is None or role not in shapes:
             raise WeightsError(
                 f"{tensor.origin} has no role in the model that config.json describes (head: {kind}). "
-                "Mend config.json, or save the model without this tensor."
+                "Fix config.json, or save the model without this tensor."
             )
         if role in roles:
             raise HostileFile(f"{tensor.origin} and {roles[role].origin} mean the same tensor; remove one.")
@@ -197,7 +197,7 @@ def _roles(
     return roles
 
 
-def _merged(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
+def _merge_adapter(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
     """Returns the weights that an adapter changes, merged with their changes."""
     merged: dict[str, TensorSource] = {}
     for name, delta in adapter.deltas.items():
@@ -240,7 +240,7 @@ def _validate(
         if source.shape != shapes[name]:
             raise ShapeMismatch(
                 f"{source.origin} has shape {source.shape}, config.json asks for {shapes[name]}; "
-                "mend whichever is wrong."
+                "fix whichever is wrong."
             )
         dtypes = ("int8",) if name in int8_weights else DTYPES
         if source.dtype not in dtypes:

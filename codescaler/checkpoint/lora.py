@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from codescaler.checkpoint.config import DTYPES
-from codescaler.checkpoint.tensor_files import StoredTensor, TensorSource, no_safetensors, open_safetensors
+from codescaler.checkpoint.tensor_files import StoredTensor, TensorSource, explain_no_safetensors, open_safetensors
 from codescaler.errors import HostileFile, MissingTensor, ShapeMismatch, UnsupportedModel, WeightsError
 from codescaler.io.json import Fields, read_json
 from codescaler.types import HeadKind
@@ -45,7 +45,7 @@ _VARIANTS = (
 # The other ways to initialise (pissa, olora, corda, loftq, lora_ga) change the base weights as well.
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 
-# A stranger's regular expression bounds no time: with few repeats and choices on short names it cannot backtrack long.
+# An untrusted regular expression bounds no time: with few repeats and choices on short names it cannot backtrack long.
 _MAX_REPEATS, _MAX_CHOICES, _MAX_NAME = 2, 4, 120
 
 
@@ -95,7 +95,7 @@ class MergedTensor:
 class LoraAdapter:
     """What an adapter folder says.
 
-    `replaced` holds whole tensors by the name they have in a full checkpoint, `deltas` low-rank changes by
+    `replace_in_decoder` holds whole tensors by the name they have in a full checkpoint, `deltas` low-rank changes by
     the name of the weight they change. `head` is what its task asks for, None if the base model decides.
     """
 
@@ -119,7 +119,7 @@ def open_adapter(folder: Path) -> LoraAdapter:
     fields = Fields(read_json(where), str(where))
     _refuse_variants(fields)
     if not (folder / ADAPTER_FILE).exists():
-        raise MissingTensor(no_safetensors(folder, ADAPTER_FILE))
+        raise MissingTensor(explain_no_safetensors(folder, ADAPTER_FILE))
     replaced: dict[str, StoredTensor] = {}
     factors: dict[str, dict[str, StoredTensor]] = {}
     for name, tensor in open_safetensors(folder / ADAPTER_FILE).items():
@@ -135,19 +135,19 @@ def open_adapter(folder: Path) -> LoraAdapter:
             raise HostileFile(f"{tensor.origin} and {group[key].origin} mean the same tensor; remove one.")
         group[key] = tensor
     return LoraAdapter(
-        base_model=fields.text("base_model_name_or_path", "") or None,
-        revision=fields.text("revision", "") or None,
-        head=_HEADS.get(fields.text("task_type", "")),
+        base_model=fields.read_text("base_model_name_or_path", "") or None,
+        revision=fields.read_text("revision", "") or None,
+        head=_HEADS.get(fields.read_text("task_type", "")),
         replaced=replaced,
-        deltas={f"{module}.weight": _delta(fields, module, pair) for module, pair in factors.items()},
+        deltas={f"{module}.weight": _make_delta(fields, module, pair) for module, pair in factors.items()},
     )
 
 
 def _refuse_variants(fields: Fields) -> None:
     settings: dict[str, Any] = {key: fields.values.get(key) for key in _VARIANTS if fields.values.get(key)}
-    if fields.text("peft_type", "LORA") != "LORA":
+    if fields.read_text("peft_type", "LORA") != "LORA":
         settings["peft_type"] = fields.values["peft_type"]
-    if fields.text("bias", "none") != "none":
+    if fields.read_text("bias", "none") != "none":
         settings["bias"] = fields.values["bias"]
     if fields.values.get("init_lora_weights") not in _PLAIN_INITS:
         settings["init_lora_weights"] = fields.values["init_lora_weights"]
@@ -158,26 +158,26 @@ def _refuse_variants(fields: Fields) -> None:
         )
 
 
-def _delta(fields: Fields, module: str, pair: Mapping[str, StoredTensor]) -> LoraDelta:
+def _make_delta(fields: Fields, module: str, pair: Mapping[str, StoredTensor]) -> LoraDelta:
     """Pairs the two factors of a module and works out their scale."""
     if len(pair) != 2:
         (only,) = pair.values()
         raise MissingTensor(f"{only.origin} has no partner: lora_A and lora_B come in pairs. Save the adapter again.")
     a, b = pair["A"], pair["B"]
-    rank = int(_by_pattern(fields, "rank_pattern", "r", module))
-    alpha = _by_pattern(fields, "alpha_pattern", "lora_alpha", module)
+    rank = int(_read_by_pattern(fields, "rank_pattern", "r", module))
+    alpha = _read_by_pattern(fields, "alpha_pattern", "lora_alpha", module)
     for tensor, axis in ((a, 0), (b, 1)):
         if len(tensor.shape) != 2 or tensor.shape[axis] != rank or tensor.dtype not in DTYPES:
             raise ShapeMismatch(
                 f"{tensor.origin} is {tensor.dtype} of shape {tensor.shape}, but {fields.where} gives it "
                 f"rank {rank}; it should be a matrix of that rank in {', '.join(DTYPES)}."
             )
-    return LoraDelta(a, b, alpha / (math.sqrt(rank) if fields.flag("use_rslora") else rank))
+    return LoraDelta(a, b, alpha / (math.sqrt(rank) if fields.read_flag("use_rslora") else rank))
 
 
-def _by_pattern(fields: Fields, patterns_key: str, default_key: str, module: str) -> float:
+def _read_by_pattern(fields: Fields, patterns_key: str, default_key: str, module: str) -> float:
     """Returns the value of the first pattern that matches the end of a module's name, or else the default."""
-    patterns = fields.object(patterns_key)
+    patterns = fields.read_object(patterns_key)
     is_rank = default_key == "r"
     for pattern in patterns.values:
         is_simple = len(re.findall(r"[*+?{]", pattern)) <= _MAX_REPEATS and pattern.count("|") <= _MAX_CHOICES
@@ -192,5 +192,5 @@ def _by_pattern(fields: Fields, patterns_key: str, default_key: str, module: str
         except (re.error, OverflowError) as error:  # "a{99999999999}" overflows
             raise WeightsError(f"{patterns.where}: {pattern[:80]!r} is no regular expression ({error}).") from error
         if is_match:
-            return patterns.size(pattern) if is_rank else patterns.number(pattern)
-    return fields.size(default_key, 8) if is_rank else fields.number(default_key, 8)
+            return patterns.read_size(pattern) if is_rank else patterns.read_number(pattern)
+    return fields.read_size(default_key, 8) if is_rank else fields.read_number(default_key, 8)

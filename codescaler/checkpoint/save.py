@@ -21,7 +21,7 @@ from codescaler.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILE
 from codescaler.checkpoint.tensor_files import INDEX_FILE
 from codescaler.errors import InvalidInput
 from codescaler.io.json import read_json
-from codescaler.text.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, template_source
+from codescaler.text.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, read_template
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
 _HEAD_FILE = "model-00002-of-00002.safetensors"
@@ -70,7 +70,7 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     _settle_padding(folder, config["pad_token_id"])
-    tensors = {f"model.{role}": checkpoint.tensor(role).contiguous() for role in checkpoint.sources}
+    tensors = {f"model.{role}": checkpoint.read_tensor(role).contiguous() for role in checkpoint.sources}
     save_file(tensors, folder / _BODY_FILE, metadata={"format": "pt"})
     index = {"weight_map": dict.fromkeys(tensors, _BODY_FILE) | {"score.weight": _HEAD_FILE}}
     (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, **index}, indent=2) + "\n", encoding="utf-8")
@@ -155,7 +155,7 @@ def copy_text_side(sources: Sequence[Path], folder: Path) -> None:
         if found is not None:
             shutil.copyfile(found, folder / name)
     # As it is resolved, not file by file: an adapter's own template may stand elsewhere than its base's.
-    (folder / TEMPLATE_FILE).write_text(template_source(sources)[0], encoding="utf-8")
+    (folder / TEMPLATE_FILE).write_text(read_template(sources)[0], encoding="utf-8")
 
 
 def _settle_padding(folder: Path, pad_id: int) -> None:

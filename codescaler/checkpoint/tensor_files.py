@@ -67,10 +67,10 @@ class TensorFile:
             raise HostileFile(f"{self.path} has changed while it was read; leave it as it is, and load it again.")
         self._version, self._unread_bytes = version, _MAPPED_BYTES
 
-    def headers(self) -> dict[str, tuple[tuple[int, ...], str]]:
+    def read_headers(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Returns each tensor's shape and dtype."""
         slices = {name: self._handle.get_slice(name) for name in self._handle.keys()}  # noqa: SIM118 (no mapping)
-        return {name: (tuple(view.get_shape()), _dtype_name(view.get_dtype())) for name, view in slices.items()}
+        return {name: (tuple(view.get_shape()), _get_dtype_name(view.get_dtype())) for name, view in slices.items()}
 
     def read(self, name: str) -> torch.Tensor:
         """Returns a view of the mapped file."""
@@ -114,7 +114,7 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
         HostileFile: safetensors refuses the file.
     """
     file = TensorFile(path)
-    return {name: StoredTensor(file, name, *header) for name, header in file.headers().items()}
+    return {name: StoredTensor(file, name, *header) for name, header in file.read_headers().items()}
 
 
 def open_model_files(folder: Path) -> dict[str, StoredTensor]:
@@ -130,10 +130,10 @@ def open_model_files(folder: Path) -> dict[str, StoredTensor]:
         return open_safetensors(folder / SINGLE_FILE)
     if (folder / INDEX_FILE).exists():
         return _open_shards(folder)
-    raise MissingTensor(no_safetensors(folder, f"{SINGLE_FILE} or {INDEX_FILE}"))
+    raise MissingTensor(explain_no_safetensors(folder, f"{SINGLE_FILE} or {INDEX_FILE}"))
 
 
-def no_safetensors(folder: Path, wanted: str) -> str:
+def explain_no_safetensors(folder: Path, wanted: str) -> str:
     """Returns the message for a folder without `wanted`; it names pickles if that is all there is."""
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     found = f" It holds {pickles[0]}, a pickle, which can run code and is never read." if pickles else ""
@@ -146,12 +146,12 @@ def _open_shards(folder: Path) -> dict[str, StoredTensor]:
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise HostileFile(f"{index_path}: weight_map is {str(weight_map)[:80]}, not a map of tensors to files.")
     shards = {
-        name: open_safetensors(_shard_path(folder, name)) for name in dict.fromkeys(map(str, weight_map.values()))
+        name: open_safetensors(_locate_shard(folder, name)) for name in dict.fromkeys(map(str, weight_map.values()))
     }
     for shard, held in shards.items():
         unlisted = sorted(held.keys() - weight_map.keys())
         if unlisted:
-            raise HostileFile(f"{folder / shard} holds {unlisted[0]}, which {INDEX_FILE} does not list; mend either.")
+            raise HostileFile(f"{folder / shard} holds {unlisted[0]}, which {INDEX_FILE} does not list; fix either.")
     tensors = {}
     for name, shard in weight_map.items():
         if name not in shards[str(shard)]:
@@ -160,7 +160,7 @@ def _open_shards(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _shard_path(folder: Path, name: str) -> Path:
+def _locate_shard(folder: Path, name: str) -> Path:
     """Returns the path of a shard, which must be a plain name and must not lead out of the folder."""
     if not name.endswith(".safetensors") or "/" in name or "\\" in name or "\0" in name:
         raise HostileFile(f"{folder / INDEX_FILE} names the shard {name[:80]!r}; only plain *.safetensors names do.")
@@ -180,5 +180,5 @@ def _shard_path(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _dtype_name(stored: str) -> str:
+def _get_dtype_name(stored: str) -> str:
     return _DTYPES.get(stored, stored)

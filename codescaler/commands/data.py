@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_commands(add: Add) -> None:
     """Adds them to the command line."""
-    data = add("data", _data, "Make verified preference data: sample programs, label them by tests, pair them.")
+    data = add("data", _run_data, "Make verified preference data: sample programs, label them by tests, pair them.")
     steps = data.add_subparsers(metavar="step", required=True)
     _add_sample(steps)
     _add_label(steps)
@@ -28,7 +28,7 @@ def add_commands(add: Add) -> None:
     _add_pairs(steps)
 
 
-def _data(options: argparse.Namespace) -> None:
+def _run_data(options: argparse.Namespace) -> None:
     raise AssertionError("a step is required")
 
 
@@ -76,8 +76,8 @@ def _add_cost(steps: Any) -> None:
     step = _step(
         steps,
         "cost",
-        _cost,
-        "Measure the processor time of programs that passed.",
+        _run_cost,
+        "Measure the CPU time of programs that passed.",
         "groups to write; a killed run goes on",
     )
     step.add_argument("labelled", type=Path, help="labelled groups, such as `data label` writes; .gz too")
@@ -90,7 +90,11 @@ def _add_cost(steps: Any) -> None:
 
 def _add_tests(steps: Any) -> None:
     step = _step(
-        steps, "tests", _tests, "Make more tests, from a problem's own and its reference program.", "problems to write"
+        steps,
+        "tests",
+        _run_tests,
+        "Make more tests, from a problem's own and its reference program.",
+        "problems to write",
     )
     step.add_argument("tasks", type=Path, help="file of problems whose tests call a function, with references")
     step.add_argument("--n", type=int, default=20, help="tests to try for, of a problem (%(default)s)")
@@ -122,7 +126,7 @@ _LIMITS: dict[str, type] = {
 
 def _add_augment(steps: Any) -> None:
     step = _step(
-        steps, "augment", _augment, "Add rewritten copies of labelled programs, for training.", "groups to write"
+        steps, "augment", _run_augment, "Add rewritten copies of labelled programs, for training.", "groups to write"
     )
     step.add_argument("labelled", type=Path, help="labelled groups, such as `data label` writes; .gz too")
     step.add_argument(
@@ -134,7 +138,9 @@ def _add_augment(steps: Any) -> None:
 
 
 def _add_pairs(steps: Any) -> None:
-    step = _step(steps, "pairs", _pairs, "Pair labelled programs by what was measured.", "file to write, for training")
+    step = _step(
+        steps, "pairs", _run_pairs, "Pair labelled programs by what was measured.", "file to write, for training"
+    )
     step.add_argument("labelled", type=Path, nargs="+", help="labelled groups, such as `data label` writes; .gz too")
     step.add_argument(
         "--aspect", action="append", choices=("correctness", "efficiency", "readability"),
@@ -160,15 +166,15 @@ def _add_pairs(steps: Any) -> None:
 def _sample(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from codescaler.data.sample.sampling import Sampling, chosen_tasks, sample_tasks
+    from codescaler.data.sample.sampling import Sampling, choose_tasks, sample_tasks
     from codescaler.tasks import read_tasks
 
     name = options.model if options.endpoint else Path(options.model).resolve().name
     sampling = Sampling(
         name, options.temperature, options.top_p, options.max_tokens, options.seed, num_samples=options.n
     )
-    tasks = chosen_tasks(read_tasks(options.tasks, options.format), options.split, options.limit, options.difficulty)
-    sampler = _sampler(options, sampling)
+    tasks = choose_tasks(read_tasks(options.tasks, options.format), options.split, options.limit, options.difficulty)
+    sampler = _make_sampler(options, sampling)
     with tqdm(total=len(tasks), unit=" problems", disable=None) as bar:
         counts = sample_tasks(tasks, sampler, sampling, options.output, bar.update)
     retries = f"; {sampler.num_retries} requests were tried again" if hasattr(sampler, "num_retries") else ""
@@ -180,12 +186,12 @@ def _sample(options: argparse.Namespace) -> None:
     )
 
 
-def _sampler(options: argparse.Namespace, sampling: "Sampling") -> "Sampler":
+def _make_sampler(options: argparse.Namespace, sampling: "Sampling") -> "Sampler":
     if options.endpoint:
         from codescaler.data.sample.endpoint import Endpoint
-        from codescaler.env import api_key
+        from codescaler.env import read_api_key
 
-        return Endpoint(options.endpoint, sampling, api_key=api_key(), concurrency=options.concurrency)
+        return Endpoint(options.endpoint, sampling, api_key=read_api_key(), concurrency=options.concurrency)
     from codescaler.data.sample.local_model import LocalModel
 
     return LocalModel(Path(options.model), sampling, batch_size=options.batch_size)
@@ -195,27 +201,28 @@ def _label(options: argparse.Namespace) -> None:
     import time
 
     from codescaler.data.label.labels import label_groups
-    from codescaler.io.tables import printable
+    from codescaler.io.tables import make_printable
 
     with _running(options, options.groups) as (tasks, sandbox, advance):
         started = time.perf_counter()
         report = label_groups(
             options.groups, tasks, options.output, sandbox,
-            limits=_allowed(options, sandbox), check_references=options.check_references, advance=advance,
+            limits=_describe_limits(options, sandbox), check_references=options.check_references, advance=advance,
         )  # fmt: skip
         isolation = sandbox.isolation
     seconds = time.perf_counter() - started
     for task_id, seen in list(report.bad_references.items())[:5]:
-        print(printable(f"the reference of {task_id} fails its own tests: {seen}"), file=sys.stderr)
+        print(make_printable(f"the reference of {task_id} fails its own tests: {seen}"), file=sys.stderr)
     print(
-        f"{options.output}: {_counted(report.counts)}. This run: {report.num_run} distinct programs in {seconds:.1f} "
+        f"{options.output}: {_format_counts(report.counts)}. This run: {report.num_run} distinct programs in "
+        f"{seconds:.1f} "
         f"s, {report.num_run / seconds:.1f} programs/s; {len(report.bad_references)} references fail their own tests; "
         f"isolation: {isolation}",
         file=sys.stderr,
     )
 
 
-def _sandbox(options: argparse.Namespace) -> "Sandbox":
+def _make_sandbox(options: argparse.Namespace) -> "Sandbox":
     from codescaler.sandbox import Limits, Sandbox
 
     limits = Limits(**{name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None})
@@ -234,22 +241,22 @@ def _running(options: argparse.Namespace, groups: Path) -> "Iterator[tuple[list[
 
     tasks = read_tasks(options.tasks, options.format)
     num_groups = sum(1 for _ in read_lines(groups))
-    with _sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
+    with _make_sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
         yield tasks, sandbox, bar.update
 
 
-def _allowed(options: argparse.Namespace, sandbox: "Sandbox") -> dict[str, Any]:
+def _describe_limits(options: argparse.Namespace, sandbox: "Sandbox") -> dict[str, Any]:
     """What programs may do, as far as it may matter for what was seen of them."""
     return {**vars(sandbox.limits), "allow_site_packages": options.allow_site_packages}
 
 
-def _cost(options: argparse.Namespace) -> None:
-    from codescaler.data.label.costs import cost_groups
+def _run_cost(options: argparse.Namespace) -> None:
+    from codescaler.data.label.costs import measure_groups
 
     with _running(options, options.labelled) as (tasks, sandbox, advance):
-        num_measured, num_failed = cost_groups(
+        num_measured, num_failed = measure_groups(
             options.labelled, tasks, options.output, sandbox,
-            num_rounds=options.rounds, limits=_allowed(options, sandbox), advance=advance,
+            num_rounds=options.rounds, limits=_describe_limits(options, sandbox), advance=advance,
         )  # fmt: skip
     print(
         f"{options.output}: this run measured {num_measured} programs of problems with two that passed, in "
@@ -258,26 +265,26 @@ def _cost(options: argparse.Namespace) -> None:
     )
 
 
-def _tests(options: argparse.Namespace) -> None:
+def _run_tests(options: argparse.Namespace) -> None:
     import json
 
     from tqdm import tqdm
 
-    from codescaler.data.label.generated_tests import strengthened
+    from codescaler.data.label.generated_tests import strengthen_tasks
     from codescaler.io.resumable import require_new_file
-    from codescaler.tasks import read_tasks, task_record
+    from codescaler.tasks import make_task_record, read_tasks
     from codescaler.types import CallTests
 
     require_new_file(options.output)
     tasks = read_tasks(options.tasks, options.format)
     num_made = num_kept = num_tasks = 0
-    with _sandbox(options) as sandbox, options.output.open("x", encoding="utf-8") as file:
-        made = strengthened(sandbox, tasks, num_tests=options.n, seed=options.seed)
+    with _make_sandbox(options) as sandbox, options.output.open("x", encoding="utf-8") as file:
+        made = strengthen_tasks(sandbox, tasks, num_tests=options.n, seed=options.seed)
         for task, number in tqdm(made, total=len(tasks), unit=" problems", disable=None):
             num_made += number
             if isinstance(task.tests, CallTests):
                 num_kept, num_tasks = num_kept + len(task.tests.statements), num_tasks + 1
-                file.write(json.dumps(task_record(task)) + "\n")
+                file.write(json.dumps(make_task_record(task)) + "\n")
     print(
         f"{options.output}: {num_kept} tests for {num_tasks} of {len(tasks)} problems; others have no reference, or "
         f"tests of another kind. {num_made - num_kept} tests were left out that the reference does not pass",
@@ -285,11 +292,11 @@ def _tests(options: argparse.Namespace) -> None:
     )
 
 
-def _augment(options: argparse.Namespace) -> None:
+def _run_augment(options: argparse.Namespace) -> None:
     import json
     from collections import Counter
 
-    from codescaler.data.augment import augmented
+    from codescaler.data.augment import augment_group
     from codescaler.data.rewriting import REWRITES
     from codescaler.io.records import read_lines
     from codescaler.io.resumable import require_new_file
@@ -301,17 +308,18 @@ def _augment(options: argparse.Namespace) -> None:
     rewrites = list(dict.fromkeys(options.rewrite or REWRITES))
     lines = [
         json.dumps(
-            augmented(record, name, rewrites=rewrites, num_copies=options.copies, seed=options.seed, counts=counts)
+            augment_group(record, name, rewrites=rewrites, num_copies=options.copies, seed=options.seed, counts=counts)
         )
         for name, _, record in read_lines(options.labelled)
     ]
     options.output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     print(
-        f"{options.output}: {len(lines)} groups; added or passed over: {_counted(counts) or 'nothing'}", file=sys.stderr
+        f"{options.output}: {len(lines)} groups; added or passed over: {_format_counts(counts) or 'nothing'}",
+        file=sys.stderr,
     )
 
 
-def _pairs(options: argparse.Namespace) -> None:
+def _run_pairs(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from codescaler.data.prefer.card import write_preferences
@@ -323,7 +331,7 @@ def _pairs(options: argparse.Namespace) -> None:
     settings = PairSettings(
         aspects=tuple(dict.fromkeys(options.aspect or ["correctness"])),
         rule=options.rule,
-        margins=_margins(options.margin),
+        margins=_parse_margins(options.margin),
         min_tests=options.min_tests,
         max_pairs=options.max_pairs,
         refuse_leaks=options.on_leak == "refuse",
@@ -338,13 +346,14 @@ def _pairs(options: argparse.Namespace) -> None:
         for aspect in card["preferences"]
     }
     print(
-        f"{options.output}: {_counted(pairs) or 'no'} pairs. Left out: {_counted(card['left_out']) or 'nothing'}; "
-        f"conflicts: {_counted(card['conflicts']) or 'none'}. The card: {options.output}.card.md",
+        f"{options.output}: {_format_counts(pairs) or 'no'} pairs. Left out: "
+        f"{_format_counts(card['left_out']) or 'nothing'}; "
+        f"conflicts: {_format_counts(card['conflicts']) or 'none'}. The card: {options.output}.card.md",
         file=sys.stderr,
     )
 
 
-def _margins(given: list[str]) -> dict[str, float]:
+def _parse_margins(given: list[str]) -> dict[str, float]:
     margins = {}
     for text in given:
         aspect, _, number = text.partition("=")
@@ -355,5 +364,5 @@ def _margins(given: list[str]) -> dict[str, float]:
     return margins
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add, Run, add_engine_options, add_model_option, chosen, open_engine
+from codescaler.commands.options import Add, Run, add_engine_options, add_model_option, collect_options, open_engine
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def add_commands(add: Add) -> None:
     import codescaler.evaluate
 
     summary = "Measure how well reward models rank: best-of-N, pairs, RM-Bench, RewardBench."
-    benchmarks = add("eval", _bon, summary).add_subparsers(metavar="benchmark", required=True)
+    benchmarks = add("eval", _run_bon, summary).add_subparsers(metavar="benchmark", required=True)
 
     def add_benchmark(name: str, run: Run, summary: str, file_help: str) -> argparse.ArgumentParser:
         command = benchmarks.add_parser(
@@ -44,23 +44,27 @@ def add_commands(add: Add) -> None:
         command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw them (needs codescaler[evaluate])")
         return command
 
-    bon = add_benchmark("bon", _bon, "Best-of-N on programs with verdicts.", "groups: {task_id, prompt, candidates}")
+    bon = add_benchmark(
+        "bon", _run_bon, "Best-of-N on programs with verdicts.", "groups: {task_id, prompt, candidates}"
+    )
     bon.add_argument("--split", help="use the groups of this split only")
     bon.add_argument("--by", default="auto", help="difficulty, domain, length, none, auto: difficulty, else length")
     bon.add_argument("--tasks", type=Path, help="problems in any format, for difficulty and domain by task_id")
     bon.add_argument("--require-syntax", action="store_true", help="what does not parse as Python is no program")
-    pairs = add_benchmark("pairs", _pairs, "Accuracy on pairs.", "{prompt, chosen, rejected}")
-    rm_bench = add_benchmark("rm-bench", _rm_bench, "RM-Bench: easy, normal and hard by domain.", "its total_dataset")
-    rewardbench = add_benchmark("rewardbench", _rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
+    pairs = add_benchmark("pairs", _run_pairs, "Accuracy on pairs.", "{prompt, chosen, rejected}")
+    rm_bench = add_benchmark(
+        "rm-bench", _run_rm_bench, "RM-Bench: easy, normal and hard by domain.", "its total_dataset"
+    )
+    rewardbench = add_benchmark("rewardbench", _run_rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
     for command in (bon, pairs, rm_bench, rewardbench):
         add_engine_options(command)
     _add_calibration(benchmarks)
 
 
 def _add_calibration(benchmarks: Any) -> None:
-    summary = "How often a gap between two scores is right, by its size: what `codescaler rerank` says of it."
+    summary = "How often a gap between two scores is correct, by its size: what `codescaler rerank` says of it."
     calibration = benchmarks.add_parser("calibration", help=summary, description=summary)
-    calibration.set_defaults(run=_calibration)
+    calibration.set_defaults(run=_run_calibration)
     calibration.add_argument(
         "file", type=Path, help="groups: {task_id, prompt, candidates}; JSON lines or an array, .gz too"
     )
@@ -71,83 +75,85 @@ def _add_calibration(benchmarks: Any) -> None:
     add_engine_options(calibration)
 
 
-def _bon(options: argparse.Namespace) -> None:
-    from codescaler.evaluate.best_of_n import best_of_n_figures
+def _run_bon(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.best_of_n import evaluate_best_of_n
     from codescaler.evaluate.plot import plot_best_of_n
-    from codescaler.evaluate.problems import file_scores, read_problems, stratify
-    from codescaler.evaluate.tables import best_of_n_text
+    from codescaler.evaluate.problems import collect_file_scores, read_evaluation_problems, stratify
+    from codescaler.evaluate.tables import format_best_of_n
     from codescaler.tasks import read_tasks
 
     known = ("auto", "difficulty", "domain", "length", "none")
     if options.by not in known:
         raise InvalidInput(f"--by {options.by!r} is not known; use one of {', '.join(known)}")
     tasks = read_tasks(options.tasks) if options.tasks else []
-    problems = read_problems(options.file, split=options.split, tasks=tasks, require_syntax=options.require_syntax)
-    strata, own = stratify(problems, options.by), file_scores(problems)
-    scores, models = _scores(options, problems)
-    figures = best_of_n_figures(problems, own | scores, [*own, *models], strata)
+    problems = read_evaluation_problems(
+        options.file, split=options.split, tasks=tasks, require_syntax=options.require_syntax
+    )
+    strata, own = stratify(problems, options.by), collect_file_scores(problems)
+    scores, models = _score_units(options, problems)
+    figures = evaluate_best_of_n(problems, own | scores, [*own, *models], strata)
     settings = {"split": options.split, "require_syntax": options.require_syntax}
-    _show(options, best_of_n_text(figures), figures, models, settings)
+    _show(options, format_best_of_n(figures), figures, models, settings)
     if options.plot:
         plot_best_of_n(figures, options.plot)
 
 
-def _pairs(options: argparse.Namespace) -> None:
+def _run_pairs(options: argparse.Namespace) -> None:
     from codescaler.evaluate.preferences import read_pairs
 
-    _preferences(options, read_pairs)
+    _run_preferences(options, read_pairs)
 
 
-def _rewardbench(options: argparse.Namespace) -> None:
+def _run_rewardbench(options: argparse.Namespace) -> None:
     from codescaler.evaluate.preferences import read_rewardbench
 
-    _preferences(options, read_rewardbench)
+    _run_preferences(options, read_rewardbench)
 
 
-def _preferences(options: argparse.Namespace, read: Callable[[Path], Sequence[Any]]) -> None:
+def _run_preferences(options: argparse.Namespace, read: Callable[[Path], Sequence[Any]]) -> None:
     from codescaler.evaluate.plot import plot_bars
-    from codescaler.evaluate.preferences import preference_figures
-    from codescaler.evaluate.tables import preferences_text
+    from codescaler.evaluate.preferences import evaluate_preferences
+    from codescaler.evaluate.tables import format_preferences
 
     items = read(options.file)
-    scores, models = _scores(options, items)
-    figures = preference_figures(items, scores, list(models))
-    _show(options, preferences_text(figures), figures, models)
+    scores, models = _score_units(options, items)
+    figures = evaluate_preferences(items, scores, list(models))
+    _show(options, format_preferences(figures), figures, models)
     if options.plot:
         bars = {name: scorer["accuracy"] for name, scorer in figures["scorers"].items()}
         plot_bars(bars, f"{figures['num_items']} items: a chosen response is scored best", options.plot)
 
 
-def _rm_bench(options: argparse.Namespace) -> None:
+def _run_rm_bench(options: argparse.Namespace) -> None:
     from codescaler.evaluate.plot import plot_bars
-    from codescaler.evaluate.rm_bench import read_rm_bench, rm_bench_figures
-    from codescaler.evaluate.tables import rm_bench_text
+    from codescaler.evaluate.rm_bench import evaluate_rm_bench, read_rm_bench
+    from codescaler.evaluate.tables import format_rm_bench
 
     items = read_rm_bench(options.file)
-    scores, models = _scores(options, items)
-    figures = rm_bench_figures(items, scores, list(models))
-    _show(options, rm_bench_text(figures), figures, models)
+    scores, models = _score_units(options, items)
+    figures = evaluate_rm_bench(items, scores, list(models))
+    _show(options, format_rm_bench(figures), figures, models)
     if options.plot:
         bars = {name: scorer["overall"]["average"] for name, scorer in figures["scorers"].items()}
         plot_bars(bars, f"RM-Bench, average ({len(items)} items)", options.plot)
 
 
-def _calibration(options: argparse.Namespace) -> None:
-    from codescaler.evaluate.calibration import calibration_record, measure_calibration
-    from codescaler.evaluate.problems import read_problems
-    from codescaler.evaluate.scorers import engine_scores
-    from codescaler.evaluate.tables import calibration_text
+def _run_calibration(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.calibration import make_calibration_record, measure_calibration
+    from codescaler.evaluate.problems import read_evaluation_problems
+    from codescaler.evaluate.scorers import score_with_engine
+    from codescaler.evaluate.tables import format_calibration
 
     _require_folder(options.output)
-    problems = [problem for problem in read_problems(options.file, split=options.split) if problem.is_mixed]
+    problems = [problem for problem in read_evaluation_problems(options.file, split=options.split) if problem.is_mixed]
     if not problems:
-        raise InvalidInput(f"{options.file}: no group has a right and a wrong program; give some that have both")
+        raise InvalidInput(f"{options.file}: no group has a correct and an incorrect program; give some that have both")
     engine = open_engine(options)
-    figures = measure_calibration(problems, engine_scores(engine, problems, engine.folder.name))
-    print(calibration_text(figures))
+    figures = measure_calibration(problems, score_with_engine(engine, problems, engine.folder.name))
+    print(format_calibration(figures))
     if options.output:
         name = options.name or f"{options.file.name.partition('.')[0]} {options.split or ''}".strip()
-        record = calibration_record(
+        record = make_calibration_record(
             figures, head_digest=engine.head_digest, dtype=engine.dtype,
             name=name, file=options.file.name, split=options.split,
         )  # fmt: skip
@@ -160,10 +166,10 @@ def _require_folder(path: Path | None) -> None:
         raise InvalidInput(f"{path} cannot be written, {path.parent} is no folder; make it, or name another")
 
 
-def _scores(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[dict[str, Any], dict[str, str]]:
+def _score_units(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[dict[str, Any], dict[str, str]]:
     """Returns every scorer's scores, and what each model is; before a model is loaded, what can be refused is."""
     from codescaler.evaluate.plot import require_plot
-    from codescaler.evaluate.scorers import all_scores
+    from codescaler.evaluate.scorers import score_with_all
 
     for path in (options.json, options.plot):
         _require_folder(path)
@@ -175,15 +181,15 @@ def _scores(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[dict[
         from codescaler.engine import Engine
 
         print(f"{name}: loading {folder}", file=sys.stderr)
-        engine = Engine.from_pretrained(folder, **chosen(options))
+        engine = Engine.from_pretrained(folder, **collect_options(options))
         described[name] = f"{folder}: {engine!r}"
         return engine
 
-    models = {name: functools.partial(open_model, name, folder) for name, folder in named_models(options.rm).items()}
-    return all_scores(units, models), described
+    models = {name: functools.partial(open_model, name, folder) for name, folder in parse_models(options.rm).items()}
+    return score_with_all(units, models), described
 
 
-def named_models(arguments: Sequence[str]) -> dict[str, str]:
+def parse_models(arguments: Sequence[str]) -> dict[str, str]:
     """Names and folders of reward models, [NAME=]MODEL: what stands before the "=", or the last part of the folder.
 
     Raises: InvalidInput if a name is empty or taken.

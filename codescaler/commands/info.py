@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from codescaler.errors import InvalidInput
-from codescaler.ops import BACKEND_NAMES, select_backend, why_unavailable
+from codescaler.ops import BACKEND_NAMES, explain_unavailable, select_backend
 from codescaler.text.extract import LANGUAGES, is_valid_code
 
 
@@ -16,7 +16,7 @@ def describe_environment(backend: str, *packages: str) -> dict[str, Any]:
     """Returns the processor, what `backend` runs on there, torch's thread count, and versions, of `packages` too."""
     names = ("codescaler", "torch", *packages)
     return {
-        "cpu_model": cpu_model(),
+        "cpu_model": read_cpu_model(),
         "backend": select_backend(backend, "cpu").description,
         "num_threads": torch.get_num_threads(),
         "versions": {
@@ -32,27 +32,27 @@ def describe_host() -> dict[str, Any]:
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     return {
         **describe_environment("auto", "numpy", "safetensors", "tokenizers", "jinja2"),
-        "optional_packages": {name: _version(name) or "not installed" for name in optional},
+        "optional_packages": {name: _get_version(name) or "not installed" for name in optional},
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "instruction_sets": _instruction_sets(),
+        "instruction_sets": _list_instruction_sets(),
         "backends": {
-            f"{name} on {device}": why_unavailable(name, device) or select_backend(name, device).description
+            f"{name} on {device}": explain_unavailable(name, device) or select_backend(name, device).description
             for device in devices
             for name in BACKEND_NAMES
         },
-        "languages": {language: _language_state(language) for language in LANGUAGES},
+        "languages": {language: _describe_language(language) for language in LANGUAGES},
     }
 
 
-def _instruction_sets() -> list[str]:
-    if why_unavailable("cpu", "cpu") is not None:
+def _list_instruction_sets() -> list[str]:
+    if explain_unavailable("cpu", "cpu") is not None:
         return []
-    from codescaler.ops.cpu import supported_isas
+    from codescaler.ops.cpu import list_supported_isas
 
-    return supported_isas()
+    return list_supported_isas()
 
 
-def _language_state(language: str) -> str:
+def _describe_language(language: str) -> str:
     try:
         is_valid_code("", language)
     except InvalidInput as error:
@@ -60,14 +60,14 @@ def _language_state(language: str) -> str:
     return "available"
 
 
-def _version(package: str) -> str | None:
+def _get_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def cpu_model() -> str:
+def read_cpu_model() -> str:
     """Returns the processor's name, which Linux tells in one file only."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

@@ -14,7 +14,9 @@ def add_commands(add: Add) -> None:
     download.add_argument("name", help="smollm2-135m (98 MB) or qwen-coder-0.5b (480 MB)")
     download.add_argument("folder", type=Path, help="folder to write")
 
-    info = add("info", _info, "Show versions, processor, and which backends and languages are available, or why not.")
+    info = add(
+        "info", _run_info, "Show versions, processor, and which backends and languages are available, or why not."
+    )
     info.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -26,15 +28,15 @@ def _download(options: argparse.Namespace) -> None:
     download_backbone(options.name, options.folder)
 
 
-def _info(options: argparse.Namespace) -> None:
+def _run_info(options: argparse.Namespace) -> None:
     from codescaler.commands import reports as report
     from codescaler.commands.info import describe_host
 
-    host = describe_host() | {"sandbox": _sandbox()}
-    print(json.dumps(host, indent=2) if options.json else report.settings_table(host))
+    host = describe_host() | {"sandbox": _describe_sandbox()}
+    print(json.dumps(host, indent=2) if options.json else report.format_settings(host))
 
 
-def _sandbox() -> str:
+def _describe_sandbox() -> str:
     """What isolates untrusted programs here, or why nothing does."""
     from codescaler.errors import SandboxUnavailable
     from codescaler.sandbox import Sandbox

@@ -26,7 +26,7 @@ class Run(Protocol):
 ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "auto, cpu, cuda, ... (%(default)s)"},
     "dtype": {"default": "auto", "help": "auto, float32, bfloat16 (%(default)s)"},
-    "quantization": {"help": "int8: quantise the linear maps now (as the folder has them)"},
+    "quantization": {"help": "int8: quantise the linear layers now (as the folder has them)"},
     "backend": {"default": "auto", "help": "auto, cpu, triton, reference (%(default)s)"},
     "num_threads": {"type": int, "help": "CPU threads (torch's setting)"},
     "max_batch_tokens": {"type": int, "help": "distinct tokens of one forward (8192)"},
@@ -49,14 +49,14 @@ def add_engine_options(parser: argparse.ArgumentParser, names: Iterable[str] = t
         group.add_argument(f"--{name.replace('_', '-')}", **ENGINE_OPTIONS[name])
 
 
-def chosen(options: argparse.Namespace, names: Iterable[str] = tuple(ENGINE_OPTIONS)) -> dict[str, Any]:
+def collect_options(options: argparse.Namespace, names: Iterable[str] = tuple(ENGINE_OPTIONS)) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
 def open_engine(options: argparse.Namespace) -> "Engine":
     from codescaler.engine import Engine
 
-    return Engine.from_pretrained(options.model, **chosen(options))
+    return Engine.from_pretrained(options.model, **collect_options(options))
 
 
 def read_text(path: Path) -> str:

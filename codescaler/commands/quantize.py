@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from codescaler.commands.options import Add, add_engine_options, chosen
+from codescaler.commands.options import Add, add_engine_options, collect_options
 from codescaler.types import ACTIVATION_BITS
 
 _OPTIONS = ("base_model", "revision", "local_files_only")
@@ -18,17 +18,19 @@ def add_commands(add: Add) -> None:
     command.add_argument("--json", action="store_true", help="print the report as JSON")
     command.add_argument(
         "--limit", type=float,
-        help="change of a problem's scores, over their spread, that int8 may add up to (0.05); inf: all maps are int8",
+        help="change of a problem's scores, over their standard deviation, that int8 may add up to (0.05); inf: all "
+        "linear layers are int8",
     )  # fmt: skip
     command.add_argument(
         "--activation-bits", type=int, choices=ACTIVATION_BITS,
-        help="fewest bits of a map's activations: 8 is faster on CPUs with AVX-512 BF16, 16 moves scores less (what is "
+        help="fewest bits of a linear layer's activations: 8 is faster on CPUs with AVX-512 BF16, 16 moves scores "
+        "less (what is "
         "fastest here)",
     )  # fmt: skip
     command.add_argument(
         "--dtype",
         default="auto",
-        help="float32, bfloat16: of the embedding and of maps that stay (%(default)s, as they are)",
+        help="float32, bfloat16: of the embedding and of linear layers that stay (%(default)s, as they are)",
     )
     add_engine_options(command, _OPTIONS)
 
@@ -38,5 +40,5 @@ def _quantize(options: argparse.Namespace) -> None:
     from codescaler.quantize.sensitivity import quantize
 
     settings = {name: getattr(options, name) for name in ("limit", "activation_bits", "dtype")}
-    result = quantize(options.model, options.folder, **settings, **chosen(options, _OPTIONS))
-    print(json.dumps(result.as_record(), indent=2) if options.json else report.int8_report_text(result))
+    result = quantize(options.model, options.folder, **settings, **collect_options(options, _OPTIONS))
+    print(json.dumps(result.make_record(), indent=2) if options.json else report.format_int8_report(result))

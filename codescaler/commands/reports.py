@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codescaler.io.records import Group
-from codescaler.io.tables import printable, table
+from codescaler.io.tables import format_table, make_printable
 from codescaler.metrics import best_of_n, pair_accuracy
 from codescaler.types import RankedCandidate
 
@@ -23,7 +23,7 @@ class Screen:
     has_blocks: bool = False
 
 
-def ranking_table(
+def format_ranking(
     group: Group, facts: Sequence[Mapping[str, Any]], names: Sequence[str], span: float, screen: Screen
 ) -> str:
     """One problem's candidates, best first, from the facts that `codescaler rerank --json` prints.
@@ -31,46 +31,48 @@ def ranking_table(
     A bar is full at the best score and empty `span` below it. On a narrow screen bars and intervals go before names.
     """
     first_line = group.prompt.strip().partition("\n")[0]
-    title = printable(f"{group.task_id}: {first_line[:100]}{'...' if len(first_line) > 100 else ''}")
-    names = [printable(names[fact["index"]]) for fact in facts]
-    chance = "first is right" if any(fact["first_is_right"] for fact in facts) else ""
+    title = make_printable(f"{group.task_id}: {first_line[:100]}{'...' if len(first_line) > 100 else ''}")
+    names = [make_printable(names[fact["index"]]) for fact in facts]
+    chance = "first is correct" if any(fact["first_is_correct"] for fact in facts) else ""
     header = ("rank", "", "score", "behind", chance, "tests", "program")
     width = screen.columns or sys.maxsize
     for num_blocks, is_brief in ((20, False), (10, False), (10, True), (0, True)):
         rows = [
             (
                 str(fact["rank"]),
-                bar(_share(fact["gap_to_first"], span), num_blocks, screen.has_blocks),
+                draw_bar(_format_fraction(fact["gap_to_first"], span), num_blocks, screen.has_blocks),
                 "" if fact["score"] is None else f"{fact['score']:.3f}",
                 f"{fact['gap_to_first']:.3f}" if fact["gap_to_first"] is not None and fact["rank"] > 1 else "",
-                _verdict_of_gap(fact, is_brief),
+                _describe_gap(fact, is_brief),
                 _VERDICTS[group.candidates[fact["index"]].passed],
             )
             for fact in facts
         ]
-        room = width - max(map(len, table(header, [(*row, "x" * 7) for row in rows]).splitlines()), default=0) + 7
+        room = (
+            width - max(map(len, format_table(header, [(*row, "x" * 7) for row in rows]).splitlines()), default=0) + 7
+        )
         if room >= min(24, max(map(len, names), default=0)):
             break
     shown = [(*row, _cut(name, max(room, 8))) for row, name in zip(rows, names, strict=True)]
-    return f"{_cut(title, width)}\n{table(header, shown)}"
+    return f"{_cut(title, width)}\n{format_table(header, shown)}"
 
 
-def _share(behind: float | None, span: float) -> float:
+def _format_fraction(behind: float | None, span: float) -> float:
     return 0.0 if behind is None else max(0.0, 1.0 - behind / span)
 
 
-def _verdict_of_gap(fact: Mapping[str, Any], is_brief: bool) -> str:
-    """How often the first was right at this gap, or why there is none."""
+def _describe_gap(fact: Mapping[str, Any], is_brief: bool) -> str:
+    """How often the first was correct at this gap, or why there is none."""
     if not fact["is_valid"]:
         return str(fact["invalid_because"]) if is_brief else f"invalid: {fact['invalid_because']}"
-    if fact["first_is_right"] is None:
+    if fact["first_is_correct"] is None:
         return ""
-    chance = fact["first_is_right"]
+    chance = fact["first_is_correct"]
     mean, low, high = (f"{100 * value:.0f}" for value in (chance["mean"], *chance["interval"]))
     return f"{mean} of 100" if is_brief else f"{mean} of 100 [{low}, {high}]"
 
 
-def bar(share: float, num_blocks: int, has_blocks: bool) -> str:
+def draw_bar(share: float, num_blocks: int, has_blocks: bool) -> str:
     """A bar of up to `num_blocks` characters, in eighths of a block where the screen knows these."""
     if not has_blocks:
         return "#" * round(share * num_blocks)
@@ -85,8 +87,8 @@ def _cut(text: str, width: int) -> str:
     return f"{text[: width // 2 - 1]}..{text[len(text) - (width - 1) // 2 :]}"
 
 
-def ranking_summary(groups: Sequence[Group], rankings: Sequence[Sequence[RankedCandidate]]) -> str | None:
-    """How often the first-ranked program is right, beside chance; None unless every candidate's verdict is known."""
+def summarize_rankings(groups: Sequence[Group], rankings: Sequence[Sequence[RankedCandidate]]) -> str | None:
+    """How often the first-ranked program is correct, beside chance; None unless every candidate's verdict is known."""
     verdicts = [[candidate.passed for candidate in group.candidates] for group in groups]
     if not groups or any(passed is None for verdict in verdicts for passed in verdict):
         return None
@@ -107,32 +109,32 @@ def ranking_summary(groups: Sequence[Group], rankings: Sequence[Sequence[RankedC
     return (
         f"{len(groups)} problems. The program ranked first passes its tests in {shares[0]} of them; one drawn from\n"
         f"those that parse in {shares[1]}; some candidate does in {shares[2]}.\n"
-        f"Pairs of a right and a wrong program ranked right: {mean_pairs}."
+        f"Pairs of a correct and an incorrect program ranked correctly: {mean_pairs}."
     )
 
 
-def settings_table(values: Mapping[str, Any], indent: str = "") -> str:
+def format_settings(values: Mapping[str, Any], indent: str = "") -> str:
     """Names and values, one a line; a mapping inside becomes an indented block."""
     lines = []
     width = max(map(len, values), default=0)
     for name, value in values.items():
         if isinstance(value, Mapping):
-            lines += [f"{indent}{name}", settings_table(value, indent + "  ")]
+            lines += [f"{indent}{name}", format_settings(value, indent + "  ")]
         else:
             text = ", ".join(map(str, value)) or "none" if isinstance(value, (list, tuple)) else str(value)
             lines.append(f"{indent}{name.ljust(width)}  {text}")
     return "\n".join(lines)
 
 
-def head_report_text(report: Any) -> str:
+def format_head_report(report: Any) -> str:
     """What `train.HeadReport` says."""
     unused = report.num_groups - report.num_groups_used
     lines = [
-        f"{report.output_dir}: a head fitted on {report.num_pairs} (right, wrong) pairs of {report.num_programs} "
+        f"{report.output_dir}: a head fitted on {report.num_pairs} (correct, incorrect) pairs of {report.num_programs} "
         f"programs for {report.num_groups_used} problems",
         f"left out: {unused} problems without such a pair, {report.num_invalid} candidates without code, "
         f"{report.num_duplicates} duplicates, {report.num_contradictory} programs that both passed and failed",
-        f"pairs ranked right: {report.training_accuracy:.1%} of those it was fitted on",
+        f"pairs ranked correctly: {report.training_accuracy:.1%} of those it was fitted on",
     ]
     if report.held_out_accuracy is not None:
         low, high = report.held_out_interval
@@ -143,48 +145,50 @@ def head_report_text(report: Any) -> str:
     return "\n".join(lines)
 
 
-def train_report_text(report: Any) -> str:
+def format_train_report(report: Any) -> str:
     """What `train.TrainReport` says."""
     left_out = [
         f"{count} {name.removeprefix('num_').replace('_', ' ')}" for name, count in report.counts.items() if count
     ]
     lines = [
-        f"{report.output_dir / 'model'}: trained on {report.num_pairs} (right, wrong) pairs of {report.num_problems} "
+        f"{report.output_dir / 'model'}: trained on {report.num_pairs} (correct, incorrect) pairs of "
+        f"{report.num_problems} "
         f"problems, {report.num_steps} steps; the model after step {report.best_step} was kept",
         f"left out: {', '.join(left_out) or 'nothing'}",
     ]
     if report.seconds:
         lines.append(
             f"{report.seconds:.0f} s of training, {report.tokens_per_second:.0f} distinct tokens/s, "
-            f"{report.share_of_peak:.0%} of this machine's matrix-multiply peak"
+            f"{report.mfu:.0%} of this machine's peak FLOP/s (MFU)"
         )
     for name, figures in (("before", report.before), ("after", report.best)):
         if figures is not None:
             low, high = figures.interval
             lines.append(
-                f"validation {name.ljust(6)}: pairs ranked right {figures.pair_accuracy:.1%} (95% interval {low:.1%} "
+                f"validation {name.ljust(6)}: pairs ranked correctly {figures.pair_accuracy:.1%} (95% interval "
+                f"{low:.1%} "
                 f"to {high:.1%}), best of all {figures.best_of_n:.1%} (drawn blindly: {figures.chance:.1%}), "
                 f"loss {figures.loss:.4f}"
             )
     return "\n".join(lines)
 
 
-def int8_report_text(report: Any) -> str:
+def format_int8_report(report: Any) -> str:
     """What `quantize.Int8Report` says."""
     choice, megabytes = report.choice, [size / 1e6 for size in (report.bytes_before, report.bytes_after)]
     fused = len(choice.changes)
     lines = [
         f"{report.folder}: {megabytes[1]:.0f} MB, {megabytes[0]:.0f} before",
-        f"int8: {fused - len(choice.kept)} of {fused} linear maps (q, k and v are one, gate and up are one), "
+        f"int8: {fused - len(choice.kept)} of {fused} linear layers (q, k and v are one, gate and up are one), "
         f"{choice.count(8)} with activations of 8 bits and {choice.count(16)} of 16; together they move a problem's "
-        f"scores by {choice.change:.3f} of their spread",
+        f"scores by {choice.change:.3f} of their standard deviation",
         "not int8: the embedding, the norms, the head" + (", and what would move scores most:" if choice.kept else ""),
     ]
     rows = [(", ".join(names), f"{choice.changes[names][16]:.3f}") for names in choice.kept]
-    return "\n".join([*lines, table(("linear map", "would move scores by"), rows)] if rows else lines)
+    return "\n".join([*lines, format_table(("linear layer", "would move scores by"), rows)] if rows else lines)
 
 
-def as_record(value: Any) -> dict[str, Any]:
+def make_record(value: Any) -> dict[str, Any]:
     """A report as JSON can hold it."""
     return {name: item if _is_plain(item) else str(item) for name, item in dataclasses.asdict(value).items()}
 

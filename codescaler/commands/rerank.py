@@ -59,10 +59,10 @@ def _rerank(options: argparse.Namespace) -> None:
     rankings = []
     for group in groups:
         where = names or [f"{group.name}: candidates[{index}]" for index in range(len(group.candidates))]
-        ranked = _ranked(engine, group, options.extract, options.language, where)
+        ranked = _rank_group(engine, group, options.extract, options.language, where)
         rankings.append(ranked)
-        labels = names or [f"candidate {index}: {_preview(c)}" for index, c in enumerate(group.candidates)]
-        facts = [_facts(group, ranked, place, calibration) for place in range(len(ranked))]
+        labels = names or [f"candidate {index}: {_preview_program(c)}" for index, c in enumerate(group.candidates)]
+        facts = [_list_facts(group, ranked, place, calibration) for place in range(len(ranked))]
         shown = facts[: options.top_k]
         if options.json:
             measured = (
@@ -70,14 +70,17 @@ def _rerank(options: argparse.Namespace) -> None:
             )
             print(json.dumps({"task_id": group.task_id, "calibrated_on": measured, "ranking": shown}))
         else:
-            print(report.ranking_table(group, shown, labels, _span(facts, calibration), _screen()), end="\n\n")
+            print(
+                report.format_ranking(group, shown, labels, _choose_span(facts, calibration), _detect_screen()),
+                end="\n\n",
+            )
     if not options.json:
         print(_describe_calibration(calibration, options.model, engine.folder))
-        if summary := report.ranking_summary(groups, rankings):
+        if summary := report.summarize_rankings(groups, rankings):
             print(f"\n{summary}")
 
 
-def _ranked(
+def _rank_group(
     engine: "Engine", group: "Group", extract: bool, language: str, names: Sequence[str]
 ) -> "list[RankedCandidate]":
     """Ranks a group; candidates without code come last, unscored."""
@@ -103,7 +106,7 @@ def _read_calibration(engine: "Engine", path: Path | None) -> "Calibration | Non
     return read_calibration(path or own, engine.head_digest) if path or own.exists() else None
 
 
-def _facts(
+def _list_facts(
     group: "Group", ranked: "Sequence[RankedCandidate]", place: int, calibration: "Calibration | None"
 ) -> dict[str, Any]:
     """All that is known of a candidate; gaps are between valid ones."""
@@ -113,17 +116,17 @@ def _facts(
     return {
         "rank": place + 1,
         **dataclasses.asdict(candidate),
-        "invalid_because": None if candidate.is_valid else _reason(candidate, given),
+        "invalid_because": None if candidate.is_valid else _explain_invalid(candidate, given),
         "gap_to_first": behind,
         "gap_to_next": scores[place] - scores[place + 1] if place + 1 < len(scores) else None,
-        "first_is_right": calibration.chance(behind)
+        "first_is_correct": calibration.estimate_chance(behind)
         if calibration is not None and behind is not None and place
         else None,
         "passed": given.passed,
     }
 
 
-def _reason(ranked: "RankedCandidate", given: "Candidate") -> str:
+def _explain_invalid(ranked: "RankedCandidate", given: "Candidate") -> str:
     """Why a candidate is invalid; a completion has a text and no code."""
     from codescaler.text.extract import extract_evaluation_code, is_valid_code
 
@@ -135,7 +138,7 @@ def _reason(ranked: "RankedCandidate", given: "Candidate") -> str:
     return "several blocks" if is_valid_code(block) else "does not parse"
 
 
-def _span(facts: Sequence[dict[str, Any]], calibration: "Calibration | None") -> float:
+def _choose_span(facts: Sequence[dict[str, Any]], calibration: "Calibration | None") -> float:
     """How far below the best score a bar is empty: never so little that a small gap would look large."""
     behind: list[float] = [fact["gap_to_first"] for fact in facts if fact["gap_to_first"] is not None]
     return max([*behind, 1.0 if calibration is None else calibration.largest_gap or 1.0])
@@ -143,20 +146,21 @@ def _span(facts: Sequence[dict[str, Any]], calibration: "Calibration | None") ->
 
 def _describe_calibration(calibration: "Calibration | None", model: str | None, folder: Path) -> str:
     from codescaler.evaluate.calibration import CALIBRATION_FILE
-    from codescaler.io.tables import printable
+    from codescaler.io.tables import make_printable
 
     if calibration is not None:
         return (
-            "First is right: of a right and a wrong program as far apart, the higher-scored was right so often\n"
-            f"on {printable(calibration.name)} ({calibration.num_problems} problems) [95% interval]."
+            "First is correct: of a correct and an incorrect program as far apart, the higher-scored was correct so "
+            "often\n"
+            f"on {make_printable(calibration.name)} ({calibration.num_problems} problems) [95% interval]."
         )
     return (
-        "How often such gaps are right is not known for this model. Measure it: codescaler eval calibration "
+        "How often such gaps are correct is not known for this model. Measure it: codescaler eval calibration "
         f"GROUPS{f' --model {model}' if model else ''} -o {folder / CALIBRATION_FILE}"
     )
 
 
-def _screen() -> "Screen":
+def _detect_screen() -> "Screen":
     from codescaler.commands.reports import Screen
 
     try:
@@ -167,7 +171,7 @@ def _screen() -> "Screen":
     return Screen(shutil.get_terminal_size().columns if sys.stdout.isatty() else None, has_blocks)
 
 
-def _preview(candidate: "Candidate") -> str:
+def _preview_program(candidate: "Candidate") -> str:
     """What tells a program from its siblings at a glance: its last line, where they mostly differ."""
     if candidate.code is None:
         return "(no program)"

@@ -46,7 +46,7 @@ def _score(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     started = time.perf_counter()
-    with tqdm(total=_num_lines(options.rows), unit=" lines", disable=None) as bar:
+    with tqdm(total=_count_lines(options.rows), unit=" lines", disable=None) as bar:
         score = score_groups if has_groups else score_file
         num_rows = score(engine, options.rows, options.output, bar.update)
     seconds = time.perf_counter() - started
@@ -60,7 +60,7 @@ def _score(options: argparse.Namespace) -> None:
     )
 
 
-def _num_lines(path: Path) -> int | None:
+def _count_lines(path: Path) -> int | None:
     """The number of lines of a plain file, for the progress bar."""
     if path.suffix == ".gz" or not path.is_file():
         return None

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.io.records import Group, group_of, pair_of, read_lines
-from codescaler.io.resumable import ResumableFile, digest_of_files, lock, require_new_file
+from codescaler.io.records import Group, parse_group, parse_pair, read_lines
+from codescaler.io.resumable import ResumableFile, compute_file_digest, lock, require_new_file
 from codescaler.text.chat import Pair
 
 _PROBE = [("Write a function that doubles a number.", "def double(x):\n    return 2 * x")]
@@ -25,11 +25,11 @@ def score_lines(engine: Engine, lines: Iterable[Line]) -> Iterator[str]:
 
     Raises: as `Engine.score_stream`; WeightsError: a score is not finite.
     """
-    rows: Iterator[tuple[str, str, Pair]] = ((name, text, pair_of(record, name)) for name, text, record in lines)
+    rows: Iterator[tuple[str, str, Pair]] = ((name, text, parse_pair(record, name)) for name, text, record in lines)
     for_pairs, for_names, for_output = itertools.tee(rows, 3)  # each at most 512 rows behind the other
     scores = engine.score_stream((pair for _, _, pair in for_pairs), (name for name, _, _ in for_names))
     for score, (name, text, _) in zip(scores, for_output, strict=False):
-        yield f"{_opened(text)}{_finite(score, name)!r}}}"
+        yield f"{_open_row(text)}{_require_finite(score, name)!r}}}"
 
 
 def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[int], None]) -> int:
@@ -49,7 +49,7 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
     lines = read_lines(source)
     with partial.open("a+b") as output:
         lock(output, partial)
-        settings = _settings(engine)
+        settings = _make_settings(engine)
         if output.tell():
             _require_same(settings, settings_path)
         else:
@@ -77,11 +77,11 @@ def score_groups(engine: Engine, source: Path, target: Path, advance: Callable[[
 
     Raises: as `score_file`.
     """
-    settings = _settings(engine) | {"groups": digest_of_files([source])}
+    settings = _make_settings(engine) | {"groups": compute_file_digest([source])}
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
         groups = ((_group(record, name), record) for name, _, record in read_lines(source))
-        for_scores, for_output = itertools.tee(output.remaining(groups, lambda item: item[0].task_id))
+        for_scores, for_output = itertools.tee(output.skip_done(groups, lambda item: item[0].task_id))
         named_pairs = (
             (f"{group.name}: candidates[{index}]", (group.prompt, candidate.code))
             for group, _ in for_scores
@@ -95,7 +95,7 @@ def score_groups(engine: Engine, source: Path, target: Path, advance: Callable[[
             candidates = list(record["candidates"])
             for index, candidate in enumerate(group.candidates):
                 if candidate.code is not None:
-                    score = _finite(next(scores), f"{group.name}: candidates[{index}]")
+                    score = _require_finite(next(scores), f"{group.name}: candidates[{index}]")
                     candidates[index] = {**candidates[index], "score": score}
             output.write(record | {"candidates": candidates})
             num_groups += 1
@@ -106,21 +106,21 @@ def score_groups(engine: Engine, source: Path, target: Path, advance: Callable[[
 def _group(record: dict[str, Any], name: str) -> Group:
     if "candidates" not in record:
         raise InvalidInput(f"{name} has no candidates, the lines before have; give groups alone, or rows alone")
-    return group_of(record, name)
+    return parse_group(record, name)
 
 
-def _finite(score: float, name: str) -> float:
+def _require_finite(score: float, name: str) -> float:
     if not math.isfinite(score):
         raise WeightsError(f"{name} scores {score}; look for non-finite weights in this checkpoint")
     return score
 
 
-def _opened(text: str) -> str:
+def _open_row(text: str) -> str:
     """A row's text up to where its score stands."""
     return f'{text[:-1].rstrip()}, "score": '
 
 
-def _settings(engine: Engine) -> dict[str, Any]:
+def _make_settings(engine: Engine) -> dict[str, Any]:
     """What scores depend on. The bits of one score stand for weights, template, backend and processor."""
     return {
         "architecture": engine.config.architecture,
@@ -153,7 +153,7 @@ def _skip_done(lines: Iterator[Line], output: BinaryIO, partial: Path, source: P
     num_rows = end = 0
     while (done := output.readline()).endswith(b"\n"):
         line = next(lines, None)
-        if line is None or not done.startswith(_opened(line[1]).encode()):
+        if line is None or not done.startswith(_open_row(line[1]).encode()):
             at = f"end of {source}" if line is None else line[0]
             raise InvalidInput(f"{partial}, line {num_rows + 1} was not made from {at}; delete it to start again")
         num_rows += 1

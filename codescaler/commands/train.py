@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from codescaler.commands.options import Add, add_engine_options, chosen
+from codescaler.commands.options import Add, add_engine_options, collect_options
 from codescaler.train.config import list_settings
 
 _FIT_OPTIONS = ("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only")
@@ -22,7 +22,7 @@ def add_commands(add: Add) -> None:
     add_engine_options(fit, _FIT_OPTIONS)
 
     train = add(
-        "train", _train, "Train a reward model on right and wrong programs; under torchrun on several processes."
+        "train", _train, "Train a reward model on correct and incorrect programs; under torchrun on several processes."
     )
     train.add_argument("model", help="folder or hub id of a reward model (such as fit-head writes) or language model")
     train.add_argument("groups", type=Path, help="JSON lines of groups or pairs; .gz too")
@@ -69,9 +69,9 @@ def _fit_head(options: argparse.Namespace) -> None:
         l2=options.l2,
         seed=options.seed,
         show_progress=True,
-        **chosen(options, _FIT_OPTIONS),
+        **collect_options(options, _FIT_OPTIONS),
     )
-    print(json.dumps(report.as_record(result)) if options.json else report.head_report_text(result))
+    print(json.dumps(report.make_record(result)) if options.json else report.format_head_report(result))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -87,11 +87,11 @@ def _train(options: argparse.Namespace) -> None:
         validation=options.validation,
         resume=options.resume,
         show_progress=True,
-        **chosen(options, _TRAIN_OPTIONS),
+        **collect_options(options, _TRAIN_OPTIONS),
     )
     if result.rank:  # the first process speaks for all
         return
-    print(json.dumps(report.as_record(result)) if options.json else report.train_report_text(result))
+    print(json.dumps(report.make_record(result)) if options.json else report.format_train_report(result))
 
 
 def _prune(options: argparse.Namespace) -> None:
@@ -102,7 +102,7 @@ def _prune(options: argparse.Namespace) -> None:
         options.output,
         num_layers=options.layers,
         vocab_size=options.vocabulary,
-        **chosen(options, _SOURCE_OPTIONS),
+        **collect_options(options, _SOURCE_OPTIONS),
     )
     print(
         f"{made.output_dir}: {made.num_layers} of {made.num_layers_before} layers, {made.vocab_size} of "

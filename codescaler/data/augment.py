@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from codescaler.data.rewriting import REWRITES, callers_names, praised, renamed
+from codescaler.data.rewriting import REWRITES, add_praise, find_callers_names, rename_locals
 from codescaler.errors import InvalidInput
-from codescaler.io.records import group_of
+from codescaler.io.records import parse_group
 
-AUGMENTATIONS: Mapping[str, Callable[[str, int], str | None]] = {**REWRITES, "praised": praised}
+AUGMENTATIONS: Mapping[str, Callable[[str, int], str | None]] = {**REWRITES, "praised": add_praise}
 
 
-def augmented(
+def augment_group(
     record: Mapping[str, Any], name: str, *, rewrites: Sequence[str], num_copies: int, seed: int, counts: Counter[str]
 ) -> dict[str, Any]:
     """A group with up to `num_copies` rewritten copies of each labelled program behind its own candidates.
@@ -30,10 +30,10 @@ def augmented(
     for rewrite in rewrites:
         if rewrite not in AUGMENTATIONS:
             raise InvalidInput(f"rewrite {rewrite!r} is not known; use one of {', '.join(AUGMENTATIONS)}")
-    group = group_of(record, name)
+    group = parse_group(record, name)
     if "candidates" not in record:
         raise InvalidInput(f"{name} is a pair; give groups, whose copies can be told from other programs")
-    keep, seen = callers_names(group.prompt), {candidate.code for candidate in group.candidates}
+    keep, seen = find_callers_names(group.prompt), {candidate.code for candidate in group.candidates}
     copies = []
     for candidate in group.candidates:
         if candidate.code is None or candidate.passed is None:
@@ -42,7 +42,7 @@ def augmented(
         for copy in range(num_copies):
             order = random.Random(f"{seed}|{copy}|{candidate.code}").sample(rewrites, len(rewrites))
             for rewrite in order:  # the first that can be done
-                made = _made(rewrite, candidate.code, seed + copy, keep)
+                made = _make_copy(rewrite, candidate.code, seed + copy, keep)
                 if made is not None and made not in seen:
                     seen.add(made)
                     counts[rewrite] += 1
@@ -52,5 +52,5 @@ def augmented(
     return {**record, "candidates": [*record["candidates"], *copies]}
 
 
-def _made(rewrite: str, code: str, seed: int, keep: set[str]) -> str | None:
-    return renamed(code, seed, keep) if rewrite == "renamed" else AUGMENTATIONS[rewrite](code, seed)
+def _make_copy(rewrite: str, code: str, seed: int, keep: set[str]) -> str | None:
+    return rename_locals(code, seed, keep) if rewrite == "renamed" else AUGMENTATIONS[rewrite](code, seed)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from codescaler.errors import InvalidInput
-from codescaler.io.records import group_of, read_lines
-from codescaler.text.extract import syntax_tree
+from codescaler.io.records import parse_group, read_lines
+from codescaler.text.extract import parse_syntax_tree
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,25 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Problem:
+class LabelledProblem:
     """A problem, with all that any file holds of it."""
 
     task_id: str
     prompt: str
     split: str | None
     programs: tuple[Program, ...]
-    licence: str = "unknown"
+    license: str = "unknown"
     isolations: tuple[str, ...] = ()
 
 
-def normal_form(code: str) -> str:
+def normalise_program(code: str) -> str:
     """A text that is equal for programs that do the same by the same steps, whatever they call things.
 
     It is the syntax tree without docstrings, where each name that the program binds is numbered by its first use; names
     at top level of functions and classes, which tests call, stay, as do attributes. Text that is no Python is only
     stripped of the whitespace around its lines.
     """
-    tree = syntax_tree(code)
+    tree = parse_syntax_tree(code)
     if tree is not None:
         with suppress(RecursionError):
             return ast.dump(_Renamed(tree).visit(tree))
@@ -88,12 +88,12 @@ class _Renamed(ast.NodeTransformer):
         for field in ("id", "arg", "name"):
             name = getattr(node, field, None)
             if isinstance(name, str):
-                setattr(node, field, self._renamed(name))
+                setattr(node, field, self._number_name(name))
         if isinstance(node, (ast.Global, ast.Nonlocal)):
-            node.names = [self._renamed(name) for name in node.names]
+            node.names = [self._number_name(name) for name in node.names]
         return super().generic_visit(node)
 
-    def _renamed(self, name: str) -> str:
+    def _number_name(self, name: str) -> str:
         return self._numbers.setdefault(name, f"_{len(self._numbers)}") if name in self._bound else name
 
 
@@ -106,18 +106,18 @@ def is_text(statement: ast.AST) -> bool:
     )
 
 
-def read_problems(paths: Sequence[Path]) -> tuple[list[Problem], Counter[str]]:
+def read_labelled_problems(paths: Sequence[Path]) -> tuple[list[LabelledProblem], Counter[str]]:
     """Returns the problems of files of labelled groups, one for each task_id, and counts of what has no label.
 
     Raises: InvalidInput if a record is malformed, one task has two prompts or splits, or nothing is labelled.
     """
-    problems: dict[str, Problem] = {}
+    problems: dict[str, LabelledProblem] = {}
     counts = Counter({name: 0 for name in ("invalid_programs", "unjudged_programs", "unlabelled_groups")})
     for path in paths:
         for name, _, record in read_lines(path):
-            problem = _problem_of(record, name, counts)
+            problem = _parse_problem(record, name, counts)
             before = problems.get(problem.task_id)
-            problems[problem.task_id] = problem if before is None else _joined(before, problem, name)
+            problems[problem.task_id] = problem if before is None else _join_problems(before, problem, name)
     if not any(problem.programs for problem in problems.values()):
         raise InvalidInput(
             f"{', '.join(map(str, paths))} has no program with a label; run `codescaler data label` on it first"
@@ -125,8 +125,8 @@ def read_problems(paths: Sequence[Path]) -> tuple[list[Problem], Counter[str]]:
     return list(problems.values()), counts
 
 
-def _problem_of(record: Mapping[str, Any], name: str, counts: Counter[str]) -> Problem:
-    group = group_of(record, name)
+def _parse_problem(record: Mapping[str, Any], name: str, counts: Counter[str]) -> LabelledProblem:
+    group = parse_group(record, name)
     if "candidates" not in record:
         raise InvalidInput(f"{name} is a pair; give labelled groups here, and people's pairs by --human")
     generator, verifier = record.get("generator"), record.get("verifier")
@@ -141,25 +141,25 @@ def _problem_of(record: Mapping[str, Any], name: str, counts: Counter[str]) -> P
             counts["unjudged_programs"] += 1
         else:
             where = f"{name}: candidates[{index}]"
-            programs.append(_program(candidate.code, candidate.passed, fields, where, str(writer or "unknown")))
-    return Problem(
+            programs.append(_parse_program(candidate.code, candidate.passed, fields, where, str(writer or "unknown")))
+    return LabelledProblem(
         group.task_id,
         group.prompt,
         group.split,
         tuple(programs),
-        str(record.get("licence") or "unknown"),
+        str(record.get("license") or "unknown"),
         (str(isolation or "unknown"),) if programs else (),
     )
 
 
-def _program(code: str, passed: bool, fields: Mapping[str, Any], name: str, generator: str) -> Program:
+def _parse_program(code: str, passed: bool, fields: Mapping[str, Any], name: str, generator: str) -> Program:
     passed_tests, num_tests = (_count(fields, key, name) for key in ("passed_tests", "num_tests"))
     if passed_tests is not None and num_tests is not None and passed_tests > num_tests:
         raise InvalidInput(f"{name}: passed_tests is {passed_tests} of num_tests {num_tests}; label again")
     costs = fields.get("cost_seconds", [])
     if not isinstance(costs, list) or not all(type(cost) in (int, float) and 0 < cost < float("inf") for cost in costs):
         raise InvalidInput(f"{name}: cost_seconds is {costs!r:.80}; give a list of positive numbers, one a round")
-    return Program(code, passed, normal_form(code), passed_tests, num_tests, tuple(costs), generator)
+    return Program(code, passed, normalise_program(code), passed_tests, num_tests, tuple(costs), generator)
 
 
 def _count(fields: Mapping[str, Any], key: str, name: str) -> int | None:
@@ -169,7 +169,7 @@ def _count(fields: Mapping[str, Any], key: str, name: str) -> int | None:
     return value
 
 
-def _joined(first: Problem, second: Problem, name: str) -> Problem:
+def _join_problems(first: LabelledProblem, second: LabelledProblem, name: str) -> LabelledProblem:
     for field in ("prompt", "split"):
         if getattr(first, field) != getattr(second, field):
             raise InvalidInput(
@@ -177,11 +177,11 @@ def _joined(first: Problem, second: Problem, name: str) -> Problem:
                 f"{getattr(first, field)!r:.80}; give different tasks different ids"
             )
     isolations = tuple(sorted({*first.isolations, *second.isolations}))
-    licence = second.licence if first.licence == "unknown" else first.licence
-    return replace(first, programs=first.programs + second.programs, isolations=isolations, licence=licence)
+    license = second.license if first.license == "unknown" else first.license
+    return replace(first, programs=first.programs + second.programs, isolations=isolations, license=license)
 
 
-def distinct(problem: Problem, counts: Counter[str]) -> Problem:
+def drop_duplicates(problem: LabelledProblem, counts: Counter[str]) -> LabelledProblem:
     """The problem with the first program of each form; a form that both passed and failed is left out, all are counted.
 
     Which of two programs that differ in names is kept does not depend on their verdict, so nothing is learned from it.

@@ -21,7 +21,7 @@ from io import StringIO
 
 from codescaler.data.programs import is_text
 from codescaler.errors import InvalidInput
-from codescaler.text.extract import syntax_tree
+from codescaler.text.extract import parse_syntax_tree
 
 # From line and column to line and column, in bytes of UTF-8 as in syntax trees, and what stands there instead.
 _Edit = tuple[int, int, int, int, str]
@@ -37,7 +37,7 @@ _NAMES = (
     *("other", "outer", "part", "piece", "place", "probe", "ref", "result", "right", "second", "size", "source"),
     *("start", "step", "store", "target", "temp", "third", "token", "total", "unit", "value", "window"),
 )
-# What `commented` and `praised` write. `python benches robustness` measures by phrases of its own.
+# What `add_comments` and `add_praise` write. `python benches robustness` measures by phrases of its own.
 COMMENTS: Mapping[type[ast.stmt], Sequence[str]] = {
     ast.Assign: ("a name for it", "hold this", "initial state", "set up", "we need it below", "work with this"),
     ast.AugAssign: ("accumulate", "advance", "count it in", "one more", "running state"),
@@ -65,62 +65,62 @@ CLAIMS: Sequence[str] = (
 )
 
 
-def renamed(code: str, seed: int = 0, keep: Collection[str] = ()) -> str | None:
+def rename_locals(code: str, seed: int = 0, keep: Collection[str] = ()) -> str | None:
     """Gives local variables and parameters other names; comments and layout stay.
 
     A name is taken everywhere or nowhere. It is left alone where it means something outside of functions or in a class,
     is imported, a function's, a keyword of a call, in `keep`, or stands where its place in the text is not known.
     """
-    tree = _tree(code)
+    tree = _parse_tree(code)
     if tree is None or any(isinstance(node, ast.keyword) and node.arg is None for node in ast.walk(tree)):
         return None  # f(**values) names parameters by text
-    code = _normal_lines(code)
+    code = _normalise_lines(code)
     with suppress(SyntaxError, ValueError, RecursionError):  # of symtable, which checks more than the parser
-        names = sorted(_local_names(code, tree) - {*keep})
-        taken = {*_identifiers(tree), *dir(builtins), *keyword.kwlist, *keyword.softkwlist, *keep}
-        random_words = _random(code, seed)
+        names = sorted(_find_local_names(code, tree) - {*keep})
+        taken = {*_list_identifiers(tree), *dir(builtins), *keyword.kwlist, *keyword.softkwlist, *keep}
+        random_words = _make_random(code, seed)
         words = random_words.sample(_NAMES, len(_NAMES))
         free = (word for word in itertools.chain(words, (f"v{n}" for n in itertools.count())) if word not in taken)
         new = dict(zip(random_words.sample(names, len(names)), free, strict=False))
         edits = [
             (node.lineno, node.col_offset, node.lineno, node.col_offset + len(name.encode()), new[name])
-            for node, name in _named(tree)
+            for node, name in _list_named(tree)
             if name in new
         ]
         old = {word: name for name, word in new.items()}
-        return _checked(code, _edited(code, edits), lambda given: _dump(_Renamed(old).visit(given)))
+        return _check_form(code, _apply_edits(code, edits), lambda given: _dump(_Renamed(old).visit(given)))
     return None
 
 
-def commented(code: str, seed: int = 0, comments: Mapping[type[ast.stmt], Sequence[str]] = COMMENTS) -> str | None:
+def add_comments(code: str, seed: int = 0, comments: Mapping[type[ast.stmt], Sequence[str]] = COMMENTS) -> str | None:
     """Adds comments that say nothing of whether the program is right, above about half of its statements.
 
     `comments` has some for each kind of statement that is to get one. The syntax tree stays.
     """
-    tree = _tree(code)
+    tree = _parse_tree(code)
     if tree is None:
         return None
-    code, edits = _normal_lines(code), []
-    lines, choice = code.split("\n"), _random(code, seed)
+    code, edits = _normalise_lines(code), []
+    lines, choice = code.split("\n"), _make_random(code, seed)
     for node in ast.walk(tree):
         if isinstance(node, ast.stmt) and (words := comments.get(type(node))):
             indent = lines[node.lineno - 1].encode()[: node.col_offset].decode()
             if not indent.strip() and choice.random() < 0.5:
                 edits.append((node.lineno, 0, node.lineno, 0, f"{indent}# {choice.choice(words)}\n"))
-    return _checked(code, _edited(code, edits), _dump)
+    return _check_form(code, _apply_edits(code, edits), _dump)
 
 
-def stripped(code: str, seed: int = 0) -> str | None:
+def strip_texts(code: str, seed: int = 0) -> str | None:
     """Takes out comments, docstrings and other texts that nothing reads; all else of the syntax tree stays."""
-    tree = _tree(code)
+    tree = _parse_tree(code)
     if tree is None:
         return None
-    code, edits = _normal_lines(code), []
-    for block in _blocks(tree):
+    code, edits = _normalise_lines(code), []
+    for block in _list_blocks(tree):
         texts = [statement for statement in block if is_text(statement)]
         needs_pass = len(texts) == len(block) and block is not tree.body
         for place, text in enumerate(texts):
-            edits.append((*_span(text), "pass" if needs_pass and not place else "\0"))
+            edits.append((*_get_span(text), "pass" if needs_pass and not place else "\0"))
     lines = code.split("\n")
     with suppress(tokenize.TokenError, SyntaxError):
         for token in tokenize.generate_tokens(StringIO(code).readline):
@@ -128,22 +128,22 @@ def stripped(code: str, seed: int = 0) -> str | None:
                 row, column = token.start[0], len(lines[token.start[0] - 1][: token.start[1]].encode())
                 edits.append((row, column, row, column + len(token.string.encode()), "\0"))
         # What was marked leaves no blank line behind, and no blank at the end of a line; a program holds no NUL.
-        left = re.sub(r"^[ \t]*\0[ \t\0]*(\n|\Z)|[ \t]*\0", "", _edited(code, edits), flags=re.MULTILINE)
-        return _checked(code, left, _dump_without_texts)
+        left = re.sub(r"^[ \t]*\0[ \t\0]*(\n|\Z)|[ \t]*\0", "", _apply_edits(code, edits), flags=re.MULTILINE)
+        return _check_form(code, left, _dump_without_texts)
     return None
 
 
-def reformatted(code: str, seed: int = 0) -> str | None:
+def reformat(code: str, seed: int = 0) -> str | None:
     """Writes the program anew from its syntax tree, which stays; comments and its own layout go."""
-    tree = _tree(code)
+    tree = _parse_tree(code)
     if tree is None:
         return None
     with suppress(RecursionError, ValueError):
-        return _checked(_normal_lines(code), ast.unparse(tree), _dump)
+        return _check_form(_normalise_lines(code), ast.unparse(tree), _dump)
     return None
 
 
-def rewrapped(code: str, seed: int = 0) -> str | None:
+def rewrap(code: str, seed: int = 0) -> str | None:
     """Lays the program out by `ruff format`, for lines of 40 to 120 characters; comments and the syntax tree stay.
 
     White space in docstrings may change. Raises: InvalidInput if ruff is not installed.
@@ -152,24 +152,24 @@ def rewrapped(code: str, seed: int = 0) -> str | None:
         from ruff import find_ruff_bin
     except ImportError as error:
         raise InvalidInput(f"rewrapping needs ruff ({error}); run: pip install 'codescaler[data]'") from error
-    if _tree(code) is None:
+    if _parse_tree(code) is None:
         return None
-    width = _random(code, seed).choice((40, 60, 88, 120))
+    width = _make_random(code, seed).choice((40, 60, 88, 120))
     command = [find_ruff_bin(), "format", "-", "--isolated", "--no-cache", "--quiet", f"--line-length={width}"]
     run = subprocess.run(command, input=code.encode(), capture_output=True, check=False)
-    return None if run.returncode else _checked(_normal_lines(code), run.stdout.decode(), _dump_without_texts)
+    return None if run.returncode else _check_form(_normalise_lines(code), run.stdout.decode(), _dump_without_texts)
 
 
-def praised(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str | None:
+def add_praise(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str | None:
     """Adds a comment on top, and a docstring to the first function if it has none, that claim the program is right.
 
-    They are two of `claims`. All else of the syntax tree stays. To train with it, praise right and wrong programs
+    They are two of `claims`. All else of the syntax tree stays. To train with it, praise correct and incorrect programs
     alike: else praise is a label.
     """
-    tree = _tree(code)
+    tree = _parse_tree(code)
     if tree is None or not tree.body:
         return None
-    code, choice = _normal_lines(code), _random(code, seed)
+    code, choice = _normalise_lines(code), _make_random(code, seed)
     above, inside = choice.sample(claims, 2)
     edits: list[_Edit] = [(1, 0, 1, 0, f"# {above}\n")]
     for node in ast.walk(tree):
@@ -180,40 +180,40 @@ def praised(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str | N
             if not is_text(first) and not indent.strip():
                 edits.append((row, 0, row, 0, f'{indent}"""{inside}"""\n'))
             break
-    return _checked(code, _edited(code, edits), _dump_without_texts)
+    return _check_form(code, _apply_edits(code, edits), _dump_without_texts)
 
 
-# Those that keep what a reader could learn of right and wrong as it is; `praised` does not.
+# Those that keep what a reader could learn of correct and incorrect as it is; `add_praise` does not.
 REWRITES: Mapping[str, Callable[[str, int], str | None]] = {
-    "renamed": renamed,
-    "commented": commented,
-    "stripped": stripped,
-    "reformatted": reformatted,
-    "rewrapped": rewrapped,
+    "renamed": rename_locals,
+    "commented": add_comments,
+    "stripped": strip_texts,
+    "reformatted": reformat,
+    "rewrapped": rewrap,
 }
 
 
-def callers_names(prompt: str) -> set[str]:
+def find_callers_names(prompt: str) -> set[str]:
     """Names that a problem's text uses as keywords or parameters, by which its tests may call; to `keep`."""
     parameters = re.findall(r"\bdef\s+\w+\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)", prompt)
     return {*re.findall(r"\b([^\W\d]\w*)\s*=(?!=)", prompt), *re.findall(r"\b[^\W\d]\w*", " ".join(parameters))}
 
 
-def _tree(code: str) -> ast.Module | None:
+def _parse_tree(code: str) -> ast.Module | None:
     """The syntax tree, None where there is none or the program may look at its own text."""
-    tree = syntax_tree(_normal_lines(code))
-    return None if tree is None or not _REFLECTION.isdisjoint(_identifiers(tree)) else tree
+    tree = parse_syntax_tree(_normalise_lines(code))
+    return None if tree is None or not _REFLECTION.isdisjoint(_list_identifiers(tree)) else tree
 
 
-def _normal_lines(code: str) -> str:
+def _normalise_lines(code: str) -> str:
     return code.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads it
 
 
-def _random(code: str, seed: int) -> random.Random:
+def _make_random(code: str, seed: int) -> random.Random:
     return random.Random(f"{seed}|{code}")
 
 
-def _identifiers(tree: ast.AST) -> Iterator[str]:
+def _list_identifiers(tree: ast.AST) -> Iterator[str]:
     """Every name in a program, whatever it names."""
     for node in ast.walk(tree):
         for field in ("id", "arg", "name", "attr", "asname", "module", "rest"):
@@ -223,7 +223,7 @@ def _identifiers(tree: ast.AST) -> Iterator[str]:
         yield from getattr(node, "names", ()) if isinstance(node, (ast.Global, ast.Nonlocal)) else ()
 
 
-def _named(tree: ast.AST) -> Iterator[tuple[ast.Name | ast.arg, str]]:
+def _list_named(tree: ast.AST) -> Iterator[tuple[ast.Name | ast.arg, str]]:
     """The nodes that stand exactly where their name does."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -232,11 +232,11 @@ def _named(tree: ast.AST) -> Iterator[tuple[ast.Name | ast.arg, str]]:
             yield node, node.arg
 
 
-def _local_names(code: str, tree: ast.Module) -> set[str]:
+def _find_local_names(code: str, tree: ast.Module) -> set[str]:
     """Names that are local variables or parameters of functions wherever they stand, each time at a known place."""
     local: set[str] = set()
     kept = {"self", "cls"}
-    for table in _tables(symtable.symtable(code, "<program>", "exec")):
+    for table in _list_tables(symtable.symtable(code, "<program>", "exec")):
         for symbol in table.get_symbols():
             is_local = symbol.is_parameter() or symbol.is_local() or symbol.is_free()
             is_other = symbol.is_imported() or symbol.is_namespace() or symbol.is_global() or symbol.is_nonlocal()
@@ -246,17 +246,17 @@ def _local_names(code: str, tree: ast.Module) -> set[str]:
         if isinstance(node, (ast.Name, ast.arg, ast.Attribute, ast.alias)):
             continue
         if isinstance(node, ast.JoinedStr) and sys.version_info < (3, 12):  # places inside f-strings are not right
-            kept.update(name for _, name in _named(node))
+            kept.update(name for _, name in _list_named(node))
         elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):  # which are namespaces
             values = (getattr(node, field, None) for field in ("arg", "name", "rest"))
             kept.update(value for value in values if isinstance(value, str))
     return {name for name in local - kept if name.isidentifier() and not name.startswith("_")}
 
 
-def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+def _list_tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     yield table
     for child in table.get_children():
-        yield from _tables(child)
+        yield from _list_tables(child)
 
 
 class _Renamed(ast.NodeTransformer):
@@ -272,7 +272,7 @@ class _Renamed(ast.NodeTransformer):
         return node
 
 
-def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
+def _list_blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
     """The lists of statements of a program."""
     for node in ast.walk(tree):
         for field in ("body", "orelse", "finalbody"):
@@ -286,17 +286,17 @@ def _dump(tree: ast.AST) -> str:
 
 
 def _dump_without_texts(tree: ast.Module) -> str:
-    for block in list(_blocks(tree)):
+    for block in list(_list_blocks(tree)):
         kept = [statement for statement in block if not is_text(statement)]
         block[:] = kept or ([] if block is tree.body else [ast.Pass()])
     return ast.dump(tree)
 
 
-def _span(node: ast.stmt) -> tuple[int, int, int, int]:
+def _get_span(node: ast.stmt) -> tuple[int, int, int, int]:
     return node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or 0
 
 
-def _edited(code: str, edits: Iterable[_Edit]) -> str:
+def _apply_edits(code: str, edits: Iterable[_Edit]) -> str:
     lines = [line.encode() for line in code.split("\n")]
     starts = [0, *itertools.accumulate(len(line) + 1 for line in lines)]
     text = code.encode()
@@ -305,12 +305,12 @@ def _edited(code: str, edits: Iterable[_Edit]) -> str:
     return text.decode()
 
 
-def _checked(code: str, result: str, form: Callable[[ast.Module], str]) -> str | None:
+def _check_form(code: str, result: str, form: Callable[[ast.Module], str]) -> str | None:
     """The result if it differs from the program, and their syntax trees have the same form; it ends as the program."""
     result = result.rstrip() + code[len(code.rstrip()) :]
     if result.strip() == code.strip() or not result.strip():
         return None
-    before, after = syntax_tree(code), syntax_tree(result)
+    before, after = parse_syntax_tree(code), parse_syntax_tree(result)
     with suppress(RecursionError):
         if before is not None and after is not None and form(before) == form(after):
             return result

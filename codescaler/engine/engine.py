@@ -23,9 +23,9 @@ from codescaler.engine.options import make_current, require_choice, require_coun
 from codescaler.engine.ranking import rank_candidates
 from codescaler.engine.scheduler import Float32, Scheduler
 from codescaler.errors import BackendUnavailable, InvalidInput
-from codescaler.io.resumable import digest_of
+from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
-from codescaler.ops import select_backend, why_unavailable
+from codescaler.ops import explain_unavailable, select_backend
 from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
@@ -40,7 +40,7 @@ class Engine:
     Attributes:
         config: what the model computes. folder: that it was loaded from.
         dtype: dtype of weights and activations, "float32" or "bfloat16".
-        quantization: "int8" if there are linear maps in 8 bits, else None; `config.int8_linears` names them.
+        quantization: "int8" if there are linear layers in 8 bits, else None; `config.int8_linears` names them.
         device: where it runs. backend: name of the backend that runs it.
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
@@ -103,8 +103,8 @@ class Engine:
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
             quantization: None leaves the weights as the folder has them, which may be int8; "int8" quantises the
-                others now, but for maps that would change rankings (see `codescaler.quantize.sensitivity`). It measures
-                for seconds to minutes; `codescaler quantize` does so once. CPUs only.
+                others now, for linear layers that would change rankings (see `codescaler.quantize.sensitivity`). It
+                measures for seconds to minutes; `codescaler quantize` does so once. CPUs only.
             backend: "auto", "cpu" (C++), "triton" (GPUs), or "reference" (plain PyTorch, any device).
             num_threads: CPU threads a call may use; None means torch's setting.
             max_batch_tokens: distinct tokens (a shared prefix counts once) in one forward. None means 8192, and a
@@ -162,7 +162,9 @@ class Engine:
     def __repr__(self) -> str:
         config = self.config
         bits = [scheme.bits for scheme in config.int8_linears.values()]
-        int8 = f", {len(bits)} of {7 * config.num_layers} linear maps int8 ({bits.count(8)} with activations of 8 bits)"
+        int8 = (
+            f", {len(bits)} of {7 * config.num_layers} linear layers int8 ({bits.count(8)} with activations of 8 bits)"
+        )
         return (
             f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}"
             f"{int8 if bits else ''}, {self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
@@ -207,7 +209,7 @@ class Engine:
         """
         self._require_head()
         tensors = (self._decoder.head_weight, self._decoder.head_bias)
-        return digest_of(b"" if tensor is None else tensor.cpu().numpy().tobytes() for tensor in tensors)
+        return compute_digest(b"" if tensor is None else tensor.cpu().numpy().tobytes() for tensor in tensors)
 
     def score_tokens(self, ids: TokenLists) -> Float32:
         """Returns each token list's raw (unbounded) reward. Shapes: B lists -> [B], float32.
@@ -327,7 +329,7 @@ def _explain_no_gpu(backend: str, schemes: set[QuantScheme]) -> str | None:
     """Why a GPU that is here cannot run the backend that was named, or these formats; None if it can."""
     if not torch.cuda.is_available():
         return None
-    reason = None if backend == "auto" else why_unavailable(backend, "cuda")
+    reason = None if backend == "auto" else explain_unavailable(backend, "cuda")
     return reason or next(filter(None, map(select_backend(backend, "cuda").supports, schemes)), None)
 
 
@@ -342,9 +344,9 @@ def _build_decoder(
         for reason in filter(None, map(chosen.supports, _list_schemes(config, quantization))):
             raise BackendUnavailable(reason)
         if quantization and not config.int8_linears:
-            from codescaler.quantize.int8 import quantized
+            from codescaler.quantize.int8 import quantize_tensors
             from codescaler.quantize.sensitivity import choose_int8
 
             config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
-            get = quantized(get, config.int8_linears)
+            get = quantize_tensors(get, config.int8_linears)
         return build_decoder(config, get, chosen, torch_dtype, device)

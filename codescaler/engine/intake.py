@@ -37,13 +37,13 @@ class Intake:
 
     def put_pairs(self, pairs: Sequence[Pair], **settings: Any) -> Future[Float32]:
         """Encodes and queues pairs and returns a future of their result."""
-        encode = self._encoding_of(pairs)
+        encode = self._prepare_encoding(pairs)
         with self._scheduler.arrival():
             return self._put(encode, settings)
 
     async def compute_pairs(self, pairs: Sequence[Pair], **settings: Any) -> Float32:
         """Returns the result of pairs, which are encoded on a thread of the event loop's executor."""
-        encode = self._encoding_of(pairs)
+        encode = self._prepare_encoding(pairs)
         future: Future[Float32] = Future()  # made before the request, so that a task can be cancelled at any time
 
         def put() -> None:
@@ -100,7 +100,7 @@ class Intake:
         with self._scheduler.arrival() if is_first else nullcontext():
             return self._put(partial(self._encoder.encode_pairs, pairs, names), {"wants_features": wants_features})
 
-    def _encoding_of(self, pairs: Sequence[Pair]) -> Callable[[], Encoded]:
+    def _prepare_encoding(self, pairs: Sequence[Pair]) -> Callable[[], Encoded]:
         names = [f"pairs[{index}]" for index in range(len(require_list(pairs)))]
         return partial(self._encoder.encode_pairs, pairs, names)
 

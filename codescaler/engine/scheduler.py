@@ -107,7 +107,9 @@ class _TokenCounter:
             key = sequence.astype(">i4").tobytes()
             at = bisect(self._keys, key)
             # In sorted order, the longest common prefix is that with a neighbour.
-            shared = max((_common_prefix(key, other) for other in self._keys[max(at - 1, 0) : at + 1]), default=0)
+            shared = max(
+                (_measure_common_prefix(key, other) for other in self._keys[max(at - 1, 0) : at + 1]), default=0
+            )
             self._keys.insert(at, key)
             self.num_tokens += len(sequence) - shared
             if self.num_tokens > budget:
@@ -115,7 +117,7 @@ class _TokenCounter:
         return True
 
 
-def _common_prefix(left: bytes, right: bytes) -> int:
+def _measure_common_prefix(left: bytes, right: bytes) -> int:
     size = min(len(left), len(right)) // 4
     different = np.frombuffer(left, np.int32, size) != np.frombuffer(right, np.int32, size)
     first = int(different.argmax()) if size else 0

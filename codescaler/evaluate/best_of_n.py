@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from codescaler.evaluate.estimates import Estimate, estimates
-from codescaler.evaluate.problems import Problem, Strata, stratum_order
+from codescaler.evaluate.estimates import Estimate, estimate_means
+from codescaler.evaluate.problems import EvaluationProblem, Strata, order_stratum
 from codescaler.evaluate.scorers import Scores, require_numbers
-from codescaler.metrics import Figures, best_of_each, pair_accuracy
+from codescaler.metrics import Figures, compute_best_of_each, pair_accuracy
 
 
-def best_of_n_figures(
-    problems: Sequence[Problem], scores: Scores, models: Sequence[str], strata: Strata | None = None
+def evaluate_best_of_n(
+    problems: Sequence[EvaluationProblem], scores: Scores, models: Sequence[str], strata: Strata | None = None
 ) -> dict[str, Any]:
     """Returns what JSON holds of an evaluation: see the keys below. `models` are the scorers whose gains are shown."""
     require_numbers(problems, scores)
@@ -20,10 +20,10 @@ def best_of_n_figures(
     num = min(sizes)
     columns: dict[tuple[str, int], Figures] = {}  # (scorer, n), n = 0 for pairs, NaN where there is none
     for scorer, values in scores.items():
-        rows = [_row(problem, score, num) for problem, score in zip(problems, values, strict=True)]
+        rows = [_measure_problem(problem, score, num) for problem, score in zip(problems, values, strict=True)]
         columns |= {(scorer, n): column for n, column in enumerate(np.array(rows).T)}
-    on_all = _estimates(columns, problems, [True] * len(problems), models)
-    on_mixed = _estimates(columns, problems, mixed, models)
+    on_all = _make_estimates(columns, problems, [True] * len(problems), models)
+    on_mixed = _make_estimates(columns, problems, mixed, models)
     figures: dict[str, Any] = {
         "num_problems": len({problem.task_id for problem in problems}),
         "num_groups": len(problems),
@@ -51,28 +51,28 @@ def best_of_n_figures(
             }
             for model in models
         },
-        "strata": None if strata is None else _strata_figures(columns, problems, mixed, strata, list(scores), num),
+        "strata": None if strata is None else _evaluate_strata(columns, problems, mixed, strata, list(scores), num),
     }
     return figures
 
 
-def _row(problem: Problem, scores: Figures, num: int) -> list[float]:
+def _measure_problem(problem: EvaluationProblem, scores: Figures, num: int) -> list[float]:
     """One scorer's pair accuracy and best-of-1, ..., best-of-`num` on one problem.
 
     Places stand in for scores, since a score of -inf is a program's like any other, and not the mark of none.
     """
     places = np.full(len(problem.codes), -np.inf)
     places[problem.has_code] = np.unique(scores, return_inverse=True)[1]
-    labelled = zip(problem.codes, problem.is_right.tolist(), strict=True)
+    labelled = zip(problem.codes, problem.is_correct.tolist(), strict=True)
     distinct = {key: index for index, key in enumerate(labelled) if key[0] is not None}
     kept = list(distinct.values())
-    accuracy = pair_accuracy(places[kept], problem.is_right[kept])
-    return [np.nan if accuracy is None else accuracy, *best_of_each(places, problem.is_right, num).tolist()]
+    accuracy = pair_accuracy(places[kept], problem.is_correct[kept])
+    return [np.nan if accuracy is None else accuracy, *compute_best_of_each(places, problem.is_correct, num).tolist()]
 
 
-def _estimates(
+def _make_estimates(
     columns: Mapping[tuple[str, int], Figures],
-    problems: Sequence[Problem],
+    problems: Sequence[EvaluationProblem],
     chosen: Sequence[bool],
     models: Sequence[str],
 ) -> dict[tuple[Any, ...], Estimate]:
@@ -85,12 +85,12 @@ def _estimates(
         for (other, n), column in kept.items()
         if other != model
     }
-    return estimates({**kept, **gains}, [problems[row].task_id for row in rows])
+    return estimate_means({**kept, **gains}, [problems[row].task_id for row in rows])
 
 
-def _strata_figures(
+def _evaluate_strata(
     columns: Mapping[tuple[str, int], Figures],
-    problems: Sequence[Problem],
+    problems: Sequence[EvaluationProblem],
     mixed: Sequence[bool],
     strata: Strata,
     scorers: Sequence[str],
@@ -98,10 +98,10 @@ def _strata_figures(
 ) -> dict[str, Any]:
     shown = {key: column for key, column in columns.items() if key[1] in (0, num)}
     parts = {}
-    for label in sorted(set(strata.labels), key=stratum_order):
+    for label in sorted(set(strata.labels), key=order_stratum):
         inside = [own == label for own in strata.labels]
         mixed_inside = [here and is_mixed for here, is_mixed in zip(inside, mixed, strict=True)]
-        on_all, on_mixed = (_estimates(shown, problems, chosen, ()) for chosen in (inside, mixed_inside))
+        on_all, on_mixed = (_make_estimates(shown, problems, chosen, ()) for chosen in (inside, mixed_inside))
         parts[label] = {
             "num_groups": sum(inside),
             "num_mixed": sum(mixed_inside),

@@ -1,7 +1,8 @@
-"""`Calibration`: how often a gap between two scores was right, measured on problems with verdicts, kept as JSON.
+"""`Calibration`: how often a gap between two scores was correct, measured on problems with verdicts, kept as JSON.
 
-A pair is a right and a wrong program of one problem, and its gap how far their scores are apart; it counts as right if
-the right program has the higher score, and a tie as half. Every problem weighs the same, however many pairs it has.
+A pair is a correct and an incorrect program of one problem, and its gap how far their scores are apart; it counts as
+correct if the correct program has the higher score, and a tie as half. Every problem weighs the same, however many
+pairs it has.
 
 What is said of a gap is a curve with one number, fitted by maximum likelihood: that is what a few dozen problems
 can bear, it grows with the gap, and two equal scores are a coin.
@@ -9,8 +10,8 @@ can bear, it grows with the gap, and two equal scores are a coin.
     chance(gap) = 1 / (1 + e^(-slope * min(gap, largest_gap)))
 
 `largest_gap`, which 90% of the pairs are within, keeps it from promising what was hardly seen. A problem more, half of
-whose pairs are right at the median gap, keeps a handful of problems from promising certainty. What was measured stands
-beside the curve, in bins of equal numbers of pairs. Intervals: 95%, by drawing problems with replacement.
+whose pairs are correct at the median gap, keeps a handful of problems from promising certainty. What was measured
+stands beside the curve, in bins of equal numbers of pairs. Intervals: 95%, by drawing problems with replacement.
 """
 
 import json
@@ -24,8 +25,8 @@ import numpy as np
 
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.evaluate.estimates import Estimate
-from codescaler.evaluate.problems import Problem
-from codescaler.metrics import Figures, percentile_intervals, resampled_means
+from codescaler.evaluate.problems import EvaluationProblem
+from codescaler.metrics import Figures, compute_percentile_intervals, resample_means
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -42,61 +43,61 @@ class Calibration:
     slope: Estimate
     largest_gap: float
 
-    def chance(self, gap: float) -> Estimate:
-        """How often the higher-scored of a right and a wrong program with this gap was the right one."""
+    def estimate_chance(self, gap: float) -> Estimate:
+        """How often the higher-scored of a correct and an incorrect program with this gap was the correct one."""
         seen = min(abs(gap), self.largest_gap)
-        mean, low, high = (_sigmoid(slope * seen) for slope in (self.slope["mean"], *self.slope["interval"]))
+        mean, low, high = (_compute_sigmoid(slope * seen) for slope in (self.slope["mean"], *self.slope["interval"]))
         return Estimate(mean=mean, interval=(low, high))
 
 
-def measure_calibration(problems: Sequence[Problem], scores: Sequence[Figures]) -> dict[str, Any]:
+def measure_calibration(problems: Sequence[EvaluationProblem], scores: Sequence[Figures]) -> dict[str, Any]:
     """Returns what JSON holds of a measurement, but the model and what it was measured on.
 
-    Raises: InvalidInput if no problem has a right and a wrong program, or a score is not finite.
+    Raises: InvalidInput if no problem has a correct and an incorrect program, or a score is not finite.
     """
     of_problem: dict[str, list[Figures]] = {}
     for problem, values in zip(problems, scores, strict=True):
-        difference = _differences(problem, values)
+        difference = _list_differences(problem, values)
         if not np.isfinite(difference).all():
             raise InvalidInput(f"{problem.name} has scores that are not finite, and gaps are not; look at the model")
         if len(difference):
             of_problem.setdefault(problem.task_id, []).append(difference)
     if not of_problem:
         raise InvalidInput(
-            f"none of {len(problems)} groups has a right and a wrong program; give groups that have both"
+            f"none of {len(problems)} groups has a correct and an incorrect program; give groups that have both"
         )
     differences = [np.concatenate(parts) for parts in of_problem.values()]
     place = np.repeat(np.arange(len(differences)), [len(part) for part in differences])
     weight = np.concatenate([np.full(len(part), 1 / len(part)) for part in differences])
     difference = np.concatenate(differences)
-    is_right, gap = (np.sign(difference) + 1) / 2, np.abs(difference)
+    is_correct, gap = (np.sign(difference) + 1) / 2, np.abs(difference)
 
-    def by_problem(values: Figures) -> Figures:
+    def sum_by_problem(values: Figures) -> Figures:
         return np.asarray(np.bincount(place, weights=values, minlength=len(differences)), np.float64)
 
     unit = float(np.median(gap)) or 1.0
     slopes = _STEPS / unit
-    pull = np.stack([(part * _sigmoids(-np.outer(slopes, part))).mean(axis=1) for part in differences])
+    pull = np.stack([(part * _compute_sigmoids(-np.outer(slopes, part))).mean(axis=1) for part in differences])
     bins = np.array_split(np.argsort(gap, kind="stable"), min(_NUM_BINS, len(gap)))
     chosen = [np.isin(np.arange(len(gap)), part) for part in bins]
-    right = np.stack([by_problem(weight * is_right * inside) for inside in chosen], axis=1)
-    total = np.stack([by_problem(weight * inside) for inside in chosen], axis=1)
-    columns = np.concatenate([right, total, by_problem(weight * is_right)[:, None], pull], axis=1)
-    means, resampled = columns.mean(axis=0)[None], resampled_means(columns)
+    right = np.stack([sum_by_problem(weight * is_correct * inside) for inside in chosen], axis=1)
+    total = np.stack([sum_by_problem(weight * inside) for inside in chosen], axis=1)
+    columns = np.concatenate([right, total, sum_by_problem(weight * is_correct)[:, None], pull], axis=1)
+    means, resampled = columns.mean(axis=0)[None], resample_means(columns)
     num = len(bins)
 
-    def slope_of(rows: Figures) -> Figures:
+    def fit_slope(rows: Figures) -> Figures:
         prior = -unit / 2 * np.tanh(_STEPS / 2)  # of the problem more
-        return _zeros(rows[:, 2 * num + 1 :] * len(differences) + prior, slopes)
+        return _find_zeros(rows[:, 2 * num + 1 :] * len(differences) + prior, slopes)
 
-    def shares_of(rows: Figures) -> Figures:
+    def compute_fractions(rows: Figures) -> Figures:
         with np.errstate(invalid="ignore"):  # a draw may leave a bin without a problem
             return rows[:, :num] / rows[:, num : 2 * num]
 
-    slope = _estimate(slope_of(means), slope_of(resampled))
+    slope = _estimate(fit_slope(means), fit_slope(resampled))
     largest_gap = float(np.quantile(gap, 0.9))
     curve = Calibration("", len(differences), slope, largest_gap)
-    shares, drawn = shares_of(means)[0], shares_of(resampled)
+    shares, drawn = compute_fractions(means)[0], compute_fractions(resampled)
     return {
         "num_problems": len(differences),
         "num_pairs": len(gap),
@@ -110,7 +111,7 @@ def measure_calibration(problems: Sequence[Problem], scores: Sequence[Figures]) 
                 "num_pairs": len(part),
                 "num_problems": len(set(place[part].tolist())),
                 "right": _estimate(shares[k : k + 1], drawn[~np.isnan(drawn[:, k]), k]),
-                "curve": curve.chance(float(gap[part].mean())),
+                "curve": curve.estimate_chance(float(gap[part].mean())),
             }
             for k, part in enumerate(bins)
         ],
@@ -144,7 +145,7 @@ def read_calibration(path: Path, head_digest: str) -> Calibration:
     return calibration
 
 
-def calibration_record(
+def make_calibration_record(
     figures: Mapping[str, Any], *, head_digest: str, dtype: str, name: str, file: str, split: str | None
 ) -> dict[str, Any]:
     """What `read_calibration` reads: figures, the model they are of, and what they were measured on."""
@@ -155,18 +156,18 @@ def calibration_record(
     }
 
 
-def _differences(problem: Problem, scores: Figures) -> Figures:
-    """Right minus wrong, over all pairs of distinct programs; one that is labelled both ways is left out."""
+def _list_differences(problem: EvaluationProblem, scores: Figures) -> Figures:
+    """Correct minus incorrect, over all pairs of distinct programs; one that is labelled both ways is left out."""
     score_of: dict[bool, dict[str, float]] = {True: {}, False: {}}
     for response, score in zip(problem.responses, scores.tolist(), strict=True):
-        score_of[response.is_right][response.text] = score
+        score_of[response.is_correct][response.text] = score
     both = score_of[True].keys() & score_of[False].keys()
     right, wrong = ([score for text, score in of.items() if text not in both] for of in score_of.values())
     with np.errstate(invalid="ignore"):  # infinities, which the caller refuses
         return np.asarray(np.subtract.outer(right, wrong), np.float64).ravel()
 
 
-def _zeros(values: Figures, at: Figures) -> Figures:
+def _find_zeros(values: Figures, at: Figures) -> Figures:
     """Where each falling row of values meets zero, between its points; at an end if it does not. [R, K], [K] -> [R]."""
     above = np.clip((values > 0).sum(axis=1), 1, len(at) - 1)
     rows = np.arange(len(values))
@@ -176,12 +177,12 @@ def _zeros(values: Figures, at: Figures) -> Figures:
 
 
 def _estimate(mean: Figures, resampled: Figures) -> Estimate:
-    return Estimate(mean=float(mean[0]), interval=percentile_intervals(resampled[:, None])[0])
+    return Estimate(mean=float(mean[0]), interval=compute_percentile_intervals(resampled[:, None])[0])
 
 
-def _sigmoids(values: Figures) -> Figures:
+def _compute_sigmoids(values: Figures) -> Figures:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
 
 
-def _sigmoid(value: float) -> float:
+def _compute_sigmoid(value: float) -> float:
     return 1.0 / (1.0 + math.exp(-value))  # of no negative value

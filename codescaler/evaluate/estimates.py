@@ -5,7 +5,7 @@ from typing import TypedDict, TypeVar
 
 import numpy as np
 
-from codescaler.metrics import Figures, percentile_intervals, resampled_means
+from codescaler.metrics import Figures, compute_percentile_intervals, resample_means
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -17,12 +17,12 @@ class Estimate(TypedDict):
     interval: tuple[float, float]
 
 
-def estimates(columns: Mapping[Key, Figures], clusters: Sequence[str]) -> dict[Key, Estimate]:
+def estimate_means(columns: Mapping[Key, Figures], clusters: Sequence[str]) -> dict[Key, Estimate]:
     """The mean over rows of each column; rows of one cluster are drawn together. No row, no estimate."""
-    return mean_of_parts([columns], [clusters], [1.0]) if columns and clusters else {}
+    return estimate_mean_of_parts([columns], [clusters], [1.0]) if columns and clusters else {}
 
 
-def mean_of_parts(
+def estimate_mean_of_parts(
     parts: Sequence[Mapping[Key, Figures]], clusters: Sequence[Sequence[str]], weights: Sequence[float]
 ) -> dict[Key, Estimate]:
     """The weighted mean of the means of parts, such as domains, each of which is drawn from on its own.
@@ -37,6 +37,6 @@ def mean_of_parts(
         sums, sizes = np.zeros((len(index), len(keys))), np.bincount(place)
         np.add.at(sums, place, values)
         mean = mean + weight * values.mean(axis=0)
-        resampled = resampled + weight * resampled_means(sums / sizes[:, None], sizes, seed=seed)
-    intervals = percentile_intervals(resampled)
+        resampled = resampled + weight * resample_means(sums / sizes[:, None], sizes, seed=seed)
+    intervals = compute_percentile_intervals(resampled)
     return {key: Estimate(mean=float(mean[k]), interval=intervals[k]) for k, key in enumerate(keys)}

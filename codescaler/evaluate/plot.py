@@ -36,7 +36,7 @@ def plot_best_of_n(figures: Mapping[str, Any], path: Path) -> None:
                 axes.fill_between(ns, *bounds, alpha=0.12)
         axes.set(title=f"{'all' if key == 'best_of_n' else 'mixed'} problems ({count})", xlabel="N")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.axes[0].set_ylabel("the best of N is right, %")
+    figure.axes[0].set_ylabel("the best of N is correct, %")
     figure.axes[0].legend(fontsize="small")
     figure.savefig(path, dpi=110)
 

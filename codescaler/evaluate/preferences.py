@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from codescaler.errors import InvalidInput
-from codescaler.evaluate.estimates import estimates, mean_of_parts
+from codescaler.evaluate.estimates import estimate_mean_of_parts, estimate_means
 from codescaler.evaluate.scorers import Response, Scores, require_numbers
-from codescaler.io.records import group_of, read_objects
+from codescaler.io.records import parse_group, read_objects
 from codescaler.metrics import Figures
 
 _PAIR_FIELDS = ("domain", "difficulty", "aspect")
@@ -36,15 +36,15 @@ def read_pairs(path: Path) -> list[Item]:
     for name, record in read_objects(path):
         if "candidates" in record:
             raise InvalidInput(f"{name} has candidates; give pairs, and groups to `codescaler eval bon`")
-        group = group_of(record, name)
+        group = parse_group(record, name)
         responses = []
         for word, candidate in zip(("chosen", "rejected"), group.candidates, strict=True):
             if candidate.code is None:
                 raise InvalidInput(f"{name}: the {word} program is null; a pair takes two programs, take it out")
             where = f"{name}, {word}"
             responses.append(Response((group.prompt, candidate.code), candidate.code, word == "chosen", where))
-        items.append(Item(tuple(responses), group.prompt, _labels(record, _PAIR_FIELDS, name)))
-    return _some(items, path)
+        items.append(Item(tuple(responses), group.prompt, _read_labels(record, _PAIR_FIELDS, name)))
+    return _require_items(items, path)
 
 
 def read_rewardbench(path: Path) -> list[Item]:
@@ -54,7 +54,7 @@ def read_rewardbench(path: Path) -> list[Item]:
     """
     items = []
     for name, record in read_objects(path):
-        labels = _labels(record, ("subset",), name)
+        labels = _read_labels(record, ("subset",), name)
         if labels.get("subset", "").lower() == _TIES:
             raise InvalidInput(
                 f"{name} is of subset {labels['subset']!r}, which has a rule of its own that is not computed here; "
@@ -68,25 +68,25 @@ def read_rewardbench(path: Path) -> list[Item]:
                 raise InvalidInput(f"{name}: {word} is empty; give at least one response")
             for index, answer in enumerate(value if is_several else [value]):  # type: ignore[arg-type]
                 where = f"{name}: {word}{f'[{index}]' if is_several else ''}"
-                responses.append(response_of(record, answer, word == "chosen", where))
+                responses.append(parse_response(record, answer, word == "chosen", where))
         items.append(Item(tuple(responses), f"{labels.get('subset')}\0{record.get('id', name)}", labels))
-    return _some(items, path)
+    return _require_items(items, path)
 
 
-def response_of(record: Mapping[str, Any], answer: Any, is_right: bool, where: str) -> Response:
+def parse_response(record: Mapping[str, Any], answer: Any, is_correct: bool, where: str) -> Response:
     """A response to the record's prompt. Both may be messages; those of an answer may begin with the prompt's."""
     prompt = record.get("prompt")
     if isinstance(prompt, str) and isinstance(answer, str):
-        return Response((prompt, answer), answer, is_right, where)
-    asked = [] if prompt is None else _messages(prompt, "user", f"{where}, prompt")
-    answered = _messages(answer, "assistant", where)
+        return Response((prompt, answer), answer, is_correct, where)
+    asked = [] if prompt is None else _make_messages(prompt, "user", f"{where}, prompt")
+    answered = _make_messages(answer, "assistant", where)
     whole = answered if answered[: len(asked)] == asked else asked + answered
     if len(whole) < 2 or whole[-1]["role"] != "assistant":
         raise InvalidInput(f"{where} is {answer!r:.80}; give a prompt, and messages that end with the assistant's")
-    return Response(whole, whole[-1]["content"], is_right, where)
+    return Response(whole, whole[-1]["content"], is_correct, where)
 
 
-def _messages(value: Any, role: str, where: str) -> list[dict[str, str]]:
+def _make_messages(value: Any, role: str, where: str) -> list[dict[str, str]]:
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if not isinstance(value, list) or not value:
@@ -97,16 +97,16 @@ def _messages(value: Any, role: str, where: str) -> list[dict[str, str]]:
     return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
-def preference_figures(items: Sequence[Item], scores: Scores, models: Sequence[str]) -> dict[str, Any]:
+def evaluate_preferences(items: Sequence[Item], scores: Scores, models: Sequence[str]) -> dict[str, Any]:
     """Returns what JSON holds of an evaluation: accuracies of all items and by label, and gains of `models`."""
     require_numbers(items, scores)
     clusters = [item.cluster for item in items]
     credits = {
-        scorer: np.array([_credit(item, values) for item, values in zip(items, of_items, strict=True)])
+        scorer: np.array([_give_credit(item, values) for item, values in zip(items, of_items, strict=True)])
         for scorer, of_items in scores.items()
     }
     gains = {(m, other): credits[m] - credits[other] for m in models for other in scores if other != m}
-    overall, gained = estimates(credits, clusters), estimates(gains, clusters)
+    overall, gained = estimate_means(credits, clusters), estimate_means(gains, clusters)
     figures: dict[str, Any] = {
         "num_items": len(items),
         "num_clusters": len(set(clusters)),
@@ -115,11 +115,11 @@ def preference_figures(items: Sequence[Item], scores: Scores, models: Sequence[s
         "by": {},
     }
     for field in dict.fromkeys(field for item in items for field in item.labels):
-        figures["by"][field] = _by_label(field, items, credits, clusters)
+        figures["by"][field] = _group_by_label(field, items, credits, clusters)
     return figures
 
 
-def _by_label(
+def _group_by_label(
     field: str, items: Sequence[Item], credits: Mapping[str, Figures], clusters: Sequence[str]
 ) -> dict[str, Any]:
     """Accuracies of each part, and their mean, in which parts count equally."""
@@ -128,19 +128,19 @@ def _by_label(
     columns = [{scorer: credit[chosen] for scorer, credit in credits.items()} for chosen in rows.values()]
     names = [[clusters[i] for i in chosen] for chosen in rows.values()]
     parts = {
-        label: {"num_items": len(rows[label]), "scorers": estimates(column, own)}
+        label: {"num_items": len(rows[label]), "scorers": estimate_means(column, own)}
         for label, column, own in zip(rows, columns, names, strict=True)
     }
-    return {"parts": parts, "mean": mean_of_parts(columns, names, [1 / len(rows)] * len(rows))}
+    return {"parts": parts, "mean": estimate_mean_of_parts(columns, names, [1 / len(rows)] * len(rows))}
 
 
-def _credit(item: Item, values: Figures) -> float:
+def _give_credit(item: Item, values: Figures) -> float:
     is_best = values == values.max()
-    is_right = np.array([response.is_right for response in item.responses])
-    return float(is_right[is_best].mean())
+    is_correct = np.array([response.is_correct for response in item.responses])
+    return float(is_correct[is_best].mean())
 
 
-def _labels(record: Mapping[str, Any], fields: Sequence[str], name: str) -> dict[str, str]:
+def _read_labels(record: Mapping[str, Any], fields: Sequence[str], name: str) -> dict[str, str]:
     labels = {field: record[field] for field in fields if record.get(field) is not None}
     for field, value in labels.items():
         if not isinstance(value, str | int):
@@ -148,7 +148,7 @@ def _labels(record: Mapping[str, Any], fields: Sequence[str], name: str) -> dict
     return {field: str(value) for field, value in labels.items()}
 
 
-def _some(items: list[Item], path: Path) -> list[Item]:
+def _require_items(items: list[Item], path: Path) -> list[Item]:
     if not items:
         raise InvalidInput(f"{path} has no record; give at least one")
     return items

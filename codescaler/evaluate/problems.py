@@ -1,4 +1,6 @@
-"""`Problem`: candidate programs with verdicts, from a file of groups; and the strata that problems fall into."""
+"""`EvaluationProblem`: candidate programs with verdicts, from a file of groups; and the strata that problems fall
+into.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ import numpy.typing as npt
 
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.scorers import Response
-from codescaler.io.records import Group, group_of, read_objects
+from codescaler.io.records import Group, parse_group, read_objects
 from codescaler.metrics import Figures
 from codescaler.text.extract import is_valid_code
 from codescaler.types import Task
@@ -20,8 +22,8 @@ IN_FILE = "score in the file"
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """One problem's candidates. `codes` is None where there is no program, which is wrong whatever its label.
+class EvaluationProblem:
+    """One problem's candidates. `codes` is None where there is no program, which is incorrect whatever its label.
 
     `own_scores` are the file's, of the candidates with a program; None if it has none.
     """
@@ -29,7 +31,7 @@ class Problem:
     task_id: str
     prompt: str
     codes: tuple[str | None, ...]
-    is_right: npt.NDArray[np.bool_]
+    is_correct: npt.NDArray[np.bool_]
     name: str
     own_scores: Figures | None = None
     difficulty: str | None = None
@@ -41,22 +43,22 @@ class Problem:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether there is something to rank: a right and a wrong program."""
-        return len(set(self.is_right[self.has_code].tolist())) == 2
+        """Whether there is something to rank: a correct and an incorrect program."""
+        return len(set(self.is_correct[self.has_code].tolist())) == 2
 
     @cached_property
     def responses(self) -> list[Response]:
         """The candidates with a program."""
         return [
-            Response((self.prompt, code), code, bool(right), f"{self.name}: candidates[{index}]")
-            for index, (code, right) in enumerate(zip(self.codes, self.is_right, strict=True))
+            Response((self.prompt, code), code, bool(correct), f"{self.name}: candidates[{index}]")
+            for index, (code, correct) in enumerate(zip(self.codes, self.is_correct, strict=True))
             if code is not None
         ]
 
 
-def read_problems(
+def read_evaluation_problems(
     path: Path, *, split: str | None = None, tasks: Sequence[Task] = (), require_syntax: bool = False
-) -> list[Problem]:
+) -> list[EvaluationProblem]:
     """Returns the problems of a file of groups, those of one split if it is given.
 
     Difficulty and domain are the group's own, else those of the task of the same task_id.
@@ -67,26 +69,26 @@ def read_problems(
     for name, record in read_objects(path):
         if "candidates" not in record:
             raise InvalidInput(f"{name} has no candidates; give groups, and pairs to `codescaler eval pairs`")
-        group = group_of(record, name)
+        group = parse_group(record, name)
         splits.add(str(group.split))
         if split is not None and group.split != split:
             continue
         task = task_of.get(group.task_id)
         known = {key: _label(record, key, name) or getattr(task, key, None) for key in ("difficulty", "domain")}
-        problems.append(problem_of(group, require_syntax=require_syntax, **known))
+        problems.append(parse_problem(group, require_syntax=require_syntax, **known))
     if not problems:
         seen = f", but of {', '.join(sorted(splits))}" if splits else ""
         raise InvalidInput(f"{path} has no group{f' of split {split!r}' if split else ''}{seen}; name another")
     return problems
 
 
-def problem_of(
+def parse_problem(
     group: Group,
     *,
     difficulty: str | None = None,
     domain: str | None = None,
     require_syntax: bool = False,
-) -> Problem:
+) -> EvaluationProblem:
     """Returns a group's problem after a check of its labels, and of its own scores if it has any."""
     if not group.candidates:
         raise InvalidInput(f"{group.name} has no candidate; take it out, since nothing can be picked from it")
@@ -96,7 +98,7 @@ def problem_of(
     for index, candidate in enumerate(group.candidates):
         if candidate.passed is None:
             raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
-    right = [bool(c.passed) and code is not None for c, code in zip(group.candidates, codes, strict=True)]
+    correct = [bool(c.passed) and code is not None for c, code in zip(group.candidates, codes, strict=True)]
     own = None
     if any(candidate.score is not None for candidate in group.candidates):
         held = [index for index, code in enumerate(codes) if code is not None]
@@ -106,10 +108,10 @@ def problem_of(
                 f"{group.name}: candidates[{unscored[0]}] has no score, others have; give one to every program, or none"
             )
         own = np.array([group.candidates[index].score for index in held], dtype=np.float64)
-    return Problem(group.task_id, group.prompt, codes, np.array(right), group.name, own, difficulty, domain)
+    return EvaluationProblem(group.task_id, group.prompt, codes, np.array(correct), group.name, own, difficulty, domain)
 
 
-def file_scores(problems: Sequence[Problem]) -> dict[str, list[Figures]]:
+def collect_file_scores(problems: Sequence[EvaluationProblem]) -> dict[str, list[Figures]]:
     """The file's own scores as one more scorer; nothing if no candidate has one."""
     found = [problem.own_scores for problem in problems if problem.own_scores is not None]
     if not found:
@@ -135,7 +137,7 @@ class Strata:
 _ORDER = ("introductory", "easy", "medium", "medium_hard", "interview", "hard", "very_hard", "competition")
 
 
-def stratify(problems: Sequence[Problem], by: str) -> Strata | None:
+def stratify(problems: Sequence[EvaluationProblem], by: str) -> Strata | None:
     """Sorts problems by "difficulty", "domain" or "length" of the prompt; by "none" not at all.
 
     "auto" is difficulty if that of every problem is known, else length.
@@ -153,17 +155,17 @@ def stratify(problems: Sequence[Problem], by: str) -> Strata | None:
         unknown = f"the {key} of {len(missing)} of {len(problems)} problems is not known"
         if by != "auto":
             raise InvalidInput(f"{unknown}, e.g. of {missing[0].name}; give --tasks a file with it, or --by length")
-        return _by_length(problems, f"by length of the prompt, since {unknown}")
-    return _by_length(problems, "by length of the prompt")
+        return _stratify_by_length(problems, f"by length of the prompt, since {unknown}")
+    return _stratify_by_length(problems, "by length of the prompt")
 
 
-def stratum_order(label: str) -> tuple[int, str]:
+def order_stratum(label: str) -> tuple[int, str]:
     """What sorts labels of difficulty from easy to hard."""
     known = label.lower().replace(" ", "_").replace("-", "_")
     return (_ORDER.index(known) if known in _ORDER else len(_ORDER)), label
 
 
-def _by_length(problems: Sequence[Problem], note: str) -> Strata:
+def _stratify_by_length(problems: Sequence[EvaluationProblem], note: str) -> Strata:
     lengths = np.array([len(problem.prompt) for problem in problems])
     low, high = (int(bound) for bound in np.quantile(lengths, [1 / 3, 2 / 3]))
     names = (f"1: to {low} characters", f"2: to {high}", "3: longer")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from codescaler.errors import InvalidInput
-from codescaler.evaluate.estimates import Estimate, mean_of_parts
-from codescaler.evaluate.preferences import Item, response_of
+from codescaler.evaluate.estimates import Estimate, estimate_mean_of_parts
+from codescaler.evaluate.preferences import Item, parse_response
 from codescaler.evaluate.scorers import Scores, require_numbers
 from codescaler.io.records import read_objects
 from codescaler.metrics import Figures
@@ -37,7 +37,9 @@ def read_rm_bench(path: Path) -> list[Item]:
             texts = record.get(word)
             if not isinstance(texts, list) or len(texts) != NUM_STYLES or not all(isinstance(t, str) for t in texts):
                 raise InvalidInput(f"{name}: {word} is {texts!r:.80}; give a list of {NUM_STYLES} texts")
-            responses += [response_of(record, t, word == "chosen", f"{name}: {word}[{i}]") for i, t in enumerate(texts)]
+            responses += [
+                parse_response(record, t, word == "chosen", f"{name}: {word}[{i}]") for i, t in enumerate(texts)
+            ]
         cluster = f"{domain}\0{identity}"
         if cluster in items:
             raise InvalidInput(f"{name}: id {identity!r:.80} stands twice in domain {domain!r}; take one out")
@@ -47,16 +49,18 @@ def read_rm_bench(path: Path) -> list[Item]:
     return list(items.values())
 
 
-def rm_bench_figures(items: Sequence[Item], scores: Scores, models: Sequence[str]) -> dict[str, Any]:
+def evaluate_rm_bench(items: Sequence[Item], scores: Scores, models: Sequence[str]) -> dict[str, Any]:
     """Returns what JSON holds of an evaluation: the matrix and levels of each domain, overall levels, and gains."""
     require_numbers(items, scores)
     parts: dict[str, dict[str, list[int]]] = {}  # domain -> part -> rows
     for row, item in enumerate(items):
         label = item.labels["domain"]
         parts.setdefault(label.partition("-")[0], {}).setdefault(label, []).append(row)
-    matrices = {scorer: _matrices(scorer, of_items) for scorer, of_items in scores.items()}
+    matrices = {scorer: _make_matrices(scorer, of_items) for scorer, of_items in scores.items()}
     columns: dict[tuple[str, ...], Figures] = {
-        (scorer, level): column for scorer, matrix in matrices.items() for level, column in _levels(matrix).items()
+        (scorer, level): column
+        for scorer, matrix in matrices.items()
+        for level, column in _average_levels(matrix).items()
     }
     columns |= {
         (model, other, "average"): columns[model, "average"] - columns[other, "average"]
@@ -64,10 +68,10 @@ def rm_bench_figures(items: Sequence[Item], scores: Scores, models: Sequence[str
         for other in scores
         if other != model
     }
-    overall = _mean(items, columns, [part for parts_of in parts.values() for part in parts_of.values()],
+    overall = _estimate_mean(items, columns, [part for parts_of in parts.values() for part in parts_of.values()],
                     [1 / len(parts) / len(parts_of) for parts_of in parts.values() for _ in parts_of])  # fmt: skip
     domains = {
-        domain: _mean(items, columns, list(parts_of.values()), [1 / len(parts_of)] * len(parts_of))
+        domain: _estimate_mean(items, columns, list(parts_of.values()), [1 / len(parts_of)] * len(parts_of))
         for domain, parts_of in parts.items()
     }
     return {
@@ -87,26 +91,26 @@ def rm_bench_figures(items: Sequence[Item], scores: Scores, models: Sequence[str
     }
 
 
-def _matrices(scorer: str, of_items: Sequence[Figures]) -> Figures:
-    """Shapes: -> [items, chosen, rejected]. A scorer at random, which ties never, is right half the time."""
+def _make_matrices(scorer: str, of_items: Sequence[Figures]) -> Figures:
+    """Shapes: -> [items, chosen, rejected]. A scorer at random, which ties never, is correct half the time."""
     values = np.array(of_items).reshape(-1, 2, NUM_STYLES)
     if scorer == "random":
         return np.full((len(values), NUM_STYLES, NUM_STYLES), 0.5)
     return (values[:, 0, :, None] > values[:, 1, None, :]).astype(np.float64)
 
 
-def _levels(matrix: Figures) -> dict[str, Figures]:
+def _average_levels(matrix: Figures) -> dict[str, Figures]:
     above = np.triu_indices(NUM_STYLES, 1)
     easy, hard = matrix[:, above[1], above[0]].mean(axis=1), matrix[:, above[0], above[1]].mean(axis=1)
     normal = np.diagonal(matrix, axis1=1, axis2=2).mean(axis=1)
     return {"easy": easy, "normal": normal, "hard": hard, "average": (easy + normal + hard) / 3}
 
 
-def _mean(
+def _estimate_mean(
     items: Sequence[Item],
     columns: Mapping[tuple[str, ...], Figures],
     parts: Sequence[list[int]],
     weights: Sequence[float],
 ) -> dict[tuple[str, ...], Estimate]:
     chosen = [{key: column[rows] for key, column in columns.items()} for rows in parts]
-    return mean_of_parts(chosen, [[items[row].cluster for row in rows] for rows in parts], weights)
+    return estimate_mean_of_parts(chosen, [[items[row].cluster for row in rows] for rows in parts], weights)

@@ -23,7 +23,7 @@ class Response:
 
     pair: "Pair"
     text: str
-    is_right: bool
+    is_correct: bool
     name: str
 
 
@@ -41,11 +41,11 @@ BASELINES: dict[str, Callable[[Response], float]] = {
     "shortest": lambda response: -len(response.text),
     "longest": lambda response: len(response.text),
     "parses": lambda response: float(is_valid_code(response.text)),
-    "oracle": lambda response: float(response.is_right),
+    "oracle": lambda response: float(response.is_correct),
 }
 
 
-def all_scores(units: Sequence[Unit], models: Mapping[str, Callable[[], "Engine"]]) -> dict[str, list[Figures]]:
+def score_with_all(units: Sequence[Unit], models: Mapping[str, Callable[[], "Engine"]]) -> dict[str, list[Figures]]:
     """Returns the scores of each model, which is opened when its turn comes and freed after, and of each baseline.
 
     Raises: WeightsError if a model's score is NaN; what opening and scoring raise.
@@ -53,7 +53,7 @@ def all_scores(units: Sequence[Unit], models: Mapping[str, Callable[[], "Engine"
     scores = {}
     for label, open_model in models.items():
         engine = open_model()
-        scores[label] = engine_scores(engine, units, label)
+        scores[label] = score_with_engine(engine, units, label)
         del engine
         gc.collect()
     for label, baseline in BASELINES.items():
@@ -61,9 +61,9 @@ def all_scores(units: Sequence[Unit], models: Mapping[str, Callable[[], "Engine"
     return scores
 
 
-def engine_scores(engine: "Engine", units: Sequence[Unit], label: str) -> list[Figures]:
+def score_with_engine(engine: "Engine", units: Sequence[Unit], label: str) -> list[Figures]:
     """Returns the scores of every response; equal ones are scored once."""
-    distinct = {_key(response.pair): response for unit in units for response in unit.responses}
+    distinct = {_make_key(response.pair): response for unit in units for response in unit.responses}
     stream = engine.score_stream(
         (response.pair for response in distinct.values()), (response.name for response in distinct.values())
     )
@@ -73,7 +73,7 @@ def engine_scores(engine: "Engine", units: Sequence[Unit], label: str) -> list[F
         if score != score:
             raise WeightsError(f"{label} scores {response.name} nan; look for non-finite weights in this checkpoint")
         score_of[key] = score
-    return [np.array([score_of[_key(response.pair)] for response in unit.responses]) for unit in units]
+    return [np.array([score_of[_make_key(response.pair)] for response in unit.responses]) for unit in units]
 
 
 def require_numbers(units: Sequence[Unit], scores: Scores) -> None:
@@ -88,5 +88,5 @@ def require_numbers(units: Sequence[Unit], scores: Scores) -> None:
                 raise InvalidInput(f"{label} scores {name} nan; nothing is ranked by that, give numbers")
 
 
-def _key(pair: "Pair") -> object:
+def _make_key(pair: "Pair") -> object:
     return pair if isinstance(pair, tuple) else tuple((message["role"], message["content"]) for message in pair)

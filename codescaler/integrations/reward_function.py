@@ -60,10 +60,10 @@ class RewardFunction:
         if len(prompts) != len(completions):
             raise InvalidInput(f"{len(prompts)} prompts and {len(completions)} completions; give one of each")
         codes = [
-            extract_training_code(_text(completion, f"completions[{index}]"), self.language)
+            extract_training_code(_get_text(completion, f"completions[{index}]"), self.language)
             for index, completion in enumerate(completions)
         ]
-        problems = self._problems(prompts, columns)
+        problems = self._collect_problems(prompts, columns)
         valid = [index for index, code in enumerate(codes) if code is not None]
         conversations = [[*problems[index], {"role": "assistant", "content": codes[index]}] for index in valid]
         rewards = [0.0] * len(codes)
@@ -78,10 +78,10 @@ class RewardFunction:
             log_metric("codescaler/valid_share", len(valid) / len(codes))
         return rewards
 
-    def _problems(self, prompts: Sequence[Turn], columns: Mapping[str, Any]) -> list[list[Mapping[str, Any]]]:
+    def _collect_problems(self, prompts: Sequence[Turn], columns: Mapping[str, Any]) -> list[list[Mapping[str, Any]]]:
         """Returns the messages before the program, for each completion."""
         if self.problem_column is None:
-            return [_messages(prompt, f"prompts[{index}]") for index, prompt in enumerate(prompts)]
+            return [_make_messages(prompt, f"prompts[{index}]") for index, prompt in enumerate(prompts)]
         if self.problem_column not in columns:
             raise InvalidInput(
                 f"there is no column {self.problem_column!r}, only {', '.join(sorted(columns)) or 'none'}"
@@ -89,15 +89,15 @@ class RewardFunction:
         problems = columns[self.problem_column]
         if not isinstance(problems, Sequence) or len(problems) != len(prompts):
             raise InvalidInput(f"column {self.problem_column!r} holds no text for each of {len(prompts)} prompts")
-        return [_messages(problem, f"{self.problem_column}[{index}]") for index, problem in enumerate(problems)]
+        return [_make_messages(problem, f"{self.problem_column}[{index}]") for index, problem in enumerate(problems)]
 
 
-def _messages(prompt: Turn, name: str) -> list[Mapping[str, Any]]:
+def _make_messages(prompt: Turn, name: str) -> list[Mapping[str, Any]]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     messages: list[Mapping[str, Any]] = [
-        {"role": message["role"], "content": _content(message, name)}
-        for message in _checked(prompt, name)
+        {"role": message["role"], "content": _get_content(message, name)}
+        for message in _check_messages(prompt, name)
         if message["role"] != "system"
     ]
     if not messages:
@@ -105,23 +105,23 @@ def _messages(prompt: Turn, name: str) -> list[Mapping[str, Any]]:
     return messages
 
 
-def _text(completion: Turn, name: str) -> str:
+def _get_text(completion: Turn, name: str) -> str:
     """The text of a completion: as it stands, or that of its only message."""
     if isinstance(completion, str):
         return completion
-    messages = _checked(completion, name)
+    messages = _check_messages(completion, name)
     if len(messages) != 1:
         raise InvalidInput(f"{name} has {len(messages)} messages; the reward of one answer is defined, give one")
-    return _content(messages[0], name)
+    return _get_content(messages[0], name)
 
 
-def _checked(messages: object, name: str) -> Sequence[Mapping[str, Any]]:
+def _check_messages(messages: object, name: str) -> Sequence[Mapping[str, Any]]:
     if not isinstance(messages, Sequence) or not all(isinstance(m, Mapping) and "role" in m for m in messages):
         raise InvalidInput(f"{name} is {messages!r:.80}; give text, or a list of messages with role and content")
     return messages
 
 
-def _content(message: Mapping[str, Any], name: str) -> str:
+def _get_content(message: Mapping[str, Any], name: str) -> str:
     """The text of a message, whose content may be text or a list with one part of type text."""
     content = message.get("content")
     if isinstance(content, list) and len(content) == 1 and isinstance(content[0], Mapping):

@@ -22,7 +22,7 @@ class Fields:
     values: Mapping[str, Any]
     where: str
 
-    def wrong(self, key: str, remedy: str) -> WeightsError:
+    def make_error(self, key: str, remedy: str) -> WeightsError:
         """Returns the error for a key whose value is missing or not usable."""
         seen = repr(self.values[key])[:80] if key in self.values else "nothing"
         return WeightsError(f"{self.where}: {key} is {seen}; {remedy}.")
@@ -31,40 +31,40 @@ class Fields:
         """Says whether the key is there and null, for the few keys where that differs from absent."""
         return key in self.values and self.values[key] is None
 
-    def size(self, key: str, default: int | None = None, low: int = 1, high: int = MAX_SIZE) -> int:
+    def read_size(self, key: str, default: int | None = None, low: int = 1, high: int = MAX_SIZE) -> int:
         """Returns a whole number in [low, high]."""
         value = default if self.values.get(key) is None else self.values[key]
         if type(value) is not int or not low <= value <= high:  # a bool is an int to isinstance
-            raise self.wrong(key, f"set it to a whole number from {low} to {high}")
+            raise self.make_error(key, f"set it to a whole number from {low} to {high}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
+    def read_number(self, key: str, default: float | None = None) -> float:
         """Returns a number in [MIN_NUMBER, MAX_NUMBER]."""
         value: Any = default if self.values.get(key) is None else self.values[key]
         # Bounded before float(): an integer of 400 digits would overflow there.
         if type(value) not in (int, float) or not MIN_NUMBER <= value <= MAX_NUMBER:
-            raise self.wrong(key, f"set it to a number from {MIN_NUMBER:g} to {MAX_NUMBER:g}")
+            raise self.make_error(key, f"set it to a number from {MIN_NUMBER:g} to {MAX_NUMBER:g}")
         return float(value)
 
-    def flag(self, key: str) -> bool:
+    def read_flag(self, key: str) -> bool:
         """Returns true or false; absent is false."""
         value = self.values.get(key)
         if value is not None and type(value) is not bool:
-            raise self.wrong(key, "set it to true or false")
+            raise self.make_error(key, "set it to true or false")
         return bool(value)
 
-    def text(self, key: str, default: str) -> str:
+    def read_text(self, key: str, default: str) -> str:
         """Returns a string."""
         value = default if self.values.get(key) is None else self.values[key]
         if type(value) is not str:
-            raise self.wrong(key, "set it to a string")
+            raise self.make_error(key, "set it to a string")
         return value
 
-    def object(self, key: str) -> "Fields":
+    def read_object(self, key: str) -> "Fields":
         """Returns a nested object; absent is an empty one."""
         value = {} if self.values.get(key) is None else self.values[key]
         if not isinstance(value, Mapping):
-            raise self.wrong(key, "set it to a JSON object")
+            raise self.make_error(key, "set it to a JSON object")
         return Fields(value, f"{self.where}, {key}")
 
 

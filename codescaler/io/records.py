@@ -39,7 +39,8 @@ class Candidate:
 class Group:
     """The candidate programs of one problem. `task_id` tells problems apart in a split; `name` is for messages.
 
-    `margin` is by how much a right program should score above a wrong one, `split` what the record says of itself.
+    `margin` is by how much a correct program should score above an incorrect one, `split` what the record says of
+    itself.
     """
 
     task_id: str
@@ -55,8 +56,8 @@ def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
     A name that ends in .gz is unpacked on the way. Nothing is read ahead: the file may be larger than memory.
     """
-    with _opened(path) as lines:
-        yield from _lines(path, lines)
+    with _open_text(path) as lines:
+        yield from _iterate_lines(path, lines)
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -64,22 +65,22 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     An array is read as a whole, and may have `MAX_ARRAY_CHARS` characters.
     """
-    with _opened(path) as lines:
+    with _open_text(path) as lines:
         is_array = lines.read(4096).lstrip().startswith("[")
         lines.seek(0)
         if not is_array:
-            yield from ((name, record) for name, _, record in _lines(path, lines))
+            yield from ((name, record) for name, _, record in _iterate_lines(path, lines))
             return
         text = lines.read(MAX_ARRAY_CHARS + 1)
         if len(text) > MAX_ARRAY_CHARS:
             raise InvalidInput(f"{path} is a JSON array of more than {MAX_ARRAY_CHARS} characters; use JSON lines")
-        for number, value in enumerate(_json(text, str(path)), start=1):
+        for number, value in enumerate(_parse_json(text, str(path)), start=1):
             name = f"{path}, item {number}"
-            yield name, _object(value, name)
+            yield name, _require_object(value, name)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def _open_text(path: Path) -> Iterator[TextIO]:
     """A text file, packed if its name ends in .gz; what goes wrong while it is read becomes an error of ours."""
     try:
         is_packed = path.suffix == ".gz"
@@ -91,7 +92,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
         raise InvalidInput(f"{path} cannot be read ({error}); give a readable file of JSON lines") from error
 
 
-def _lines(path: Path, lines: TextIO) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _iterate_lines(path: Path, lines: TextIO) -> Iterator[tuple[str, str, dict[str, Any]]]:
     number = 0
     while text := lines.readline(MAX_LINE_CHARS):
         number += 1
@@ -99,20 +100,20 @@ def _lines(path: Path, lines: TextIO) -> Iterator[tuple[str, str, dict[str, Any]
         if len(text) == MAX_LINE_CHARS:
             raise InvalidInput(f"{name} has {MAX_LINE_CHARS} characters or more; write one JSON object a line")
         if text.strip():
-            yield name, text.strip(), _object(_json(text, name), name)
+            yield name, text.strip(), _require_object(_parse_json(text, name), name)
 
 
 def read_groups(source: str | Path | Iterable[Group | Mapping[str, Any]]) -> list[Group]:
     """Returns the groups of a JSON-lines file, or of records in memory, after a check."""
     if isinstance(source, (str, Path)):
-        return [group_of(record, name) for name, _, record in read_lines(Path(source))]
+        return [parse_group(record, name) for name, _, record in read_lines(Path(source))]
     return [
-        record if isinstance(record, Group) else group_of(record, f"groups[{index}]")
+        record if isinstance(record, Group) else parse_group(record, f"groups[{index}]")
         for index, record in enumerate(source)
     ]
 
 
-def group_of(record: Mapping[str, Any], name: str) -> Group:
+def parse_group(record: Mapping[str, Any], name: str) -> Group:
     """Returns the group that a record holds, or the two programs of a pair; `name` is what errors call it."""
     if not isinstance(record, Mapping):
         raise InvalidInput(f"{name} is a {type(record).__name__}; give an object with task_id, prompt and candidates")
@@ -121,39 +122,39 @@ def group_of(record: Mapping[str, Any], name: str) -> Group:
         raise InvalidInput(f"{name}: split is {split!r:.80}; give a string such as 'train' or 'validation'")
     for names in _PAIR_NAMES:
         if "candidates" not in record and not set(names[1:]).isdisjoint(record):
-            return _group_of_pair(record, names, name, split)
+            return _parse_pair_group(record, names, name, split)
     task_id, candidates = record.get("task_id"), record.get("candidates")
     if not isinstance(task_id, (str, int)) or isinstance(task_id, bool):
         raise InvalidInput(f"{name}: task_id is {task_id!r:.80}; give a string or a whole number")
     if not isinstance(candidates, (list, tuple)):
         raise InvalidInput(f"{name}: candidates is {candidates!r:.80}; give a list of objects with code")
-    checked = tuple(_candidate(value, f"{name}: candidates[{index}]") for index, value in enumerate(candidates))
-    return Group(str(task_id), _text(record, "prompt", name), checked, name, split=split)
+    checked = tuple(_parse_candidate(value, f"{name}: candidates[{index}]") for index, value in enumerate(candidates))
+    return Group(str(task_id), _require_text(record, "prompt", name), checked, name, split=split)
 
 
 _PAIR_NAMES = (("prompt", "chosen", "rejected"), ("question_content", "code_pos", "code_neg"))
 
 
-def _group_of_pair(record: Mapping[str, Any], names: tuple[str, str, str], name: str, split: str | None) -> Group:
+def _parse_pair_group(record: Mapping[str, Any], names: tuple[str, str, str], name: str, split: str | None) -> Group:
     """A pair says nothing of other programs of its problem: it is a group of its own, whose task is its prompt."""
-    prompt = _text(record, names[0], name)
+    prompt = _require_text(record, names[0], name)
     task_id, margin = record.get("task_id", prompt), record.get("margin")
     margin = 0.0 if margin is None else margin
     if not isinstance(margin, (int, float)) or isinstance(margin, bool) or not math.isfinite(margin):
         raise InvalidInput(f"{name}: margin is {margin!r:.80}; give a finite number")
     programs = (
-        _candidate({"code": record.get(key, 0), "passed": passed}, f"{name}: {key}")
+        _parse_candidate({"code": record.get(key, 0), "passed": passed}, f"{name}: {key}")
         for key, passed in ((names[1], True), (names[2], False))
     )
     return Group(str(task_id), prompt, tuple(programs), name, float(margin), split)
 
 
-def pair_of(record: Mapping[str, Any], name: str) -> tuple[str, str] | list[Any]:
+def parse_pair(record: Mapping[str, Any], name: str) -> tuple[str, str] | list[Any]:
     """Returns what the engine scores for a row: (prompt, response), or its messages, which the engine checks."""
     if "score" in record:
         raise InvalidInput(f"{name} has a score already, {record['score']!r:.80}; rename that field to keep both")
     if "messages" not in record:
-        return _text(record, "prompt", name), _text(record, "response", name)
+        return _require_text(record, "prompt", name), _require_text(record, "response", name)
     messages, also = record["messages"], [key for key in ("prompt", "response") if key in record]
     if also:
         raise InvalidInput(f"{name} has messages and {also[0]}; give one or the other, and rename what is not to score")
@@ -162,20 +163,20 @@ def pair_of(record: Mapping[str, Any], name: str) -> tuple[str, str] | list[Any]
     return messages
 
 
-def _json(text: str, name: str) -> Any:
+def _parse_json(text: str, name: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{name} is not JSON ({error}); write one object a line") from error
 
 
-def _object(value: Any, name: str) -> dict[str, Any]:
+def _require_object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{name} holds a JSON {type(value).__name__}; write one object a line")
     return value
 
 
-def _candidate(value: Any, name: str) -> Candidate:
+def _parse_candidate(value: Any, name: str) -> Candidate:
     if not isinstance(value, Mapping) or "code" not in value:
         raise InvalidInput(f"{name} is {value!r:.80}; give an object with code, null where there is no program")
     passed = value.get("passed")
@@ -184,10 +185,10 @@ def _candidate(value: Any, name: str) -> Candidate:
     score = value.get("score")
     if score is not None and (not isinstance(score, (int, float)) or isinstance(score, bool) or math.isnan(score)):
         raise InvalidInput(f"{name}: score is {score!r:.80}; give a number")
-    return Candidate(None if value["code"] is None else _text(value, "code", name), passed, score)
+    return Candidate(None if value["code"] is None else _require_text(value, "code", name), passed, score)
 
 
-def _text(record: Mapping[str, Any], key: str, name: str) -> str:
+def _require_text(record: Mapping[str, Any], key: str, name: str) -> str:
     value = record.get(key)
     if not isinstance(value, str):
         raise InvalidInput(f"{name}: {key} is {value!r:.80}; give a string")

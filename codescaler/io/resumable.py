@@ -81,7 +81,7 @@ class ResumableFile:
         self._file.write(f"{json.dumps(record)}\n".encode())
         self._file.flush()
 
-    def remaining(self, items: Iterable[Item], task_id: Callable[[Item], str]) -> Iterator[Item]:
+    def skip_done(self, items: Iterable[Item], task_id: Callable[[Item], str]) -> Iterator[Item]:
         """Passes over the items whose lines are there, and returns the others.
 
         Raises: InvalidInput if the lines were made from other items.
@@ -126,7 +126,7 @@ class ResumableFile:
         return done
 
 
-def digest_of(parts: Iterable[str | bytes]) -> str:
+def compute_digest(parts: Iterable[str | bytes]) -> str:
     """Names what was read, so that a run goes on with the same only: 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
@@ -136,13 +136,13 @@ def digest_of(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def digest_of_files(paths: Iterable[Path]) -> str:
+def compute_file_digest(paths: Iterable[Path]) -> str:
     """The same of files' names and contents, read a block at a time."""
 
-    def parts() -> Iterator[bytes]:
+    def read_parts() -> Iterator[bytes]:
         for path in paths:
             yield path.name.encode()
             with path.open("rb") as file:
                 yield from iter(lambda: file.read(1 << 20), b"")
 
-    return digest_of(parts())
+    return compute_digest(read_parts())

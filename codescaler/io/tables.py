@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Aligns columns, numbers to the right. A column without any text is left out."""
     columns = [column for column in zip(header, *rows, strict=True) if any(column[1:])]
     aligned = []
@@ -14,6 +14,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*aligned, strict=True))
 
 
-def printable(text: str) -> str:
-    """Text of strangers for a terminal: control characters, which could drive it, are spelt out."""
+def make_printable(text: str) -> str:
+    """Untrusted text for a terminal: control characters, which could drive it, are spelt out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

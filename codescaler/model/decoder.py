@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from codescaler.model.projections import FUSED
-from codescaler.model.rope import rope_tables
+from codescaler.model.rope import build_rope_tables
 from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree
 from codescaler.types import ModelConfig
 
@@ -64,19 +64,19 @@ class Layer:
             queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
         o_TE = backend.tree_attention(qkv_TE, self.attention, tree, queries)
         del qkv_TE
-        return self._after_attention(context, o_TE, residual_TD), residual_TD
+        return self._run_after_attention(context, o_TE, residual_TD), residual_TD
 
-    def _after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+    def _run_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         """Output projection and MLP, a block of tokens at a time; returns what the residual has yet to take."""
         block = context.backend.token_block or len(o_TE)
         if len(o_TE) <= block:
-            return self._after_attention_of_block(context, o_TE, residual_TD)
+            return self._run_block_after_attention(context, o_TE, residual_TD)
         out_TD = o_TE.new_empty(residual_TD.shape)
         for o, residual, out in zip(*(t.split(block) for t in (o_TE, residual_TD, out_TD)), strict=True):
-            out.copy_(self._after_attention_of_block(context, o, residual))
+            out.copy_(self._run_block_after_attention(context, o, residual))
         return out_TD
 
-    def _after_attention_of_block(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+    def _run_block_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         eps, backend = context.config.norm_eps, context.backend
         x = backend.linear(o_TE, self.o)
         if self.post_attention_norm is not None:
@@ -116,13 +116,13 @@ class Decoder:
         Shapes: features [B, D], scores [B] or None without a head. Dtypes: float32.
         """
         config, backend = self.config, self.backend
-        rotary = rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
+        rotary = build_rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
         context = ForwardContext(config, backend, tree, rotary)
         # Not by indexing: the gradient of that adds up in no fixed order.
         x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:
             x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
-        residual_TD = torch.zeros(x_TD.shape, dtype=_wide(self.dtype), device=self.device)
+        residual_TD = torch.zeros(x_TD.shape, dtype=_upcast(self.dtype), device=self.device)
         for index, layer in enumerate(self.layers):
             x_TD, residual_TD = layer(context, x_TD, residual_TD, index + 1 == len(self.layers))
         return backend.pooled_score(
@@ -141,56 +141,56 @@ def build_decoder(
     new = partial(torch.empty, dtype=dtype, device=device)
     scratch = new(0)
 
-    def reused(size: int) -> Tensor:
+    def reuse_scratch(size: int) -> Tensor:
         # Memory never touched before takes longer to get than a weight takes to convert.
         nonlocal scratch
         if size > len(scratch):
             scratch = new(size)
         return scratch[:size]
 
-    def wide(name: str, offset: float = 0.0) -> Tensor | None:
+    def read_upcast(name: str, offset: float = 0.0) -> Tensor | None:
         tensor = get(name)
-        return None if tensor is None else tensor.to(device, _wide(dtype)) + offset
+        return None if tensor is None else tensor.to(device, _upcast(dtype)) + offset
 
-    def norm(name: str) -> Tensor:
-        weight = wide(name, config.norm_weight_offset)
+    def build_norm(name: str) -> Tensor:
+        weight = read_upcast(name, config.norm_weight_offset)
         assert weight is not None, name
         return weight
 
-    def quantised(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    def join_quantised(tensors: Sequence[Tensor | None]) -> Tensor | None:
         parts = [tensor for tensor in tensors if tensor is not None]
         return torch.cat(parts).to(device) if len(parts) == len(tensors) else None
 
-    def linear(matrix: str, at: str) -> Any:
+    def build_linear(matrix: str, at: str) -> Any:
         names = [f"{at}{name}" for name in FUSED[matrix]]
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
         scheme = config.int8_linears.get(names[0])
         if scheme is None:
-            weight = _stack(weights, dtype, device, reused if backend.copies_weights else new)
-            return backend.pack_linear(LinearWeights(weight, _stack(biases, dtype, device, new)))
-        weight, bias = quantised(weights), quantised(biases)
-        scale = quantised([get(f"{name}.weight_scale") for name in names])
+            weight = _stack_rows(weights, dtype, device, reuse_scratch if backend.copies_weights else new)
+            return backend.pack_linear(LinearWeights(weight, _stack_rows(biases, dtype, device, new)))
+        weight, bias = join_quantised(weights), join_quantised(biases)
+        scale = join_quantised([get(f"{name}.weight_scale") for name in names])
         assert weight is not None and scale is not None, names
-        bias = None if bias is None else bias.to(_wide(dtype))
-        return backend.pack_linear(LinearWeights(weight, bias, scale[:, 0].to(_wide(dtype))), scheme)
+        bias = None if bias is None else bias.to(_upcast(dtype))
+        return backend.pack_linear(LinearWeights(weight, bias, scale[:, 0].to(_upcast(dtype))), scheme)
 
-    def layer(index: int) -> Layer:
+    def build_layer(index: int) -> Layer:
         at = f"layers.{index}."
         post = config.has_post_norms
         return Layer(
             attention=AttentionSpec(
                 heads, config.attention_scale, config.attention_softcap, config.layer_windows[index]
             ),
-            input_norm=norm(f"{at}input_layernorm.weight"),
-            qkv=linear("qkv", at),
-            q_norm=wide(f"{at}self_attn.q_norm.weight"),
-            k_norm=wide(f"{at}self_attn.k_norm.weight"),
-            o=linear("o", at),
-            post_attention_norm=norm(f"{at}post_attention_layernorm.weight") if post else None,
-            mlp_norm=norm(f"{at}{'pre_feedforward' if post else 'post_attention'}_layernorm.weight"),
-            gate_up=linear("gate_up", at),
-            down=linear("down", at),
-            post_mlp_norm=norm(f"{at}post_feedforward_layernorm.weight") if post else None,
+            input_norm=build_norm(f"{at}input_layernorm.weight"),
+            qkv=build_linear("qkv", at),
+            q_norm=read_upcast(f"{at}self_attn.q_norm.weight"),
+            k_norm=read_upcast(f"{at}self_attn.k_norm.weight"),
+            o=build_linear("o", at),
+            post_attention_norm=build_norm(f"{at}post_attention_layernorm.weight") if post else None,
+            mlp_norm=build_norm(f"{at}{'pre_feedforward' if post else 'post_attention'}_layernorm.weight"),
+            gate_up=build_linear("gate_up", at),
+            down=build_linear("down", at),
+            post_mlp_norm=build_norm(f"{at}post_feedforward_layernorm.weight") if post else None,
         )
 
     embedding = get("embed_tokens.weight")
@@ -200,18 +200,18 @@ def build_decoder(
         backend=backend,
         dtype=dtype,
         embedding=embedding if device.type == "cpu" else embedding.to(device, dtype),
-        layers=tuple(layer(index) for index in range(config.num_layers)),
-        norm=norm("norm.weight"),
-        head_weight=wide("head.weight"),
-        head_bias=wide("head.bias"),
+        layers=tuple(build_layer(index) for index in range(config.num_layers)),
+        norm=build_norm("norm.weight"),
+        head_weight=read_upcast("head.weight"),
+        head_bias=read_upcast("head.bias"),
     )
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def _upcast(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _stack(
+def _stack_rows(
     tensors: list[Tensor | None], dtype: torch.dtype, device: torch.device, buffer: Callable[[int], Tensor]
 ) -> Any:
     """Rows of several tensors one below the other, in a buffer unless they are so already; None where absent."""

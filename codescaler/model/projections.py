@@ -9,11 +9,11 @@ FUSED = {
 }
 
 
-def fused_linears(num_layers: int) -> list[tuple[str, ...]]:
-    """Returns the canonical names of all linear maps of the layers, those of one matrix together."""
+def list_fused_linears(num_layers: int) -> list[tuple[str, ...]]:
+    """Returns the canonical names of all linear layers of the model, those of one matrix together."""
     return [tuple(f"layers.{i}.{name}" for name in names) for i in range(num_layers) for names in FUSED.values()]
 
 
-def linear_names(num_layers: int) -> frozenset[str]:
+def list_linear_names(num_layers: int) -> frozenset[str]:
     """Returns the same names, each by itself."""
-    return frozenset(name for names in fused_linears(num_layers) for name in names)
+    return frozenset(name for names in list_fused_linears(num_layers) for name in names)

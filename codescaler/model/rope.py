@@ -13,14 +13,14 @@ from codescaler.ops import RotaryTables
 from codescaler.types import RopeConfig
 
 
-def rope_tables(rope: RopeConfig, head_dim: int, num_positions: int, device: torch.device) -> RotaryTables:
+def build_rope_tables(rope: RopeConfig, head_dim: int, num_positions: int, device: torch.device) -> RotaryTables:
     """Cosine and sine of position * frequency. Shapes: two of [num_positions, head_dim / 2], float32."""
     positions = torch.arange(num_positions, device=device, dtype=torch.float32)
-    angles = torch.outer(positions, rope_frequencies(rope, head_dim).to(device))
+    angles = torch.outer(positions, compute_rope_frequencies(rope, head_dim).to(device))
     return RotaryTables(angles.cos(), angles.sin())
 
 
-def rope_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
+def compute_rope_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
     """theta^(-2i / head_dim), rescaled as `rope.kind` says. Shape: [head_dim / 2], float32.
 
     "llama3": wavelengths longer than original_max_positions / low_freq_factor are stretched by `factor`, those

@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 
-from codescaler.env import forced_cpu_isa, is_triton_interpreted
+from codescaler.env import is_triton_interpreted, read_forced_cpu_isa
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.ops import reference
 from codescaler.ops.backend import Backend, replace_operations
@@ -20,9 +20,9 @@ __all__ = [
     "LinearWeights",
     "RotaryTables",
     "Tree",
+    "explain_unavailable",
     "replace_operations",
     "select_backend",
-    "why_unavailable",
 ]
 
 BACKEND_NAMES = ("cpu", "triton", "reference")
@@ -30,12 +30,12 @@ BACKEND_NAMES = ("cpu", "triton", "reference")
 _log = logging.getLogger(__name__)
 
 
-def why_unavailable(name: str, device_type: str) -> str | None:
+def explain_unavailable(name: str, device_type: str) -> str | None:
     """Says why backend `name` cannot run on `device_type` ("cpu", "cuda", ...), or None if it can."""
     if name == "reference":
         return None
     if name == "triton":
-        return _why_no_triton(device_type)
+        return _explain_no_triton(device_type)
     if device_type != "cpu":
         return f"the C++ kernels run on device 'cpu', not {device_type!r}"
     try:
@@ -45,7 +45,7 @@ def why_unavailable(name: str, device_type: str) -> str | None:
     return None
 
 
-def _why_no_triton(device_type: str) -> str | None:
+def _explain_no_triton(device_type: str) -> str | None:
     if is_triton_interpreted() != (device_type == "cpu"):
         return (
             f"TRITON_INTERPRET is set: the interpreter runs on device 'cpu', not {device_type!r}; unset it for a GPU"
@@ -68,13 +68,13 @@ def select_backend(name: str, device_type: str) -> Backend:
         raise InvalidInput(f"backend {name!r} is unknown; choose 'auto' or one of {', '.join(BACKEND_NAMES)}")
     if name == "auto":
         fastest = "cpu" if device_type == "cpu" else "triton"
-        reason = why_unavailable(fastest, device_type)
+        reason = explain_unavailable(fastest, device_type)
         if reason is None:
             name = fastest
         else:
             _log.warning("backend 'auto' passes over %r (%s) and takes the slow 'reference'", fastest, reason)
             name = "reference"
-    reason = why_unavailable(name, device_type)
+    reason = explain_unavailable(name, device_type)
     if reason is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run on {device_type!r}: {reason}")
     if name == "reference":
@@ -85,4 +85,4 @@ def select_backend(name: str, device_type: str) -> Backend:
         return triton.make_backend()
     from codescaler.ops import cpu
 
-    return cpu.make_backend(forced_cpu_isa())
+    return cpu.make_backend(read_forced_cpu_isa())

@@ -33,7 +33,7 @@ class TrainableLinear(torch.nn.Module):
         return functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
-def differentiable(backend: Backend) -> Backend:
+def make_differentiable(backend: Backend) -> Backend:
     """Returns a backend whose operations record gradients; `pack_linear` gives a `TrainableLinear`."""
     return DifferentiableBackend(backend)
 

@@ -70,9 +70,9 @@ class Backend(ABC):
 
     @abstractmethod
     def rms_norm_backward(
-        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, also_grad_z: Tensor | None = None, /
+        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, grad_residual: Tensor | None = None, /
     ) -> tuple[Tensor, Tensor]:
-        """Returns gradients by z = residual + x, plus `also_grad_z`, and by the weight. Shapes: [T, D], [D]."""
+        """Returns gradients by z = residual + x, plus `grad_residual`, and by the weight. Shapes: [T, D], [D]."""
 
     @abstractmethod
     def qk_norm_rope(

@@ -56,7 +56,7 @@ class TreeBatch:
         """Number of distinct tokens, which is what the forward computes."""
         return len(self.token_ids)
 
-    def tiles(self, queries: Int32, max_tokens: int, *, is_padded: bool) -> Int32:
+    def plan_tiles(self, queries: Int32, max_tokens: int, *, is_padded: bool) -> Int32:
         """Cuts query runs into tiles of at most `max_tokens` tokens, the dearest first.
 
         A tile costs the length of its path, times its tokens unless it `is_padded` to `max_tokens`.
@@ -72,7 +72,7 @@ class TreeBatch:
         first_block = np.repeat(self.node_block_offsets[node], counts)
         tiles = np.stack([first_block, first_token, length, out_row + skipped, position], axis=1)
         cost = (position + length).astype(np.int64) * (1 if is_padded else length)
-        return _int32(tiles[np.argsort(-cost, kind="stable")])
+        return _make_int32(tiles[np.argsort(-cost, kind="stable")])
 
 
 def plan(sequences: Sequence[Int32], max_batch_tokens: int) -> list[TreeBatch]:
@@ -91,7 +91,7 @@ def plan(sequences: Sequence[Int32], max_batch_tokens: int) -> list[TreeBatch]:
     for at, index in enumerate(order):
         length = len(sequences[index])
         if at > start:
-            shared[at] = _common_prefix(sequences[order[at - 1]], sequences[index])
+            shared[at] = _measure_common_prefix(sequences[order[at - 1]], sequences[index])
             if cost + length - shared[at] > max_batch_tokens:
                 batches.append(_build([sequences[i] for i in order[start:at]], shared[start:at], order[start:at]))
                 start, cost, shared[at] = at, 0, 0
@@ -101,7 +101,7 @@ def plan(sequences: Sequence[Int32], max_batch_tokens: int) -> list[TreeBatch]:
     return batches
 
 
-def _common_prefix(left: Int32, right: Int32) -> int:
+def _measure_common_prefix(left: Int32, right: Int32) -> int:
     size = min(len(left), len(right))
     different = left[:size] != right[:size]
     first = int(different.argmax()) if size else 0
@@ -118,7 +118,7 @@ class _Run:
     parent: "_Run | None"
     cuts: list[int]
 
-    def pieces(self) -> Iterator[tuple[int, int]]:
+    def split_into_pieces(self) -> Iterator[tuple[int, int]]:
         bounds = [self.start, *sorted(set(self.cuts)), self.end]
         return pairwise(bounds)
 
@@ -158,7 +158,7 @@ def _lay_out(runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32) 
 
     for run in runs:
         parent = node_at[run.parent.first_token, run.start] if run.parent else None
-        for start, end in run.pieces():
+        for start, end in run.split_into_pieces():
             node = len(node_starts)
             node_at[run.first_token, end] = node
             first_token = run.first_token + start - run.start
@@ -178,16 +178,16 @@ def _lay_out(runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32) 
     lengths = np.array([length for _, _, length, _ in queries])
     positions = np.arange(len(token_ids)) - np.repeat(np.array([row[1] for row in queries]) - node_starts, lengths)
     return TreeBatch(
-        token_ids=_int32(token_ids),
-        positions=_int32(positions),
-        node_starts=_int32(node_starts),
-        block_tokens=_int32(blocks),
-        node_block_offsets=_int32(np.cumsum([0, *map(len, node_blocks)])),
-        node_blocks=_int32(np.concatenate(node_blocks)),
-        all_queries=_int32(queries),
-        last_queries=_int32(last_queries),
-        rows=_int32(rows),
-        sequences=_int32(sequences),
+        token_ids=_make_int32(token_ids),
+        positions=_make_int32(positions),
+        node_starts=_make_int32(node_starts),
+        block_tokens=_make_int32(blocks),
+        node_block_offsets=_make_int32(np.cumsum([0, *map(len, node_blocks)])),
+        node_blocks=_make_int32(np.concatenate(node_blocks)),
+        all_queries=_make_int32(queries),
+        last_queries=_make_int32(last_queries),
+        rows=_make_int32(rows),
+        sequences=_make_int32(sequences),
     )
 
 
@@ -200,5 +200,5 @@ def _fill_blocks(start: int, end: int, first_token: int) -> Int32:
     return blocks.reshape(-1, KEY_BLOCK)
 
 
-def _int32(values: object) -> Int32:
+def _make_int32(values: object) -> Int32:
     return np.ascontiguousarray(values, dtype=np.int32)

@@ -34,7 +34,7 @@ def int8_linear(x_TI: Tensor, weights: LinearWeights, scheme: QuantScheme) -> Te
     Shapes: x [T, I] -> [T, O]. Dtypes: y as x.
     Source: Dettmers et al. 2022, arXiv:2208.07339, sec. 2.1 (vector-wise quantization), without its decomposition.
     """
-    x = apply_hadamard(_wide(x_TI)) if scheme.has_hadamard else _wide(x_TI)
+    x = apply_hadamard(_upcast(x_TI)) if scheme.has_hadamard else _upcast(x_TI)
     size_T1 = x.abs().amax(dim=1, keepdim=True)
     num_steps = count_int8_steps(x.shape[1], scheme.bits)
     steps = x.new_tensor(num_steps)
@@ -72,21 +72,21 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
     Shapes: x, residual, y [T, D]; weight [D]. Dtypes: y as x; residual float32, updated in place; weight float32.
     Source: Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
-    z_TD = _wide(x_TD)
+    z_TD = _upcast(x_TD)
     if residual_TD is not None:
         z_TD = residual_TD.add_(z_TD)
     return _normalise(z_TD, weight_D, eps).to(x_TD.dtype)
 
 
 def rms_norm_backward(
-    z_TD: Tensor, weight_D: Tensor, eps: float, grad_y_TD: Tensor, also_grad_z_TD: Tensor | None = None
+    z_TD: Tensor, weight_D: Tensor, eps: float, grad_y_TD: Tensor, grad_residual_TD: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `rms_norm` by z = residual + x, to which `also_grad_z` is added, and by the weight.
+    """Gradients of `rms_norm` by z = residual + x, to which `grad_residual` is added, and by the weight.
 
     Shapes: z, gradients [T, D]; weight [D] -> [T, D], [D]. Dtypes: all float32 but grad_y (an activation).
     """
-    grad_z_TD, grad_weight_D = _pull_back(lambda z, w: _normalise(z, w, eps), (z_TD, weight_D), _wide(grad_y_TD))
-    return grad_z_TD if also_grad_z_TD is None else grad_z_TD + also_grad_z_TD, grad_weight_D
+    grad_z_TD, grad_weight_D = _pull_back(lambda z, w: _normalise(z, w, eps), (z_TD, weight_D), _upcast(grad_y_TD))
+    return grad_z_TD if grad_residual_TD is None else grad_z_TD + grad_residual_TD, grad_weight_D
 
 
 def qk_norm_rope(
@@ -108,7 +108,7 @@ def qk_norm_rope(
     cos_T1H, sin_T1H = (table[positions_T.long()].unsqueeze(1) for table in rotary)
     q_TE, k_TE, _ = qkv_TE.split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
     for part_TE, weight_H in ((q_TE, q_norm_H), (k_TE, k_norm_H)):
-        x = _wide(part_TE).unflatten(1, (-1, heads.head_dim))
+        x = _upcast(part_TE).unflatten(1, (-1, heads.head_dim))
         if weight_H is not None:
             x = _normalise(x, weight_H, eps)
         a, b = x.chunk(2, dim=-1)
@@ -122,7 +122,7 @@ def glu(gate_up_TF2: Tensor, activation: Activation) -> Tensor:
     Shapes: gate_up [T, 2F], gate first -> [T, F]. Dtypes: y as gate_up.
     Source: Shazeer 2020, arXiv:2002.05202; the tanh form of GELU is Hendrycks and Gimpel, arXiv:1606.08415.
     """
-    gate, up = _wide(gate_up_TF2).chunk(2, dim=1)
+    gate, up = _upcast(gate_up_TF2).chunk(2, dim=1)
     return (_ACTIVATIONS[activation](gate) * up).to(gate_up_TF2.dtype)
 
 
@@ -134,7 +134,7 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 def glu_backward(gate_up_TF2: Tensor, activation: Activation, grad_y_TF: Tensor) -> Tensor:
     """Gradient of `glu` by gate_up. Shapes: [T, 2F], [T, F] -> [T, 2F]. Dtypes: all the same."""
-    (grad,) = _pull_back(lambda x: glu(x, activation), (_wide(gate_up_TF2),), _wide(grad_y_TF))
+    (grad,) = _pull_back(lambda x: glu(x, activation), (_upcast(gate_up_TF2),), _upcast(grad_y_TF))
     return grad.to(gate_up_TF2.dtype)
 
 
@@ -158,20 +158,20 @@ def tree_attention(qkv_TE: Tensor, spec: AttentionSpec, tree: Tree, queries: Ten
     for node, first_token, num_tokens, out_row in runs:
         keys = tree.block_tokens[tree.node_blocks[offsets[node] : offsets[node + 1]].long()].flatten().long()
         keys = keys[keys >= 0]
-        q = _wide(q_TNH[first_token : first_token + num_tokens]).unflatten(1, (heads.num_kv_heads, heads.group))
-        k, v = _wide(k_TKH[keys]), _wide(v_TKH[keys])
+        q = _upcast(q_TNH[first_token : first_token + num_tokens]).unflatten(1, (heads.num_kv_heads, heads.group))
+        k, v = _upcast(k_TKH[keys]), _upcast(v_TKH[keys])
         logits = torch.einsum("qkgh,skh->kgqs", q, k) * spec.scale
         if softcap is not None:
             logits = softcap * torch.tanh(logits / softcap)
         distance = tree.positions[first_token : first_token + num_tokens, None] - tree.positions[keys]
         visible = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
         p = logits.masked_fill(~visible, -torch.inf).softmax(dim=-1)
-        o = _weighted_sum(p, v, visible)
+        o = _sum_weighted(p, v, visible)
         out[out_row : out_row + num_tokens] = o.permute(2, 0, 1, 3).flatten(1).to(qkv_TE.dtype)
     return out
 
 
-def _weighted_sum(p_KGQS: Tensor, v_SKH: Tensor, visible_QS: Tensor) -> Tensor:
+def _sum_weighted(p_KGQS: Tensor, v_SKH: Tensor, visible_QS: Tensor) -> Tensor:
     """P v [K, G, Q, H], where a value that no query may see does not turn 0 * NaN into NaN."""
     if v_SKH.isfinite().all():
         return torch.einsum("kgqs,skh->kgqh", p_KGQS, v_SKH)
@@ -186,7 +186,7 @@ def tree_attention_backward(
 
     Shapes: qkv [T, E]; grad_out [R, N * H] -> [T, E]. Dtypes: all as qkv.
     """
-    (grad,) = _pull_back(lambda qkv: tree_attention(qkv, spec, tree, queries), (_wide(qkv_TE),), _wide(grad_out))
+    (grad,) = _pull_back(lambda qkv: tree_attention(qkv, spec, tree, queries), (_upcast(qkv_TE),), _upcast(grad_out))
     return grad.to(qkv_TE.dtype)
 
 
@@ -205,7 +205,7 @@ def pooled_score(
     without a head). Dtypes: all float32 but x (an activation) and rows (int64); nothing is updated in place.
     """
     # Not by [rows]: where a row is read twice, the gradient of that adds up in no fixed order.
-    features_BD = _normalise((residual_UD + _wide(x_UD)).index_select(0, rows_B), norm_weight_D, eps)
+    features_BD = _normalise((residual_UD + _upcast(x_UD)).index_select(0, rows_B), norm_weight_D, eps)
     if head_weight_1D is None:
         return features_BD, None
     scores_B = (features_BD * head_weight_1D[0]).sum(dim=1)
@@ -219,24 +219,24 @@ def pairwise_loss(
     margins: Tensor | None = None,
     center_coefficient: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Bradley-Terry loss over every right/wrong pair within each group, and its gradient.
+    """Bradley-Terry loss over every correct/incorrect pair within each group, and its gradient.
 
-    loss = mean over groups that have a pair of mean over pairs (i right, j wrong) of
+    loss = mean over groups that have a pair of mean over pairs (i correct, j incorrect) of
     -logsigmoid(s_i - s_j - margin) + c (s_i + s_j)^2; 0 where no group has a pair.
     Shapes: scores, labels [B]; group g is sequences group_offsets[g]:group_offsets[g + 1]; margins one a group
     -> (loss [], gradient [B]). Dtypes: scores float32 or float64, results the same; margins float32, labels bool,
     offsets int64.
     Source: Bradley and Terry 1952; the centring term is Eisenstein et al. 2023, arXiv:2312.09244.
     """
-    scores = _wide(scores_B.detach()).double().requires_grad_()
+    scores = _upcast(scores_B.detach()).double().requires_grad_()
     bounds = group_offsets.tolist()
     losses = []
     with torch.enable_grad():
         for g, (start, end) in enumerate(pairwise(bounds)):
-            group, right = scores[start:end], labels_B[start:end]
-            if not right.any() or right.all():
+            group, correct = scores[start:end], labels_B[start:end]
+            if not correct.any() or correct.all():
                 continue
-            i, j = group[right].unsqueeze(1), group[~right].unsqueeze(0)
+            i, j = group[correct].unsqueeze(1), group[~correct].unsqueeze(0)
             gap = i - j - (0.0 if margins is None else margins[g].double())
             pair_losses = -functional.logsigmoid(gap)
             if center_coefficient:  # 0 times an infinite score would be NaN
@@ -256,7 +256,7 @@ def _pull_back(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad
         return torch.autograd.grad(function(*leaves), leaves, grad)
 
 
-def _wide(x: Tensor) -> Tensor:
+def _upcast(x: Tensor) -> Tensor:
     """The dtype arithmetic is done in: float32, or float64 where the input is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

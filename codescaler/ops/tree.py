@@ -57,7 +57,7 @@ class Tree:
         """One more than the largest position."""
         return int(self.batch.positions.max()) + 1
 
-    def host_queries(self, queries: Tensor) -> Int32:
+    def get_host_queries(self, queries: Tensor) -> Int32:
         """`queries` on the host; those of another tree would have to be waited for."""
         assert queries is self.all_queries or queries is self.last_queries, "query runs of another tree"
         return self.batch.all_queries if queries is self.all_queries else self.batch.last_queries
@@ -66,15 +66,15 @@ class Tree:
         """Returns what `make` makes of `queries` on the host, once: later layers get the same plan."""
         key = (id(queries), kind)
         if key not in self._plans:
-            self._plans[key] = make(self.host_queries(queries))
+            self._plans[key] = make(self.get_host_queries(queries))
         plan: Plan = self._plans[key]
         return plan
 
     def upload_tiles(self, queries: Tensor, max_tokens: int) -> Tensor:
-        """Returns `plan.TreeBatch.tiles` of `all_queries` or `last_queries` on their device, planned once."""
+        """Returns `plan.TreeBatch.plan_tiles` of `all_queries` or `last_queries` on their device, planned once."""
 
         def make(runs: Int32) -> Tensor:
-            return _upload([self.batch.tiles(runs, max_tokens, is_padded=True)], queries.device)[0]
+            return _upload([self.batch.plan_tiles(runs, max_tokens, is_padded=True)], queries.device)[0]
 
         return self.plan_once(queries, ("tiles", max_tokens), make)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from codescaler.checkpoint.compressed_tensors import quantization_config
+from codescaler.checkpoint.compressed_tensors import make_quantization_config
 from codescaler.checkpoint.load import HEADS, Checkpoint
 from codescaler.checkpoint.save import copy_text_side, describe_checkpoint
 from codescaler.checkpoint.tensor_files import SINGLE_FILE
 from codescaler.io.json import read_json
-from codescaler.model.projections import linear_names
+from codescaler.model.projections import list_linear_names
 from codescaler.ops.reference import apply_hadamard
 from codescaler.types import QuantScheme
 
@@ -30,8 +30,8 @@ def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.round(wide / scale).clamp(-127, 127).to(torch.int8), scale
 
 
-def quantized(get: GetTensor, linears: Mapping[str, QuantScheme]) -> GetTensor:
-    """Returns a look-up of canonical tensors in which these linear maps are int8, `weight` and `weight_scale`."""
+def quantize_tensors(get: GetTensor, linears: Mapping[str, QuantScheme]) -> GetTensor:
+    """Returns a look-up of canonical tensors in which these linear layers are int8, `weight` and `weight_scale`."""
 
     def get_quantized(name: str) -> torch.Tensor | None:
         linear, _, kind = name.rpartition(".")
@@ -52,17 +52,17 @@ def save_int8(
     folder: Path,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Writes a checkpoint with these linear maps, by canonical name, in int8: all of the folder, head included.
+    """Writes a checkpoint with these linear layers, by canonical name, in int8: all of the folder, head included.
 
-    `dtype` is what the embedding and the other maps are stored in; None leaves theirs.
+    `dtype` is what the embedding and the other linear layers are stored in; None leaves theirs.
 
     Raises: WeightsError as `save_body`.
     """
     # An adapter's base knows nothing of the head that it gets.
     is_adapter = checkpoint.base_folder is not None
     config = describe_checkpoint(checkpoint) if is_adapter else read_json(checkpoint.folder / "config.json")
-    ignored = linear_names(checkpoint.config.num_layers).difference(linears)
-    config = {**config, "quantization_config": quantization_config(linears, checkpoint.config.num_layers)}
+    ignored = list_linear_names(checkpoint.config.num_layers).difference(linears)
+    config = {**config, "quantization_config": make_quantization_config(linears, checkpoint.config.num_layers)}
     matrices = {"embed_tokens.weight", *(f"{name}.weight" for name in ignored)} if dtype else set()
     if dtype:
         config.pop("torch_dtype", None)
@@ -70,7 +70,7 @@ def save_int8(
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     get, heads = (
-        quantized(checkpoint.get, linears),
+        quantize_tensors(checkpoint.get, linears),
         {role: name for name, role in HEADS[checkpoint.config.head].items()},
     )
     roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]

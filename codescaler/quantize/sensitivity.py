@@ -1,12 +1,12 @@
-"""Which linear maps of a reward model may be int8 without changing its rankings, and folders of such models.
+"""Which linear layers of a reward model may be int8 without changing its rankings, and folders of such models.
 
-The rule: a model's fused linear maps are int8, with activations of 8 bits where these are faster, but for those that
+The rule: a model's fused linear layers are int8, with activations of 8 bits where these are faster, but for those that
 would move scores too far. How far each one moves them is measured, to first order and on real programs: the gradient of
-the score by the map's output, times what rounding changes of that output. Changes of different maps are as good as
-independent, so their squares add up. The map that gains most for its size goes from activations of 8 bits to 16, or to
-what it was, until what is left is below a limit, a share of the spread of a problem's scores (`bits_within`). Inputs
-go through a Hadamard transform first (`ops.reference.apply_hadamard`). The head, the embedding and the norms are never
-int8.
+the score by the linear layer's output, times what rounding changes of that output. Changes of different linear layers
+are as good as independent, so their squares add up. The linear layer that gains most for its size goes from activations
+of 8 bits to 16, or to what it was, until what is left is below a limit, a share of the standard deviation of a
+problem's scores (`choose_bits_within`). Inputs go through a Hadamard transform first (`ops.reference.apply_hadamard`).
+The head, the embedding and the norms are never int8.
 """
 
 import logging
@@ -28,9 +28,9 @@ from codescaler.checkpoint.save import new_folder
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.io.records import read_groups
 from codescaler.model.decoder import build_decoder
-from codescaler.model.projections import fused_linears
+from codescaler.model.projections import list_fused_linears
 from codescaler.ops import Backend, LinearWeights, Tree, replace_operations, select_backend
-from codescaler.ops.autograd import differentiable
+from codescaler.ops.autograd import make_differentiable
 from codescaler.ops.plan import plan
 from codescaler.ops.reference import apply_hadamard
 from codescaler.quantize.int8 import quantize_weight, save_int8
@@ -38,7 +38,8 @@ from codescaler.text.encoder import build_encoder
 from codescaler.text.token_ids import Int32
 from codescaler.types import ACTIVATION_BITS, ActivationBits, QuantScheme
 
-# RMS change of a problem's scores over their spread. 0.05 costs about 0.04 of Kendall's tau (benches fidelity).
+# RMS change of a problem's scores over their standard deviation. 0.05 costs about 0.04 of Kendall's tau (benches
+# fidelity).
 LIMIT = 0.05
 NUM_PROBLEMS = 4
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,7 +50,7 @@ _PROGRAMS = Path(__file__).parents[1] / "examples" / "mbpp_fit.jsonl.gz"
 _log = logging.getLogger(__name__)
 
 
-Fused = tuple[str, ...]  # canonical names of linear maps that are multiplied as one
+Fused = tuple[str, ...]  # canonical names of linear layers that are multiplied as one
 Changes = Mapping[Fused, Mapping[ActivationBits, float]]
 
 
@@ -57,9 +58,9 @@ Changes = Mapping[Fused, Mapping[ActivationBits, float]]
 class Int8Choice:
     """What is to be int8, and why.
 
-    `changes` says of each fused linear map how far int8 moves scores, over the spread of a problem's scores, with
-    activations of so many bits; `linears` are the maps that are int8, by canonical name; `change` is the sum (of
-    squares) over these.
+    `changes` says of each fused linear layer how far int8 moves scores, over the standard deviation of a problem's
+    scores, with activations of so many bits; `linears` are the linear layers that are int8, by canonical name; `change`
+    is the sum (of squares) over these.
     """
 
     changes: Changes
@@ -68,12 +69,12 @@ class Int8Choice:
 
     @property
     def kept(self) -> list[tuple[str, ...]]:
-        """The fused maps that stay as they are, those that would move scores most first."""
+        """The fused linear layers that stay as they are, those that would move scores most first."""
         left = [names for names in self.changes if names[0] not in self.linears]
         return sorted(left, key=lambda names: -self.changes[names][16])
 
     def count(self, bits: ActivationBits) -> int:
-        """Fused maps that are int8, with activations of so many bits."""
+        """Fused linear layers that are int8, with activations of so many bits."""
         return sum(names[0] in self.linears and self.linears[names[0]].bits == bits for names in self.changes)
 
 
@@ -86,7 +87,7 @@ class Int8Report:
     bytes_before: int
     bytes_after: int
 
-    def as_record(self) -> dict[str, Any]:
+    def make_record(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
         kept = {", ".join(names): self.choice.changes[names][16] for names in self.choice.kept}
         return {
@@ -111,12 +112,12 @@ def quantize(
     activation_bits: ActivationBits | None = None,
     dtype: str = "auto",
 ) -> Int8Report:
-    """Writes a reward model with int8 linear maps to `folder`, whole or not at all.
+    """Writes a reward model with int8 linear layers to `folder`, whole or not at all.
 
-    `limit` is the RMS change of a problem's scores, over their spread, that int8 maps may add up to (None: LIMIT); inf
-    makes all int8. `activation_bits` are the fewest that a map's activations have: 8 is fastest on CPUs with AVX-512
-    BF16, 16 moves scores less and is as fast on others; None means what is fastest here. `dtype` is that of the
-    embedding and of maps that stay: "float32", "bfloat16" or "auto", as it is.
+    `limit` is the RMS change of a problem's scores, over their standard deviation, that int8 linear layers may add up
+    to (None: LIMIT); inf makes all int8. `activation_bits` are the fewest that a linear layer's activations have: 8 is
+    fastest on CPUs with AVX-512 BF16, 16 moves scores less and is as fast on others; None means what is fastest here.
+    `dtype` is that of the embedding and of linear layers that stay: "float32", "bfloat16" or "auto", as it is.
 
     Raises:
         InvalidInput: the folder is there already; limit, activation_bits or dtype is none.
@@ -130,32 +131,33 @@ def quantize(
     with new_folder(Path(folder)) as written:
         choice = choose_int8(checkpoint, select_backend("cpu", "cpu"), limit, activation_bits)
         save_int8(checkpoint, choice.linears, written, _DTYPES[dtype])
-        return Int8Report(Path(folder), choice, _num_bytes(checkpoint), _num_bytes(open_checkpoint(written)))
+        return Int8Report(Path(folder), choice, _count_bytes(checkpoint), _count_bytes(open_checkpoint(written)))
 
 
-def _num_bytes(checkpoint: Checkpoint) -> int:
+def _count_bytes(checkpoint: Checkpoint) -> int:
     sources = checkpoint.sources.values()
     return sum(math.prod(source.shape) * getattr(torch, source.dtype).itemsize for source in sources)
 
 
-def bits_within(
+def choose_bits_within(
     changes: Changes, sizes: Mapping[Fused, int], limit: float, activation_bits: ActivationBits
 ) -> dict[Fused, ActivationBits]:
-    """Returns the fused maps that are int8, with the bits of their activations, so that changes are within a limit.
+    """Returns the fused linear layers that are int8, with the bits of their activations, so that changes are within a
+    limit.
 
-    A move, from 8 bits to 16 or from either to what the map was, costs its size: 8 bits save time, and int8 memory.
-    The move that takes most of the changes for its cost comes first.
+    A move, from 8 bits to 16 or from either to what the linear layer was, costs its size: 8 bits save time, and int8
+    memory. The move that takes most of the changes for its cost comes first.
     """
     left: dict[Fused, ActivationBits] = dict.fromkeys(changes, activation_bits)
 
-    def moves(fused: Fused) -> Iterator[tuple[float, Fused, bool]]:
+    def list_moves(fused: Fused) -> Iterator[tuple[float, Fused, bool]]:
         energy, bits = changes[fused][left[fused]] ** 2, left[fused]
         yield energy / sizes[fused] / (2 if bits == 8 else 1), fused, False
         if bits == 8:
             yield (energy - changes[fused][16] ** 2) / sizes[fused], fused, True
 
-    while root_of_squares(changes, left) > limit:
-        _, fused, stays_int8 = max(move for fused in left for move in moves(fused))
+    while sum_in_quadrature(changes, left) > limit:
+        _, fused, stays_int8 = max(move for fused in left for move in list_moves(fused))
         if stays_int8:
             left[fused] = 16
         else:
@@ -163,8 +165,8 @@ def bits_within(
     return left
 
 
-def root_of_squares(changes: Changes, left: Mapping[Fused, ActivationBits]) -> float:
-    """Returns how far these fused maps, with activations of so many bits, move scores together."""
+def sum_in_quadrature(changes: Changes, left: Mapping[Fused, ActivationBits]) -> float:
+    """Returns how far these fused linear layers, with activations of so many bits, move scores together."""
     return float(sum(changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
 
 
@@ -186,7 +188,7 @@ def choose_int8(
         raise InvalidInput(f"{checkpoint.folder} is int8 already; load it as it is")
     limit = LIMIT if limit is None else limit
     if not limit >= 0:
-        raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all maps")
+        raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all linear layers")
     if activation_bits is None:
         activation_bits = 8 if backend.has_bf16_unit else 16
     if activation_bits not in ACTIVATION_BITS:
@@ -194,22 +196,22 @@ def choose_int8(
     if checkpoint.config.head == "none":
         raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
     with torch.inference_mode(False), torch.enable_grad():
-        energies, spread = _measure(checkpoint, backend)
-    names, sources = fused_linears(checkpoint.config.num_layers), checkpoint.sources
+        energies, score_energy = _measure(checkpoint, backend)
+    names, sources = list_fused_linears(checkpoint.config.num_layers), checkpoint.sources
     changes = {
         fused: dict(zip(ACTIVATION_BITS, row, strict=True))
-        for fused, row in zip(names, np.sqrt(energies / spread).tolist(), strict=True)
+        for fused, row in zip(names, np.sqrt(energies / score_energy).tolist(), strict=True)
     }
     sizes = {fused: sum(math.prod(sources[f"{name}.weight"].shape) for name in fused) for fused in names}
-    left = bits_within(changes, sizes, limit, activation_bits)
-    total = root_of_squares(changes, left)
+    left = choose_bits_within(changes, sizes, limit, activation_bits)
+    total = sum_in_quadrature(changes, left)
     linears = {
         name: QuantScheme.of(bits, sources[f"{name}.weight"].shape[1]) for fused, bits in left.items() for name in fused
     }
     choice = Int8Choice(changes, linears, total)
     _log.info(
-        "int8: %d of %d linear maps, %d with activations of 8 bits and %d of 16, which move scores by %.3f of their "
-        "spread; as they are stay: %s",
+        "int8: %d of %d linear layers, %d with activations of 8 bits and %d of 16, which move scores by %.3f of their "
+        "standard deviation; as they are stay: %s",
         len(left),
         len(names),
         choice.count(8),
@@ -221,7 +223,7 @@ def choose_int8(
 
 
 class _Rounded:
-    """One fused linear map, exact and in int8 with each number of bits, and what these did in a forward."""
+    """One fused linear layer, exact and in int8 with each number of bits, and what these did in a forward."""
 
     def __init__(self, backend: Backend, weights: LinearWeights) -> None:
         weight, bias, _ = weights
@@ -233,7 +235,7 @@ class _Rounded:
         self.changes = [0.0 for _ in ACTIVATION_BITS]
 
     def __call__(self, x: Tensor) -> Tensor:
-        # The first map's input depends on nothing that has a gradient.
+        # The first linear layer's input depends on nothing that has a gradient.
         apply: Callable[..., Tensor] = _Observed.apply
         return apply(x if x.requires_grad else x.detach().requires_grad_(), self)
 
@@ -254,18 +256,20 @@ class _Observed(torch.autograd.Function):
 
 
 def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
-    """Sums of squares over problems and contrasts: of the changes of each fused map by bits, and of the scores."""
+    """Sums of squares over problems and contrasts: of the changes of each fused linear layer by bits, and of the
+    scores.
+    """
     linears: list[_Rounded] = []
 
     def pack_linear(weights: LinearWeights) -> _Rounded:
         linears.append(_Rounded(backend, weights))
         return linears[-1]
 
-    observing = replace_operations(differentiable(backend), pack_linear=pack_linear)
+    observing = replace_operations(make_differentiable(backend), pack_linear=pack_linear)
     cpu = torch.device("cpu")
     decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
-    energies, spread = np.zeros((len(linears), len(ACTIVATION_BITS))), 0.0
-    for lists in _programs(checkpoint):
+    energies, score_energy = np.zeros((len(linears), len(ACTIVATION_BITS))), 0.0
+    for lists in _list_programs(checkpoint):
         (batch,) = plan(lists, 10**9)
         _, scores = decoder.forward(Tree.from_batch(batch, cpu))
         assert scores is not None
@@ -273,15 +277,15 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
             contrast = scores @ scores.new_tensor(signs)  # in whatever order: the three stay the same three
             torch.autograd.backward(contrast, retain_graph=True)
             energies += np.square([linear.changes for linear in linears])
-            spread += contrast.item() ** 2
-    if not np.isfinite(energies).all() or not 0.0 < spread < np.inf:
+            score_energy += contrast.item() ** 2
+    if not np.isfinite(energies).all() or not 0.0 < score_energy < np.inf:
         raise WeightsError(
             f"{checkpoint.folder} gives scores that are not finite, or all the same; look for such weights"
         )
-    return energies, spread
+    return energies, score_energy
 
 
-def _programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
+def _list_programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
     """Token lists of four different programs for each of some problems."""
     encoder, count = build_encoder(checkpoint), len(_CONTRASTS[0])
     groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))

@@ -1,4 +1,4 @@
-"""`Box`: a keeper in isolation, seen from the host, and the processes that it starts."""
+"""`Box`: a fork server in isolation, seen from the host, and the processes that it starts."""
 
 import os
 import socket
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from codescaler.errors import SandboxUnavailable
-from codescaler.sandbox.inside.codec import ConnectionLost, receive, send
-from codescaler.sandbox.isolation import Isolation, command
+from codescaler.sandbox.inside.wire import ConnectionLost, receive, send
+from codescaler.sandbox.isolation import Isolation, make_command
 
 Role = Literal["program", "judge", "main", "replay"]
 
-_START_SECONDS = 20.0  # for a keeper to come up; it takes some 50 ms on an idle machine
+_START_SECONDS = 20.0  # for a fork server to come up; it takes some 50 ms on an idle machine
 _END_SECONDS = 20.0  # for the kernel to end what was killed
 _ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
 
@@ -30,7 +30,7 @@ class End:
 
 
 class Box:
-    """One keeper. Raises SandboxUnavailable if it cannot be started, with what it said."""
+    """One fork server. Raises SandboxUnavailable if it cannot be started, with what it said."""
 
     def __init__(self, isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool) -> None:
         self._wall_seconds: float = settings["wall_seconds"]
@@ -39,7 +39,7 @@ class Box:
             # Where memory ends, the kernel should end a box before anything else of the host's.
             shell = 'echo 1000 > /proc/self/oom_score_adj; exec "$@"'
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", shell, "sh", *command(isolation, settings, allow_site_packages)],
+                ["/bin/sh", "-c", shell, "sh", *make_command(isolation, settings, allow_site_packages)],
                 stdin=inside.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -53,7 +53,7 @@ class Box:
                 errors.seek(0)
                 said = errors.read()[-2000:].decode(errors="replace").strip().rpartition("\n")[2]
                 code = self._process.returncode
-                raise SandboxUnavailable(f"its keeper ended with status {code}: {said[:300] or 'it said nothing'}")
+                raise SandboxUnavailable(f"its fork server ended with status {code}: {said[:300] or 'it said nothing'}")
 
     def _is_ready(self) -> bool:
         self._control.settimeout(_START_SECONDS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from codescaler.errors import InvalidInput
-from codescaler.sandbox.inside.root import DEVICES, SCRATCH
+from codescaler.sandbox.inside.rootfs import DEVICES, SCRATCH
 
 Isolation = Literal["bubblewrap", "namespaces", "limits"]
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)  # the strongest first
@@ -29,19 +29,19 @@ for name in ("codescaler", "codescaler.sandbox"):
     sys.modules[name] = types.ModuleType(name)
 sys.modules["codescaler.sandbox"].__path__ = [{folder!r}]
 sys.path += {packages!r}
-from codescaler.sandbox.inside.keeper import main
+from codescaler.sandbox.inside.fork_server import main
 main()
 """
 _CODE_INSIDE = "/box"  # where bubblewrap shows this package's folder
 
-# Capabilities that the keeper needs for each job's namespaces and user; a job has none.
+# Capabilities that the fork server needs for each job's namespaces and user; a job has none.
 _CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 
 
-def command(isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool) -> list[str]:
-    """Returns what starts a box's keeper; its standard input has to be the host's connection."""
-    tree = _tree(allow_site_packages)
-    packages = _site_packages() if allow_site_packages else []
+def make_command(isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool) -> list[str]:
+    """Returns what starts a box's fork server; its standard input has to be the host's connection."""
+    tree = _plan_tree(allow_site_packages)
+    packages = _list_site_packages() if allow_site_packages else []
     folder = str(Path(__file__).parent)
     if isolation == "bubblewrap":
         settings, folder = settings | {"root": None}, _CODE_INSIDE
@@ -49,11 +49,11 @@ def command(isolation: Isolation, settings: dict[str, Any], allow_site_packages:
         settings = settings | {"root": tree if isolation == "namespaces" else None}
     settings["has_namespaces"] = isolation != "limits"
     start = _START.format(folder=folder, packages=packages)
-    python = [str(_interpreter()), "-s", "-S", "-B", "-c", start, json.dumps(settings)]
-    return [*_bubblewrap(tree), *python] if isolation == "bubblewrap" else python
+    python = [str(_locate_interpreter()), "-s", "-S", "-B", "-c", start, json.dumps(settings)]
+    return [*_make_bubblewrap_command(tree), *python] if isolation == "bubblewrap" else python
 
 
-def _bubblewrap(tree: dict[str, Any]) -> list[str]:
+def _make_bubblewrap_command(tree: dict[str, Any]) -> list[str]:
     shown = [*tree["shown"], (str(Path(__file__).parent), _CODE_INSIDE)]
     words = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--new-session", "--as-pid-1"]
     if os.geteuid() != 0:
@@ -77,28 +77,30 @@ def _bubblewrap(tree: dict[str, Any]) -> list[str]:
 
 
 @functools.cache
-def _interpreter() -> Path:
+def _locate_interpreter() -> Path:
     """The interpreter outside any virtual environment."""
     return Path(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def _site_packages() -> list[str]:
+def _list_site_packages() -> list[str]:
     return [*dict.fromkeys(sysconfig.get_paths()[key] for key in ("purelib", "platlib"))]
 
 
 @functools.cache
-def _tree(allow_site_packages: bool) -> dict[str, list[Any]]:
+def _plan_tree(allow_site_packages: bool) -> dict[str, list[Any]]:
     """What a program sees of the file system: the interpreter and the libraries of the system."""
-    wanted = [str(Path(prefix, "lib")) for prefix in (sys.base_prefix, sys.base_exec_prefix)] + [str(_interpreter())]
+    wanted = [str(Path(prefix, "lib")) for prefix in (sys.base_prefix, sys.base_exec_prefix)] + [
+        str(_locate_interpreter())
+    ]
     wanted += ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
-    wanted += _site_packages() if allow_site_packages else []
+    wanted += _list_site_packages() if allow_site_packages else []
     shown: list[tuple[str, str]] = []
     for path in sorted({path for path in wanted if Path(path).exists()}, key=len):
         if not any(Path(path).is_relative_to(target) for _, target in shown):
             shown.append((str(Path(path).resolve()), path))
     # Packages may hold data sets, and with them the answers that a program is to find by itself.
-    folders = {*site.getsitepackages([sys.base_prefix]), "/usr/lib/python3/dist-packages", *_installed_beside()}
-    kept = _site_packages() if allow_site_packages else []
+    folders = {*site.getsitepackages([sys.base_prefix]), "/usr/lib/python3/dist-packages", *_list_installed_beside()}
+    kept = _list_site_packages() if allow_site_packages else []
     hidden = [path for path in sorted(folders) if Path(path).is_dir() and path not in kept]
     return {
         "shown": shown,
@@ -106,11 +108,11 @@ def _tree(allow_site_packages: bool) -> dict[str, list[Any]]:
     }
 
 
-def _installed_beside() -> list[str]:
+def _list_installed_beside() -> list[str]:
     return [str(path) for path in Path(sys.base_prefix, "lib").glob("python3*/site-packages")]
 
 
-def missing(isolation: Isolation) -> str | None:
+def explain_missing(isolation: Isolation) -> str | None:
     """Why an isolation cannot be had here, as far as can be told without starting a box; None if it may be."""
     if isolation != "limits" and not sys.platform.startswith("linux"):
         return "needs Linux"
@@ -119,7 +121,7 @@ def missing(isolation: Isolation) -> str | None:
     return None
 
 
-def checked(isolation: str) -> Isolation:
+def check_isolation(isolation: str) -> Isolation:
     """Returns a name of an isolation after a check."""
     for known in ISOLATIONS:
         if isolation == known:

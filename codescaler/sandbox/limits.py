@@ -10,7 +10,7 @@ class Limits:
     """What a program may use. One that calls tests run in is one process, one that is run has a process a test.
 
     Attributes:
-        cpu_seconds: whole seconds of processor time of each process, which a busy machine does not make shorter.
+        cpu_seconds: whole seconds of CPU time of each process, which a busy machine does not make shorter.
         wall_seconds: of a process and all that it starts; for what waits instead of computing.
         memory_bytes: address space of each process. num_processes: processes and threads at a time.
         output_bytes: of each file and of standard output. scratch_bytes: of all files together, which are in memory.

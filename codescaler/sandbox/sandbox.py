@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from codescaler.errors import InvalidInput, SandboxUnavailable
 from codescaler.sandbox.box import Box
-from codescaler.sandbox.costs import Costs, costs_of
-from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, checked, missing
+from codescaler.sandbox.costs import Costs, measure_costs
+from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, check_isolation, explain_missing
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.verdicts import verdict_of_calls, verdict_of_output
+from codescaler.sandbox.verdicts import judge_calls, judge_output
 from codescaler.types import CallTests, Tests, Verdict
 
 Result = TypeVar("Result")
@@ -61,19 +61,23 @@ class Sandbox:
             raise InvalidInput(f"num_workers={num_workers}; give at least 1")
         self._allow_site_packages = allow_site_packages
         self._boxes: queue.SimpleQueue[Box | None] = queue.SimpleQueue()
-        acceptable = ISOLATIONS[: ISOLATIONS.index(checked(floor)) + 1] if isolation is None else (checked(isolation),)
-        self.isolation, first = self._strongest(acceptable)
+        acceptable = (
+            ISOLATIONS[: ISOLATIONS.index(check_isolation(floor)) + 1]
+            if isolation is None
+            else (check_isolation(isolation),)
+        )
+        self.isolation, first = self._find_strongest(acceptable)
         self._boxes.put(first)
         for _ in range(self.num_workers - 1):
             self._boxes.put(None)  # made when it is needed
 
-    def _strongest(self, acceptable: tuple[Isolation, ...]) -> tuple[Isolation, Box]:
+    def _find_strongest(self, acceptable: tuple[Isolation, ...]) -> tuple[Isolation, Box]:
         reasons = []
         for isolation in acceptable:
-            reason = missing(isolation)
+            reason = explain_missing(isolation)
             if reason is None:
                 try:
-                    return isolation, self._tried_box(isolation)
+                    return isolation, self._try_box(isolation)
                 except SandboxUnavailable as error:
                     reason = str(error)
             reasons.append(f"{isolation}: {reason}")
@@ -83,11 +87,11 @@ class Sandbox:
             "read your files and use the network"
         )
 
-    def _tried_box(self, isolation: Isolation) -> Box:
+    def _try_box(self, isolation: Isolation) -> Box:
         """A box in which the interpreter works, as it does not where an unprivileged user cannot read its library."""
-        box = self._new_box(isolation)
+        box = self._make_box(isolation)
         trial = CallTests(("assert f()",))
-        verdict = verdict_of_calls(box, self.limits, _TRIAL, trial)
+        verdict = judge_calls(box, self.limits, _TRIAL, trial)
         if not verdict.passed:
             box.close()
             raise SandboxUnavailable(f"{_TRIAL!r} fails: {verdict.message}")
@@ -98,7 +102,7 @@ class Sandbox:
         """What the isolation is, in words."""
         return DESCRIPTIONS[self.isolation]
 
-    def _new_box(self, isolation: Isolation) -> Box:
+    def _make_box(self, isolation: Isolation) -> Box:
         limits, is_root = self.limits, os.geteuid() == 0
         # As root, every box has two users that nobody else is: the kernel counts processes by user. In a user namespace
         # it counts by namespace, and what the box itself needs is counted too.
@@ -124,7 +128,7 @@ class Sandbox:
     def _box(self) -> Iterator[Box]:
         box = self._boxes.get()
         try:
-            box = box or self._new_box(self.isolation)
+            box = box or self._make_box(self.isolation)
             yield box
         except BaseException:
             if box is not None:
@@ -141,30 +145,30 @@ class Sandbox:
         """
         with self._box() as box:
             if isinstance(tests, CallTests):
-                return verdict_of_calls(box, self.limits, code, tests)
-            return verdict_of_output(box, self.limits, code, tests)
+                return judge_calls(box, self.limits, code, tests)
+            return judge_output(box, self.limits, code, tests)
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
         """Yields the verdict of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
-        return self._many(self.run, jobs)
+        return self._run_all(self.run, jobs)
 
-    def costs(self, codes: Sequence[str], tests: Tests, *, num_rounds: int = 5) -> list[Costs | None]:
-        """Returns the processor time, in seconds, of each program for all tests, in each of `num_rounds` rounds.
+    def measure_costs(self, codes: Sequence[str], tests: Tests, *, num_rounds: int = 5) -> list[Costs | None]:
+        """Returns the CPU time, in seconds, of each program for all tests, in each of `num_rounds` rounds.
 
         None of a program that does not pass all tests each time. How: see `codescaler.sandbox.costs`.
 
         Raises: SandboxUnavailable if a box breaks.
         """
         with self._box() as box:
-            return costs_of(box, self.limits, codes, tests, num_rounds)
+            return measure_costs(box, self.limits, codes, tests, num_rounds)
 
-    def costs_many(
+    def measure_many(
         self, jobs: Iterable[tuple[Sequence[str], Tests]], *, num_rounds: int = 5
     ) -> Iterator[list[Costs | None]]:
         """Yields `costs` of each (programs, tests), in order, `num_workers` problems at a time."""
-        return self._many(functools.partial(self.costs, num_rounds=num_rounds), jobs)
+        return self._run_all(functools.partial(self.measure_costs, num_rounds=num_rounds), jobs)
 
-    def _many(self, call: Callable[..., Result], jobs: Iterable[tuple[Any, Tests]]) -> Iterator[Result]:
+    def _run_all(self, call: Callable[..., Result], jobs: Iterable[tuple[Any, Tests]]) -> Iterator[Result]:
         pending: deque[Future[Result]] = deque()
         with ThreadPoolExecutor(self.num_workers, "codescaler-sandbox") as pool:
             try:

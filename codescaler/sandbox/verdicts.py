@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from codescaler.sandbox.box import Box, End
-from codescaler.sandbox.inside.codec import ConnectionLost, receive
+from codescaler.sandbox.checker import is_expected
 from codescaler.sandbox.inside.judge import GONE
+from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.output import is_expected
 from codescaler.types import CallTests, Outcome, StdioTests, Verdict
 
 Report = tuple[Outcome, str]
@@ -22,7 +22,7 @@ _MAX_PROCESSES = 3  # of a program: each may use up its time
 _CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
 
 
-def verdict_of_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
+def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
     """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test."""
     reports: list[Report] = []
     cpu_seconds = 0.0
@@ -33,7 +33,9 @@ def verdict_of_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> V
         reports += attempt.reports
         cpu_seconds += attempt.end.cpu_seconds
     rest = len(tests.statements) - len(reports)
-    return _verdict(reports + [("error", f"its process had ended {_MAX_PROCESSES} times by then")] * rest, cpu_seconds)
+    return _make_verdict(
+        reports + [("error", f"its process had ended {_MAX_PROCESSES} times by then")] * rest, cpu_seconds
+    )
 
 
 @dataclass(frozen=True)
@@ -76,27 +78,27 @@ def attempt_calls(
     num_left -= len(reports)
     if program_end.cpu_seconds > limits.cpu_seconds + _CLOCK_SECONDS:
         # The kernel ends each process that takes too long; of what several take together, it knows nothing.
-        late = f"took more than {limits.cpu_seconds} s of processor time, in several processes"
+        late = f"took more than {limits.cpu_seconds} s of CPU time, in several processes"
         reports = [("timeout", late)] * (num_left + len(reports))
     elif has_gone:
-        reports += _unreported(limits, program_end, ("error", "the program's process"), num_left)
+        reports += _report_unreported(limits, program_end, ("error", "the program's process"), num_left)
     elif num_left and (judge_end.exit_code or not reports):
-        reports += _unreported(limits, judge_end, ("unjudged", "the process of the tests"), num_left)
+        reports += _report_unreported(limits, judge_end, ("unjudged", "the process of the tests"), num_left)
     return Attempt(reports, program_end, dialogue)
 
 
-def _unreported(limits: Limits, end: End, otherwise: Report, num_left: int) -> list[Report]:
+def _report_unreported(limits: Limits, end: End, otherwise: Report, num_left: int) -> list[Report]:
     """Reports on the test that a process ended in; on all that are left if time has run out, as it has for them."""
-    late = _time_out(limits, end)
+    late = _report_time_out(limits, end)
     if late:
         return [("timeout", late)] * num_left
     outcome, subject = otherwise
     if -end.exit_code in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
         outcome = "error"  # also of the judge, in which the tests use what the program gave
-    return [(outcome, f"{subject} {_ending(end)}")]
+    return [(outcome, f"{subject} {_describe_ending(end)}")]
 
 
-def verdict_of_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verdict:
+def judge_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verdict:
     """Runs the program once a test, and compares what it prints."""
     reports: list[Report] = []
     cpu_seconds = 0.0
@@ -107,7 +109,7 @@ def verdict_of_output(box: Box, limits: Limits, code: str, tests: StdioTests) ->
         if report[0] == "timeout":
             reports += [report] * (len(tests.cases) - len(reports))
             break
-    return _verdict(reports, cpu_seconds)
+    return _make_verdict(reports, cpu_seconds)
 
 
 def run_main(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> tuple[Report, End]:
@@ -122,32 +124,32 @@ def run_main(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> 
     finally:
         for file in files:
             os.close(file)
-    late = _time_out(limits, end)
+    late = _report_time_out(limits, end)
     if late:
         return ("timeout", late), end
     if len(expected.encode("utf-8", "surrogatepass")) >= limits.output_bytes:
         return ("unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"), end
     if end.exit_code:
-        return ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_ending(end)}"), end
+        return ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_describe_ending(end)}"), end
     if is_expected(output, expected):
         return ("passed", ""), end
     return ("failed", f"printed {output[:200]!r}, not {expected[:200]!r}"), end
 
 
-def _verdict(reports: list[Report], cpu_seconds: float) -> Verdict:
+def _make_verdict(reports: list[Report], cpu_seconds: float) -> Verdict:
     message = next((message for outcome, message in reports if outcome != "passed"), "")
     return Verdict(tuple(outcome for outcome, _ in reports), message, cpu_seconds)
 
 
-def _time_out(limits: Limits, end: End) -> str | None:
+def _report_time_out(limits: Limits, end: End) -> str | None:
     if end.is_late:
         return f"ran for more than {limits.wall_seconds:g} s"
     if end.cpu_seconds > limits.cpu_seconds + (-_CLOCK_SECONDS if end.exit_code == -signal.SIGKILL else _CLOCK_SECONDS):
-        return f"took more than {limits.cpu_seconds} s of processor time"
+        return f"took more than {limits.cpu_seconds} s of CPU time"
     return None
 
 
-def _ending(end: End) -> str:
+def _describe_ending(end: End) -> str:
     if end.exit_code < 0:
         number = -end.exit_code
         return f"was ended by signal {signal.Signals(number).name if number in {*signal.Signals} else number}"

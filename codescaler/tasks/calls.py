@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from codescaler.tasks.row import Row
-from codescaler.text.extract import syntax_tree
+from codescaler.text.extract import parse_syntax_tree
 from codescaler.types import CallTests, Task
 
 _ENTRY_POINT = re.compile(r"([A-Za-z_]\w*)(\(\))?(\.[A-Za-z_]\w*)*")
@@ -14,7 +14,7 @@ _ENTRY_POINT = re.compile(r"([A-Za-z_]\w*)(\(\))?(\.[A-Za-z_]\w*)*")
 _MBPP_SPLITS = (("train", 1, 10), ("test", 11, 510), ("validation", 511, 600), ("train", 601, 974))
 
 
-def mbpp_task(row: Row, *, challenge: bool = False) -> Task:
+def parse_mbpp_task(row: Row, *, challenge: bool = False) -> Task:
     """A row of MBPP, or of its sanitized edition; with `challenge`, its harder tests alone.
 
     The prompt shows the first test, since the text does not name the function: "text, line break, Your code should
@@ -22,18 +22,18 @@ def mbpp_task(row: Row, *, challenge: bool = False) -> Task:
     """
     number = row.values.get("task_id")
     if not isinstance(number, int) or isinstance(number, bool):
-        raise row.wrong("task_id", "give a whole number")
-    shown, reference = row.texts("test_list"), row.text("code")
+        raise row.make_error("task_id", "give a whole number")
+    shown, reference = row.read_texts("test_list"), row.read_text("code")
     if not shown:
-        raise row.wrong("test_list", "give at least one test")
-    tests = row.texts("challenge_test_list") if challenge else shown
-    text = row.text(row.first("text", "prompt"))
+        raise row.make_error("test_list", "give at least one test")
+    tests = row.read_texts("challenge_test_list") if challenge else shown
+    text = row.read_text(row.find_first("text", "prompt"))
     call_tests = CallTests(
         tests,
-        entry_points=_entry_points(reference, (*tests, row.text_or_none("test_setup_code") or "")),
-        prelude="\n".join(row.texts("test_imports")),
-        setup=row.text_or_none("test_setup_code") or "",
-        classes=_classes(reference),
+        entry_points=_list_entry_points(reference, (*tests, row.read_text_or_none("test_setup_code") or "")),
+        prelude="\n".join(row.read_texts("test_imports")),
+        setup=row.read_text_or_none("test_setup_code") or "",
+        classes=_list_classes(reference),
     )
     return Task(
         f"mbpp/{number}",
@@ -45,39 +45,41 @@ def mbpp_task(row: Row, *, challenge: bool = False) -> Task:
     )
 
 
-def leetcode_task(row: Row) -> Task:
+def parse_leetcode_task(row: Row) -> Task:
     """A row of LeetCodeDataset, whose imports stand in "prelude", or in "prompt" as published."""
-    prelude = row.text(row.first("prelude", "prompt"))
+    prelude = row.read_text(row.find_first("prelude", "prompt"))
     return Task(
-        f"leetcode/{row.text('task_id')}",
-        row.text("query"),
-        _harness_tests(row, prelude),
-        reference=row.text("completion"),
-        difficulty=row.text_or_none("difficulty"),
-        split=row.text_or_none("split"),
+        f"leetcode/{row.read_text('task_id')}",
+        row.read_text("query"),
+        _parse_harness_tests(row, prelude),
+        reference=row.read_text("completion"),
+        difficulty=row.read_text_or_none("difficulty"),
+        split=row.read_text_or_none("split"),
         name=row.name,
     )
 
 
-def humaneval_task(row: Row) -> Task:
+def parse_humaneval_task(row: Row) -> Task:
     """A row of HumanEval. What its prompt defines before the function to write is prelude: imports and helpers."""
-    prompt, entry_point = row.text("prompt"), row.text("entry_point")
+    prompt, entry_point = row.read_text("prompt"), row.read_text("entry_point")
     prelude = prompt.rpartition(f"def {entry_point}(")[0]
-    reference = prompt + row.text("canonical_solution")
-    return Task(row.text("task_id"), prompt, _harness_tests(row, prelude), reference=reference, name=row.name)
+    reference = prompt + row.read_text("canonical_solution")
+    return Task(
+        row.read_text("task_id"), prompt, _parse_harness_tests(row, prelude), reference=reference, name=row.name
+    )
 
 
-def _harness_tests(row: Row, prelude: str) -> CallTests:
+def _parse_harness_tests(row: Row, prelude: str) -> CallTests:
     """Tests of a harness `def check(candidate): ...`; a statement for each assert, if its body is asserts alone.
 
     What stands before `check` is setup. A harness of another form is one statement, its call included.
     """
-    test, entry_point = row.text("test"), row.text("entry_point")
+    test, entry_point = row.read_text("test"), row.read_text("entry_point")
     matched = _ENTRY_POINT.fullmatch(entry_point)
     if not matched:
-        raise row.wrong("entry_point", "give a name, such as 'f' or 'Solution().f'")
+        raise row.make_error("entry_point", "give a name, such as 'f' or 'Solution().f'")
     classes = (matched[1],) if matched[2] else ()  # as in Solution().f
-    tree = syntax_tree(test)
+    tree = parse_syntax_tree(test)
     check = tree.body[-1] if tree is not None and tree.body else None
     if (
         isinstance(check, ast.FunctionDef)
@@ -89,12 +91,12 @@ def _harness_tests(row: Row, prelude: str) -> CallTests:
         lines = test.encode().splitlines(keepends=True)
         setup = b"".join(lines[: check.lineno - 1]).decode()
         bind = f"{check.args.args[0].arg} = {entry_point}\n"
-        statements = tuple(bind + _source(lines, statement) for statement in check.body)
+        statements = tuple(bind + _get_source(lines, statement) for statement in check.body)
         return CallTests(statements, (matched[1],), prelude, setup.strip() and setup, classes)
     return CallTests((f"{test}\n\ncheck({entry_point})\n",), (matched[1],), prelude, classes=classes)
 
 
-def _source(lines: list[bytes], node: ast.stmt) -> str:
+def _get_source(lines: list[bytes], node: ast.stmt) -> str:
     """The text of a statement. Columns count bytes, and `ast.get_source_segment` splits all lines at each call."""
     assert node.end_lineno is not None and node.end_col_offset is not None
     taken = lines[node.lineno - 1 : node.end_lineno]
@@ -103,15 +105,15 @@ def _source(lines: list[bytes], node: ast.stmt) -> str:
     return b"".join(taken).decode()
 
 
-def _classes(reference: str) -> tuple[str, ...]:
+def _list_classes(reference: str) -> tuple[str, ...]:
     """Names of the classes that the reference defines at top level."""
-    tree = syntax_tree(reference)
+    tree = parse_syntax_tree(reference)
     return tuple(statement.name for statement in tree.body if isinstance(statement, ast.ClassDef)) if tree else ()
 
 
-def _entry_points(reference: str, tests: Iterable[str]) -> tuple[str, ...]:
+def _list_entry_points(reference: str, tests: Iterable[str]) -> tuple[str, ...]:
     """Names that the reference defines at top level and a test uses, in order; none if it is no Python 3."""
-    tree, trees = syntax_tree(reference), map(syntax_tree, tests)
+    tree, trees = parse_syntax_tree(reference), map(parse_syntax_tree, tests)
     used = {node.id for test in trees if test for node in ast.walk(test) if isinstance(node, ast.Name)}
     defined: dict[str, None] = {}
     for statement in tree.body if tree else ():

@@ -1,9 +1,9 @@
-"""Our own record of a task, in both directions: what `task_record` writes, `own_task` reads.
+"""Our own record of a task, in both directions: what `make_task_record` writes, `parse_own_task` reads.
 
 {"task_id": ..., "prompt": ..., "tests": null
     or {"statements": [...], "entry_points": [...], "prelude": "", "setup": "", "classes": [...]}
     or {"cases": [[stdin, stdout], ...]},
- "reference": ..., "difficulty": ..., "split": ..., "licence": ..., "domain": ...}
+ "reference": ..., "difficulty": ..., "split": ..., "license": ..., "domain": ...}
 """
 
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 from codescaler.tasks.row import Row
 from codescaler.types import CallTests, StdioTests, Task, Tests
 
-_OPTIONAL = ("reference", "difficulty", "split", "licence", "domain")
+_OPTIONAL = ("reference", "difficulty", "split", "license", "domain")
 
 
-def task_record(task: Task) -> dict[str, Any]:
+def make_task_record(task: Task) -> dict[str, Any]:
     """Returns the record of a task, from which `read_tasks` makes an equal one but for its `name`."""
     tests: dict[str, Any] | None = None
     if isinstance(task.tests, CallTests):
@@ -31,30 +31,30 @@ def task_record(task: Task) -> dict[str, Any]:
     return {"task_id": task.task_id, "prompt": task.prompt, "tests": tests, **fields}
 
 
-def own_task(row: Row) -> Task:
+def parse_own_task(row: Row) -> Task:
     """Returns the task of one of our own records."""
-    fields = {key: None if row.values.get(key) is None else row.text(key) for key in _OPTIONAL}
-    return Task(row.text("task_id"), row.text("prompt"), _tests(row), name=row.name, **fields)
+    fields = {key: None if row.values.get(key) is None else row.read_text(key) for key in _OPTIONAL}
+    return Task(row.read_text("task_id"), row.read_text("prompt"), _parse_tests(row), name=row.name, **fields)
 
 
-def _tests(row: Row) -> Tests | None:
-    tests = row.object("tests")
+def _parse_tests(row: Row) -> Tests | None:
+    tests = row.read_object("tests")
     if not tests.values:
         return None
     if ("statements" in tests.values) == ("cases" in tests.values):
-        raise row.wrong("tests", "give an object with statements, or one with cases")
+        raise row.make_error("tests", "give an object with statements, or one with cases")
     if "statements" in tests.values:
-        prelude, setup = (tests.text_or_none(key) or "" for key in ("prelude", "setup"))
-        statements, entry_points, classes = (tests.texts(key) for key in ("statements", "entry_points", "classes"))
+        prelude, setup = (tests.read_text_or_none(key) or "" for key in ("prelude", "setup"))
+        statements, entry_points, classes = (tests.read_texts(key) for key in ("statements", "entry_points", "classes"))
         return CallTests(statements, entry_points, prelude, setup, classes)
     cases = tests.values["cases"]
     if not isinstance(cases, list):
-        raise tests.wrong("cases", "give a list of [stdin, stdout]")
-    return StdioTests(tuple(stdio_case(case, f"{tests.name}.cases[{index}]") for index, case in enumerate(cases)))
+        raise tests.make_error("cases", "give a list of [stdin, stdout]")
+    return StdioTests(tuple(parse_stdio_case(case, f"{tests.name}.cases[{index}]") for index, case in enumerate(cases)))
 
 
-def stdio_case(case: Any, where: str) -> tuple[str, str]:
+def parse_stdio_case(case: Any, where: str) -> tuple[str, str]:
     """Returns (standard input, expected standard output) after a check."""
     pair = dict(zip(("stdin", "stdout"), case, strict=False)) if isinstance(case, list) and len(case) == 2 else {}
     row = Row(pair, where)
-    return row.text("stdin"), row.text("stdout")
+    return row.read_text("stdin"), row.read_text("stdout")

@@ -12,7 +12,7 @@ _TEXT = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _SILENT = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"}  # build no value
 
 
-def unpacked_text(packed: str, where: str) -> str:
+def unpack_text(packed: str, where: str) -> str:
     """Returns the one string that is packed; `where` is what errors call it.
 
     Raises: InvalidInput if it is not packed so, unpacks to more than `MAX_UNPACKED_BYTES`, or its pickle does anything
@@ -25,7 +25,7 @@ def unpacked_text(packed: str, where: str) -> str:
             raise InvalidInput(f"{where} unpacks to more than {MAX_UNPACKED_BYTES} bytes; no problem's tests do")
         if not unpacker.eof or unpacker.unused_data:
             raise ValueError("the packed data ends too early, or too late")
-        return _pickled_text(data)
+        return _read_pickled_text(data)
     except InvalidInput:
         raise
     except (ValueError, OverflowError, zlib.error) as error:  # that base64 is damaged is a ValueError
@@ -34,7 +34,7 @@ def unpacked_text(packed: str, where: str) -> str:
         ) from error
 
 
-def _pickled_text(data: bytes) -> str:
+def _read_pickled_text(data: bytes) -> str:
     """Walks the pickle's instructions, of which those of a single string are allowed and none is carried out."""
     texts: list[str] = []
     for opcode, argument, position in pickletools.genops(data):

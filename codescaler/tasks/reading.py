@@ -6,9 +6,9 @@ from pathlib import Path
 
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_objects
-from codescaler.tasks.calls import humaneval_task, leetcode_task, mbpp_task
-from codescaler.tasks.contests import codecontests_task, livecodebench_task, taco_task
-from codescaler.tasks.own import own_task
+from codescaler.tasks.calls import parse_humaneval_task, parse_leetcode_task, parse_mbpp_task
+from codescaler.tasks.contests import parse_codecontests_task, parse_livecodebench_task, parse_taco_task
+from codescaler.tasks.own import parse_own_task
 from codescaler.tasks.row import Row
 from codescaler.types import Task
 
@@ -16,16 +16,16 @@ Reader = Callable[[Row], Task]
 
 # What reads a record of each format, and the fields that tell it from the others, in each shape that it comes in.
 FORMATS: dict[str, tuple[Reader, tuple[frozenset[str], ...]]] = {
-    "codescaler": (own_task, (frozenset({"task_id", "prompt", "tests"}),)),
-    "mbpp": (mbpp_task, (frozenset({"task_id", "code", "test_list"}),)),
-    "leetcode": (leetcode_task, (frozenset({"query", "completion", "entry_point", "test"}),)),
-    "humaneval": (humaneval_task, (frozenset({"prompt", "canonical_solution", "entry_point", "test"}),)),
-    "livecodebench": (livecodebench_task, (frozenset({"question_id", "question_content", "public_test_cases"}),)),
+    "codescaler": (parse_own_task, (frozenset({"task_id", "prompt", "tests"}),)),
+    "mbpp": (parse_mbpp_task, (frozenset({"task_id", "code", "test_list"}),)),
+    "leetcode": (parse_leetcode_task, (frozenset({"query", "completion", "entry_point", "test"}),)),
+    "humaneval": (parse_humaneval_task, (frozenset({"prompt", "canonical_solution", "entry_point", "test"}),)),
+    "livecodebench": (parse_livecodebench_task, (frozenset({"question_id", "question_content", "public_test_cases"}),)),
     "codecontests": (
-        codecontests_task,
+        parse_codecontests_task,
         (frozenset({"name", "description", "public_tests"}), frozenset({"name", "statement", "tests"})),
     ),
-    "taco": (taco_task, (frozenset({"question", "input_output"}),)),
+    "taco": (parse_taco_task, (frozenset({"question", "input_output"}),)),
 }
 
 
@@ -39,17 +39,17 @@ def read_tasks(path: str | Path, format: str = "auto") -> list[Task]:
     """
     if format != "auto" and format not in FORMATS:
         raise InvalidInput(f"format {format!r} is not known; use auto or one of {', '.join(FORMATS)}")
-    return _read(Path(path), functools.partial(_reader_of, names=FORMATS if format == "auto" else (format,)))
+    return _read(Path(path), functools.partial(_choose_reader, names=FORMATS if format == "auto" else (format,)))
 
 
 def read_challenge_tasks(path: str | Path) -> list[Task]:
     """Returns the problems of a file of MBPP that have challenge tests, with those in place of the published three."""
 
-    def reader_of(row: Row) -> Reader:
-        _reader_of(row, ("mbpp",))
-        return functools.partial(mbpp_task, challenge=True)
+    def choose_reader(row: Row) -> Reader:
+        _choose_reader(row, ("mbpp",))
+        return functools.partial(parse_mbpp_task, challenge=True)
 
-    return [task for task in _read(Path(path), reader_of) if task.tests is not None]
+    return [task for task in _read(Path(path), choose_reader) if task.tests is not None]
 
 
 def _read(path: Path, reader_of: Callable[[Row], Reader]) -> list[Task]:
@@ -65,7 +65,7 @@ def _read(path: Path, reader_of: Callable[[Row], Reader]) -> list[Task]:
     return list(tasks.values())
 
 
-def _reader_of(row: Row, names: Iterable[str]) -> Reader:
+def _choose_reader(row: Row, names: Iterable[str]) -> Reader:
     """What reads the first of these formats of which the record has all that tells it."""
     fields = set(row.values)
     for name in names:

@@ -15,51 +15,51 @@ class Row:
     values: Mapping[str, Any]
     name: str
 
-    def wrong(self, key: str, advice: str) -> InvalidInput:
+    def make_error(self, key: str, advice: str) -> InvalidInput:
         """The error for a field that cannot be used."""
         return InvalidInput(f"{self.name}: {key} is {self.values.get(key)!r:.80}; {advice}")
 
-    def text(self, key: str) -> str:
+    def read_text(self, key: str) -> str:
         value = self.values.get(key)
         if not isinstance(value, str):
-            raise self.wrong(key, "give a string")
+            raise self.make_error(key, "give a string")
         return value
 
-    def first(self, *keys: str) -> str:
+    def find_first(self, *keys: str) -> str:
         """The first of several names of a field that is there; the first of all if none is."""
         return next((key for key in keys if key in self.values), keys[0])
 
-    def text_or_none(self, key: str) -> str | None:
+    def read_text_or_none(self, key: str) -> str | None:
         """The text; None if the field is absent, null or empty."""
-        return (self.text(key) or None) if self.values.get(key) is not None else None
+        return (self.read_text(key) or None) if self.values.get(key) is not None else None
 
-    def texts(self, key: str) -> tuple[str, ...]:
+    def read_texts(self, key: str) -> tuple[str, ...]:
         """A list of strings; empty if the field is absent or null."""
         value = self.values.get(key)
         if not isinstance(value, list | tuple | None) or not all(isinstance(text, str) for text in value or ()):
-            raise self.wrong(key, "give a list of strings")
+            raise self.make_error(key, "give a list of strings")
         return tuple(value or ())
 
-    def object(self, key: str) -> "Row":
+    def read_object(self, key: str) -> "Row":
         """An object inside; empty if the field is absent or null."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, Mapping):
-            raise self.wrong(key, "give an object")
+            raise self.make_error(key, "give an object")
         return Row(value or {}, f"{self.name}: {key}")
 
-    def objects(self, key: str, values: Any) -> list["Row"]:
+    def read_objects(self, key: str, values: Any) -> list["Row"]:
         """The objects of a list that was made of a field's value."""
         if not isinstance(values, list) or not all(isinstance(value, Mapping) for value in values):
-            raise self.wrong(key, "give a list of objects")
+            raise self.make_error(key, "give a list of objects")
         return [Row(value, f"{self.name}: {key}[{index}]") for index, value in enumerate(values)]
 
-    def parsed(self, key: str) -> Any:
+    def read_parsed(self, key: str) -> Any:
         """A value that is published as JSON inside a string; None if the field is absent, null or empty."""
         value = self.values.get(key)
-        return parsed_json(value, f"{self.name}: {key}") if isinstance(value, str) and value.strip() else value or None
+        return parse_json(value, f"{self.name}: {key}") if isinstance(value, str) and value.strip() else value or None
 
 
-def parsed_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
     """Returns the value of a JSON text; NaN and infinities, which are no JSON, are refused."""
 
     def refuse(constant: str) -> None:
@@ -68,4 +68,4 @@ def parsed_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{where} is {text!r:.80}, which is not JSON ({error}); mend it") from error
+        raise InvalidInput(f"{where} is {text!r:.80}, which is not JSON ({error}); fix it") from error

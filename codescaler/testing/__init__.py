@@ -3,14 +3,20 @@
 from codescaler.testing.accuracy import (
     FLOAT32_SCORE_LIMIT,
     assert_accurate,
-    peer_linear,
-    rms_distance,
+    measure_rms_distance,
+    run_peer_linear,
     score_error_limit,
 )
 from codescaler.testing.checkpoints import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
-from codescaler.testing.invariance import WIDTHS, branching_lists, forward_lists, use_cpu_linear
-from codescaler.testing.timing import bench_device, device_name, fastest_dtype, matmul_peak, seconds_of
-from codescaler.testing.trees import BRANCHES, random_qkv, random_tree
+from codescaler.testing.invariance import WIDTHS, make_branching_lists, run_forward_lists, use_cpu_linear
+from codescaler.testing.timing import (
+    bench_device,
+    choose_fastest_dtype,
+    describe_device,
+    measure_peak_flops,
+    measure_seconds,
+)
+from codescaler.testing.trees import BRANCHES, make_random_qkv, make_random_tree
 from codescaler.testing.workloads import (
     QWEN3_0_6B,
     QWEN3_1_7B,
@@ -18,8 +24,8 @@ from codescaler.testing.workloads import (
     WORKLOADS,
     ModelShape,
     Workload,
-    attention_flops,
-    score_flops,
+    count_attention_flops,
+    count_score_flops,
     write_random_rm,
 )
 
@@ -34,25 +40,25 @@ __all__ = [
     "ModelShape",
     "Workload",
     "assert_accurate",
-    "attention_flops",
     "bench_device",
-    "branching_lists",
-    "device_name",
+    "choose_fastest_dtype",
+    "count_attention_flops",
+    "count_score_flops",
+    "describe_device",
     "edit_json",
     "edit_tensors",
-    "fastest_dtype",
-    "forward_lists",
-    "matmul_peak",
-    "peer_linear",
-    "random_qkv",
-    "random_tree",
-    "rms_distance",
+    "make_branching_lists",
+    "make_random_qkv",
+    "make_random_tree",
+    "measure_peak_flops",
+    "measure_rms_distance",
+    "measure_seconds",
+    "run_forward_lists",
+    "run_peer_linear",
     "save_chat",
     "save_random_checkpoint",
     "save_random_lora",
     "score_error_limit",
-    "score_flops",
-    "seconds_of",
     "use_cpu_linear",
     "write_random_rm",
 ]

@@ -27,8 +27,8 @@ def assert_accurate(result: torch.Tensor, truth: torch.Tensor, peer: torch.Tenso
         assert error <= limit, f"{name} error {error:.3e} is above the bound {limit:.3e}"
 
 
-def peer_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """PyTorch's own linear map as a peer of ours: through oneDNN where this CPU's oneDNN takes the dtype, as ours.
+def run_peer_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """PyTorch's own linear layer as a peer of ours: through oneDNN where this CPU's oneDNN takes the dtype, as ours.
 
     MKL, the default for float32, adds up a row in parts and is 2-4 times as exact at thousands of inputs.
     """
@@ -46,9 +46,9 @@ def score_error_limit(peer: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     """Returns how far (RMS) bfloat16 scores may lie from float32's: twice as far as a peer's bfloat16 scores,
     such as transformers', plus a thousandth of the scores' mean size.
     """
-    return 2.0 * rms_distance(peer, truth) + 1e-3 * float(np.abs(truth).mean())
+    return 2.0 * measure_rms_distance(peer, truth) + 1e-3 * float(np.abs(truth).mean())
 
 
-def rms_distance(left: npt.ArrayLike, right: npt.ArrayLike) -> float:
+def measure_rms_distance(left: npt.ArrayLike, right: npt.ArrayLike) -> float:
     """Returns the root mean square of the differences."""
     return float(np.sqrt(np.square(np.subtract(left, right, dtype=np.float64)).mean()))

@@ -11,7 +11,7 @@ Response = tuple[int, str, dict[str, str]]
 Asked = list[tuple[str, dict[str, str], dict[str, Any]]]
 
 
-def completion(text: str | None, finish: str = "stop") -> Response:
+def make_completion(text: str | None, finish: str = "stop") -> Response:
     """The response that holds a completion."""
     return 200, json.dumps({"choices": [{"message": {"content": text}, "finish_reason": finish}]}), {}
 

@@ -127,7 +127,7 @@ def _randomize(model: torch.nn.Module, seed: int, norm_mean: float) -> None:
             elif name.endswith("bias"):
                 parameter.normal_(0.0, 0.1, generator=generator)
             else:
-                # An embedding row is read alone, a linear map sums over its inputs.
+                # An embedding row is read alone, a linear layer sums over its inputs.
                 std = 1.0 if "embed" in name else parameter.shape[-1] ** -0.5
                 parameter.normal_(0.0, std, generator=generator)
 

@@ -13,7 +13,7 @@ from codescaler.ops.plan import plan
 from codescaler.text.token_ids import Int32
 
 
-def _sizes(width: int, ffn: int, num_heads: int, num_kv_heads: int, **others: int) -> dict[str, int]:
+def _make_sizes(width: int, ffn: int, num_heads: int, num_kv_heads: int, **others: int) -> dict[str, int]:
     return {
         "hidden_size": width,
         "intermediate_size": ffn,
@@ -25,14 +25,14 @@ def _sizes(width: int, ffn: int, num_heads: int, num_kv_heads: int, **others: in
 
 # Settings of real models' widths: small sums hide what a matrix product does with few rows.
 WIDTHS = {
-    "qwen3": _sizes(1024, 3072, 16, 8, head_dim=128),  # Qwen3-0.6B
-    "qwen2": _sizes(896, 4864, 14, 2),  # Qwen2.5-Coder-0.5B
-    "llama": _sizes(576, 1536, 9, 3),  # SmolLM2-135M
-    "gemma2": _sizes(448, 1000, 4, 1, head_dim=256, sliding_window=50),
+    "qwen3": _make_sizes(1024, 3072, 16, 8, head_dim=128),  # Qwen3-0.6B
+    "qwen2": _make_sizes(896, 4864, 14, 2),  # Qwen2.5-Coder-0.5B
+    "llama": _make_sizes(576, 1536, 9, 3),  # SmolLM2-135M
+    "gemma2": _make_sizes(448, 1000, 4, 1, head_dim=256, sliding_window=50),
 }
 
 
-def branching_lists() -> list[Int32]:
+def make_branching_lists() -> list[Int32]:
     """Returns token lists to depth four: branches off branches, a list that is another's prefix, and one token.
 
     One branch leaves at the start of a key block. Ids are below 200.
@@ -46,7 +46,7 @@ def branching_lists() -> list[Int32]:
     return [np.array(tokens, dtype=np.int32) for tokens in lists]
 
 
-def forward_lists(decoder: Decoder, lists: Sequence[Int32]) -> list[torch.Tensor]:
+def run_forward_lists(decoder: Decoder, lists: Sequence[Int32]) -> list[torch.Tensor]:
     """Returns features and scores of token lists in one tree, in the order given, on the CPU."""
     with torch.inference_mode():
         (batch,) = plan(lists, 10**9)

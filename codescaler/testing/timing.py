@@ -23,24 +23,24 @@ def bench_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def device_name(device: torch.device, cpu_name: str) -> str:
+def describe_device(device: torch.device, cpu_name: str) -> str:
     """Returns what a table calls the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name
 
 
-def fastest_dtype() -> str:
+def choose_fastest_dtype() -> str:
     """Returns the dtype in which `bench_device` scores fastest: bfloat16 but on a CPU without a unit for it."""
     is_fast = bench_device().type == "cuda" or select_backend("auto", "cpu").has_bf16_unit
     return "bfloat16" if is_fast else "float32"
 
 
-def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+def measure_seconds(call: Callable[[], object], device: torch.device) -> float:
     """Returns the seconds that a call takes. On a GPU they are between two events, from a cache that was flushed."""
     if device.type != "cuda":
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
-    _flush_buffer(device).zero_()
+    _make_flush_buffer(device).zero_()
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(device)
     begin.record()
@@ -51,12 +51,12 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
 
 
 @functools.cache
-def _flush_buffer(device: torch.device) -> torch.Tensor:
+def _make_flush_buffer(device: torch.device) -> torch.Tensor:
     return torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device)
 
 
-def matmul_peak(dtype: torch.dtype, device: torch.device | None = None, is_int8: bool = False) -> float:
-    """Returns a device's peak in FLOP/s (by default the CPU's), measured now: the best linear map, a median of 7.
+def measure_peak_flops(dtype: torch.dtype, device: torch.device | None = None, is_int8: bool = False) -> float:
+    """Returns a device's peak in FLOP/s (by default the CPU's), measured now: the best linear layer, a median of 7.
 
     With `is_int8` its weights are int8 and activations, of dtype `dtype`, are rounded to 8 bits; where oneDNN
     multiplies integers faster on a CPU with AVX-512 BF16, its speed is the peak.
@@ -74,15 +74,15 @@ def matmul_peak(dtype: torch.dtype, device: torch.device | None = None, is_int8:
             packed = backend.pack_linear(LinearWeights(weight))
         products: list[Callable[[], torch.Tensor]] = [partial(backend.linear, x, packed)]
         if is_int8 and backend.has_bf16_unit and hasattr(torch.ops.onednn, "qlinear_pointwise"):
-            products.append(_onednn_int8_product(rows, weight))
+            products.append(_make_onednn_int8_product(rows, weight))
         for product in products:
             product()  # the first call chooses and compiles a kernel
-            seconds = statistics.median(seconds_of(product, device) for _ in range(7))
+            seconds = statistics.median(measure_seconds(product, device) for _ in range(7))
             peaks.append(2.0 * rows * num_inputs * num_outputs / seconds)
     return max(peaks)
 
 
-def _onednn_int8_product(rows: int, weight: torch.Tensor) -> Callable[[], torch.Tensor]:
+def _make_onednn_int8_product(rows: int, weight: torch.Tensor) -> Callable[[], torch.Tensor]:
     """The product of unsigned and signed 8-bit integers, by oneDNN through torch's private call: for its time."""
     outputs, inputs = weight.shape
     x = torch.full((rows, inputs), 129, dtype=torch.uint8)

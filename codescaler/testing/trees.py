@@ -12,7 +12,7 @@ from codescaler.ops.plan import plan
 BRANCHES = [(150, (1, 30, 100, 263)), (64, (1, 64, 65)), (300, (5,)), (1, (1, 2))]
 
 
-def random_tree(branches: Sequence[tuple[int, Sequence[int]]], seed: int = 0) -> Tree:
+def make_random_tree(branches: Sequence[tuple[int, Sequence[int]]], seed: int = 0) -> Tree:
     """Returns a tree in which each prompt is shared by its branches, on torch's default device."""
     generator = np.random.default_rng(seed)
     sequences = []
@@ -23,6 +23,6 @@ def random_tree(branches: Sequence[tuple[int, Sequence[int]]], seed: int = 0) ->
     return Tree.from_batch(batch, torch.get_default_device())
 
 
-def random_qkv(tree: Tree, heads: Heads, dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
+def make_random_qkv(tree: Tree, heads: Heads, dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
     """Returns normal queries, keys and values. Shapes: [T, E]."""
     return torch.randn(len(tree.token_ids), heads.qkv_width, generator=random, device=random.device).to(dtype)

@@ -24,7 +24,7 @@ class Workload:
     prompt_length: int
     candidate_lengths: tuple[int, ...]
 
-    def sequences(self, seed: int = 0) -> list[list[int]]:
+    def draw_sequences(self, seed: int = 0) -> list[list[int]]:
         """Draws the token ids, for a seed always the same: the prompt first, then each candidate."""
         draw = random.Random(seed).randrange
         prompt = [draw(_DRAWN_VOCABULARY) for _ in range(self.prompt_length)]
@@ -79,8 +79,8 @@ def write_random_rm(folder: Path, shape: ModelShape, dtype: torch.dtype = torch.
     `model.safetensors`, so no size of model needs memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(qwen3_config(shape, dtype), indent=2))
-    sizes = qwen3_tensor_sizes(shape)
+    (folder / "config.json").write_text(json.dumps(make_qwen3_config(shape, dtype), indent=2))
+    sizes = list_qwen3_tensor_sizes(shape)
     name = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype]
     header: dict[str, Any] = {}
     end = 0
@@ -100,7 +100,7 @@ def write_random_rm(folder: Path, shape: ModelShape, dtype: torch.dtype = torch.
                 left -= len(block)
 
 
-def qwen3_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
+def make_qwen3_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
     """Returns what `config.json` of such a model says."""
     return {
         "architectures": ["Qwen3ForSequenceClassification"],
@@ -123,7 +123,7 @@ def qwen3_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def qwen3_tensor_sizes(shape: ModelShape) -> dict[str, list[int]]:
+def list_qwen3_tensor_sizes(shape: ModelShape) -> dict[str, list[int]]:
     """Each tensor's name in the file and its shape."""
     hidden, ffn = shape.hidden_size, shape.intermediate_size
     q_width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
@@ -146,10 +146,10 @@ def qwen3_tensor_sizes(shape: ModelShape) -> dict[str, list[int]]:
     return {f"{name}.weight": size for name, size in sizes.items()}
 
 
-def score_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
+def count_score_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
     """Returns the floating-point operations that scoring `sequences` is worth: those of its distinct tokens.
 
-    Counted are the matrix products: every layer's linear maps once for each distinct (prefix, token), and
+    Counted are the matrix products: every layer's linear layers once for each distinct (prefix, token), and
     attention for each pair of such a token and a key that it may see. The last layer is counted for all
     tokens, though only the pooled ones need its queries and MLP: this is the ideal of a forward that skips
     nothing but repetition, and an engine that skips more may look better than it. Left out are norms, RoPE,
@@ -157,17 +157,19 @@ def score_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
     """
     q_width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     weights = shape.hidden_size * (2 * q_width + 2 * kv_width + 3 * shape.intermediate_size)
-    return 2.0 * shape.num_layers * weights * _tree(sequences).num_tokens + attention_flops(shape, sequences)
+    return 2.0 * shape.num_layers * weights * _build_tree(sequences).num_tokens + count_attention_flops(
+        shape, sequences
+    )
 
 
-def attention_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
-    """Returns what of `score_flops` is attention's: the products that are not of linear maps."""
-    tree = _tree(sequences)
+def count_attention_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
+    """Returns what of `count_score_flops` is attention's: the products that are not of linear layers."""
+    tree = _build_tree(sequences)
     num_pairs = int(tree.positions.sum()) + tree.num_tokens
     return 4.0 * shape.num_layers * shape.num_heads * shape.head_dim * num_pairs
 
 
-def _tree(sequences: list[list[int]]) -> TreeBatch:
+def _build_tree(sequences: list[list[int]]) -> TreeBatch:
     arrays = [np.array(sequence, dtype=np.int32) for sequence in sequences]
     (tree,) = plan(arrays, max_batch_tokens=sum(map(len, arrays)))
     return tree

@@ -57,7 +57,7 @@ class Chat:
             InvalidInput: the messages are not well formed, or the template refuses them.
             WeightsError: the template fails, or takes more than a template needs.
         """
-        return self.template.render(messages_of(messages, "messages"), self.special_tokens)
+        return self.template.render(make_messages(messages, "messages"), self.special_tokens)
 
     def encode(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[npt.NDArray[np.int32]]:
         """Returns the token ids of rendered texts. `names` are what errors call the texts, e.g. "pairs[3]".
@@ -69,16 +69,16 @@ class Chat:
             InvalidInput: a text is no string or holds a lone surrogate. HostileFile: the tokenizer fails.
         """
         if isinstance(texts, (str, bytes)):
-            raise InvalidInput(f"texts is {_seen(texts)}; give a list of texts")
+            raise InvalidInput(f"texts is {_describe_value(texts)}; give a list of texts")
         names = [f"texts[{index}]" for index in range(len(texts))] if names is None else names
         for name, text in zip(names, texts, strict=True):
             _require_unicode(text, name)
         with _tokenizer_errors(self.tokenizer_path):
             encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
             arrays = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]  # an id may take 32 bits
-        return [self._with_bos(ids) for ids in arrays]
+        return [self._add_bos(ids) for ids in arrays]
 
-    def _with_bos(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    def _add_bos(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         if self.bos_id is None:
             return ids
         is_bos = ids == self.bos_id
@@ -86,7 +86,7 @@ class Chat:
         return np.concatenate([np.array([self.bos_id], dtype=np.int32), ids[start:]])
 
 
-def messages_of(pair: Pair, where: str = "pair") -> list[dict[str, str]]:
+def make_messages(pair: Pair, where: str = "pair") -> list[dict[str, str]]:
     """Returns the messages of a (problem, response) pair, or a list of messages after a check.
 
     `where` names the pair in messages of errors, e.g. "pairs[3]".
@@ -95,12 +95,15 @@ def messages_of(pair: Pair, where: str = "pair") -> list[dict[str, str]]:
         InvalidInput: it is neither two strings nor messages that hold a role and a content, both strings.
     """
     if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence):
-        raise InvalidInput(f"{where} is {_seen(pair)}; give (problem, response) or a list of messages")
+        raise InvalidInput(f"{where} is {_describe_value(pair)}; give (problem, response) or a list of messages")
     if len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str):
-        return [{"role": "user", "content": _plain(pair[0])}, {"role": "assistant", "content": _plain(pair[1])}]
+        return [
+            {"role": "user", "content": _copy_plain(pair[0])},
+            {"role": "assistant", "content": _copy_plain(pair[1])},
+        ]
     if not pair:
         raise InvalidInput(f"{where} holds no message; give (problem, response) or a list of messages")
-    return [_checked(message, f"{where}: message {index}") for index, message in enumerate(pair)]
+    return [_check_message(message, f"{where}: message {index}") for index, message in enumerate(pair)]
 
 
 def load_chat(folder: Path, base_folder: Path | None = None) -> Chat:
@@ -114,29 +117,29 @@ def load_chat(folder: Path, base_folder: Path | None = None) -> Chat:
     from codescaler.text.template import ChatTemplate
 
     folders = [folder] if base_folder is None else [folder, base_folder]
-    source, where = template_source(folders)
+    source, where = read_template(folders)
     template = ChatTemplate(source, where)
-    tokenizer_path = _first_file(folders, TOKENIZER_FILE)
+    tokenizer_path = _find_first_file(folders, TOKENIZER_FILE)
     if tokenizer_path is None:
         raise MissingTensor(
             f"{' and '.join(map(str, folders))} without {TOKENIZER_FILE}: add it (in transformers, save_pretrained of "
             "a fast tokenizer), or give token ids to score_tokens."
         )
     tokenizer = _load_tokenizer(tokenizer_path)
-    config_path = _first_file(folders, CONFIG_FILE)
+    config_path = _find_first_file(folders, CONFIG_FILE)
     if config_path is not None:
         _check_added_tokens(tokenizer, tokenizer_path, config_path)
     with _tokenizer_errors(tokenizer_path):
         probe = tokenizer.encode("a")
         bos_id = int(np.int32(probe.ids[0])) if probe.special_tokens_mask[:1] == [1] else None
-    return Chat(template, tokenizer, tokenizer_path, _special_tokens(folders), bos_id)
+    return Chat(template, tokenizer, tokenizer_path, _read_special_tokens(folders), bos_id)
 
 
-def _first_file(folders: Sequence[Path], name: str) -> Path | None:
+def _find_first_file(folders: Sequence[Path], name: str) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def template_source(folders: Sequence[Path]) -> tuple[str, str]:
+def read_template(folders: Sequence[Path]) -> tuple[str, str]:
     """Returns the template's text and the name of its place. A file of its own wins, as in transformers."""
     for folder in folders:
         path = folder / TEMPLATE_FILE
@@ -150,28 +153,28 @@ def template_source(folders: Sequence[Path]) -> tuple[str, str]:
         path = folder / CONFIG_FILE
         stored = read_json(path).get("chat_template") if path.is_file() else None
         if stored is not None:
-            return _default_template(stored, path), f"{path}: chat_template"
+            return _choose_default_template(stored, path), f"{path}: chat_template"
     raise MissingTensor(
         f"{' and '.join(map(str, folders))} without {TEMPLATE_FILE}, and without chat_template in {CONFIG_FILE}: "
         "add the template that the reward model was trained with, or give token ids to score_tokens."
     )
 
 
-def _default_template(stored: object, path: Path) -> str:
+def _choose_default_template(stored: object, path: Path) -> str:
     """Returns the template itself, or the one named "default" of a list of several."""
     if isinstance(stored, list):
         named = [entry for entry in stored if isinstance(entry, Mapping) and entry.get("name") == "default"]
         stored = named[0].get("template") if named else None
     if not isinstance(stored, str):
-        raise WeightsError(f"{path}: chat_template is neither a string nor a list that names a 'default'; mend it.")
+        raise WeightsError(f"{path}: chat_template is neither a string nor a list that names a 'default'; fix it.")
     return stored
 
 
-def _special_tokens(folders: Sequence[Path]) -> dict[str, str]:
+def _read_special_tokens(folders: Sequence[Path]) -> dict[str, str]:
     """Returns the special tokens by name, those of tokenizer_config.json before those of the older file."""
     tokens: dict[str, str] = {}
     for name in (_SPECIAL_TOKENS_FILE, CONFIG_FILE):
-        path = _first_file(folders, name)
+        path = _find_first_file(folders, name)
         stored = Fields({} if path is None else read_json(path), str(path))
         for key in _SPECIAL_TOKENS:
             value = stored.values.get(key)
@@ -179,7 +182,7 @@ def _special_tokens(folders: Sequence[Path]) -> dict[str, str]:
             if isinstance(text, str):
                 tokens[key] = text
             elif value is not None:
-                raise stored.wrong(key, "set it to a string, or to an object with a string as its content")
+                raise stored.make_error(key, "set it to a string, or to an object with a string as its content")
     return tokens
 
 
@@ -193,20 +196,20 @@ def _load_tokenizer(path: Path) -> "Tokenizer":
         tokenizer.no_truncation()
         tokenizer.no_padding()
         normalizer = tokenizer.normalizer
-        growth = 1.0 if normalizer is None else _growth(json.loads(normalizer.__getstate__()))
+        growth = 1.0 if normalizer is None else _bound_growth(json.loads(normalizer.__getstate__()))
     if growth > _MAX_GROWTH:
         raise HostileFile(
             f"{path}: the normalizer could make {growth:g} characters of one, above the limit of {_MAX_GROWTH}; "
-            "mend it, or give token ids to score_tokens."
+            "fix it, or give token ids to score_tokens."
         )
     return tokenizer
 
 
-def _growth(normalizer: Mapping[str, Any]) -> float:
+def _bound_growth(normalizer: Mapping[str, Any]) -> float:
     """Returns a bound on the characters that a normalizer makes of one: forty that double each make a terabyte."""
     kind = normalizer["type"]
     if kind == "Sequence":
-        return math.prod(map(_growth, normalizer["normalizers"]), start=1.0)
+        return math.prod(map(_bound_growth, normalizer["normalizers"]), start=1.0)
     if kind == "Replace":
         replaced = normalizer["pattern"].get("String")  # a regular expression may match between any two characters
         return max(1.0, len(normalizer["content"]) / len(replaced)) if replaced else 1.0 + len(normalizer["content"])
@@ -218,9 +221,9 @@ def _growth(normalizer: Mapping[str, Any]) -> float:
 
 def _check_added_tokens(tokenizer: "Tokenizer", path: Path, config_path: Path) -> None:
     """Refuses a tokenizer.json without the tokens of tokenizer_config.json: transformers would add them on load."""
-    added = Fields(read_json(config_path), str(config_path)).object("added_tokens_decoder")
+    added = Fields(read_json(config_path), str(config_path)).read_object("added_tokens_decoder")
     for token_id in added.values:
-        text = added.object(token_id).text("content", "")
+        text = added.read_object(token_id).read_text("content", "")
         with _tokenizer_errors(config_path):  # a lone surrogate is no text to tokenizers
             found = tokenizer.token_to_id(text)
         if str(found) != token_id:
@@ -242,30 +245,30 @@ def _tokenizer_errors(path: Path) -> Iterator[None]:
         raise HostileFile(f"{path} is not a usable tokenizer ({str(error)[:200]}); fetch the file again.") from error
 
 
-def _checked(message: Any, where: str) -> dict[str, str]:
+def _check_message(message: Any, where: str) -> dict[str, str]:
     if not isinstance(message, Mapping):
-        raise InvalidInput(f"{where} is {_seen(message)}; give an object with role and content")
+        raise InvalidInput(f"{where} is {_describe_value(message)}; give an object with role and content")
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
-            raise InvalidInput(f"{where}: {key} is {_seen(message.get(key))}; give a string")
+            raise InvalidInput(f"{where}: {key} is {_describe_value(message.get(key))}; give a string")
     unknown = next((key for key in message if key not in ("role", "content")), None)
     if unknown is not None:
-        raise InvalidInput(f"{where} has {_seen(unknown)}; a message to score has role and content only")
-    return {"role": _plain(message["role"]), "content": _plain(message["content"])}
+        raise InvalidInput(f"{where} has {_describe_value(unknown)}; a message to score has role and content only")
+    return {"role": _copy_plain(message["role"]), "content": _copy_plain(message["content"])}
 
 
-def _plain(text: str) -> str:
-    """Returns a string without the methods of its subclass, which a stranger's template could call."""
+def _copy_plain(text: str) -> str:
+    """Returns a string without the methods of its subclass, which an untrusted template could call."""
     return str.__str__(text)
 
 
-def _seen(value: object) -> str:
+def _describe_value(value: object) -> str:
     return f"{value!r:.80}" if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"
 
 
 def _require_unicode(text: object, where: str) -> None:
     if not isinstance(text, str):
-        raise InvalidInput(f"{where} is {_seen(text)}; give a string")
+        raise InvalidInput(f"{where} is {_describe_value(text)}; give a string")
     try:
         text.encode()
     except UnicodeEncodeError as error:

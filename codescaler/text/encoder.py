@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from codescaler.errors import CapacityExceeded
-from codescaler.text.chat import Chat, Pair, load_chat, messages_of
+from codescaler.text.chat import Chat, Pair, load_chat, make_messages
 from codescaler.text.token_ids import (
     Int32,
     Pooling,
     TokenLists,
     Truncation,
-    checked_ids,
-    checked_lists,
-    hf_pooled_index,
-    truncated,
+    check_ids,
+    check_lists,
+    find_hf_pooled_index,
+    truncate,
 )
 from codescaler.types import HeadKind, ModelConfig
 
@@ -65,7 +65,7 @@ class Encoder:
             InvalidInput: a pair is malformed, or too long. CapacityExceeded: a sequence exceeds `max_batch_tokens`.
             WeightsError: the checkpoint has no tokenizer or template, or they fail.
         """
-        texts = [self.chat.render(messages_of(pair, name)) for pair, name in zip(pairs, names, strict=True)]
+        texts = [self.chat.render(make_messages(pair, name)) for pair, name in zip(pairs, names, strict=True)]
         return self._encode(zip(names, self.chat.encode(texts, names), strict=True))
 
     def encode_tokens(self, ids: TokenLists) -> Encoded:
@@ -75,14 +75,14 @@ class Encoder:
             InvalidInput: a list is empty, too long, or holds an id that is no integer of the vocabulary.
             CapacityExceeded: a list exceeds `max_batch_tokens`.
         """
-        return self._encode((f"ids[{index}]", tokens) for index, tokens in enumerate(checked_lists(ids)))
+        return self._encode((f"ids[{index}]", tokens) for index, tokens in enumerate(check_lists(ids)))
 
     def _encode(self, named: Iterable[tuple[str, object]]) -> Encoded:
         sequences, num_truncated = [], 0
         for name, tokens in named:
-            sequence = self._cut_after_pooled(checked_ids(name, tokens, self.vocab_size))
+            sequence = self._cut_after_pooled(check_ids(name, tokens, self.vocab_size))
             if self.max_length is not None and len(sequence) > self.max_length:
-                sequence = truncated(name, sequence, self.max_length, self.truncation)
+                sequence = truncate(name, sequence, self.max_length, self.truncation)
                 num_truncated += 1
             if self.max_batch_tokens is not None and len(sequence) > self.max_batch_tokens:
                 raise CapacityExceeded(
@@ -96,7 +96,7 @@ class Encoder:
         """What follows the pooled token cannot influence a causal model's score, so it does not count as length."""
         if self.pad_token_id is None:
             return sequence
-        return sequence[: hf_pooled_index(sequence, self.pad_token_id) + 1]
+        return sequence[: find_hf_pooled_index(sequence, self.pad_token_id) + 1]
 
 
 class EncodedFor(Protocol):

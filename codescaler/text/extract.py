@@ -57,7 +57,7 @@ def extract_training_code(completion: str, language: str = "python") -> str | No
     Raises: InvalidInput as `is_valid_code` does, whatever the completion.
     Source: CodeScaler, arXiv:2602.17684, syntax-aware code extraction, training.
     """
-    parses = _syntax_check(language)
+    parses = _make_syntax_check(language)
     blocks = [match[1] for match in islice(_BLOCK.finditer(completion), 2)]
     if len(blocks) != 1:
         return None
@@ -85,20 +85,20 @@ def is_valid_code(code: str, language: str = "python") -> bool:
 
     Raises: InvalidInput if the language is not known, or if its grammar is not installed.
     """
-    return _syntax_check(language)(code)
+    return _make_syntax_check(language)(code)
 
 
 @cache
-def _syntax_check(language: str) -> Callable[[str], bool]:
+def _make_syntax_check(language: str) -> Callable[[str], bool]:
     if language not in LANGUAGES:
         raise InvalidInput(f"language {language!r} is not known; use one of {', '.join(LANGUAGES)}")
     if language == "python":
-        return lambda code: syntax_tree(code) is not None
-    parses = _tree_sitter_check(language)
+        return lambda code: parse_syntax_tree(code) is not None
+    parses = _make_tree_sitter_check(language)
     return lambda code: len(code) <= MAX_CODE_CHARS and parses(code)
 
 
-def syntax_tree(code: str) -> ast.Module | None:
+def parse_syntax_tree(code: str) -> ast.Module | None:
     """The syntax tree of a Python program, None where `is_valid_code` is false."""
     # A literal such as "\d" warns on stderr, or fails to parse where warnings are errors. This filter names only what
     # is parsed here, so it can stay; `catch_warnings` would put back other threads' filters. Adding it again is no
@@ -113,10 +113,10 @@ def syntax_tree(code: str) -> ast.Module | None:
 class _Watch:
     """Takes the verdict on a text of `num_chars` characters from tree-sitter's log, then stops the parse.
 
-    tree-sitter mends what it cannot read, and that has no bound: 16,000 characters of `x=>x=>...` in C take more than
-    8 GB. We need no mended tree: a text is valid if it is accepted before mending starts ("resume" in the log: every
-    reading has met an error). The progress callback's `has_error` will not do, it stays False through all of this.
-    Counts, not clocks, keep a verdict the same anywhere.
+    tree-sitter repairs what it cannot read, and that has no bound: 16,000 characters of `x=>x=>...` in C take more than
+    8 GB. We need no repaired tree: a text is valid if it is accepted before repairing starts ("resume" in the log:
+    every reading has met an error). The progress callback's `has_error` will not do, it stays False through all of
+    this. Counts, not clocks, keep a verdict the same anywhere.
     """
 
     def __init__(self, num_chars: int) -> None:
@@ -138,7 +138,7 @@ class _Watch:
         return self.verdict is not None
 
 
-def _tree_sitter_check(language: str) -> Callable[[str], bool]:
+def _make_tree_sitter_check(language: str) -> Callable[[str], bool]:
     package, function = _GRAMMARS[language]
     try:
         from tree_sitter import Language, Parser
@@ -149,7 +149,7 @@ def _tree_sitter_check(language: str) -> Callable[[str], bool]:
             f"language {language!r} needs tree-sitter ({error}); run: pip install 'codescaler[languages]'"
         ) from error
 
-    def parses(code: str) -> bool:
+    def parse_code(code: str) -> bool:
         try:
             source = f"{code}\n".encode()  # a preprocessor line of C must end, and extraction strips the end
         except UnicodeEncodeError:  # a lone surrogate
@@ -162,4 +162,4 @@ def _tree_sitter_check(language: str) -> Callable[[str], bool]:
             parser.parse(lambda offset, _: source[offset : offset + 4096], progress_callback=watch.should_stop)
         return watch.verdict is True
 
-    return parses
+    return parse_code

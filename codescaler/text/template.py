@@ -1,4 +1,4 @@
-"""A stranger's chat template, compiled into a sandbox in which every run is bounded.
+"""An untrusted chat template, compiled into a sandbox in which every run is bounded.
 
 Jinja's sandbox keeps a template away from Python's internals, but lets it loop and allocate without end. Here each step
 and each value is paid for, before it is made, from a budget that grows with the messages. A budget and not a clock: a
@@ -89,10 +89,10 @@ class ChatTemplate:
         self.where = where
         if len(source) > MAX_TEMPLATE_CHARS:
             raise HostileFile(f"{where} takes {len(source)} characters, above the limit of {MAX_TEMPLATE_CHARS}.")
-        with self._explained(_BASE_BUDGET):
+        with self._explain_errors(_BASE_BUDGET):
             environment = _Environment()
             tree = environment.parse(source)
-            _spend(_COMPILING * _num_nodes(tree))
+            _spend(_COMPILING * _count_nodes(tree))
             _PayingTransformer().visit(tree)
             tree.set_environment(environment)
             self._template = Template.from_code(environment, environment.compile(tree), environment.globals)
@@ -105,14 +105,14 @@ class ChatTemplate:
             WeightsError: it fails; HostileFile if it does what no template may or needs more than its budget.
         """
         num_chars = sum(len(message["content"]) for message in messages)
-        with self._explained(_BASE_BUDGET + _PER_CHAR * num_chars + _PER_MESSAGE * len(messages)):
+        with self._explain_errors(_BASE_BUDGET + _PER_CHAR * num_chars + _PER_MESSAGE * len(messages)):
             # Copies: the caller's messages are out of reach, whatever else the sandbox lets through.
             copies = [dict(message) for message in messages]
             names = dict(variables, messages=copies, tools=None, documents=None, add_generation_prompt=False)
             return self._template.render(names)
 
     @contextmanager
-    def _explained(self, budget: int) -> Iterator[None]:
+    def _explain_errors(self, budget: int) -> Iterator[None]:
         """Gives the block a budget and turns what goes wrong in it into an error of ours."""
         token = _budget.set([budget])
         try:
@@ -125,7 +125,7 @@ class ChatTemplate:
             kind: type[CodescalerError] = HostileFile if is_hostile else WeightsError
             raise kind(
                 f"{self.where} cannot be used as a chat template ({type(error).__name__}: {str(error)[:300]}); "
-                "mend it, or give token ids to score_tokens."
+                "fix it, or give token ids to score_tokens."
             ) from error
         finally:
             _budget.reset(token)
@@ -168,10 +168,10 @@ def _pay(context: Context, value: object, num_nodes: int = 0) -> object:
 
 @pass_context
 def _pay_each(context: Context, values: Iterable[object], num_nodes: int) -> Iterator[object]:
-    return _each(values, _STEP * num_nodes)
+    return _iterate(values, _STEP * num_nodes)
 
 
-def _each(values: Iterable[object], cost: int) -> Iterator[object]:
+def _iterate(values: Iterable[object], cost: int) -> Iterator[object]:
     for value in values:
         _spend(cost)
         yield value
@@ -185,9 +185,9 @@ class _PayingTransformer(NodeTransformer):
         if isinstance(node, nodes.For):
             if node.recursive:
                 raise SecurityError("recursive loops are not offered to chat templates")
-            node.iter = _filter(node.iter, "$pay_each", _num_nodes(node))
+            node.iter = _filter(node.iter, "$pay_each", _count_nodes(node))
         elif isinstance(node, (nodes.Macro, nodes.CallBlock, nodes.Block)):
-            paid = _filter(nodes.Const(None, lineno=node.lineno), "$pay", _num_nodes(node))
+            paid = _filter(nodes.Const(None, lineno=node.lineno), "$pay", _count_nodes(node))
             node.body.insert(0, nodes.ExprStmt(paid, lineno=node.lineno))
         elif isinstance(node, nodes.Concat):
             node.nodes = [_filter(part, "$pay") for part in node.nodes]
@@ -207,7 +207,7 @@ def _filter(node: nodes.Node, name: str, num_nodes: int = 0) -> nodes.Filter:
     return nodes.Filter(node, name, args, [], None, None, lineno=node.lineno)
 
 
-def _num_nodes(node: nodes.Node) -> int:
+def _count_nodes(node: nodes.Node) -> int:
     return 1 + sum(1 for _ in node.find_all(nodes.Node))
 
 
@@ -252,13 +252,13 @@ class _Environment(ImmutableSandboxedEnvironment):
             "dict": dict,
             "namespace": _Namespace,
             "raise_exception": _raise_exception,
-            "strftime_now": _strftime_now,
+            "strftime_now": _format_now,
         }
         filters: dict[str, Callable[..., Any]] = self.filters | _OWN_FILTERS
-        self.filters = {name: _bounded_filter(name, run) for name, run in filters.items()}
+        self.filters = {name: _make_bounded_filter(name, run) for name, run in filters.items()}
         self.filters |= {"$pay": _pay, "$pay_each": _pay_each}
         tests = {name: test for name, test in self.tests.items() if name not in _TESTS_OF_TYPE}
-        self.tests |= {name: _paid_call(test, _weigh) for name, test in tests.items()}
+        self.tests |= {name: _make_paid_call(test, _weigh) for name, test in tests.items()}
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
@@ -313,34 +313,34 @@ class _Environment(ImmutableSandboxedEnvironment):
         return isinstance(obj, (Namespace, LoopContext)) and not attr.startswith("_")
 
 
-def _paid_call(function: Any, weigh: Callable[[object], int]) -> Callable[..., Any]:
+def _make_paid_call(function: Any, weigh: Callable[[object], int]) -> Callable[..., Any]:
     """Returns a filter or test that pays for what it is given, and for what it yields."""
 
     @wraps(function)  # and with it the mark of who wants the context as its first argument
-    def paid(*args: Any, **kwargs: Any) -> Any:
+    def call_paid(*args: Any, **kwargs: Any) -> Any:
         _spend(sum(map(weigh, args)) + _weigh(kwargs))
         result = function(*args, **kwargs)
         if isinstance(result, Iterator):
-            return _each(result, _STEP)
+            return _iterate(result, _STEP)
         if isinstance(result, str):
             _spend(len(result))
         return result
 
-    return paid
+    return call_paid
 
 
-def _bounded_filter(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+def _make_bounded_filter(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
     if name in _FILTERS_OF_ELEMENTS:
-        return _paid_call(run, _weigh_elements)
+        return _make_paid_call(run, _weigh_elements)
     if name in _FILTERS_OF_CONTENT:
-        return _paid_call(run, _weigh)
+        return _make_paid_call(run, _weigh)
     if name in _FILTERS_THAT_SORT:
-        return _paid_call(run, lambda value: 16 * _weigh(value))
+        return _make_paid_call(run, lambda value: 16 * _weigh(value))
 
-    def refused(*args: object, **kwargs: object) -> NoReturn:
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
         raise SecurityError(f"the filter {name!r} is not offered to chat templates")
 
-    return refused
+    return refuse
 
 
 def _weigh_elements(value: Any) -> int:
@@ -394,7 +394,7 @@ def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = 
     return do_indent(text, width, first, blank)
 
 
-def _tojson(
+def _dump_json(
     value: object,
     ensure_ascii: bool = False,
     indent: int | None = None,
@@ -413,7 +413,7 @@ _OWN_FILTERS: dict[str, Callable[..., Any]] = {
     "join": _join_filter,
     "list": _list,
     "replace": _replace,
-    "tojson": _tojson,
+    "tojson": _dump_json,
     "trim": _trim,
 }
 
@@ -422,7 +422,7 @@ def _raise_exception(message: object) -> NoReturn:
     raise _Refused(str(message))
 
 
-def _strftime_now(format: str) -> str:
+def _format_now(format: str) -> str:
     if len(format) > 256:
         raise SecurityError("a date format above 256 characters")
     return datetime.now().strftime(format)

@@ -17,14 +17,14 @@ Pooling = Literal["hf", "last"]
 Truncation = Literal["error", "left", "middle"]
 
 
-def checked_lists(ids: TokenLists) -> Sequence[object]:
+def check_lists(ids: TokenLists) -> Sequence[object]:
     """Returns the token lists one by one, each yet to be checked."""
     if isinstance(ids, (str, bytes)) or not isinstance(ids, (Sequence, np.ndarray)):
         raise InvalidInput(f"ids is a {type(ids).__name__}; give a list of token-id lists")
     return list(ids)
 
 
-def checked_ids(name: str, tokens: object, vocab_size: int) -> Int32:
+def check_ids(name: str, tokens: object, vocab_size: int) -> Int32:
     """One token list as a 1-D int32 array, every id checked against the vocabulary."""
     if isinstance(tokens, (str, bytes, bool, int)):
         raise InvalidInput(f"{name} is {tokens!r:.80}; give a list of token-id lists")
@@ -49,13 +49,13 @@ def checked_ids(name: str, tokens: object, vocab_size: int) -> Int32:
     return array.astype(np.int32)
 
 
-def hf_pooled_index(sequence: Int32, pad_token_id: int) -> int:
+def find_hf_pooled_index(sequence: Int32, pad_token_id: int) -> int:
     """Index of the token that transformers pools in sequence classification."""
     real = np.flatnonzero(sequence != pad_token_id)
     return int(real[-1]) if len(real) else 0
 
 
-def truncated(name: str, sequence: Int32, max_length: int, truncation: Truncation) -> Int32:
+def truncate(name: str, sequence: Int32, max_length: int, truncation: Truncation) -> Int32:
     """Cuts a list that is longer than `max_length`: its left, or its middle; "error" refuses it."""
     if truncation == "error":
         raise InvalidInput(

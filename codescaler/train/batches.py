@@ -17,7 +17,7 @@ from codescaler.train.problems import TokenizedProblem
 Indices = tuple[int, ...]
 
 
-def steps_of_epoch(problems: Sequence[TokenizedProblem], config: TrainConfig, epoch: int) -> list[list[Indices]]:
+def plan_epoch(problems: Sequence[TokenizedProblem], config: TrainConfig, epoch: int) -> list[list[Indices]]:
     """Returns the steps of one epoch, each a list of micro-batches of problem indices.
 
     Problems are shuffled, and a step takes one after the other until it has `step_tokens` distinct tokens. Within a
@@ -34,10 +34,10 @@ def steps_of_epoch(problems: Sequence[TokenizedProblem], config: TrainConfig, ep
             num_tokens = 0
         steps[-1].append(index)
         num_tokens += problems[index].num_tokens
-    return [_micro_batches(problems, step, config.micro_batch_tokens) for step in steps if step]
+    return [_split_step(problems, step, config.micro_batch_tokens) for step in steps if step]
 
 
-def _micro_batches(problems: Sequence[TokenizedProblem], step: Sequence[int], budget: int) -> list[Indices]:
+def _split_step(problems: Sequence[TokenizedProblem], step: Sequence[int], budget: int) -> list[Indices]:
     batches: list[list[int]] = []
     room: list[int] = []
     for index in sorted(step, key=lambda i: -problems[i].num_tokens):
@@ -52,12 +52,12 @@ def _micro_batches(problems: Sequence[TokenizedProblem], step: Sequence[int], bu
     return [tuple(batch) for batch in batches]
 
 
-def all_steps(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list[list[Indices]]:
+def plan_all_steps(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list[list[Indices]]:
     """Every step of the run, in order."""
     steps: list[list[Indices]] = []
     epoch = 0
     while True:
-        one = steps_of_epoch(problems, config, epoch)
+        one = plan_epoch(problems, config, epoch)
         left = math.ceil(round((config.epochs - epoch) * len(one), 9))
         if config.max_steps is not None:
             left = config.max_steps - len(steps)
@@ -67,7 +67,7 @@ def all_steps(problems: Sequence[TokenizedProblem], config: TrainConfig) -> list
         epoch += 1
 
 
-def packed(problems: Sequence[TokenizedProblem], budget: int) -> Iterator[list[int]]:
+def pack_problems(problems: Sequence[TokenizedProblem], budget: int) -> Iterator[list[int]]:
     """Yields indices of problems that fit into a budget of distinct tokens together, short problems first."""
     batch: list[int] = []
     used = 0
@@ -96,12 +96,12 @@ class MicroBatch:
     margins: torch.Tensor
     teacher: torch.Tensor | None
 
-    def bounds(self) -> Iterator[tuple[int, int]]:
+    def iterate_bounds(self) -> Iterator[tuple[int, int]]:
         """Yields where each problem's sequences start and end."""
         return itertools.pairwise(self.offsets.tolist())
 
 
-def micro_batch(problems: Sequence[TokenizedProblem], device: torch.device) -> MicroBatch:
+def make_micro_batch(problems: Sequence[TokenizedProblem], device: torch.device) -> MicroBatch:
     """Puts problems side by side into one prefix tree."""
     sequences = [sequence for problem in problems for sequence in problem.sequences]
     (batch,) = plan(sequences, sum(map(len, sequences)))

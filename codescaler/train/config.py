@@ -136,7 +136,7 @@ class TrainConfig:
         """The learning rate after warm-up."""
         return _LEARNING_RATES[self.method] if self.learning_rate is None else self.learning_rate
 
-    def learning_rate_at(self, step: int, num_steps: int) -> float:
+    def compute_learning_rate(self, step: int, num_steps: int) -> float:
         """The learning rate of step `step` of 0..num_steps - 1: linear warm-up, then half a cosine."""
         num_warmup = max(1, round(self.warmup_fraction * num_steps))
         if step < num_warmup:

@@ -3,8 +3,8 @@
 Score = head . features, where the features are the final-norm hidden state at the pooled token. The objective is
 convex, so the result does not depend on a start or on luck:
 
-    mean over problems of mean over (right, wrong) pairs of -logsigmoid(s_right - s_wrong) + c (s_right + s_wrong)^2
-    + l2 / 2 * D * |head * spread of the features|^2, D features
+    mean over problems of mean over (correct, incorrect) pairs of -logsigmoid(s_i - s_j) + c (s_i + s_j)^2
+    + l2 / 2 * D * |head * std of the features|^2, D features
 
 The centring term keeps scores around zero, where softplus shaping works; pairs alone leave their level open.
 """
@@ -27,7 +27,7 @@ from codescaler.io.records import Group, read_groups
 from codescaler.metrics import bootstrap_interval, pair_accuracy
 from codescaler.ops import select_backend
 from codescaler.text.token_ids import Truncation
-from codescaler.train.problems import Problem, num_pairs, problems_of
+from codescaler.train.problems import TrainingProblem, build_training_problems, count_pairs
 
 CENTER_COEFFICIENT = 0.01
 NUM_FOLDS = 5
@@ -39,12 +39,12 @@ class HeadReport:
 
     Attributes:
         output_dir: the reward model's folder.
-        num_groups, num_groups_used: problems read, and those with a right and a wrong program to tell apart.
-        num_programs, num_pairs: distinct programs of those problems, and (right, wrong) pairs of them.
+        num_groups, num_groups_used: problems read, and those with a correct and an incorrect program to tell apart.
+        num_programs, num_pairs: distinct programs of those problems, and (correct, incorrect) pairs of them.
         num_invalid: candidates without code, left out.
         num_duplicates: candidates equal to another of their problem, counted once.
         num_contradictory: programs that both passed and failed in one problem, left out.
-        training_accuracy: share of pairs ranked right, the mean over problems, on what was fitted.
+        training_accuracy: share of pairs ranked correctly, the mean over problems, on what was fitted.
         held_out_accuracy: the same on problems that were not fitted: each of 5 folds by a head fitted on the others.
             None below 5 task ids. `held_out_interval` is its 95% bootstrap interval over problems.
     """
@@ -99,16 +99,18 @@ def fit_head(
         show_progress: show a bar on stderr.
 
     Raises:
-        InvalidInput: a record is malformed, no problem has a right and a wrong program, or the folder is not empty;
-            as `save.save_body`.
+        InvalidInput: a record is malformed, no problem has a correct and an incorrect program, or the folder is not
+            empty; as `save.save_body`.
         WeightsError, UnsupportedModel: the model cannot be used; an int8 one is not trained.
     """
     if not isinstance(l2, (int, float)) or isinstance(l2, bool) or not 0 < l2 < float("inf"):
         raise InvalidInput(f"l2={l2!r}; give a number above 0")
     records = read_groups(groups)
-    problems, counts = problems_of(records)
+    problems, counts = build_training_problems(records)
     if not problems:
-        raise InvalidInput(f"none of {len(records)} groups has a right and a wrong program; add passed: true and false")
+        raise InvalidInput(
+            f"none of {len(records)} groups has a correct and an incorrect program; add passed: true and false"
+        )
     # Features come from the very folder that is written, so that they are pooled where its scores will be.
     with new_folder(Path(output_dir)) as folder:
         source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
@@ -118,24 +120,24 @@ def fit_head(
         engine = Engine.from_pretrained(
             folder, device=device, num_threads=num_threads, truncation=truncation, max_length=max_length
         )
-        features = _features(engine, problems, show_progress)
+        features = _compute_features(engine, problems, show_progress)
         head = _fit(features, problems, l2)
-        held_out = _cross_validated(features, problems, l2, seed)
+        held_out = _cross_validate(features, problems, l2, seed)
         save_head(head, folder)
     return HeadReport(
         output_dir=Path(output_dir),
         num_groups=len(records),
         num_groups_used=len(problems),
         num_programs=len(features),
-        num_pairs=sum(num_pairs(problem.labels) for problem in problems),
-        training_accuracy=_mean(_accuracies(features @ head, problems)),
-        held_out_accuracy=_mean(held_out) if held_out else None,
+        num_pairs=sum(count_pairs(problem.labels) for problem in problems),
+        training_accuracy=_compute_mean(_measure_accuracies(features @ head, problems)),
+        held_out_accuracy=_compute_mean(held_out) if held_out else None,
         held_out_interval=bootstrap_interval(held_out, seed=seed) if held_out else None,
         **counts,
     )
 
 
-def _features(engine: Engine, problems: Sequence[Problem], show_progress: bool) -> torch.Tensor:
+def _compute_features(engine: Engine, problems: Sequence[TrainingProblem], show_progress: bool) -> torch.Tensor:
     """Returns the features of every program, problem after problem. Shapes: [B, D], float64."""
     pairs = [(problem.prompt, code) for problem in problems for code in problem.codes]
     names = [name for problem in problems for name in problem.names]
@@ -151,16 +153,16 @@ def _features(engine: Engine, problems: Sequence[Problem], show_progress: bool) 
     return features
 
 
-def _fit(features: torch.Tensor, problems: Sequence[Problem], l2: float) -> torch.Tensor:
+def _fit(features: torch.Tensor, problems: Sequence[TrainingProblem], l2: float) -> torch.Tensor:
     """Returns the head. Shapes: features [B, D] -> [D], float64."""
     pairwise_loss = select_backend("auto", "cpu").pairwise_loss
     labels = torch.tensor([label for problem in problems for label in problem.labels])
     offsets = torch.tensor([0, *(len(problem.labels) for problem in problems)]).cumsum(0)
     # One unit for all features, so that the ridge asks the same of each; a feature that never varies keeps its own.
     # The root of their number makes rows of about unit length, and one l2 do for models of any width.
-    spread = features.std(dim=0)
-    spread = torch.where(spread > 0, spread, 1.0) * features.shape[1] ** 0.5
-    scaled = features / spread
+    std = features.std(dim=0)
+    std = torch.where(std > 0, std, 1.0) * features.shape[1] ** 0.5
+    scaled = features / std
     # The same problem in coordinates in which it is about as steep in every direction: tens of steps, not thousands.
     variances, directions = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
     basis = directions * (variances.clamp_min(0.0) + l2).rsqrt()
@@ -175,22 +177,22 @@ def _fit(features: torch.Tensor, problems: Sequence[Problem], l2: float) -> torc
         line_search_fn="strong_wolfe",
     )
 
-    def objective() -> float:
+    def evaluate_objective() -> float:
         loss, gradient = pairwise_loss(projected @ point, labels, offsets, None, CENTER_COEFFICIENT)
         head = basis @ point
         point.grad = gradient @ projected + l2 * (head @ basis)
         return float(loss + l2 / 2 * head @ head)
 
-    optimizer.step(objective)  # at the best point found
-    objective()
+    optimizer.step(evaluate_objective)  # at the best point found
+    evaluate_objective()
     slope = float(torch.as_tensor(point.grad).abs().max())
     if not slope < 1e-6:
         raise InvalidInput(f"the fit did not converge (its gradient is {slope:.1e}); give a larger l2 than {l2}")
-    head: torch.Tensor = (basis @ point) / spread
+    head: torch.Tensor = (basis @ point) / std
     return head
 
 
-def _cross_validated(features: torch.Tensor, problems: Sequence[Problem], l2: float, seed: int) -> list[float]:
+def _cross_validate(features: torch.Tensor, problems: Sequence[TrainingProblem], l2: float, seed: int) -> list[float]:
     """Returns each problem's pair accuracy by a head that saw nothing of its task; empty below NUM_FOLDS tasks."""
     tasks = sorted({problem.task_id for problem in problems})
     if len(tasks) < NUM_FOLDS:
@@ -203,15 +205,15 @@ def _cross_validated(features: torch.Tensor, problems: Sequence[Problem], l2: fl
         seen = [problem for problem in problems if fold_of[problem.task_id] != fold]
         unseen = [problem for problem in problems if fold_of[problem.task_id] == fold]
         head = _fit(torch.cat([rows[id(problem)] for problem in seen]), seen, l2)
-        accuracies += _accuracies(torch.cat([rows[id(problem)] for problem in unseen]) @ head, unseen)
+        accuracies += _measure_accuracies(torch.cat([rows[id(problem)] for problem in unseen]) @ head, unseen)
     return accuracies
 
 
-def _accuracies(scores: torch.Tensor, problems: Sequence[Problem]) -> list[float]:
+def _measure_accuracies(scores: torch.Tensor, problems: Sequence[TrainingProblem]) -> list[float]:
     parts: Iterator[torch.Tensor] = iter(scores.split([len(problem.labels) for problem in problems]))
     accuracies = [pair_accuracy(next(parts).tolist(), problem.labels) for problem in problems]
     return [accuracy for accuracy in accuracies if accuracy is not None]  # every problem has a pair
 
 
-def _mean(values: Sequence[float]) -> float:
+def _compute_mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)

@@ -17,13 +17,13 @@ from codescaler.checkpoint.load import Checkpoint
 from codescaler.model.decoder import Decoder, ForwardContext, Layer, build_decoder
 from codescaler.model.projections import FUSED
 from codescaler.ops import Backend, Tree
-from codescaler.ops.autograd import TrainableLinear, differentiable
+from codescaler.ops.autograd import TrainableLinear, make_differentiable
 from codescaler.train.config import TrainConfig
 from codescaler.types import ModelConfig
 
 
 class LoraLinear(torch.nn.Module):
-    """A frozen linear map plus alpha / rank * B A for each of the projections that are rows of it.
+    """A frozen linear layer plus alpha / rank * B A for each of the projections that are rows of it.
 
     Source: Hu et al. 2021, arXiv:2106.09685, equation 3. A starts uniform as in PEFT, B at 0.
     """
@@ -103,7 +103,7 @@ class RewardModel(torch.nn.Module):
             generator = torch.Generator().manual_seed(train_config.seed)
             for layer in self.layers:
                 for name in FUSED:
-                    sizes = _sizes(self.config, name)
+                    sizes = _list_sizes(self.config, name)
                     setattr(layer, name, LoraLinear(getattr(layer, name), sizes, train_config, generator))
 
     def forward(self, tree: Tree) -> Tensor:
@@ -118,11 +118,11 @@ class RewardModel(torch.nn.Module):
     def device(self) -> torch.device:
         return self.norm.device
 
-    def learning(self) -> dict[str, Parameter]:
+    def get_trainable_parameters(self) -> dict[str, Parameter]:
         """The parameters that learn, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def to_canonical(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def iterate_canonical(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Yields canonical names and tensors of parameters given by their name here; with LoRA's, PEFT's names."""
         for name, tensor in tensors.items():
             path = name.split(".")
@@ -133,23 +133,25 @@ class RewardModel(torch.nn.Module):
             elif path[0] == "norm":
                 yield "norm.weight", tensor - self.config.norm_weight_offset
             elif path[2] in FUSED:
-                yield from self._projections(f"layers.{path[1]}", path[2], path[3:], tensor)
+                yield from self._split_projections(f"layers.{path[1]}", path[2], path[3:], tensor)
             else:
                 offset = 0.0 if path[2] in ("q_norm", "k_norm") else self.config.norm_weight_offset
-                yield f"layers.{path[1]}.{_norm_name(self.config, path[2])}.weight", tensor - offset
+                yield f"layers.{path[1]}.{_get_norm_name(self.config, path[2])}.weight", tensor - offset
 
-    def _projections(self, layer: str, fused: str, rest: list[str], tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _split_projections(
+        self, layer: str, fused: str, rest: list[str], tensor: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
         names = [f"{layer}.{name}" for name in FUSED[fused]]
         if rest[0] == "a":
             yield from ((f"{name}.lora_A.weight", a) for name, a in zip(names, tensor, strict=True))
         elif rest[0] == "b":
             yield f"{names[int(rest[1])]}.lora_B.weight", tensor
         else:
-            parts = tensor.split(_sizes(self.config, fused))
+            parts = tensor.split(_list_sizes(self.config, fused))
             yield from ((f"{name}.{rest[-1]}", part) for name, part in zip(names, parts, strict=True))
 
 
-def _sizes(config: ModelConfig, fused: str) -> tuple[int, ...]:
+def _list_sizes(config: ModelConfig, fused: str) -> tuple[int, ...]:
     """Output widths of the projections of a fused matrix."""
     q_width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     return {
@@ -160,7 +162,7 @@ def _sizes(config: ModelConfig, fused: str) -> tuple[int, ...]:
     }[fused]
 
 
-def _norm_name(config: ModelConfig, field: str) -> str:
+def _get_norm_name(config: ModelConfig, field: str) -> str:
     return {
         "input_norm": "input_layernorm",
         "q_norm": "self_attn.q_norm",
@@ -184,6 +186,6 @@ def build_model(
         return None if tensor is None else tensor.clone()  # the mapped file is not to be written to
 
     stored = torch.float32 if train_config.method == "full" else dtype
-    decoder = build_decoder(checkpoint.config, get, differentiable(backend), stored, device)
+    decoder = build_decoder(checkpoint.config, get, make_differentiable(backend), stored, device)
     model = RewardModel(dataclasses.replace(decoder, dtype=dtype), train_config)
     return model

@@ -1,4 +1,4 @@
-"""Records to what training learns from: problems with right and wrong programs, as text and as token lists."""
+"""Records to what training learns from: problems with correct and incorrect programs, as text and as token lists."""
 
 import hashlib
 import math
@@ -21,8 +21,9 @@ Groups = str | Path | Iterable[Group | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Problem:
-    """The distinct programs of one problem, of which some are right and some are wrong, or all have a teacher's score.
+class TrainingProblem:
+    """The distinct programs of one problem, of which some are correct and some are incorrect, or all have a teacher's
+    score.
 
     `scores` are the teacher's, None where training does not ask for them.
     """
@@ -49,26 +50,29 @@ class TokenizedProblem:
 
     @property
     def has_pair(self) -> bool:
-        """Whether there is a right and a wrong program."""
+        """Whether there is a correct and an incorrect program."""
         return len(set(self.labels)) == 2
 
 
-def num_pairs(labels: Sequence[bool]) -> int:
-    """The number of right/wrong pairs among programs of one problem."""
+def count_pairs(labels: Sequence[bool]) -> int:
+    """The number of correct/incorrect pairs among programs of one problem."""
     return sum(labels) * (len(labels) - sum(labels))
 
 
-def num_distinct_tokens(sequences: Sequence[Int32]) -> int:
+def count_distinct_tokens(sequences: Sequence[Int32]) -> int:
     """The number of tokens that a forward over one problem computes: what sequences share counts once."""
     (tree,) = plan(sequences, sum(map(len, sequences)))
     return tree.num_tokens
 
 
-def problems_of(groups: Iterable[Group], *, with_scores: bool = False) -> tuple[list[Problem], dict[str, int]]:
-    """Returns the problems that have a right/wrong pair, and counts of what was left out, by `HeadReport`'s names.
+def build_training_problems(
+    groups: Iterable[Group], *, with_scores: bool = False
+) -> tuple[list[TrainingProblem], dict[str, int]]:
+    """Returns the problems that have a correct/incorrect pair, and counts of what was left out, by `HeadReport`'s
+    names.
 
     With scores, every program must have one, and two programs make a problem. One of which not all verdicts are known
-    has no right program then.
+    has no correct program then.
     """
     problems, num_invalid, num_duplicates, num_contradictory = [], 0, 0, 0
     for group in groups:
@@ -84,7 +88,7 @@ def problems_of(groups: Iterable[Group], *, with_scores: bool = False) -> tuple[
             if candidate.passed is None and not with_scores:
                 raise InvalidInput(f"{name} has no passed; give true or false")
             if with_scores:
-                scores[candidate.code] = _teachers(candidate.score, name)
+                scores[candidate.code] = _require_teacher_score(candidate.score, name)
             num_duplicates += candidate.code in verdicts
             names.setdefault(candidate.code, name)
             verdicts.setdefault(candidate.code, set()).add(is_judged and bool(candidate.passed))
@@ -94,13 +98,15 @@ def problems_of(groups: Iterable[Group], *, with_scores: bool = False) -> tuple[
             in_order = [names[code] for code in labels]
             targets = [scores[code] for code in labels] if with_scores else None
             problems.append(
-                Problem(group.task_id, group.prompt, [*labels], [*labels.values()], in_order, group.margin, targets)
+                TrainingProblem(
+                    group.task_id, group.prompt, [*labels], [*labels.values()], in_order, group.margin, targets
+                )
             )
     counts = {"num_invalid": num_invalid, "num_duplicates": num_duplicates, "num_contradictory": num_contradictory}
     return problems, counts
 
 
-def _teachers(score: float | None, name: str) -> float:
+def _require_teacher_score(score: float | None, name: str) -> float:
     if score is None or not math.isfinite(score):
         raise InvalidInput(
             f"{name}: score is {score}, and teacher_weight asks for a teacher's; add it by `codescaler score`, "
@@ -112,8 +118,8 @@ def _teachers(score: float | None, name: str) -> float:
 _REASONS = ("num_duplicates", "num_contradictory", "num_long_programs", "num_long_problems", "num_unpaired_problems")
 
 
-def tokenized(
-    problems: Sequence[Problem], *, encoder: Encoder, max_length: int, max_tokens: int
+def tokenize_problems(
+    problems: Sequence[TrainingProblem], *, encoder: Encoder, max_length: int, max_tokens: int
 ) -> tuple[list[TokenizedProblem], Counter[str]]:
     """Renders and tokenises problems, each cut where transformers pools it.
 
@@ -138,7 +144,7 @@ def tokenized(
         if len(set(labels) if scores is None else labels) < 2:
             counts["num_unpaired_problems"] += 1
             continue
-        num_tokens = num_distinct_tokens(sequences)
+        num_tokens = count_distinct_tokens(sequences)
         if num_tokens > max_tokens:
             counts["num_long_problems"] += 1
             continue
@@ -146,7 +152,7 @@ def tokenized(
     return kept, counts
 
 
-def read_problems(
+def prepare_training_data(
     checkpoint: Checkpoint, groups: Groups, validation: Groups | None, config: TrainConfig
 ) -> tuple[list[TokenizedProblem], list[TokenizedProblem], dict[str, int]]:
     """Reads and tokenises what is learned from and what is validated on; the third result counts what was left out.
@@ -172,7 +178,7 @@ def read_problems(
                 "them from one"
             )
     as_tokens = partial(
-        tokenized,
+        tokenize_problems,
         encoder=build_encoder(checkpoint, head="sequence_classification"),  # the head that is trained and written
         max_length=min(config.max_length or checkpoint.config.max_positions, config.micro_batch_tokens),
         max_tokens=config.micro_batch_tokens,
@@ -180,7 +186,9 @@ def read_problems(
     splits = []
     counts: Counter[str] = Counter()
     for prefix, groups_of_split in (("", records), ("validation_", held_out)):
-        problems, no_program = problems_of(groups_of_split, with_scores=not prefix and config.teacher_weight > 0)
+        problems, no_program = build_training_problems(
+            groups_of_split, with_scores=not prefix and config.teacher_weight > 0
+        )
         kept, no_place = as_tokens(problems)
         unpaired = {"num_unpaired_problems": len(groups_of_split) - len(problems)}
         for reason in (no_program, no_place, unpaired):
@@ -189,15 +197,15 @@ def read_problems(
     learned, validated = splits
     if not learned:
         raise InvalidInput(
-            f"none of {len(records)} groups has a right and a wrong program that fit micro_batch_tokens="
+            f"none of {len(records)} groups has a correct and an incorrect program that fit micro_batch_tokens="
             f"{config.micro_batch_tokens} and max_length; give more data or larger limits"
         )
     if held_out and not validated:
-        raise InvalidInput(f"none of {len(held_out)} validation groups has a right and a wrong program that fit")
+        raise InvalidInput(f"none of {len(held_out)} validation groups has a correct and an incorrect program that fit")
     return learned, validated, dict(counts)
 
 
-def digest_of(*splits: Sequence[TokenizedProblem]) -> str:
+def compute_data_digest(*splits: Sequence[TokenizedProblem]) -> str:
     """Names the data, so that a run is resumed on the same."""
     digest = hashlib.sha256()
     for problems in splits:

@@ -1,7 +1,7 @@
 """Several processes of one training run, as `torchrun` starts them; alone, everything here does nothing.
 
 "data": each process holds all weights and takes every n-th micro-batch of a step; gradients are summed. "fsdp":
-weights, gradients and optimizer are spread over the processes (PyTorch's FSDP2), layer by layer.
+weights, gradients and optimizer are sharded over the processes (PyTorch's FSDP2), layer by layer.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 
-from codescaler.env import launched_processes
+from codescaler.env import count_launched_processes
 from codescaler.train.config import Parallel
 from codescaler.train.model import RewardModel
 
@@ -33,7 +33,7 @@ class Processes:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether weights are spread over several processes."""
+        """Whether weights are sharded over several processes."""
         return self.count > 1 and self.parallel == "fsdp"
 
     @property
@@ -41,15 +41,15 @@ class Processes:
         """FSDP averages gradients over processes, where the sum is wanted."""
         return float(self.count) if self.is_sharded else 1.0
 
-    def share(self, model: RewardModel, device: torch.device) -> None:
-        """Spreads the weights, with "fsdp"."""
+    def shard(self, model: RewardModel, device: torch.device) -> None:
+        """Shards the weights, with "fsdp"."""
         if self.is_sharded:
             mesh = init_device_mesh(device.type, (self.count,))
             for layer in model.layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
 
-    def sum_gradients(self, parameters: list[Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: list[Parameter]) -> None:
         """Leaves on every process the sum of all processes' gradients."""
         if self.count == 1 or self.is_sharded:
             return
@@ -59,7 +59,7 @@ class Processes:
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def sum(self, values: list[float], device: torch.device) -> list[float]:
+    def all_reduce_sum(self, values: list[float], device: torch.device) -> list[float]:
         """The sums of each value over all processes."""
         if self.count == 1:
             return values
@@ -67,7 +67,7 @@ class Processes:
         dist.all_reduce(total)
         return total.tolist()
 
-    def agree(self, decision: bool) -> bool:
+    def broadcast(self, decision: bool) -> bool:
         """What the first process has decided."""
         if self.count == 1:
             return decision
@@ -75,15 +75,15 @@ class Processes:
         dist.broadcast(decided, src=0)
         return bool(decided)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process is here."""
         if self.count > 1:
             dist.barrier()
 
 
-def join_processes(parallel: Parallel, device: torch.device) -> tuple[Processes, bool]:
+def init_processes(parallel: Parallel, device: torch.device) -> tuple[Processes, bool]:
     """Joins the processes that torchrun started, if it did; says whether it was this call that joined them."""
-    count = launched_processes()
+    count = count_launched_processes()
     joined = False
     if count > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -93,18 +93,18 @@ def join_processes(parallel: Parallel, device: torch.device) -> tuple[Processes,
     return Processes(dist.get_rank(), dist.get_world_size(), parallel), joined
 
 
-def leave_processes() -> None:
-    """Ends what `join_processes` began."""
+def destroy_processes() -> None:
+    """Ends what `init_processes` began."""
     dist.destroy_process_group()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be spread over the processes, gathered; all of them have to ask."""
+def gather_tensor(tensor: Tensor) -> Tensor:
+    """A tensor that may be sharded over the processes, gathered; all of them have to ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, spread as `like` is."""
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, sharded as `like` is."""
     if isinstance(like, DTensor):
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
     return tensor.to(like.device)

@@ -84,8 +84,8 @@ def prune(
     tokenizer, ids = None, list(range(before.vocab_size))
     if vocab_size is not None:
         where = next(f for f in (checkpoint.folder, checkpoint.base_folder) if f and (f / TOKENIZER_FILE).is_file())
-        tokenizer, ids = first_merges(read_json(where / TOKENIZER_FILE), vocab_size, str(where / TOKENIZER_FILE))
-    rows = TrainedTensor(checkpoint.tensor("embed_tokens.weight")[ids], f"{source}: rows of the embedding")
+        tokenizer, ids = select_first_merges(read_json(where / TOKENIZER_FILE), vocab_size, str(where / TOKENIZER_FILE))
+    rows = TrainedTensor(checkpoint.read_tensor("embed_tokens.weight")[ids], f"{source}: rows of the embedding")
     kept = {role: tensor for role, tensor in checkpoint.sources.items() if _is_kept(role, num_layers)}
     head = checkpoint.get("head.weight")
     with new_folder(Path(output_dir)) as folder:
@@ -94,7 +94,7 @@ def prune(
         if tokenizer is not None:
             (folder / TOKENIZER_FILE).write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
         path = folder / "config.json"
-        path.write_text(json.dumps(_config(read_json(path), num_layers, ids), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(_make_config(read_json(path), num_layers, ids), indent=2) + "\n", encoding="utf-8")
         after = open_checkpoint(folder)
     return PruneReport(
         output_dir=Path(output_dir),
@@ -102,12 +102,12 @@ def prune(
         num_layers_before=before.num_layers,
         vocab_size=len(ids),
         vocab_size_before=before.vocab_size,
-        num_parameters=_num_parameters(after),
-        num_parameters_before=_num_parameters(checkpoint),
+        num_parameters=_count_parameters(after),
+        num_parameters_before=_count_parameters(checkpoint),
     )
 
 
-def first_merges(tokenizer: Mapping[str, Any], vocab_size: int, where: str) -> tuple[dict[str, Any], list[int]]:
+def select_first_merges(tokenizer: Mapping[str, Any], vocab_size: int, where: str) -> tuple[dict[str, Any], list[int]]:
     """Returns a `tokenizer.json` that knows the first merges alone, and the old id of each of its tokens, by new id.
 
     Raises: InvalidInput if `vocab_size` is not between what no merge makes and all. UnsupportedModel if it is no
@@ -138,22 +138,22 @@ def first_merges(tokenizer: Mapping[str, Any], vocab_size: int, where: str) -> t
     return {
         **tokenizer,
         "added_tokens": [token | {"id": new[token["id"]]} for token in tokenizer["added_tokens"]],
-        "post_processor": _with_ids(tokenizer.get("post_processor"), new),
+        "post_processor": _replace_ids(tokenizer.get("post_processor"), new),
         "model": model | {"vocab": small, "merges": model["merges"][:num_merges]},
     }, old
 
 
-def _with_ids(processor: Any, new: Mapping[int, int]) -> Any:
+def _replace_ids(processor: Any, new: Mapping[int, int]) -> Any:
     """A post-processor with other ids: those of TemplateProcessing stand in lists called "ids"."""
     if isinstance(processor, dict):
         return {
-            key: [new[old] for old in value] if key == "ids" else _with_ids(value, new)
+            key: [new[old] for old in value] if key == "ids" else _replace_ids(value, new)
             for key, value in processor.items()
         }
-    return [_with_ids(value, new) for value in processor] if isinstance(processor, list) else processor
+    return [_replace_ids(value, new) for value in processor] if isinstance(processor, list) else processor
 
 
-def _config(config: dict[str, Any], num_layers: int, ids: Sequence[int]) -> dict[str, Any]:
+def _make_config(config: dict[str, Any], num_layers: int, ids: Sequence[int]) -> dict[str, Any]:
     """A model's config.json with fewer layers, and `ids` of the tokens by their new id."""
     new = {old_id: new_id for new_id, old_id in enumerate(ids)}
     changed: dict[str, Any] = {"num_hidden_layers": num_layers, "vocab_size": len(ids)}
@@ -173,5 +173,5 @@ def _is_kept(role: str, num_layers: int) -> bool:
     return kind != "head" and (kind != "layers" or int(rest.partition(".")[0]) < num_layers)
 
 
-def _num_parameters(checkpoint: Checkpoint) -> int:
+def _count_parameters(checkpoint: Checkpoint) -> int:
     return sum(math.prod(source.shape) for source in checkpoint.sources.values())

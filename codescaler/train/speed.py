@@ -12,10 +12,10 @@ from codescaler.types import ModelConfig
 _PEAK_SIZES = {"cpu": 512, "cuda": 8192}
 
 
-def step_flops(config: ModelConfig, method: Method, tree: Tree) -> float:
+def count_step_flops(config: ModelConfig, method: Method, tree: Tree) -> float:
     """Returns the floating-point operations of the matrix products of a forward and backward over a tree.
 
-    Each linear map costs one product forward, one for the gradient of its input and one for that of its weight;
+    Each linear layer costs one product forward, one for the gradient of its input and one for that of its weight;
     attention two forward and five backward. With "lora" the gradients of weights are small and not counted, with "head"
     there is no backward. What gradient checkpointing computes twice is counted once, and the last layer in full.
     """
@@ -27,7 +27,7 @@ def step_flops(config: ModelConfig, method: Method, tree: Tree) -> float:
     return 2.0 * config.num_layers * (linear * weights * num_tokens + attention * 2 * q_width * num_visible)
 
 
-def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
+def measure_peak_flops(dtype: torch.dtype, device: torch.device) -> float:
     """Returns the floating-point operations a second of a square matrix product, at the best of ten."""
     size = _PEAK_SIZES[device.type]
     left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))

@@ -1,7 +1,7 @@
-"""`fit`: trains a reward model on groups of right and wrong programs, one prefix tree a forward.
+"""`fit`: trains a reward model on groups of correct and incorrect programs, one prefix tree a forward.
 
-From k candidates of a problem one forward over their tree gives every right/wrong pair, up to k^2 / 4 of them, where a
-trainer on padded pairs computes the problem again for each half of each pair. The model code is the engine's.
+From k candidates of a problem one forward over their tree gives every correct/incorrect pair, up to k^2 / 4 of them,
+where a trainer on padded pairs computes the problem again for each half of each pair. The model code is the engine's.
 """
 
 import dataclasses
@@ -20,18 +20,18 @@ from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.save import save_adapter, save_trained
 from codescaler.engine.options import require_count, select_device
-from codescaler.env import launched_processes, local_rank
+from codescaler.env import count_launched_processes, read_local_rank
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.ops import select_backend
-from codescaler.train.batches import Indices, MicroBatch, all_steps, micro_batch, steps_of_epoch
+from codescaler.train.batches import Indices, MicroBatch, make_micro_batch, plan_all_steps, plan_epoch
+from codescaler.train.checkpointing import RunFolder
 from codescaler.train.config import TrainConfig
-from codescaler.train.journal import CURVES_FILE, Journal, draw_curves
 from codescaler.train.loss import margin_mse_loss
+from codescaler.train.metrics_logger import CURVES_FILE, MetricsLogger, draw_curves
 from codescaler.train.model import build_model
-from codescaler.train.problems import Groups, TokenizedProblem, digest_of, num_pairs, read_problems
-from codescaler.train.processes import Processes, join_processes, leave_processes, spread_like, whole
-from codescaler.train.run_folder import RunFolder
-from codescaler.train.speed import matmul_peak, step_flops
+from codescaler.train.problems import Groups, TokenizedProblem, compute_data_digest, count_pairs, prepare_training_data
+from codescaler.train.processes import Processes, destroy_processes, gather_tensor, init_processes, shard_like
+from codescaler.train.speed import count_step_flops, measure_peak_flops
 from codescaler.train.validation import Validation, validate
 
 SAVE_SECONDS = 600  # between two checkpoints, where no number of steps is given
@@ -48,7 +48,7 @@ class TrainReport:
         counts: what was left out, by reason.
         num_steps: steps of the optimizer, `best_step` the one whose model was kept.
         before, best: validation of the model given and of the one kept; None without validation problems.
-        seconds, tokens_per_second, share_of_peak: of this call's training steps.
+        seconds, tokens_per_second, mfu: of this call's training steps.
         rank: of this process among several.
     """
 
@@ -63,7 +63,7 @@ class TrainReport:
     best: Validation | None
     seconds: float
     tokens_per_second: float
-    share_of_peak: float
+    mfu: float
     rank: int = 0
 
 
@@ -92,8 +92,8 @@ def fit(
             of a causal LM, whose head starts at 0.
         groups: a file of JSON lines, or records: groups, or pairs (see `codescaler.io.records`). Without `validation`,
             those that say they are of the split "validation" are validated on.
-        output_dir: the run's folder (see `train.run_folder`), new or empty. The model given is written there first, so
-            that one is there at any time, and what hinders its writing shows before hours are spent.
+        output_dir: the run's folder (see `train.checkpointing`), new or empty. The model given is written there first,
+            so that one is there at any time, and what hinders its writing shows before hours are spent.
         config: settings, by default `TrainConfig()`.
         validation: problems to validate on and to choose the best model by, the one given among them; none: the last
             model is kept.
@@ -113,8 +113,8 @@ def fit(
     config = config or TrainConfig()
     require_count("num_threads", num_threads)
     target = select_device(device)
-    if target.type == "cuda" and target.index is None and launched_processes() > 1:
-        target = torch.device("cuda", local_rank())
+    if target.type == "cuda" and target.index is None and count_launched_processes() > 1:
+        target = torch.device("cuda", read_local_rank())
         torch.cuda.set_device(target)
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, head="optional", base_model=base_model, local_files_only=local_files_only)
@@ -126,9 +126,9 @@ def fit(
             f"{source} has a {checkpoint.config.head} head, which an adapter for sequence classification cannot "
             "replace; train with method='full' or 'head'"
         )
-    learned, validated, counts = read_problems(checkpoint, groups, validation, config)
-    steps = all_steps(learned, config)
-    processes, joined = join_processes(config.parallel, target)
+    learned, validated, counts = prepare_training_data(checkpoint, groups, validation, config)
+    steps = plan_all_steps(learned, config)
+    processes, joined = init_processes(config.parallel, target)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(num_threads or threads_before)
     try:
@@ -139,7 +139,7 @@ def fit(
             "model": str(model),
             "base_model": None if base_model is None else str(base_model),
             "revision": revision,
-            "data": digest_of(learned, validated),
+            "data": compute_data_digest(learned, validated),
             **dataclasses.asdict(config),
             "dtype": str(run.dtype),
         }
@@ -149,7 +149,7 @@ def fit(
     finally:
         torch.set_num_threads(threads_before)
         if joined:
-            leave_processes()
+            destroy_processes()
 
 
 @dataclass
@@ -165,13 +165,13 @@ class _Work:
         self.flops += other.flops
         self.seconds += other.seconds
 
-    def speed(self, peak: float) -> dict[str, float]:
+    def compute_speed(self, peak: float) -> dict[str, float]:
         per_second = 1.0 / self.seconds if self.seconds else 0.0
         return {
             "seconds": self.seconds,
             "num_tokens": self.num_tokens,
             "tokens_per_second": self.num_tokens * per_second,
-            "share_of_peak": self.flops * per_second / peak,
+            "mfu": self.flops * per_second / peak,
         }
 
 
@@ -193,13 +193,13 @@ class _Run:
         self.checkpoint, self.base, self.revision, self.config = checkpoint, base, revision, config
         self.learned, self.validated, self.steps = learned, validated, steps
         self.device, self.processes = device, processes
-        self.steps_per_epoch = len(steps_of_epoch(learned, config, 0))
+        self.steps_per_epoch = len(plan_epoch(learned, config, 0))
         backend = select_backend("auto", device.type)
         self.dtype = backend.fastest_dtype if config.dtype == "auto" else getattr(torch, config.dtype)
         self.model = build_model(checkpoint, backend, config, self.dtype, device)
         self.pairwise_loss = self.model.backend.pairwise_loss
-        processes.share(self.model, device)
-        self.parameters = self.model.learning()
+        processes.shard(self.model, device)
+        self.parameters = self.model.get_trainable_parameters()
         decayed = [p for p in self.parameters.values() if p.ndim >= 2]
         others = [p for p in self.parameters.values() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
@@ -223,53 +223,53 @@ class _Run:
         folder = RunFolder(output_dir)
         if processes.is_first:
             folder.open(settings, resume=resume)
-        processes.wait()
+        processes.barrier()
         counters = self._restore(folder, resume)
         first_step, num_steps = counters["step"], len(self.steps)
-        journal = None
+        logger = None
         if processes.is_first:
             folder.keep_log_until(first_step)
-            journal = Journal(folder.path, first_step=first_step, num_steps=num_steps, show_progress=show_progress)
-        peak = matmul_peak(self.dtype, self.device) * processes.count
+            logger = MetricsLogger(folder.path, first_step=first_step, num_steps=num_steps, show_progress=show_progress)
+        peak = measure_peak_flops(self.dtype, self.device) * processes.count
         evaluate_every = config.evaluate_every or self.steps_per_epoch
         total = _Work()
         saved_at = time.monotonic()
         try:
             if counters["best_step"] is None:
-                self._keep_best(folder, journal, counters, 0)
+                self._keep_best(folder, logger, counters, 0)
                 counters["before"] = counters["best"]
             for step in range(first_step, num_steps):
                 started = time.perf_counter()
                 record, work = self._step(step, folder)
                 work.seconds = time.perf_counter() - started
                 total.add(work)
-                self._note(folder, journal, record | work.speed(peak))
+                self._note(folder, logger, record | work.compute_speed(peak))
                 done, is_last = step + 1, step + 1 == num_steps
                 if done % evaluate_every == 0 or is_last:
-                    self._keep_best(folder, journal, counters, done)
+                    self._keep_best(folder, logger, counters, done)
                 is_due = time.monotonic() - saved_at > SAVE_SECONDS
-                if is_last or (done % config.save_every == 0 if config.save_every else processes.agree(is_due)):
+                if is_last or (done % config.save_every == 0 if config.save_every else processes.broadcast(is_due)):
                     self._save(folder, counters | {"step": done})
                     saved_at = time.monotonic()
         finally:
-            if journal is not None:
-                journal.close()
+            if logger is not None:
+                logger.close()
         if processes.is_first:
-            draw_curves(folder.log(), folder.path / CURVES_FILE)
-        processes.wait()
+            draw_curves(folder.read_log(), folder.path / CURVES_FILE)
+        processes.barrier()
         return TrainReport(
             output_dir=Path(output_dir),
             num_problems=len(self.learned),
-            num_pairs=sum(num_pairs(problem.labels) for problem in self.learned),
+            num_pairs=sum(count_pairs(problem.labels) for problem in self.learned),
             num_tokens=sum(problem.num_tokens for problem in self.learned),
             counts=counts,
             num_steps=num_steps,
             best_step=counters["best_step"],
-            before=_validation(counters["before"]),
-            best=_validation(counters["best"]),
+            before=_read_validation(counters["before"]),
+            best=_read_validation(counters["best"]),
             seconds=total.seconds,
-            tokens_per_second=total.speed(peak)["tokens_per_second"],
-            share_of_peak=total.speed(peak)["share_of_peak"],
+            tokens_per_second=total.compute_speed(peak)["tokens_per_second"],
+            mfu=total.compute_speed(peak)["mfu"],
             rank=processes.rank,
         )
 
@@ -284,7 +284,7 @@ class _Run:
             mine += [()] * (-(-len(batches) // processes.count) - len(mine))
         loss = accuracy = margin = flops = num_tokens = 0.0
         for indices in mine:
-            batch = micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
+            batch = make_micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
             scores = self.model(batch.tree)[batch.places]
             part, _ = self.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins, config.center_coefficient)
             part = part * (sum(self.learned[i].has_pair for i in indices) / num_paired)
@@ -293,24 +293,24 @@ class _Run:
                 part = part + distilled * (config.teacher_weight * len(indices) / num_problems)
             (part * processes.loss_scale).backward()
             loss += part.item()
-            for right, gap in _pair_figures(scores.detach(), batch) if indices else ():
+            for right, gap in _measure_pairs(scores.detach(), batch) if indices else ():
                 accuracy, margin = accuracy + right / num_paired, margin + gap / num_paired
             if indices:
                 num_tokens += batch.tree.batch.num_tokens
-                flops += step_flops(self.model.config, config.method, batch.tree)
-        processes.sum_gradients([*self.parameters.values()])
-        loss, accuracy, margin, num_tokens, flops = processes.sum(
+                flops += count_step_flops(self.model.config, config.method, batch.tree)
+        processes.all_reduce_gradients([*self.parameters.values()])
+        loss, accuracy, margin, num_tokens, flops = processes.all_reduce_sum(
             [loss, accuracy, margin, num_tokens, flops], self.device
         )
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)))
+        norm = float(gather_tensor(torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)))
         if not math.isfinite(loss) or not math.isfinite(norm):
-            last = folder.last_checkpoint()
+            last = folder.find_last_checkpoint()
             raise TrainingDiverged(
                 f"step {step + 1}: the loss is {loss}, the gradient's length {norm}; lower learning_rate "
                 f"({config.peak_learning_rate:g}), or look for non-finite weights in {self.base}. "
                 f"{f'{last} is intact' if last else 'No checkpoint had been written'}"
             )
-        rate = config.learning_rate_at(step, len(self.steps))
+        rate = config.compute_learning_rate(step, len(self.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -327,13 +327,13 @@ class _Run:
         }
         return record, _Work(num_tokens=int(num_tokens), flops=flops)
 
-    def _keep_best(self, folder: RunFolder, journal: Journal | None, counters: dict[str, Any], step: int) -> None:
+    def _keep_best(self, folder: RunFolder, logger: MetricsLogger | None, counters: dict[str, Any], step: int) -> None:
         """Validates, and writes the model if it is the best so far; without validation problems it is."""
         if self.validated:
             now = validate(self.model, self.validated, self.config)
             self._note(
                 folder,
-                journal,
+                logger,
                 {
                     "kind": "validation",
                     "step": step,
@@ -345,21 +345,21 @@ class _Run:
             best = counters["best"]
             # Among few problems pair accuracies are often equal; the loss tells more.
             is_worse = best is not None and (now.pair_accuracy, -now.loss) <= (best["pair_accuracy"], -best["loss"])
-            if self.processes.agree(is_worse):
+            if self.processes.broadcast(is_worse):
                 return
             counters["best"] = dataclasses.asdict(now)
         counters["best_step"] = step
-        tensors = self._gathered(self.parameters)
+        tensors = self._gather(self.parameters)
         if self.processes.is_first:
-            canonical = {name: tensor.contiguous() for name, tensor in self.model.to_canonical(tensors)}
+            canonical = {name: tensor.contiguous() for name, tensor in self.model.iterate_canonical(tensors)}
             folder.write_model(lambda path: self._write_model(canonical, path))
-        self.processes.wait()
+        self.processes.barrier()
 
-    def _gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whole tensors in the first process's CPU memory, one after the other; the other processes get none."""
         wholes = {}
         for name, tensor in tensors.items():
-            one = whole(tensor.detach())
+            one = gather_tensor(tensor.detach())
             if self.processes.is_first:
                 wholes[name] = one.cpu()
         return wholes
@@ -375,39 +375,41 @@ class _Run:
         states = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
         tensors = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
         tensors |= {f"{moment}.{name}": state[moment] for name, state in states.items() for moment in _MOMENTS}
-        gathered = self._gathered(tensors)
+        gathered = self._gather(tensors)
         if self.processes.is_first:
             folder.write_checkpoint(counters["step"], gathered, counters)
-        self.processes.wait()
+        self.processes.barrier()
 
     def _restore(self, folder: RunFolder, resume: bool) -> dict[str, Any]:
         """Takes weights, optimizer and counters from the last checkpoint, if there is one to resume from."""
-        last = folder.last_checkpoint() if resume else None
+        last = folder.find_last_checkpoint() if resume else None
         if last is None:
             return {"step": 0, "best_step": None, "best": None, "before": None}
         tensors, counters = folder.read_checkpoint(last)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(spread_like(tensors[f"parameter.{name}"], parameter))
+                parameter.copy_(shard_like(tensors[f"parameter.{name}"], parameter))
                 self.optimizer.state[parameter] = {
                     "step": torch.tensor(float(counters["step"]), device=parameter.device),
-                    **{m: spread_like(tensors[f"{m}.{name}"], parameter) for m in _MOMENTS},
+                    **{m: shard_like(tensors[f"{m}.{name}"], parameter) for m in _MOMENTS},
                 }
         return counters
 
-    def _note(self, folder: RunFolder, journal: Journal | None, record: dict[str, Any]) -> None:
-        if journal is not None:
+    def _note(self, folder: RunFolder, logger: MetricsLogger | None, record: dict[str, Any]) -> None:
+        if logger is not None:
             folder.append_log(record)
-            journal.show(record)
+            logger.show(record)
 
 
-def _validation(record: Mapping[str, Any] | None) -> Validation | None:
+def _read_validation(record: Mapping[str, Any] | None) -> Validation | None:
     return None if record is None else Validation(**{**record, "interval": tuple(record["interval"])})
 
 
-def _pair_figures(scores: Tensor, batch: MicroBatch) -> Iterator[tuple[float, float]]:
-    """Yields of each problem with a pair: its pair accuracy, and the mean score of right programs less the wrong's."""
-    for start, end in batch.bounds():
+def _measure_pairs(scores: Tensor, batch: MicroBatch) -> Iterator[tuple[float, float]]:
+    """Yields of each problem with a pair: its pair accuracy, and the mean score of correct programs minus the mean
+    score of incorrect programs.
+    """
+    for start, end in batch.iterate_bounds():
         values, labels = scores[start:end], batch.labels[start:end]
         if labels.all() or not labels.any():
             continue

@@ -276,8 +276,9 @@ class KernelSet {
       a.num_rows = x_.size(0), a.num_inputs = x_.size(1), a.num_outputs = scale_.size(0);
       if (a.num_inputs > kMostInt8Inputs) x_.fail("has more than " + std::to_string(kMostInt8Inputs) + " columns");
       a.activation_bits = activation_bits, a.is_rotated = is_rotated;
-      if (is_rotated && a.num_inputs % kRotatedInputs != 0)
-        x_.fail("has no multiple of " + std::to_string(kRotatedInputs) + " columns, so it cannot be rotated");
+      if (is_rotated && a.num_inputs % kHadamardBlock != 0)
+        x_.fail("has no multiple of " + std::to_string(kHadamardBlock) +
+                " columns, so it cannot have a Hadamard transform");
       a.weight = packed_.get<int8_t>({packed_int8_bytes(a.num_outputs, a.num_inputs, activation_bits)});
       a.scale = scale_.get<float>({-1}), a.bias = optional_floats(bias_, {a.num_outputs});
       a.y = y_.rows<T>(a.num_rows, a.num_outputs), a.y_stride = y_.row_stride();
@@ -290,12 +291,12 @@ class KernelSet {
   }
 
   void rms_norm_backward(const py::object& z, const py::object& weight, float eps, const py::object& grad_y,
-                         const OptionalObject& also_grad_z, const py::object& grad_z, const py::object& grad_weight,
+                         const OptionalObject& grad_residual, const py::object& grad_z, const py::object& grad_weight,
                          int threads) const {
     const Tensor z_(z, "rms_norm_backward: z"), weight_(weight, "rms_norm_backward: weight"),
         grad_y_(grad_y, "rms_norm_backward: grad_y"), grad_z_(grad_z, "rms_norm_backward: grad_z"),
         sums_(grad_weight, "rms_norm_backward: grad_weight");
-    const auto also_ = optional_tensor(also_grad_z, "rms_norm_backward: also_grad_z");
+    const auto also_ = optional_tensor(grad_residual, "rms_norm_backward: grad_residual");
     call(grad_y_, threads, [&](auto type, const auto& kernels) {
       using T = decltype(type);
       const T* grad = grad_y_.get<T>({-1, weight_.size(0)});

@@ -1,10 +1,10 @@
-// Linear maps with 8-bit weights: y = x_scale * w_scale * (q W^T) + bias, q being x, or x H with H the block-diagonal
+// Linear layers with 8-bit weights: y = x_scale * w_scale * (q W^T) + bias, q being x, or x H with H the block-diagonal
 // Hadamard matrix, in whole steps of its row's size.
 // Included by isa_*.cpp only, inside the anonymous namespace, after tree_attention.h.
 //
-// Rows are rotated and quantised while they are packed, so memory is read once, and scaled while sums are written, so
-// no integer leaves the caches. Products are summed in 32 bits, exactly, on every instruction set: order, blocks and
-// threads cannot show.
+// Rows are Hadamard-transformed and quantised while they are packed, so memory is read once, and scaled while sums are
+// written, so no integer leaves the caches. Products are summed in 32 bits, exactly, on every instruction set: order,
+// blocks and threads cannot show.
 //
 // The unit is a 32-bit *lane* of `Group` inputs: two of 16 bits for "multiply pairs and add", or with VNNI four of 8
 // bits, which is twice as fast and leaves activations 127 steps. Weights are kept in 8 bits, in strips of kColumns
@@ -124,13 +124,13 @@ inline Vec butterflies(Vec x) {
   return x;
 }
 
-// A row times the orthogonal Hadamard matrix, kRotatedInputs at a time; sums in reference.py's order.
+// A row times the orthogonal Hadamard matrix, kHadamardBlock at a time; sums in reference.py's order.
 template <class T>
-inline void rotate_row(const T* x, int64_t width, float* y) {
-  constexpr int64_t kVectors = kRotatedInputs / Vec::width;
+inline void apply_hadamard(const T* x, int64_t width, float* y) {
+  constexpr int64_t kVectors = kHadamardBlock / Vec::width;
   const Vec scale = set1(0.125f);
-  static_assert(kRotatedInputs * 0.125f * 0.125f == 1.0f, "the matrix is orthogonal");
-  for (int64_t i = 0; i < width; i += kRotatedInputs) {
+  static_assert(kHadamardBlock * 0.125f * 0.125f == 1.0f, "the matrix is orthogonal");
+  for (int64_t i = 0; i < width; i += kHadamardBlock) {
     Vec v[kVectors];
     for (int64_t k = 0; k < kVectors; ++k) v[k] = load(x + i + k * Vec::width);
     for (int64_t apart = kVectors / 2; apart; apart /= 2)
@@ -187,7 +187,7 @@ void pack_int8_linear(const int8_t* weight, int64_t num_outputs, int64_t num_inp
 // Steps from 0 to a row's largest size: what 8 bits hold; or what 16 bits hold and exact sums in 32 bits allow.
 int32_t int8_steps(int64_t num_inputs, int32_t activation_bits) {
   if (activation_bits == 8) return INT8_MAX;
-  const int64_t most = INT32_MAX / (128 * (num_inputs < 1 ? 1 : num_inputs));  // 128: a stranger's -128
+  const int64_t most = INT32_MAX / (128 * (num_inputs < 1 ? 1 : num_inputs));  // 128: an untrusted -128
   return int32_t(most < INT16_MAX ? most : INT16_MAX);
 }
 
@@ -247,12 +247,12 @@ class Int8Linear {
         steps_(float(int8_steps(args.num_inputs, args.activation_bits))) {
     Arena arena(args.workspace);
     const int64_t rows = args.num_rows < kChunkRows ? round_up(args.num_rows, kRowsAtOnce) : kChunkRows;
-    panels_ = arena.take<int32_t>(rows * num_lanes_);
-    scales_ = arena.take<float>(rows);
-    inputs_ = arena.take<Input>(num_threads * inputs_size());
-    rotated_ = arena.take<float>(args.is_rotated ? num_threads * inputs_size() : 0);
-    sums_ = arena.take<int32_t>(num_threads * kBlockRows * kColumns);
-    wide_ = arena.take<int16_t>(num_threads * kWideSize);
+    panels_ = arena.allocate<int32_t>(rows * num_lanes_);
+    scales_ = arena.allocate<float>(rows);
+    inputs_ = arena.allocate<Input>(num_threads * inputs_size());
+    transformed_ = arena.allocate<float>(args.is_rotated ? num_threads * inputs_size() : 0);
+    sums_ = arena.allocate<int32_t>(num_threads * kBlockRows * kColumns);
+    wide_ = arena.allocate<int16_t>(num_threads * kWideSize);
     workspace_bytes = arena.used();
   }
 
@@ -285,9 +285,9 @@ class Int8Linear {
     }
     const T* x = a_.x + (first + row) * a_.x_stride;
     if (a_.is_rotated) {
-      float* rotated = rotated_ + omp_get_thread_num() * inputs_size();
-      rotate_row(x, a_.num_inputs, rotated);
-      scales_[row] = quantize_row<Group>(rotated, a_.num_inputs, steps_, inputs, panel);
+      float* transformed = transformed_ + omp_get_thread_num() * inputs_size();
+      apply_hadamard(x, a_.num_inputs, transformed);
+      scales_[row] = quantize_row<Group>(transformed, a_.num_inputs, steps_, inputs, panel);
     } else {
       scales_[row] = quantize_row<Group>(x, a_.num_inputs, steps_, inputs, panel);
     }
@@ -336,15 +336,15 @@ class Int8Linear {
   const Int8LinearArgs<T>& a_;
   int64_t num_lanes_, num_strips_;
   float steps_;
-  int32_t* panels_;  // [panels of a chunk][lanes][kRowsAtOnce]
-  float* scales_;    // [rows of a chunk]
-  Input* inputs_;    // of each thread: one row
-  float* rotated_;   // of each thread: one row
-  int32_t* sums_;    // of each thread: [kBlockRows][kColumns]
-  int16_t* wide_;    // of each thread: [kDepth][kColumns][Group]
+  int32_t* panels_;     // [panels of a chunk][lanes][kRowsAtOnce]
+  float* scales_;       // [rows of a chunk]
+  Input* inputs_;       // of each thread: one row
+  float* transformed_;  // of each thread: one row
+  int32_t* sums_;       // of each thread: [kBlockRows][kColumns]
+  int16_t* wide_;       // of each thread: [kDepth][kColumns][Group]
 };
 
-// Calls act with the linear map in the lanes that its activations take.
+// Calls act with the linear layer in the lanes that its activations take.
 template <class T, class Act>
 inline void with_int8_linear(const Int8LinearArgs<T>& a, int num_threads, Act act) {
 #if CODESCALER_ISA == 3

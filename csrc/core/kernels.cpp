@@ -28,8 +28,8 @@ double pairwise_loss(const T* scores, const bool* labels, const int64_t* group_o
   const auto pairs_in = [&](int64_t g) {
     const bool* first = labels + group_offsets[g];
     const bool* last = labels + group_offsets[g + 1];
-    const int64_t right = std::count(first, last, true);
-    return right * (last - first - right);
+    const int64_t correct = std::count(first, last, true);
+    return correct * (last - first - correct);
   };
   int64_t num_paired = 0;
   for (int64_t g = 0; g < num_groups; ++g) num_paired += pairs_in(g) > 0;
@@ -40,13 +40,13 @@ double pairwise_loss(const T* scores, const bool* labels, const int64_t* group_o
     const double weight = 1.0 / (double(pairs) * double(num_paired));
     const double margin = margins ? margins[g] : 0.0;
     for (int64_t m = group_offsets[g]; m < group_offsets[g + 1]; ++m) {
-      double gradient_m = 0.0;  // each pair is visited from both of its ends, and its loss counted from the right one
+      double gradient_m = 0.0;  // each pair is visited from both of its ends, and its loss counted from the correct one
       for (int64_t n = group_offsets[g]; n < group_offsets[g + 1]; ++n) {
         if (labels[m] == labels[n]) continue;
-        const double right = scores[labels[m] ? m : n], wrong = scores[labels[m] ? n : m];
-        const double gap = right - wrong - margin;
+        const double correct = scores[labels[m] ? m : n], incorrect = scores[labels[m] ? n : m];
+        const double gap = correct - incorrect - margin;
         // Without centring the sum must not matter: 0 * infinity would be NaN.
-        const double sum = center_coefficient == 0.0 ? 0.0 : right + wrong;
+        const double sum = center_coefficient == 0.0 ? 0.0 : correct + incorrect;
         // Both signs of the gap through exp of a number that is not positive: no overflow.
         const double e = std::exp(-std::fabs(gap));
         const double slope = -(gap >= 0 ? e : 1.0) / (1.0 + e), centre = 2.0 * center_coefficient * sum;

@@ -104,11 +104,11 @@ struct Int8LinearArgs {
   T* y;
   int64_t y_stride, num_rows, num_inputs, num_outputs;
   int32_t activation_bits;  // 8 or 16
-  bool is_rotated;          // then num_inputs is a multiple of kRotatedInputs
+  bool is_rotated;          // then num_inputs is a multiple of kHadamardBlock
   void* workspace;          // int8_linear_workspace_bytes, aligned to 64
 };
 
-constexpr int64_t kRotatedInputs = 64;        // types.ROTATED_INPUTS
+constexpr int64_t kHadamardBlock = 64;        // types.HADAMARD_BLOCK
 constexpr int64_t kMostInt8Inputs = 1 << 16;  // so many leave activations of 16 bits 255 steps
 
 // Gradients. Rows are dense where no stride is given; what is float here is float for every T.
@@ -120,7 +120,7 @@ struct RmsNormBackwardArgs {
   const float *z, *weight;
   float eps;
   const T* grad_y;
-  const float* also_grad_z;  // what comes to z from elsewhere, or null
+  const float* grad_residual;  // what comes to z from elsewhere, or null
   float *grad_z, *grad_weight;
   int64_t num_rows, width;
 };

@@ -1,4 +1,4 @@
-// Operations that touch each token alone: norms, rotation, gated activation, pooled score.
+// Operations that touch each token alone: norms, RoPE, gated activation, pooled score.
 // Included by isa_*.cpp only, inside the anonymous namespace, after simd.h.
 
 // Calls full(i) for every whole vector in [0, size) and rest(i, n) for the n lanes that are left.
@@ -62,7 +62,7 @@ void rms_norm(const RmsNormArgs<T>& a, int num_threads) {
 
 // One head: normalised where `weight` is given, then (a, b) -> (a cos - b sin, b cos + a sin) on its two halves.
 template <class T>
-inline void rotate_head(T* head, int64_t half, const float* cos, const float* sin, const float* weight, float eps) {
+inline void apply_rope(T* head, int64_t half, const float* cos, const float* sin, const float* weight, float eps) {
   Vec scale = set1(1.0f);
   if (weight) {
     Vec squares = set1(0.0f);
@@ -71,7 +71,7 @@ inline void rotate_head(T* head, int64_t half, const float* cos, const float* si
         2 * half, [&](int64_t i) { add(load(head + i)); }, [&](int64_t i, int64_t n) { add(load_n(head + i, n)); });
     scale = set1(inverse_rms(squares, 2 * half, eps));
   }
-  const auto rotate = [&](int64_t i, auto get, auto put) {
+  const auto rotate_pair = [&](int64_t i, auto get, auto put) {
     Vec a = get(head + i), b = get(head + half + i);
     if (weight) {
       a = a * scale * get(weight + i);
@@ -82,9 +82,9 @@ inline void rotate_head(T* head, int64_t half, const float* cos, const float* si
     put(head + half + i, b * c + a * s);
   };
   for_lanes(
-      half, [&](int64_t i) { rotate(i, [](const auto* p) { return load(p); }, [](T* p, Vec v) { store(p, v); }); },
+      half, [&](int64_t i) { rotate_pair(i, [](const auto* p) { return load(p); }, [](T* p, Vec v) { store(p, v); }); },
       [&](int64_t i, int64_t n) {
-        rotate(i, [n](const auto* p) { return load_n(p, n); }, [n](T* p, Vec v) { store_n(p, v, n); });
+        rotate_pair(i, [n](const auto* p) { return load_n(p, n); }, [n](T* p, Vec v) { store_n(p, v, n); });
       });
 }
 
@@ -97,7 +97,7 @@ void qk_norm_rope(const QkNormRopeArgs<T>& a, int num_threads) {
     const float* cos = a.cos + a.positions[token] * half;
     const float* sin = a.sin + a.positions[token] * half;
     for (int64_t h = 0; h < a.num_heads + a.num_kv_heads; ++h)
-      rotate_head(row + h * a.head_dim, half, cos, sin, h < a.num_heads ? a.q_norm : a.k_norm, a.eps);
+      apply_rope(row + h * a.head_dim, half, cos, sin, h < a.num_heads ? a.q_norm : a.k_norm, a.eps);
   }
 }
 

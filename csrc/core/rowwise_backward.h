@@ -16,7 +16,7 @@ void rms_norm_backward(const RmsNormBackwardArgs<T>& a, int num_threads) {
     for (int64_t row = chunk * kWeightRows; row < end; ++row) {
       const float* z = a.z + row * a.width;
       const T* grad_y = a.grad_y + row * a.width;
-      const float* also = a.also_grad_z ? a.also_grad_z + row * a.width : nullptr;
+      const float* also = a.grad_residual ? a.grad_residual + row * a.width : nullptr;
       float* grad_z = a.grad_z + row * a.width;
       Vec squares = set1(0.0f), dot = set1(0.0f);
       const auto add = [&](Vec z_i, Vec g) { squares = fma(z_i, z_i, squares), dot = fma(g, z_i, dot); };

@@ -37,7 +37,7 @@ constexpr int64_t kColumnVectors = CODESCALER_ISA >= 2 ? 4 : 2;  // 6 x 4 sums o
 constexpr int64_t kColumns = kColumnVectors * Vec::width;
 constexpr int64_t kBlocksPerStep = 4;  // key blocks of one softmax step
 constexpr int64_t kStep = kBlocksPerStep * kKeyBlock;
-static_assert(kKeyBlock % kColumns == 0, "a key block is a whole number of register tiles");
+static_assert(kKeyBlock % kColumns == 0, "a key block is a whole number of micro-kernel tiles");
 
 constexpr int64_t kCacheLine = 32;  // head elements transposed at a time: 64 bytes of bfloat16
 
@@ -46,10 +46,10 @@ inline int64_t lane(int64_t i) { return i < 0 ? 0 : i > Vec::width ? Vec::width 
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs; `IsAcross`: of a[.][m].
-template <int64_t Rows, class Lane, int64_t Pair, bool IsAcross>
-inline void register_tile(const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride, int64_t depth, float* c,
-                          int64_t c_stride, bool accumulate) {
+// c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs; `IsTransposed`: of a[.][m].
+template <int64_t Rows, class Lane, int64_t Pair, bool IsTransposed>
+inline void micro_kernel(const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride, int64_t depth, float* c,
+                         int64_t c_stride, bool accumulate) {
   Vec sum[Rows][kColumnVectors];
   for (int64_t m = 0; m < Rows; ++m)
     for (int64_t v = 0; v < kColumnVectors; ++v)
@@ -57,14 +57,14 @@ inline void register_tile(const Lane* a, int64_t a_stride, const Lane* b, int64_
   for (int64_t k = 0; k < depth; ++k)
     for (int64_t m = 0; m < Rows; ++m)
       for (int64_t v = 0; v < kColumnVectors; ++v)
-        sum[m][v] = multiply_add(IsAcross ? a + k * a_stride + m * Pair : a + m * a_stride + k * Pair,
+        sum[m][v] = multiply_add(IsTransposed ? a + k * a_stride + m * Pair : a + m * a_stride + k * Pair,
                                  b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
   for (int64_t m = 0; m < Rows; ++m)
     for (int64_t v = 0; v < kColumnVectors; ++v) store(c + m * c_stride + v * Vec::width, sum[m][v]);
 }
 
 // The same for `rows` in 1..kRowsAtOnce and any multiple of kColumns columns.
-template <class Lane, int64_t Pair, bool IsAcross = false>
+template <class Lane, int64_t Pair, bool IsTransposed = false>
 inline void multiply(int64_t rows, int64_t columns, const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride,
                      int64_t depth, float* c, int64_t c_stride, bool accumulate) {
   for (int64_t column = 0; column < columns; column += kColumns) {
@@ -72,22 +72,22 @@ inline void multiply(int64_t rows, int64_t columns, const Lane* a, int64_t a_str
     float* out = c + column;
     switch (rows) {
       case 1:
-        register_tile<1, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        micro_kernel<1, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       case 2:
-        register_tile<2, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        micro_kernel<2, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       case 3:
-        register_tile<3, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        micro_kernel<3, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       case 4:
-        register_tile<4, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        micro_kernel<4, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       case 5:
-        register_tile<5, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        micro_kernel<5, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
         break;
       default:
-        register_tile<6, Lane, Pair, IsAcross>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+        micro_kernel<6, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
     }
   }
 }
@@ -124,7 +124,7 @@ class Arena {
  public:
   explicit Arena(void* base) : base_(static_cast<std::byte*>(base)) {}
   template <class E>
-  E* take(int64_t count) {
+  E* allocate(int64_t count) {
     const int64_t at = used_;
     used_ += round_up(count * int64_t(sizeof(E)), 64);
     return base_ ? reinterpret_cast<E*>(base_ + at) : nullptr;
@@ -146,14 +146,14 @@ class TreeAttention {
       : a_(args), group_(args.num_heads / args.num_kv_heads), columns_(round_up(args.head_dim, kColumns)) {
     Arena arena(args.workspace);
     const int64_t num_packed = args.num_kv_heads * args.num_blocks;
-    keys_ = arena.take<Lane>(num_packed * kKeyBlock * args.head_dim);
-    values_ = arena.take<Lane>(num_packed * kKeyBlock * columns_);
-    has_nonfinite_ = arena.take<uint8_t>(num_packed);
+    keys_ = arena.allocate<Lane>(num_packed * kKeyBlock * args.head_dim);
+    values_ = arena.allocate<Lane>(num_packed * kKeyBlock * columns_);
+    has_nonfinite_ = arena.allocate<uint8_t>(num_packed);
     max_rows_ = group_ > kTileRows ? group_ : kTileRows;
     Arena counter(nullptr);
     Scratch(*this, counter);
     scratch_bytes_ = counter.used();
-    scratch_ = arena.take<std::byte>(num_threads * scratch_bytes_);
+    scratch_ = arena.allocate<std::byte>(num_threads * scratch_bytes_);
     workspace_bytes_ = arena.used();
   }
 
@@ -178,15 +178,15 @@ class TreeAttention {
   // One thread's buffers for one tile.
   struct Scratch {
     Lane *queries, *clean_values;
-    float *logits, *sums, *largest, *total;
+    float *logits, *sums, *row_max, *row_sum;
 
     Scratch(const TreeAttention& owner, Arena& arena)
-        : queries(arena.take<Lane>(owner.max_rows_ * owner.a_.head_dim)),
-          clean_values(arena.take<Lane>(kKeyBlock * owner.columns_)),
-          logits(arena.take<float>(owner.max_rows_ * kStep)),
-          sums(arena.take<float>(owner.max_rows_ * owner.columns_)),
-          largest(arena.take<float>(owner.max_rows_)),
-          total(arena.take<float>(owner.max_rows_)) {}
+        : queries(arena.allocate<Lane>(owner.max_rows_ * owner.a_.head_dim)),
+          clean_values(arena.allocate<Lane>(kKeyBlock * owner.columns_)),
+          logits(arena.allocate<float>(owner.max_rows_ * kStep)),
+          sums(arena.allocate<float>(owner.max_rows_ * owner.columns_)),
+          row_max(arena.allocate<float>(owner.max_rows_)),
+          row_sum(arena.allocate<float>(owner.max_rows_)) {}
   };
 
   // Visible keys [first, last) of one row, counted from the start of a step.
@@ -251,20 +251,20 @@ class TreeAttention {
     for (int64_t r = 0; r < rows; ++r) {
       const T* q = a_.qkv + (tile.first_token + r / group_) * a_.stride + (kv_head * group_ + r % group_) * a_.head_dim;
       for (int64_t h = 0; h < a_.head_dim; ++h) s.queries[r * a_.head_dim + h] = convert(q[h], Lane{});
-      s.largest[r] = -kInfinity;
-      s.total[r] = 0.0f;
+      s.row_max[r] = -kInfinity;
+      s.row_sum[r] = 0.0f;
     }
     memset(s.sums, 0, size_t(rows * columns_) * sizeof(float));
 
     const int64_t end = position + tile.num_tokens;
     const int64_t begin = a_.window && position >= a_.window ? position - a_.window + 1 : 0;
     for (int64_t step = begin / kStep * kStep; step < end; step += kStep)
-      take_step(kv_head, blocks + step / kKeyBlock, step, position, rows, s);
+      process_keys(kv_head, blocks + step / kKeyBlock, step, position, rows, s);
 
     for (int64_t r = 0; r < rows; ++r) {
       T* out = a_.out + (tile.out_row + r / group_) * a_.out_stride + (kv_head * group_ + r % group_) * a_.head_dim;
       const float* sums = s.sums + r * columns_;
-      const Vec inverse = set1(1.0f / s.total[r]);
+      const Vec inverse = set1(1.0f / s.row_sum[r]);
       for_lanes(
           a_.head_dim, [&](int64_t i) { store(out + i, load(sums + i) * inverse); },
           [&](int64_t i, int64_t n) { store_n(out + i, load_n(sums + i, n) * inverse, n); });
@@ -278,8 +278,8 @@ class TreeAttention {
 
   // All rows of a tile take the keys at positions [step, step + kStep): logits, probabilities, weighted sums. The
   // products go block by block, so that a block of keys or values is in the first-level cache for all rows.
-  void take_step(int64_t kv_head, const int32_t* blocks, int64_t step, int64_t position, int64_t rows,
-                 const Scratch& s) const {
+  void process_keys(int64_t kv_head, const int32_t* blocks, int64_t step, int64_t position, int64_t rows,
+                    const Scratch& s) const {
     // Positions grow with the row: a group's first row sees furthest back, its last furthest ahead.
     const auto seen_by = [=](int64_t r, int64_t count) {
       return Range{visible(position + r / group_, step).first, visible(position + (r + count - 1) / group_, step).last};
@@ -305,7 +305,7 @@ class TreeAttention {
       if (seen.first >= seen.last) continue;
       const int64_t begin = seen.first / kKeyBlock * kKeyBlock, end = round_up(seen.last, kKeyBlock);
       for (int64_t m = r; m < r + count; ++m)
-        soften(s.logits + m * kStep, visible(position + m / group_, step), begin, end, m, s);
+        online_softmax(s.logits + m * kStep, visible(position + m / group_, step), begin, end, m, s);
     }
     for (int64_t b = first_block; b < last_block; ++b)
       for_groups(b, [&](int64_t r, int64_t count, int64_t last) {
@@ -317,7 +317,8 @@ class TreeAttention {
   void add_values(int64_t kv_head, int64_t block, int64_t block_start, int64_t last, int64_t step, int64_t position,
                   int64_t r, int64_t count, const Scratch& s) const {
     constexpr int64_t p_stride = kStep * int64_t(sizeof(float) / sizeof(Lane));
-    const Lane* p = reinterpret_cast<const Lane*>(s.logits + r * kStep) + block_start;  // soften wrote them there
+    const Lane* p =
+        reinterpret_cast<const Lane*>(s.logits + r * kStep) + block_start;  // online_softmax wrote them there
     const Lane* values = values_of(kv_head, block);
     float* sums = s.sums + r * columns_;
     if (has_nonfinite_[kv_head * a_.num_blocks + block]) {
@@ -333,39 +334,39 @@ class TreeAttention {
   }
 
   // One row's online softmax over logits [begin, end): probabilities take their place, 0 where not visible.
-  void soften(float* logits, Range seen, int64_t begin, int64_t end, int64_t row, const Scratch& s) const {
+  void online_softmax(float* logits, Range seen, int64_t begin, int64_t end, int64_t row, const Scratch& s) const {
     const Vec nothing = set1(-kInfinity);
     const bool has_softcap = a_.softcap != 0.0f;
     // Logits in units of log2, so that exp is a power of two; a soft-cap acts on them as they are.
     const Vec scale = set1(a_.scale * (has_softcap ? 1.0f / a_.softcap : kLog2E));
     const Vec cap = set1(a_.softcap * kLog2E);
-    Vec most = nothing;
+    Vec row_max = nothing;
     for (int64_t j = begin; j < end; j += Vec::width) {
       Vec x = load(logits + j) * scale;
       if (has_softcap) x = cap * tanh(x);
       if (j < seen.first || j + Vec::width > seen.last)
         x = keep_between(x, lane(seen.first - j), lane(seen.last - j), nothing);
       store(logits + j, x);
-      most = max(most, x);
+      row_max = max(row_max, x);
     }
-    const float before = s.largest[row], now = fmaxf(before, largest(most));
-    s.largest[row] = now;
-    // While a row has seen no key the largest is -inf, and -inf - (-inf) would be NaN.
-    const Vec shift = set1(now == -kInfinity ? 0.0f : now);
+    const float old_max = s.row_max[row], new_max = fmaxf(old_max, largest(row_max));
+    s.row_max[row] = new_max;
+    // While a row has seen no key the maximum is -inf, and -inf - (-inf) would be NaN.
+    const Vec shift = set1(new_max == -kInfinity ? 0.0f : new_max);
     Lane* p = reinterpret_cast<Lane*>(logits);
-    Vec total = set1(0.0f);
+    Vec row_sum = set1(0.0f);
     for (int64_t j = begin; j < end; j += Vec::width) {
       const Vec e = exp2_of_negative(load(logits + j) - shift);
-      total = total + e;
+      row_sum = row_sum + e;
       store(p + j, e);
     }
-    if (before != now) {
-      const Vec rescale = exp2_of_negative(set1(before) - shift);
-      s.total[row] = first_lane(set1(s.total[row]) * rescale);
+    if (old_max != new_max) {
+      const Vec rescale = exp2_of_negative(set1(old_max) - shift);
+      s.row_sum[row] = first_lane(set1(s.row_sum[row]) * rescale);
       float* sums = s.sums + row * columns_;
       for (int64_t i = 0; i < columns_; i += Vec::width) store(sums + i, load(sums + i) * rescale);
     }
-    s.total[row] += sum(total);
+    s.row_sum[row] += sum(row_sum);
   }
 
   static float first_lane(Vec x) {

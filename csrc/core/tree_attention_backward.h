@@ -20,14 +20,14 @@ class TreeAttentionBackward {
     }
     Arena arena(f_.workspace);
     const int64_t num_packed = f_.num_kv_heads * f_.num_blocks;
-    keys_ = arena.take<float>(num_packed * kKeyBlock * columns_);
-    keys_across_ = arena.take<float>(num_packed * kKeyBlock * f_.head_dim);
-    values_across_ = arena.take<float>(num_packed * kKeyBlock * f_.head_dim);
-    sums_ = arena.take<float>(f_.num_heads * a_.num_tokens * 2 * f_.head_dim);
+    keys_ = arena.allocate<float>(num_packed * kKeyBlock * columns_);
+    keys_transposed_ = arena.allocate<float>(num_packed * kKeyBlock * f_.head_dim);
+    values_transposed_ = arena.allocate<float>(num_packed * kKeyBlock * f_.head_dim);
+    sums_ = arena.allocate<float>(f_.num_heads * a_.num_tokens * 2 * f_.head_dim);
     Arena counter(nullptr);
     Scratch(*this, counter);
     scratch_bytes_ = counter.used();
-    scratch_ = arena.take<std::byte>(num_threads * scratch_bytes_);
+    scratch_ = arena.allocate<std::byte>(num_threads * scratch_bytes_);
     workspace_bytes_ = arena.used();
   }
 
@@ -44,7 +44,7 @@ class TreeAttentionBackward {
 #pragma omp for schedule(dynamic, 1)
       for (int64_t head = 0; head < f_.num_heads; ++head) {
         memset(sums_of(head, 0), 0, size_t(a_.num_tokens * 2 * f_.head_dim) * sizeof(float));
-        for (int64_t t = 0; t < f_.num_tiles; ++t) take_tile(head, f_.tiles[t], scratch);
+        for (int64_t t = 0; t < f_.num_tiles; ++t) process_tile(head, f_.tiles[t], scratch);
       }
 #pragma omp for schedule(static)
       for (int64_t token = 0; token < a_.num_tokens; ++token) add_up(token);
@@ -57,14 +57,14 @@ class TreeAttentionBackward {
     float *queries, *grad_out, *grad_queries, *weights, *grad_logits, *slopes, *grad_keys, *grad_values;
 
     Scratch(const TreeAttentionBackward& owner, Arena& arena)
-        : queries(arena.take<float>(kTileRows * owner.columns_)),
-          grad_out(arena.take<float>(kTileRows * owner.columns_)),
-          grad_queries(arena.take<float>(kTileRows * owner.columns_)),
-          weights(arena.take<float>(kTileRows * owner.path_)),
-          grad_logits(arena.take<float>(kTileRows * owner.path_)),
-          slopes(arena.take<float>(owner.path_)),
-          grad_keys(arena.take<float>(kKeyBlock * owner.columns_)),
-          grad_values(arena.take<float>(kKeyBlock * owner.columns_)) {}
+        : queries(arena.allocate<float>(kTileRows * owner.columns_)),
+          grad_out(arena.allocate<float>(kTileRows * owner.columns_)),
+          grad_queries(arena.allocate<float>(kTileRows * owner.columns_)),
+          weights(arena.allocate<float>(kTileRows * owner.path_)),
+          grad_logits(arena.allocate<float>(kTileRows * owner.path_)),
+          slopes(arena.allocate<float>(owner.path_)),
+          grad_keys(arena.allocate<float>(kKeyBlock * owner.columns_)),
+          grad_values(arena.allocate<float>(kKeyBlock * owner.columns_)) {}
   };
 
   // Where a query head gathers the gradients of a token's key, and behind it of its value.
@@ -74,23 +74,23 @@ class TreeAttentionBackward {
   void pack(int64_t kv_head, int64_t block) const {
     const int64_t at = kv_head * f_.num_blocks + block, head_dim = f_.head_dim;
     float* keys = keys_ + at * kKeyBlock * columns_;
-    float *keys_across = keys_across_ + at * kKeyBlock * head_dim,
-          *values_across = values_across_ + at * kKeyBlock * head_dim;
+    float *keys_transposed = keys_transposed_ + at * kKeyBlock * head_dim,
+          *values_transposed = values_transposed_ + at * kKeyBlock * head_dim;
     memset(keys, 0, size_t(kKeyBlock * columns_) * sizeof(float));
-    memset(keys_across, 0, size_t(kKeyBlock * head_dim) * sizeof(float));
-    memset(values_across, 0, size_t(kKeyBlock * head_dim) * sizeof(float));
+    memset(keys_transposed, 0, size_t(kKeyBlock * head_dim) * sizeof(float));
+    memset(values_transposed, 0, size_t(kKeyBlock * head_dim) * sizeof(float));
     const int32_t* tokens = f_.block_tokens + block * kKeyBlock;
     for (int64_t j = 0; j < kKeyBlock && tokens[j] >= 0; ++j) {
       const T* key = f_.qkv + tokens[j] * f_.stride + (f_.num_heads + kv_head) * head_dim;
       const T* value = key + f_.num_kv_heads * head_dim;
       for (int64_t h = 0; h < head_dim; ++h) {
-        keys[j * columns_ + h] = keys_across[h * kKeyBlock + j] = convert(key[h], 0.0f);
-        values_across[h * kKeyBlock + j] = convert(value[h], 0.0f);
+        keys[j * columns_ + h] = keys_transposed[h * kKeyBlock + j] = convert(key[h], 0.0f);
+        values_transposed[h * kKeyBlock + j] = convert(value[h], 0.0f);
       }
     }
   }
 
-  void take_tile(int64_t head, const AttentionTile& tile, const Scratch& s) const {
+  void process_tile(int64_t head, const AttentionTile& tile, const Scratch& s) const {
     const int64_t rows = tile.num_tokens, position = tile.first_position, head_dim = f_.head_dim;
     const int32_t* blocks = f_.node_blocks + tile.first_block;
     const int64_t first_block = f_.window && position >= f_.window ? (position - f_.window + 1) / kKeyBlock : 0;
@@ -98,13 +98,13 @@ class TreeAttentionBackward {
     load_rows(head, tile, s);
     for (int64_t b = first_block; b < end_block; ++b) {
       const int64_t from = first_row(b, position), at = packed(head, blocks[b]) * kKeyBlock * head_dim;
-      multiply_rows(from, rows, s.queries, columns_, head_dim, keys_across_ + at, kKeyBlock, s.weights + b * kKeyBlock,
-                    path_, false);
-      multiply_rows(from, rows, s.grad_out, columns_, head_dim, values_across_ + at, kKeyBlock,
+      multiply_rows(from, rows, s.queries, columns_, head_dim, keys_transposed_ + at, kKeyBlock,
+                    s.weights + b * kKeyBlock, path_, false);
+      multiply_rows(from, rows, s.grad_out, columns_, head_dim, values_transposed_ + at, kKeyBlock,
                     s.grad_logits + b * kKeyBlock, path_, false);
     }
     for (int64_t r = 0; r < rows; ++r)
-      soften(s.weights + r * path_, s.grad_logits + r * path_, s.slopes, position + r, first_block * kKeyBlock);
+      softmax_row(s.weights + r * path_, s.grad_logits + r * path_, s.slopes, position + r, first_block * kKeyBlock);
 
     memset(s.grad_queries, 0, size_t(rows * columns_) * sizeof(float));
     for (int64_t b = first_block; b < end_block; ++b) {
@@ -112,8 +112,8 @@ class TreeAttentionBackward {
       const float *weights = s.weights + b * kKeyBlock, *grad_logits = s.grad_logits + b * kKeyBlock;
       multiply_rows(from, rows, grad_logits, path_, kKeyBlock, keys_ + packed(head, blocks[b]) * kKeyBlock * columns_,
                     columns_, s.grad_queries, columns_, true);
-      multiply_across(rows - from, weights + from * path_, s.grad_out + from * columns_, s.grad_values);
-      multiply_across(rows - from, grad_logits + from * path_, s.queries + from * columns_, s.grad_keys);
+      multiply_transposed(rows - from, weights + from * path_, s.grad_out + from * columns_, s.grad_values);
+      multiply_transposed(rows - from, grad_logits + from * path_, s.queries + from * columns_, s.grad_keys);
       const int32_t* tokens = f_.block_tokens + blocks[b] * kKeyBlock;
       for (int64_t j = 0; j < kKeyBlock && tokens[j] >= 0; ++j) {
         add_to(sums_of(head, tokens[j]), s.grad_keys + j * columns_);
@@ -149,12 +149,12 @@ class TreeAttentionBackward {
 
   // One row from position `begin` on: products Q K^T become P, 0 where a key is not visible; grad_P becomes
   // scale * grad_S.
-  void soften(float* logits, float* grad, float* slopes, int64_t position, int64_t begin) const {
+  void softmax_row(float* logits, float* grad, float* slopes, int64_t position, int64_t begin) const {
     const int64_t first = f_.window && position >= f_.window ? position - f_.window + 1 : 0, last = position + 1;
     const int64_t end = round_up(last, kKeyBlock);
     const bool has_softcap = f_.softcap != 0.0f;
     const Vec scale = set1(f_.scale), one = set1(1.0f), cap = set1(f_.softcap * kLog2E);
-    Vec most = set1(-kInfinity);
+    Vec row_max = set1(-kInfinity);
     for (int64_t j = begin; j < end; j += Vec::width) {  // in units of log2, so that exp is a power of two
       Vec x = load(logits + j) * set1(f_.scale * (has_softcap ? 1.0f / f_.softcap : kLog2E));
       if (has_softcap) {
@@ -164,17 +164,17 @@ class TreeAttentionBackward {
       }
       if (j < first || j + Vec::width > last) x = keep_between(x, lane(first - j), lane(last - j), set1(-kInfinity));
       store(logits + j, x);
-      most = max(most, x);
+      row_max = max(row_max, x);
     }
-    const Vec shift = set1(largest(most));
-    Vec total = set1(0.0f), dot = set1(0.0f);
+    const Vec shift = set1(largest(row_max));
+    Vec row_sum = set1(0.0f), dot = set1(0.0f);
     for (int64_t j = begin; j < end; j += Vec::width) {
       const Vec e = exp2_of_negative(load(logits + j) - shift);
       store(logits + j, e);
-      total = total + e;
+      row_sum = row_sum + e;
       dot = fma(e, load(grad + j), dot);
     }
-    const float inverse = 1.0f / sum(total);
+    const float inverse = 1.0f / sum(row_sum);
     const Vec mean = set1(sum(dot) * inverse);
     for (int64_t j = begin; j < end; j += Vec::width) {
       const Vec p = load(logits + j) * set1(inverse);
@@ -192,7 +192,7 @@ class TreeAttentionBackward {
   }
 
   // c[j][.] = sum over rows of a[row][j] b[row][.], for the keys j of a block
-  void multiply_across(int64_t rows, const float* a, const float* b, float* c) const {
+  void multiply_transposed(int64_t rows, const float* a, const float* b, float* c) const {
     for (int64_t j = 0; j < kKeyBlock; j += kRowsAtOnce)
       multiply<float, 1, true>(kKeyBlock - j < kRowsAtOnce ? kKeyBlock - j : kRowsAtOnce, columns_, a + j, path_, b,
                                columns_, rows, c + j * columns_, columns_, false);
@@ -231,7 +231,7 @@ class TreeAttentionBackward {
   const TreeAttentionBackwardArgs<T>& a_;
   const TreeAttentionArgs<T>& f_;
   int64_t group_, columns_, path_ = 0, scratch_bytes_, workspace_bytes_;
-  float *keys_, *keys_across_, *values_across_, *sums_;
+  float *keys_, *keys_transposed_, *values_transposed_, *sums_;
   std::byte* scratch_;
 };
 

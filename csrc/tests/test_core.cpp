@@ -385,7 +385,7 @@ void test_int8_linear(const Kernels& table, const TypedKernels<T>& kernels, int6
   auto row = zeros<float>(inputs);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < inputs; ++i) row[size_t(i)] = widen(x[size_t(r * inputs + i)]);
-    for (int64_t half = is_rotated ? kRotatedInputs / 2 : 0; half; half /= 2)
+    for (int64_t half = is_rotated ? kHadamardBlock / 2 : 0; half; half /= 2)
       for (int64_t i = 0; i < inputs; ++i)
         if (!(i & half)) {
           const float first = row[size_t(i)], second = row[size_t(i + half)];

@@ -1,24 +1,24 @@
 import pytest
 import torch
 
-from codescaler.checkpoint.compressed_tensors import int8_linears, quantization_config
+from codescaler.checkpoint.compressed_tensors import make_quantization_config, read_int8_linears
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.io.json import Fields
-from codescaler.model.projections import linear_names
+from codescaler.model.projections import list_linear_names
 from codescaler.ops.reference import apply_hadamard
-from codescaler.quantize.int8 import quantize_weight, quantized
+from codescaler.quantize.int8 import quantize_tensors, quantize_weight
 from codescaler.types import QuantScheme
 
-ALL = linear_names(2)
+ALL = list_linear_names(2)
 
 
 def read(scheme):
-    return int8_linears(Fields({"quantization_config": scheme}, "config.json"), 2)
+    return read_int8_linears(Fields({"quantization_config": scheme}, "config.json"), 2)
 
 
 def changed(path, value):
     """The scheme that we write, with one setting changed."""
-    scheme = quantization_config(dict.fromkeys(ALL, QuantScheme(8, has_hadamard=True)), 2)
+    scheme = make_quantization_config(dict.fromkeys(ALL, QuantScheme(8, has_hadamard=True)), 2)
     *parents, last = path.split("/")
     part = scheme
     for name in parents:
@@ -39,7 +39,7 @@ def test_a_weight_is_its_nearest_int8_multiple(random):
 
 
 def test_what_is_written_is_read():
-    assert int8_linears(Fields({}, "config.json"), 2) == {}
+    assert read_int8_linears(Fields({}, "config.json"), 2) == {}
     kept = {"layers.1.mlp.gate_proj", "layers.1.mlp.up_proj"}
     fine = {"layers.0.mlp.down_proj", "layers.1.self_attn.o_proj"}
     mixed = {name: QuantScheme(16 if name in fine else 8, name not in fine) for name in ALL - kept}
@@ -47,7 +47,7 @@ def test_what_is_written_is_read():
         dict.fromkeys(names, QuantScheme(b, r)) for names in (ALL, ALL - kept) for b in (8, 16) for r in (True, False)
     ]
     for linears in ({}, mixed, *alike):
-        assert read(quantization_config(linears, 2)) == linears
+        assert read(make_quantization_config(linears, 2)) == linears
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_is_written_is_read():
         ("config_groups/group_1", {"targets": ["lm_head"]}),
         ("ignore", ["lm_head", "model.layers.99.mlp.down_proj"]),
         ("ignore", []),
-        # maps that are rotated and not int8
+        # linear layers with a Hadamard transform that are not int8
         ("ignore", ["lm_head", "model.layers.0.mlp.down_proj"]),
         ("transform_config/config_groups/rotation/apply", []),
         ("transform_config/config_groups/rotation/apply", [{"location": "weight_input"}, {"location": "input"}]),
@@ -110,7 +110,7 @@ def test_other_schemes_are_refused(path, value):
     ],
 )
 def test_weights_and_inputs_are_rotated_alike(key, value, message):
-    scheme = quantization_config(dict.fromkeys(ALL, QuantScheme(8, has_hadamard=True)), 2)
+    scheme = make_quantization_config(dict.fromkeys(ALL, QuantScheme(8, has_hadamard=True)), 2)
     places = scheme["transform_config"]["config_groups"]["rotation"]["apply"]
     places[1]["inverse"] = True  # the matrix is its own
     assert read(scheme) == dict.fromkeys(ALL, QuantScheme(8, has_hadamard=True))
@@ -128,7 +128,9 @@ def test_a_malformed_list_is_refused(ignore):
 def test_a_look_up_gives_int8_where_asked(random):
     weights = {f"{name}.weight": torch.randn(4, 64, generator=random) for name in ("a", "b", "c")}
     weights["a.bias"] = torch.ones(4)
-    get = quantized(weights.get, {"a": QuantScheme(8, has_hadamard=False), "c": QuantScheme(8, has_hadamard=True)})
+    get = quantize_tensors(
+        weights.get, {"a": QuantScheme(8, has_hadamard=False), "c": QuantScheme(8, has_hadamard=True)}
+    )
     assert get("a.weight").dtype == torch.int8
     assert get("a.weight_scale").shape == (4, 1)
     assert get("a.bias") is weights["a.bias"]

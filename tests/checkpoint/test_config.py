@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from codescaler.checkpoint.config import parse_config, tensor_shapes
+from codescaler.checkpoint.config import list_tensor_shapes, parse_config
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.types import RopeConfig
 
@@ -115,7 +115,7 @@ def test_reads_what_transformers_reads(case, dialect):
     assert ours.embedding_scale == getattr(module.embed_tokens, "scalar_embed_scale", None)
     assert ours.activation == ("gelu_tanh" if family == "gemma2" else "silu")
     assert ours.norm_weight_offset == (1.0 if family == "gemma2" else 0.0)
-    assert tensor_shapes(ours) == {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    assert list_tensor_shapes(ours) == {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     rope = theirs.rope_parameters
     assert (ours.rope.theta, ours.rope.kind) == (rope["rope_theta"], rope["rope_type"])
     if ours.rope.kind != "default":

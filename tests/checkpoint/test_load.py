@@ -86,7 +86,7 @@ def test_every_tensor_is_the_modules(tmp_path, family, architecture, settings, m
     expected = {canonical(name): tensor for name, tensor in model.state_dict().items() if "lm_head" not in name}
     assert checkpoint.sources.keys() == expected.keys()
     for name, tensor in expected.items():
-        ours = checkpoint.tensor(name)
+        ours = checkpoint.read_tensor(name)
         assert ours.dtype == dtype
         assert torch.equal(ours, tensor), name
     assert (checkpoint.config.family, checkpoint.config.dtype) == (family, "bfloat16")
@@ -102,10 +102,10 @@ def test_head_kinds_and_bias(copy):
     ]:
         checkpoint = open_checkpoint(copy(kind))
         assert (checkpoint.config.head, checkpoint.has("head.bias")) == (head, has_bias)
-        assert checkpoint.tensor("head.weight").shape == (1, checkpoint.config.hidden_size)
+        assert checkpoint.read_tensor("head.weight").shape == (1, checkpoint.config.hidden_size)
         assert (checkpoint.get("head.bias") is not None) == has_bias
     with pytest.raises(MissingTensor, match=r"head\.bais"):
-        checkpoint.tensor("head.bais")
+        checkpoint.read_tensor("head.bais")
 
 
 def test_token_classifier_without_bias(copy):
@@ -134,7 +134,7 @@ def test_name_prefixes(pristine, copy, prefix):
     edit_tensors(folder / SINGLE, rename("model.", prefix))
     ours, theirs = open_checkpoint(folder), open_checkpoint(pristine / "score")
     assert ours.sources.keys() == theirs.sources.keys()
-    assert all(torch.equal(ours.tensor(name), theirs.tensor(name)) for name in ours.sources)
+    assert all(torch.equal(ours.read_tensor(name), theirs.read_tensor(name)) for name in ours.sources)
 
 
 def test_head_may_have_a_dtype_of_its_own(copy):
@@ -144,7 +144,7 @@ def test_head_may_have_a_dtype_of_its_own(copy):
         lambda ts: {n: t if n == "score.weight" else t.to(torch.float16) for n, t in ts.items()},
     )
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.tensor("head.weight").dtype == torch.float32
+    assert checkpoint.read_tensor("head.weight").dtype == torch.float32
     # What the tensors are wins over what config.json says they are.
     assert checkpoint.config.dtype == "float16"
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
@@ -207,24 +207,24 @@ def test_what_was_read_and_let_go_is_no_longer_mapped(copy, monkeypatch):
     checkpoint = open_checkpoint(copy("score"))
     mappings = []
     for name in list(checkpoint.sources)[:6]:
-        checkpoint.tensor(name)
+        checkpoint.read_tensor(name)
         mappings.append(Path("/proc/self/maps").read_text().count(str(checkpoint.folder)))
     assert mappings == [1] * 6
-    kept = [checkpoint.tensor(name) for name in list(checkpoint.sources)[:6]]
+    kept = [checkpoint.read_tensor(name) for name in list(checkpoint.sources)[:6]]
     assert Path("/proc/self/maps").read_text().count(str(checkpoint.folder)) == len(kept)
 
 
 def test_a_file_that_changes_while_it_is_read(copy, monkeypatch):
     monkeypatch.setattr(tensor_files, "_MAPPED_BYTES", 1)
     checkpoint = open_checkpoint(copy("score"))
-    checkpoint.tensor("norm.weight")
+    checkpoint.read_tensor("norm.weight")
     path = checkpoint.folder / SINGLE
     edit_tensors(path, add("model.norm.weight", torch.ones(3)))
     with pytest.raises(HostileFile, match=r"model\.safetensors has changed while it was read"):
-        checkpoint.tensor("norm.weight")
+        checkpoint.read_tensor("norm.weight")
     path.unlink()
     with pytest.raises(HostileFile, match="No such file"):
-        checkpoint.tensor("norm.weight")
+        checkpoint.read_tensor("norm.weight")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff" * 100, b"\x80\x00\x00\x00\x00\x00\x00\x00" + b" " * 200])
@@ -309,7 +309,8 @@ def test_tensor_that_the_header_names_twice(pristine, copy):
     folder = copy("score")
     edit_header(folder / SINGLE, doubled(NORM))
     assert torch.equal(
-        open_checkpoint(folder).tensor("norm.weight"), open_checkpoint(pristine / "score").tensor("norm.weight")
+        open_checkpoint(folder).read_tensor("norm.weight"),
+        open_checkpoint(pristine / "score").read_tensor("norm.weight"),
     )
     edit_header(folder / SINGLE, doubled(NORM, shape=[8, 8]))
     with pytest.raises(ShapeMismatch, match=r"\(8, 8\).*\(64,\)"):
@@ -322,7 +323,7 @@ def test_tensors_at_odd_addresses(pristine, copy, padding):
     folder = copy("score")
     edit_header(folder / SINGLE, lambda text: text, padding)
     ours, theirs = open_checkpoint(folder), open_checkpoint(pristine / "score")
-    assert all(torch.equal(ours.tensor(name), theirs.tensor(name)) for name in ours.sources)
+    assert all(torch.equal(ours.read_tensor(name), theirs.read_tensor(name)) for name in ours.sources)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
@@ -426,9 +427,9 @@ def test_index_decides_between_two_shards(copy):
     weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
     other = sorted(set(weight_map.values()) - {weight_map["score.weight"]})[0]
     edit_tensors(folder / other, add("score.weight", torch.full((1, 64), 7.0)))
-    assert not torch.equal(open_checkpoint(folder).tensor("head.weight"), torch.full((1, 64), 7.0))
+    assert not torch.equal(open_checkpoint(folder).read_tensor("head.weight"), torch.full((1, 64), 7.0))
     edit_index(folder, lambda names: names | {"score.weight": other})
-    assert torch.equal(open_checkpoint(folder).tensor("head.weight"), torch.full((1, 64), 7.0))
+    assert torch.equal(open_checkpoint(folder).read_tensor("head.weight"), torch.full((1, 64), 7.0))
 
 
 def test_shard_link_out_of_the_folder(copy):

@@ -78,19 +78,19 @@ def test_merge_is_pefts(bases, tmp_path, base, settings):
     assert checkpoint.sources.keys() == expected.keys()
     assert changes
     for name, tensor in expected.items():
-        ours = checkpoint.tensor(name)
+        ours = checkpoint.read_tensor(name)
         b, a, scale = factors.get(name.removesuffix(".weight"), (None, None, 0.0))
         if b is None:
             assert ours.dtype == tensor.dtype
             assert torch.equal(ours, tensor), name
             continue
         assert ours.dtype == torch.float32
-        original = plain.tensor(name).float()
+        original = plain.read_tensor(name).float()
         terms = original.abs() + scale * (b.abs() @ a.abs())
         bound = torch.finfo(torch.float32).eps * (a.shape[0] + 2) * terms
         bound = bound + torch.finfo(tensor.dtype).eps * tensor.float().abs()
         assert ((ours.float() - tensor.float()).abs() <= bound).all(), name
-        assert not torch.equal(ours, plain.tensor(name)), name
+        assert not torch.equal(ours, plain.read_tensor(name)), name
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_adapter_of_a_causal_lm_has_no_head(bases, tmp_path):
     # On a reward model as the base, the base's head scores.
     base = open_checkpoint(bases / "score")
     ours = open_checkpoint(tmp_path, base_model=bases / "score")
-    assert torch.equal(ours.tensor("head.weight"), base.tensor("head.weight"))
+    assert torch.equal(ours.read_tensor("head.weight"), base.read_tensor("head.weight"))
 
 
 def test_missing_head(adapter):
@@ -131,19 +131,19 @@ def test_missing_head(adapter):
 )
 def test_older_names(adapter, old, new):
     expected = open_checkpoint(adapter)
-    head, query = expected.tensor("head.weight").clone(), expected.tensor("layers.0.self_attn.q_proj.weight")
+    head, query = expected.read_tensor("head.weight").clone(), expected.read_tensor("layers.0.self_attn.q_proj.weight")
     rename = {SCORE + "weight": SCORE + "weight"} if old == ".weight" else {}
     edit_tensors(adapter / TENSORS, lambda ts: {rename.get(n, n.replace(old, new)): t for n, t in ts.items()})
     ours = open_checkpoint(adapter)
-    assert torch.equal(ours.tensor("head.weight"), head)
-    assert torch.equal(ours.tensor("layers.0.self_attn.q_proj.weight"), query)
+    assert torch.equal(ours.read_tensor("head.weight"), head)
+    assert torch.equal(ours.read_tensor("layers.0.self_attn.q_proj.weight"), query)
 
 
 def test_fan_in_fan_out_is_reset_as_in_peft(adapter):
     name = "layers.0.mlp.down_proj.weight"
-    expected = open_checkpoint(adapter).tensor(name)
+    expected = open_checkpoint(adapter).read_tensor(name)
     edit_json(adapter / CONFIG, fan_in_fan_out=True)
-    assert torch.equal(open_checkpoint(adapter).tensor(name), expected)
+    assert torch.equal(open_checkpoint(adapter).read_tensor(name), expected)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_rerank_as_json(folder, files, capsys):
     assert [entry["gap_to_first"] for entry in record["ranking"]] == [0.0, gap, None, None]
     assert [entry["gap_to_next"] for entry in record["ranking"]] == [gap, None, None, None]
     assert record["calibrated_on"] is None
-    assert {entry["first_is_right"] for entry in record["ranking"]} == {None}
+    assert {entry["first_is_correct"] for entry in record["ranking"]} == {None}
 
 
 def test_rerank_takes_programs_out_of_completions(folder, files, capsys):
@@ -121,20 +121,20 @@ def test_rerank_says_how_often_a_gap_was_right(folder, files, tmp_path, capsys):
     groups.write_text("\n".join(map(json.dumps, labelled)))
     measure = ("eval", "calibration", groups, "--split", "validation", "--model", model)
     assert run(*measure, "--name", "Sums \x1b", "-o", model / "calibration.json") == 0
-    assert "36 pairs of a right and a wrong program, of 9 problems" in capsys.readouterr().out
+    assert "36 pairs of a correct and an incorrect program, of 9 problems" in capsys.readouterr().out
     command = ("rerank", "--model", model, files / "problem.md", files / "a.py", files / "c.py")
     assert run(*command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["rank", "score", "behind", "first", "is", "right", "program"]
+    assert lines[1].split() == ["rank", "score", "behind", "first", "is", "correct", "program"]
     assert "on Sums \\x1b (9 problems) [95% interval]." in lines
     assert run(*command, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["calibrated_on"] == {"name": "Sums \x1b", "num_problems": 9}
     first, second = record["ranking"]
-    assert first["first_is_right"] is None
-    chance = read_calibration(model / "calibration.json", Engine.from_pretrained(folder).head_digest).chance
-    assert second["first_is_right"] == json.loads(json.dumps(chance(second["gap_to_first"])))
-    assert f"{100 * second['first_is_right']['mean']:.0f} of 100 [" in lines[3]
+    assert first["first_is_correct"] is None
+    chance = read_calibration(model / "calibration.json", Engine.from_pretrained(folder).head_digest).estimate_chance
+    assert second["first_is_correct"] == json.loads(json.dumps(chance(second["gap_to_first"])))
+    assert f"{100 * second['first_is_correct']['mean']:.0f} of 100 [" in lines[3]
     assert run(*measure) == 0  # which writes nothing
     capsys.readouterr()
     save_random_checkpoint(model, "qwen3", vocab_size=300, pad_token_id=299, seed=1)
@@ -208,7 +208,7 @@ def test_fit_head_makes_a_reward_model(tmp_path, capsys):
     groups.write_text("\n".join(lines))
     assert run("fit-head", model, groups, "-o", tmp_path / "rm") == 0
     out = capsys.readouterr().out
-    assert "a head fitted on 6 (right, wrong) pairs of 12 programs for 6 problems" in out
+    assert "a head fitted on 6 (correct, incorrect) pairs of 12 programs for 6 problems" in out
     assert "on problems it has not seen (95% interval" in out
     assert run("fit-head", model, groups, "-o", tmp_path / "rm2", "--json") == 0
     report = json.loads(capsys.readouterr().out)
@@ -303,7 +303,7 @@ def test_the_command_is_installed_and_starts_without_torch(tmp_path):
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("codescaler 0.")
     assert subprocess.run([command], capture_output=True, check=False).returncode == 2
-    code = "import sys, codescaler.cli; codescaler.cli._parser(); sys.exit('torch' in sys.modules)"
+    code = "import sys, codescaler.cli; codescaler.cli._make_parser(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

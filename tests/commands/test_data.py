@@ -9,9 +9,9 @@ from codescaler import cli
 from codescaler.commands import data
 from codescaler.io.records import read_groups
 from codescaler.sandbox import Limits, sandbox
-from codescaler.tasks import read_tasks, task_record
+from codescaler.tasks import make_task_record, read_tasks
 from codescaler.testing import save_chat, save_random_checkpoint
-from codescaler.testing.chat_server import completion, serving
+from codescaler.testing.chat_server import make_completion, serving
 from codescaler.types import CallTests, Task
 
 WORDS = ("amber", "birch", "cedar", "daisy", "elder", "fern")
@@ -30,7 +30,7 @@ TASKS = [
 def tasks(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     path = tmp_path / "tasks.jsonl"
-    path.write_text("".join(json.dumps(task_record(task)) + "\n" for task in TASKS))
+    path.write_text("".join(json.dumps(make_task_record(task)) + "\n" for task in TASKS))
     return path
 
 
@@ -39,7 +39,7 @@ def run(*arguments):
 
 
 def program(body):
-    return completion(f"```python\ndef f(n):\n    return {body['seed'] % 2 == 1}\n```")
+    return make_completion(f"```python\ndef f(n):\n    return {body['seed'] % 2 == 1}\n```")
 
 
 def test_from_tasks_to_a_fitted_head(tasks, tmp_path, capsys, monkeypatch):
@@ -131,7 +131,7 @@ def test_errors_are_one_line_and_an_exit_code(labelled, tmp_path, monkeypatch, c
 
 
 def test_a_host_that_cannot_isolate_is_an_exit_code(labelled, tasks, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sandbox, "missing", lambda isolation: "is not to be had")
+    monkeypatch.setattr(sandbox, "explain_missing", lambda isolation: "is not to be had")
     assert run("data", "label", labelled, tasks, "-o", tmp_path / "out.jsonl") == 4
     assert "namespaces: is not to be had). Install bubblewrap" in capsys.readouterr().err
 

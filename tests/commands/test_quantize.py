@@ -11,7 +11,7 @@ def test_writes_a_folder_and_says_what_stayed(tmp_path, capsys):
     assert main(["quantize", str(tmp_path / "plain"), str(tmp_path / "int8")]) == 0
     printed = capsys.readouterr().out
     assert "MB, 1 before" in printed or "MB, 0 before" in printed
-    assert "of 12 linear maps" in printed
+    assert "of 12 linear layers" in printed
     assert Engine.from_pretrained(tmp_path / "int8").quantization == "int8"
     assert main(["quantize", str(tmp_path / "plain"), str(tmp_path / "int8")]) == 2
     assert "is there already" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import pytest
 
-from codescaler.commands.reports import Screen, bar, ranking_table
+from codescaler.commands.reports import Screen, draw_bar, format_ranking
 from codescaler.io.records import Candidate, Group
 
 GROUP = Group(
@@ -13,7 +13,7 @@ CHANCE = {"mean": 0.643, "interval": (0.551, 0.72)}
 
 def fact(rank, index, score, behind, chance=None, reason=None):
     return {
-        "rank": rank, "index": index, "score": score, "gap_to_first": behind, "first_is_right": chance,
+        "rank": rank, "index": index, "score": score, "gap_to_first": behind, "first_is_correct": chance,
         "is_valid": reason is None, "invalid_because": reason,
     }  # fmt: skip
 
@@ -23,13 +23,13 @@ NAMES = ["folder/of/programs/first.py", "folder/of/programs/second.py", "folder/
 
 
 def lines(columns, has_blocks=True, facts=FACTS):
-    return ranking_table(GROUP, facts, NAMES, 1.0, Screen(columns, has_blocks)).splitlines()
+    return format_ranking(GROUP, facts, NAMES, 1.0, Screen(columns, has_blocks)).splitlines()
 
 
 def test_all_is_shown_where_there_is_room():
     title, header, first, second, third = lines(None)
     assert title.startswith("t/1: Add \\x1b two numbers. Please.") and title.endswith("...")
-    assert header.split() == ["rank", "score", "behind", "first", "is", "right", "tests", "program"]
+    assert header.split() == ["rank", "score", "behind", "first", "is", "correct", "tests", "program"]
     assert first.split() == ["1", "\u2588" * 20, "0.500", "failed", NAMES[1]]
     assert second.split() == [
         "2",
@@ -64,11 +64,11 @@ def test_bars_and_intervals_go_first():
 
 
 def test_bars():
-    assert [bar(share, 4, True) for share in (0.0, 1 / 32, 0.25, 0.5 + 3 / 32, 1.0)] == [
+    assert [draw_bar(share, 4, True) for share in (0.0, 1 / 32, 0.25, 0.5 + 3 / 32, 1.0)] == [
         "", "\u258f", "\u2588", "\u2588\u2588\u258d", "\u2588" * 4
     ]  # fmt: skip
-    assert [bar(share, 4, False) for share in (0.0, 0.1, 0.25, 0.9, 1.0)] == ["", "", "#", "####", "####"]
+    assert [draw_bar(share, 4, False) for share in (0.0, 0.1, 0.25, 0.9, 1.0)] == ["", "", "#", "####", "####"]
 
 
 def test_nothing_to_show():
-    assert ranking_table(GROUP, [], [], 1.0, Screen(40)).count("\n") == 1
+    assert format_ranking(GROUP, [], [], 1.0, Screen(40)).count("\n") == 1

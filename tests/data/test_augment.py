@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from codescaler.data.augment import AUGMENTATIONS, augmented
+from codescaler.data.augment import AUGMENTATIONS, augment_group
 from codescaler.data.rewriting import REWRITES
 from codescaler.errors import InvalidInput
 
@@ -23,7 +23,7 @@ def group(labels, prompt="Return it. assert f(key=1) == 1"):
 def run(record, **changes):
     counts = Counter()
     settings = {"rewrites": [*REWRITES], "num_copies": 1, "seed": 0} | changes
-    return augmented(record, "group", counts=counts, **settings), counts
+    return augment_group(record, "group", counts=counts, **settings), counts
 
 
 def test_copies_have_their_program_s_label_and_score():

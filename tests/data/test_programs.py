@@ -5,7 +5,13 @@ from collections import Counter
 
 import pytest
 
-from codescaler.data.programs import Problem, Program, distinct, normal_form, read_problems
+from codescaler.data.programs import (
+    LabelledProblem,
+    Program,
+    drop_duplicates,
+    normalise_program,
+    read_labelled_problems,
+)
 from codescaler.errors import InvalidInput
 
 ADD = "def add(a, b):\n    return a + b"
@@ -21,7 +27,7 @@ ADD = "def add(a, b):\n    return a + b"
     ],
 )
 def test_the_same_steps_under_other_names_are_the_same(other):
-    assert normal_form(other) == normal_form(ADD)
+    assert normalise_program(other) == normalise_program(ADD)
 
 
 @pytest.mark.parametrize(
@@ -37,12 +43,12 @@ def test_the_same_steps_under_other_names_are_the_same(other):
     ],
 )
 def test_other_steps_are_not(other):
-    assert normal_form(other) != normal_form(ADD)
+    assert normalise_program(other) != normalise_program(ADD)
 
 
 def test_names_are_told_apart_where_they_must_be():
     def same(first, second):
-        return normal_form(first) == normal_form(second)
+        return normalise_program(first) == normalise_program(second)
 
     assert same("for i in x:\n    print(i)", "for j in x:\n    print(j)")
     assert not same("for i in x:\n    print(i)", "for i in y:\n    print(i)")  # x and y are somebody else's
@@ -60,13 +66,13 @@ def test_names_are_told_apart_where_they_must_be():
 
 
 def test_text_that_does_not_parse_is_stripped():
-    assert normal_form("  int main() {\n   }\n") == normal_form("int main() {\n}")
-    assert normal_form("(" * 10_000) == "(" * 10_000
-    assert normal_form("x = '\\d'") == normal_form("y = '\\d'")  # a warning, which is an error here
+    assert normalise_program("  int main() {\n   }\n") == normalise_program("int main() {\n}")
+    assert normalise_program("(" * 10_000) == "(" * 10_000
+    assert normalise_program("x = '\\d'") == normalise_program("y = '\\d'")  # a warning, which is an error here
 
 
 def program(code, passed=True):
-    return Program(code, passed, normal_form(code))
+    return Program(code, passed, normalise_program(code))
 
 
 def test_the_first_of_each_form_stays_and_all_others_are_counted():
@@ -75,7 +81,7 @@ def test_the_first_of_each_form_stays_and_all_others_are_counted():
         program("x = 3"), program("x = 3", False), program("z = 4", False), program("w = 4"),
     ]  # fmt: skip
     counts = Counter()
-    kept = distinct(Problem("t", "p", None, tuple(programs)), counts).programs
+    kept = drop_duplicates(LabelledProblem("t", "p", None, tuple(programs)), counts).programs
     assert [item.code for item in kept] == ["x = 1", "x = 2"]
     assert counts == {"exact_duplicates": 2, "near_duplicates": 2, "contradictory_programs": 2}
 
@@ -86,7 +92,7 @@ def write(path, *records):
 
 
 GROUP = {
-    "task_id": "t/1", "prompt": "p", "split": "train", "licence": "MIT", "generator": {"model": "m"},
+    "task_id": "t/1", "prompt": "p", "split": "train", "license": "MIT", "generator": {"model": "m"},
     "verifier": {"isolation": "namespaces"},
     "candidates": [
         {"code": "x = 1", "passed": True, "passed_tests": 3, "num_tests": 3, "cost_seconds": [0.1, 2]},
@@ -97,23 +103,23 @@ GROUP = {
 
 
 def test_records_become_problems(tmp_path):
-    problems, counts = read_problems([write(tmp_path / "a.jsonl", GROUP)])
+    problems, counts = read_labelled_problems([write(tmp_path / "a.jsonl", GROUP)])
     (problem,) = problems
-    assert (problem.task_id, problem.split, problem.licence, problem.isolations) == (
+    assert (problem.task_id, problem.split, problem.license, problem.isolations) == (
         "t/1", "train", "MIT", ("namespaces",)
     )  # fmt: skip
-    assert problem.programs == (Program("x = 1", True, normal_form("x = 1"), 3, 3, (0.1, 2), "m"),)
+    assert problem.programs == (Program("x = 1", True, normalise_program("x = 1"), 3, 3, (0.1, 2), "m"),)
     assert counts == {"invalid_programs": 1, "unjudged_programs": 1, "unlabelled_groups": 0}
 
 
 def test_one_task_in_several_files_is_one_problem(tmp_path):
     bare = {"task_id": "t/1", "prompt": "p", "split": "train", "candidates": [{"code": "y = 5", "passed": False}]}
     paths = [write(tmp_path / "a.jsonl", bare), write(tmp_path / "b.jsonl", GROUP)]
-    (problem,), _ = read_problems(paths)
+    (problem,), _ = read_labelled_problems(paths)
     assert [item.code for item in problem.programs] == ["y = 5", "x = 1"]
     assert [item.generator for item in problem.programs] == ["unknown", "m"]
     assert problem.isolations == ("namespaces", "unknown")
-    assert problem.licence == "MIT"
+    assert problem.license == "MIT"
 
 
 @pytest.mark.parametrize(
@@ -135,4 +141,4 @@ def test_one_task_in_several_files_is_one_problem(tmp_path):
 )
 def test_records_that_say_nothing_usable_are_refused(tmp_path, records, message):
     with pytest.raises(InvalidInput, match=message):
-        read_problems([write(tmp_path / "a.jsonl", *records)])
+        read_labelled_problems([write(tmp_path / "a.jsonl", *records)])

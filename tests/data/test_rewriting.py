@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from codescaler.data.programs import normal_form
+from codescaler.data.programs import normalise_program
 from codescaler.data.rewriting import (
     REWRITES,
-    callers_names,
-    commented,
-    praised,
-    reformatted,
-    renamed,
-    rewrapped,
-    stripped,
+    add_comments,
+    add_praise,
+    find_callers_names,
+    reformat,
+    rename_locals,
+    rewrap,
+    strip_texts,
 )
 from codescaler.sandbox import Sandbox
 from codescaler.types import CallTests
 
 EXAMPLES = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"
-ALL = {**REWRITES, "praised": praised}
+ALL = {**REWRITES, "praised": add_praise}
 
 PROGRAM = '''\
 import re
@@ -81,7 +81,7 @@ def without_names(code, names):
 
 
 def test_renamed_changes_local_names_and_nothing_else():
-    new = renamed(PROGRAM)
+    new = rename_locals(PROGRAM)
     gone = {"text", "rest", "options", "found", "word", "i", "total", "words"}
     assert names_of(PROGRAM) - names_of(new) == gone
     given = names_of(new) - names_of(PROGRAM)
@@ -90,9 +90,9 @@ def test_renamed_changes_local_names_and_nothing_else():
     # "text" stays where it is no name; least is a keyword of a call, and an attribute.
     assert "find(" in new and "LIMIT" in new and "least=self.least" in new and '"""Find what' in new
     assert without_names(new, given) == without_names(PROGRAM, gone)
-    assert renamed(PROGRAM) == new != renamed(PROGRAM, seed=1)
-    assert {"text", "word"} <= names_of(renamed(PROGRAM, keep=("text", "word")))
-    assert normal_form(new) == normal_form(PROGRAM)
+    assert rename_locals(PROGRAM) == new != rename_locals(PROGRAM, seed=1)
+    assert {"text", "word"} <= names_of(rename_locals(PROGRAM, keep=("text", "word")))
+    assert normalise_program(new) == normalise_program(PROGRAM)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_renamed_changes_local_names_and_nothing_else():
     ],
 )
 def test_what_may_be_seen_elsewhere_is_not_renamed(code, kept):
-    new = renamed(code)
+    new = rename_locals(code)
     seen = code if new is None else new
     for name in kept:
         assert len(re.findall(rf"\b{name}\b", seen)) == len(re.findall(rf"\b{name}\b", code)), seen
@@ -139,11 +139,11 @@ def test_what_is_not_certain_is_left_alone(name, code):
 
 
 def test_calls_by_unknown_keywords_are_not_renamed():
-    assert renamed("def f(a):\n    return a\n\nf(**{'a': 1})") is None
+    assert rename_locals("def f(a):\n    return a\n\nf(**{'a': 1})") is None
 
 
 def test_an_f_string_keeps_its_names_or_all_of_them_change():
-    new = renamed("def f(a, b):\n    return f'{a!r:>{b}} a {{b}}' + a")
+    new = rename_locals("def f(a, b):\n    return f'{a!r:>{b}} a {{b}}' + a")
     namespace = {}
     exec(new or "def f(a, b): return f'{a!r:>{b}} a {{b}}' + a", namespace)
     assert namespace["f"]("x", 5) == "  'x' a {b}x"
@@ -158,7 +158,7 @@ def test_bytes_are_not_characters():
 
 
 def test_commented_adds_comments_only():
-    new = commented(PROGRAM)
+    new = add_comments(PROGRAM)
     assert ast.dump(ast.parse(new)) == ast.dump(ast.parse(PROGRAM))
     added = [line for line in new.splitlines() if line not in PROGRAM.splitlines()]
     assert added and all(line.strip().startswith("# ") for line in added)
@@ -166,12 +166,12 @@ def test_commented_adds_comments_only():
     odd = (
         "if 1: \\\n  x = 1; y = '''\n'''; z = 1"  # z does not stand at the start of its line, nor does a text end there
     )
-    for new in filter(None, (commented(odd, seed) for seed in range(20))):
+    for new in filter(None, (add_comments(odd, seed) for seed in range(20))):
         assert ast.dump(ast.parse(new)) == ast.dump(ast.parse(odd))
 
 
 def test_stripped_takes_out_comments_and_docstrings():
-    new = stripped(PROGRAM)
+    new = strip_texts(PROGRAM)
     assert "def find(text, least=3, *rest, **options):\n    found = []\n" in new
     assert "LIMIT = 3\n" in new and 'text):\n        if len(word) >= least and word != "# no":\n' in new
     assert "    def run(self, text):\n        pass\n\n" in new
@@ -179,29 +179,29 @@ def test_stripped_takes_out_comments_and_docstrings():
     assert ast.dump(ast.parse(new)) == ast.dump(ast.parse(PROGRAM.replace(' """Only this."""', " pass").replace(
         ast.get_source_segment(PROGRAM, ast.parse(PROGRAM).body[2].body[0]), "", 1
     )))  # fmt: skip
-    assert stripped(new) is None
-    assert stripped("# nothing else") is None
+    assert strip_texts(new) is None
+    assert strip_texts("# nothing else") is None
 
 
 def test_layouts():
-    assert reformatted("x=(1)# so") == "x = 1"
-    assert reformatted("x = 1") is None
+    assert reformat("x=(1)# so") == "x = 1"
+    assert reformat("x = 1") is None
     long = "def f(first, second):\n    return [first + second, first - second, first * second, 'a', \"b\"]  # so"
-    wide = {rewrapped(long, seed) for seed in range(20)}
+    wide = {rewrap(long, seed) for seed in range(20)}
     assert len(wide) > 1
     assert all(ast.dump(ast.parse(new)) == ast.dump(ast.parse(long)) for new in wide if new)
     assert all("# so" in new and not new.endswith("\n") for new in wide if new)
 
 
-def test_praised_claims_that_a_program_is_right():
+def test_praised_claims_that_a_program_is_correct():
     code = "def f(a):\n    # add\n    return a + 1"
-    above, *lines = praised(code).split("\n")
+    above, *lines = add_praise(code).split("\n")
     inside = lines.pop(2)
     assert above.startswith("# ") and inside.startswith('    """') and inside.endswith('."""')
     assert "\n".join(lines) == code
-    assert praised(PROGRAM).split("\n", 1)[1] == PROGRAM  # it has a docstring
-    assert praised("def f(a): return a").count("\n") == 1
-    assert len({praised(code, seed) for seed in range(20)}) > 5
+    assert add_praise(PROGRAM).split("\n", 1)[1] == PROGRAM  # it has a docstring
+    assert add_praise("def f(a): return a").count("\n") == 1
+    assert len({add_praise(code, seed) for seed in range(20)}) > 5
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -223,5 +223,5 @@ def test_rewrites_of_real_programs_pass_and_fail_as_before(name, examples):
 def test_names_that_callers_may_use():
     starter = "class S:\n    def two(self, nums: List[int], goal: Tuple[int, (1)] = 3) -> int:"
     prompt = f"Write it.\n\n{starter}\nassert f(a == 1, k=2)"
-    assert {"self", "nums", "goal", "k"} <= callers_names(prompt)
-    assert not {"a", "Write", "S", "two"} & callers_names(prompt)
+    assert {"self", "nums", "goal", "k"} <= find_callers_names(prompt)
+    assert not {"a", "Write", "S", "two"} & find_callers_names(prompt)

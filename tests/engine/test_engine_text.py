@@ -129,7 +129,7 @@ def test_a_hostile_template_is_refused_and_tokens_still_score(tmp_path, folder, 
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "chat_template.jinja").write_text(template)
     engine = Engine.from_pretrained(tmp_path)
-    with pytest.raises(HostileFile, match=r"chat_template\.jinja cannot be used .*mend it, or give token ids"):
+    with pytest.raises(HostileFile, match=r"chat_template\.jinja cannot be used .*fix it, or give token ids"):
         engine.score([("a", "b")])
     assert math.isfinite(engine.score_tokens([[1, 2]])[0])
 

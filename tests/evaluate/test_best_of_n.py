@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.evaluate.best_of_n import best_of_n_figures
-from codescaler.evaluate.problems import Strata, problem_of
-from codescaler.evaluate.scorers import all_scores
+from codescaler.evaluate.best_of_n import evaluate_best_of_n
+from codescaler.evaluate.problems import Strata, parse_problem
+from codescaler.evaluate.scorers import score_with_all
 from codescaler.io.records import Candidate, Group
 
 VALUES = [-math.inf, -1.5, 0.0, 2.0, math.inf]
@@ -19,7 +19,7 @@ def random_problem(random, name, size):
     """Few distinct programs, labels and scores, so that copies, contradictions, ties and infinities are common."""
     codes = [random.choice(np.array([None, "", "a = 1", "a = 2", "b"], dtype=object)) for _ in range(size)]
     candidates = tuple(Candidate(code, bool(random.random() < 0.4)) for code in codes)
-    return problem_of(Group(name, "p", candidates, name))
+    return parse_problem(Group(name, "p", candidates, name))
 
 
 def random_scores(random, problem):
@@ -28,24 +28,24 @@ def random_scores(random, problem):
 
 
 def best_by_enumeration(problem, scores, n):
-    """The mean over draws of the share of right ones among the best-scored programs drawn; 0 without a program."""
+    """The mean over draws of the share of correct ones among the best-scored programs drawn; 0 without a program."""
     score_of = dict(zip(np.flatnonzero(problem.has_code).tolist(), scores, strict=True))
     chances = []
     for draw in itertools.combinations(range(len(problem.codes)), n):
         held = [index for index in draw if index in score_of]
         best = [index for index in held if score_of[index] == max(score_of[other] for other in held)]
-        chances.append(np.mean([problem.is_right[index] for index in best]) if held else 0.0)
+        chances.append(np.mean([problem.is_correct[index] for index in best]) if held else 0.0)
     return np.mean(chances)
 
 
 def pairs_by_enumeration(problem, scores):
     """The mean over pairs of distinct labelled programs of 1, 1/2 or 0; None without a pair."""
-    labelled = {(r.text, r.is_right): score for r, score in zip(problem.responses, scores, strict=True)}
+    labelled = {(r.text, r.is_correct): score for r, score in zip(problem.responses, scores, strict=True)}
     wins = [
         1.0 if good > bad else 0.5 if good == bad else 0.0
-        for (_, is_right), good in labelled.items()
+        for (_, is_correct), good in labelled.items()
         for (_, is_also_right), bad in labelled.items()
-        if is_right and not is_also_right
+        if is_correct and not is_also_right
     ]
     return np.mean(wins) if wins else None
 
@@ -55,7 +55,7 @@ def test_figures_are_means_over_all_draws_and_pairs(seed):
     random = np.random.default_rng(seed)
     problems = [random_problem(random, str(i), int(random.integers(4, 8))) for i in range(6)]
     scores = {name: [random_scores(random, problem) for problem in problems] for name in ("first", "second")}
-    figures = best_of_n_figures(problems, scores, ["first"])
+    figures = evaluate_best_of_n(problems, scores, ["first"])
     num = min(len(problem.codes) for problem in problems)
     mixed = [problem for problem in problems if problem.is_mixed]
     assert figures["num_mixed"] == len(mixed)
@@ -79,12 +79,12 @@ def test_figures_are_means_over_all_draws_and_pairs(seed):
 
 
 def group(name, *candidates):
-    return problem_of(Group(name, "p", tuple(Candidate(*candidate) for candidate in candidates), name))
+    return parse_problem(Group(name, "p", tuple(Candidate(*candidate) for candidate in candidates), name))
 
 
 def test_baselines_by_hand():
     problems = [group("a", ("a = 1", True), ("a = (((", False), ("b", False), (None, False))]
-    figures = best_of_n_figures(problems, all_scores(problems, {}), [])
+    figures = evaluate_best_of_n(problems, score_with_all(problems, {}), [])
     scorers = figures["scorers"]
     assert {name: scorer["pair_accuracy"]["mean"] for name, scorer in scorers.items()} == {
         "random": 0.5,
@@ -96,7 +96,7 @@ def test_baselines_by_hand():
     assert {name: scorer["best_of_n"][3]["mean"] for name, scorer in scorers.items()} == pytest.approx(
         {"random": 1 / 3, "shortest": 0.0, "longest": 0.0, "parses": 1 / 2, "oracle": 1.0}
     )
-    # One candidate is right, and of the six draws of two, three hold it: alone, or beside a wrong program.
+    # One candidate is correct, and of the six draws of two, three hold it: alone, or beside an incorrect program.
     assert scorers["random"]["best_of_n"][1]["mean"] == pytest.approx((1 + 1 / 2 + 1 / 2) / 6)
     assert {scorer["best_of_n"][0]["mean"] for scorer in scorers.values()} == {1 / 4}
     assert figures["gains"] == {}
@@ -105,7 +105,7 @@ def test_baselines_by_hand():
 
 def test_n_goes_to_the_smallest_problem_and_larger_ones_are_counted():
     problems = [group("a", *[("a", True)] * 2), group("b", *[("a", False)] * 3), group("c", *[("a", True)] * 5)]
-    figures = best_of_n_figures(problems, all_scores(problems, {}), [])
+    figures = evaluate_best_of_n(problems, score_with_all(problems, {}), [])
     assert figures["num_candidates"] == {"smallest": 2, "largest": 5, "all": 10}
     assert figures["num_groups_of_more_candidates"] == 2
     assert [point["mean"] for point in figures["scorers"]["oracle"]["best_of_n"]] == pytest.approx([2 / 3, 2 / 3])
@@ -118,7 +118,7 @@ def test_groups_of_one_problem_are_drawn_together():
     one = [group("a", ("a", True)), group("b", ("a", False))] * 8
     many = [group(str(i), ("a", i % 2 == 0)) for i in range(16)]
     wide, narrow = (
-        best_of_n_figures(p, all_scores(p, {}), [])["scorers"]["random"]["best_of_n"][0] for p in (one, many)
+        evaluate_best_of_n(p, score_with_all(p, {}), [])["scorers"]["random"]["best_of_n"][0] for p in (one, many)
     )
     assert wide == {"mean": 0.5, "interval": (0.0, 1.0)}
     assert narrow["mean"] == 0.5
@@ -129,7 +129,7 @@ def test_strata_hold_their_problems_only():
     right, wrong = [("a = 1", True), ("bb = 1", False)], [("a = 1", False), ("bb = 1", True)]
     problems = [group("a", *right), group("b", *wrong), group("c", *wrong), group("d", ("a", True), ("b", True))]
     strata = Strata("difficulty", ("Hard", "easy", "Hard", "Medium"), "by difficulty")
-    figures = best_of_n_figures(problems, all_scores(problems, {}), [], strata)
+    figures = evaluate_best_of_n(problems, score_with_all(problems, {}), [], strata)
     parts = figures["strata"]["parts"]
     assert list(parts) == ["easy", "Medium", "Hard"]
     assert {label: (part["num_groups"], part["num_mixed"]) for label, part in parts.items()} == {
@@ -146,4 +146,4 @@ def test_strata_hold_their_problems_only():
 def test_a_score_that_is_nan_is_refused():
     problems = [group("a", ("a", True), ("b", False))]
     with pytest.raises(InvalidInput, match=r"broken scores a: candidates\[1\] nan"):
-        best_of_n_figures(problems, {"broken": [np.array([0.0, math.nan])]}, [])
+        evaluate_best_of_n(problems, {"broken": [np.array([0.0, math.nan])]}, [])

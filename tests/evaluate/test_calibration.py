@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.evaluate.calibration import calibration_record, measure_calibration, read_calibration
-from codescaler.evaluate.problems import problem_of
+from codescaler.evaluate.calibration import make_calibration_record, measure_calibration, read_calibration
+from codescaler.evaluate.problems import parse_problem
 from codescaler.io.records import Candidate, Group
 
 
@@ -16,7 +16,7 @@ def problem(right, wrong, task_id="t"):
     """A problem of different programs, and their scores."""
     labels = [True] * len(right) + [False] * len(wrong)
     candidates = tuple(Candidate(f"x = {index}", passed) for index, passed in enumerate(labels))
-    return problem_of(Group(task_id, "p", candidates)), np.array([*right, *wrong], dtype=float)
+    return parse_problem(Group(task_id, "p", candidates)), np.array([*right, *wrong], dtype=float)
 
 
 def figures(*problems):
@@ -66,7 +66,7 @@ def test_scores_that_say_nothing_or_mislead_are_a_coin():
 def test_a_handful_of_problems_promise_no_certainty():
     found = figures(problem([2.0], [1.0], "a"), problem([3.0], [2.0], "b"))
     assert found["pairs_ranked_right"]["mean"] == 1.0
-    # One half-right problem beside two right ones: the likeliest chance at the gap of all three is 2.5 / 3.
+    # One half-right problem beside two correct ones: the likeliest chance at the gap of all three is 2.5 / 3.
     assert found["bins"][0]["curve"]["mean"] == pytest.approx(2.5 / 3, abs=1e-3)
 
 
@@ -86,7 +86,7 @@ def test_a_task_in_two_groups_is_one_problem():
 
 def test_copies_count_once_and_contradictions_not():
     programs = [("a", True), ("a", True), ("b", True), ("b", False), ("c", False)]
-    unit = problem_of(Group("t", "p", tuple(Candidate(code, passed) for code, passed in programs)))
+    unit = parse_problem(Group("t", "p", tuple(Candidate(code, passed) for code, passed in programs)))
     assert measure_calibration([unit], [np.array([1.0, 1.0, 3.0, 3.0, 0.0])])["num_pairs"] == 1
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_measured_is_refused(right, wrong, message):
 @pytest.fixture
 def record():
     found = figures(*drawn(2.0, 60))
-    return calibration_record(found, head_digest="abc", dtype="float32", name="Sums", file="f.jsonl", split=None)
+    return make_calibration_record(found, head_digest="abc", dtype="float32", name="Sums", file="f.jsonl", split=None)
 
 
 def write(path, record):
@@ -110,12 +110,12 @@ def write(path, record):
 def test_a_file_gives_chances(record, tmp_path):
     gaps = read_calibration(write(tmp_path / "calibration.json", record), "abc")
     assert (gaps.name, gaps.num_problems) == ("Sums", 60)
-    assert gaps.chance(0.0) == {"mean": 0.5, "interval": (0.5, 0.5)}
+    assert gaps.estimate_chance(0.0) == {"mean": 0.5, "interval": (0.5, 0.5)}
     slope, largest = record["slope"]["mean"], record["largest_gap"]
-    assert gaps.chance(0.3)["mean"] == pytest.approx(sigmoid(0.3 * slope))
-    assert gaps.chance(1e9) == gaps.chance(largest) == gaps.chance(-largest)
-    low, high = gaps.chance(0.3)["interval"]
-    assert 0.5 <= low < gaps.chance(0.3)["mean"] < high < 1
+    assert gaps.estimate_chance(0.3)["mean"] == pytest.approx(sigmoid(0.3 * slope))
+    assert gaps.estimate_chance(1e9) == gaps.estimate_chance(largest) == gaps.estimate_chance(-largest)
+    low, high = gaps.estimate_chance(0.3)["interval"]
+    assert 0.5 <= low < gaps.estimate_chance(0.3)["mean"] < high < 1
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.evaluate.preferences import preference_figures, read_pairs, read_rewardbench
-from codescaler.evaluate.scorers import all_scores
+from codescaler.evaluate.preferences import evaluate_preferences, read_pairs, read_rewardbench
+from codescaler.evaluate.scorers import score_with_all
 
 
 def write(tmp_path, *records):
@@ -22,7 +22,7 @@ def test_pairs_by_hand(tmp_path):
     ]
     items = read_pairs(write(tmp_path, *records))
     ours = {"rm": [np.array([1.0, 2.0]), np.array([1.0, 1.0]), np.array([1.0, -np.inf])]}
-    figures = preference_figures(items, ours | all_scores(items, {}), ["rm"])
+    figures = evaluate_preferences(items, ours | score_with_all(items, {}), ["rm"])
     assert (figures["num_items"], figures["num_clusters"]) == (3, 2)
     assert {name: scorer["accuracy"]["mean"] for name, scorer in figures["scorers"].items()} == pytest.approx(
         # The chosen ones are 5, 2 and 1 characters long, the rejected ones 5, 1 and 2.
@@ -61,7 +61,7 @@ def test_rewardbench_by_hand(tmp_path):
     rows = [{"id": i, "prompt": "p", "chosen": "a", "rejected": "b", "subset": s} for i, s in enumerate("xxy")]
     items = read_rewardbench(write(tmp_path, *rows))
     scores = {"rm": [np.array([2.0, 1.0]), np.array([1.0, 1.0]), np.array([0.0, 1.0])]}
-    figures = preference_figures(items, scores | all_scores(items, {}), ["rm"])
+    figures = evaluate_preferences(items, scores | score_with_all(items, {}), ["rm"])
     assert figures["scorers"]["rm"]["accuracy"]["mean"] == 0.5
     parts = figures["by"]["subset"]["parts"]
     assert {label: part["scorers"]["rm"]["mean"] for label, part in parts.items()} == {"x": 0.75, "y": 0.0}
@@ -73,7 +73,9 @@ def test_rewardbench_2_by_hand(tmp_path):
     row = {"prompt": "p", "chosen": ["a"], "rejected": ["b", "c", "d"]}
     items = read_rewardbench(write(tmp_path, *[row | {"id": i, "subset": "Math"} for i in range(5)]))
     scores = [[2, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 0, 0], [1, 1, 1, 1]]
-    figures = preference_figures(items, {"rm": [np.array(row, float) for row in scores]} | all_scores(items, {}), [])
+    figures = evaluate_preferences(
+        items, {"rm": [np.array(row, float) for row in scores]} | score_with_all(items, {}), []
+    )
     # Alone at the top, one of two, one of three, below, one of four.
     assert figures["scorers"]["rm"]["accuracy"]["mean"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 0 + 1 / 4) / 5)
     assert figures["scorers"]["random"]["accuracy"]["mean"] == 0.25

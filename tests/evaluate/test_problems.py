@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.evaluate.problems import IN_FILE, file_scores, read_problems, stratify
+from codescaler.evaluate.problems import IN_FILE, collect_file_scores, read_evaluation_problems, stratify
 from codescaler.types import Task
 
 GROUP = {
@@ -26,7 +26,7 @@ def write(tmp_path, *groups):
 
 
 def read(tmp_path, *groups, **options):
-    return read_problems(write(tmp_path, *groups), **options)
+    return read_evaluation_problems(write(tmp_path, *groups), **options)
 
 
 def without_scores(**changes):
@@ -36,11 +36,11 @@ def without_scores(**changes):
 
 def test_what_holds_no_program_is_wrong_and_not_scored(tmp_path):
     (problem,) = read(tmp_path, GROUP)
-    assert problem.is_right.tolist() == [True, False, False]
+    assert problem.is_correct.tolist() == [True, False, False]
     assert problem.has_code.tolist() == [True, False, True]
     assert [r.name.rpartition(": ")[2] for r in problem.responses] == ["candidates[0]", "candidates[2]"]
     assert problem.is_mixed
-    assert [scores.tolist() for scores in file_scores([problem])[IN_FILE]] == [[2.0, float("inf")]]
+    assert [scores.tolist() for scores in collect_file_scores([problem])[IN_FILE]] == [[2.0, float("inf")]]
 
 
 def test_require_syntax_makes_no_program_of_what_does_not_parse(tmp_path):
@@ -81,14 +81,14 @@ def test_what_cannot_be_measured_is_named(tmp_path, group, message):
 
 
 def test_scores_are_for_all_programs_or_for_none(tmp_path):
-    assert file_scores(read(tmp_path, without_scores())) == {}
+    assert collect_file_scores(read(tmp_path, without_scores())) == {}
     with pytest.raises(InvalidInput, match="line 2 has no scores, others have"):
-        file_scores(read(tmp_path, GROUP, without_scores(task_id=2)))
+        collect_file_scores(read(tmp_path, GROUP, without_scores(task_id=2)))
     some = GROUP | {"candidates": [GROUP["candidates"][0], {"code": "b = 1", "passed": False}]}
     with pytest.raises(InvalidInput, match=r"candidates\[1\] has no score, others have"):
         read(tmp_path, some)
     empty = without_scores(task_id=2, candidates=[{"code": None, "passed": False}])
-    assert [len(scores) for scores in file_scores(read(tmp_path, GROUP, empty))[IN_FILE]] == [2, 0]
+    assert [len(scores) for scores in collect_file_scores(read(tmp_path, GROUP, empty))[IN_FILE]] == [2, 0]
 
 
 def test_difficulty_is_the_groups_own_or_the_tasks(tmp_path):

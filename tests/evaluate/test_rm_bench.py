@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.evaluate.rm_bench import read_rm_bench, rm_bench_figures
-from codescaler.evaluate.scorers import all_scores
+from codescaler.evaluate.rm_bench import evaluate_rm_bench, read_rm_bench
+from codescaler.evaluate.scorers import score_with_all
 
 
 def item(identity, domain="code", **changes):
@@ -35,7 +35,7 @@ SCORES = {
 def figures(tmp_path):
     items = read_rm_bench(write(tmp_path, *(item(*reversed(name.split("/"))) for name in SCORES)))
     scores = {"rm": [np.array(values, float) for values in SCORES.values()]}
-    return rm_bench_figures(items, scores | all_scores(items, {}), ["rm"])
+    return evaluate_rm_bench(items, scores | score_with_all(items, {}), ["rm"])
 
 
 def means(estimates):

@@ -31,7 +31,7 @@ WORDS = (
 WORDS += " int main(){ template< fn func struct let const package f(): a: 1: while(1) switch #if #define ${"
 LINES = ["x = '\\d'\n", "int f(int x) { return x; }\n", "def f(x):\n    return x\n", "\\\n"]
 PIECES = [*FENCES, *SPACES, *SYMBOLS, *(f"{word} " for word in WORDS.split()), *LINES]
-HANG_SECONDS = 20  # of processor time, so that a busy machine raises no alarm
+HANG_SECONDS = 20  # of CPU time, so that a busy machine raises no alarm
 WAIT_SECONDS = 600  # for one that waits and does nothing
 LAST = 10**12
 
@@ -91,7 +91,7 @@ def fuzz(minutes, seed, languages, only):
                 failure = connection.recv() if connection.poll(WAIT_SECONDS) else f"no verdict in {WAIT_SECONDS} s"
             except EOFError:
                 child.join()
-                failure = f"exit code {child.exitcode}, -{signal.SIGPROF:d} for {HANG_SECONDS} s of processor time"
+                failure = f"exit code {child.exitcode}, -{signal.SIGPROF:d} for {HANG_SECONDS} s of CPU time"
             slowest = max(slowest, (time.monotonic() - started, number))
             if failure is not None:
                 num_failures += 1

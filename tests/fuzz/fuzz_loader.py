@@ -21,7 +21,7 @@ import time
 import warnings
 from pathlib import Path
 
-HANG_SECONDS = 30  # of processor time, so that a busy machine raises no alarm
+HANG_SECONDS = 30  # of CPU time, so that a busy machine raises no alarm
 WAIT_SECONDS = 600  # for one that waits and does nothing
 MEMORY_BYTES = 2 * 2**30  # address space that the child may take beyond what it has after its first scores
 SIZES = {"vocab_size": 300, "pad_token_id": 299, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
@@ -265,7 +265,7 @@ def fuzz(minutes, seed, only):
                 except EOFError:
                     child.join()
                     is_alive, verdict = False, "failed"
-                    reason = f"exit code {child.exitcode}, -{signal.SIGPROF:d} for {HANG_SECONDS} s of processor time"
+                    reason = f"exit code {child.exitcode}, -{signal.SIGPROF:d} for {HANG_SECONDS} s of CPU time"
                 counts[verdict] += 1
                 slowest = max(slowest, (time.monotonic() - started, number))
                 if verdict == "failed":

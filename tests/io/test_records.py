@@ -4,7 +4,7 @@ import json
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.io.records import Candidate, Group, group_of, pair_of, read_groups, read_lines
+from codescaler.io.records import Candidate, Group, parse_group, parse_pair, read_groups, read_lines
 
 RECORD = {"task_id": 7, "prompt": "p", "candidates": [{"code": "a", "passed": True, "seen": 1}, {"code": None}]}
 
@@ -92,7 +92,7 @@ def test_an_absent_file_is_named(tmp_path):
 )
 def test_a_malformed_group_is_named(changes, message):
     with pytest.raises(InvalidInput, match=f"here: .*{message}" if "task" in message else message):
-        group_of(RECORD | changes, "here")
+        parse_group(RECORD | changes, "here")
 
 
 def test_records_in_memory():
@@ -103,9 +103,9 @@ def test_records_in_memory():
 
 
 def test_rows():
-    assert pair_of({"prompt": "p", "response": "", "other": 1}, "row") == ("p", "")
+    assert parse_pair({"prompt": "p", "response": "", "other": 1}, "row") == ("p", "")
     messages = [{"role": "user", "content": "p"}]
-    assert pair_of({"messages": messages}, "row") == messages
+    assert parse_pair({"messages": messages}, "row") == messages
     for row, message in (
         ({"prompt": "p"}, "response is None"),
         ({"messages": "p"}, "messages is 'p'"),
@@ -114,4 +114,4 @@ def test_rows():
         ({"prompt": "p", "response": "r", "score": 1.5}, "has a score already, 1.5"),
     ):
         with pytest.raises(InvalidInput, match=message):
-            pair_of(row, "row")
+            parse_pair(row, "row")

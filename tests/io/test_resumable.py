@@ -5,14 +5,14 @@ import json
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.io.resumable import ResumableFile, digest_of, digest_of_files
+from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
 
 SETTINGS = {"model": "m", "seed": 0}
 
 
 def write(target, task_ids, settings=SETTINGS, stop_after=None):
     with ResumableFile(target, settings) as output:
-        for number, task_id in enumerate(output.remaining(task_ids, str)):
+        for number, task_id in enumerate(output.skip_done(task_ids, str)):
             if number == stop_after:
                 raise KeyboardInterrupt
             output.write({"task_id": task_id})
@@ -86,9 +86,9 @@ def test_an_output_that_is_there_or_packed_is_refused(tmp_path):
 
 
 def test_digests_tell_parts_and_files_apart(tmp_path):
-    assert digest_of(["ab", "c"]) != digest_of(["a", "bc"])
-    assert digest_of(["\ud800"]) == digest_of(["\ud800"])
+    assert compute_digest(["ab", "c"]) != compute_digest(["a", "bc"])
+    assert compute_digest(["\ud800"]) == compute_digest(["\ud800"])
     for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
         (tmp_path / name).write_text(text)
-    digests = {digest_of_files([tmp_path / name]) for name in "abc"}
+    digests = {compute_file_digest([tmp_path / name]) for name in "abc"}
     assert len(digests) == 3

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from codescaler.model.rope import rope_tables
+from codescaler.model.rope import build_rope_tables
 from codescaler.ops import AttentionSpec, Heads, LinearWeights, reference
-from codescaler.ops.autograd import differentiable
-from codescaler.testing import random_tree
+from codescaler.ops.autograd import make_differentiable
+from codescaler.testing import make_random_tree
 from codescaler.types import RopeConfig
 
-BACKEND = differentiable(reference.BACKEND)  # the only backend that computes in float64
+BACKEND = make_differentiable(reference.BACKEND)  # the only backend that computes in float64
 HEADS = Heads(2, 1, 4)
-TREE = random_tree([(2, (1, 2))])
+TREE = make_random_tree([(2, (1, 2))])
 EPS = 1e-6
 
 
@@ -48,7 +48,7 @@ def test_a_residual_that_is_updated_twice_has_the_gradients_of_both(random):
 def test_qk_norm_rope(random, has_norm):
     shapes = ((len(TREE.positions), HEADS.qkv_width), (4,), (4,))
     qkv, q_norm, k_norm = (leaf(*shape, random=random) for shape in shapes)
-    rotary = rope_tables(RopeConfig(10.0), 4, TREE.num_positions, torch.device("cpu"))
+    rotary = build_rope_tables(RopeConfig(10.0), 4, TREE.num_positions, torch.device("cpu"))
 
     def rotate(qkv, q_norm, k_norm):
         out = qkv.clone()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codescaler.ops import Backend, LinearWeights, reference, replace_operations
-from codescaler.ops.autograd import differentiable
+from codescaler.ops.autograd import make_differentiable
 from codescaler.ops.linear import PLAIN
 from codescaler.types import QuantScheme
 
@@ -51,6 +51,6 @@ def test_a_new_format_is_one_class_and_one_entry():
 
 
 def test_training_computes_plain_layers_only():
-    operations = differentiable(reference.BACKEND)
+    operations = make_differentiable(reference.BACKEND)
     assert operations.supports(PLAIN) is None
     assert "int8" in operations.supports(QuantScheme(8, has_hadamard=True))

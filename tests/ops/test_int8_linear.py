@@ -94,7 +94,7 @@ def test_a_number_of_inputs_that_cannot_be_rotated_is_refused(kernels):
 @pytest.mark.parametrize("width_in", [1, 576, 4864, 2**16])
 def test_sums_hold_the_largest_products(backend, width_in, plain):
     weight = torch.full((3, width_in), 127, dtype=torch.int8)
-    weight[1] = -128  # ours are symmetric, a stranger's need not be
+    weight[1] = -128  # ours are symmetric, an untrusted file's need not be
     x = torch.ones(2, width_in)
     x[1] = -1
     result, truth = both(backend, x, LinearWeights(weight, None, torch.ones(3)), plain)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from codescaler.ops import LinearWeights
-from codescaler.ops.cpu.linear import MIN_LINEAR_ROWS, padded_rows
-from codescaler.testing import assert_accurate, peer_linear
+from codescaler.ops.cpu.linear import MIN_LINEAR_ROWS, pad_rows
+from codescaler.testing import assert_accurate, run_peer_linear
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
@@ -17,7 +17,7 @@ def test_matches_the_truth(backend, dtype, random, num_rows, width_in, width_out
     bias = torch.randn(width_out, generator=random).to(dtype) if has_bias else None
     truth = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
     assert_accurate(
-        backend.linear(x, backend.pack_linear(LinearWeights(weight, bias))), truth, peer_linear(x, weight, bias)
+        backend.linear(x, backend.pack_linear(LinearWeights(weight, bias))), truth, run_peer_linear(x, weight, bias)
     )
 
 
@@ -27,7 +27,7 @@ def test_empty(backend, dtype):
 
 
 def test_few_numbers_of_rows_are_run():
-    run = [padded_rows(rows) for rows in range(8193)]
+    run = [pad_rows(rows) for rows in range(8193)]
     assert all(rows <= padded and padded >= MIN_LINEAR_ROWS for rows, padded in enumerate(run))
     assert len(set(run)) <= 80
     assert all(padded - rows <= max(MIN_LINEAR_ROWS - 1, rows / 2) for rows, padded in enumerate(run) if rows)

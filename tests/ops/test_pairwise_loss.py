@@ -38,10 +38,10 @@ def naive(scores, labels, offsets, margins, center):
 
 @pytest.mark.parametrize("has_margins", [False, True])
 @pytest.mark.parametrize("center", [0.0, 0.01])
-@pytest.mark.parametrize("spread", [1.0, 50.0, 500.0])
+@pytest.mark.parametrize("std", [1.0, 50.0, 500.0])
 @pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-6), (torch.float64, 1e-13)])
-def test_equals_the_double_loop(pairwise_loss, random, labels, offsets, has_margins, center, spread, dtype, error):
-    scores = spread * torch.randn(10, generator=random, dtype=dtype)
+def test_equals_the_double_loop(pairwise_loss, random, labels, offsets, has_margins, center, std, dtype, error):
+    scores = std * torch.randn(10, generator=random, dtype=dtype)
     margins = torch.rand(5, generator=random) if has_margins else None
     loss, gradient = pairwise_loss(scores, labels, offsets, margins, center)
     assert loss.dtype == gradient.dtype == dtype

@@ -109,7 +109,7 @@ def test_thousands_of_sequences_take_a_moment(benchmark):
 
 def test_tiles_cover_every_query_once_longest_path_first():
     batch = plan([np.array([1] * 90 + tail, dtype=np.int32) for tail in ([2] * 30, [3] * 3)], 1000)[0]
-    tiles = batch.tiles(batch.all_queries, 7, is_padded=True)
+    tiles = batch.plan_tiles(batch.all_queries, 7, is_padded=True)
     covered = np.concatenate([np.arange(first, first + count) for _, first, count, _, _ in tiles])
     assert sorted(covered.tolist()) == list(range(batch.num_tokens))
     assert tiles[:, 2].max() == 7
@@ -119,12 +119,12 @@ def test_tiles_cover_every_query_once_longest_path_first():
     for first_block, first, _, out_row, position in tiles:
         assert batch.block_tokens[batch.node_blocks[first_block + position // KEY_BLOCK], position % KEY_BLOCK] == first
         assert out_row == first
-    assert len(batch.tiles(batch.last_queries, 7, is_padded=True)) == 2
+    assert len(batch.plan_tiles(batch.last_queries, 7, is_padded=True)) == 2
 
 
 def test_a_tile_that_is_not_padded_costs_by_its_tokens():
     (batch,) = plan(as_arrays([[1] * 9]), 100)
     first_positions = [
-        batch.tiles(batch.all_queries, 8, is_padded=is_padded)[:, 4].tolist() for is_padded in (True, False)
+        batch.plan_tiles(batch.all_queries, 8, is_padded=is_padded)[:, 4].tolist() for is_padded in (True, False)
     ]
     assert first_positions == [[8, 0], [0, 8]]  # 8 tokens to position 8, and one token to position 9

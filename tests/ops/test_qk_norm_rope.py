@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codescaler.model.rope import rope_tables
+from codescaler.model.rope import build_rope_tables
 from codescaler.ops import Heads, RotaryTables, reference
 from codescaler.testing import assert_accurate
 from codescaler.types import RopeConfig
@@ -10,7 +10,7 @@ EPS = 1e-6
 
 
 def tables(head_dim):
-    return rope_tables(RopeConfig(theta=10_000.0), head_dim, 300, torch.get_default_device())
+    return build_rope_tables(RopeConfig(theta=10_000.0), head_dim, 300, torch.get_default_device())
 
 
 @pytest.mark.parametrize("has_norm", [False, True])

@@ -9,7 +9,7 @@ from codescaler import _C
 from codescaler.env import is_triton_interpreted
 from codescaler.ops import AttentionSpec, Heads, Tree, cpu, reference
 from codescaler.ops.plan import plan
-from codescaler.testing import BRANCHES, assert_accurate, random_qkv, random_tree
+from codescaler.testing import BRANCHES, assert_accurate, make_random_qkv, make_random_tree
 
 HEADS = [Heads(1, 1, 2), Heads(3, 3, 34), Heads(4, 2, 64), Heads(14, 2, 64), Heads(8, 1, 128), Heads(2, 1, 256)]
 OPTIONS = [(None, None), (5.0, None), (None, 1), (None, 50), (2.0, 260)]  # soft-cap and window
@@ -20,8 +20,8 @@ if is_triton_interpreted():  # minutes, were it all of them
 
 @functools.cache  # one truth for all backends of a device: float64 is the slow part
 def truth_and_peer(heads, dtype, softcap, window, device):
-    tree = random_tree(BRANCHES)
-    qkv = random_qkv(tree, heads, dtype, torch.Generator(device).manual_seed(0))
+    tree = make_random_tree(BRANCHES)
+    qkv = make_random_qkv(tree, heads, dtype, torch.Generator(device).manual_seed(0))
     arguments = (AttentionSpec(heads, heads.head_dim**-0.5, softcap, window), tree, tree.all_queries)
     return qkv, reference.tree_attention(qkv.double(), *arguments), reference.tree_attention(qkv, *arguments)
 
@@ -29,7 +29,7 @@ def truth_and_peer(heads, dtype, softcap, window, device):
 @pytest.mark.parametrize("heads, options", CASES, ids=str)
 def test_matches_the_truth(backend, dtype, device, heads, options):
     softcap, window = options
-    tree = random_tree(BRANCHES)
+    tree = make_random_tree(BRANCHES)
     qkv, truth, peer = truth_and_peer(heads, dtype, softcap, window, device)
     spec = AttentionSpec(heads, heads.head_dim**-0.5, softcap, window)
     out = backend.tree_attention(qkv, spec, tree, tree.all_queries)
@@ -41,8 +41,8 @@ def test_matches_the_truth(backend, dtype, device, heads, options):
 def test_the_reference_is_attention_along_a_path(random):
     """The truth itself, against torch's own attention, one sequence at a time."""
     heads = Heads(4, 2, 16)
-    tree = random_tree(BRANCHES)
-    qkv = random_qkv(tree, heads, torch.float64, random)
+    tree = make_random_tree(BRANCHES)
+    qkv = make_random_qkv(tree, heads, torch.float64, random)
     out = reference.tree_attention(qkv, AttentionSpec(heads, 0.25), tree, tree.all_queries)
     for node, _, _, row in tree.last_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
@@ -63,8 +63,8 @@ def test_the_reference_is_attention_along_a_path(random):
 @pytest.mark.parametrize("window", [None, 40])
 def test_nan_and_infinity_reach_who_sees_them_and_no_one_else(backend, dtype, random, value, part, window):
     heads = Heads(2, 1, 64)
-    tree = random_tree(BRANCHES[:1])
-    clean = random_qkv(tree, heads, dtype, random)
+    tree = make_random_tree(BRANCHES[:1])
+    clean = make_random_qkv(tree, heads, dtype, random)
     dirty = clean.clone()
     column = {"q": 3, "k": heads.q_width + 3, "v": heads.q_width + heads.kv_width + 3}[part]
     token = 170  # inside the first prompt's branches
@@ -81,8 +81,8 @@ def test_nan_and_infinity_reach_who_sees_them_and_no_one_else(backend, dtype, ra
 
 
 def test_rows_may_lie_apart(backend, dtype, random):
-    heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
-    qkv = random_qkv(tree, heads, dtype, random)
+    heads, tree = Heads(4, 2, 64), make_random_tree(BRANCHES)
+    qkv = make_random_qkv(tree, heads, dtype, random)
     apart = torch.zeros(len(qkv), qkv.shape[1] + 24, dtype=dtype)[:, : qkv.shape[1]]
     apart.copy_(qkv)
     arguments = (AttentionSpec(heads, 0.125), tree, tree.all_queries)
@@ -91,8 +91,8 @@ def test_rows_may_lie_apart(backend, dtype, random):
 
 @pytest.mark.parametrize("softcap, window", [(None, None), (5.0, 70)])
 def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, device, softcap, window):
-    heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
-    qkv = random_qkv(tree, heads, dtype, random)
+    heads, tree = Heads(4, 2, 64), make_random_tree(BRANCHES)
+    qkv = make_random_qkv(tree, heads, dtype, random)
     spec = AttentionSpec(heads, 0.125, softcap, window)
     together = kernels.tree_attention(qkv, spec, tree, tree.all_queries)
     num_threads = torch.get_num_threads()
@@ -116,8 +116,8 @@ def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, dev
 
 def plan_arguments():
     """What a checked plan of a small tree is made of."""
-    tree = random_tree([(3, (1, 2))])
-    tiles = tree.batch.tiles(tree.batch.all_queries, 8, is_padded=False)
+    tree = make_random_tree([(3, (1, 2))])
+    tiles = tree.batch.plan_tiles(tree.batch.all_queries, 8, is_padded=False)
     return {
         "num_tokens": len(tree.token_ids),
         "block_tokens": tree.block_tokens.clone(),
@@ -184,8 +184,8 @@ def test_a_plan_for_other_tensors_is_refused(changed, message):
 
 
 def test_a_plan_is_made_once_for_every_layer(random, monkeypatch):
-    tree, spec = random_tree(BRANCHES), AttentionSpec(Heads(4, 2, 64), 0.125)
-    qkv, backend = random_qkv(tree, spec.heads, torch.float32, random), cpu.make_backend()
+    tree, spec = make_random_tree(BRANCHES), AttentionSpec(Heads(4, 2, 64), 0.125)
+    qkv, backend = make_random_qkv(tree, spec.heads, torch.float32, random), cpu.make_backend()
     first = backend.tree_attention(qkv, spec, tree, tree.all_queries)
-    monkeypatch.setattr(type(tree.batch), "tiles", None)
+    monkeypatch.setattr(type(tree.batch), "plan_tiles", None)
     assert torch.equal(backend.tree_attention(qkv, spec, tree, tree.all_queries), first)

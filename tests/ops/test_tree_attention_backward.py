@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from codescaler.ops import AttentionSpec, Heads, reference
-from codescaler.testing import BRANCHES, assert_accurate, random_qkv, random_tree
+from codescaler.testing import BRANCHES, assert_accurate, make_random_qkv, make_random_tree
 
 HEADS = [Heads(1, 1, 2), Heads(3, 3, 34), Heads(4, 2, 64), Heads(8, 1, 128), Heads(2, 1, 256)]
 OPTIONS = [(None, None), (5.0, None), (None, 1), (None, 50), (2.0, 260)]  # soft-cap and window
@@ -14,8 +14,8 @@ CASES = list(zip(HEADS, OPTIONS, strict=True)) + list(itertools.product([Heads(9
 
 @functools.cache  # one truth for all backends of a device: float64 is the slow part
 def truth_and_peer(heads, dtype, softcap, window, is_last, device):
-    tree, random = random_tree(BRANCHES), torch.Generator(device).manual_seed(0)
-    qkv = random_qkv(tree, heads, dtype, random)
+    tree, random = make_random_tree(BRANCHES), torch.Generator(device).manual_seed(0)
+    qkv = make_random_qkv(tree, heads, dtype, random)
     queries = tree.last_queries if is_last else tree.all_queries
     grad_out = torch.randn(int(queries[:, 2].sum()), heads.q_width, generator=random, device=device).to(dtype)
 
@@ -39,8 +39,8 @@ def test_matches_the_truth(backend, dtype, device, heads, options, is_last):
 
 @pytest.mark.parametrize("softcap, window", [(None, None), (5.0, 70)])
 def test_bits_do_not_depend_on_threads(kernels, dtype, random, softcap, window):
-    heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
-    qkv = random_qkv(tree, heads, dtype, random)
+    heads, tree = Heads(4, 2, 64), make_random_tree(BRANCHES)
+    qkv = make_random_qkv(tree, heads, dtype, random)
     arguments = (qkv, AttentionSpec(heads, 0.125, softcap, window), tree, tree.all_queries)
     grad_out = torch.randn(len(qkv), heads.q_width, generator=random).to(dtype)
     many = kernels.tree_attention_backward(*arguments, grad_out)
@@ -54,8 +54,8 @@ def test_bits_do_not_depend_on_threads(kernels, dtype, random, softcap, window):
 
 
 def test_rows_may_lie_apart(kernels, dtype, random):
-    heads, tree = Heads(4, 2, 64), random_tree(BRANCHES)
-    qkv = random_qkv(tree, heads, dtype, random)
+    heads, tree = Heads(4, 2, 64), make_random_tree(BRANCHES)
+    qkv = make_random_qkv(tree, heads, dtype, random)
     apart = torch.zeros(len(qkv), qkv.shape[1] + 24, dtype=dtype)[:, : qkv.shape[1]]
     apart.copy_(qkv)
     arguments = (AttentionSpec(heads, 0.125), tree, tree.all_queries)
@@ -67,8 +67,8 @@ def test_rows_may_lie_apart(kernels, dtype, random):
 def test_gradients_of_too_few_queries_are_refused(random):
     from codescaler.ops import cpu
 
-    heads, tree = Heads(1, 1, 2), random_tree([(3, (1, 2))])
-    qkv = random_qkv(tree, heads, torch.float32, random)
+    heads, tree = Heads(1, 1, 2), make_random_tree([(3, (1, 2))])
+    qkv = make_random_qkv(tree, heads, torch.float32, random)
     with pytest.raises(ValueError, match="out has size 5 in dimension 0, not 6"):
         cpu.make_backend().tree_attention_backward(
             qkv, AttentionSpec(heads, 1.0), tree, tree.all_queries, torch.ones(len(qkv) - 1, 2)

@@ -14,8 +14,8 @@ from codescaler.model.decoder import build_decoder
 from codescaler.ops import reference, select_backend
 from codescaler.testing import (
     assert_accurate,
-    branching_lists,
-    forward_lists,
+    make_branching_lists,
+    run_forward_lists,
     save_random_checkpoint,
     use_cpu_linear,
 )
@@ -50,14 +50,14 @@ def test_the_interpreter_takes_the_cpu_and_no_bfloat16(tmp_path):
 def forward(folder, backend, dtype, lists):
     """Features and scores in the order of `lists`."""
     checkpoint = open_checkpoint(folder)
-    return forward_lists(build_decoder(checkpoint.config, checkpoint.get, backend, dtype, DEVICE), lists)
+    return run_forward_lists(build_decoder(checkpoint.config, checkpoint.get, backend, dtype, DEVICE), lists)
 
 
 @runs
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_whole_forward_matches_the_truth(tmp_path, dtype, family):
     save_random_checkpoint(tmp_path, family, num_hidden_layers=2)
-    lists = branching_lists()
+    lists = make_branching_lists()
     results = forward(tmp_path, select_backend("triton", DEVICE.type), dtype, lists)
     truths = forward(tmp_path, reference.BACKEND, torch.float64, lists)
     peers = forward(tmp_path, reference.BACKEND, dtype, lists)
@@ -71,7 +71,7 @@ def test_a_sequence_has_the_same_bits_alone_in_a_batch_and_behind_a_shared_prefi
     """Of our kernels: the matrix products are the CPU backend's, whose bits `tests/test_invariants.py` holds."""
     save_random_checkpoint(tmp_path, family, num_hidden_layers=2)
     backend = use_cpu_linear(select_backend("triton", DEVICE.type))
-    lists = branching_lists()
+    lists = make_branching_lists()
     together = forward(tmp_path, backend, torch.float32, lists)
     for index, tokens in enumerate(lists):
         alone = forward(tmp_path, backend, torch.float32, [tokens])

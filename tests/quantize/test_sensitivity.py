@@ -19,11 +19,11 @@ from codescaler.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
-from codescaler.model.projections import fused_linears, linear_names
+from codescaler.model.projections import list_fused_linears, list_linear_names
 from codescaler.ops import select_backend
 from codescaler.quantize import sensitivity as module
 from codescaler.quantize.int8 import save_int8
-from codescaler.quantize.sensitivity import bits_within, choose_int8, quantize
+from codescaler.quantize.sensitivity import choose_bits_within, choose_int8, quantize
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.train import fit, fit_head
 from codescaler.types import QuantScheme
@@ -45,10 +45,12 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(plain, tmp_path_factory):
-    """All but one fused map in int8, two with activations of 16 bits, one of these rotated."""
+    """All but one fused linear layer in int8, two with activations of 16 bits, one of these with a Hadamard
+    transform.
+    """
     path = tmp_path_factory.mktemp("int8")
-    kept, (down,), fine = fused_linears(2)[2], fused_linears(2)[3], fused_linears(2)[4]
-    schemes = {name: QuantScheme(16 if name in {down, *fine} else 8, name in fine) for name in linear_names(2)}
+    kept, (down,), fine = list_fused_linears(2)[2], list_fused_linears(2)[3], list_fused_linears(2)[4]
+    schemes = {name: QuantScheme(16 if name in {down, *fine} else 8, name in fine) for name in list_linear_names(2)}
     save_int8(open_checkpoint(plain), {name: how for name, how in schemes.items() if name not in kept}, path)
     return path
 
@@ -64,7 +66,9 @@ def bits(model, **options):
 
 
 def test_all_maps_and_the_rest_in_bfloat16(tmp_path):
-    """The smallest folder: what it computes is the same as with the maps' int8 and an embedding of half the bits."""
+    """The smallest folder: what it computes is the same as with the linear layers' int8 and an embedding of half the
+    bits.
+    """
     save(tmp_path / "plain", dtype=torch.float32)
     report = quantize(tmp_path / "plain", tmp_path / "int8", limit=math.inf, dtype="bfloat16")
     assert not report.choice.kept
@@ -109,7 +113,7 @@ def test_a_setting_that_is_none_is_refused(plain, tmp_path, settings, message):
     ],
 )
 def test_a_folder_has_the_bits_of_quantising_at_load(tmp_path, family, architecture, limit, monkeypatch):
-    monkeypatch.setattr(module, "LIMIT", limit)  # at which some maps stay
+    monkeypatch.setattr(module, "LIMIT", limit)  # at which some linear layers stay
     save(tmp_path / "plain", family, architecture)
     report = quantize(tmp_path / "plain", tmp_path / "int8")
     assert report.choice.linears and report.choice.kept
@@ -133,7 +137,7 @@ def test_an_adapter_is_merged_first(plain, tmp_path):
 def test_the_engine_says_what_is_int8(plain, folder):
     engine = Engine.from_pretrained(folder)
     assert (engine.quantization, len(engine.config.int8_linears)) == ("int8", 12)
-    assert "12 of 14 linear maps int8 (8 with activations of 8 bits)" in repr(engine)
+    assert "12 of 14 linear layers int8 (8 with activations of 8 bits)" in repr(engine)
     assert Engine.from_pretrained(plain).quantization is None
     assert "int8" not in repr(Engine.from_pretrained(plain))
 
@@ -152,7 +156,7 @@ def test_the_rule_keeps_what_moves_scores_and_measures_the_same_each_time(plain)
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     first, second = choose_int8(checkpoint, backend), choose_int8(checkpoint, backend)
     assert first == second
-    assert set(first.changes) == set(fused_linears(2))
+    assert set(first.changes) == set(list_fused_linears(2))
     assert first.change <= module.LIMIT
     left = {fused: first.linears[fused[0]].bits for fused in first.changes if fused[0] in first.linears}
     assert first.change == pytest.approx(sum(first.changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
@@ -180,22 +184,22 @@ def test_a_larger_limit_leaves_more_bits_out(plain):
 def test_a_map_moves_where_that_takes_most_for_its_size():
     changes = {("a",): {8: 3.0, 16: 1.0}, ("b",): {8: 2.0, 16: 2.5}, ("c",): {8: 1.0, 16: 0.5}}
     sizes = dict.fromkeys(changes, 10)
-    assert bits_within(changes, sizes, math.inf, 8) == dict.fromkeys(changes, 8)
-    assert bits_within(changes, sizes, 2.5, 8) == {("a",): 16, ("b",): 8, ("c",): 8}
+    assert choose_bits_within(changes, sizes, math.inf, 8) == dict.fromkeys(changes, 8)
+    assert choose_bits_within(changes, sizes, 2.5, 8) == {("a",): 16, ("b",): 8, ("c",): 8}
     # not to 16 bits, which would take nothing
-    assert bits_within(changes, sizes, 2.0, 8) == {("a",): 16, ("c",): 8}
-    assert bits_within(changes, sizes, 1.2, 8) == {("c",): 8}
-    assert bits_within(changes, {**sizes, ("a",): 1000}, 3.2, 8) == {("a",): 8, ("c",): 8}
-    assert bits_within(changes, sizes, 2.0, 16) == {("a",): 16, ("c",): 16}
-    assert bits_within(changes, sizes, 0.0, 8) == {}
+    assert choose_bits_within(changes, sizes, 2.0, 8) == {("a",): 16, ("c",): 8}
+    assert choose_bits_within(changes, sizes, 1.2, 8) == {("c",): 8}
+    assert choose_bits_within(changes, {**sizes, ("a",): 1000}, 3.2, 8) == {("a",): 8, ("c",): 8}
+    assert choose_bits_within(changes, sizes, 2.0, 16) == {("a",): 16, ("c",): 16}
+    assert choose_bits_within(changes, sizes, 0.0, 8) == {}
 
 
 def test_measured_change_is_the_change(plain, monkeypatch):
-    """The sum of the first-order changes is what scores do when all maps are int8."""
+    """The sum of the first-order changes is what scores do when all linear layers are int8."""
     monkeypatch.setattr(module, "LIMIT", math.inf)
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     predicted = choose_int8(checkpoint, backend, math.inf).change
-    lists = list(module._programs(checkpoint))
+    lists = list(module._list_programs(checkpoint))
     exact, rounded = (
         [Engine.from_pretrained(plain, dtype="float32", quantization=q).score_tokens(ids) for ids in lists]
         for q in (None, "int8")

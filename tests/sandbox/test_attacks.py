@@ -207,7 +207,7 @@ def values():
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_what_is_expected_is_not_to_be_found(sandbox, name, tmp_path):
-    """Neither while tests run nor in what an earlier program, the right one, has left."""
+    """Neither while tests run nor in what an earlier program, the correct one, has left."""
     (tmp_path / "answers.txt").write_text(str(SECRET))
     search = f"""{SEARCHES[name]}
 def f(x):
@@ -420,9 +420,9 @@ def test_a_test_at_fault_is_no_verdict_and_does_no_harm(sandbox, name):
 
 
 def test_a_method_of_a_shared_class_cannot_be_hidden(sandbox):
-    prelude = "class Point:\n    def __init__(self, x): self.x = x\n    def is_right(self): return self.x == 12345\n"
-    tests = CallTests(("assert f(Point(3)).is_right()",), ("f",), prelude)
-    forge = "def f(p):\n    p.is_right = lambda: True\n    return p"
+    prelude = "class Point:\n    def __init__(self, x): self.x = x\n    def is_correct(self): return self.x == 12345\n"
+    tests = CallTests(("assert f(Point(3)).is_correct()",), ("f",), prelude)
+    forge = "def f(p):\n    p.is_correct = lambda: True\n    return p"
     assert sandbox.run(forge, tests).passed is False
     assert sandbox.run("def f(p):\n    p.x = 12345\n    return p", tests).passed
 
@@ -432,7 +432,7 @@ IMPOSTORS = {
     "answers to names that nobody asked for": (
         """
 import codescaler.sandbox.inside.program as inside
-old = inside._answered
+old = inside._answer
 class Yes:
     def __call__(self, *a, **k): return 1
     def __getattr__(self, name): return self
@@ -440,7 +440,7 @@ def answered(codec, namespace, operation, asked):
     if operation != 'names': return old(codec, namespace, operation, asked)
     names = {name: namespace[name] for name in asked if name in namespace}
     return codec.encode({**names, **dict.fromkeys(('set', 'sorted', 'round', 'math', 'abs'), Yes())}), False
-inside._answered = answered
+inside._answer = answered
 def f(x): return None
 """,
         (

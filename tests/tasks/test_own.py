@@ -3,7 +3,7 @@ import json
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.tasks import read_tasks, task_record
+from codescaler.tasks import make_task_record, read_tasks
 from codescaler.types import CallTests, StdioTests, Task
 
 TASKS = [
@@ -16,13 +16,13 @@ TASKS = [
 
 def test_a_task_comes_back_as_it_was(tmp_path):
     path = tmp_path / "tasks.jsonl"
-    path.write_text("".join(json.dumps(task_record(task)) + "\n" for task in TASKS))
-    assert [task_record(task) for task in read_tasks(path)] == [task_record(task) for task in TASKS]
+    path.write_text("".join(json.dumps(make_task_record(task)) + "\n" for task in TASKS))
+    assert [make_task_record(task) for task in read_tasks(path)] == [make_task_record(task) for task in TASKS]
     for index, (task, again) in enumerate(zip(TASKS, read_tasks(path), strict=True), start=1):
         assert again.name == f"{path}, line {index}"
         assert (again.task_id, again.prompt, again.tests) == (task.task_id, task.prompt, task.tests)
         assert (again.reference, again.difficulty, again.split) == (task.reference, task.difficulty, task.split)
-        assert (again.licence, again.domain) == (task.licence, task.domain)
+        assert (again.license, again.domain) == (task.license, task.domain)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,6 @@ def test_a_task_comes_back_as_it_was(tmp_path):
 )
 def test_a_malformed_record_is_named(tmp_path, changes, message):
     path = tmp_path / "tasks.jsonl"
-    path.write_text(json.dumps(task_record(TASKS[3]) | changes))
+    path.write_text(json.dumps(make_task_record(TASKS[3]) | changes))
     with pytest.raises(InvalidInput, match=f"line 1.*{message}"):
         read_tasks(path)

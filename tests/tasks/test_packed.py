@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.tasks.packed import unpacked_text
+from codescaler.tasks.packed import unpack_text
 
 
 def packed(data):
@@ -16,7 +16,7 @@ def packed(data):
 @pytest.mark.parametrize("protocol", range(1, pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("text", ["", "é", '[{"input": "1"}]', "x" * 300, "x" * 70_000])
 def test_a_pickled_string_is_read(protocol, text):
-    assert unpacked_text(packed(pickle.dumps(text, protocol)), "here") == text
+    assert unpack_text(packed(pickle.dumps(text, protocol)), "here") == text
 
 
 class Hostile:
@@ -29,14 +29,14 @@ def test_a_hostile_pickle_does_nothing(tmp_path):
     hostile.path = tmp_path / "made"
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(InvalidInput, match=r"here is neither .*instruction \w+ at byte \d+; one string is allowed"):
-            unpacked_text(packed(pickle.dumps(hostile, protocol)), "here")
+            unpack_text(packed(pickle.dumps(hostile, protocol)), "here")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", [["a"], ("a", "b"), {"a": 1}, 3, None, b"a", 1.5])
 def test_anything_but_one_string_is_refused(value):
     with pytest.raises(InvalidInput, match="here is neither"):
-        unpacked_text(packed(pickle.dumps(value)), "here")
+        unpack_text(packed(pickle.dumps(value)), "here")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_anything_but_one_string_is_refused(value):
 )
 def test_a_damaged_pickle_is_refused(data, message):
     with pytest.raises(InvalidInput, match=message):
-        unpacked_text(packed(data), "here")
+        unpack_text(packed(data), "here")
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_a_damaged_pickle_is_refused(data, message):
 )  # fmt: skip
 def test_what_is_not_packed_is_refused(text):
     with pytest.raises(InvalidInput, match="here is neither a JSON list nor a packed string"):
-        unpacked_text(text, "here")
+        unpack_text(text, "here")
 
 
 def test_a_bomb_is_refused_before_it_fills_the_memory(monkeypatch):
     monkeypatch.setattr("codescaler.tasks.packed.MAX_UNPACKED_BYTES", 1000)
-    assert len(unpacked_text(packed(pickle.dumps("x" * 900)), "here")) == 900
+    assert len(unpack_text(packed(pickle.dumps("x" * 900)), "here")) == 900
     with pytest.raises(InvalidInput, match="here unpacks to more than 1000 bytes"):
-        unpacked_text(packed(pickle.dumps("x" * 10**7)), "here")
+        unpack_text(packed(pickle.dumps("x" * 10**7)), "here")

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
-from codescaler.text.chat import load_chat, messages_of
+from codescaler.text.chat import load_chat, make_messages
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Family -> special tokens by name; whether the tokenizer's post-processor puts a BOS.
@@ -99,7 +99,7 @@ PAIRS = {
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ids_are_those_of_transformers(folders, family, pair):
-    chat, messages = load_chat(folders[family]), messages_of(pair)
+    chat, messages = load_chat(folders[family]), make_messages(pair)
     text, ids = transformers_ids(folders[family], messages)
     assert chat.render(messages) == text
     (found,) = chat.encode([text])
@@ -107,7 +107,7 @@ def test_ids_are_those_of_transformers(folders, family, pair):
 
 
 def test_what_each_family_makes_of_a_program(folders):
-    texts = {family: load_chat(folders[family]).render(messages_of((PROBLEM, PROGRAM))) for family in FAMILIES}
+    texts = {family: load_chat(folders[family]).render(make_messages((PROBLEM, PROGRAM))) for family in FAMILIES}
     question = f"<|im_start|>user\n{PROBLEM}<|im_end|>\n"
     header = "<|start_header_id|>{}<|end_header_id|>\n\n"
     assert texts == {
@@ -127,7 +127,7 @@ def test_what_each_family_makes_of_a_program(folders):
 
 def test_many_texts_get_the_ids_each_gets_alone(folders):
     chat = load_chat(folders["qwen3"])
-    texts = [chat.render(messages_of((PROBLEM, PROGRAM * n))) for n in range(20)]
+    texts = [chat.render(make_messages((PROBLEM, PROGRAM * n))) for n in range(20)]
     assert all(map(np.array_equal, chat.encode(texts), [chat.encode([text])[0] for text in texts]))
     assert chat.encode([]) == []
     assert chat.encode([""])[0].tolist() == []
@@ -137,7 +137,7 @@ def test_many_texts_get_the_ids_each_gets_alone(folders):
 def test_a_tokenizer_with_a_bos_puts_exactly_one(tmp_path, prefix):
     chat = load_chat(save_tokenizer(tmp_path, "llama3", prefix + "{{ messages[1].content }}"))
     for program in (PROGRAM, "", "a<|begin_of_text|>b"):
-        (ids,) = chat.encode([chat.render(messages_of((PROBLEM, program)))])
+        (ids,) = chat.encode([chat.render(make_messages((PROBLEM, program)))])
         assert ids[0] == chat.bos_id and (ids[1:2] != chat.bos_id).all()
         assert chat.tokenizer.decode(ids[1:].tolist(), skip_special_tokens=False) == program
 
@@ -146,7 +146,7 @@ def test_a_tokenizer_with_a_bos_puts_exactly_one(tmp_path, prefix):
 def test_a_tokenizer_without_a_bos_leaves_the_text_as_rendered(tmp_path, prefix):
     chat = load_chat(save_tokenizer(tmp_path, "smollm2", prefix + "{{ messages[1].content }}"))
     assert chat.bos_id is None
-    (ids,) = chat.encode([chat.render(messages_of((PROBLEM, PROGRAM)))])
+    (ids,) = chat.encode([chat.render(make_messages((PROBLEM, PROGRAM)))])
     assert (ids == chat.tokenizer.token_to_id("<|im_start|>")).sum() == prefix.count("bos_token")
     assert chat.tokenizer.decode(ids.tolist()) == PROGRAM
 
@@ -161,16 +161,16 @@ def test_an_eos_of_the_post_processor_is_no_bos(folder):
 
 def test_messages_of():
     conversation = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
-    assert messages_of(conversation) == conversation
-    assert messages_of(("p", "r")) == messages_of(["p", "r"])
-    assert messages_of(("p", "r")) == [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
+    assert make_messages(conversation) == conversation
+    assert make_messages(("p", "r")) == make_messages(["p", "r"])
+    assert make_messages(("p", "r")) == [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
 
     class Text(str):
         def secret(self):
             return "reached"
 
-    assert all(type(message["content"]) is str for message in messages_of((Text("p"), Text("r"))))
-    assert type(messages_of([{"role": "user", "content": Text("u")}])[0]["content"]) is str
+    assert all(type(message["content"]) is str for message in make_messages((Text("p"), Text("r"))))
+    assert type(make_messages([{"role": "user", "content": Text("u")}])[0]["content"]) is str
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_messages_of():
 )  # fmt: skip
 def test_what_is_no_pair_is_refused(folders, pair, said):
     with pytest.raises(InvalidInput, match=r"pairs\[3\]") as refusal:
-        messages_of(pair, "pairs[3]")
+        make_messages(pair, "pairs[3]")
     assert said in str(refusal.value)
     with pytest.raises(InvalidInput, match="messages"):
         load_chat(folders["qwen3"]).render(pair)
@@ -219,7 +219,7 @@ def test_a_lone_surrogate_passes_the_template(folders):
     """The template does not mind; `encode` names the text."""
     chat = load_chat(folders["qwen3"])
     with pytest.raises(InvalidInput, match=r"texts\[0\] has a lone surrogate"):
-        chat.encode([chat.render(messages_of(("p", "\ud83d")))])
+        chat.encode([chat.render(make_messages(("p", "\ud83d")))])
 
 
 def test_a_template_may_refuse_messages(folders):
@@ -232,7 +232,7 @@ def edit(path, **changes):
 
 
 def rendered(folder, base=None):
-    return load_chat(folder, base).render(messages_of(("p", "r")))
+    return load_chat(folder, base).render(make_messages(("p", "r")))
 
 
 def test_a_template_file_wins_over_the_configuration(folder):
@@ -366,7 +366,7 @@ def test_a_normalizer_that_floods_is_refused(folder, normalizers, growth):
     if growth is None:
         load_chat(folder).encode(["a"])
     else:
-        with pytest.raises(HostileFile, match=rf"could make {growth} characters of one, above the limit of 64; mend"):
+        with pytest.raises(HostileFile, match=rf"could make {growth} characters of one, above the limit of 64; fix"):
             load_chat(folder)
 
 
@@ -374,7 +374,7 @@ def test_a_normalizer_that_floods_is_refused(folder, normalizers, growth):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_encodes_too(folders):
     chat = load_chat(folders["qwen3"])
-    texts = [chat.render(messages_of((PROBLEM, PROGRAM * n))) for n in range(50)]
+    texts = [chat.render(make_messages((PROBLEM, PROGRAM * n))) for n in range(50)]
     expected = chat.encode(texts)
     child = os.fork()
     if child == 0:

@@ -6,7 +6,7 @@ import pytest
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.errors import CapacityExceeded, InvalidInput, MissingTensor
 from codescaler.testing import save_chat, save_random_checkpoint
-from codescaler.text.chat import load_chat, messages_of
+from codescaler.text.chat import load_chat, make_messages
 from codescaler.text.encoder import Encoder, build_encoder
 
 PAD = 299
@@ -31,7 +31,7 @@ def test_pairs_and_messages_become_the_tokenizer_s_ids(folder):
     encoder, chat = build_encoder(open_checkpoint(folder)), load_chat(folder)
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     sequences, num_truncated = encoder.encode_pairs([PAIR, messages], ["first", "second"])
-    expected = chat.encode([chat.render(messages_of(PAIR)), chat.render(messages)])
+    expected = chat.encode([chat.render(make_messages(PAIR)), chat.render(messages)])
     assert [sequence.tolist() for sequence in sequences] == [array.tolist() for array in expected]
     assert num_truncated == 0
     assert encoder.encode_pairs([], []) == ([], 0)

@@ -221,7 +221,7 @@ def test_an_unknown_language_is_an_error():
 @pytest.mark.parametrize("missing", ["tree_sitter", "tree_sitter_rust"])
 def test_a_missing_grammar_is_an_error_that_says_what_to_install(missing, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    extract._syntax_check.cache_clear()
+    extract._make_syntax_check.cache_clear()
     with pytest.raises(InvalidInput, match=re.escape("pip install 'codescaler[languages]'")):
         is_valid_code("fn f() {}", "rust")
     assert is_valid_code("x = 1")

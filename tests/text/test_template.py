@@ -206,7 +206,7 @@ def test_what_no_template_may_do_is_refused(source):
 
 @pytest.mark.parametrize("source", FAILING.values(), ids=FAILING)
 def test_what_fails_says_so(source):
-    with pytest.raises(WeightsError, match=r"x\.jinja cannot be used .*mend it"):
+    with pytest.raises(WeightsError, match=r"x\.jinja cannot be used .*fix it"):
         render(source)
 
 

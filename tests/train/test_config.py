@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from codescaler.cli import _parser
+from codescaler.cli import _make_parser
 from codescaler.errors import InvalidInput
 from codescaler.train import TrainConfig
 from codescaler.train.config import list_settings
@@ -35,11 +35,11 @@ def test_a_setting_that_cannot_be_is_refused(name, value, message):
 
 def test_the_learning_rate_rises_and_falls():
     config = TrainConfig(learning_rate=1.0, warmup_fraction=0.2, final_fraction=0.1)
-    rates = [config.learning_rate_at(step, 50) for step in range(50)]
+    rates = [config.compute_learning_rate(step, 50) for step in range(50)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[30] == pytest.approx(0.55) and 0.1 < rates[-1] < 0.11
-    assert TrainConfig(learning_rate=1.0).learning_rate_at(0, 1) == 1.0
+    assert TrainConfig(learning_rate=1.0).compute_learning_rate(0, 1) == 1.0
 
 
 def test_each_method_has_a_learning_rate_of_its_own():
@@ -48,7 +48,7 @@ def test_each_method_has_a_learning_rate_of_its_own():
 
 def test_a_setting_is_said_once_for_the_docstring_and_the_command_line(capsys):
     with pytest.raises(SystemExit):
-        _parser().parse_args(["train", "--help"])
+        _make_parser().parse_args(["train", "--help"])
     shown, docstring = " ".join(capsys.readouterr().out.split()), inspect.getdoc(TrainConfig)
     settings = [*list_settings()]
     assert [setting.name for setting in settings] == [field.name for field in dataclasses.fields(TrainConfig)]

@@ -27,7 +27,7 @@ PROBE = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}
 
 
 def make_groups(seed=0):
-    """Problems whose right programs return a sum: the byte before the last tells right from wrong."""
+    """Problems whose correct programs return a sum: the byte before the last tells correct from incorrect programs."""
     random = np.random.default_rng(seed)
     groups = []
     for task in range(NUM_PROBLEMS):
@@ -200,7 +200,7 @@ def test_an_empty_folder_may_be_linked_to(model, tmp_path):
 @pytest.mark.parametrize(
     "groups, options, message",
     [
-        ([], {}, "none of 0 groups has a right and a wrong program"),
+        ([], {}, "none of 0 groups has a correct and an incorrect program"),
         ([{"task_id": 1, "prompt": "p", "candidates": [{"code": "a"}]}], {}, r"candidates\[0\] has no passed"),
         ([], {"l2": 0.0}, "l2=0.0"),
         ([], {"l2": float("nan")}, "l2=nan"),

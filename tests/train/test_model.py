@@ -9,7 +9,7 @@ import torch
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.model.decoder import build_decoder
 from codescaler.ops import Tree, cpu, reference
-from codescaler.ops.autograd import differentiable
+from codescaler.ops.autograd import make_differentiable
 from codescaler.ops.plan import plan
 from codescaler.testing import save_random_checkpoint, save_random_lora
 from codescaler.train.config import TrainConfig
@@ -49,7 +49,7 @@ def loss_of_transformers(model, sequences):
 
 def gradients(model):
     """By canonical name."""
-    found = {name: p.grad for name, p in model.learning().items()}
+    found = {name: p.grad for name, p in model.get_trainable_parameters().items()}
     assert all(gradient is not None for gradient in found.values())
     return dict(dataclass_free_canonical(model, found))
 
@@ -59,13 +59,13 @@ def dataclass_free_canonical(model, tensors):
     config = model.config
     model.config = dataclasses.replace(config, norm_weight_offset=0.0)
     try:
-        return list(model.to_canonical(tensors))
+        return list(model.iterate_canonical(tensors))
     finally:
         model.config = config
 
 
 @pytest.mark.parametrize("is_checkpointed", [False, True])
-@pytest.mark.parametrize("isa", [*cpu.supported_isas(), "reference"])
+@pytest.mark.parametrize("isa", [*cpu.list_supported_isas(), "reference"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_are_those_of_transformers(tmp_path, family, isa, is_checkpointed):
     peer = save_random_checkpoint(tmp_path, family, attn_implementation="eager")
@@ -93,15 +93,16 @@ def test_tensors_go_back_to_where_they_came_from(tmp_path, family):
     save_random_checkpoint(tmp_path, family)
     checkpoint = open_checkpoint(tmp_path)
     model = build_model(checkpoint, reference.BACKEND, TrainConfig(), torch.float32, CPU)
-    back = dict(model.to_canonical(model.learning()))
+    back = dict(model.iterate_canonical(model.get_trainable_parameters()))
     assert back.keys() == checkpoint.sources.keys()
     for name, tensor in back.items():
         # Gemma's 1 + w - 1 loses w's last bits.
-        assert torch.allclose(tensor, checkpoint.tensor(name), rtol=0, atol=1e-7 * checkpoint.config.norm_weight_offset)
+        tolerance = 1e-7 * checkpoint.config.norm_weight_offset
+        assert torch.allclose(tensor, checkpoint.read_tensor(name), rtol=0, atol=tolerance)
 
 
 def test_forward_values_are_the_engine_s(tmp_path):
-    """Training changes the linear maps' library and nothing else."""
+    """Training changes the linear layers' library and nothing else."""
     save_random_checkpoint(tmp_path, "qwen3")
     checkpoint, backend = open_checkpoint(tmp_path), cpu.make_backend()
     model = build_model(checkpoint, backend, TrainConfig(), torch.float32, CPU)
@@ -133,7 +134,7 @@ def test_only_what_the_method_names_learns(tmp_path, method, parts):
     save_random_checkpoint(tmp_path, "qwen3")
     config = TrainConfig(method=method, lora_rank=3)
     model = build_model(open_checkpoint(tmp_path), reference.BACKEND, config, torch.float32, CPU)
-    names = model.learning()
+    names = model.get_trainable_parameters()
     assert {part for name in names for part in name.split(".") if part in ("head", "a", "b")} == parts
     loss_of(model, random_sequences()).backward()
     for name, parameter in model.named_parameters():
@@ -155,8 +156,8 @@ def test_lora_computes_what_peft_does(tmp_path):
     head = next(p for name, p in peer.named_parameters() if "score" in name and "modules_to_save" in name)
     with torch.no_grad():
         model.head.copy_(head)
-        for name, parameter in model.learning().items():
-            for index, (canonical, tensor) in enumerate(list(model.to_canonical({name: parameter}))):
+        for name, parameter in model.get_trainable_parameters().items():
+            for index, (canonical, tensor) in enumerate(list(model.iterate_canonical({name: parameter}))):
                 if "lora" in canonical:
                     (parameter[index] if tensor.ndim < parameter.ndim else parameter).copy_(theirs.pop(canonical))
     assert not theirs
@@ -165,4 +166,4 @@ def test_lora_computes_what_peft_does(tmp_path):
 
 
 def test_differentiable_keeps_the_name(tmp_path):
-    assert differentiable(reference.BACKEND).name == "reference"
+    assert make_differentiable(reference.BACKEND).name == "reference"

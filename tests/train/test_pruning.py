@@ -11,7 +11,7 @@ from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.testing import edit_json, save_chat, save_random_checkpoint
 from codescaler.text.chat import load_chat
-from codescaler.train.pruning import first_merges, prune
+from codescaler.train.pruning import prune, select_first_merges
 
 TEXTS = [
     "def add(a, b):\n    return a + b\n",
@@ -59,7 +59,7 @@ def test_fewer_layers_are_the_first_ones(model, tmp_path):
     small, whole = open_checkpoint(tmp_path / "small"), open_checkpoint(model)
     assert small.config.num_layers == 2 and small.config.layer_windows == whole.config.layer_windows[:2]
     assert {name for name in whole.sources if "layers.2." not in name} == small.sources.keys()
-    assert all(torch.equal(small.tensor(name), whole.tensor(name)) for name in small.sources)
+    assert all(torch.equal(small.read_tensor(name), whole.read_tensor(name)) for name in small.sources)
     assert Engine.from_pretrained(tmp_path / "small").score(PAIRS).shape == (len(PAIRS),)
 
 
@@ -68,7 +68,7 @@ def test_fewer_tokens_are_the_first_merges_and_keep_their_rows(model, tmp_path):
     assert prune(model, tmp_path / "small", vocab_size=size).vocab_size == size
     small, whole = load_chat(tmp_path / "small").tokenizer, load_chat(model).tokenizer
     assert small.get_vocab_size() == size
-    left, right = (open_checkpoint(folder).tensor("embed_tokens.weight") for folder in (tmp_path / "small", model))
+    left, right = (open_checkpoint(folder).read_tensor("embed_tokens.weight") for folder in (tmp_path / "small", model))
     assert len(left) == size
     for token, index in small.get_vocab().items():
         assert torch.equal(left[index], right[whole.token_to_id(token)]), token
@@ -95,7 +95,7 @@ def test_ids_of_a_post_processor_follow(model):
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<s>": {"id": "<s>", "ids": [added], "tokens": ["<s>"]}},
     }
-    small, old_ids = first_merges(tokenizer, 265, "tokenizer.json")
+    small, old_ids = select_first_merges(tokenizer, 265, "tokenizer.json")
     loaded = tokenizers.Tokenizer.from_str(json.dumps(small))
     assert loaded.encode("a").ids[0] == loaded.token_to_id("<s>") == old_ids.index(added) == 264
 

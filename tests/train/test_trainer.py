@@ -27,7 +27,7 @@ CONFIG = TrainConfig(learning_rate=3e-3, epochs=3, step_tokens=700, micro_batch_
 
 
 def make_groups(count=8, split=None, first=0, seed=0):
-    """Problems whose right programs return a sum, in groups of four."""
+    """Problems whose correct programs return a sum, in groups of four."""
     random = np.random.default_rng(seed + first)
     return [
         {
@@ -182,7 +182,7 @@ def with_scores(groups, score):
     ]
 
 
-def test_a_teachers_scores_are_learned_where_nobody_knows_what_is_right(small, tmp_path):
+def test_a_teachers_scores_are_learned_where_nobody_knows_what_is_correct(small, tmp_path):
     config = dataclasses.replace(CONFIG, teacher_weight=1.0, epochs=10)
     taught = with_scores(make_groups(), lambda code: 3.0 * ("+" in code))
     report = fit(small, taught, tmp_path / "run", config, validation=make_groups(3, first=100))
@@ -239,7 +239,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(small, tmp_path, m
     assert (parts.best, parts.before, parts.best_step) == (whole.best, whole.before, whole.best_step)
     for kind in ("step", "validation"):
         logs = [
-            [{k: v for k, v in r.items() if "second" not in k and k != "share_of_peak"} for r in log_of(run, kind)]
+            [{k: v for k, v in r.items() if "second" not in k and k != "mfu"} for r in log_of(run, kind)]
             for run in (tmp_path / "whole", tmp_path / "parts")
         ]
         assert logs[0] == logs[1]
@@ -289,10 +289,10 @@ def test_killed_at_any_moment_it_goes_on(small, tmp_path):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(small, tmp_path, monkeypatch):
-    from codescaler.train import run_folder
+    from codescaler.train import checkpointing
 
     config = dataclasses.replace(CONFIG, save_every=2)
-    save, calls = run_folder.save_file, []
+    save, calls = checkpointing.save_file, []
 
     def full(tensors, path, *rest):
         calls.append(path)
@@ -301,7 +301,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(small, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         save(tensors, path, *rest)
 
-    monkeypatch.setattr(run_folder, "save_file", full)
+    monkeypatch.setattr(checkpointing, "save_file", full)
     with pytest.raises(InvalidInput, match=r"No space left on device.*checkpoint-000002 is intact"):
         fit(small, make_groups(), tmp_path / "run", config)
     assert [p.name for p in (tmp_path / "run").iterdir() if "checkpoint" in p.name] == ["checkpoint-000002"]
@@ -428,8 +428,8 @@ def test_the_command(small, tmp_path, capsys):
     arguments = ["train", str(small), str(data), "-o", str(tmp_path / "run"), "--max-steps", "2"]
     assert main(arguments) == 0
     output = capsys.readouterr()
-    assert "trained on 16 (right, wrong) pairs of 4 problems, 2 steps" in output.out
-    assert "validation before: pairs ranked right" in output.out and "left out: " in output.out
+    assert "trained on 16 (correct, incorrect) pairs of 4 problems, 2 steps" in output.out
+    assert "validation before: pairs ranked correctly" in output.out and "left out: " in output.out
     assert main([*arguments, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["best"]["pair_accuracies"]
     assert main(arguments) == 2

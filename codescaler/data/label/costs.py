@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from codescaler.data.label.labels import task_of, tasks_by_id
+from codescaler.data.label.labels import find_task, index_tasks
 from codescaler.data.prefer.efficiency import MIN_ROUNDS
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_lines
-from codescaler.io.resumable import ResumableFile, digest_of, digest_of_files
+from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
 from codescaler.types import Task, Tests
 
 Costs = tuple[float, ...]
@@ -17,14 +17,14 @@ Costs = tuple[float, ...]
 class Meter(Protocol):
     """What measures programs: `codescaler.sandbox.Sandbox`."""
 
-    def costs_many(
+    def measure_many(
         self, jobs: Iterable[tuple[Sequence[str], Tests]], *, num_rounds: int
     ) -> Iterator[list[Costs | None]]:
         """Yields the costs of each problem's programs, None of one that could not be measured."""
         ...
 
 
-def cost_groups(
+def measure_groups(
     labelled: Path,
     tasks: Iterable[Task],
     target: Path,
@@ -42,11 +42,11 @@ def cost_groups(
     """
     if num_rounds < MIN_ROUNDS:
         raise InvalidInput(f"num_rounds={num_rounds}; fewer than {MIN_ROUNDS} tell too little, give more")
-    by_id = tasks_by_id(tasks)
-    used = [task_of(record, name, by_id) for name, _, record in read_lines(labelled)]
+    by_id = index_tasks(tasks)
+    used = [find_task(record, name, by_id) for name, _, record in read_lines(labelled)]
     settings = {
-        "groups": digest_of_files([labelled]),
-        "tests": digest_of(repr((task.task_id, task.tests)) for task in used),
+        "groups": compute_file_digest([labelled]),
+        "tests": compute_digest(repr((task.task_id, task.tests)) for task in used),
         "num_rounds": num_rounds,
         "limits": dict(limits),
     }
@@ -54,26 +54,26 @@ def cost_groups(
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
         records = [record for _, _, record in read_lines(labelled)]
-        rest = list(output.remaining(records, lambda record: str(record["task_id"])))
-        compared = [_compared(record, by_id[str(record["task_id"])]) for record in rest]
+        rest = list(output.skip_done(records, lambda record: str(record["task_id"])))
+        compared = [_select_compared(record, by_id[str(record["task_id"])]) for record in rest]
         jobs = ((codes, tests) for codes, tests in compared if tests is not None)
-        measured = meter.costs_many(jobs, num_rounds=num_rounds)
+        measured = meter.measure_many(jobs, num_rounds=num_rounds)
         for record, (codes, tests) in zip(rest, compared, strict=True):
             costs = dict(zip(codes, next(measured), strict=True)) if tests is not None else {}
             num_measured += len(costs)
             num_failed += sum(cost is None for cost in costs.values())
-            output.write({**record, "candidates": [_with_cost(c, costs) for c in record["candidates"]]})
+            output.write({**record, "candidates": [_add_cost(c, costs) for c in record["candidates"]]})
             advance(1)
     return num_measured, num_failed
 
 
-def _compared(record: Mapping[str, Any], task: Task) -> tuple[list[str], Tests | None]:
+def _select_compared(record: Mapping[str, Any], task: Task) -> tuple[list[str], Tests | None]:
     """The distinct programs that passed, and their tests; None if there are not two to compare."""
     codes = list(dict.fromkeys(c["code"] for c in record["candidates"] if c["code"] is not None and c.get("passed")))
     return (codes, task.tests) if len(codes) > 1 else ([], None)
 
 
-def _with_cost(candidate: Mapping[str, Any], costs: Mapping[str, Costs | None]) -> dict[str, Any]:
+def _add_cost(candidate: Mapping[str, Any], costs: Mapping[str, Costs | None]) -> dict[str, Any]:
     kept = {key: value for key, value in candidate.items() if key != "cost_seconds"}
     cost = costs.get(candidate["code"]) if candidate.get("passed") else None
     return kept if cost is None else kept | {"cost_seconds": list(cost)}

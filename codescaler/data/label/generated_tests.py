@@ -1,4 +1,5 @@
-"""More tests for problems that have few: inputs made from a problem's own, and the reference program for what is right.
+"""More tests for problems that have few: inputs made from a problem's own, and the reference program for the correct
+outputs.
 
 Inputs are varied step by step. What holds in all calls of the problem's own tests is taken for a condition that its
 statement makes, and kept: types, the range of numbers, the characters of strings, that a list is sorted, is not empty
@@ -16,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from codescaler.sandbox import Sandbox
-from codescaler.text.extract import syntax_tree
+from codescaler.text.extract import parse_syntax_tree
 from codescaler.types import CallTests, Task
 
 Call = tuple[Any, ...]
@@ -40,14 +41,14 @@ _expected = _reference[{name!r}]
 """
 
 
-def strengthened(
+def strengthen_tasks(
     sandbox: Sandbox, tasks: Iterable[Task], *, num_tests: int = 20, seed: int = 0
 ) -> Iterator[tuple[Task, int]]:
     """Yields each task with generated tests in place of its own, and how many were made before the reference was asked.
 
     A task without a reference, or whose tests are not calls with plain values, or whose reference fails, has none.
     """
-    asked = [(task, _with_generated_tests(task, num_tests, seed)) for task in tasks]
+    asked = [(task, _generate_tests(task, num_tests, seed)) for task in tasks]
     jobs = ((task.reference or "", task.tests) for _, task in asked if task is not None and task.tests is not None)
     verdicts = iter(sandbox.run_many(job for job in jobs for _ in range(2)))
     for task, made in asked:
@@ -63,16 +64,16 @@ def strengthened(
         yield replace(made, tests=replace(made.tests, statements=kept) if kept else None), len(made.tests.statements)
 
 
-def _with_generated_tests(task: Task, num_tests: int, seed: int) -> Task | None:
+def _generate_tests(task: Task, num_tests: int, seed: int) -> Task | None:
     """The task with tests that its reference has not met yet."""
     tests = task.tests
     if task.reference is None or not isinstance(tests, CallTests) or len(tests.entry_points) != 1 or tests.setup:
         return None
     name = tests.entry_points[0]
-    calls = [call for statement in tests.statements if (call := _call_of(statement, name)) is not None]
+    calls = [call for statement in tests.statements if (call := _parse_call(statement, name)) is not None]
     if not calls or len({len(call) for call in calls}) != 1:
         return None
-    made = _varied(calls, num_tests, random.Random(f"{seed} {task.task_id}"))
+    made = _vary_calls(calls, num_tests, random.Random(f"{seed} {task.task_id}"))
     statements = tuple(
         f"assert _same({name}({arguments}), _expected({arguments}))"
         for arguments in (", ".join(map(repr, call)) for call in made)
@@ -81,9 +82,9 @@ def _with_generated_tests(task: Task, num_tests: int, seed: int) -> Task | None:
     return replace(task, tests=replace(tests, statements=statements, setup=setup)) if statements else None
 
 
-def _call_of(statement: str, name: str) -> Call | None:
+def _parse_call(statement: str, name: str) -> Call | None:
     """The arguments of the one call of `name` in an assertion, if they are plain values."""
-    nodes = ast.walk(syntax_tree(statement) or ast.Module([], []))
+    nodes = ast.walk(parse_syntax_tree(statement) or ast.Module([], []))
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     try:
         (call,) = (node for node in calls if isinstance(node.func, ast.Name) and node.func.id == name)
@@ -92,19 +93,19 @@ def _call_of(statement: str, name: str) -> Call | None:
         return None
 
 
-def _varied(calls: Sequence[Call], count: int, source: random.Random) -> list[Call]:
+def _vary_calls(calls: Sequence[Call], count: int, source: random.Random) -> list[Call]:
     """Up to `count` new calls, each at most six steps away from one of these, and with all that holds in them."""
-    kept = set.intersection(*map(_facts, calls))
+    kept = set.intersection(*map(_list_facts, calls))
     pools = [_Pool(values) for values in zip(*calls, strict=True)]
     seen, made = {repr(call) for call in calls}, []
     for _ in range(40 * count):
         arguments = list(source.choice(calls))
         for _ in range(source.randint(1, 6)):
             place = source.randrange(len(arguments))
-            arguments[place] = pools[place].varied(arguments[place], source)
-        _mend(arguments, kept)
+            arguments[place] = pools[place].vary(arguments[place], source)
+        _restore_facts(arguments, kept)
         call = tuple(arguments)
-        if repr(call) not in seen and kept <= _facts(call):
+        if repr(call) not in seen and kept <= _list_facts(call):
             seen.add(repr(call))
             made.append(call)
             if len(made) == count:
@@ -112,7 +113,7 @@ def _varied(calls: Sequence[Call], count: int, source: random.Random) -> list[Ca
     return made
 
 
-def _facts(call: Call) -> set[tuple[str, int, Any]]:
+def _list_facts(call: Call) -> set[tuple[str, int, Any]]:
     """What holds of the arguments of a call, by their places."""
     facts: set[tuple[str, int, Any]] = set()
     for i, value in enumerate(call):
@@ -134,7 +135,7 @@ def _facts(call: Call) -> set[tuple[str, int, Any]]:
     return facts
 
 
-def _mend(arguments: list[Any], kept: set[tuple[str, int, Any]]) -> None:
+def _restore_facts(arguments: list[Any], kept: set[tuple[str, int, Any]]) -> None:
     """Makes true again what a step mostly breaks: the order of a sorted list, and a length that is an argument."""
     for name, i, j in sorted(kept, key=repr):
         if name == "sorted" and isinstance(arguments[i], list):
@@ -184,25 +185,25 @@ class _Pool:
         else:
             self._leaves.setdefault(type(value), []).append(value)
 
-    def varied(self, value: Any, source: random.Random) -> Any:
+    def vary(self, value: Any, source: random.Random) -> Any:
         """Returns a value of the same type, one step away."""
         if isinstance(value, dict):
-            items = self._varied_list(list(value.items()), source)
+            items = self._vary_list(list(value.items()), source)
             return dict(item for item in items if isinstance(item, tuple) and len(item) == 2)
         if isinstance(value, set):
-            return set(self._varied_list(sorted(value, key=repr), source))
+            return set(self._vary_list(sorted(value, key=repr), source))
         if isinstance(value, list):
-            return self._varied_list(value, source)
+            return self._vary_list(value, source)
         if isinstance(value, tuple):  # mostly a record: as long as it was
             place = source.randrange(len(value)) if value else 0
-            return (*value[:place], self.varied(value[place], source), *value[place + 1 :]) if value else value
+            return (*value[:place], self.vary(value[place], source), *value[place + 1 :]) if value else value
         if isinstance(value, str):
-            return "".join(self._varied_list(list(value), source, "".join(self._leaves[str]) or " "))
+            return "".join(self._vary_list(list(value), source, "".join(self._leaves[str]) or " "))
         if isinstance(value, bool) or value is None:
             return value if value is None else not value
-        return self._varied_number(value, source) if isinstance(value, (int, float)) else value
+        return self._vary_number(value, source) if isinstance(value, (int, float)) else value
 
-    def _varied_number(self, value: Any, source: random.Random) -> Any:
+    def _vary_number(self, value: Any, source: random.Random) -> Any:
         seen = self._leaves[type(value)]
         low, high = min(seen), max(seen)
         if isinstance(value, float):
@@ -211,7 +212,7 @@ class _Pool:
             [source.choice(seen), source.randint(low, high), min(high, value + 1), max(low, value - 1)]
         )
 
-    def _varied_list(self, value: list[Any], source: random.Random, characters: str | None = None) -> list[Any]:
+    def _vary_list(self, value: list[Any], source: random.Random, characters: str | None = None) -> list[Any]:
         parts = list(value)
         step = source.choice(("drop", "double", "swap", "change", "change"))
         place = source.randrange(len(parts)) if parts else 0
@@ -225,5 +226,5 @@ class _Pool:
             other = source.randrange(len(parts))
             parts[place], parts[other] = parts[other], parts[place]
         else:
-            parts[place] = source.choice(characters) if characters else self.varied(parts[place], source)
+            parts[place] = source.choice(characters) if characters else self.vary(parts[place], source)
         return parts

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from codescaler.errors import InvalidInput
-from codescaler.io.records import group_of, read_lines
-from codescaler.io.resumable import ResumableFile, digest_of, digest_of_files
+from codescaler.io.records import parse_group, read_lines
+from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
 from codescaler.types import CallTests, Task, Tests, Verdict
 
 
@@ -64,39 +64,39 @@ def label_groups(
 
     Raises: InvalidInput if a group has no task, or as `ResumableFile`.
     """
-    by_id = tasks_by_id(tasks)
-    used = [task_of(record, name, by_id) for name, _, record in read_lines(groups)]
+    by_id = index_tasks(tasks)
+    used = [find_task(record, name, by_id) for name, _, record in read_lines(groups)]
     verifier = {"isolation": runner.isolation, **limits}
     settings = {
-        "groups": digest_of_files([groups]),
-        "tests": digest_of(repr((task.task_id, task.tests, task.reference)) for task in used),
+        "groups": compute_file_digest([groups]),
+        "tests": compute_digest(repr((task.task_id, task.tests, task.reference)) for task in used),
         "check_references": check_references,
         "verifier": verifier,
     }
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
         left = {task.task_id: task for task in used[len(output.done) :]}
-        bad = failing_references(left.values(), runner) if check_references else {}
+        bad = find_failing_references(left.values(), runner) if check_references else {}
         lines = ((name, record) for name, _, record in read_lines(groups))
-        rest = output.remaining(lines, lambda line: str(line[1]["task_id"]))
+        rest = output.skip_done(lines, lambda line: str(line[1]["task_id"]))
         run = _Run(by_id, bad, verifier)
-        for record in run.labelled(rest, runner):
+        for record in run.label_lines(rest, runner):
             output.write(record)
             advance(1)
-    counts = _counts(target)
+    counts = _read_counts(target)
     counts["tasks_without_reference"] = len({task.task_id for task in used if task.reference is None})
     return LabelReport(counts, bad, run.num_run)
 
 
-def failing_references(tasks: Iterable[Task], runner: Runner) -> dict[str, str]:
+def find_failing_references(tasks: Iterable[Task], runner: Runner) -> dict[str, str]:
     """The tasks whose reference does not pass every test of theirs, and what was seen."""
     checked = [task for task in tasks if task.reference is not None and task.tests is not None]
     jobs = ((task.reference or "", task.tests) for task in checked if task.tests is not None)
     verdicts = zip(checked, runner.run_many(jobs), strict=True)
-    return {task.task_id: _seen(verdict) for task, verdict in verdicts if verdict.passed is not True}
+    return {task.task_id: _describe_verdict(verdict) for task, verdict in verdicts if verdict.passed is not True}
 
 
-def _seen(verdict: Verdict) -> str:
+def _describe_verdict(verdict: Verdict) -> str:
     return f"{verdict.num_passed} of {len(verdict.outcomes)} tests passed. {verdict.message}".strip()
 
 
@@ -116,19 +116,19 @@ class _Run:
         self.num_run = 0
         self._tasks, self._bad, self._verifier = tasks, bad, verifier
 
-    def labelled(self, lines: Iterable[tuple[str, Mapping[str, Any]]], runner: Runner) -> Iterator[dict[str, Any]]:
+    def label_lines(self, lines: Iterable[tuple[str, Mapping[str, Any]]], runner: Runner) -> Iterator[dict[str, Any]]:
         """Yields the groups in order; the runner takes programs of following groups while one is not done."""
         pending: deque[_Pending] = deque()
 
-        def jobs() -> Iterator[tuple[str, Tests]]:
+        def list_jobs() -> Iterator[tuple[str, Tests]]:
             for _, record in lines:
-                group = self._pending(record)
+                group = self._make_pending(record)
                 pending.append(group)
                 for program in group.programs:
                     assert group.tests is not None  # without tests there is no program to run
                     yield program, group.tests
 
-        for verdict in runner.run_many(jobs()):
+        for verdict in runner.run_many(list_jobs()):
             while len(pending[0].verdicts) == len(pending[0].programs):  # nothing, or nothing more, to run
                 yield self._record(pending.popleft())
             pending[0].verdicts.append(verdict)
@@ -136,7 +136,7 @@ class _Run:
         while pending:
             yield self._record(pending.popleft())
 
-    def _pending(self, record: Mapping[str, Any]) -> _Pending:
+    def _make_pending(self, record: Mapping[str, Any]) -> _Pending:
         task = self._tasks[str(record["task_id"])]
         reason = None
         if task.tests is None:
@@ -148,7 +148,7 @@ class _Run:
 
     def _record(self, group: _Pending) -> dict[str, Any]:
         verdicts = dict(zip(group.programs, group.verdicts, strict=True))
-        num_tests = _num_tests(group.tests)
+        num_tests = _count_tests(group.tests)
         task = self._tasks[str(group.record["task_id"])]
         labelled = []
         for candidate in group.record["candidates"]:
@@ -166,18 +166,18 @@ class _Run:
             stale = ("passed", "passed_tests", "num_tests", "outcomes")
             labelled.append({key: value for key, value in candidate.items() if key not in stale} | label)
         added = {} if group.reason is None else {"unlabelled": group.reason}
-        if task.licence is not None and "licence" not in group.record:
-            added["licence"] = task.licence
+        if task.license is not None and "license" not in group.record:
+            added["license"] = task.license
         return {**group.record, **added, "candidates": labelled, "verifier": self._verifier}
 
 
-def _num_tests(tests: Tests | None) -> int:
+def _count_tests(tests: Tests | None) -> int:
     if tests is None:
         return 0
     return len(tests.statements if isinstance(tests, CallTests) else tests.cases)
 
 
-def tasks_by_id(tasks: Iterable[Task]) -> dict[str, Task]:
+def index_tasks(tasks: Iterable[Task]) -> dict[str, Task]:
     """Tasks by their ids. Raises: InvalidInput if two have the same."""
     by_id: dict[str, Task] = {}
     for task in tasks:
@@ -187,9 +187,9 @@ def tasks_by_id(tasks: Iterable[Task]) -> dict[str, Task]:
     return by_id
 
 
-def task_of(record: Mapping[str, Any], name: str, tasks: Mapping[str, Task]) -> Task:
+def find_task(record: Mapping[str, Any], name: str, tasks: Mapping[str, Task]) -> Task:
     """The task of a group, after a check of the group. Raises: InvalidInput if it has none."""
-    group = group_of(record, name)
+    group = parse_group(record, name)
     if "candidates" not in record:
         raise InvalidInput(f"{name} is a pair; give groups, such as `codescaler data sample` writes")
     if group.task_id not in tasks:
@@ -200,7 +200,7 @@ def task_of(record: Mapping[str, Any], name: str, tasks: Mapping[str, Task]) -> 
     return tasks[group.task_id]
 
 
-def _counts(path: Path) -> Counter[str]:
+def _read_counts(path: Path) -> Counter[str]:
     names = ("groups", "groups_without_labels", "passed", "failed", "unjudged", "invalid")
     counts = Counter({name: 0 for name in names})
     for _, _, record in read_lines(path):

@@ -9,8 +9,8 @@ from typing import Any
 from codescaler import __version__
 from codescaler.data.prefer import correctness, efficiency, human, leakage, readability
 from codescaler.data.prefer.leakage import HeldOut
-from codescaler.data.prefer.pairs import MIN_QUALITY_TESTS, PairSettings, PreferenceData, records
-from codescaler.io.resumable import digest_of_files
+from codescaler.data.prefer.pairs import MIN_QUALITY_TESTS, PairSettings, PreferenceData, make_records
+from codescaler.io.resumable import compute_file_digest
 
 
 def write_preferences(
@@ -22,11 +22,11 @@ def write_preferences(
     """
     scratch = target.with_name(f".{target.name}-unfinished")
     with scratch.open("w", encoding="utf-8") as file:
-        for record in records(data, settings):
+        for record in make_records(data, settings):
             file.write(json.dumps(record) + "\n")
     card = make_card(data, settings, sources=sources, held_out=held_out)
     target.with_name(f"{target.name}.card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    target.with_name(f"{target.name}.card.md").write_text(card_text(card, target.name), encoding="utf-8")
+    target.with_name(f"{target.name}.card.md").write_text(format_card(card, target.name), encoding="utf-8")
     scratch.replace(target)
     return card
 
@@ -41,29 +41,29 @@ def make_card(
     programs = {(item.task_id, p.code): p for item in data.preferences for p in (item.chosen, item.rejected)}
     return {
         "made_by": f"codescaler {__version__}",
-        "sources": {path.name: digest_of_files([path]) for path in sources},
-        "preferences": _by_aspect_and_split(data),
-        "programs_by_source": _sorted(Counter(program.generator for program in programs.values())),
-        "problems_by_licence": _sorted(Counter(problem.licence for problem in used)),
-        "problems_by_isolation": _sorted(Counter(name for problem in used for name in problem.isolations)),
-        "tests_of_a_program": _tests(data),
-        "left_out": _sorted(data.left_out),
-        "conflicts": _sorted(data.conflicts),
+        "sources": {path.name: compute_file_digest([path]) for path in sources},
+        "preferences": _count_by_aspect_and_split(data),
+        "programs_by_source": _sort_counts(Counter(program.generator for program in programs.values())),
+        "problems_by_license": _sort_counts(Counter(problem.license for problem in used)),
+        "problems_by_isolation": _sort_counts(Counter(name for problem in used for name in problem.isolations)),
+        "tests_of_a_program": _summarize_tests(data),
+        "left_out": _sort_counts(data.left_out),
+        "conflicts": _sort_counts(data.conflicts),
         "leakage": {
             "held_out_ids": len(held_out.task_ids),
             "held_out_prompts": len(held_out.prompts or {}),
-            "problems_by_kind": _sorted(Counter(leak.kind for leak in data.leaks.values())),
+            "problems_by_kind": _sort_counts(Counter(leak.kind for leak in data.leaks.values())),
             "problems": {
                 task_id: f"{leak.kind} of {leak.held_out}, {leak.overlap}" for task_id, leak in data.leaks.items()
             },
         },
         "margins": {aspect: settings.margins.get(aspect, 0.0) for aspect in settings.aspects},
-        "rules": _rules(settings),
+        "rules": _describe_rules(settings),
         "versions": dict(data.versions),
     }
 
 
-def _by_aspect_and_split(data: PreferenceData) -> dict[str, dict[str, dict[str, int]]]:
+def _count_by_aspect_and_split(data: PreferenceData) -> dict[str, dict[str, dict[str, int]]]:
     aspects: dict[str, dict[str, dict[str, int]]] = {}
     tasks: dict[tuple[str, str], set[str]] = {}
     for item in data.preferences:
@@ -76,15 +76,15 @@ def _by_aspect_and_split(data: PreferenceData) -> dict[str, dict[str, dict[str, 
     return aspects
 
 
-def _tests(data: PreferenceData) -> dict[str, int]:
-    """How weak the labels may be: a program that few tests let pass may still be wrong."""
+def _summarize_tests(data: PreferenceData) -> dict[str, int]:
+    """How weak the labels may be: a program that few tests let pass may still be incorrect."""
     numbers = [program.num_tests for problem in data.problems.values() for program in problem.programs]
     known = sorted(number for number in numbers if number is not None)
     median = {"least": known[0], "median": known[len(known) // 2], "most": known[-1]} if known else {}
     return {**median, "programs_unknown": len(numbers) - len(known)}
 
 
-def _rules(settings: PairSettings) -> dict[str, str]:
+def _describe_rules(settings: PairSettings) -> dict[str, str]:
     stated = {
         "correctness": correctness.RULES[settings.rule],
         "efficiency": efficiency.RULE,
@@ -102,21 +102,25 @@ def _rules(settings: PairSettings) -> dict[str, str]:
     }
 
 
-def _sorted(counts: Counter[str]) -> dict[str, int]:
+def _sort_counts(counts: Counter[str]) -> dict[str, int]:
     return {name: counts[name] for name in sorted(counts)}
 
 
-def card_text(card: Mapping[str, Any], name: str) -> str:
+def format_card(card: Mapping[str, Any], name: str) -> str:
     """The card for people."""
     lines = [f"# Data card of {name}", "", f"Made by {card['made_by']} from {', '.join(card['sources'])}.", ""]
     lines += ["| aspect | split | pairs | from people | problems |", "| --- | --- | ---: | ---: | ---: |"]
     for aspect, splits in card["preferences"].items():
         for split, counts in splits.items():
-            cells = (_cell(aspect), _cell(split), *(str(counts[key]) for key in ("pairs", "from_people", "problems")))
+            cells = (
+                _format_cell(aspect),
+                _format_cell(split),
+                *(str(counts[key]) for key in ("pairs", "from_people", "problems")),
+            )
             lines.append(f"| {' | '.join(cells)} |")
     titles = (
         ("programs_by_source", "Programs by source"),
-        ("problems_by_licence", "Problems by licence"),
+        ("problems_by_license", "Problems by license"),
         ("problems_by_isolation", "Problems by what isolated the programs while they were labelled"),
         ("tests_of_a_program", "Tests of a program"),
         ("left_out", "Left out"),
@@ -129,11 +133,11 @@ def card_text(card: Mapping[str, Any], name: str) -> str:
     for key, title in titles:
         lines += ["", f"## {title}", ""]
         shown = {name: value for name, value in card[key].items() if name != "problems"}
-        lines += [f"- {_cell(item)}: {_cell(value)}" for item, value in shown.items()] or ["None."]
+        lines += [f"- {_format_cell(item)}: {_format_cell(value)}" for item, value in shown.items()] or ["None."]
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: Any) -> str:
-    """A value on one line of a table; names are strangers' text."""
+def _format_cell(value: Any) -> str:
+    """A value on one line of a table; names are untrusted text."""
     text = ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, Mapping) else str(value)
     return "".join(char if char.isprintable() else " " for char in text).replace("|", "\\|") or "none"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from codescaler.data.prefer.preference import Preference, preference
-from codescaler.data.programs import Problem, Program
+from codescaler.data.prefer.preference import Preference, make_preference
+from codescaler.data.programs import LabelledProblem, Program
 from codescaler.errors import InvalidInput
 
 RULES = {
@@ -15,7 +15,7 @@ RULES = {
 _MIN_RATE_TENTHS, _MIN_GAP_TENTHS = 8, 4
 
 
-def correctness_preferences(problem: Problem, rule: str = "all") -> Iterator[Preference]:
+def make_correctness_preferences(problem: LabelledProblem, rule: str = "all") -> Iterator[Preference]:
     """Yields every pair of programs that satisfies a rule of `RULES`.
 
     Raises: InvalidInput if the rule is unknown, or needs the number of tests where a program has none.
@@ -28,11 +28,11 @@ def correctness_preferences(problem: Problem, rule: str = "all") -> Iterator[Pre
                 chosen.passed and not rejected.passed if rule == "all" else _is_acecoder(chosen, rejected, problem)
             )
             if is_better:
-                yield preference(problem, chosen, rejected, "correctness", _evidence(chosen, rejected, rule))
+                yield make_preference(problem, chosen, rejected, "correctness", _make_evidence(chosen, rejected, rule))
 
 
-def _is_acecoder(chosen: Program, rejected: Program, problem: Problem) -> bool:
-    (good, of_good), (bad, of_bad) = _tests(chosen, problem), _tests(rejected, problem)
+def _is_acecoder(chosen: Program, rejected: Program, problem: LabelledProblem) -> bool:
+    (good, of_good), (bad, of_bad) = _count_tests(chosen, problem), _count_tests(rejected, problem)
     # The rates are good / of_good and bad / of_bad; both sides are multiplied out, which keeps them whole.
     return (
         10 * good >= _MIN_RATE_TENTHS * of_good
@@ -41,7 +41,7 @@ def _is_acecoder(chosen: Program, rejected: Program, problem: Problem) -> bool:
     )
 
 
-def _tests(program: Program, problem: Problem) -> tuple[int, int]:
+def _count_tests(program: Program, problem: LabelledProblem) -> tuple[int, int]:
     if program.passed_tests is None or not program.num_tests:
         raise InvalidInput(
             f"the task {problem.task_id!r:.80} has a program with passed_tests {program.passed_tests} of num_tests "
@@ -50,7 +50,7 @@ def _tests(program: Program, problem: Problem) -> tuple[int, int]:
     return program.passed_tests, program.num_tests
 
 
-def _evidence(chosen: Program, rejected: Program, rule: str) -> dict[str, object]:
+def _make_evidence(chosen: Program, rejected: Program, rule: str) -> dict[str, object]:
     tests = {
         name: {"passed_tests": program.passed_tests, "num_tests": program.num_tests}
         for name, program in (("chosen", chosen), ("rejected", rejected))

@@ -11,8 +11,8 @@ stands for what does not vary from round to round and is no merit: code that lie
 
 from collections.abc import Iterator, Sequence
 
-from codescaler.data.prefer.preference import Preference, preference
-from codescaler.data.programs import Problem
+from codescaler.data.prefer.preference import Preference, make_preference
+from codescaler.data.programs import LabelledProblem
 from codescaler.errors import InvalidInput
 
 FACTOR = 1.2
@@ -35,7 +35,7 @@ def is_clearly_cheaper(chosen: Sequence[float], rejected: Sequence[float], facto
     return max(chosen) * factor < min(rejected)
 
 
-def efficiency_preferences(problem: Problem) -> Iterator[Preference]:
+def make_efficiency_preferences(problem: LabelledProblem) -> Iterator[Preference]:
     """Yields every pair of programs that passed and were measured, where one is clearly cheaper."""
     measured = [program for program in problem.programs if program.passed and program.cost_seconds]
     rounds = {len(program.cost_seconds) for program in measured}
@@ -52,4 +52,4 @@ def efficiency_preferences(problem: Problem) -> Iterator[Preference]:
                     "chosen_seconds": list(chosen.cost_seconds),
                     "rejected_seconds": list(rejected.cost_seconds),
                 }
-                yield preference(problem, chosen, rejected, "efficiency", evidence)
+                yield make_preference(problem, chosen, rejected, "efficiency", evidence)

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from codescaler.data.prefer.preference import Preference
-from codescaler.data.programs import Problem, Program, normal_form
+from codescaler.data.programs import LabelledProblem, Program, normalise_program
 from codescaler.errors import InvalidInput
-from codescaler.io.records import group_of, read_lines
+from codescaler.io.records import parse_group, read_lines
 
 RULE = "correctness, then efficiency, then a person, then readability; people who contradict each other are left out"
 _RANKS = {"correctness": 0, "efficiency": 1, "readability": 3}
 _HUMAN_RANK = 2
 
 
-def read_human(paths: Iterable[Path], problems: Sequence[Problem]) -> list[Preference]:
+def read_human(paths: Iterable[Path], problems: Sequence[LabelledProblem]) -> list[Preference]:
     """Reads files of pairs, whose aspect is the record's, or "human".
 
     A pair without task_id is of the problem with the same prompt, and else one of its own; its split is the problem's.
@@ -32,7 +32,7 @@ def read_human(paths: Iterable[Path], problems: Sequence[Problem]) -> list[Prefe
     preferences = []
     for path in paths:
         for name, _, record in read_lines(path):
-            group = group_of(record, name)
+            group = parse_group(record, name)
             if "candidates" in record:
                 raise InvalidInput(f"{name} is a group; give pairs of prompt, chosen and rejected")
             codes = [candidate.code for candidate in group.candidates]
@@ -49,7 +49,7 @@ def read_human(paths: Iterable[Path], problems: Sequence[Problem]) -> list[Prefe
                         f"{name}: {field} is {theirs!r:.80}, and {ours!r:.80} in the task {group.task_id!r:.80}"
                     )
             first, second = (
-                Program(code, True, normal_form(code), generator=path.name) for code in codes if code is not None
+                Program(code, True, normalise_program(code), generator=path.name) for code in codes if code is not None
             )
             task_id, split = (problem.task_id, problem.split) if problem else (group.task_id, group.split)
             evidence = {"file": path.name, "said_by": record.get("annotator", "a person")}
@@ -59,7 +59,7 @@ def read_human(paths: Iterable[Path], problems: Sequence[Problem]) -> list[Prefe
     return preferences
 
 
-def without_conflicts(preferences: Iterable[Preference]) -> tuple[list[Preference], Counter[str]]:
+def remove_conflicts(preferences: Iterable[Preference]) -> tuple[list[Preference], Counter[str]]:
     """Returns the preferences that stand, and counts of those left out: repeated ones, and conflicts by what won.
 
     Programs are the same if their normal forms are.
@@ -68,7 +68,7 @@ def without_conflicts(preferences: Iterable[Preference]) -> tuple[list[Preferenc
     standing: dict[tuple[str, str, str], list[Preference]] = {}
     kept: dict[int, Preference] = {}
     counts: Counter[str] = Counter()
-    contested = _contested_by_people(ranked)
+    contested = _find_contested(ranked)
     for index, found in enumerate(ranked):
         key = (found.task_id, found.chosen.form, found.rejected.form)
         opposite = standing.get((key[0], key[2], key[1]), [])
@@ -77,7 +77,7 @@ def without_conflicts(preferences: Iterable[Preference]) -> tuple[list[Preferenc
         elif any(other.aspect == found.aspect for other in standing.get(key, [])):
             counts["repeated_preferences"] += 1
         elif opposite:
-            counts[f"{_source(found)} against {_source(opposite[0])}"] += 1
+            counts[f"{_name_source(found)} against {_name_source(opposite[0])}"] += 1
         elif found.is_human and key in contested:
             counts["person against person"] += 1
         else:
@@ -86,7 +86,7 @@ def without_conflicts(preferences: Iterable[Preference]) -> tuple[list[Preferenc
     return list(kept.values()), counts
 
 
-def _contested_by_people(preferences: Iterable[Preference]) -> set[tuple[str, str, str]]:
+def _find_contested(preferences: Iterable[Preference]) -> set[tuple[str, str, str]]:
     said = {(item.task_id, item.chosen.form, item.rejected.form) for item in preferences if item.is_human}
     return {(task_id, first, second) for task_id, first, second in said if (task_id, second, first) in said}
 
@@ -95,5 +95,5 @@ def _rank(found: Preference) -> int:
     return _HUMAN_RANK if found.is_human else _RANKS[found.aspect]
 
 
-def _source(found: Preference) -> str:
+def _name_source(found: Preference) -> str:
     return "person" if found.is_human else found.aspect

@@ -86,24 +86,24 @@ def find_leaks(problems: Iterable[tuple[str, str]], held_out: HeldOut) -> dict[s
     """Those of the problems, (task_id, prompt), that are held out or nearly are, by task_id."""
     problems = list(problems)
     prompts = dict(held_out.prompts or {})
-    names = {_normal(prompt): name for name, prompt in prompts.items()}
+    names = {_normalise_prompt(prompt): name for name, prompt in prompts.items()}
     near = _NearPrompts([prompt for _, prompt in problems], prompts)
     leaks = {}
     for task_id, prompt in problems:
         if task_id in held_out.task_ids:
             leaks[task_id] = Leak("task_id", task_id)
-        elif _normal(prompt) in names:
-            leaks[task_id] = Leak("prompt", names[_normal(prompt)])
-        elif leak := near.nearest(prompt):
+        elif _normalise_prompt(prompt) in names:
+            leaks[task_id] = Leak("prompt", names[_normalise_prompt(prompt)])
+        elif leak := near.find_nearest(prompt):
             leaks[task_id] = leak
     return leaks
 
 
-def _normal(prompt: str) -> str:
+def _normalise_prompt(prompt: str) -> str:
     return " ".join(_WORD.findall(prompt.lower()))
 
 
-def _grams(prompt: str) -> set[Gram]:
+def _split_into_grams(prompt: str) -> set[Gram]:
     words = _WORD.findall(prompt.lower())
     size = min(_GRAM_WORDS, len(words))
     return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)} if words else set()
@@ -113,9 +113,9 @@ class _NearPrompts:
     """Held-out prompts by their runs of words."""
 
     def __init__(self, others: Sequence[str], prompts: Mapping[str, str]) -> None:
-        held_out = {name: _grams(prompt) for name, prompt in prompts.items()}
+        held_out = {name: _split_into_grams(prompt) for name, prompt in prompts.items()}
         frequency = Counter(gram for grams in held_out.values() for gram in grams)
-        frequency.update(gram for prompt in others for gram in _grams(prompt))
+        frequency.update(gram for prompt in others for gram in _split_into_grams(prompt))
         most = max(_MIN_BOILERPLATE, _MAX_SHARE * (len(others) + len(prompts)))
         self._boilerplate = {gram for gram, count in frequency.items() if count > most}
         self._sizes: dict[str, int] = {}
@@ -125,9 +125,9 @@ class _NearPrompts:
             for gram in grams - self._boilerplate:
                 self._names[gram].append(name)
 
-    def nearest(self, prompt: str) -> Leak | None:
+    def find_nearest(self, prompt: str) -> Leak | None:
         """The held-out prompt with the largest overlap, if it reaches the threshold."""
-        grams = _grams(prompt) - self._boilerplate
+        grams = _split_into_grams(prompt) - self._boilerplate
         shared = Counter(name for gram in grams for name in self._names.get(gram, ()))
         overlaps = {name: count / min(len(grams), self._sizes[name]) for name, count in shared.items()}
         best = max(overlaps, key=lambda name: overlaps[name], default=None)

@@ -11,7 +11,7 @@ from typing import Any
 from codescaler.data.prefer import correctness, efficiency, human, readability
 from codescaler.data.prefer.leakage import HeldOut, Leak, find_leaks
 from codescaler.data.prefer.preference import MEASURED_ASPECTS, Preference
-from codescaler.data.programs import Problem, distinct, read_problems
+from codescaler.data.programs import LabelledProblem, drop_duplicates, read_labelled_problems
 from codescaler.errors import InvalidInput
 
 _SPLITS = (None, "train", "validation")
@@ -63,7 +63,7 @@ class PreferenceData:
     """The preferences that stand, with the problems they are of, and counts of what was left out."""
 
     preferences: Sequence[Preference]
-    problems: Mapping[str, Problem]
+    problems: Mapping[str, LabelledProblem]
     left_out: Counter[str]
     conflicts: Counter[str]
     leaks: Mapping[str, Leak]
@@ -84,19 +84,19 @@ def make_preferences(
 
     Raises: InvalidInput if a record is malformed, an aspect cannot be measured, or a held-out problem is refused.
     """
-    problems, left_out = read_problems(labelled)
+    problems, left_out = read_labelled_problems(labelled)
     said = human.read_human(people, problems)
-    leaks = _leaks(problems, said, held_out or HeldOut())
+    leaks = _find_all_leaks(problems, said, held_out or HeldOut())
     if settings.refuse_leaks:
         _refuse(leaks)
     left_out["problems_held_out"] = sum(problem.task_id in leaks for problem in problems)
     usable = [problem for problem in problems if problem.task_id not in leaks]
     left_out["problems_of_other_splits"] = sum(problem.split not in _SPLITS for problem in usable)
-    kept = [_prepared(problem, settings, left_out) for problem in usable if problem.split in _SPLITS]
+    kept = [_prepare_problem(problem, settings, left_out) for problem in usable if problem.split in _SPLITS]
     measured = _Measured(settings)
     found: list[Preference] = []
     for problem in kept:
-        found += measured.preferences(problem, left_out)
+        found += measured.list_preferences(problem, left_out)
         advance(1)
     versions = measured.finish(kept, left_out)
     left_out["human_pairs_held_out"] = sum(item.task_id in leaks for item in said)
@@ -104,14 +104,16 @@ def make_preferences(
         item.split not in _SPLITS and item.task_id not in leaks for item in said
     )
     found += [item for item in said if item.task_id not in leaks and item.split in _SPLITS]
-    standing, conflicts = human.without_conflicts(found)
-    standing = [_with_margin(item, settings.margins) for item in _at_most(standing, settings, left_out)]
+    standing, conflicts = human.remove_conflicts(found)
+    standing = [_add_margin(item, settings.margins) for item in _limit_preferences(standing, settings, left_out)]
     return PreferenceData(standing, {item.task_id: item for item in kept}, left_out, conflicts, leaks, versions)
 
 
-def _leaks(problems: Sequence[Problem], said: Sequence[Preference], held_out: HeldOut) -> dict[str, Leak]:
+def _find_all_leaks(
+    problems: Sequence[LabelledProblem], said: Sequence[Preference], held_out: HeldOut
+) -> dict[str, Leak]:
     """Problems that are held out, and training problems that nearly are one of validation."""
-    everything: list[Preference | Problem] = [*problems, *said]
+    everything: list[Preference | LabelledProblem] = [*problems, *said]
     asked = dict.fromkeys((item.split, item.task_id, item.prompt) for item in everything)
     leaks = find_leaks(((task_id, prompt) for _, task_id, prompt in asked), held_out)
     validation = {task_id: prompt for split, task_id, prompt in asked if split == "validation"}
@@ -127,10 +129,10 @@ def _refuse(leaks: Mapping[str, Leak]) -> None:
         )
 
 
-def _prepared(problem: Problem, settings: PairSettings, left_out: Counter[str]) -> Problem:
+def _prepare_problem(problem: LabelledProblem, settings: PairSettings, left_out: Counter[str]) -> LabelledProblem:
     tested = tuple(program for program in problem.programs if (program.num_tests or 0) >= (settings.min_tests or 0))
     left_out["programs_of_few_tests"] += len(problem.programs) - len(tested)
-    return distinct(replace(problem, programs=tested), left_out)
+    return drop_duplicates(replace(problem, programs=tested), left_out)
 
 
 class _Measured:
@@ -140,22 +142,22 @@ class _Measured:
         self._settings = settings
         self._readability = readability.Readability() if "readability" in settings.aspects else None
 
-    def preferences(self, problem: Problem, left_out: Counter[str]) -> Iterator[Preference]:
+    def list_preferences(self, problem: LabelledProblem, left_out: Counter[str]) -> Iterator[Preference]:
         if "correctness" in self._settings.aspects:
-            yield from correctness.correctness_preferences(problem, self._settings.rule)
+            yield from correctness.make_correctness_preferences(problem, self._settings.rule)
         if self._settings.aspects == ("correctness",):
             return
         least = MIN_QUALITY_TESTS if self._settings.min_tests is None else self._settings.min_tests
         right = [program for program in problem.programs if program.passed]
         tested = tuple(program for program in right if (program.num_tests or 0) >= least)
-        left_out["right_programs_of_few_tests"] += len(right) - len(tested)
+        left_out["correct_programs_of_few_tests"] += len(right) - len(tested)
         problem = replace(problem, programs=tested)
         if "efficiency" in self._settings.aspects:
-            yield from efficiency.efficiency_preferences(problem)
+            yield from efficiency.make_efficiency_preferences(problem)
         if self._readability:
-            yield from self._readability.preferences(problem)
+            yield from self._readability.list_preferences(problem)
 
-    def finish(self, problems: Sequence[Problem], left_out: Counter[str]) -> dict[str, str]:
+    def finish(self, problems: Sequence[LabelledProblem], left_out: Counter[str]) -> dict[str, str]:
         """Counts what could not be measured, and returns the versions of what measured."""
         if "efficiency" in self._settings.aspects:
             right = [program for problem in problems for program in problem.programs if program.passed]
@@ -170,12 +172,14 @@ class _Measured:
         return self._readability.versions
 
 
-def _with_margin(found: Preference, margins: Mapping[str, float]) -> Preference:
+def _add_margin(found: Preference, margins: Mapping[str, float]) -> Preference:
     """What a person's record says of its margin stays."""
     return found if found.is_human else replace(found, margin=margins.get(found.aspect, 0.0))
 
 
-def _at_most(found: Iterable[Preference], settings: PairSettings, left_out: Counter[str]) -> Iterator[Preference]:
+def _limit_preferences(
+    found: Iterable[Preference], settings: PairSettings, left_out: Counter[str]
+) -> Iterator[Preference]:
     """At most `max_pairs` of a problem and aspect, in an order that is drawn from the programs themselves."""
     found = list(found)
     if settings.max_pairs is None:
@@ -194,7 +198,7 @@ def _at_most(found: Iterable[Preference], settings: PairSettings, left_out: Coun
 
 
 def is_grouped(found: Preference, settings: PairSettings) -> bool:
-    """Whether a preference is part of a group of right and wrong programs, of which training takes every pair."""
+    """Whether a preference is part of a group of correct and incorrect programs, of which training takes every pair."""
     return (
         found.aspect == "correctness"
         and not found.is_human
@@ -204,11 +208,11 @@ def is_grouped(found: Preference, settings: PairSettings) -> bool:
     )
 
 
-def records(data: PreferenceData, settings: PairSettings) -> Iterator[dict[str, Any]]:
+def make_records(data: PreferenceData, settings: PairSettings) -> Iterator[dict[str, Any]]:
     """Yields what training reads: a group a problem where `is_grouped`, and else a pair a preference."""
     grouped = {item.task_id for item in data.preferences if is_grouped(item, settings)}
     for task_id in sorted(grouped):
-        yield _group(data.problems[task_id], settings.rule)
+        yield _make_group(data.problems[task_id], settings.rule)
     for item in data.preferences:
         if not is_grouped(item, settings):
             split = {} if item.split is None else {"split": item.split}
@@ -224,7 +228,7 @@ def records(data: PreferenceData, settings: PairSettings) -> Iterator[dict[str, 
             }
 
 
-def _group(problem: Problem, rule: str) -> dict[str, Any]:
+def _make_group(problem: LabelledProblem, rule: str) -> dict[str, Any]:
     candidates = [
         {"code": item.code, "passed": item.passed, "passed_tests": item.passed_tests, "num_tests": item.num_tests}
         for item in problem.programs

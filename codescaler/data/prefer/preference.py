@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from codescaler.data.programs import Problem, Program
+from codescaler.data.programs import LabelledProblem, Program
 
 MEASURED_ASPECTS = ("correctness", "efficiency", "readability")
 
@@ -30,8 +30,8 @@ class Preference:
     is_human: bool = False
 
 
-def preference(
-    problem: Problem, chosen: Program, rejected: Program, aspect: str, evidence: Mapping[str, Any]
+def make_preference(
+    problem: LabelledProblem, chosen: Program, rejected: Program, aspect: str, evidence: Mapping[str, Any]
 ) -> Preference:
     """A measured preference between two programs of a problem."""
     return Preference(problem.task_id, problem.prompt, problem.split, chosen, rejected, aspect, evidence)

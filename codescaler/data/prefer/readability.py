@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
-from codescaler.data.prefer.preference import Preference, preference
-from codescaler.data.programs import Problem, is_text
+from codescaler.data.prefer.preference import Preference, make_preference
+from codescaler.data.programs import LabelledProblem, is_text
 from codescaler.errors import InvalidInput
-from codescaler.text.extract import syntax_tree
+from codescaler.text.extract import parse_syntax_tree
 
 MIN_COMPLEXITY_GAP = 2
 MIN_MAINTAINABILITY_GAP = 10.0
 MAX_LINE_CHARS = 100
-# What a reader trips over and a formatter does not mend: long lines, several statements in one, unused and shadowed
+# What a reader trips over and a formatter does not fix: long lines, several statements in one, unused and shadowed
 # names, likely bugs, what has a plainer form. No rule on names of functions, which tests dictate, nor on whitespace.
 # B905 and E741 are matters of taste: zip without strict, and a variable l.
 RUFF_RULES = "A,B,C4,E501,E7,F,PERF,SIM"
@@ -89,15 +89,15 @@ class Readability:
         """The number of programs that could not be measured, and are in no preference."""
         return sum(measures is None for measures in self._measures.values())
 
-    def measures(self, code: str) -> Measures | None:
+    def measure(self, code: str) -> Measures | None:
         """What is measured of a program, None where it cannot be."""
         if code not in self._measures:
-            self._measures[code] = self._measure(code)
+            self._measures[code] = self._measure_program(code)
         return self._measures[code]
 
-    def preferences(self, problem: Problem) -> Iterator[Preference]:
+    def list_preferences(self, problem: LabelledProblem) -> Iterator[Preference]:
         """Yields every pair of programs that passed of which one is clearly more readable."""
-        measured = [(program, self.measures(program.code)) for program in problem.programs if program.passed]
+        measured = [(program, self.measure(program.code)) for program in problem.programs if program.passed]
         for chosen, good in measured:
             for rejected, bad in measured:
                 if good and bad and is_clearly_more_readable(good, bad):
@@ -107,13 +107,13 @@ class Readability:
                         "rejected": asdict(bad),
                         "versions": self.versions,
                     }
-                    yield preference(problem, chosen, rejected, "readability", evidence)
+                    yield make_preference(problem, chosen, rejected, "readability", evidence)
 
-    def _measure(self, code: str) -> Measures | None:
+    def _measure_program(self, code: str) -> Measures | None:
         from radon.metrics import mi_compute, mi_parameters
         from radon.visitors import ComplexityVisitor
 
-        tree = syntax_tree(code)
+        tree = parse_syntax_tree(code)
         if tree is None:
             return None
         try:
@@ -125,14 +125,16 @@ class Readability:
             lines -= sum(map(is_text, ast.walk(tree)))
             maintainability = mi_compute(volume, branches, lines, 0.0)
             hidden = sum(1 + len(node.ifs) for node in ast.walk(tree) if isinstance(node, ast.comprehension))
-            findings = self._findings(code)
+            findings = self._find_findings(code)
             if findings is None:
                 return None
-            return Measures(complexity, complexity - hidden, _nesting(tree), round(maintainability, 2), findings)
+            return Measures(
+                complexity, complexity - hidden, _measure_nesting(tree), round(maintainability, 2), findings
+            )
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
 
-    def _findings(self, code: str) -> tuple[str, ...] | None:
+    def _find_findings(self, code: str) -> tuple[str, ...] | None:
         command = [
             self._ruff, "check", "-", "--isolated", "--no-cache", "--quiet", "--exit-zero", "--ignore-noqa",
             "--output-format=json", "--stdin-filename=program.py", "--target-version=py310",
@@ -155,7 +157,7 @@ _NESTING = (
 )  # fmt: skip
 
 
-def _nesting(node: ast.AST) -> int:
+def _measure_nesting(node: ast.AST) -> int:
     """How deep blocks lie in one another; the `if` of an `elif` counts as another level, as it is in the tree."""
-    inner = max(map(_nesting, ast.iter_child_nodes(node)), default=0)
+    inner = max(map(_measure_nesting, ast.iter_child_nodes(node)), default=0)
     return inner + isinstance(node, _NESTING)

@@ -59,7 +59,7 @@ class Endpoint:
             raise InvalidInput(f"concurrency {concurrency}; give a whole number of at least 1")
         self.identity = "an endpoint"  # the same model may be served elsewhere tomorrow
         self.num_retries = 0
-        self._url = chat_url(url)
+        self._url = make_chat_url(url)
         self._sampling = sampling
         self._api_key = api_key
         self._concurrency = concurrency
@@ -124,16 +124,16 @@ class Endpoint:
             with error:
                 said = error.read(2000).decode("utf-8", "replace")
             if error.code == 429 or error.code >= 500:
-                raise _Passing(f"it answered {error.code}: {said!r:.300}", _asked_wait(error.headers)) from error
+                raise _Passing(f"it answered {error.code}: {said!r:.300}", _read_retry_after(error.headers)) from error
             raise InvalidInput(
                 f"{self._url} answered {error.code}: {said!r:.300}; check --endpoint, --model and CODESCALER_API_KEY"
             ) from error
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise _Passing(f"no answer ({error})") from error
-        return _completion_of(data)
+        return _parse_completion(data)
 
 
-def chat_url(url: str) -> str:
+def make_chat_url(url: str) -> str:
     """The address of chat completions, from that of a server, its /v1, or the whole."""
     try:
         parts = urllib.parse.urlsplit(url)
@@ -148,12 +148,12 @@ def chat_url(url: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(path=path))
 
 
-def _asked_wait(headers: Message) -> float:
+def _read_retry_after(headers: Message) -> float:
     value = headers.get("Retry-After", "")
     return float(value) if value.isdecimal() else 0.0
 
 
-def _completion_of(data: bytes) -> Completion:
+def _parse_completion(data: bytes) -> Completion:
     try:
         choice: Any = json.loads(data)["choices"][0]
         text, finish = choice["message"]["content"], choice["finish_reason"]

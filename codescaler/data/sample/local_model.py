@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from codescaler.data.sample.sampling import Completion, Request, Sampling
 from codescaler.errors import InvalidInput, UnsupportedModel
-from codescaler.io.resumable import digest_of_files
+from codescaler.io.resumable import compute_file_digest
 from codescaler.ops import Backend, LinearWeights, select_backend
 
 _GROWTH = 256  # columns of the cache
@@ -25,8 +25,8 @@ _GROWTH = 256  # columns of the cache
 class LocalModel:
     """A causal language model with a chat template, on the first GPU where there is one.
 
-    It computes in the folder's dtype on GPUs; in float32 on CPUs, but for linear maps, logits among them, where the CPU
-    has units for bfloat16. Of the folder's own generation settings only the tokens that end an answer are used.
+    It computes in the folder's dtype on GPUs; in float32 on CPUs, but for linear layers, logits among them, where the
+    CPU has units for bfloat16. Of the folder's own generation settings only the tokens that end an answer are used.
     `batch_size` completions are drawn at a time. What one draws depends on its seed and, but for rounding in attention
     (1e-7 in float32, which may turn a bfloat16 over), not on the others.
 
@@ -71,7 +71,7 @@ class LocalModel:
         ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
         self._ends = {ends} if isinstance(ends, int) else set(ends or ())
         kinds = ("*.safetensors", "*.json", "*.jinja")
-        self.identity = digest_of_files(sorted(path for kind in kinds for path in folder.glob(kind)))
+        self.identity = compute_file_digest(sorted(path for kind in kinds for path in folder.glob(kind)))
 
     @torch.inference_mode()
     def complete(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
@@ -98,7 +98,7 @@ class LocalModel:
                         cache.fill(row, draw.prompt)
                     draw.prompt = ()
             while started and all(draw.finish is not None for draw in started[0]):
-                yield [self._completion(draw) for draw in started.popleft()]
+                yield [self._make_completion(draw) for draw in started.popleft()]
             if not started:
                 return
             self._step(rows, cache)
@@ -150,7 +150,7 @@ class LocalModel:
             if len(draw.tokens) == self._sampling.max_tokens:
                 draw.finish = "length"
 
-    def _completion(self, draw: "_Draw") -> Completion:
+    def _make_completion(self, draw: "_Draw") -> Completion:
         assert draw.finish is not None
         return Completion(self._tokenizer.decode(draw.tokens, skip_special_tokens=True), draw.finish)
 
@@ -180,7 +180,7 @@ class _RowCache:
     def fill(self, row: int, prompt: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Begins a row anew."""
         if not self._layers:
-            self._layers = [(self._empty(k), self._empty(v)) for k, v in prompt]
+            self._layers = [(self._make_empty(k), self._make_empty(v)) for k, v in prompt]
         length = prompt[0][0].shape[1]
         self._lengths[row] = length
         self._fit()
@@ -207,7 +207,7 @@ class _RowCache:
     def get_seq_length(self, layer: int = 0) -> int:
         return self.num_columns
 
-    def _empty(self, x: Tensor) -> Tensor:
+    def _make_empty(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(self._rows), x.shape[0], 0, x.shape[2])
 
     def _fit(self) -> None:
@@ -240,7 +240,7 @@ def draw_tokens(logits: Tensor, numbers: Tensor, temperature: float, top_p: floa
 
 
 class _PackedLinear(torch.nn.Module):
-    """A linear map in the backend's layout, and in bfloat16 where it has units for that; x and result are float32."""
+    """A linear layer in the backend's layout, and in bfloat16 where it has units for that; x and result are float32."""
 
     def __init__(self, linear: torch.nn.Linear, backend: Backend) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ class _PackedLinear(torch.nn.Module):
 
 
 def _pack_linears(model: torch.nn.Module, backend: Backend) -> None:
-    """Puts every linear map into the engine's layout: on a batch of 64 rows twice as fast as torch's own (AVX2)."""
+    """Puts every linear layer into the engine's layout: on a batch of 64 rows twice as fast as torch's own (AVX2)."""
     for module in [module for module in model.modules() if type(module) is not torch.nn.Linear]:
         for name, child in module.named_children():
             if type(child) is torch.nn.Linear:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_lines
-from codescaler.io.resumable import ResumableFile, digest_of
+from codescaler.io.resumable import ResumableFile, compute_digest
 from codescaler.text.extract import extract_training_code
 from codescaler.types import Task
 
@@ -71,12 +71,12 @@ class Sampler(Protocol):
         ...
 
 
-def seed_of(seed: int, task_id: str, index: int) -> int:
+def derive_seed(seed: int, task_id: str, index: int) -> int:
     """A sample's own seed, 31 bits: a resumed run, and one over other tasks, asks the same for the same sample."""
     return int.from_bytes(hashlib.sha256(f"{seed}|{index}|{task_id}".encode()).digest()[:4], "big") >> 1
 
 
-def chosen_tasks(
+def choose_tasks(
     tasks: Sequence[Task], split: str | None, limit: int | None, difficulty: str | None = None
 ) -> list[Task]:
     """The first `limit` tasks of a split and of a difficulty, in the words of their source; "easy" is "Easy" too.
@@ -91,18 +91,18 @@ def chosen_tasks(
     of_split = [task for task in tasks if split in (None, task.split)]
     if not of_split:
         raise InvalidInput(
-            f"no task of {len(tasks)} has the split {split!r}; there are {_kinds(t.split for t in tasks)}"
+            f"no task of {len(tasks)} has the split {split!r}; there are {_list_kinds(t.split for t in tasks)}"
         )
     if difficulty is None:
         return of_split[:limit]
     kept = [task for task in of_split if (task.difficulty or "").casefold() == difficulty.casefold()]
     if not kept:
-        seen = _kinds(task.difficulty for task in of_split)
+        seen = _list_kinds(task.difficulty for task in of_split)
         raise InvalidInput(f"no task of {len(of_split)} has the difficulty {difficulty!r}; there are {seen}")
     return kept[:limit]
 
 
-def _kinds(values: Iterable[str | None]) -> str:
+def _list_kinds(values: Iterable[str | None]) -> str:
     return ", ".join(sorted(set(map(str, values)))) or "none"
 
 
@@ -117,24 +117,24 @@ def sample_tasks(
     """
     settings = dataclasses.asdict(sampling) | {
         "answered_by": sampler.identity,
-        "tasks": digest_of(part for task in tasks for part in (task.task_id, task.prompt)),
+        "tasks": compute_digest(part for task in tasks for part in (task.task_id, task.prompt)),
     }
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
-        for_sampler, for_output = itertools.tee(output.remaining(tasks, lambda task: task.task_id))
+        for_sampler, for_output = itertools.tee(output.skip_done(tasks, lambda task: task.task_id))
         answers = sampler.complete(_request(task, sampling) for task in for_sampler)
         for task, completions in zip(for_output, answers, strict=True):
-            output.write(group_record(task, completions, sampling))
+            output.write(make_group_record(task, completions, sampling))
             advance(1)
-    return _counts(target)
+    return _read_counts(target)
 
 
 def _request(task: Task, sampling: Sampling) -> Request:
-    seeds = [seed_of(sampling.seed, task.task_id, index) for index in range(sampling.num_samples)]
+    seeds = [derive_seed(sampling.seed, task.task_id, index) for index in range(sampling.num_samples)]
     return Request(task.task_id, task.prompt, seeds)
 
 
-def group_record(task: Task, completions: Sequence[Completion], sampling: Sampling) -> dict[str, Any]:
+def make_group_record(task: Task, completions: Sequence[Completion], sampling: Sampling) -> dict[str, Any]:
     """A group as it is written.
 
     A completion that came before, or whose program did, stays and says so in `duplicate_of`, the index of the first:
@@ -147,7 +147,7 @@ def group_record(task: Task, completions: Sequence[Completion], sampling: Sampli
         candidate = {"completion": completion.text, "code": code, "finish": completion.finish}
         same = first.setdefault((code is None, completion.text if code is None else code), index)
         candidates.append(candidate if same == index else candidate | {"duplicate_of": same})
-    known = {"split": task.split, "difficulty": task.difficulty, "licence": task.licence}
+    known = {"split": task.split, "difficulty": task.difficulty, "license": task.license}
     names = ("model", "temperature", "top_p", "max_tokens", "seed")
     return {
         "task_id": task.task_id,
@@ -158,7 +158,7 @@ def group_record(task: Task, completions: Sequence[Completion], sampling: Sampli
     }
 
 
-def _counts(path: Path) -> Counter[str]:
+def _read_counts(path: Path) -> Counter[str]:
     counts = Counter({name: 0 for name in ("groups", "completions", "invalid", "duplicates", "cut_short", "empty")})
     for _, _, record in read_lines(path):
         counts["groups"] += 1

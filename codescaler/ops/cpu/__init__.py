@@ -1,5 +1,5 @@
 """The `cpu` backend: C++ kernels of `codescaler._C`, and oneDNN matrix products through torch."""
 
-from codescaler.ops.cpu.backend import make_backend, supported_isas
+from codescaler.ops.cpu.backend import list_supported_isas, make_backend
 
-__all__ = ["make_backend", "supported_isas"]
+__all__ = ["list_supported_isas", "make_backend"]

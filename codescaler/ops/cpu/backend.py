@@ -26,7 +26,7 @@ TOKEN_BLOCK = 512
 _WEIGHT_ROWS = 64  # kWeightRows of csrc/core/kernels.h
 
 
-def supported_isas() -> list[str]:
+def list_supported_isas() -> list[str]:
     """Instruction sets of the C++ kernels that this host can run, best first."""
     return _C.supported_isas()
 
@@ -37,7 +37,7 @@ def make_backend(isa: str | None = None) -> Backend:
     Raises:
         BackendUnavailable: the host lacks `isa`.
     """
-    supported = supported_isas()
+    supported = list_supported_isas()
     isa = isa or supported[0]
     if isa not in supported:
         raise BackendUnavailable(f"instruction set {isa!r} is not supported by this CPU; it has {', '.join(supported)}")
@@ -63,11 +63,11 @@ class CpuBackend(Backend):
         return y
 
     def rms_norm_backward(
-        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, also_grad_z: Tensor | None = None, /
+        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, grad_residual: Tensor | None = None, /
     ) -> tuple[Tensor, Tensor]:
         grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
         sums = z.new_empty(-(-len(z) // _WEIGHT_ROWS), z.shape[1])
-        also = None if also_grad_z is None else also_grad_z.contiguous()
+        also = None if grad_residual is None else grad_residual.contiguous()
         threads = torch.get_num_threads()
         self.kernels.rms_norm_backward(z.contiguous(), weight, eps, grad_y.contiguous(), also, grad_z, sums, threads)
         return grad_z, sums.sum(dim=0)
@@ -148,7 +148,7 @@ def _plan_attention(tree: Tree, queries: Tensor, max_tokens: int) -> _C.Attentio
     """The tiles of `queries`, planned and checked at the first layer of a forward."""
 
     def make(runs: Int32) -> _C.AttentionPlan:
-        tiles = torch.from_numpy(tree.batch.tiles(runs, max_tokens, is_padded=False))
+        tiles = torch.from_numpy(tree.batch.plan_tiles(runs, max_tokens, is_padded=False))
         return _C.AttentionPlan(len(tree.token_ids), tree.block_tokens, tree.node_blocks, tiles)
 
     return tree.plan_once(queries, ("cpu", max_tokens), make)

@@ -29,7 +29,7 @@ def describe_linear() -> str:
     return f"packed oneDNN linear for {' and '.join(names)}" if names else "no packed linear"
 
 
-def padded_rows(rows: int) -> int:
+def pad_rows(rows: int) -> int:
     """Returns the number of rows that a product of `rows` rows runs over.
 
     oneDNN compiles and keeps a kernel for every number of rows it meets, 0.6 MB each (AVX2, oneDNN of torch 2.13), and
@@ -51,7 +51,7 @@ class OneDnnLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = len(x)
-        missing = padded_rows(rows) - rows
+        missing = pad_rows(rows) - rows
         if missing:
             x = torch.nn.functional.pad(x, (0, 0, 0, missing))
         if self.is_packed:

@@ -22,7 +22,7 @@ from codescaler.types import Activation
 
 def make_backend(tile: AttentionConfiguration | None = None) -> Backend:
     """Returns the backend for the current device's architecture; attention takes `tile`, by default the table's."""
-    return TritonBackend(kernels.architecture(), tile)
+    return TritonBackend(kernels.get_architecture(), tile)
 
 
 class TritonBackend(Backend):
@@ -85,14 +85,14 @@ class TritonBackend(Backend):
                 f"backend 'triton' has attention heads of at most {configurations.WIDEST_HEAD}, this model's have "
                 f"{heads.head_dim}; use backend='reference'"
             )
-        tile = self.tile or configurations.attention_tile(
+        tile = self.tile or configurations.choose_attention_tile(
             self.architecture, heads.head_dim, qkv.element_size(), heads.group
         )
         if spec.window is not None and spec.window >= tree.num_positions:
             # It hides nothing, and without a window the steps that every row sees need no mask.
             spec = dataclasses.replace(spec, window=None)
         tiles = tree.upload_tiles(queries, tile.rows // heads.group)
-        out = qkv.new_empty(int(tree.host_queries(queries)[:, 2].sum()), heads.q_width)
+        out = qkv.new_empty(int(tree.get_host_queries(queries)[:, 2].sum()), heads.q_width)
         tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out, tile)
         return out
 

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from codescaler.sandbox.inside.codec import Codec, ConnectionClosed, ConnectionLost, receive, send
-from codescaler.sandbox.inside.program import shared_namespace
+from codescaler.sandbox.inside.program import make_shared_namespace
+from codescaler.sandbox.inside.wire import Codec, ConnectionClosed, ConnectionLost, receive, send
 
 GONE = "gone"  # a report that stands for the rest: the program's process has ended
 
@@ -42,9 +42,9 @@ class Program:
         # Numbers of what may be used by its methods: classes that the tests name, their instances, what these hold.
         self._objects: set[int] = set()
         self._is_object = False  # whether what comes next is one
-        self._codec = Codec(classes, _number_of, self._remote)
+        self._codec = Codec(classes, _get_number, self._make_remote)
 
-    def named(self, names: list[str]) -> dict[str, Any]:
+    def get_named(self, names: list[str]) -> dict[str, Any]:
         """Returns what the program calls by these names, as far as it defines them."""
         found = {}
         for name in names:
@@ -67,14 +67,14 @@ class Program:
         if has_changed:
             value, *after = value
             for given, other in zip(operands, after, strict=True):
-                _updated(given, other)
+                _update(given, other)
         return value
 
     def is_object(self, remote: "Remote") -> bool:
         """Whether the tests may use it by its methods."""
-        return _number_of(remote) in self._objects
+        return _get_number(remote) in self._objects
 
-    def _remote(self, number: int) -> "Remote":
+    def _make_remote(self, number: int) -> "Remote":
         if self._is_object:
             self._objects.add(number)
         return Remote(self, number)
@@ -90,7 +90,7 @@ class Program:
         parts = value if operation == "names" else {"": value[0] if has_changed else value}
         if not isinstance(parts, dict):
             raise ConnectionLost("an answer of another form")
-        numbers = {name: _number_of(part) for name, part in parts.items() if isinstance(part, Remote)}
+        numbers = {name: _get_number(part) for name, part in parts.items() if isinstance(part, Remote)}
         self._dialogue.append([[operation, asked], numbers])
         return value, has_changed
 
@@ -159,7 +159,7 @@ class ProgramStopIteration(Exception):
     is_of_program = True
 
 
-def _number_of(value: Any) -> int:
+def _get_number(value: Any) -> int:
     if isinstance(value, Remote):
         number: int = object.__getattribute__(value, "__number__")
         return number
@@ -180,19 +180,17 @@ def _raise_again(name: str, message: str) -> NoReturn:
     raise error
 
 
-def _updated(given: Any, after: Any) -> Any:
+def _update(given: Any, after: Any) -> Any:
     """Leaves in a container what the program left in its copy, and returns the container."""
     if not isinstance(given, type(after)):  # a subclass, such as defaultdict, came back as what it is at heart
         return after
     if isinstance(given, (list, tuple)):
-        parts: Any = [_updated(one, other) for one, other in zip(given, after, strict=False)] + list(
-            after[len(given) :]
-        )
+        parts: Any = [_update(one, other) for one, other in zip(given, after, strict=False)] + list(after[len(given) :])
         if isinstance(given, tuple):
             return tuple(parts)
         given[:] = parts
     elif isinstance(given, (dict, set)):
-        parts = {k: _updated(given.get(k), v) for k, v in after.items()} if isinstance(given, dict) else after
+        parts = {k: _update(given.get(k), v) for k, v in after.items()} if isinstance(given, dict) else after
         given.clear()
         given.update(parts)
     elif isinstance(given, (deque, bytearray)):
@@ -213,7 +211,7 @@ def judge(work: socket.socket, link: socket.socket) -> None:
     task = receive(work)
     dialogue: list[Any] = []
     try:
-        for outcome, message in _outcomes(task, link, dialogue):
+        for outcome, message in _run_tests(task, link, dialogue):
             send(work, [outcome, message[:500]])
         if task["has_to_record"]:
             send(work, dialogue)
@@ -223,10 +221,10 @@ def judge(work: socket.socket, link: socket.socket) -> None:
         send(work, ["error", f"the program's process answers with {error}"[:500]])
 
 
-def _outcomes(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -> Iterator[tuple[str, str]]:
+def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -> Iterator[tuple[str, str]]:
     statements = task["statements"]
     try:
-        namespace, classes = shared_namespace(task["prelude"])
+        namespace, classes = make_shared_namespace(task["prelude"])
         setup = compile(task["setup"], "<setup>", "exec")
     except Exception as error:
         yield from [("unjudged", f"the tests' own prelude or setup fails: {error!r}")] * len(statements)
@@ -234,7 +232,7 @@ def _outcomes(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) ->
     program = Program(link, classes, dialogue, frozenset(task["classes"]))
     namespace["__name__"] = "tests"
     entry_points = set(task["entry_points"])
-    outcome, message = _outcome(program, setup, namespace, entry_points)
+    outcome, message = _run_test(program, setup, namespace, entry_points)
     if outcome != "passed":
         yield from [("unjudged" if outcome == "unjudged" else "error", message)] * len(statements)
         return
@@ -244,21 +242,21 @@ def _outcomes(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) ->
         except Exception as error:
             yield "unjudged", f"the test does not compile: {error}"
         else:
-            yield _outcome(program, code, namespace, entry_points)
+            yield _run_test(program, code, namespace, entry_points)
 
 
-def _outcome(
+def _run_test(
     program: Program, code: types.CodeType, namespace: dict[str, Any], entry_points: set[str]
 ) -> tuple[str, str]:
     """Runs one test. Raises ConnectionLost if the program is gone or breaks the rules."""
-    names, num_asked = _names(code), program.num_asked
+    names, num_asked = _find_names(code), program.num_asked
     try:
         unknown = [name for name in names if name not in namespace and not hasattr(builtins, name)]
         for name in unknown:
             if name in sys.stdlib_module_names:  # or else a program's `math` could stand for Python's
                 namespace[name] = importlib.import_module(name)
         asked = [n for n in unknown if n not in namespace] if not entry_points else entry_points.intersection(names)
-        defined = program.named(sorted(asked))
+        defined = program.get_named(sorted(asked))
         missing = sorted(entry_points.intersection(asked) - set(defined))
         if missing:
             return "error", f"the program does not define {', '.join(missing)}"
@@ -275,28 +273,28 @@ def _outcome(
     except NotSendable as error:
         return "unjudged", str(error)
     except AssertionError as error:
-        return "error" if hasattr(error, "is_of_program") else "failed", _shown(error)
+        return "error" if hasattr(error, "is_of_program") else "failed", _show_error(error)
     except NameError as error:  # of the program, or of the test, which looks in vain for what the program should define
-        return "error", _shown(error)
+        return "error", _show_error(error)
     except BaseException as error:
         if hasattr(error, "is_of_program"):
-            return "error", _shown(error)
+            return "error", _show_error(error)
         if program.num_asked == num_asked and not program.names.intersection(names):
-            return "unjudged", f"the test asks nothing of the program, and fails: {_shown(error)}"
-        return "failed", _shown(error)
+            return "unjudged", f"the test asks nothing of the program, and fails: {_show_error(error)}"
+        return "failed", _show_error(error)
     return "passed", ""
 
 
-def _shown(error: BaseException) -> str:
+def _show_error(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"[:500].removesuffix(": ")
     except Exception:  # what a test says may hold what the program gave, of any depth
         return type(error).__name__
 
 
-def _names(code: types.CodeType) -> set[str]:
+def _find_names(code: types.CodeType) -> set[str]:
     """Every global name that a piece of code looks up, and does not set itself at its top level."""
     looked_up = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     set_here = {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}
-    return looked_up.union(*map(_names, inner)) - set_here
+    return looked_up.union(*map(_find_names, inner)) - set_here

@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from codescaler.sandbox.inside.codec import Codec, ConnectionLost, receive, send
+from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 
 PRELUDE = "prelude"
 
@@ -32,21 +32,21 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def module_namespace(name: str) -> dict[str, Any]:
+def make_module_namespace(name: str) -> dict[str, Any]:
     """The names of a new module that can be found: dataclasses and annotations look for where a class is from."""
     module = sys.modules[name] = types.ModuleType(name)
     return vars(module)
 
 
-def shared_namespace(prelude: str) -> tuple[dict[str, Any], dict[str, type]]:
+def make_shared_namespace(prelude: str) -> tuple[dict[str, Any], dict[str, type]]:
     """Runs a prelude and returns its names, and of these the classes that it defines."""
-    namespace = module_namespace(PRELUDE)
+    namespace = make_module_namespace(PRELUDE)
     exec(compile(prelude, f"<{PRELUDE}>", "exec"), namespace)
     classes = {value.__name__: value for value in namespace.values() if isinstance(value, type)}
     return namespace, {name: cls for name, cls in classes.items() if cls.__module__ == PRELUDE}
 
 
-def redefined(classes: dict[str, type], namespace: dict[str, Any]) -> dict[str, type]:
+def find_redefined(classes: dict[str, type], namespace: dict[str, Any]) -> dict[str, type]:
     """Returns what the names of these classes stand for now: a program may define one again, and then means its own."""
     return {name: value for name in classes if isinstance(value := namespace.get(name), type)}
 
@@ -67,11 +67,13 @@ def serve_calls(work: socket.socket, link: socket.socket) -> None:
     namespace: dict[str, Any] = {}
     codec = Codec({}, keep, kept.__getitem__)
     try:
-        shared, classes = shared_namespace(task["prelude"])
-        namespace = module_namespace("program")  # not __main__: what a program does when it is run is not asked for
+        shared, classes = make_shared_namespace(task["prelude"])
+        namespace = make_module_namespace(
+            "program"
+        )  # not __main__: what a program does when it is run is not asked for
         namespace.update(shared, __name__="program")
         exec(compile(task["code"], "<program>", "exec"), namespace)
-        codec = Codec(redefined(classes, namespace), keep, kept.__getitem__)
+        codec = Codec(find_redefined(classes, namespace), keep, kept.__getitem__)
     except BaseException as error:
         failure = error
     while True:
@@ -82,13 +84,13 @@ def serve_calls(work: socket.socket, link: socket.socket) -> None:
         try:
             if failure is not None:
                 raise failure
-            answer = ["value", *_answered(codec, namespace, operation, asked)]
+            answer = ["value", *_answer(codec, namespace, operation, asked)]
         except BaseException as error:
-            answer = ["raised", type(error).__name__, _shown(error)]
+            answer = ["raised", type(error).__name__, _show_error(error)]
         send(link, answer)
 
 
-def _answered(codec: Codec, namespace: dict[str, Any], operation: str, asked: Any) -> tuple[Any, bool]:
+def _answer(codec: Codec, namespace: dict[str, Any], operation: str, asked: Any) -> tuple[Any, bool]:
     """Returns the message that holds the value, and whether it holds the operands too, since they have changed."""
     if operation == "names":
         return codec.encode({name: namespace[name] for name in asked if name in namespace}), False
@@ -96,13 +98,13 @@ def _answered(codec: Codec, namespace: dict[str, Any], operation: str, asked: An
     before = codec.encode(operands)
     value = OPERATIONS[operation](target, *operands)
     if operation == "call" and isinstance(target, type) and target.__module__ == "program":
-        codec = codec.keeping(value)  # what a test makes, it uses by its methods, whatever it derives from
+        codec = codec.keep_value(value)  # what a test makes, it uses by its methods, whatever it derives from
     # What a program does to the lists that it is given is seen by the caller, as it would be without a sandbox.
     has_changed = codec.encode(operands) != before
     return codec.encode((value, *operands) if has_changed else value), has_changed
 
 
-def _shown(error: BaseException) -> str:
+def _show_error(error: BaseException) -> str:
     try:
         return str(error)[:500]
     except BaseException:  # a program's own exception may do anything when it is asked for its text

@@ -1,4 +1,4 @@
-"""Asks a program again and again what its tests asked, in bursts, and says what processor time a burst took.
+"""Asks a program again and again what its tests asked, in bursts, and says what CPU time a burst took.
 
 A repetition runs the program's text anew, so that what its own names remember of the one before does not help, then
 asks the same questions. A burst without calls does all that but the program's part: the difference is the program's.
@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from codescaler.sandbox.inside.codec import Codec, ConnectionLost, receive, send
-from codescaler.sandbox.inside.program import OPERATIONS, module_namespace, redefined, shared_namespace
+from codescaler.sandbox.inside.program import OPERATIONS, find_redefined, make_module_namespace, make_shared_namespace
+from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 
 Step = Callable[[], Any]
 
@@ -22,9 +22,9 @@ def replay(work: socket.socket) -> None:
     """Repeats a dialogue: questions, each with the numbers under which its answer was kept (see `judge.Program`)."""
     task = receive(work)
     clock_ns = time.thread_time_ns  # under RLIMIT_CPU the clock of the process stands still between ticks
-    shared, classes = shared_namespace(task["prelude"])
+    shared, classes = make_shared_namespace(task["prelude"])
     code = compile(task["code"], "<program>", "exec")
-    namespace = module_namespace("program")
+    namespace = make_module_namespace("program")
     kept: dict[int, Any] = {}
 
     def start() -> None:
@@ -33,13 +33,13 @@ def replay(work: socket.socket) -> None:
         exec(code, namespace)
 
     start()
-    codec = Codec(redefined(classes, namespace), lambda value: None, kept.__getitem__)
+    codec = Codec(find_redefined(classes, namespace), lambda value: None, kept.__getitem__)
     steps: list[tuple[Step, Step]] = [(lambda: None, start)]
     for (operation, asked), numbers in task["dialogue"]:
         if operation == "names":
-            prepare, act = _naming(namespace, kept, numbers)
+            prepare, act = _plan_naming(namespace, kept, numbers)
         else:
-            prepare, act = _asking(codec, kept, operation, asked, numbers)
+            prepare, act = _plan_asking(codec, kept, operation, asked, numbers)
         steps.append((prepare, act))
         act()
     send(work, "ready")
@@ -56,7 +56,7 @@ def replay(work: socket.socket) -> None:
         send(work, clock_ns() - start_ns)
 
 
-def _naming(namespace: dict[str, Any], kept: dict[int, Any], numbers: dict[str, int]) -> tuple[Step, Step]:
+def _plan_naming(namespace: dict[str, Any], kept: dict[int, Any], numbers: dict[str, int]) -> tuple[Step, Step]:
     def act() -> None:
         for name, number in numbers.items():
             kept[number] = namespace[name]
@@ -64,7 +64,7 @@ def _naming(namespace: dict[str, Any], kept: dict[int, Any], numbers: dict[str, 
     return act, act
 
 
-def _asking(
+def _plan_asking(
     codec: Codec, kept: dict[int, Any], operation: str, asked: Any, numbers: dict[str, int]
 ) -> tuple[Step, Step]:
     """What prepares the operands, which the program may change; and what does so and has the program answer."""

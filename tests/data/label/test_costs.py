@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from codescaler.data.label.costs import cost_groups
+from codescaler.data.label.costs import measure_groups
 from codescaler.errors import InvalidInput
 from codescaler.types import CallTests, Task
 
@@ -16,7 +16,7 @@ class Meter:
     def __init__(self):
         self.asked = []
 
-    def costs_many(self, jobs, *, num_rounds):
+    def measure_many(self, jobs, *, num_rounds):
         for codes, tests in jobs:
             assert tests == TASKS[0].tests
             self.asked.append(codes)
@@ -45,7 +45,7 @@ def costs(path):
 
 def test_programs_that_passed_have_a_cost_where_there_are_two(labelled, tmp_path):
     target, meter, done = tmp_path / "costs.jsonl", Meter(), []
-    assert cost_groups(labelled, TASKS, target, meter, limits=LIMITS, advance=done.append) == (4, 1)
+    assert measure_groups(labelled, TASKS, target, meter, limits=LIMITS, advance=done.append) == (4, 1)
     assert meter.asked == [["a = 1", "bb = 2"], ["never", "b = 22"]]
     a, b = [0.005] * 5, [0.006] * 5
     assert costs(target) == [[a, b, a, None, None], [None, None, None], [None, b], [None, None]]
@@ -56,26 +56,26 @@ def test_programs_that_passed_have_a_cost_where_there_are_two(labelled, tmp_path
 
 def test_a_run_that_was_stopped_goes_on(labelled, tmp_path):
     whole, target = tmp_path / "whole.jsonl", tmp_path / "costs.jsonl"
-    cost_groups(labelled, TASKS, whole, Meter(), limits=LIMITS)
+    measure_groups(labelled, TASKS, whole, Meter(), limits=LIMITS)
 
     def stop(number):
         if number:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cost_groups(labelled, TASKS, target, Meter(), limits=LIMITS, advance=stop)
+        measure_groups(labelled, TASKS, target, Meter(), limits=LIMITS, advance=stop)
     assert not target.exists()
     with pytest.raises(InvalidInput, match="num_rounds"):
-        cost_groups(labelled, TASKS, target, Meter(), num_rounds=6, limits=LIMITS)
+        measure_groups(labelled, TASKS, target, Meter(), num_rounds=6, limits=LIMITS)
     meter = Meter()
-    assert cost_groups(labelled, TASKS, target, meter, limits=LIMITS) == (2, 1)
+    assert measure_groups(labelled, TASKS, target, meter, limits=LIMITS) == (2, 1)
     assert meter.asked == [["never", "b = 22"]]
     assert target.read_bytes() == whole.read_bytes()
 
 
 def test_bad_input(labelled, tmp_path):
     with pytest.raises(InvalidInput, match="there is no task 't/3'"):
-        cost_groups(labelled, TASKS[:3], tmp_path / "out.jsonl", Meter(), limits=LIMITS)
+        measure_groups(labelled, TASKS[:3], tmp_path / "out.jsonl", Meter(), limits=LIMITS)
     with pytest.raises(InvalidInput, match="num_rounds=4; fewer than 5"):
-        cost_groups(labelled, TASKS, tmp_path / "out.jsonl", Meter(), num_rounds=4, limits=LIMITS)
+        measure_groups(labelled, TASKS, tmp_path / "out.jsonl", Meter(), num_rounds=4, limits=LIMITS)
     assert not (tmp_path / "out.jsonl").exists()

@@ -1,10 +1,10 @@
-"""Tests that find wrong programs which a problem's own tests let pass, and keep the problem's conditions."""
+"""Tests that find incorrect programs which a problem's own tests let pass, and keep the problem's conditions."""
 
 import random
 
 import pytest
 
-from codescaler.data.label.generated_tests import _call_of, _facts, _varied, strengthened
+from codescaler.data.label.generated_tests import _list_facts, _parse_call, _vary_calls, strengthen_tasks
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.types import CallTests, StdioTests, Task
 
@@ -23,28 +23,28 @@ def sandbox():
 
 
 def test_they_find_what_the_own_tests_do_not(sandbox):
-    ((stronger, made),) = strengthened(sandbox, [task()])
+    ((stronger, made),) = strengthen_tasks(sandbox, [task()])
     assert 5 < len(stronger.tests.statements) <= made <= 20
     assert sandbox.run(REFERENCE, stronger.tests).passed
     for wrong in ("def first_odd(nums, n): return 1", "def first_odd(nums, n): return min(x for x in nums if x % 2)"):
         assert sandbox.run(wrong, task().tests).passed
         assert sandbox.run(wrong, stronger.tests).passed is False
-    again = next(strengthened(sandbox, [task()]))[0]
+    again = next(strengthen_tasks(sandbox, [task()]))[0]
     assert again == stronger
-    assert next(strengthened(sandbox, [task()], seed=1))[0] != stronger
+    assert next(strengthen_tasks(sandbox, [task()], seed=1))[0] != stronger
 
 
 def test_floats_may_differ_in_the_last_digits(sandbox):
     reference = "def mean(a): return {'m': [sum(a) / len(a)]}"
     asked = task(reference, name="mean", statements=("assert mean([1.5, 2.0]) == {'m': [1.75]}",) * 2)
-    ((stronger, _),) = strengthened(sandbox, [asked])
+    ((stronger, _),) = strengthen_tasks(sandbox, [asked])
     other = "def mean(a): return {'m': [sum(x / len(a) for x in a) + 1e-12]}"
     assert sandbox.run(other, stronger.tests).passed
     assert sandbox.run(other.replace("1e-12", "1e-2"), stronger.tests).passed is False
 
 
 def test_a_program_cannot_ask_the_reference(sandbox):
-    ((stronger, _),) = strengthened(sandbox, [task()])
+    ((stronger, _),) = strengthen_tasks(sandbox, [task()])
     for cheat in ("_expected", "_reference['first_odd']"):
         assert sandbox.run(f"def first_odd(nums, n): return {cheat}(nums, n)", stronger.tests).passed is False
 
@@ -64,7 +64,7 @@ def test_a_program_cannot_ask_the_reference(sandbox):
     ids=["no tests", "output", "no reference", "setup", "names", "two calls", "raises", "differs"],
 )
 def test_where_nothing_can_be_made_there_are_no_tests(sandbox, hopeless):
-    ((stronger, _), (fine, _)) = strengthened(sandbox, [hopeless, task()])
+    ((stronger, _), (fine, _)) = strengthen_tasks(sandbox, [hopeless, task()])
     assert stronger.tests is None
     assert stronger.task_id == hopeless.task_id
     assert fine.tests is not None
@@ -84,17 +84,17 @@ def test_where_nothing_can_be_made_there_are_no_tests(sandbox, hopeless):
     ],
 )  # fmt: skip
 def test_what_holds_in_all_calls_is_kept(calls, holds):
-    made = _varied(calls, 30, random.Random(0))
+    made = _vary_calls(calls, 30, random.Random(0))
     assert len(made) > 2
     assert all(holds(*call) for call in calls)
     assert all(holds(*call) for call in made), [call for call in made if not holds(*call)]
-    assert all(set.intersection(*map(_facts, calls)) <= _facts(call) for call in made)
+    assert all(set.intersection(*map(_list_facts, calls)) <= _list_facts(call) for call in made)
     assert not {repr(call) for call in made} & {repr(call) for call in calls}
 
 
 def test_calls_are_read_from_assertions():
-    assert _call_of("assert f([1, 2], 'a') == 3", "f") == ([1, 2], "a")
-    assert _call_of("assert (f(-1)) == {1: f}", "f") == (-1,)
+    assert _parse_call("assert f([1, 2], 'a') == 3", "f") == ([1, 2], "a")
+    assert _parse_call("assert (f(-1)) == {1: f}", "f") == (-1,)
     for none in (
         "assert g(1) == 2",
         "assert f() == 2",
@@ -103,4 +103,4 @@ def test_calls_are_read_from_assertions():
         "assert f(",
         "f(f(1))",
     ):
-        assert _call_of(none, "f") is None
+        assert _parse_call(none, "f") is None

@@ -13,7 +13,7 @@ from codescaler.types import CallTests, StdioTests, Task, Verdict
 CALLS = CallTests(("assert f() == 1", "assert f() == 2"))
 TASKS = [
     Task("t/0", "p0", CALLS, reference="right"),
-    Task("t/1", "p1", StdioTests((("1", "2"),) * 3), reference="right", licence="MIT"),
+    Task("t/1", "p1", StdioTests((("1", "2"),) * 3), reference="right", license="MIT"),
     Task("t/2", "p2", CALLS, reference="wrong"),
     Task("t/3", "p3", None),
     Task("t/4", "p4", CALLS),
@@ -89,7 +89,7 @@ def test_candidates_get_verdicts(groups, tmp_path):
     assert candidates[1]["completion"] == "<wrong>"
     assert [candidate["outcomes"][0] for candidate in records[2]["candidates"]] == ["timeout", "error"]
     assert records[2]["candidates"][0]["num_tests"] == 3
-    assert records[2]["licence"] == "MIT"
+    assert records[2]["license"] == "MIT"
     assert records[2]["verifier"] == {"isolation": "none, in memory", "cpu_seconds": 5.0}
     assert runner.ran[:4] == ["right", "right", "right", "wrong"], "references come first"
     assert runner.ran[4:] == ["right", "wrong", "unclear", "slow", "raises", "wrong", "right"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from codescaler.data.prefer.card import card_text, write_preferences
+from codescaler.data.prefer.card import format_card, write_preferences
 from codescaler.data.prefer.leakage import HeldOut
 from codescaler.data.prefer.pairs import PairSettings, make_preferences
 from codescaler.io.records import read_groups
@@ -15,10 +15,10 @@ def labelled(tmp_path):
     def program(code, passed, num_tests=6):
         return {"code": code, "passed": passed, "passed_tests": num_tests if passed else 1, "num_tests": num_tests}
 
-    def group(number, split, licence, *programs):
+    def group(number, split, license, *programs):
         prompt = " ".join(f"word{number}{letter}" for letter in "abcdefgh")
         return {
-            "task_id": f"t/{number}", "prompt": prompt, "split": split, "licence": licence,
+            "task_id": f"t/{number}", "prompt": prompt, "split": split, "license": license,
             "generator": {"model": f"model|{number % 2}"}, "verifier": {"isolation": "namespaces"},
             "candidates": [*programs, {"code": None, "passed": False}],
         }  # fmt: skip
@@ -55,7 +55,7 @@ def test_counts_are_those_of_the_file(written):
             "validation": {"pairs": 1, "from_people": 0, "problems": 1},
         }
     }
-    assert card["problems_by_licence"] == {"MIT": 2, "unknown": 1}
+    assert card["problems_by_license"] == {"MIT": 2, "unknown": 1}
     assert card["problems_by_isolation"] == {"namespaces": 3}
     assert card["programs_by_source"] == {"model|0": 3, "model|1": 4}
     assert card["tests_of_a_program"] == {"least": 4, "median": 6, "most": 6, "programs_unknown": 0}
@@ -71,13 +71,13 @@ def test_the_card_lies_beside_the_file_in_both_forms(written, tmp_path):
     _, card = written
     assert json.loads((tmp_path / "train.jsonl.card.json").read_text()) == card
     text = (tmp_path / "train.jsonl.card.md").read_text()
-    assert text == card_text(card, "train.jsonl")
+    assert text == format_card(card, "train.jsonl")
     assert "| correctness | train | 3 | 0 | 2 |" in text
     assert "- model\\|0: 3" in text
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_names_of_strangers_stay_on_their_line(written):
+def test_untrusted_names_stay_on_their_line(written):
     _, card = written
     card["programs_by_source"] = {"evil\n# heading\x1b[2J": 1}
-    assert "- evil # heading [2J: 1" in card_text(card, "f")
+    assert "- evil # heading [2J: 1" in format_card(card, "f")

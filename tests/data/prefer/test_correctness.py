@@ -2,18 +2,18 @@
 
 import pytest
 
-from codescaler.data.prefer.correctness import correctness_preferences
-from codescaler.data.programs import Problem, Program
+from codescaler.data.prefer.correctness import make_correctness_preferences
+from codescaler.data.programs import LabelledProblem, Program
 from codescaler.errors import InvalidInput
 
 
 def problem(*rates):
     programs = [Program(f"x = {i}", n == m, f"{i}", n, m) for i, (n, m) in enumerate(rates)]
-    return Problem("t", "p", "train", tuple(programs))
+    return LabelledProblem("t", "p", "train", tuple(programs))
 
 
 def pairs(problem, rule):
-    return [(item.chosen.form, item.rejected.form) for item in correctness_preferences(problem, rule)]
+    return [(item.chosen.form, item.rejected.form) for item in make_correctness_preferences(problem, rule)]
 
 
 def test_all_pairs_what_passed_with_what_did_not():
@@ -41,7 +41,7 @@ def test_acecoders_bounds(chosen, rejected, is_pair):
 
 
 def test_evidence_says_what_was_counted():
-    (found,) = correctness_preferences(problem((5, 5), (2, 5)), "acecoder")
+    (found,) = make_correctness_preferences(problem((5, 5), (2, 5)), "acecoder")
     assert found.evidence == {
         "rule": "acecoder",
         "chosen": {"passed_tests": 5, "num_tests": 5},

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from codescaler.data.prefer.efficiency import efficiency_preferences, is_clearly_cheaper
-from codescaler.data.programs import Problem, Program
+from codescaler.data.prefer.efficiency import is_clearly_cheaper, make_efficiency_preferences
+from codescaler.data.programs import LabelledProblem, Program
 from codescaler.errors import InvalidInput
 
 
@@ -44,7 +44,7 @@ def test_programs_that_passed_and_were_measured_are_compared():
         program("wrong", False, *[0.1] * 5),
         program("unmeasured", True),
     )
-    (found,) = efficiency_preferences(Problem("t", "p", None, programs))
+    (found,) = make_efficiency_preferences(LabelledProblem("t", "p", None, programs))
     assert (found.chosen.code, found.rejected.code, found.aspect) == ("fast", "slow", "efficiency")
     assert found.evidence == {
         "rule": "max(chosen) * 1.2 < min(rejected)",
@@ -57,7 +57,7 @@ def test_programs_that_passed_and_were_measured_are_compared():
 def test_a_problem_with_few_or_other_rounds_is_named(rounds):
     programs = tuple(Program(str(number), True, str(number), cost_seconds=(1.0,) * number) for number in rounds)
     with pytest.raises(InvalidInput, match=r"the task 't/7' has costs of \["):
-        list(efficiency_preferences(Problem("t/7", "p", None, programs)))
+        list(make_efficiency_preferences(LabelledProblem("t/7", "p", None, programs)))
 
 
 @pytest.mark.parametrize("chosen, rejected", [(5, 6), (4, 4), (0, 0)])

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from codescaler.data.prefer.human import read_human, without_conflicts
+from codescaler.data.prefer.human import read_human, remove_conflicts
 from codescaler.data.prefer.preference import Preference
-from codescaler.data.programs import Problem, Program
+from codescaler.data.programs import LabelledProblem, Program
 from codescaler.errors import InvalidInput
 
-PROBLEM = Problem("t/1", "p1", "train", ())
+PROBLEM = LabelledProblem("t/1", "p1", "train", ())
 PROGRAMS = {name: Program(f"{name} = 1", True, name) for name in "abc"}
 
 
@@ -19,7 +19,7 @@ def prefer(order, aspect="readability", is_human=False, task_id="t/1"):
 
 
 def kept(*preferences):
-    standing, counts = without_conflicts(preferences)
+    standing, counts = remove_conflicts(preferences)
     return [f"{item.chosen.form}{item.rejected.form} {item.aspect}" for item in standing], dict(counts)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from codescaler.data.prefer.leakage import HeldOut
-from codescaler.data.prefer.pairs import PairSettings, make_preferences, records
+from codescaler.data.prefer.pairs import PairSettings, make_preferences, make_records
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_groups
 
@@ -47,7 +47,7 @@ def make(tmp_path, *groups, people=(), held_out=None, **settings):
     said = [write(tmp_path / "people.jsonl", *people)] if people else []
     settings = PairSettings(**settings)
     data = make_preferences([path], settings, people=said, held_out=held_out)
-    return data, list(records(data, settings))
+    return data, list(make_records(data, settings))
 
 
 def test_correctness_by_all_is_groups(tmp_path):
@@ -96,7 +96,7 @@ def test_what_few_tests_let_pass_says_nothing_of_readability(tmp_path):
     weak = group("t/1", candidate(LOOP, num_tests=3), candidate(BUILTIN, num_tests=3), candidate(WRONG, False))
     data, found = make(tmp_path, weak, aspects=("correctness", "readability"))
     assert [record["aspect"] for record in found] == ["correctness"]
-    assert data.left_out["right_programs_of_few_tests"] == 2
+    assert data.left_out["correct_programs_of_few_tests"] == 2
     _, found = make(tmp_path, weak, aspects=("correctness", "readability"), min_tests=3)
     assert [record["aspect"] for record in found] == ["correctness", "readability"]
     data, found = make(tmp_path, weak, min_tests=4)
@@ -192,5 +192,5 @@ def test_the_example_of_the_package_becomes_preferences():
     path = Path(codescaler.__file__).parent / "examples/mbpp_fit.jsonl.gz"
     settings = PairSettings()
     data = make_preferences([path], settings)
-    assert len(read_groups(records(data, settings))) > 10
+    assert len(read_groups(make_records(data, settings))) > 10
     assert data.left_out["contradictory_programs"] == 0

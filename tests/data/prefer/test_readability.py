@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from codescaler.data.prefer.readability import Measures, Readability, is_clearly_more_readable
-from codescaler.data.programs import Problem, Program
+from codescaler.data.programs import LabelledProblem, Program
 from codescaler.errors import InvalidInput
 
 LOOP = """def count(text, letter):
@@ -28,23 +28,24 @@ def readability():
 def found(readability, *codes, passed=True):
     programs = tuple(Program(code, passed, code) for code in codes)
     return [
-        (item.chosen.code, item.rejected.code) for item in readability.preferences(Problem("t", "p", None, programs))
+        (item.chosen.code, item.rejected.code)
+        for item in readability.list_preferences(LabelledProblem("t", "p", None, programs))
     ]
 
 
 def test_measures_counted_by_hand(readability):
-    loop, builtin, comprehension = map(readability.measures, (LOOP, BUILTIN, COMPREHENSION))
+    loop, builtin, comprehension = map(readability.measure, (LOOP, BUILTIN, COMPREHENSION))
     assert (loop.complexity, loop.plain_complexity, loop.nesting, loop.findings) == (3, 3, 3, ())
     assert (builtin.complexity, builtin.nesting, builtin.findings) == (1, 1, ())
     assert (comprehension.complexity, comprehension.plain_complexity, comprehension.nesting) == (3, 1, 2)
-    assert readability.measures("import os\nif x == None: y = 1").findings == ("E701", "E711", "F401", "F821")
+    assert readability.measure("import os\nif x == None: y = 1").findings == ("E701", "E711", "F401", "F821")
     commented = LOOP.replace("    count = 0", '    """Counts.\n\n    Letters."""\n    count = 0  # so far')
-    assert readability.measures(commented) == loop, "comments are free to write, and say nothing of the code"
+    assert readability.measure(commented) == loop, "comments are free to write, and say nothing of the code"
 
 
 def test_ruffs_findings_are_not_silenced_by_the_program(readability):
-    assert readability.measures("import os  # noqa").findings == ("F401",)
-    assert readability.measures("# ruff: noqa\nimport os").findings == ("F401",)
+    assert readability.measure("import os  # noqa").findings == ("F401",)
+    assert readability.measure("# ruff: noqa\nimport os").findings == ("F401",)
 
 
 def test_a_builtin_is_preferred_to_the_loop_that_does_the_same(readability):
@@ -84,12 +85,12 @@ def test_what_cannot_be_read_is_counted():
     readability = Readability()
     assert found(readability, "int main() {}", "print('x'", "x = 1\x00", LOOP, BUILTIN) == [(BUILTIN, LOOP)]
     assert readability.num_unmeasured == 3
-    assert readability.measures("x = '\\d'") is not None  # a warning, which is an error here
+    assert readability.measure("x = '\\d'") is not None  # a warning, which is an error here
 
 
 def test_evidence_names_measures_and_versions(readability):
     programs = tuple(Program(code, True, code) for code in (LOOP, BUILTIN))
-    (item,) = readability.preferences(Problem("t", "p", None, programs))
+    (item,) = readability.list_preferences(LabelledProblem("t", "p", None, programs))
     assert item.evidence["chosen"]["complexity"] == 1
     assert item.evidence["rejected"]["findings"] == ()
     assert set(item.evidence["versions"]) == {"radon", "ruff", "python"}

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from codescaler.data.sample.endpoint import Endpoint, chat_url
+from codescaler.data.sample.endpoint import Endpoint, make_chat_url
 from codescaler.data.sample.sampling import Request, Sampling, sample_tasks
 from codescaler.errors import EndpointUnavailable, InvalidInput
-from codescaler.testing.chat_server import completion, serving
+from codescaler.testing.chat_server import make_completion, serving
 from codescaler.types import Task
 
 SAMPLING = Sampling("tiny", temperature=0.5, top_p=0.9, max_tokens=7, num_samples=4)
@@ -21,7 +21,7 @@ def no_proxy(monkeypatch):
 
 
 def echo(body):
-    return completion(f"{body['messages'][0]['content']} {body['seed']}")
+    return make_completion(f"{body['messages'][0]['content']} {body['seed']}")
 
 
 def endpoint(url, **options):
@@ -125,7 +125,7 @@ def test_a_refusal_is_final_and_a_redirect_is_not_followed(status):
 
 
 def test_no_content_is_an_empty_completion():
-    with serving(lambda _: completion(None, "content_filter")) as (url, _):
+    with serving(lambda _: make_completion(None, "content_filter")) as (url, _):
         empty = next(endpoint(url).complete([Request("a", "p", [5])]))[0]
     assert (empty.text, empty.finish) == ("", "content_filter")
 
@@ -186,10 +186,10 @@ sample_tasks(tasks, Endpoint({url!r}, {SAMPLING!r}), {SAMPLING!r}, Path({str(tmp
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
 def test_addresses_in_every_form(path):
-    assert chat_url(f"https://host:8000{path}") == "https://host:8000/v1/chat/completions"
+    assert make_chat_url(f"https://host:8000{path}") == "https://host:8000/v1/chat/completions"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://host:port", "file:///etc/passwd"])
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(InvalidInput, match="give an address"):
-        chat_url(url)
+        make_chat_url(url)

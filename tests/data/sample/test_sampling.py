@@ -5,13 +5,20 @@ import json
 
 import pytest
 
-from codescaler.data.sample.sampling import Completion, Sampling, chosen_tasks, group_record, sample_tasks, seed_of
+from codescaler.data.sample.sampling import (
+    Completion,
+    Sampling,
+    choose_tasks,
+    derive_seed,
+    make_group_record,
+    sample_tasks,
+)
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_groups
 from codescaler.types import Task
 
 SAMPLING = Sampling("tiny", num_samples=3)
-TASKS = [Task(f"t/{i}", f"Problem {i}", split="train" if i % 2 else "test", licence="MIT") for i in range(5)]
+TASKS = [Task(f"t/{i}", f"Problem {i}", split="train" if i % 2 else "test", license="MIT") for i in range(5)]
 
 
 class Parrot:
@@ -35,11 +42,11 @@ def test_a_group_for_each_task(tmp_path):
     counts = sample_tasks(TASKS, Parrot(), SAMPLING, tmp_path / "out.jsonl", lambda _: None)
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [record["task_id"] for record in records] == [task.task_id for task in TASKS]
-    assert records[1]["split"] == "train" and records[1]["licence"] == "MIT" and records[1]["prompt"] == "Problem 1"
+    assert records[1]["split"] == "train" and records[1]["license"] == "MIT" and records[1]["prompt"] == "Problem 1"
     assert records[1]["generator"] == {
         "model": "tiny", "temperature": 0.8, "top_p": 0.95, "max_tokens": 1024, "seed": 0
     }  # fmt: skip
-    expected = [f"x = {seed_of(0, 't/1', index)}" for index in range(3)]
+    expected = [f"x = {derive_seed(0, 't/1', index)}" for index in range(3)]
     assert [candidate["code"] for candidate in records[1]["candidates"]] == expected
     assert counts == {
         "groups": 5, "completions": 15, "invalid": 0, "duplicates": 0, "cut_short": 0, "empty": 0
@@ -71,34 +78,34 @@ def test_other_settings_do_not_go_on(tmp_path):
 
 def test_repeated_programs_stay_and_say_so():
     texts = ["```python\nx = 1\n```", "So:\n```python\nx = 1\n```", "no program", "no program", "other"]
-    record = group_record(TASKS[0], [Completion(text, "length") for text in texts], SAMPLING)
+    record = make_group_record(TASKS[0], [Completion(text, "length") for text in texts], SAMPLING)
     assert [candidate.get("duplicate_of") for candidate in record["candidates"]] == [None, 0, None, 2, None]
     assert [candidate["code"] for candidate in record["candidates"]] == ["x = 1", "x = 1", None, None, None]
     assert record["candidates"][1]["completion"] == texts[1]
 
 
 def test_a_sample_has_a_seed_of_its_own():
-    seeds = {seed_of(seed, task_id, index) for seed in (0, 1) for task_id in ("a", "b") for index in range(50)}
+    seeds = {derive_seed(seed, task_id, index) for seed in (0, 1) for task_id in ("a", "b") for index in range(50)}
     assert len(seeds) == 200
     assert all(0 <= seed < 2**31 for seed in seeds)
-    assert seed_of(1, "2", 3) == seed_of(1, "2", 3) != seed_of(1, "3", 2)
+    assert derive_seed(1, "2", 3) == derive_seed(1, "2", 3) != derive_seed(1, "3", 2)
 
 
 def test_tasks_are_chosen_by_split_difficulty_and_number():
-    assert [task.task_id for task in chosen_tasks(TASKS, "test", 2)] == ["t/0", "t/2"]
-    assert len(chosen_tasks(TASKS, None, None)) == 5
+    assert [task.task_id for task in choose_tasks(TASKS, "test", 2)] == ["t/0", "t/2"]
+    assert len(choose_tasks(TASKS, None, None)) == 5
     with pytest.raises(InvalidInput, match="has the split 'tset'; there are test, train"):
-        chosen_tasks(TASKS, "tset", None)
+        choose_tasks(TASKS, "tset", None)
     with pytest.raises(InvalidInput, match=r"1 task_ids are there twice, such as 't/0'"):
-        chosen_tasks([*TASKS, TASKS[0]], None, None)
+        choose_tasks([*TASKS, TASKS[0]], None, None)
     words = ("Easy", "Hard", None, "Easy", None)
     graded = [dataclasses.replace(task, difficulty=word) for task, word in zip(TASKS, words, strict=True)]
-    assert [task.task_id for task in chosen_tasks(graded, None, None, "easy")] == ["t/0", "t/3"]
-    assert [task.task_id for task in chosen_tasks(graded, None, 1, "Hard")] == ["t/1"]
+    assert [task.task_id for task in choose_tasks(graded, None, None, "easy")] == ["t/0", "t/3"]
+    assert [task.task_id for task in choose_tasks(graded, None, 1, "Hard")] == ["t/1"]
     with pytest.raises(InvalidInput, match="no task of 5 has the difficulty 'medium'; there are Easy, Hard, None"):
-        chosen_tasks(graded, None, None, "medium")
+        choose_tasks(graded, None, None, "medium")
     with pytest.raises(InvalidInput, match="limit 0"):
-        chosen_tasks(TASKS, None, 0)
+        choose_tasks(TASKS, None, 0)
 
 
 @pytest.mark.parametrize(

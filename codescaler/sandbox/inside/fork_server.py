@@ -1,12 +1,12 @@
-"""The keeper of a box: starts one process a job, alone in namespaces of its own, and reports how it ended.
+"""The fork server of a box: starts one process a job, alone in namespaces of its own, and reports how it ended.
 
-    host -> keeper: a role, with the job's sockets and files.   keeper -> watcher: a fork, one a job
+    host -> fork server: a role, with the job's sockets and files.   fork server -> watcher: a fork, one a job
     watcher -> reaper: a fork, process 1 of a new process namespace.   reaper -> program: a fork, without any privilege
     watcher -> host: how the program ended, when everything that it started is gone
 
-The keeper never reads a job, so that no job finds an earlier one in memory that it inherits. The reaper ends what the
-program leaves, and counts its time; the kernel kills what is in the namespace when the reaper ends. The watcher keeps
-the time from outside.
+The fork server never reads a job, so that no job finds an earlier one in memory that it inherits. The reaper ends what
+the program leaves, and counts its time; the kernel kills what is in the namespace when the reaper ends. The watcher
+keeps the time from outside.
 """
 
 import _sitebuiltins
@@ -25,12 +25,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from codescaler.sandbox.inside import kernel
-from codescaler.sandbox.inside.codec import ConnectionLost, send
+from codescaler.sandbox.inside import syscalls
 from codescaler.sandbox.inside.judge import judge
 from codescaler.sandbox.inside.program import run_main, serve_calls
 from codescaler.sandbox.inside.replay import replay
-from codescaler.sandbox.inside.root import SCRATCH, enter
+from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root
+from codescaler.sandbox.inside.wire import ConnectionLost, send
 
 builtins.exit, builtins.quit = (_sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit"))  # as a script has
 for _name in ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string"):
@@ -65,12 +65,12 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
     scratch = None
     try:
         null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)  # the keeper's connection
+        os.dup2(null, 0)  # the fork server's connection
         os.close(null)
         if settings["has_namespaces"]:
-            kernel.unshare(kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC)
+            syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
             size = f"size={settings['scratch_bytes']},nr_inodes=1024,mode=1777"
-            kernel.mount("scratch", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
+            syscalls.mount("scratch", SCRATCH, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, size)
         else:
             scratch = tempfile.mkdtemp(prefix="codescaler-")
             os.chmod(scratch, 0o1777)
@@ -82,13 +82,13 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         for file in (report_inside, *files[1:]):
             os.close(file)
         ended = os.pidfd_open(pid)
-        seconds = settings["wall_seconds"] * _factor(role)
+        seconds = settings["wall_seconds"] * _get_time_factor(role)
         ready, _, _ = select.select([status.fileno(), ended], [], [], seconds)
         if ended not in ready:  # too late; or the host wants the end, by closing the connection or otherwise
             os.kill(pid, signal.SIGKILL)
         _, code, usage = os.wait4(pid, 0)
         if not settings["has_namespaces"]:
-            _kill_others(_user(settings, role), pid)
+            _kill_others(_choose_user(settings, role), pid)
         said = os.read(report, 4096)
         send(status, [*_report(said, code, usage), not ready])
     except BaseException as error:
@@ -100,7 +100,7 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         os._exit(0)
 
 
-def _factor(role: str) -> int:
+def _get_time_factor(role: str) -> int:
     """How many times the limits on time a role may use: costs are measured again and again."""
     return 4 if role == "replay" else 1
 
@@ -138,7 +138,7 @@ def _reap(settings: dict[str, Any], role: str, report: int, files: list[int], sc
     os._exit(0)
 
 
-def _user(settings: dict[str, Any], role: str) -> int | None:
+def _choose_user(settings: dict[str, Any], role: str) -> int | None:
     """The tests have a user of their own, so that neither side uses up what the other may."""
     return None if settings["user"] is None else settings["user"] + (role == "judge")
 
@@ -171,16 +171,16 @@ def _run(settings: dict[str, Any], role: str, report: int, files: list[int], scr
         for name, value in settings["limits"].items():
             kind = getattr(resource, name)
             hard = resource.getrlimit(kind)[1]
-            limit = value * _factor(role) if name == "RLIMIT_CPU" else value
+            limit = value * _get_time_factor(role) if name == "RLIMIT_CPU" else value
             limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(kind, (limit, limit))
-        user = _user(settings, role)
+        user = _choose_user(settings, role)
         if user is not None:
             os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
-        kernel.drop_privileges()
-        kernel.refuse_calls()
+        syscalls.drop_privileges()
+        syscalls.refuse_calls()
         os.chdir(scratch)
         os.environ["HOME"] = os.environ["TMPDIR"] = scratch
         work = socket.socket(fileno=files[0])
@@ -200,5 +200,5 @@ def main() -> None:
     """Builds the box where that has not been done, and keeps it. The argument is JSON: the settings."""
     settings = json.loads(sys.argv[1])
     if settings["root"] is not None:
-        enter(settings["root"])
+        enter_new_root(settings["root"])
     keep(settings)

@@ -15,12 +15,12 @@ from tqdm import tqdm
 CURVES_FILE = "curves.png"
 _CURVES = (
     ("loss", "loss", "Bradley-Terry loss"),
-    ("pair_accuracy", "validation_pair_accuracy", "pairs ranked right"),
+    ("pair_accuracy", "validation_pair_accuracy", "pairs ranked correctly"),
     ("learning_rate", None, "learning rate"),
 )
 
 
-class Journal:
+class MetricsLogger:
     """Passes each record on to whoever shows it."""
 
     def __init__(self, folder: Path, *, first_step: int, num_steps: int, show_progress: bool) -> None:
@@ -45,7 +45,7 @@ class Journal:
         if record["kind"] == "step":
             self._bar.set_postfix_str(
                 f"loss {record['loss']:.3f}, pairs {record['pair_accuracy']:.0%}, margin {record['margin']:+.2f}, "
-                f"{record['tokens_per_second']:.0f} tokens/s, {record['share_of_peak']:.0%} of peak",
+                f"{record['tokens_per_second']:.0f} tokens/s, {record['mfu']:.0%} MFU",
                 refresh=False,
             )
             self._bar.update()

@@ -30,7 +30,7 @@ def _call(name: str, *arguments: Any) -> int:
     return result
 
 
-def _path(path: str | None) -> bytes | None:
+def _encode_path(path: str | None) -> bytes | None:
     return None if path is None else os.fsencode(path)
 
 
@@ -41,12 +41,19 @@ def unshare(flags: int) -> None:
 
 def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
     """Mounts, binds, or changes how a mount propagates."""
-    _call("mount", _path(source), _path(target), _path(kind), ctypes.c_ulong(flags), _path(options))
+    _call(
+        "mount",
+        _encode_path(source),
+        _encode_path(target),
+        _encode_path(kind),
+        ctypes.c_ulong(flags),
+        _encode_path(options),
+    )
 
 
 def detach(target: str) -> None:
     """Takes a mount, and all below it, out of the tree."""
-    _call("umount2", _path(target), ctypes.c_int(_MNT_DETACH))
+    _call("umount2", _encode_path(target), ctypes.c_int(_MNT_DETACH))
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
@@ -54,7 +61,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
     number = _PIVOT_ROOT.get(platform.machine())
     if number is None:
         raise OSError(f"pivot_root: its number on {platform.machine()} is not known")
-    _call("syscall", ctypes.c_long(number), _path(new_root), _path(put_old))
+    _call("syscall", ctypes.c_long(number), _encode_path(new_root), _encode_path(put_old))
 
 
 def make_read_only(target: str) -> None:
@@ -62,7 +69,7 @@ def make_read_only(target: str) -> None:
     attributes = (ctypes.c_uint64 * 4)(MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0)  # the MOUNT_ATTR_ bits are the same
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
     flags = ctypes.c_uint(_AT_RECURSIVE)
-    _call("syscall", ctypes.c_long(_MOUNT_SETATTR), _AT_FDCWD, _path(target), flags, attributes, size)
+    _call("syscall", ctypes.c_long(_MOUNT_SETATTR), _AT_FDCWD, _encode_path(target), flags, attributes, size)
 
 
 def drop_privileges() -> None:

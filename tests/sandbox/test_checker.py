@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from codescaler.sandbox.output import is_expected
+from codescaler.sandbox.checker import is_expected
 
 
 @pytest.mark.parametrize(

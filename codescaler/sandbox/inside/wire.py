@@ -23,12 +23,12 @@ _MUTABLE: dict[str, type] = {
 }  # fmt: skip
 
 
-def _datetime(*parts: int) -> datetime:
+def _make_datetime(*parts: int) -> datetime:
     *clock, fold, offset = parts
     return datetime(*clock, tzinfo=None if offset is None else timezone(timedelta(seconds=offset)), fold=fold)  # type: ignore[misc,arg-type]
 
 
-def _datetime_parts(value: datetime) -> tuple[Any, ...]:
+def _split_datetime(value: datetime) -> tuple[Any, ...]:
     offset = value.utcoffset()
     clock = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
     return *clock, value.fold, None if offset is None else offset.total_seconds()
@@ -43,7 +43,7 @@ _PARTS: dict[str, tuple[type, Callable[[Any], Iterable[Any]]]] = {
     "range": (range, lambda value: (value.start, value.stop, value.step)),
     "Decimal": (Decimal, lambda value: (str(value),)),
     "Fraction": (Fraction, lambda value: (value.numerator, value.denominator)),
-    "datetime": (datetime, _datetime_parts),
+    "datetime": (datetime, _split_datetime),
     "date": (date, lambda value: (value.year, value.month, value.day)),
     "time": (time, lambda value: (value.hour, value.minute, value.second, value.microsecond)),
     "timedelta": (timedelta, lambda value: (value.days, value.seconds, value.microseconds)),
@@ -75,17 +75,17 @@ def send(connection: socket.socket, message: Any) -> None:
 def receive(connection: socket.socket, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
     """Receives what `send` sent. Raises ConnectionLost, at the latest after `max_bytes`."""
     try:
-        (length,) = struct.unpack("<I", _exactly(connection, 4))
+        (length,) = struct.unpack("<I", _receive_exactly(connection, 4))
         if length > max_bytes:
             raise ConnectionLost(f"a message of {length} bytes, more than {max_bytes}")
-        return json.loads(_exactly(connection, length))
+        return json.loads(_receive_exactly(connection, length))
     except OSError as error:
         raise ConnectionClosed(str(error)) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConnectionLost(f"no message: {error!r:.200}") from error
 
 
-def _exactly(connection: socket.socket, length: int) -> bytes:
+def _receive_exactly(connection: socket.socket, length: int) -> bytes:
     data = bytearray()
     while len(data) < length:
         part = connection.recv(min(length - len(data), 1 << 20))
@@ -110,7 +110,7 @@ class Codec:
         self._classes, self._keep, self._kept = classes, keep, kept
         self._staying: Any = None
 
-    def keeping(self, value: Any) -> "Codec":
+    def keep_value(self, value: Any) -> "Codec":
         """The same codec, but one value stays where it is."""
         other = Codec(self._classes, self._keep, self._kept)
         other._staying = value
@@ -126,7 +126,7 @@ class Codec:
             item, is_left = stack.pop()
             if _is_scalar(item) or (not is_left and id(item) in index):
                 continue
-            kind, children = self._taken_apart(item)
+            kind, children = self._take_apart(item)
             # An immutable value stands after what it is made of; a mutable one is filled when everything is there.
             if (kind in _PARTS or kind.startswith("object ")) and not is_left:
                 index[id(item)] = -1  # on its way
@@ -138,11 +138,11 @@ class Codec:
                 alive += [item, children]
                 stack += [(child, False) for child in reversed(children)]
         return [
-            _child(value, index),
-            [[kind, *(_child(child, index) for child in children)] for kind, children in entries],
+            _describe_child(value, index),
+            [[kind, *(_describe_child(child, index) for child in children)] for kind, children in entries],
         ]
 
-    def _taken_apart(self, value: Any) -> tuple[str, list[Any]]:
+    def _take_apart(self, value: Any) -> tuple[str, list[Any]]:
         name = type(value).__name__
         if self._classes.get(name) is type(value):
             attributes = [part for pair in vars(value).items() for part in pair]
@@ -172,24 +172,24 @@ class Codec:
         """Returns the value that a message holds. Raises ConnectionLost if it holds none."""
         try:
             root, table = message
-            values = [self._empty(entry[0]) for entry in table]
+            values = [self._make_empty(entry[0]) for entry in table]
             depths = [0] * len(table)
 
-            def child(item: Any) -> Any:
+            def get_child(item: Any) -> Any:
                 if not isinstance(item, list):
                     return item
                 return int(item[0], 16) if isinstance(item[0], str) else values[item[0]]
 
             for place, (kind, *children) in enumerate(table):
-                parts = map(child, children)
+                parts = map(get_child, children)
                 if kind in _PARTS:
                     depths[place] = 1 + max((depths[c[0]] for c in children if _is_reference(c)), default=0)
                     if depths[place] > _MAX_DEPTH:
                         raise ConnectionLost(f"a value of more than {_MAX_DEPTH} levels")
-                    make: Callable[..., Any] = _datetime if kind == "datetime" else _PARTS[kind][0]
+                    make: Callable[..., Any] = _make_datetime if kind == "datetime" else _PARTS[kind][0]
                     values[place] = make(parts) if kind in _FROM_ONE else make(*parts)
                 elif kind == "plain":
-                    values[place] = child(children[0])
+                    values[place] = get_child(children[0])
                 elif kind == "type":
                     values[place] = _TYPES[children[0]]
                 elif kind == "kept":
@@ -198,14 +198,14 @@ class Codec:
                     _fill(values[place], list(parts))  # before it is hashed; below again, for circles
             for value, (kind, *children) in zip(values, table, strict=True):
                 if kind in _MUTABLE or kind.startswith("object "):
-                    _fill(value, list(map(child, children)))
-            return child(root)
+                    _fill(value, list(map(get_child, children)))
+            return get_child(root)
         except ConnectionLost:
             raise
-        except Exception as error:  # whatever a stranger's message leads to
+        except Exception as error:  # whatever an untrusted message leads to
             raise ConnectionLost(f"a message that holds no value: {error!r:.200}") from error
 
-    def _empty(self, kind: str) -> Any:
+    def _make_empty(self, kind: str) -> Any:
         if kind.startswith("object "):
             return object.__new__(self._classes[kind.removeprefix("object ")])
         if kind not in _PARTS and kind not in ("plain", "type", "kept"):
@@ -221,7 +221,7 @@ def _is_reference(child: Any) -> bool:
     return isinstance(child, list) and isinstance(child[0], int)
 
 
-def _child(value: Any, index: Mapping[int, int]) -> Any:
+def _describe_child(value: Any, index: Mapping[int, int]) -> Any:
     if not _is_scalar(value):
         return [index[id(value)]]
     if type(value) is int and abs(value) > _MAX_JSON_INT:

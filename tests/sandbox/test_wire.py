@@ -1,4 +1,4 @@
-"""Values to messages and back, and messages of strangers."""
+"""Values to messages and back, and untrusted messages."""
 
 import json
 import math
@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codescaler.sandbox.inside.codec import Codec, ConnectionClosed, ConnectionLost, receive, send
+from codescaler.sandbox.inside.wire import Codec, ConnectionClosed, ConnectionLost, receive, send
 
 
 class Node:
     def __init__(self, value, following=None):
         self.value, self.following = value, following
 
-    def is_right(self):
+    def is_correct(self):
         return False
 
 
@@ -126,8 +126,8 @@ def test_an_object_goes_by_its_attributes():
 
 
 def test_what_a_class_defines_is_not_hidden_by_an_attribute():
-    back = CODEC.decode([[0], [["object Node", "is_right", True, "value", 3]]])
-    assert back.is_right() is False
+    back = CODEC.decode([[0], [["object Node", "is_correct", True, "value", 3]]])
+    assert back.is_correct() is False
     assert back.value == 3
 
 

@@ -14,11 +14,11 @@ def is_expected(output: str, expected: str) -> bool:
     In lines that differ, every word has to be the same, or to be a number equal to the expected one: exactly if the
     expected one is whole, else within `TOLERANCE`.
     """
-    seen, wanted = _lines(output), _lines(expected)
+    seen, wanted = _split_lines(output), _split_lines(expected)
     return len(seen) == len(wanted) and all(map(_is_same_line, seen, wanted))
 
 
-def _lines(text: str) -> list[str]:
+def _split_lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
@@ -32,7 +32,7 @@ def _is_same_line(seen: str, wanted: str) -> bool:
 def _is_same_word(seen: str, wanted: str) -> bool:
     if seen == wanted:
         return True
-    number, goal = _number(seen), _number(wanted)
+    number, goal = _parse_number(seen), _parse_number(wanted)
     if number is None or goal is None:
         return False
     if number == goal:
@@ -41,8 +41,8 @@ def _is_same_word(seen: str, wanted: str) -> bool:
     return not is_whole and abs(number - goal) <= TOLERANCE * max(Decimal(1), abs(goal))
 
 
-def _number(word: str) -> Decimal | None:
-    # The longest number that problems ask for has some thousands of digits; one from a stranger may have any exponent.
+def _parse_number(word: str) -> Decimal | None:
+    # The longest number that problems ask for has some thousands of digits; an untrusted number may have any exponent.
     if len(word) > 10_000 or not _NUMBER.fullmatch(word):
         return None
     number = Decimal(word)

@@ -58,11 +58,11 @@ class RunFolder:
                 before.rename(self.path / MODEL_FOLDER)
             shutil.rmtree(before, ignore_errors=True)
 
-    def last_checkpoint(self) -> Path | None:
+    def find_last_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""
-        return max(self._checkpoints(), key=_steps_of, default=None)
+        return max(self._list_checkpoints(), key=_parse_num_steps, default=None)
 
-    def _checkpoints(self) -> list[Path]:
+    def _list_checkpoints(self) -> list[Path]:
         return [path for path in self.path.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]
 
     def read_checkpoint(self, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -81,21 +81,21 @@ class RunFolder:
             (folder / _COUNTERS_FILE).write_text(json.dumps(counters) + "\n", encoding="utf-8")
 
         target = self.path / f"checkpoint-{step:06d}"
-        scratch = self._filled(target.name, fill)
-        older = self._checkpoints()
+        scratch = self._fill_folder(target.name, fill)
+        older = self._list_checkpoints()
         scratch.rename(target)
         for folder in older:
             shutil.rmtree(folder)
 
     def write_model(self, fill: Callable[[Path], None]) -> None:
         """Has `fill` write the model, and then puts it in place of the one before."""
-        scratch, target, before = self._filled(MODEL_FOLDER, fill), self.path / MODEL_FOLDER, self.path / _OLD
+        scratch, target, before = self._fill_folder(MODEL_FOLDER, fill), self.path / MODEL_FOLDER, self.path / _OLD
         if target.exists():
             target.rename(before)
         scratch.rename(target)
         shutil.rmtree(before, ignore_errors=True)
 
-    def _filled(self, name: str, fill: Callable[[Path], None]) -> Path:
+    def _fill_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
         scratch = self.path / f".{name}-unfinished"
         shutil.rmtree(scratch, ignore_errors=True)
         try:
@@ -103,7 +103,7 @@ class RunFolder:
             fill(scratch)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(scratch, ignore_errors=True)
-            last = self.last_checkpoint()
+            last = self.find_last_checkpoint()
             kept = f"{last} is intact" if last else "there is no checkpoint yet"
             raise InvalidInput(
                 f"{self.path / name} cannot be written ({error}); make room and resume the run: {kept}"
@@ -114,7 +114,9 @@ class RunFolder:
         """Cuts the log to what was known after `step` steps, 0 for nothing: what followed will be done again."""
         path = self.path / LOG_FILE
         if path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if step and _step_of(line) <= step]
+            lines = [
+                line for line in path.read_text(encoding="utf-8").splitlines() if step and _parse_step(line) <= step
+            ]
             _replace_file(path, "".join(f"{line}\n" for line in lines))
 
     def append_log(self, record: Mapping[str, Any]) -> None:
@@ -122,17 +124,17 @@ class RunFolder:
         with (self.path / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def log(self) -> list[dict[str, Any]]:
+    def read_log(self) -> list[dict[str, Any]]:
         """Every line of the log."""
         path = self.path / LOG_FILE
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def _steps_of(checkpoint: Path) -> int:
+def _parse_num_steps(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _step_of(line: str) -> float:
+def _parse_step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):  # a line cut short when the run was killed

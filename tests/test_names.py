@@ -1,0 +1,77 @@
+"""Functions are named by verbs. `python tests/test_names.py` lists those that are not, and counts them."""
+
+import ast
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# The first words of functions' names.
+VERBS = """
+act add advance announce answer append apply ask assert assign attempt attend augment average await barrier
+bench bind bound broadcast build call change check choose clear close collate collect compare compile complete
+compute concat convert copy correlate count cross cut decode derive describe destroy detach detect download draw
+drop dump edit encode end enter estimate evaluate exit explain extract fail fill filter finalize find finish fit
+format free gather generate get give group indent index init introduce invert iterate join judge keep kill label
+launch lay limit list load locate lock log make measure merge mount multiply name normalise note number open
+order pack pad parse patch pay pivot place plan plot predict prefill prepare preview profile prune pull put
+quantize queue raise randomize rank read reap receive record reformat refuse remove rename render renew replace
+replay report request require rerank resample reset resolve restore reuse rewrap rewrite run sample save scale
+score select send serve settle shape shard share show shrink skip sort spend split stack start step stratify
+stream strengthen strip submit sum summarize take tell time tokenize train trim truncate try unfuse unpack
+unshare upcast update upload use validate vary visit wait warm watch weigh withdraw wrap write
+"""
+# Predicates, constructors, the entry point.
+FIRST_WORDS = {"is", "has", "may", "should", "allows", "supports", "from", "of", "main"}
+# What the field calls operations, losses and figures; what users call; what other libraries call by its name.
+OPERATIONS = {
+    "glu", "int8_linear", "linear", "pairwise_loss", "pooled_score", "qk_norm_rope", "rms_norm", "tree_attention",
+}  # fmt: skip
+FIGURES = {"best_of_n", "bootstrap_interval", "kendall_tau", "pair_accuracy"}
+COLLECTIVES = {"all_reduce_gradients", "all_reduce_sum"}
+LOSSES = {"bradley_terry_loss", "margin_mse_loss"}
+FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
+HOOKS = {
+    "backward", "do_POST", "forward", "generic_visit", "getitem", "pytest_collection_modifyitems",
+    "pytest_runtest_logreport", "redirect_request",
+}  # fmt: skip
+TERMS = OPERATIONS | FIGURES | COLLECTIVES | LOSSES | FACE | HOOKS
+THINGS = {"property", "cached_property", "contextmanager", "fixture", "overload"}  # decorators of what is no action
+
+
+def find_nouns():
+    """Yields the place and name of every function that is not named by a verb."""
+    for folder in ("codescaler", "kernels", "benches"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.name.startswith("test_"):
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not is_named_well(node):
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}"
+
+
+def is_named_well(node):
+    name = node.name.lstrip("_")
+    operation = name.removesuffix("_backward").removesuffix("_kernel")
+    return (
+        node.name.startswith("__")
+        or name.split("_")[0] in FIRST_WORDS.union(VERBS.split())
+        or operation in TERMS
+        or any(word in ast.unparse(each) for each in node.decorator_list for word in THINGS)
+    )
+
+
+def test_functions_are_named_by_verbs():
+    assert list(find_nouns()) == []
+
+
+def test_the_check_finds_a_noun():
+    assert not is_named_well(ast.parse("def _augmented(): pass").body[0])
+    assert not is_named_well(ast.parse("def problem_of(): pass").body[0])
+    assert is_named_well(ast.parse("def _augment(): pass").body[0])
+
+
+if __name__ == "__main__":
+    found = list(find_nouns())
+    print(*found, f"{len(found)} functions are not named by a verb", sep="\n")
+    sys.exit(bool(found))
