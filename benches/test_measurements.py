@@ -30,9 +30,8 @@ def results(tmp_path, monkeypatch):
     for script in (written, cpu, tau):
         monkeypatch.setattr(script, "RESULTS", tmp_path)
     for script in (compare, systems, threads):
-        monkeypatch.setattr(
-            script, "measure_peak_flops", lambda *_, **_2: 1e11
-        )  # measured again and again, it takes most of the time
+        # Measured again and again, it takes most of the time.
+        monkeypatch.setattr(script, "measure_peak_flops", lambda *_, **_2: 1e11)
     num_threads = torch.get_num_threads()
     yield tmp_path
     torch.set_num_threads(num_threads)

@@ -74,9 +74,8 @@ def predict(shape: ModelShape, workload: Workload) -> dict[str, dict[str, object
     end = list(list_layer_launches(shape, tree.num_tokens, float(lengths.sum()), True, last))
     varlen = list(list_layer_launches(shape, int(lengths.sum()), float((lengths * (lengths + 1) / 2).sum()), True))
     width, count = int(lengths.max()), len(lengths)
-    padded = list(
-        list_layer_launches(shape, width * count, float(count * width * width), False)
-    )  # with a mask SDPA skips nothing
+    # With a mask SDPA skips nothing.
+    padded = list(list_layer_launches(shape, width * count, float(count * width * width), False))
 
     def summarize_launches(launches: list[Launch], tokens: int, extra: list[Launch] | None = None) -> dict[str, object]:
         total = sum(launch.seconds for launch in launches) * (layers - bool(extra))

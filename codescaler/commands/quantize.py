@@ -24,8 +24,7 @@ def add_commands(add: Add) -> None:
     command.add_argument(
         "--activation-bits", type=int, choices=ACTIVATION_BITS,
         help="fewest bits of a linear layer's activations: 8 is faster on CPUs with AVX-512 BF16, 16 moves scores "
-        "less (what is "
-        "fastest here)",
+        "less (what is fastest here)",
     )  # fmt: skip
     command.add_argument(
         "--dtype",

@@ -68,9 +68,8 @@ def serve_calls(work: socket.socket, link: socket.socket) -> None:
     codec = Codec({}, keep, kept.__getitem__)
     try:
         shared, classes = make_shared_namespace(task["prelude"])
-        namespace = make_module_namespace(
-            "program"
-        )  # not __main__: what a program does when it is run is not asked for
+        # Not __main__: what a program does when it is run is not asked for.
+        namespace = make_module_namespace("program")
         namespace.update(shared, __name__="program")
         exec(compile(task["code"], "<program>", "exec"), namespace)
         codec = Codec(find_redefined(classes, namespace), keep, kept.__getitem__)
