@@ -1,7 +1,6 @@
 """Results of the kit: rows of every part in one file, which a later call goes on with, and the table of them."""
 
 import json
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ class Results:
     def __init__(self, folder: Path, earlier: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file, self.text, self.log = (folder / name for name in ("results.json", "table.txt", "log.txt"))
-        if earlier is not None:
-            shutil.copyfile(earlier, self.file)
-        self.parts: dict[str, list[dict[str, Any]]] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.log.write_bytes(b"")
+        self.parts: dict[str, list[dict[str, Any]]] = {} if earlier is None else json.loads(earlier.read_text())
         self._new: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
