@@ -76,6 +76,7 @@ def test_a_later_call_goes_on_where_the_first_ended(tmp_path):
     later.start(counted)
     assert later.list_names_done("a") == ["good"]
     assert later.list_names_done("b") == []
+    assert Results(tmp_path / "first").parts == {}  # a call that is not told to resume shows nothing of before
 
 
 def test_rows_that_processes_share_are_added_up(tmp_path):
