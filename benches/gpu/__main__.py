@@ -1,8 +1,8 @@
 """Proves and measures everything on a GPU: `python benches gpu`, or `make gpu`.
 
-The parts run one after the other, each in a process of its own and for a bounded time; a part that fails stops no
-other. Every row is written to FOLDER/results.json as it comes. A later call with --earlier resumes where that one ended,
-and keeps the parts that ended well. The table is printed last. Exit status 1 if a row failed.
+The parts run one after the other, each in processes of its own and for a bounded time; a part that fails stops no
+other. Every row is written to FOLDER/results.json as it comes. A later call with --earlier resumes where that one
+ended, and keeps the parts that ended well. The table is printed last. Exit status 1 if a row failed.
 """
 
 import argparse
