@@ -109,7 +109,7 @@ class CallTests:
         prelude: runs before the tests and before the program: imports, and classes that both of them know.
         setup: runs before the tests, with the program's names at hand.
         classes: names of the program's classes, whose instances the statements use by their methods. What functions
-            return is taken for data; an object among it has no say, since its methods could answer as a test hopes.
+            return counts as data. An object in it has no say: its methods could answer what a test expects.
     """
 
     statements: tuple[str, ...]

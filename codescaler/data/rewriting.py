@@ -68,8 +68,9 @@ CLAIMS: Sequence[str] = (
 def rename_locals(code: str, seed: int = 0, keep: Collection[str] = ()) -> str | None:
     """Gives local variables and parameters other names; comments and layout stay.
 
-    A name is taken everywhere or nowhere. It is left alone where it means something outside of functions or in a class,
-    is imported, a function's, a keyword of a call, in `keep`, or stands where its place in the text is not known.
+    A name is replaced everywhere or nowhere. These names stay: names with a meaning outside of functions or in a class,
+    imported names, names of functions, keywords of calls, names in `keep`, and names whose place in the text is not
+    known.
     """
     tree = _parse_tree(code)
     if tree is None or any(isinstance(node, ast.keyword) and node.arg is None for node in ast.walk(tree)):

@@ -50,7 +50,9 @@ class Layer:
     def __call__(
         self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor, is_last: bool
     ) -> tuple[Tensor, Tensor]:
-        """Returns what the residual has yet to take, and the residual, which is updated in place.
+        """Returns (delta, residual): the output that is not yet added to the residual, and the residual.
+
+        The residual is updated in place.
 
         Shapes: [T, D]; of the last layer [U, D], since only the pooled tokens are read after it.
         """
@@ -67,7 +69,7 @@ class Layer:
         return self._run_after_attention(context, o_TE, residual_TD), residual_TD
 
     def _run_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
-        """Output projection and MLP, a block of tokens at a time; returns what the residual has yet to take."""
+        """Output projection and MLP, a block of tokens at a time; returns the output that is not yet added."""
         block = context.backend.token_block or len(o_TE)
         if len(o_TE) <= block:
             return self._run_block_after_attention(context, o_TE, residual_TD)

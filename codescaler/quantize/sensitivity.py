@@ -3,10 +3,10 @@
 The rule: a model's fused linear layers are int8, with activations of 8 bits where these are faster, but for those that
 would move scores too far. How far each one moves them is measured, to first order and on real programs: the gradient of
 the score by the linear layer's output, times what rounding changes of that output. Changes of different linear layers
-are as good as independent, so their squares add up. The linear layer that gains most for its size goes from activations
-of 8 bits to 16, or to what it was, until what is left is below a limit, a share of the standard deviation of a
-problem's scores (`choose_bits_within`). Inputs go through a Hadamard transform first (`ops.reference.apply_hadamard`).
-The head, the embedding and the norms are never int8.
+are as good as independent, so their squares add up. One layer after the other goes from activations of 8 bits to 16, or
+to what it was: the layer that gains most for its size first. The rule stops when what is left is below a limit, a share
+of the standard deviation of a problem's scores (`choose_bits_within`). Inputs go through a Hadamard transform first
+(`ops.reference.apply_hadamard`). The head, the embedding and the norms are never int8.
 """
 
 import logging

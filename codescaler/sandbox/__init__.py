@@ -1,8 +1,8 @@
-"""Runs programs that nobody trusts against tests, and says what that showed. Knows no model.
+"""Runs untrusted programs against tests, and returns verdicts. Knows no model.
 
-A verdict cannot be had from inside: what a test expects is never in the process of the program, nor in a file or a
-process that it could reach (with limits alone, files and processes of the user are in its reach), and nothing that the
-program says is taken for more than an answer to a question.
+A verdict cannot be forged from inside. What a test expects is never in the process of the program, nor in a file or a
+process in its reach. (With limits alone, files and processes of the user are in its reach.) What the program says is
+only ever an answer to a question.
 """
 
 from codescaler.sandbox.isolation import ISOLATIONS, Isolation

@@ -7,7 +7,7 @@ from codescaler.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use. One that calls tests run in is one process, one that is run has a process a test.
+    """What a program may use. Call tests share one process. Stdio tests use one process each.
 
     Attributes:
         cpu_seconds: whole seconds of CPU time of each process, which a busy machine does not make shorter.

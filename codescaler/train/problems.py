@@ -71,8 +71,8 @@ def build_training_problems(
     """Returns the problems that have a correct/incorrect pair, and counts of what was left out, by `HeadReport`'s
     names.
 
-    With scores, every program must have one, and two programs make a problem. One of which not all verdicts are known
-    has no correct program then.
+    With scores, every program must have one, and two programs make a problem. If a verdict is missing then, all
+    programs of the problem count as incorrect.
     """
     problems, num_invalid, num_duplicates, num_contradictory = [], 0, 0, 0
     for group in groups:

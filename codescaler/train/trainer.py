@@ -1,7 +1,7 @@
 """`fit`: trains a reward model on groups of correct and incorrect programs, one prefix tree a forward.
 
-From k candidates of a problem one forward over their tree gives every correct/incorrect pair, up to k^2 / 4 of them,
-where a trainer on padded pairs computes the problem again for each half of each pair. The model code is the engine's.
+One forward over the tree of k candidates gives every pair of a correct and an incorrect one, up to k^2 / 4 pairs. A
+trainer on padded pairs computes the problem again for each half of each pair. The model code is the engine's.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""How well a model that learns ranks problems that it does not learn from."""
+"""Validation during training: how well the model ranks problems that it does not train on."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

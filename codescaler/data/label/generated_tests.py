@@ -1,13 +1,13 @@
 """More tests for problems that have few: inputs made from a problem's own, and the reference program for the correct
 outputs.
 
-Inputs are varied step by step. What holds in all calls of the problem's own tests is taken for a condition that its
-statement makes, and kept: types, the range of numbers, the characters of strings, that a list is sorted, is not empty
-or has no duplicate, that its parts are not empty or of one length, that two arguments have the same length, that a
-number is the length of another argument. A test asks the program and the reference the same, and compares. The
-reference has to pass it, twice over, within the limits.
+Inputs are varied step by step. What holds in all calls of the problem's own tests counts as a condition of its
+statement, and is kept. Such conditions are types, the range of numbers and the characters of strings. A list may be
+sorted, not empty, or without duplicates. Its parts may be not empty, or of one length. Two arguments may have the same
+length, or a number may be the length of another argument. A test asks the program and the reference the same, and
+compares. The reference has to pass it twice, within the limits.
 
-That these conditions are all is not known: a program may fail on an input that the problem does not allow.
+The statement may make more conditions. So a program may fail on an input that the problem does not allow.
 """
 
 import ast

@@ -3,10 +3,10 @@
 A program's costs are of the same tests in several rounds. In each round every program of the problem runs once, so that
 a machine that slows down slows all of them.
 
-The rule: chosen's slowest round times `FACTOR` is below rejected's fastest. Why it withstands noise: if two programs
-cost the same, each order of their 2 k rounds is as likely as any other, and all k of one lie below all k of the other
-by chance in 1 of C(2 k, k) cases, 1 of 252 for the 5 rounds that are asked for. That is without the factor, which
-stands for what does not vary from round to round and is no merit: code that lies better in memory.
+The rule: chosen's slowest round times `FACTOR` is below rejected's fastest. The rule withstands noise. If two programs
+cost the same, each order of their 2 k rounds is equally likely. Then all k of one lie below all k of the other in 1 of
+C(2 k, k) cases: 1 of 252 for 5 rounds. The factor covers what does not vary from round to round and is no merit, such
+as code that lies better in memory.
 """
 
 from collections.abc import Iterator, Sequence

@@ -39,9 +39,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class Endpoint:
     """A server, asked for one completion a request, `concurrency` requests at a time.
 
-    What may pass (429, 5xx, no connection, an answer that is no completion) is tried `num_tries` times, after waits
-    that double from `backoff_seconds` to a minute, or as long as the server asks for, up to a minute. `num_retries`
-    counts. Seeds are passed on; whether the same seed gives the same text is the server's affair.
+    A passing fault (429, 5xx, no connection, an answer that is no completion) is tried `num_tries` times. Waits double
+    from `backoff_seconds` up to a minute. A wait that the server asks for is kept, up to a minute. `num_retries` counts
+    retries. Seeds are passed on. The server decides whether the same seed gives the same text.
     """
 
     def __init__(
