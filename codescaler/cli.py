@@ -20,7 +20,9 @@ from codescaler.errors import (
     CodescalerError,
     EndpointUnavailable,
     InvalidInput,
+    OutputUnavailable,
     SandboxUnavailable,
+    make_printable,
 )
 
 
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"codescaler: {error}", file=sys.stderr)
         if isinstance(error, (InvalidInput, CapacityExceeded)):
             return 2
+        if isinstance(error, OutputUnavailable):
+            return 5
         return 4 if isinstance(error, (BackendUnavailable, SandboxUnavailable, EndpointUnavailable)) else 3
     except KeyboardInterrupt:
         print("codescaler: interrupted", file=sys.stderr)
@@ -44,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"codescaler: {error}; what was written so far is kept", file=sys.stderr)
+        print(f"codescaler: {make_printable(str(error))}; what was written so far is kept", file=sys.stderr)
         return 5
     return 0
 

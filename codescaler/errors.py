@@ -4,8 +4,20 @@ A message says what was wrong, the value seen, and what to do about it.
 """
 
 
+def make_printable(text: str) -> str:
+    """Returns untrusted text for a terminal: control characters, which could drive it, are spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class CodescalerError(Exception):
-    """Base of all errors raised on purpose by codescaler."""
+    """Base of all errors raised on purpose by codescaler. Its text is one line that a terminal may show.
+
+    Messages quote files: names of tensors, what a template says, what a library found. So the text is made printable
+    here, for all of them.
+    """
+
+    def __str__(self) -> str:
+        return make_printable(super().__str__())
 
 
 class InvalidInput(CodescalerError, ValueError):
@@ -46,6 +58,10 @@ class SandboxUnavailable(CodescalerError):
 
 class EndpointUnavailable(CodescalerError):
     """A server that answers for a language model was asked again and again, and does not."""
+
+
+class OutputUnavailable(CodescalerError, OSError):
+    """A file cannot be written: a full disk, a folder without permission, or a name that is no regular file."""
 
 
 class CapacityExceeded(CodescalerError):

@@ -33,7 +33,7 @@ LOSSES = {"bradley_terry_loss", "margin_mse_loss"}
 FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
 HOOKS = {
     "backward", "do_POST", "forward", "generic_visit", "getitem", "pytest_collection_modifyitems",
-    "pytest_runtest_logreport", "redirect_request",
+    "pytest_runtest_logreport", "read1", "redirect_request",
 }  # fmt: skip
 TERMS = OPERATIONS | FIGURES | COLLECTIVES | LOSSES | FACE | HOOKS
 THINGS = {"property", "cached_property", "contextmanager", "fixture", "overload"}  # decorators of what is no action

@@ -27,6 +27,7 @@ from codescaler.errors import (
     UnsupportedModel,
     WeightsError,
 )
+from codescaler.io.files import find_file
 from codescaler.io.json import read_json
 from codescaler.types import HADAMARD_BLOCK, HeadKind, ModelConfig
 
@@ -110,7 +111,7 @@ def open_checkpoint(
     if head not in ("required", "optional", "none"):
         raise InvalidInput(f"head is {head!r}; give 'required', 'optional' or 'none'.")
     folder, adapter, body = Path(folder), None, Path(folder)
-    if (folder / ADAPTER_CONFIG).exists():
+    if find_file([folder], ADAPTER_CONFIG):
         adapter = open_adapter(folder)
         body = _locate_base_folder(folder, adapter, base_model, revision, local_files_only)
     elif base_model is not None:
@@ -150,7 +151,7 @@ def _locate_base_folder(
 ) -> Path:
     """Returns the folder of an adapter's base model."""
     for name in (SINGLE_FILE, INDEX_FILE):
-        if (folder / name).exists():
+        if find_file([folder], name):
             raise WeightsError(f"{folder} holds both {ADAPTER_CONFIG} and {name}; move one of the two models away.")
     if base_model is None:
         base_model, revision = adapter.base_model, revision or adapter.revision
@@ -160,7 +161,7 @@ def _locate_base_folder(
         body = resolve_folder(base_model, revision=revision, local_files_only=local_files_only)
     except CodescalerError as error:
         raise WeightsError(f"the base model of the adapter {folder}: {error} Or give another base_model.") from error
-    if (body / ADAPTER_CONFIG).exists():
+    if find_file([body], ADAPTER_CONFIG):
         raise UnsupportedModel(f"the base model {body} is an adapter itself; merge it with PEFT and give the result.")
     return body
 

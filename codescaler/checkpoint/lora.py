@@ -17,6 +17,7 @@ import torch
 from codescaler.checkpoint.config import DTYPES
 from codescaler.checkpoint.tensor_files import StoredTensor, TensorSource, explain_no_safetensors, open_safetensors
 from codescaler.errors import HostileFile, MissingTensor, ShapeMismatch, UnsupportedModel, WeightsError
+from codescaler.io.files import find_file
 from codescaler.io.json import Fields, read_json
 from codescaler.types import HeadKind
 
@@ -118,7 +119,7 @@ def open_adapter(folder: Path) -> LoraAdapter:
     where = folder / ADAPTER_CONFIG
     fields = Fields(read_json(where), str(where))
     _refuse_variants(fields)
-    if not (folder / ADAPTER_FILE).exists():
+    if not find_file([folder], ADAPTER_FILE):
         raise MissingTensor(explain_no_safetensors(folder, ADAPTER_FILE))
     replaced: dict[str, StoredTensor] = {}
     factors: dict[str, dict[str, StoredTensor]] = {}

@@ -20,12 +20,14 @@ from codescaler.checkpoint.load import Checkpoint
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILE
 from codescaler.checkpoint.tensor_files import INDEX_FILE
 from codescaler.errors import InvalidInput
+from codescaler.io.files import find_file
 from codescaler.io.json import read_json
-from codescaler.text.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, read_template
+from codescaler.text.chat import TEMPLATE_FILE, load_chat, read_template
+from codescaler.text.special_tokens import CONFIG_FILE, find_token_files
+from codescaler.text.tokenizer import TOKENIZER_FILE
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
 _HEAD_FILE = "model-00002-of-00002.safetensors"
-_TOKENIZER_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json")
 _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 _CLASS_NAMES = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "gemma2": "Gemma2"}
 
@@ -150,10 +152,10 @@ def save_head(weight: torch.Tensor, folder: Path) -> None:
 
 def copy_text_side(sources: Sequence[Path], folder: Path) -> None:
     """Copies tokenizer and template from the first folder that has each."""
-    for name in _TOKENIZER_FILES:
-        found = next((source / name for source in sources if (source / name).is_file()), None)
-        if found is not None:
-            shutil.copyfile(found, folder / name)
+    tokenizer = find_file(sources, TOKENIZER_FILE)
+    if tokenizer is not None:
+        for path in (tokenizer, *find_token_files(sources, tokenizer.parent).values()):
+            shutil.copyfile(path, folder / path.name)
     # As it is resolved, not file by file: an adapter's own template may stand elsewhere than its base's.
     (folder / TEMPLATE_FILE).write_text(read_template(sources)[0], encoding="utf-8")
 
@@ -169,7 +171,7 @@ def _settle_padding(folder: Path, pad_id: int) -> None:
         )
     if "pad_token" not in chat.special_tokens:
         path = folder / CONFIG_FILE
-        settings = read_json(path) if path.is_file() else {}
+        settings = read_json(path) if find_file([folder], CONFIG_FILE) else {}
         settings["pad_token"] = chat.tokenizer.id_to_token(pad_id)
         path.write_text(json.dumps(settings, ensure_ascii=False) + "\n", encoding="utf-8")
 

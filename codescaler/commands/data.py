@@ -201,7 +201,7 @@ def _label(options: argparse.Namespace) -> None:
     import time
 
     from codescaler.data.label.labels import label_groups
-    from codescaler.io.tables import make_printable
+    from codescaler.errors import make_printable
 
     with _running(options, options.groups) as (tasks, sandbox, advance):
         started = time.perf_counter()
@@ -271,6 +271,7 @@ def _run_tests(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from codescaler.data.label.generated_tests import strengthen_tasks
+    from codescaler.io.files import open_output
     from codescaler.io.resumable import require_new_file
     from codescaler.tasks import make_task_record, read_tasks
     from codescaler.types import CallTests
@@ -278,13 +279,13 @@ def _run_tests(options: argparse.Namespace) -> None:
     require_new_file(options.output)
     tasks = read_tasks(options.tasks, options.format)
     num_made = num_kept = num_tasks = 0
-    with _make_sandbox(options) as sandbox, options.output.open("x", encoding="utf-8") as file:
+    with _make_sandbox(options) as sandbox, open_output(options.output, "x") as file:
         made = strengthen_tasks(sandbox, tasks, num_tests=options.n, seed=options.seed)
         for task, number in tqdm(made, total=len(tasks), unit=" problems", disable=None):
             num_made += number
             if isinstance(task.tests, CallTests):
                 num_kept, num_tasks = num_kept + len(task.tests.statements), num_tasks + 1
-                file.write(json.dumps(make_task_record(task)) + "\n")
+                file.write(f"{json.dumps(make_task_record(task))}\n".encode())
     print(
         f"{options.output}: {num_kept} tests for {num_tasks} of {len(tasks)} problems; others have no reference, or "
         f"tests of another kind. {num_made - num_kept} tests were left out that the reference does not pass",
@@ -298,6 +299,7 @@ def _run_augment(options: argparse.Namespace) -> None:
 
     from codescaler.data.augment import augment_group
     from codescaler.data.rewriting import REWRITES
+    from codescaler.io.files import write_text_file
     from codescaler.io.records import read_lines
     from codescaler.io.resumable import require_new_file
 
@@ -312,7 +314,7 @@ def _run_augment(options: argparse.Namespace) -> None:
         )
         for name, _, record in read_lines(options.labelled)
     ]
-    options.output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text_file(options.output, "".join(f"{line}\n" for line in lines))
     print(
         f"{options.output}: {len(lines)} groups; added or passed over: {_format_counts(counts) or 'nothing'}",
         file=sys.stderr,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codescaler.commands.options import Add, Run, add_engine_options, add_model_option, collect_options, open_engine
 from codescaler.errors import InvalidInput
+from codescaler.io.files import write_text_file
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
@@ -157,7 +158,7 @@ def _run_calibration(options: argparse.Namespace) -> None:
             figures, head_digest=engine.head_digest, dtype=engine.dtype,
             name=name, file=options.file.name, split=options.split,
         )  # fmt: skip
-        options.output.write_text(json.dumps(record, indent=2) + "\n")
+        write_text_file(options.output, json.dumps(record, indent=2) + "\n")
 
 
 def _require_folder(path: Path | None) -> None:
@@ -218,4 +219,4 @@ def _show(
     print(text)
     if options.json:
         record = {"benchmark": options.benchmark, "file": options.file.name, "models": models, **(settings or {})}
-        options.json.write_text(json.dumps({**record, "figures": figures}, indent=2) + "\n")
+        write_text_file(options.json, json.dumps({**record, "figures": figures}, indent=2) + "\n")

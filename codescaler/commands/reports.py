@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from codescaler.errors import make_printable
 from codescaler.io.records import Group
-from codescaler.io.tables import format_table, make_printable
+from codescaler.io.tables import format_table
 from codescaler.metrics import best_of_n, pair_accuracy
 from codescaler.types import RankedCandidate
 

@@ -101,9 +101,10 @@ def _rank_group(
 def _read_calibration(engine: "Engine", path: Path | None) -> "Calibration | None":
     """Reads the named file, or the file in the model's folder if there is one."""
     from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
+    from codescaler.io.files import find_file
 
-    own = engine.folder / CALIBRATION_FILE
-    return read_calibration(path or own, engine.head_digest) if path or own.exists() else None
+    found = path or find_file([engine.folder], CALIBRATION_FILE)
+    return read_calibration(found, engine.head_digest) if found else None
 
 
 def _list_facts(
@@ -145,8 +146,8 @@ def _choose_span(facts: Sequence[dict[str, Any]], calibration: "Calibration | No
 
 
 def _describe_calibration(calibration: "Calibration | None", model: str | None, folder: Path) -> str:
+    from codescaler.errors import make_printable
     from codescaler.evaluate.calibration import CALIBRATION_FILE
-    from codescaler.io.tables import make_printable
 
     if calibration is not None:
         return (

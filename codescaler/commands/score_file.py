@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
+from codescaler.io.files import open_output, write_text_file
+from codescaler.io.json import read_json
 from codescaler.io.records import Group, parse_group, parse_pair, read_lines
 from codescaler.io.resumable import ResumableFile, compute_file_digest, lock, require_new_file
 from codescaler.text.chat import Pair
@@ -41,19 +43,19 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
 
     Raises:
         InvalidInput: `target` is there already, another run is writing it, or its partial file was made from other
-            rows, another model or other settings; as `score_lines`. OSError: it cannot be written, e.g. a full disk;
-            the rows so far are kept.
+            rows, another model or other settings; as `score_lines`. OutputUnavailable: it cannot be written, e.g. a
+            full disk; the rows so far are kept.
     """
     require_new_file(target)
     partial, settings_path = (target.with_name(target.name + end) for end in (".partial", ".partial.json"))
     lines = read_lines(source)
-    with partial.open("a+b") as output:
+    with open_output(partial, "a+") as output:
         lock(output, partial)
         settings = _make_settings(engine)
         if output.tell():
             _require_same(settings, settings_path)
         else:
-            settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            write_text_file(settings_path, json.dumps(settings, indent=2) + "\n")
         num_rows = num_told = _skip_done(lines, output, partial, source)
         advance(num_rows)
         for line in score_lines(engine, lines):
@@ -135,10 +137,10 @@ def _make_settings(engine: Engine) -> dict[str, Any]:
 
 def _require_same(settings: dict[str, Any], path: Path) -> None:
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in settings if before.get(key) != settings[key]]
-    except (OSError, ValueError, AttributeError) as error:
+        before = read_json(path)
+    except WeightsError as error:
         raise InvalidInput(f"{path} cannot be read ({error}); delete the partial output to start again") from error
+    changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         key = changed[0]
         raise InvalidInput(

@@ -14,7 +14,6 @@ whose pairs are correct at the median gap, keeps a handful of problems from prom
 stands beside the curve, in bins of equal numbers of pairs. Intervals: 95%, by drawing problems with replacement.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.evaluate.estimates import Estimate
 from codescaler.evaluate.problems import EvaluationProblem
+from codescaler.io.json import Fields, read_json
 from codescaler.metrics import Figures, compute_percentile_intervals, resample_means
 
 CALIBRATION_FILE = "calibration.json"
@@ -125,21 +125,28 @@ def read_calibration(path: Path, head_digest: str) -> Calibration:
     """
     advice = "measure it anew by `codescaler eval calibration`, or take the file away"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        measured, slope = record["measured_on"], record["slope"]
-        low, high = (float(end) for end in slope["interval"])
-        calibration = Calibration(
-            str(measured["name"]),
-            int(record["num_problems"]),
-            Estimate(mean=float(slope["mean"]), interval=(low, high)),
-            float(record["largest_gap"]),
+        record = Fields(read_json(path), str(path))
+        slope = record.read_object("slope")
+        interval = slope.values.get("interval")
+        if not isinstance(interval, list) or len(interval) != 2:
+            raise slope.make_error("interval", "set it to two numbers")
+        ends = Fields({"low": interval[0], "high": interval[1]}, f"{slope.where}, interval")
+        mean, low, high = (
+            slope.read_number("mean", low=0),
+            ends.read_number("low", low=0),
+            ends.read_number("high", low=0),
         )
-        owner = record["head_digest"]
-    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise WeightsError(f"{path} holds no calibration ({error!r:.80}); {advice}") from error
-    numbers = (low, calibration.slope["mean"], high, calibration.largest_gap)
-    if not all(0 <= number < math.inf for number in numbers) or not low <= high:
-        raise WeightsError(f"{path} has a slope or largest_gap that is none, {numbers}; {advice}")
+        if low > high:
+            raise slope.make_error("interval", "set the lower number first")
+        calibration = Calibration(
+            record.read_object("measured_on").read_text("name"),
+            record.read_size("num_problems"),
+            Estimate(mean=mean, interval=(low, high)),
+            record.read_number("largest_gap", low=0),
+        )
+        owner = record.read_text("head_digest")
+    except WeightsError as error:
+        raise WeightsError(f"{path} holds no calibration ({error}); {advice}") from error
     if owner != head_digest:
         raise WeightsError(f"{path} is of a model whose head has the digest {owner!r:.80}, not {head_digest}; {advice}")
     return calibration

@@ -7,6 +7,7 @@ from typing import Any
 
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.evaluate.estimates import Estimate
+from codescaler.io.files import open_output
 
 
 def require_plot(path: Path) -> None:
@@ -38,7 +39,8 @@ def plot_best_of_n(figures: Mapping[str, Any], path: Path) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.axes[0].set_ylabel("the best of N is correct, %")
     figure.axes[0].legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    with open_output(path, "w") as file:
+        figure.savefig(file, dpi=110)
 
 
 def plot_bars(bars: Mapping[str, Estimate], title: str, path: Path) -> None:
@@ -56,4 +58,5 @@ def plot_bars(bars: Mapping[str, Estimate], title: str, path: Path) -> None:
     axes.barh(names, means, xerr=errors, capsize=3, color="0.75")
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="%", title=title)
-    figure.savefig(path, dpi=110)
+    with open_output(path, "w") as file:
+        figure.savefig(file, dpi=110)

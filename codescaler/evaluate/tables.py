@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from codescaler.errors import make_printable
 from codescaler.evaluate.estimates import Estimate
 from codescaler.evaluate.rm_bench import LEVELS
-from codescaler.io.tables import format_table, make_printable
+from codescaler.io.tables import format_table
 
 
 def format_percent(estimate: Estimate | None, sign: str = "") -> str:

@@ -1,13 +1,13 @@
 """An untrusted JSON file, and typed look-ups in its object; knows nothing of what the settings mean."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codescaler.errors import HostileFile, MissingTensor, WeightsError
+from codescaler.errors import HostileFile, WeightsError
+from codescaler.io.files import read_text_file
 
 MAX_SIZE = 2**31 - 1
 _MAX_JSON_BYTES = 64 * 2**20  # the index of a 405B model takes a tenth of a megabyte
@@ -38,12 +38,12 @@ class Fields:
             raise self.make_error(key, f"set it to a whole number from {low} to {high}")
         return value
 
-    def read_number(self, key: str, default: float | None = None) -> float:
-        """Returns a number in [MIN_NUMBER, MAX_NUMBER]."""
+    def read_number(self, key: str, default: float | None = None, low: float = MIN_NUMBER) -> float:
+        """Returns a number in [low, MAX_NUMBER]."""
         value: Any = default if self.values.get(key) is None else self.values[key]
         # Bounded before float(): an integer of 400 digits would overflow there.
-        if type(value) not in (int, float) or not MIN_NUMBER <= value <= MAX_NUMBER:
-            raise self.make_error(key, f"set it to a number from {MIN_NUMBER:g} to {MAX_NUMBER:g}")
+        if type(value) not in (int, float) or not low <= value <= MAX_NUMBER:
+            raise self.make_error(key, f"set it to a number from {low:g} to {MAX_NUMBER:g}")
         return float(value)
 
     def read_flag(self, key: str) -> bool:
@@ -53,7 +53,7 @@ class Fields:
             raise self.make_error(key, "set it to true or false")
         return bool(value)
 
-    def read_text(self, key: str, default: str) -> str:
+    def read_text(self, key: str, default: str | None = None) -> str:
         """Returns a string."""
         value = default if self.values.get(key) is None else self.values[key]
         if type(value) is not str:
@@ -75,19 +75,11 @@ def read_json(path: Path) -> dict[str, Any]:
         MissingTensor: there is no such file.
         HostileFile: it is too large, no JSON, or no object.
     """
-    require_file(path)
-    size = path.stat().st_size
-    if size > _MAX_JSON_BYTES:
-        raise HostileFile(f"{path} takes {size} bytes, above the limit of {_MAX_JSON_BYTES}; fetch it again.")
+    text = read_text_file(path, _MAX_JSON_BYTES)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError covers bad UTF-8, bad JSON and endless digits
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError covers bad JSON and endless digits
         raise HostileFile(f"{path} is not valid JSON ({str(error)[:200]}); fetch the file again.") from error
     if not isinstance(value, dict):
         raise HostileFile(f"{path} holds a JSON {type(value).__name__}, not an object; fetch the file again.")
     return value
-
-
-def require_file(path: Path) -> None:
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that is too long
-        raise MissingTensor(f"{path} is not there or is not a regular file; fetch the checkpoint again.")

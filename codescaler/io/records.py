@@ -11,6 +11,7 @@ left alone. All errors are `InvalidInput` and name file and line.
 """
 
 import gzip
+import io
 import json
 import math
 import zlib
@@ -23,6 +24,9 @@ from typing import Any, TextIO
 from codescaler.errors import InvalidInput
 
 MAX_LINE_CHARS = 2**26  # a row larger than 64 MB is a file without line ends, and would fill the memory
+MAX_BLANK_LINES = 10_000  # one after the other; 51 KB of gzip hold 50 million
+MAX_UNPACKED_RATIO = 256  # of gzip, which can reach 1032; programs that are equal but for a line reach 100
+_ANY_UNPACKED_BYTES = 2**20
 MAX_ARRAY_CHARS = 2**28  # an array is parsed as a whole, which takes several times as much memory
 
 
@@ -83,23 +87,39 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _open_text(path: Path) -> Iterator[TextIO]:
     """A text file, packed if its name ends in .gz; what goes wrong while it is read becomes an error of ours."""
     try:
-        is_packed = path.suffix == ".gz"
-        with gzip.open(path, "rt", encoding="utf-8-sig") if is_packed else path.open(encoding="utf-8-sig") as lines:
-            yield lines
+        with _BoundedGzipFile(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield io.TextIOWrapper(file, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-8 ({error}); convert it") from error
     except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip file cut short, or damaged
         raise InvalidInput(f"{path} cannot be read ({error}); give a readable file of JSON lines") from error
 
 
+class _BoundedGzipFile(gzip.GzipFile):
+    """A packed file that is refused where it unpacks to far more than programs do."""
+
+    def read1(self, size: int = -1) -> bytes:
+        data = super().read1(size)
+        packed: Any = self.fileobj
+        if self.tell() > MAX_UNPACKED_RATIO * packed.tell() + _ANY_UNPACKED_BYTES:
+            raise InvalidInput(
+                f"{self.name} unpacks to more than {MAX_UNPACKED_RATIO} bytes for each of its own; unpack it, and give "
+                "the result"
+            )
+        return data
+
+
 def _iterate_lines(path: Path, lines: TextIO) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    number = 0
+    number = num_blank = 0
     while text := lines.readline(MAX_LINE_CHARS):
         number += 1
+        num_blank = 0 if text.strip() else num_blank + 1
+        if num_blank > MAX_BLANK_LINES:
+            raise InvalidInput(f"{path}, line {number} ends {num_blank} blank lines; remove them")
         name = f"{path}, line {number}"
         if len(text) == MAX_LINE_CHARS:
             raise InvalidInput(f"{name} has {MAX_LINE_CHARS} characters or more; write one JSON object a line")
-        if text.strip():
+        if not num_blank:
             yield name, text.strip(), _require_object(_parse_json(text, name), name)
 
 

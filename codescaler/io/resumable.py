@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
-from codescaler.errors import InvalidInput
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.io.files import open_output, write_text_file
+from codescaler.io.json import read_json
 
 Item = TypeVar("Item")
 
@@ -19,7 +21,7 @@ def require_new_file(target: Path) -> None:
 
     Raises: InvalidInput.
     """
-    if target.exists():
+    if os.path.lexists(target):
         raise InvalidInput(f"{target} is there already; move it away or give another output")
     if target.suffix == ".gz":
         raise InvalidInput(f"{target} would be plain text, since a run must be able to go on; leave .gz off the name")
@@ -43,6 +45,7 @@ class ResumableFile:
     settings, it goes on after the last whole line.
 
     Raises: InvalidInput if `target` is there already, another run writes it, or other settings made its lines.
+    OutputUnavailable if it cannot be written.
     """
 
     def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
@@ -54,13 +57,13 @@ class ResumableFile:
         self._settings = json.loads(json.dumps(settings))
 
     def __enter__(self) -> "ResumableFile":
-        self._file: BinaryIO = self._partial.open("a+b")
+        self._file = open_output(self._partial, "a+")
         try:
             lock(self._file, self._partial)
             if self._file.tell():
                 self._require_same_settings()
             else:
-                self._settings_path.write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
+                write_text_file(self._settings_path, json.dumps(self._settings, indent=2) + "\n")
             self.done = self._read_done()
         except BaseException:
             self._file.close()
@@ -99,8 +102,8 @@ class ResumableFile:
     def _require_same_settings(self) -> None:
         path = self._settings_path
         try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            before = read_json(path)
+        except WeightsError as error:
             raise InvalidInput(f"{path} cannot be read ({error}); delete the partial output to start again") from error
         for key in sorted({*before, *self._settings}):
             if before.get(key) != self._settings.get(key):

@@ -1,4 +1,4 @@
-"""Tables and text for terminals."""
+"""Tables for terminals."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,8 +12,3 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         is_number = all(not cell or cell[:1] in "+-0123456789" for cell in column[1:])
         aligned.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in column])
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*aligned, strict=True))
-
-
-def make_printable(text: str) -> str:
-    """Untrusted text for a terminal: control characters, which could drive it, are spelt out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -5,19 +5,19 @@ interpreter lock while it encodes, so another thread can run the model meanwhile
 pool had started, `tokenizers` encodes on one thread and says so. This module knows no weights and no scores.
 """
 
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
-from codescaler.io.json import Fields, read_json
+from codescaler.errors import InvalidInput, MissingTensor, WeightsError
+from codescaler.io.files import find_file, read_text_file
+from codescaler.io.json import read_json
+from codescaler.text.special_tokens import CONFIG_FILE, read_special_tokens
+from codescaler.text.tokenizer import TOKENIZER_FILE, explain_tokenizer_errors, find_bos_id, load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,21 +27,18 @@ if TYPE_CHECKING:
 Message = Mapping[str, str]
 Pair = tuple[str, str] | Sequence[Message]
 
-TOKENIZER_FILE = "tokenizer.json"
+BosRule = Literal["tokenizer", "template"]
+
 TEMPLATE_FILE = "chat_template.jinja"
-CONFIG_FILE = "tokenizer_config.json"
-_SPECIAL_TOKENS_FILE = "special_tokens_map.json"
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MAX_TEMPLATE_BYTES = 2**20
-_MAX_GROWTH = 64  # of a text by the tokenizer's normalizer; those of the supported families make 2 characters of one
 
 
 @dataclass(frozen=True)
 class Chat:
     """A template and a tokenizer that belong together. Build one with `load_chat`; any thread may call it.
 
-    `special_tokens` are the template's variables (`bos_token`, ...). `bos_id` is the token that the tokenizer's
-    post-processor puts first, None if it puts none.
+    `special_tokens` are the template's variables (`bos_token`, ...). `bos_id` is the token that each text starts with,
+    None if the text is encoded as rendered.
     """
 
     template: "ChatTemplate" = field(repr=False)
@@ -62,8 +59,8 @@ class Chat:
     def encode(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[npt.NDArray[np.int32]]:
         """Returns the token ids of rendered texts. `names` are what errors call the texts, e.g. "pairs[3]".
 
-        The ids are those of the text as rendered; but if the tokenizer puts a BOS before a text, then they start with
-        exactly one, whether or not the template wrote it. (A second BOS moves scores by about 1%.)
+        The ids are those of the text as rendered; but if there is a `bos_id`, then they start with exactly one, whether
+        or not the template wrote it. (A second BOS moves scores by about 1%.)
 
         Raises:
             InvalidInput: a text is no string or holds a lone surrogate. HostileFile: the tokenizer fails.
@@ -73,7 +70,7 @@ class Chat:
         names = [f"texts[{index}]" for index in range(len(texts))] if names is None else names
         for name, text in zip(names, texts, strict=True):
             _require_unicode(text, name)
-        with _tokenizer_errors(self.tokenizer_path):
+        with explain_tokenizer_errors(self.tokenizer_path):
             encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
             arrays = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]  # an id may take 32 bits
         return [self._add_bos(ids) for ids in arrays]
@@ -106,10 +103,14 @@ def make_messages(pair: Pair, where: str = "pair") -> list[dict[str, str]]:
     return [_check_message(message, f"{where}: message {index}") for index, message in enumerate(pair)]
 
 
-def load_chat(folder: Path, base_folder: Path | None = None) -> Chat:
+def load_chat(
+    folder: Path, base_folder: Path | None = None, *, template: str | None = None, bos: BosRule = "tokenizer"
+) -> Chat:
     """Loads tokenizer, chat template and special tokens of a checkpoint folder.
 
-    What `folder`, a LoRA adapter's, does not hold is taken from `base_folder`, each of the three on its own.
+    What `folder`, a LoRA adapter's, does not hold is taken from `base_folder`, each of the three on its own. `template`
+    stands in place of the folder's own. `bos` "tokenizer" starts each text with one BOS if the tokenizer's
+    post-processor puts one; "template" leaves that to the template, as transformers' `apply_chat_template` does.
 
     Raises:
         WeightsError: a file is absent (MissingTensor) or damaged (HostileFile).
@@ -117,42 +118,29 @@ def load_chat(folder: Path, base_folder: Path | None = None) -> Chat:
     from codescaler.text.template import ChatTemplate
 
     folders = [folder] if base_folder is None else [folder, base_folder]
-    source, where = read_template(folders)
-    template = ChatTemplate(source, where)
-    tokenizer_path = _find_first_file(folders, TOKENIZER_FILE)
-    if tokenizer_path is None:
+    source, where = read_template(folders) if template is None else (template, "the given chat template")
+    compiled = ChatTemplate(source, where)
+    path = find_file(folders, TOKENIZER_FILE)
+    if path is None:
         raise MissingTensor(
             f"{' and '.join(map(str, folders))} without {TOKENIZER_FILE}: add it (in transformers, save_pretrained of "
             "a fast tokenizer), or give token ids to score_tokens."
         )
-    tokenizer = _load_tokenizer(tokenizer_path)
-    config_path = _find_first_file(folders, CONFIG_FILE)
-    if config_path is not None:
-        _check_added_tokens(tokenizer, tokenizer_path, config_path)
-    with _tokenizer_errors(tokenizer_path):
-        probe = tokenizer.encode("a")
-        bos_id = int(np.int32(probe.ids[0])) if probe.special_tokens_mask[:1] == [1] else None
-    return Chat(template, tokenizer, tokenizer_path, _read_special_tokens(folders), bos_id)
-
-
-def _find_first_file(folders: Sequence[Path], name: str) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    special = read_special_tokens(folders, path.parent)
+    tokenizer = load_tokenizer(path, special)
+    bos_id = find_bos_id(tokenizer, path) if bos == "tokenizer" else None
+    return Chat(compiled, tokenizer, path, special.named, bos_id)
 
 
 def read_template(folders: Sequence[Path]) -> tuple[str, str]:
     """Returns the template's text and the name of its place. A file of its own wins, as in transformers."""
     for folder in folders:
-        path = folder / TEMPLATE_FILE
-        if path.is_file():
-            if path.stat().st_size > _MAX_TEMPLATE_BYTES:
-                raise HostileFile(f"{path} takes {path.stat().st_size} bytes, no chat template does; fetch it again.")
-            try:
-                return path.read_text(encoding="utf-8"), str(path)
-            except UnicodeDecodeError as error:
-                raise HostileFile(f"{path} is not UTF-8 ({error}); fetch the file again.") from error
-        path = folder / CONFIG_FILE
-        stored = read_json(path).get("chat_template") if path.is_file() else None
-        if stored is not None:
+        path = find_file([folder], TEMPLATE_FILE)
+        if path is not None:
+            return read_text_file(path, _MAX_TEMPLATE_BYTES), str(path)
+        path = find_file([folder], CONFIG_FILE)
+        stored = None if path is None else read_json(path).get("chat_template")
+        if path is not None and stored is not None:
             return _choose_default_template(stored, path), f"{path}: chat_template"
     raise MissingTensor(
         f"{' and '.join(map(str, folders))} without {TEMPLATE_FILE}, and without chat_template in {CONFIG_FILE}: "
@@ -168,81 +156,6 @@ def _choose_default_template(stored: object, path: Path) -> str:
     if not isinstance(stored, str):
         raise WeightsError(f"{path}: chat_template is neither a string nor a list that names a 'default'; fix it.")
     return stored
-
-
-def _read_special_tokens(folders: Sequence[Path]) -> dict[str, str]:
-    """Returns the special tokens by name, those of tokenizer_config.json before those of the older file."""
-    tokens: dict[str, str] = {}
-    for name in (_SPECIAL_TOKENS_FILE, CONFIG_FILE):
-        path = _find_first_file(folders, name)
-        stored = Fields({} if path is None else read_json(path), str(path))
-        for key in _SPECIAL_TOKENS:
-            value = stored.values.get(key)
-            text = value.get("content") if isinstance(value, Mapping) else value
-            if isinstance(text, str):
-                tokens[key] = text
-            elif value is not None:
-                raise stored.make_error(key, "set it to a string, or to an object with a string as its content")
-    return tokens
-
-
-def _load_tokenizer(path: Path) -> "Tokenizer":
-    from tokenizers import Tokenizer
-
-    with _tokenizer_errors(path):
-        # Not from_file: where it quotes bytes that are no UTF-8 in its error, tokenizers aborts the process.
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        # Saved settings of somebody's training run; the engine truncates, and counts it.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        normalizer = tokenizer.normalizer
-        growth = 1.0 if normalizer is None else _bound_growth(json.loads(normalizer.__getstate__()))
-    if growth > _MAX_GROWTH:
-        raise HostileFile(
-            f"{path}: the normalizer could make {growth:g} characters of one, above the limit of {_MAX_GROWTH}; "
-            "fix it, or give token ids to score_tokens."
-        )
-    return tokenizer
-
-
-def _bound_growth(normalizer: Mapping[str, Any]) -> float:
-    """Returns a bound on the characters that a normalizer makes of one: forty that double each make a terabyte."""
-    kind = normalizer["type"]
-    if kind == "Sequence":
-        return math.prod(map(_bound_growth, normalizer["normalizers"]), start=1.0)
-    if kind == "Replace":
-        replaced = normalizer["pattern"].get("String")  # a regular expression may match between any two characters
-        return max(1.0, len(normalizer["content"]) / len(replaced)) if replaced else 1.0 + len(normalizer["content"])
-    if kind == "Prepend":
-        return 1.0 + len(normalizer["prepend"])
-    # Precompiled is a binary table from characters to texts of any length.
-    return {"BertNormalizer": 3.0, "ByteLevel": 4.0, "Precompiled": math.inf}.get(kind, 1.0)
-
-
-def _check_added_tokens(tokenizer: "Tokenizer", path: Path, config_path: Path) -> None:
-    """Refuses a tokenizer.json without the tokens of tokenizer_config.json: transformers would add them on load."""
-    added = Fields(read_json(config_path), str(config_path)).read_object("added_tokens_decoder")
-    for token_id in added.values:
-        text = added.read_object(token_id).read_text("content", "")
-        with _tokenizer_errors(config_path):  # a lone surrogate is no text to tokenizers
-            found = tokenizer.token_to_id(text)
-        if str(found) != token_id:
-            raise WeightsError(
-                f"{config_path}: added token {token_id} is {text[:80]!r}, whose id in {path} is {found}; "
-                "save both again from one tokenizer."
-            )
-
-
-@contextmanager
-def _tokenizer_errors(path: Path) -> Iterator[None]:
-    """Turns what tokenizers raises for a damaged file into an error of ours."""
-    try:
-        yield
-    except BaseException as error:
-        # A panic in Rust derives from BaseException, and from nothing that tokenizers exports.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise HostileFile(f"{path} is not a usable tokenizer ({str(error)[:200]}); fetch the file again.") from error
 
 
 def _check_message(message: Any, where: str) -> dict[str, str]:

@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from codescaler.errors import InvalidInput, WeightsError
-from codescaler.io.json import read_json
+from codescaler.checkpoint.tensor_files import open_safetensors
+from codescaler.errors import InvalidInput
+from codescaler.io.files import open_output, write_text_file
+from codescaler.io.json import Fields, read_json
 
 SETTINGS_FILE, LOG_FILE, MODEL_FOLDER = "settings.json", "log.jsonl", "model"
 _STATE_FILE, _COUNTERS_FILE = "state.safetensors", "counters.json"
@@ -66,12 +68,22 @@ class RunFolder:
         return [path for path in self.path.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]
 
     def read_checkpoint(self, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Returns tensors and counters."""
-        try:
-            tensors = load_file(folder / _STATE_FILE)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{folder} cannot be read ({error}); remove it to go on from none") from error
-        return tensors, read_json(folder / _COUNTERS_FILE)
+        """Returns tensors and counters.
+
+        Raises: WeightsError if a file is absent or damaged.
+        """
+        tensors = {name: stored.read() for name, stored in open_safetensors(folder / _STATE_FILE).items()}
+        path = folder / _COUNTERS_FILE
+        counters = Fields(read_json(path), str(path))
+        num_steps = _parse_num_steps(folder)
+        counters.read_size("step", low=num_steps, high=num_steps)
+        counters.read_size("best_step", default=0, low=0, high=num_steps)
+        for key in ("before", "best"):
+            figures = counters.read_object(key)
+            for name, value in figures.values.items():
+                if not all(type(number) in (int, float) for number in _list_numbers(value)):
+                    raise figures.make_error(name, "set it to a number, or to several")
+        return tensors, dict(counters.values)
 
     def write_checkpoint(self, step: int, tensors: Mapping[str, torch.Tensor], counters: Mapping[str, Any]) -> None:
         """Writes the state after `step` steps, and then removes older ones."""
@@ -121,13 +133,19 @@ class RunFolder:
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to the log."""
-        with (self.path / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with open_output(self.path / LOG_FILE, "a") as file:
+            file.write(f"{json.dumps(record)}\n".encode())
 
     def read_log(self) -> list[dict[str, Any]]:
         """Every line of the log."""
         path = self.path / LOG_FILE
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _list_numbers(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else [value]
 
 
 def _parse_num_steps(checkpoint: Path) -> int:
@@ -153,5 +171,5 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path
 
 def _replace_file(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}-unfinished")
-    scratch.write_text(text, encoding="utf-8")
+    write_text_file(scratch, text)
     scratch.replace(path)

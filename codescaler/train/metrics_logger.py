@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from codescaler.io.files import open_output
+
 CURVES_FILE = "curves.png"
 _CURVES = (
     ("loss", "loss", "Bradley-Terry loss"),
@@ -77,5 +79,6 @@ def draw_curves(log: Sequence[Mapping[str, Any]], path: Path) -> bool:
                 axes.plot(*zip(*points, strict=True), style, label=label)
         axes.set(title=title, xlabel="step")
         axes.legend()
-    figure.savefig(path, dpi=110)
+    with open_output(path, "w") as file:
+        figure.savefig(file, dpi=110)
     return True

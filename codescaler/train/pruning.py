@@ -18,7 +18,8 @@ from codescaler.checkpoint.save import TrainedTensor, new_folder, save_body, sav
 from codescaler.engine.options import require_count
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.io.json import read_json
-from codescaler.text.chat import TOKENIZER_FILE
+from codescaler.text.chat import load_chat
+from codescaler.text.tokenizer import TOKENIZER_FILE
 
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -83,8 +84,8 @@ def prune(
         raise InvalidInput(f"num_layers={num_layers}; {source} has {before.num_layers}")
     tokenizer, ids = None, list(range(before.vocab_size))
     if vocab_size is not None:
-        where = next(f for f in (checkpoint.folder, checkpoint.base_folder) if f and (f / TOKENIZER_FILE).is_file())
-        tokenizer, ids = select_first_merges(read_json(where / TOKENIZER_FILE), vocab_size, str(where / TOKENIZER_FILE))
+        path = load_chat(checkpoint.folder, checkpoint.base_folder).tokenizer_path
+        tokenizer, ids = select_first_merges(read_json(path), vocab_size, str(path))
     rows = TrainedTensor(checkpoint.read_tensor("embed_tokens.weight")[ids], f"{source}: rows of the embedding")
     kept = {role: tensor for role, tensor in checkpoint.sources.items() if _is_kept(role, num_layers)}
     head = checkpoint.get("head.weight")

@@ -21,7 +21,7 @@ from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.save import save_adapter, save_trained
 from codescaler.engine.options import require_count, select_device
 from codescaler.env import count_launched_processes, read_local_rank
-from codescaler.errors import InvalidInput, TrainingDiverged
+from codescaler.errors import InvalidInput, ShapeMismatch, TrainingDiverged, WeightsError
 from codescaler.ops import select_backend
 from codescaler.train.batches import Indices, MicroBatch, make_micro_batch, plan_all_steps, plan_epoch
 from codescaler.train.checkpointing import RunFolder
@@ -386,6 +386,15 @@ class _Run:
         if last is None:
             return {"step": 0, "best_step": None, "best": None, "before": None}
         tensors, counters = folder.read_checkpoint(last)
+        for name, parameter in self.parameters.items():
+            for kind in ("parameter", *_MOMENTS):
+                stored = tensors.get(f"{kind}.{name}")
+                if stored is None or stored.shape != parameter.shape:  # a smaller one would be repeated in silence
+                    seen = "absent" if stored is None else f"of shape {tuple(stored.shape)}"
+                    raise ShapeMismatch(
+                        f"{last}: {kind}.{name} is {seen}, it must have the shape {tuple(parameter.shape)}; remove "
+                        "this checkpoint to start anew"
+                    )
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(shard_like(tensors[f"parameter.{name}"], parameter))
@@ -402,7 +411,10 @@ class _Run:
 
 
 def _read_validation(record: Mapping[str, Any] | None) -> Validation | None:
-    return None if record is None else Validation(**{**record, "interval": tuple(record["interval"])})
+    try:
+        return None if record is None else Validation(**{**record, "interval": tuple(record["interval"])})
+    except (TypeError, KeyError) as error:
+        raise WeightsError(f"a checkpoint's figures are damaged ({error}); remove it to start anew") from error
 
 
 def _measure_pairs(scores: Tensor, batch: MicroBatch) -> Iterator[tuple[float, float]]:

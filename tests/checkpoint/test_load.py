@@ -352,7 +352,7 @@ def test_pipe_in_place_of_a_file(copy):
     folder = copy("score")
     (folder / SINGLE).unlink()
     os.mkfifo(folder / SINGLE)
-    with pytest.raises(MissingTensor, match="not a regular file"):
+    with pytest.raises(HostileFile, match="is a pipe, no regular file"):
         open_checkpoint(folder)
 
 

@@ -334,7 +334,7 @@ def test_a_checkpoint_that_was_damaged_is_named(small, tmp_path):
     config = dataclasses.replace(CONFIG, max_steps=2)
     fit(small, make_groups(), tmp_path / "run", config)
     (tmp_path / "run/checkpoint-000002/state.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(Exception, match="checkpoint-000002 cannot be read"):
+    with pytest.raises(Exception, match=r"checkpoint-000002/state\.safetensors is damaged"):
         fit(small, make_groups(), tmp_path / "run", config, resume=True)
 
 

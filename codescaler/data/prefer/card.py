@@ -10,6 +10,7 @@ from codescaler import __version__
 from codescaler.data.prefer import correctness, efficiency, human, leakage, readability
 from codescaler.data.prefer.leakage import HeldOut
 from codescaler.data.prefer.pairs import MIN_QUALITY_TESTS, PairSettings, PreferenceData, make_records
+from codescaler.io.files import open_output, write_text_file
 from codescaler.io.resumable import compute_file_digest
 
 
@@ -21,12 +22,12 @@ def write_preferences(
     The file appears last, when it and its card are whole.
     """
     scratch = target.with_name(f".{target.name}-unfinished")
-    with scratch.open("w", encoding="utf-8") as file:
+    with open_output(scratch, "w") as file:
         for record in make_records(data, settings):
-            file.write(json.dumps(record) + "\n")
+            file.write(f"{json.dumps(record)}\n".encode())
     card = make_card(data, settings, sources=sources, held_out=held_out)
-    target.with_name(f"{target.name}.card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    target.with_name(f"{target.name}.card.md").write_text(format_card(card, target.name), encoding="utf-8")
+    write_text_file(target.with_name(f"{target.name}.card.json"), json.dumps(card, indent=2) + "\n")
+    write_text_file(target.with_name(f"{target.name}.card.md"), format_card(card, target.name))
     scratch.replace(target)
     return card
 
