@@ -113,12 +113,15 @@ class ChatTemplate:
 
     @contextmanager
     def _explain_errors(self, budget: int) -> Iterator[None]:
-        """Gives the block a budget and turns what goes wrong in it into an error of ours."""
+        """Gives the block a budget and turns what goes wrong in it into an error of ours.
+
+        It is not chained: a traceback would show the template's own text as it stands.
+        """
         token = _budget.set([budget])
         try:
             yield
         except _Refused as error:
-            raise InvalidInput(f"{self.where} refuses the messages: {str(error)[:300]}") from error
+            raise InvalidInput(f"{self.where} refuses the messages: {str(error)[:300]}") from None
         # A template can raise whatever Python can: MemoryError, RecursionError, errors of every operation.
         except Exception as error:
             is_hostile = isinstance(error, (SecurityError, TemplateSyntaxError, RecursionError, MemoryError))
@@ -126,7 +129,7 @@ class ChatTemplate:
             raise kind(
                 f"{self.where} cannot be used as a chat template ({type(error).__name__}: {str(error)[:300]}); "
                 "fix it, or give token ids to score_tokens."
-            ) from error
+            ) from None
         finally:
             _budget.reset(token)
 

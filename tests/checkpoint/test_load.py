@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -563,3 +565,49 @@ def test_hub_failures_name_the_id(model, monkeypatch, tmp_path):
         resolve_folder(model, local_files_only=True)
     assert isinstance(caught.value, CodescalerError)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("name", [SINGLE, "model.safetensors.index.json", "adapter_config.json"])
+@pytest.mark.parametrize("take", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_a_name_that_is_no_file_is_no_absent_file(copy, name, take):
+    """Else a folder would be read as one without an adapter, or as one in shards."""
+    folder = copy("score")
+    if name != "adapter_config.json":
+        (folder / SINGLE).unlink()
+    take(folder / name)
+    with pytest.raises(HostileFile, match=f"{name} is .*, no regular file"):
+        open_checkpoint(folder)
+
+
+def test_a_header_of_many_tensors_is_refused_before_it_is_parsed(copy):
+    """Half a million empty tensors would take all memory, and abort the process."""
+    code = (
+        "import resource, sys; from pathlib import Path; from codescaler.checkpoint.load import open_checkpoint\n"
+        "from codescaler.errors import HostileFile\n"
+        "taken = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 2**26, resource.RLIM_INFINITY))\n"
+        "try: open_checkpoint(Path(sys.argv[1]))\n"
+        "except HostileFile as error: print(error)"
+    )
+    folder = copy("score")
+    for num_tensors, said in (
+        (200_000, "holds 200001 tensors, above the limit of 65536"),
+        (500_000, "its header takes"),
+    ):
+        entries = (f'"a{n}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for n in range(num_tensors))
+        header = f"{{{','.join(entries)}}}".encode()
+        (folder / SINGLE).write_bytes(struct.pack("<Q", len(header)) + header)
+        done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
+        assert said in done.stdout, done.stderr[-500:]
+
+
+def test_what_a_header_says_reaches_no_terminal(copy):
+    folder = copy("score")
+    edit_header(folder / SINGLE, lambda text: text.replace(NORM, "\\u001b[2J"))
+    with pytest.raises(CodescalerError, match=r"\\x1b\[2J") as refusal:
+        open_checkpoint(folder)
+    assert "\x1b" not in str(refusal.value)
+    edit_header(folder / SINGLE, lambda text: text.replace("F32", "\\u001b[2J"))
+    with pytest.raises(HostileFile) as refusal:
+        open_checkpoint(folder)
+    assert "\x1b" not in str(refusal.value) and refusal.value.__suppress_context__

@@ -1,6 +1,7 @@
 """Files of rows: the text stays, a killed run goes on, and another model does not."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 
 from codescaler.commands.score_file import _make_settings, score_file, score_groups
 from codescaler.engine import Engine
-from codescaler.errors import InvalidInput, WeightsError
+from codescaler.errors import InvalidInput, OutputUnavailable, WeightsError
 from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
 
 NUM_ROWS = 700  # three windows of text
@@ -280,3 +281,13 @@ def test_rows_among_groups_are_refused(folder, tmp_path):
     source.write_text(f"{json.dumps(GROUPS[1])}\n{row(1)}\n")
     with pytest.raises(InvalidInput, match="line 2 has no candidates"):
         score_groups(Engine.from_pretrained(folder), source, tmp_path / "out.jsonl", int)
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.partial", "out.jsonl.partial.json"])
+@pytest.mark.parametrize("take", [os.mkfifo, lambda path: path.symlink_to("/dev/full")])
+def test_what_another_put_in_place_of_a_partial_file_is_not_followed(folder, tmp_path, name, take):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(row(0))
+    take(tmp_path / name)
+    with pytest.raises(OutputUnavailable, match=f"{name} is .*, no regular file"):
+        score_file(Engine.from_pretrained(folder), rows, tmp_path / "out.jsonl", lambda _: None)

@@ -1,10 +1,11 @@
 import gzip
 import json
+import time
 
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.io.records import Candidate, Group, parse_group, parse_pair, read_groups, read_lines
+from codescaler.io.records import Candidate, Group, parse_group, parse_pair, read_groups, read_lines, read_objects
 
 RECORD = {"task_id": 7, "prompt": "p", "candidates": [{"code": "a", "passed": True, "seen": 1}, {"code": None}]}
 
@@ -115,3 +116,29 @@ def test_rows():
     ):
         with pytest.raises(InvalidInput, match=message):
             parse_pair(row, "row")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("\n" * 10**8, r"line 10001 ends 10001 blank lines; remove them"),
+        ('{"prompt": "p", "response": ""}\n' * 10**6, r"unpacks to more than 256 bytes for each of its own; unpack it"),
+        (" " * 10**7, "unpacks to more than 256 bytes"),
+    ],
+)
+def test_a_packed_file_that_expands_is_refused_soon(tmp_path, text, said):
+    """Gzip holds a thousand bytes in one: a small file could take all time."""
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    started = time.process_time()
+    for read in (read_lines, read_objects):
+        with pytest.raises(InvalidInput, match=said):
+            for _ in read(path):
+                pass
+    assert time.process_time() - started < 5
+
+
+def test_a_packed_file_of_equal_programs_is_read(tmp_path):
+    lines = [json.dumps({"task_id": n, "prompt": "p" * 200, "candidates": []}) for n in range(20_000)]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("\n\n\n".join(lines).encode()))
+    assert sum(1 for _ in read_lines(tmp_path / "a.jsonl.gz")) == 20_000

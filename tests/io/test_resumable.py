@@ -1,10 +1,12 @@
 """Files that a killed run goes on with: nothing is lost, doubled, or mixed with what other settings made."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
-from codescaler.errors import InvalidInput
+from codescaler.errors import InvalidInput, OutputUnavailable
 from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
 
 SETTINGS = {"model": "m", "seed": 0}
@@ -92,3 +94,30 @@ def test_digests_tell_parts_and_files_apart(tmp_path):
         (tmp_path / name).write_text(text)
     digests = {compute_file_digest([tmp_path / name]) for name in "abc"}
     assert len(digests) == 3
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.partial", "out.jsonl.partial.json"])
+@pytest.mark.parametrize(
+    "take",
+    [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("precious"), lambda path: path.symlink_to("/dev/full")],
+)
+def test_what_another_put_in_place_of_a_partial_file_is_not_followed(tmp_path, name, take):
+    (tmp_path / "precious").write_text("kept")
+    take(tmp_path / name)
+    with pytest.raises(OutputUnavailable, match=f"{name} is .*, no regular file"):
+        write(tmp_path / "out.jsonl", "a")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_link_to_nothing_is_an_output_that_is_there(tmp_path):
+    (tmp_path / "out.jsonl").symlink_to("nowhere")
+    with pytest.raises(InvalidInput, match="is there already"):
+        ResumableFile(tmp_path / "out.jsonl", SETTINGS)
+
+
+@pytest.mark.parametrize("settings", ["[]", "7", "{", "[" * 100_000])
+def test_settings_that_are_none_are_refused(tmp_path, settings):
+    (tmp_path / "out.jsonl.partial").write_text('{"task_id": "a"}\n')
+    (tmp_path / "out.jsonl.partial.json").write_text(settings)
+    with pytest.raises(InvalidInput, match=r"partial\.json cannot be read"):
+        write(tmp_path / "out.jsonl", "a")

@@ -381,3 +381,20 @@ def test_a_forked_child_encodes_too(folders):
     if child == 0:
         os._exit(0 if all(map(np.array_equal, chat.encode(texts), expected)) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+TAKEN = {"folder": Path.mkdir, "pipe": os.mkfifo, "link": lambda path: path.symlink_to("nowhere")}
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+@pytest.mark.parametrize(
+    "name", [TOKENIZER, CONFIG, "chat_template.jinja", "special_tokens_map.json", "added_tokens.json"]
+)
+def test_a_name_that_is_no_file_is_no_absent_file(folder, tmp_path, name, kind):
+    """Another template in place of the folder's own would change scores in silence."""
+    edit(folder / CONFIG, chat_template="another")
+    base = Path(shutil.copytree(folder, tmp_path / "base"))
+    (folder / name).unlink(missing_ok=True)
+    TAKEN[kind](folder / name)
+    with pytest.raises(HostileFile, match=rf"{name} is a {kind}.*, no regular file"):
+        load_chat(folder, base)

@@ -249,3 +249,11 @@ def test_every_name_of_jinja_has_been_judged():
     plain = jinja2.Environment()
     unpaid = {name for name, test in environment.tests.items() if test is plain.tests.get(name)}
     assert unpaid == template._TESTS_OF_TYPE
+
+
+def test_what_a_template_says_reaches_no_terminal():
+    """Neither in the error, nor in the errors before it that a traceback shows."""
+    for source in ("{{ raise_exception('\x1b[2J') }}", "{{ '\x1b[2J' + 1 }}", "{{ x['\x1b[2J'].y }}", "{% \x1b[2J %}"):
+        with pytest.raises((InvalidInput, WeightsError)) as refusal:
+            render(source)
+        assert "\x1b" not in str(refusal.value) and refusal.value.__suppress_context__
