@@ -45,7 +45,7 @@ class LabelledProblem:
     isolations: tuple[str, ...] = ()
 
 
-def normalise_program(code: str) -> str:
+def compute_form(code: str) -> str:
     """A text that is equal for programs that do the same by the same steps, whatever they call things.
 
     It is the syntax tree without docstrings, where each name that the program binds is numbered by its first use; names
@@ -159,7 +159,7 @@ def _parse_program(code: str, passed: bool, fields: Mapping[str, Any], name: str
     costs = fields.get("cost_seconds", [])
     if not isinstance(costs, list) or not all(type(cost) in (int, float) and 0 < cost < float("inf") for cost in costs):
         raise InvalidInput(f"{name}: cost_seconds is {costs!r:.80}; give a list of positive numbers, one a round")
-    return Program(code, passed, normalise_program(code), passed_tests, num_tests, tuple(costs), generator)
+    return Program(code, passed, compute_form(code), passed_tests, num_tests, tuple(costs), generator)
 
 
 def _count(fields: Mapping[str, Any], key: str, name: str) -> int | None:

@@ -26,8 +26,8 @@ from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
 from codescaler.ops import explain_unavailable, select_backend
-from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoder, build_encoder
+from codescaler.text.program import Pair
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
 from codescaler.types import ModelConfig, QuantScheme, RankedCandidate
 
@@ -306,8 +306,10 @@ class Engine:
         """Returns the candidates best first: valid ones before invalid, then by score, ties by index.
 
         With `extract`, candidates are completions: the training extractor takes the program out of each, and one
-        without a program that parses is invalid and has no score. Without, each is scored as it stands, and is valid
-        if it parses as a program of `language`, one of `codescaler.text.extract.LANGUAGES`. `top_k` keeps that many.
+        without a program that parses is invalid and has no score. Without, each is a program, and is valid if it
+        parses as one of `language`, one of `codescaler.text.extract.LANGUAGES`. `text.program.normalize_program` comes
+        before the score: white space around a program, a byte-order mark and other line ends move nothing. `top_k`
+        keeps that many.
         `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ...
 
         Raises:

@@ -13,8 +13,8 @@ from typing import Any
 from codescaler.engine.options import is_list
 from codescaler.engine.scheduler import Float32, Request, Scheduler
 from codescaler.errors import CodescalerError, InvalidInput
-from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoded, Encoder
+from codescaler.text.program import Pair
 from codescaler.text.token_ids import TokenLists
 
 TEXT_WINDOW = 256  # pairs tokenized at a time; siblings of one problem mostly fall into one window

@@ -13,6 +13,7 @@ from typing import Any
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.text.extract import extract_training_code
+from codescaler.text.program import make_conversation
 from codescaler.text.shaping import shaped_reward
 
 Turn = str | Sequence[Mapping[str, Any]]
@@ -65,7 +66,7 @@ class RewardFunction:
         ]
         problems = self._collect_problems(prompts, columns)
         valid = [index for index, code in enumerate(codes) if code is not None]
-        conversations = [[*problems[index], {"role": "assistant", "content": codes[index]}] for index in valid]
+        conversations = [make_conversation(problems[index], codes[index] or "") for index in valid]
         rewards = [0.0] * len(codes)
         names = [f"completions[{index}]" for index in valid]
         for index, score in zip(valid, self.engine.score_stream(conversations, names), strict=True):

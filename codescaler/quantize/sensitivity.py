@@ -35,6 +35,7 @@ from codescaler.ops.plan import plan
 from codescaler.ops.reference import apply_hadamard
 from codescaler.quantize.int8 import quantize_weight, save_int8
 from codescaler.text.encoder import build_encoder
+from codescaler.text.program import make_conversation
 from codescaler.text.token_ids import Int32
 from codescaler.types import ACTIVATION_BITS, ActivationBits, QuantScheme
 
@@ -291,4 +292,4 @@ def _list_programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
     groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))
     for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
         names = [f"program {index}" for index in range(count)]
-        yield encoder.encode_pairs([(prompt, code) for code in codes[:count]], names).sequences
+        yield encoder.encode_pairs([make_conversation(prompt, code) for code in codes[:count]], names).sequences

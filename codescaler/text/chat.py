@@ -18,14 +18,12 @@ import numpy.typing as npt
 
 from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
 from codescaler.io.json import Fields, read_json
+from codescaler.text.program import Message, Turns
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from codescaler.text.template import ChatTemplate
-
-Message = Mapping[str, str]
-Pair = tuple[str, str] | Sequence[Message]
 
 TOKENIZER_FILE = "tokenizer.json"
 TEMPLATE_FILE = "chat_template.jinja"
@@ -86,7 +84,7 @@ class Chat:
         return np.concatenate([np.array([self.bos_id], dtype=np.int32), ids[start:]])
 
 
-def make_messages(pair: Pair, where: str = "pair") -> list[dict[str, str]]:
+def make_messages(pair: Turns, where: str = "pair") -> list[dict[str, str]]:
     """Returns the messages of a (problem, response) pair, or a list of messages after a check.
 
     `where` names the pair in messages of errors, e.g. "pairs[3]".
@@ -251,7 +249,10 @@ def _check_message(message: Any, where: str) -> dict[str, str]:
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
             raise InvalidInput(f"{where}: {key} is {_describe_value(message.get(key))}; give a string")
-    unknown = next((key for key in message if key not in ("role", "content")), None)
+    # Data sets fill in fields that a message does not have, such as "tool_calls": null.
+    unknown = next(
+        (key for key, value in message.items() if key not in ("role", "content") and value is not None), None
+    )
     if unknown is not None:
         raise InvalidInput(f"{where} has {_describe_value(unknown)}; a message to score has role and content only")
     return {"role": _copy_plain(message["role"]), "content": _copy_plain(message["content"])}

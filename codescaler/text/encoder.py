@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from codescaler.errors import CapacityExceeded
-from codescaler.text.chat import Chat, Pair, load_chat, make_messages
+from codescaler.text.chat import Chat, load_chat, make_messages
+from codescaler.text.program import Conversation, Pair
 from codescaler.text.token_ids import (
     Int32,
     Pooling,
@@ -59,13 +60,16 @@ class Encoder:
         return load_chat(*self.chat_folders)
 
     def encode_pairs(self, pairs: Iterable[Pair], names: Sequence[str]) -> Encoded:
-        """Renders and tokenizes (problem, response) pairs or lists of messages. `names` are what errors call them.
+        """Renders and tokenizes pairs, messages or conversations. `names` are what errors call them.
 
         Raises:
             InvalidInput: a pair is malformed, or too long. CapacityExceeded: a sequence exceeds `max_batch_tokens`.
             WeightsError: the checkpoint has no tokenizer or template, or they fail.
         """
-        texts = [self.chat.render(make_messages(pair, name)) for pair, name in zip(pairs, names, strict=True)]
+        texts = [
+            self.chat.render(make_messages(pair.turns if isinstance(pair, Conversation) else pair, name))
+            for pair, name in zip(pairs, names, strict=True)
+        ]
         return self._encode(zip(names, self.chat.encode(texts, names), strict=True))
 
     def encode_tokens(self, ids: TokenLists) -> Encoded:

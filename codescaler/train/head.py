@@ -26,6 +26,7 @@ from codescaler.errors import InvalidInput, WeightsError
 from codescaler.io.records import Group, read_groups
 from codescaler.metrics import bootstrap_interval, pair_accuracy
 from codescaler.ops import select_backend
+from codescaler.text.program import make_conversation
 from codescaler.text.token_ids import Truncation
 from codescaler.train.problems import TrainingProblem, build_training_problems, count_pairs
 
@@ -139,7 +140,7 @@ def fit_head(
 
 def _compute_features(engine: Engine, problems: Sequence[TrainingProblem], show_progress: bool) -> torch.Tensor:
     """Returns the features of every program, problem after problem. Shapes: [B, D], float64."""
-    pairs = [(problem.prompt, code) for problem in problems for code in problem.codes]
+    pairs = [make_conversation(problem.problem, code, problem.system) for problem in problems for code in problem.codes]
     names = [name for problem in problems for name in problem.names]
     windows = []
     with tqdm(total=len(pairs), desc="features", unit=" programs", disable=not show_progress) as bar:

@@ -71,6 +71,16 @@ def test_ranking(engine):
     assert engine.rerank(PROBLEM, candidates, top_k=2) == ranked[:2]
 
 
+@pytest.mark.parametrize("before, after", [("", "\n"), ("\n \n", "\n\n\t"), ("\ufeff", ""), ("\ufeff\n", " ")])
+def test_what_surrounds_a_program_moves_no_bit_of_its_rank(engine, before, after):
+    scores = engine.score([(PROBLEM, RIGHT), (PROBLEM, OTHER), (PROBLEM, f"{before}{RIGHT}{after}")])
+    assert scores[0] != scores[2], "text is scored as given"
+    ranked = engine.rerank(PROBLEM, [f"{before}{RIGHT}{after}".replace("\n", "\r\n"), f"{before}{OTHER}{after}"])
+    assert {c.index: (c.score, c.code) for c in ranked} == {0: (scores[0], RIGHT), 1: (scores[1], OTHER)}
+    completions = [f"```\n{RIGHT}\n```", f"```\n{OTHER}{after}\n```"]
+    assert [c.score for c in engine.rerank(PROBLEM, completions, extract=True)] == [c.score for c in ranked]
+
+
 def test_ranking_with_extraction(engine):
     completions = ["no code", f"```python\n{RIGHT}\n```", f"```python\n{BROKEN}\n```", f"So:\n```\n{OTHER}\n```\n."]
     ranked = engine.rerank(PROBLEM, completions, extract=True)

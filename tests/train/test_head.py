@@ -184,7 +184,7 @@ def test_the_pad_token_is_settled_for_everyone(tmp_path):
 
 def test_a_program_that_is_too_long_is_named_or_truncated(model, tmp_path):
     groups = make_groups()[:2]
-    groups[1]["candidates"][3]["code"] += " " * 600
+    groups[1]["candidates"][3]["code"] += "#" * 600
     with pytest.raises(InvalidInput, match=r"groups\[1\]: candidates\[3\] has \d+ tokens"):
         fit_head(model, groups, tmp_path / "rm")
     fit_head(model, groups, tmp_path / "rm", truncation="left")
