@@ -155,7 +155,7 @@ def _run_calibration(options: argparse.Namespace) -> None:
     if options.output:
         name = options.name or f"{options.file.name.partition('.')[0]} {options.split or ''}".strip()
         record = make_calibration_record(
-            figures, head_digest=engine.head_digest, dtype=engine.dtype,
+            figures, head_digest=engine.head_digest, text=engine.text.describe(are_programs=True), dtype=engine.dtype,
             name=name, file=options.file.name, split=options.split,
         )  # fmt: skip
         options.output.write_text(json.dumps(record, indent=2) + "\n")

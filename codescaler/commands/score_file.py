@@ -49,7 +49,7 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
     lines = read_lines(source)
     with partial.open("a+b") as output:
         lock(output, partial)
-        settings = _make_settings(engine)
+        settings = _make_settings(engine, are_programs=False)
         if output.tell():
             _require_same(settings, settings_path)
         else:
@@ -77,7 +77,7 @@ def score_groups(engine: Engine, source: Path, target: Path, advance: Callable[[
 
     Raises: as `score_file`.
     """
-    settings = _make_settings(engine) | {"groups": compute_file_digest([source])}
+    settings = _make_settings(engine, are_programs=True) | {"groups": compute_file_digest([source])}
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
         groups = ((_group(record, name), record) for name, _, record in read_lines(source))
@@ -120,7 +120,7 @@ def _open_row(text: str) -> str:
     return f'{text[:-1].rstrip()}, "score": '
 
 
-def _make_settings(engine: Engine) -> dict[str, Any]:
+def _make_settings(engine: Engine, *, are_programs: bool) -> dict[str, Any]:
     """What scores depend on. The bits of one score stand for weights, template, backend and processor."""
     return {
         "architecture": engine.config.architecture,
@@ -129,6 +129,7 @@ def _make_settings(engine: Engine) -> dict[str, Any]:
         "pooling": engine.pooling,
         "truncation": engine.truncation,
         "max_length": engine.max_length,
+        **engine.text.describe(are_programs=are_programs),
         "probe_score": float(engine.score(_PROBE)[0]),
     }
 

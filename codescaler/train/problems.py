@@ -16,6 +16,7 @@ from codescaler.io.turns import Problem
 from codescaler.ops.plan import plan
 from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.program import make_conversation, normalize_program
+from codescaler.text.settings import TextSettings
 from codescaler.text.token_ids import Int32
 from codescaler.train.config import TrainConfig
 
@@ -155,7 +156,11 @@ def tokenize_problems(
 
 
 def prepare_training_data(
-    checkpoint: Checkpoint, groups: Groups, validation: Groups | None, config: TrainConfig
+    checkpoint: Checkpoint,
+    groups: Groups,
+    validation: Groups | None,
+    config: TrainConfig,
+    text: TextSettings | None = None,
 ) -> tuple[list[TokenizedProblem], list[TokenizedProblem], dict[str, int]]:
     """Reads and tokenises what is learned from and what is validated on; the third result counts what was left out.
 
@@ -181,7 +186,7 @@ def prepare_training_data(
             )
     as_tokens = partial(
         tokenize_problems,
-        encoder=build_encoder(checkpoint, head="sequence_classification"),  # the head that is trained and written
+        encoder=build_encoder(checkpoint, head="sequence_classification", text=text),  # the head that is written
         max_length=min(config.max_length or checkpoint.config.max_positions, config.micro_batch_tokens),
         max_tokens=config.micro_batch_tokens,
     )
