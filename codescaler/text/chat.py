@@ -106,7 +106,7 @@ class Chat:
         for index, (messages, mode) in enumerate(conversations):
             marks = None
             if mode == "text":
-                messages, marks = self.control_tokens.mark(messages)
+                messages, marks = self.control_tokens.put_marks(messages)
             if marks is not None:
                 marked[index] = marks
             texts.append(self.render(messages))

@@ -50,10 +50,10 @@ class ControlTokens:
         return {
             token.content: number
             for number, token in added
-            if token.content and (token.special or self._writes(token.content))
+            if token.content and (token.special or self._is_written(token.content))
         }
 
-    def _writes(self, token: str) -> bool:
+    def _is_written(self, token: str) -> bool:
         """Whether the template writes a token that is not special. White space is text to it."""
         return not token.isspace() and any(token in literal for literal in self.literals)
 
@@ -62,7 +62,7 @@ class ControlTokens:
         longest_first = sorted(self.ids, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
-    def mark(self, messages: Sequence[Message]) -> tuple[Sequence[Message], Marks | None]:
+    def put_marks(self, messages: Sequence[Message]) -> tuple[Sequence[Message], Marks | None]:
         """Returns messages whose control tokens are marked, and the marks. None if there is no control token."""
         values = [value for message in messages for value in message.values()]
         if not any(map(self._pattern.search, values)):

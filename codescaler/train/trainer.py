@@ -148,9 +148,9 @@ def fit(
             "base_model": None if base_model is None else str(base_model),
             "revision": revision,
             **text.describe(are_programs=True),
-            "data": compute_data_digest(learned, validated),
             **dataclasses.asdict(config),
             "dtype": str(run.dtype),
+            "data": compute_data_digest(learned, validated),
         }
         # Whatever the caller's own torch state is.
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(target.type, enabled=False):
