@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codescaler.errors import InvalidInput
-from codescaler.io.records import parse_group, read_lines
+from codescaler.io.records import Group, parse_group, read_lines
 from codescaler.text.extract import parse_syntax_tree
 
 
@@ -129,6 +129,7 @@ def _parse_problem(record: Mapping[str, Any], name: str, counts: Counter[str]) -
     group = parse_group(record, name)
     if "candidates" not in record:
         raise InvalidInput(f"{name} is a pair; give labelled groups here, and people's pairs by --human")
+    require_text_problem(group)
     generator, verifier = record.get("generator"), record.get("verifier")
     writer = generator.get("model") if isinstance(generator, Mapping) else generator
     isolation = verifier.get("isolation") if isinstance(verifier, Mapping) else None
@@ -150,6 +151,15 @@ def _parse_problem(record: Mapping[str, Any], name: str, counts: Counter[str]) -
         str(record.get("license") or "unknown"),
         (str(isolation or "unknown"),) if programs else (),
     )
+
+
+def require_text_problem(group: Group) -> None:
+    """Refuses a system prompt, and a problem of several messages, which a preference does not keep."""
+    if group.turns is not None or group.system is not None:
+        raise InvalidInput(
+            f"{group.name} has messages or a system prompt, which pairs would lose; take them out, and give a system "
+            "prompt to training by --system"
+        )
 
 
 def _parse_program(code: str, passed: bool, fields: Mapping[str, Any], name: str, generator: str) -> Program:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from codescaler.data.prefer.preference import Preference
-from codescaler.data.programs import LabelledProblem, Program, compute_form
+from codescaler.data.programs import LabelledProblem, Program, compute_form, require_text_problem
 from codescaler.errors import InvalidInput
 from codescaler.io.records import parse_group, read_lines
 
@@ -35,6 +35,7 @@ def read_human(paths: Iterable[Path], problems: Sequence[LabelledProblem]) -> li
             group = parse_group(record, name)
             if "candidates" in record:
                 raise InvalidInput(f"{name} is a group; give pairs of prompt, chosen and rejected")
+            require_text_problem(group)
             codes = [candidate.code for candidate in group.candidates]
             if codes[0] is None or codes[1] is None:
                 raise InvalidInput(f"{name}: a program is null; leave out pairs without one")
