@@ -13,7 +13,7 @@ bench bind bound broadcast build call change check choose clear close collate co
 compute concat convert copy correlate count cross cut decode derive describe destroy detach detect download draw
 drop dump edit encode end enter estimate evaluate exit explain extract fail fill filter finalize find finish fit
 format free gather generate get give group indent index init introduce invert iterate join judge keep kill label
-launch lay limit list load locate lock log make measure merge mount multiply name normalise note number open
+launch lay limit list load locate lock log make measure merge mount multiply name normalise normalize note number open
 order pack pad parse patch pay pivot place plan plot predict prefill prepare preview profile prune pull put
 quantize queue raise randomize rank read reap receive record reformat refuse remove rename render renew replace
 replay report request require rerank resample reset resolve restore reuse rewrap rewrite run sample save scale

@@ -22,7 +22,8 @@ from codescaler.checkpoint.tensor_files import INDEX_FILE
 from codescaler.errors import InvalidInput
 from codescaler.io.files import find_file
 from codescaler.io.json import read_json
-from codescaler.text.chat import TEMPLATE_FILE, load_chat, read_template
+from codescaler.text.chat import load_chat, read_template
+from codescaler.text.settings import TEMPLATE_FILE, read_system_prompt, write_system_prompt
 from codescaler.text.special_tokens import CONFIG_FILE, find_token_files
 from codescaler.text.tokenizer import TOKENIZER_FILE
 
@@ -151,13 +152,14 @@ def save_head(weight: torch.Tensor, folder: Path) -> None:
 
 
 def copy_text_side(sources: Sequence[Path], folder: Path) -> None:
-    """Copies tokenizer and template from the first folder that has each."""
+    """Copies tokenizer, template and system prompt from the first folder that has each."""
     tokenizer = find_file(sources, TOKENIZER_FILE)
     if tokenizer is not None:
         for path in (tokenizer, *find_token_files(sources, tokenizer.parent).values()):
             shutil.copyfile(path, folder / path.name)
     # As it is resolved, not file by file: an adapter's own template may stand elsewhere than its base's.
     (folder / TEMPLATE_FILE).write_text(read_template(sources)[0], encoding="utf-8")
+    write_system_prompt(read_system_prompt(sources), folder)
 
 
 def _settle_padding(folder: Path, pad_id: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codescaler.errors import HostileFile, WeightsError
+from codescaler.errors import CodescalerError, HostileFile, WeightsError
 from codescaler.io.files import read_text_file
 from codescaler.text.special_tokens import SpecialTokens
 
@@ -76,7 +76,7 @@ def explain_tokenizer_errors(path: Path) -> Iterator[None]:
     """Turns what tokenizers raises for a damaged file into an error of ours."""
     try:
         yield
-    except WeightsError:
+    except CodescalerError:
         raise
     except BaseException as error:
         # A panic in Rust derives from BaseException, and from nothing that tokenizers exports.
