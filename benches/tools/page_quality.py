@@ -19,6 +19,7 @@ SMALL_MODELS = {"SmolLM2-135M": "smollm2_135m", "Qwen2.5-Coder-0.5B": "qwen2.5_c
 def write_quality() -> Iterator[str]:
     """Yields the sections in order."""
     yield from _write_parity()
+    yield from _write_templates()
     yield from _write_heads()
     yield from _write_bfloat16()
     yield from _write_int8()
@@ -56,6 +57,22 @@ def _write_parity() -> Iterator[str]:
             for row in rows
         ],
     )
+
+
+def _write_templates() -> Iterator[str]:
+    result = load_result("templates")
+    sources = result["sources"]
+    outcomes = list(dict.fromkeys(outcome for counts in result["cases"].values() for outcome in counts))
+    yield "## Chat templates\n"
+    yield (
+        f"`python benches templates FOLDER --save`: token ids of {sum(sources.values())} templates beside those of "
+        "`apply_chat_template` in transformers. "
+        f"The templates are of {', '.join(f'{name} ({count})' for name, count in sources.items())}. "
+        "A template that leaves a system prompt out is refused with one, because the prompt would change nothing. "
+        f"{', '.join(f'{name} {version}' for name, version in result['versions'].items())}.\n"
+    )
+    rows = [[case, *(str(counts.get(outcome, 0)) for outcome in outcomes)] for case, counts in result["cases"].items()]
+    yield format_table(["messages", *outcomes], rows)
 
 
 def _write_heads() -> Iterator[str]:
