@@ -44,6 +44,45 @@ JINJA = """{% for m in messages %} {% for i in range(99999) %} {% endfor %} {% i
 {{ messages.append }} {% macro f(x) %} {{ f(f) }} {% endmacro %} {% generation %} {% endgeneration %} {{ self }}
 ~ [ ] ( ) - * ** . .content ['role'] messages loop loop.index 9 'a' #} {# {{ raise_exception('no') }} .join is in not
 |tojson |indent |map('string') |list |join |sort |replace('','bb') |trim |length |int |string |format |attr {% raw %}"""
+# Folders that name their tokens as older ones do, and what a hostile tokenizer may hold.
+OLD_FILES = {
+    "llama": {"special_tokens_map.json": {"eos_token": {"content": "<|im_end|>", "lstrip": False}}},
+    "gemma2": {"added_tokens.json": {"<|im_start|>": 257}, "special_tokens_map.json": {"bos_token": "<|im_start|>"}},
+}
+ADDED = {"id": 259, "content": "<x>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+ADDED |= {"special": True}
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+REGEXES = [r"(a+)+b", r"\p{L}+", "", "((a{99}){99}){99}", "(?<=a|bb)", "[", r"\s+(?!\S)|\s+", "(?:)*", "\\1(a)"]
+STEPS = [
+    BYTES,
+    {"type": "NFKD"},
+    {"type": "Lowercase"},
+    {"type": "Strip", "strip_left": True, "strip_right": True},
+    {"type": "Prepend", "prepend": "aé"},
+    {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAABhAA=="},
+    {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"},
+    {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+    {"type": "Whitespace"},
+    {"type": "Digits", "individual_digits": True},
+    {"type": "FixedLength", "length": 1},
+    *({"type": "Replace", "pattern": {"Regex": text}, "content": "ab"} for text in REGEXES),
+    *({"type": "Split", "pattern": {"Regex": text}, "behavior": "Isolated", "invert": False} for text in REGEXES),
+]
+AROUND = [
+    BYTES,
+    {"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["b", 2], "trim_offsets": True, "add_prefix_space": True},
+    *(
+        {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}}
+        for single in ([], *([{"Sequence": {"id": "A", "type_id": 0}}] * times for times in (1, 2, 20_000)))
+    ),
+]
+MODELS = [
+    {"type": "Unigram", "unk_id": 0, "vocab": [["<u>", 0.0], ["d", -1.0], ["a" * 60, -2.0]], "byte_fallback": False},
+    {"type": "Unigram", "unk_id": 0, "vocab": [["a" * n, -1.0] for n in range(1, 500)], "byte_fallback": True},
+    {"type": "WordLevel", "vocab": {"a": 0, "d": 1}, "unk_token": "a"},
+    {"type": "WordPiece", "vocab": {"a": 0, "##d": 1}, "unk_token": "a", "continuing_subword_prefix": "##"}
+    | {"max_input_chars_per_word": 10**9},
+]
 TOKENS = [*re.findall(r"\{[{%] .*? [%}]\}|\S+", JINJA), "\n", " ", "\ud800"]
 
 
@@ -72,7 +111,10 @@ def build(root):
     config = {"eos_token": "<|im_end|>", "added_tokens_decoder": {"257": {"content": "<|im_start|>"}}}
     for folder in root.iterdir():
         tokenizer.save(str(folder / "tokenizer.json"))
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        own = config if folder.name not in OLD_FILES else {"eos_token": "<|im_end|>"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(own))
+        for name, content in OLD_FILES.get(folder.name, {}).items():
+            (folder / name).write_text(json.dumps(content))
         shutil.copy(Path(__file__).parent.parent / "text/templates/qwen3.jinja", folder / "chat_template.jinja")
 
 
@@ -87,8 +129,11 @@ def mutate(folder, rng):
         make.get(what, lambda: None)()
     else:
         by_kind = {".safetensors": mutate_tensors, ".json": mutate_json, ".jinja": mutate_template}
+        change = damage if rng.random() < 0.15 else by_kind[path.suffix]
+        if path.name == "tokenizer.json" and rng.random() < 0.8:  # else hardly more than its vocabulary is reached
+            change = mutate_tokenizer
         try:
-            what, new = (damage if rng.random() < 0.15 else by_kind[path.suffix])(content, rng)
+            what, new = change(content, rng)
             path.write_bytes(new)
         except Exception as error:  # an earlier mutation broke the file
             what = f"left as it was ({type(error).__name__})"
@@ -120,7 +165,9 @@ def mutate_tensors(content, rng):
     name, other = rng.choice(heads if heads and rng.random() < 0.3 else list(header)), rng.choice(list(header))
     entry = header[name]
     (start, end), shape = entry["data_offsets"], entry["shape"]
-    kind = rng.choice(["length", "space", "dtype", "shape", "offsets", "twice", "rename", "again", "value", "resize"])
+    kind = rng.choice(
+        ["length", "space", "dtype", "shape", "offsets", "twice", "rename", "again", "value", "resize", "many"]
+    )
     if kind == "length":
         size = rng.choice([0, 1, size - 1, size + 1, len(content), 10**8, 2**31, 2**63, 2**64 - 1])
         return f"header length {size}", struct.pack("<Q", size) + content[8:]
@@ -148,6 +195,9 @@ def mutate_tensors(content, rng):
         entry |= {"shape": [2 * shape[0], *shape[1:]], "data_offsets": [start, start + len(piece)]}
         if not piece:
             del header[name]
+    elif kind == "many":
+        empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+        header = {f"a{n}": empty for n in range(rng.choice([10, 70_000, 600_000]))} | header
     text = json.dumps(header)
     if kind == "twice":
         text = f"{text[:-1]}, {json.dumps(name)}: {json.dumps(header[other])}}}"
@@ -182,6 +232,36 @@ def mutate_json(content, rng):
     return f"{kind} {'/'.join(map(str, where))!a:.80} to {value!a:.80}", json.dumps(tree).encode()
 
 
+def mutate_tokenizer(content, rng):
+    """Puts in what makes ids random, text endless, or a search slow."""
+    tree = json.loads(content)
+    kind = rng.choice(["model", "dropout", "normalizer", "pre_tokenizer", "post_processor", "added", "settings"])
+    if kind == "model":
+        tree["model"] = rng.choice(MODELS)
+    elif kind == "dropout":
+        tree["model"]["dropout"] = rng.choice([0, 0.1, 0.9, 1, 2, None])
+    elif kind in ("normalizer", "pre_tokenizer"):
+        name = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}[kind]
+        steps = rng.choices(STEPS, k=rng.randint(1, 4)) * rng.choice([1, 1, 2, 5, 40])
+        own = [tree[kind]] if rng.random() < 0.5 else []
+        tree[kind] = {"type": "Sequence", name: [*own, *steps]}
+    elif kind == "post_processor":
+        tree[kind] = {"type": "Sequence", "processors": rng.choices([*AROUND, tree[kind]], k=rng.randint(1, 3))}
+    elif kind == "added":
+        text, count = rng.choice([("<x>", 1), ("", 1), (" ", 1), ("a", 1), ("a" * 2**21, 1), ("é" * 600, 2000)])
+        flags = {key: rng.random() < 0.5 for key in ("single_word", "lstrip", "rstrip", "normalized", "special")}
+        number = rng.choice([259, 0, 2**32 - 1])
+        for index in range(count):
+            tree["added_tokens"].append(ADDED | flags | {"id": number + index, "content": f"{text}{index or ''}"})
+    else:
+        tree["truncation"] = {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+        tree["padding"] = {"strategy": {"Fixed": 10 ** rng.randint(1, 9)}, "direction": "Right", "pad_id": 0}
+        tree["padding"] |= {"pad_to_multiple_of": None, "pad_type_id": 0, "pad_token": "a"}
+    return f"{kind}: {json.dumps(tree[kind] if kind in tree else tree['added_tokens'][-1:])!a:.200}", json.dumps(
+        tree
+    ).encode()
+
+
 def mutate_template(content, rng):
     parts = re.findall(r"\{%.*?%\}|\{\{.*?\}\}|\w+|\s+|.", content.decode(errors="replace"), re.DOTALL)
     if rng.random() < 0.3:  # a short one, of which more is reached
@@ -193,19 +273,22 @@ def mutate_template(content, rng):
     return f"{text!a:.400}", text.encode(errors="surrogatepass")
 
 
-def check(folder, may_be_infinite):
-    """What must hold for any folder; returns whether it gave scores. An exception is a failure."""
+def check(folder, may_be_infinite, mode):
+    """What must hold for any folder; returns whether it gave scores. An exception is a failure.
+
+    `mode` is what control tokens are. One mode for all, so that the same programs have the same ids.
+    """
     import numpy as np
 
     from codescaler.engine import Engine
     from codescaler.errors import CodescalerError, WeightsError
 
     try:
-        engine = Engine.from_pretrained(folder, num_threads=1, local_files_only=True)
+        engine = Engine.from_pretrained(folder, num_threads=1, local_files_only=True, control_tokens=mode)
         scores = engine.score([(PROBLEM, program) for program in PROGRAMS])
     except CodescalerError as error:
-        if len(str(error)) < 20:
-            raise AssertionError(f"an error that says nothing: {error!r}") from error
+        if len(str(error)) < 20 or not str(error).isprintable():
+            raise AssertionError(f"an error that says nothing, or not in print: {error!r}") from error
         return False
     assert scores.shape == (len(PROGRAMS),) and scores.dtype == np.float32, "scores of another shape"
     try:
@@ -221,7 +304,7 @@ def check(folder, may_be_infinite):
 def work(root, seed, numbers, connection):
     warnings.simplefilter("ignore")
     kinds = sorted(path.name for path in root.iterdir() if path.name != "causal")
-    assert all(check(root / kind, False) for kind in kinds), "a checkpoint without damage was refused"
+    assert all(check(root / kind, False, "tokens") for kind in kinds), "a checkpoint without damage was refused"
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES, resource.RLIM_INFINITY))
     folder = root.parent / "case"
@@ -231,10 +314,11 @@ def work(root, seed, numbers, connection):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(root / kind, folder)
         mutations, risks = zip(*(mutate(folder, rng) for _ in range(rng.choice([1, 1, 2, 3]))), strict=True)
+        mode = rng.choice(["text", "tokens"])
         connection.send((number, kind, mutations))
         signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)  # kills this process
         try:
-            connection.send(("loaded" if check(folder, any(risks)) else "refused", ""))
+            connection.send(("loaded" if check(folder, any(risks), mode) else "refused", ""))
         except BaseException as error:  # what a panic in Rust raises derives from nothing better
             connection.send(("failed", f"{type(error).__name__}: {error!s:.300}"))
         signal.setitimer(signal.ITIMER_PROF, 0)
