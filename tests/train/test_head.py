@@ -81,6 +81,15 @@ def test_the_system_prompt_goes_with_the_head(model, fitted, tmp_path):
     )
 
 
+def test_a_given_template_goes_with_the_head(model, fitted, tmp_path):
+    groups, template = make_groups(), "{{ messages[0].content }}{{ messages[1].content }}"
+    fit_head(model, groups, tmp_path / "rm", chat_template=template, bos="template")
+    assert (tmp_path / "rm/chat_template.jinja").read_text() == template
+    engine, ids = Engine.from_pretrained(tmp_path / "rm", bos="template"), load_chat(tmp_path / "rm").tokenizer
+    tokens = ids.encode("px = 1", add_special_tokens=False).ids
+    assert engine.score([("p", "x = 1")])[0] == engine.score_tokens([tokens])[0]
+
+
 def test_transformers_gives_the_scores_of_the_folder(fitted):
     folder, _ = fitted
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)

@@ -401,7 +401,12 @@ def test_the_system_prompt_goes_with_the_model(small, tmp_path, method):
     engine = Engine.from_pretrained(tmp_path / "run/model")
     expected = engine.score([[{"role": "system", "content": "Rate it."}, *turns]])
     assert engine.score([turns]) == expected != engine.score([turns], system="")
-    for settings in ({"system": "Rate it!"}, {"control_tokens": "tokens"}):
+    for settings in (
+        {"system": "Rate it!"},
+        {"control_tokens": "tokens"},
+        {"bos": "template"},
+        {"chat_template": "{{ messages }}"},
+    ):
         name = {"system": "system_prompt"}.get(*settings, *settings)
         with pytest.raises(InvalidInput, match=rf"of a run with {name}="):
             fit(small, make_groups(2), tmp_path / "run", config, resume=True, **{"system": "Rate it."} | settings)
