@@ -4,7 +4,7 @@ Encodes on the caller's thread and queues; `scheduler` and `forward` do the rest
 threads and event loops may call one engine, and a forked child may go on using it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,11 +17,12 @@ import torch
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.engine import worker
+from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
 from codescaler.engine.options import make_current, require_choice, require_count, select_device, select_dtype
 from codescaler.engine.ranking import rank_candidates
-from codescaler.engine.scheduler import Float32, Scheduler
+from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
@@ -56,6 +57,7 @@ class Engine:
         num_threads: int,
         pooling: Pooling,
         max_length: int,
+        cuda_graphs: bool = False,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.folder = folder
@@ -69,8 +71,11 @@ class Engine:
         self.max_length = max_length
         self._decoder = decoder
         budget = self.max_batch_tokens or DEFAULT_BATCH_TOKENS
-        self._runner = ForwardRunner(decoder, budget)
+        self._graphs = CudaGraphs(decoder) if cuda_graphs else None
+        self._runner = ForwardRunner(decoder, budget, self._graphs)
         self.scheduler = Scheduler(self._runner, budget=budget, num_threads=num_threads)
+        if decoder.device.type == "cuda":
+            self.scheduler.burst_s = GPU_BURST_S
         self._intake = Intake(encoder, self.scheduler)
 
     @classmethod
@@ -90,6 +95,7 @@ class Engine:
         head: Literal["required", "none"] = "required",
         base_model: str | Path | None = None,
         deterministic: bool = False,
+        cuda_graphs: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> "Engine":
@@ -118,6 +124,8 @@ class Engine:
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
             deterministic: on a CPU results are bit-identical in any batch as it is; on a GPU True is refused, since
                 its matrix products may give a row other bits in a batch of another size.
+            cuda_graphs: on a GPU, replay forwards of up to 4096 distinct tokens as CUDA graphs. The first two forwards
+                of each size are slower, and the graphs take memory.
             revision: branch, tag or commit of `model` on the hub.
             local_files_only: never ask the hub, only its local cache.
 
@@ -141,6 +149,8 @@ class Engine:
                 f"deterministic=True cannot be kept on {device!r}: a GPU's matrix products sum a row in an order that "
                 "depends on the size of the batch; use device='cpu', or deterministic=False"
             )
+        if cuda_graphs and target.type != "cuda":
+            raise BackendUnavailable(f"cuda_graphs=True needs a GPU, and device {str(target)!r} is none")
         threads = num_threads or torch.get_num_threads()
         limit = max_length or checkpoint.config.max_positions
         build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend)
@@ -157,6 +167,7 @@ class Engine:
             num_threads=threads,
             pooling=pooling,
             max_length=limit,
+            cuda_graphs=cuda_graphs,
         )
 
     def __repr__(self) -> str:
@@ -314,6 +325,28 @@ class Engine:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
         """
         return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names)
+
+    def sleep(self) -> None:
+        """Gives the memory of the GPU back until `wake`: weights go to host memory. For a trainer that shares the card.
+
+        A forward that has begun is finished first. Calls that still wait fail, and so do new calls. On a CPU no
+        memory is given back.
+        """
+        self._run_on_worker(self._runner.sleep)
+
+    def wake(self) -> None:
+        """Takes the memory of the GPU again, and puts the weights back: scores have the same bits as before.
+
+        Raises: torch.OutOfMemoryError if others hold the memory; the engine sleeps on then.
+        """
+        self._run_on_worker(self._runner.wake)
+
+    def _run_on_worker(self, call: Callable[[], None]) -> None:
+        def run() -> None:
+            with make_current(self._decoder.device):
+                call()
+
+        worker.submit(self.num_threads, run).result()
 
     def _require_head(self) -> None:
         if self._decoder.head_weight is None:

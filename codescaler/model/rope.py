@@ -4,6 +4,7 @@ Tables computed in float64 are nearer to the formula and further from every trai
 position * frequency is rounded, and at thousands of positions that rounding is visible.
 """
 
+import functools
 import math
 
 import torch
@@ -16,8 +17,15 @@ from codescaler.types import RopeConfig
 def build_rope_tables(rope: RopeConfig, head_dim: int, num_positions: int, device: torch.device) -> RotaryTables:
     """Cosine and sine of position * frequency. Shapes: two of [num_positions, head_dim / 2], float32."""
     positions = torch.arange(num_positions, device=device, dtype=torch.float32)
-    angles = torch.outer(positions, compute_rope_frequencies(rope, head_dim).to(device))
+    angles = torch.outer(positions, _upload_rope_frequencies(rope, head_dim, device))
     return RotaryTables(angles.cos(), angles.sin())
+
+
+@functools.cache
+def _upload_rope_frequencies(rope: RopeConfig, head_dim: int, device: torch.device) -> Tensor:
+    """Kept on the device: a copy from the host in every forward would wait for it, and cannot be captured."""
+    with torch.inference_mode(False):
+        return compute_rope_frequencies(rope, head_dim).to(device)
 
 
 def compute_rope_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
