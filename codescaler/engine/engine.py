@@ -27,8 +27,10 @@ from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
 from codescaler.ops import explain_unavailable, select_backend
-from codescaler.text.chat import Pair
+from codescaler.text.control_tokens import ControlTokenMode
 from codescaler.text.encoder import Encoder, build_encoder
+from codescaler.text.program import Message, Pair
+from codescaler.text.settings import TextSettings
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
 from codescaler.types import ModelConfig, QuantScheme, RankedCandidate
 
@@ -45,6 +47,7 @@ class Engine:
         device: where it runs. backend: name of the backend that runs it.
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
+        text: the system prompt, and what control tokens in messages are.
         scheduler: the queue of all callers, with settings for servers.
     """
 
@@ -68,6 +71,7 @@ class Engine:
         self.max_batch_tokens = encoder.max_batch_tokens
         self.pooling = pooling
         self.truncation = encoder.truncation
+        self.text = encoder.text
         self.max_length = max_length
         self._decoder = decoder
         budget = self.max_batch_tokens or DEFAULT_BATCH_TOKENS
@@ -92,6 +96,8 @@ class Engine:
         pooling: Pooling = "hf",
         truncation: Truncation = "error",
         max_length: int | None = None,
+        system: str | None = None,
+        control_tokens: ControlTokenMode | None = None,
         head: Literal["required", "none"] = "required",
         base_model: str | Path | None = None,
         deterministic: bool = False,
@@ -119,6 +125,11 @@ class Engine:
                 one that is not the pad token (the first if all are), else the last. "last": always the last.
             truncation: what to do above `max_length`: "error", or cut away the "left" or the "middle".
             max_length: tokens a sequence may have; None means the model's number of positions.
+            system: the system prompt of what has none of its own. None takes that of the folder, the text in
+                system_prompt.txt, and "" none.
+            control_tokens: what a control token such as "<|im_end|>" is where it stands in a message: "text", or
+                "tokens" that end turns. None is "text" in programs that are compared (`rerank`, groups, pairs), and
+                "tokens" in what is scored as given.
             head: "required" refuses a model without a reward head; "none" loads any supported causal LM, and
                 only features can be asked for.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
@@ -138,6 +149,7 @@ class Engine:
         require_choice("head", head, ("required", "none"))
         require_choice("dtype", dtype, ("auto", "float32", "bfloat16"))
         require_choice("quantization", quantization, (None, "int8"))
+        text = TextSettings(system, control_tokens)
         require_count("num_threads", num_threads)
         require_count("max_batch_tokens", max_batch_tokens)
         require_count("max_length", max_length)
@@ -153,16 +165,18 @@ class Engine:
             raise BackendUnavailable(f"cuda_graphs=True needs a GPU, and device {str(target)!r} is none")
         threads = num_threads or torch.get_num_threads()
         limit = max_length or checkpoint.config.max_positions
-        build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend)
+        encoder = build_encoder(
+            checkpoint,
+            pooling=pooling,
+            truncation=truncation,
+            max_length=limit,
+            max_batch_tokens=max_batch_tokens,
+            text=text,
+        )
+        build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend, encoder.text)
         return cls(
             worker.submit(threads, build).result(),
-            build_encoder(
-                checkpoint,
-                pooling=pooling,
-                truncation=truncation,
-                max_length=limit,
-                max_batch_tokens=max_batch_tokens,
-            ),
+            encoder,
             folder=checkpoint.folder,
             num_threads=threads,
             pooling=pooling,
@@ -240,36 +254,50 @@ class Engine:
         """
         return self._intake.put_tokens(ids, wants_features=True).result()
 
-    def score(self, pairs: Sequence[Pair]) -> Float32:
+    def score(self, pairs: Sequence[Pair], *, system: str | None = None) -> Float32:
         """Returns the raw reward of each (problem, response), or of each list of messages. Shapes: B pairs -> [B].
 
         The text is rendered by the checkpoint's own chat template. CodeScaler scores the extracted program alone as the
-        response: no fences, no prose. An empty response is scored like any other. Calls at the same time, from several
-        threads, share a forward and the prefixes that their pairs have in common.
+        response: no fences, no prose. An empty response is scored like any other. Text is taken as given: a newline at
+        its end counts, which `rerank` takes away. Calls at the same time, from several threads, share a forward and
+        the prefixes that their pairs have in common.
+
+        `system` is the system prompt of pairs that have none of their own. None is the engine's, and "" none.
 
         Raises:
             InvalidInput: a pair is malformed, or too long, or the model was loaded with head="none".
             WeightsError: the checkpoint has no tokenizer or template, or they fail.
             CapacityExceeded: as `score_tokens`.
         """
-        return np.fromiter(self.score_stream(require_list(pairs)), dtype=np.float32)
+        return np.fromiter(self.score_stream(require_list(pairs), system=system), dtype=np.float32)
 
     def submit(
-        self, pairs: Sequence[Pair], *, client: str | None = None, deadline: float | None = None
+        self,
+        pairs: Sequence[Pair],
+        *,
+        system: str | None = None,
+        client: str | None = None,
+        deadline: float | None = None,
     ) -> Future[Float32]:
         """Encodes pairs now and returns a future of their scores, which may be cancelled while it waits.
 
-        `deadline` is a time by `time.monotonic`: if the pairs still wait then, the future raises `DeadlineExceeded`.
+        `system` is as in `score`. `deadline` is a time by `time.monotonic`: if the pairs still wait then, the future
+        raises `DeadlineExceeded`.
         `client` is for a `scheduler.select` of your own. The future's callbacks run on the thread that computes: they
         may submit, but must not wait for a score.
 
         Raises: as `score`.
         """
         self._require_head()
-        return self._intake.put_pairs(pairs, client=client, deadline=deadline)
+        return self._intake.put_pairs(pairs, system, client=client, deadline=deadline)
 
     async def score_async(
-        self, pairs: Sequence[Pair], *, client: str | None = None, deadline: float | None = None
+        self,
+        pairs: Sequence[Pair],
+        *,
+        system: str | None = None,
+        client: str | None = None,
+        deadline: float | None = None,
     ) -> Float32:
         """Returns what `score` does, and leaves the event loop free: pairs are encoded on a thread of its executor.
 
@@ -278,53 +306,63 @@ class Engine:
         Raises: as `submit`.
         """
         self._require_head()
-        return await self._intake.compute_pairs(pairs, client=client, deadline=deadline)
+        return await self._intake.compute_pairs(pairs, system, client=client, deadline=deadline)
 
-    def features(self, pairs: Sequence[Pair]) -> Float32:
+    def features(self, pairs: Sequence[Pair], *, system: str | None = None) -> Float32:
         """Returns the final-norm hidden state at each pair's pooled token. Shapes: B pairs -> [B, D], float32.
 
         Raises: as `score`, but for the head, which is not needed.
         """
-        windows = self.feature_stream(require_list(pairs))
+        windows = self.feature_stream(require_list(pairs), system=system)
         return np.concatenate([np.empty((0, self.config.hidden_size), np.float32), *windows])
 
-    def score_stream(self, pairs: Iterable[Pair], names: Iterable[str] | None = None) -> Iterator[float]:
+    def score_stream(
+        self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
+    ) -> Iterator[float]:
         """Yields the raw reward of one pair after the other; the pairs need not fit into memory.
 
         Reads at most 512 pairs ahead of what it has yielded. `names` are what errors call the pairs, by default
-        "pairs[0]", "pairs[1]", ...
+        "pairs[0]", "pairs[1]", ... `system` is as in `score`.
 
         Raises: as `score`, when it comes to the pair; what was computed before has been yielded by then.
         """
         self._require_head()
-        for scores in self._intake.stream_pairs(pairs, names, wants_features=False):
+        for scores in self._intake.stream_pairs(pairs, names, system, wants_features=False):
             yield from scores.tolist()
 
-    def feature_stream(self, pairs: Iterable[Pair], names: Iterable[str] | None = None) -> Iterator[Float32]:
+    def feature_stream(
+        self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
+    ) -> Iterator[Float32]:
         """Yields the features of a few hundred pairs after the other, each time [n, D]; as `score_stream`."""
-        yield from self._intake.stream_pairs(pairs, names, wants_features=True)
+        yield from self._intake.stream_pairs(pairs, names, system, wants_features=True)
 
     def rerank(
         self,
-        problem: str,
+        problem: str | Sequence[Message],
         candidates: Sequence[str],
         extract: bool = False,
         top_k: int | None = None,
         *,
         language: str = "python",
         names: Sequence[str] | None = None,
+        system: str | None = None,
     ) -> list[RankedCandidate]:
         """Returns the candidates best first: valid ones before invalid, then by score, ties by index.
 
+        The problem is a text, or the messages before the program.
+
         With `extract`, candidates are completions: the training extractor takes the program out of each, and one
-        without a program that parses is invalid and has no score. Without, each is scored as it stands, and is valid
-        if it parses as a program of `language`, one of `codescaler.text.extract.LANGUAGES`. `top_k` keeps that many.
-        `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ...
+        without a program that parses is invalid and has no score. Without, each is a program, and is valid if it
+        parses as one of `language`, one of `codescaler.text.extract.LANGUAGES`. `text.program.normalize_program` comes
+        before the score: white space around a program, a byte-order mark and other line ends move nothing. `top_k`
+        keeps that many.
+        `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ... `system` is as in
+        `score`. Control tokens in a program are text, unless the engine was loaded with control_tokens="tokens".
 
         Raises:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
         """
-        return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names)
+        return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names, system)
 
     def sleep(self) -> None:
         """Gives the memory of the GPU back until `wake`: weights go to host memory. For a trainer that shares the card.
@@ -367,7 +405,12 @@ def _explain_no_gpu(backend: str, schemes: set[QuantScheme]) -> str | None:
 
 
 def _build_decoder(
-    checkpoint: Checkpoint, device: torch.device, dtype: str, quantization: str | None, backend: str
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: str,
+    quantization: str | None,
+    backend: str,
+    text: TextSettings,
 ) -> Decoder:
     config: ModelConfig = checkpoint.config
     get: GetTensor = checkpoint.get
@@ -380,6 +423,6 @@ def _build_decoder(
             from codescaler.quantize.int8 import quantize_tensors
             from codescaler.quantize.sensitivity import choose_int8
 
-            config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
+            config = replace(config, int8_linears=choose_int8(checkpoint, chosen, text=text).linears)
             get = quantize_tensors(get, config.int8_linears)
         return build_decoder(config, get, chosen, torch_dtype, device)
