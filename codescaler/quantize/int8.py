@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from codescaler.checkpoint.compressed_tensors import make_quantization_config
-from codescaler.checkpoint.load import HEADS, Checkpoint
+from codescaler.checkpoint.load import Checkpoint
 from codescaler.checkpoint.save import copy_text_side, describe_checkpoint
 from codescaler.checkpoint.tensor_files import SINGLE_FILE
 from codescaler.io.json import read_json
@@ -71,7 +71,7 @@ def save_int8(
     copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     get, heads = (
         quantize_tensors(checkpoint.get, linears),
-        {role: name for name, role in HEADS[checkpoint.config.head].items()},
+        {role: name for name, role in checkpoint.head_names.items()},
     )
     roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]
     tensors = {}

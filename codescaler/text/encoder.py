@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from codescaler.errors import CapacityExceeded
+import numpy as np
+
+from codescaler.errors import CapacityExceeded, InvalidInput, WeightsError
 from codescaler.text.chat import Chat, Pair, load_chat, make_messages
 from codescaler.text.token_ids import (
     Int32,
@@ -22,7 +24,7 @@ from codescaler.text.token_ids import (
     find_hf_pooled_index,
     truncate,
 )
-from codescaler.types import HeadKind, ModelConfig
+from codescaler.types import HeadInput, HeadKind, ModelConfig
 
 
 class Encoded(NamedTuple):
@@ -41,6 +43,8 @@ class Encoder:
             a folder without them takes token lists.
         vocab_size: the first id that is refused.
         pad_token_id: a sequence ends at its last token that is not this one. None keeps all tokens.
+        closes_with_eos: a text loses its last newlines, and ends with the EOS token.
+        appended_id: the token that every sequence ends with; None for any.
         max_length: tokens that a sequence may have, None for any number.
         truncation: what happens to a longer sequence.
         max_batch_tokens: tokens that one forward may have, None for any number.
@@ -49,6 +53,8 @@ class Encoder:
     chat_folders: tuple[Path, ...]
     vocab_size: int
     pad_token_id: int | None = None
+    closes_with_eos: bool = False
+    appended_id: int | None = None
     max_length: int | None = None
     truncation: Truncation = "error"
     max_batch_tokens: int | None = None
@@ -66,6 +72,8 @@ class Encoder:
             WeightsError: the checkpoint has no tokenizer or template, or they fail.
         """
         texts = [self.chat.render(make_messages(pair, name)) for pair, name in zip(pairs, names, strict=True)]
+        if self.closes_with_eos:
+            texts = [*map(self._close, texts)]
         return self._encode(zip(names, self.chat.encode(texts, names), strict=True))
 
     def encode_tokens(self, ids: TokenLists) -> Encoded:
@@ -77,10 +85,25 @@ class Encoder:
         """
         return self._encode((f"ids[{index}]", tokens) for index, tokens in enumerate(check_lists(ids)))
 
+    def _close(self, text: str) -> str:
+        """Ends a text as OpenRLHF does, whose heads are read at an EOS token."""
+        eos = self.chat.special_tokens.get("eos_token")
+        if not eos:
+            folders = " and ".join(map(str, self.chat_folders))
+            raise WeightsError(f"{folders}: the head is read at the EOS token; name eos_token in tokenizer_config.json")
+        text = text.rstrip("\n")
+        return text if text.endswith(eos) else f"{text} {eos}"
+
+    def _append(self, sequence: Int32) -> Int32:
+        """Ends a sequence with the token that the head is read at, if it does not end so already."""
+        if self.appended_id is None or sequence[-1] == self.appended_id:
+            return sequence
+        return np.append(sequence, np.int32(self.appended_id))
+
     def _encode(self, named: Iterable[tuple[str, object]]) -> Encoded:
         sequences, num_truncated = [], 0
         for name, tokens in named:
-            sequence = self._cut_after_pooled(check_ids(name, tokens, self.vocab_size))
+            sequence = self._append(self._cut_after_pooled(check_ids(name, tokens, self.vocab_size)))
             if self.max_length is not None and len(sequence) > self.max_length:
                 sequence = truncate(name, sequence, self.max_length, self.truncation)
                 num_truncated += 1
@@ -124,14 +147,23 @@ def build_encoder(
     """Returns a checkpoint's encoder, which pools as a model with this head does (None: the checkpoint's own).
 
     With "hf" the pooled token is transformers': in sequence classification the last one that is not the pad token.
+
+    Raises: InvalidInput if `max_length` is more than the model's RoPE is computed for.
     """
     config = checkpoint.config
-    skips_pads = pooling == "hf" and (head or config.head) == "sequence_classification"
+    reads = config.head_input if head is None else HeadInput(skips_pads=head == "sequence_classification")
+    if max_length is not None and config.rope.ends_at_max_positions and max_length > config.max_positions:
+        raise InvalidInput(
+            f"max_length={max_length}; this model's RoPE ({config.rope.kind}) is computed up to {config.max_positions} "
+            "positions; give no more"
+        )
     folders = (checkpoint.folder, checkpoint.base_folder)
     return Encoder(
         chat_folders=tuple(folder for folder in folders if folder is not None),
         vocab_size=config.vocab_size,
-        pad_token_id=config.pad_token_id if skips_pads else None,
+        pad_token_id=config.pad_token_id if pooling == "hf" and reads.skips_pads else None,
+        closes_with_eos=reads.closes_with_eos,
+        appended_id=reads.appended_id,
         max_length=max_length,
         truncation=truncation,
         max_batch_tokens=max_batch_tokens,
