@@ -38,7 +38,7 @@ class HeadForm:
     tensors: Mapping[str, str]
     input: HeadInput = _AT_LAST
     classes: str = ".*"
-    promised_by: str = ""
+    promised_by: str = "(?!)"  # matches nothing
     optional: Collection[str] = field(default=frozenset())
     tokens: Sequence[str | int] = ()
 

@@ -98,7 +98,7 @@ _NUM_ROWS: dict[str, Callable[[ModelConfig], int]] = {
 }
 
 
-def unfuse(stored: Mapping[str, TensorSource], config: ModelConfig) -> dict[str, TensorSource]:
+def split_projections(stored: Mapping[str, TensorSource], config: ModelConfig) -> dict[str, TensorSource]:
     """Returns the tensors of a file with each projection by itself, under Llama's names.
 
     Raises: ShapeMismatch if a fused tensor has not the rows of its parts.
@@ -126,8 +126,8 @@ def unfuse(stored: Mapping[str, TensorSource], config: ModelConfig) -> dict[str,
     return result
 
 
-def fuse(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
-    """Returns a model's tensors as transformers stores them: the inverse of `unfuse` for a family it knows.
+def join_projections(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Returns a model's tensors as transformers stores them: the inverse of `split_projections` for a family it knows.
 
     InternLM2 is no class of transformers, and its layers are Llama's: it stays as Llama.
     """
@@ -137,7 +137,9 @@ def fuse(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, 
     for index in range(config.num_layers):
         for whole, parts in _PARTS["phi3"](config).items():
             names = {f"layers.{index}.{role}.weight": rows for role, rows in parts.items()}
-            first = tensors[next(iter(names))]
+            first = tensors.get(next(iter(names)))
+            if first is None:  # a layer that was left out
+                continue
             fused = first.new_empty(sum(map(len, names.values())), first.shape[1])
             for name, rows in names.items():
                 fused[rows] = result.pop(name).to(fused.dtype)

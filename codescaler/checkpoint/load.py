@@ -18,7 +18,7 @@ import torch
 from codescaler.checkpoint.config import DTYPES, list_tensor_shapes, parse_config, select_text_fields
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.heads import VOCABULARY_ROWS, HeadForm, complete_head, find_head, refuse_other_heads
-from codescaler.checkpoint.layouts import unfuse
+from codescaler.checkpoint.layouts import split_projections
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, LoraAdapter, MergedTensor, open_adapter
 from codescaler.checkpoint.tensor_files import (
     INDEX_FILE,
@@ -149,7 +149,7 @@ def open_checkpoint(
             f"{folder}: {config.architecture or config.family} has no reward head. Give a reward model, or head='none' "
             "for features only; for a model that answers with a token, name it in classifier_from_token."
         )
-    config = _resize_vocabulary(config, added)
+    config = _apply_own_vocabulary(config, added)
     shapes = list_tensor_shapes(config)
     for name, scheme in config.int8_linears.items():
         if scheme.has_hadamard and shapes[f"{name}.weight"][1] % HADAMARD_BLOCK:
@@ -158,8 +158,8 @@ def open_checkpoint(
                 f"{HADAMARD_BLOCK} of a Hadamard transform; quantise the model again, as `codescaler quantize` does."
             )
     shapes |= _list_head_shapes(form, {**stored, **added}, config.hidden_size)
-    sources = _assign_roles(unfuse(stored, config), form, shapes)
-    sources |= _assign_roles(unfuse(added, config), form, shapes)
+    sources = _assign_roles(split_projections(stored, config), form, shapes)
+    sources |= _assign_roles(split_projections(added, config), form, shapes)
     if adapter is not None:
         sources |= _merge_adapter(adapter, sources)
     if form is not None and form.tokens:
@@ -189,7 +189,7 @@ def _choose_head(found: HeadForm | None, fields: Fields, config: ModelConfig, to
     return None if tokens is None else replace(VOCABULARY_ROWS, tokens=check_tokens(tokens))
 
 
-def _resize_vocabulary(config: ModelConfig, added: Mapping[str, TensorSource]) -> ModelConfig:
+def _apply_own_vocabulary(config: ModelConfig, added: Mapping[str, TensorSource]) -> ModelConfig:
     """Returns the configuration with the tokens of an adapter's own embedding: it may have others than its base."""
     for name, tensor in added.items():
         match = _BODY.fullmatch(name)
@@ -301,9 +301,10 @@ def _validate(
         stored_names = {role: name for name, role in form.tensors.items()} if form else {}
         listed = ", ".join(stored_names.get(name, name) for name in missing[:3])
         raise MissingTensor(f"{folder} lacks {len(missing)} tensors: {listed}{', ...' if len(missing) > 3 else ''}.")
+    head = sources.get("head.weight")
+    if head is not None and len(head.shape) == 2 and head.shape[0] != 1:
+        raise ShapeMismatch(f"{head.origin} scores {head.shape[0]} labels; a reward model has one.")
     for name, source in sources.items():
-        if name == "head.weight" and len(source.shape) == 2 and source.shape[0] != 1:
-            raise ShapeMismatch(f"{source.origin} scores {source.shape[0]} labels; a reward model has one.")
         if source.shape != shapes[name]:
             raise ShapeMismatch(
                 f"{source.origin} has shape {source.shape}, config.json asks for {shapes[name]}; "

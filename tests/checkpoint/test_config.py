@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from codescaler.checkpoint.config import list_tensor_shapes, parse_config
-from codescaler.checkpoint.layouts import fuse
+from codescaler.checkpoint.layouts import join_projections
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.types import RopeConfig
 
@@ -137,7 +137,7 @@ def test_reads_what_transformers_reads(case, dialect):
     assert ours.activation == ("gelu_tanh" if is_gemma else "silu")
     assert ours.norm_weight_offset == (1.0 if is_gemma else 0.0)
     theirs_stored = {name: torch.empty(tensor.shape) for name, tensor in module.state_dict().items()}
-    ours_stored = fuse({name: torch.empty(shape) for name, shape in list_tensor_shapes(ours).items()}, ours)
+    ours_stored = join_projections({name: torch.empty(shape) for name, shape in list_tensor_shapes(ours).items()}, ours)
     assert {n: t.shape for n, t in ours_stored.items()} == {n: t.shape for n, t in theirs_stored.items()}
     rope = theirs.rope_parameters
     if family == "gemma3_text":
