@@ -212,13 +212,14 @@ def build_decoder(
 
     embedding = get("embed_tokens.weight")
     assert embedding is not None
+    layers = tuple(build_layer(index) for index in range(config.num_layers))
     mlp_head = build_mlp_head(read_upcast, backend) if config.head == "mlp" else None
     return Decoder(
         config=config,
         backend=backend,
         dtype=dtype,
         embedding=embedding if device.type == "cpu" else embedding.to(device, dtype),
-        layers=tuple(build_layer(index) for index in range(config.num_layers)),
+        layers=layers,
         norm=build_norm("norm.weight"),
         head_weight=None if mlp_head else read_upcast("head.weight"),
         head_bias=None if mlp_head else read_upcast("head.bias"),
