@@ -278,7 +278,7 @@ def test_what_cannot_be_done_says_so(plain, folder, tmp_path):
     with pytest.raises(InvalidInput, match="is there already"):
         quantize(plain, folder)
     save(tmp_path / "phi3", "phi3")
-    with pytest.raises(UnsupportedModel, match="fused projections.*quantization='int8'"):
+    with pytest.raises(UnsupportedModel, match=r"fused projections.*quantization='int8'"):
         quantize(tmp_path / "phi3", tmp_path / "fused")
     assert Engine.from_pretrained(tmp_path / "phi3", quantization="int8").quantization == "int8"
     shutil.rmtree(tmp_path / "phi3")
