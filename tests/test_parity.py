@@ -27,8 +27,16 @@ NAMES = (
     "llama none: features, tied",
     "gemma2 sequence: old config dialect",
     "gemma2 token: window 64",
+    "mistral sequence: no window, old config dialect, pad tokens",
+    "gemma3_text sequence: linear RoPE of full layers, old config dialect",
+    "phi3 sequence: longrope, 3/4 of a head turns",
+    "llama mlp: score.0 and score.2 of INFORM",
+    "llama appended: InternLM2: fused wqkv, its own names",
+    "qwen3 rows: one row of a tied embedding minus another",
+    "qwen2 value: LLaMA-Factory: head in a file of its own",
+    "qwen3 sequence: LoRA for features, 8 tokens more, embedding written twice",
 )
-PADS, _, LORA, TOKEN, _, WINDOW, VALUE, LLAMA3, RSLORA, _, GEMMA2, _ = NAMES
+PADS, _, LORA, TOKEN, _, WINDOW, VALUE, LLAMA3, RSLORA, _, GEMMA2, _, MISTRAL, GEMMA3, PHI3, MLP, INTERNLM2 = NAMES[:17]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +72,7 @@ def test_reference_scores_are_those_of_transformers(prepared, name):
 
 
 CONFIG, ADAPTER = "base/config.json", "adapter/adapter_config.json"
+LONGROPE = CASES_BY_NAME[PHI3].settings["rope_parameters"]
 SCALING = CASES_BY_NAME[LLAMA3].config_edits["rope_scaling"]
 
 
@@ -90,6 +99,19 @@ SCALING = CASES_BY_NAME[LLAMA3].config_edits["rope_scaling"]
         (GEMMA2, CONFIG, {"attn_logit_softcapping": 5.1}),
         (GEMMA2, CONFIG, {"query_pre_attn_scalar": 49}),
         (GEMMA2, CONFIG, {"hidden_activation": "silu"}),
+        (MISTRAL, CONFIG, {"rope_theta": 1.1e6}),
+        (MISTRAL, CONFIG, {"sliding_window": 20}),
+        (GEMMA3, CONFIG, {"rope_theta": 1.2e6}),
+        (GEMMA3, CONFIG, {"rope_local_base_freq": 1.2e4}),
+        (GEMMA3, CONFIG, {"rope_scaling": {"rope_type": "linear", "factor": 7.0}}),
+        (GEMMA3, CONFIG, {"sliding_window": 63}),
+        (GEMMA3, CONFIG, {"sliding_window_pattern": 3}),
+        (GEMMA3, CONFIG, {"query_pre_attn_scalar": 49}),
+        (PHI3, CONFIG, {"rope_parameters": LONGROPE | {"rope_theta": 1.1e4}}),
+        (PHI3, CONFIG, {"rope_parameters": LONGROPE | {"short_factor": LONGROPE["short_factor"][::-1]}}),
+        (PHI3, CONFIG, {"rope_parameters": LONGROPE | {"attention_factor": 1.0}}),
+        (INTERNLM2, "internlm2/config.json", {"reward_token_id": 996}),
+        (INTERNLM2, "internlm2/config.json", {"rope_theta": 1.1e6}),
     ],
 )
 def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
@@ -108,6 +130,8 @@ def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
         (VALUE, "model.layers.1.self_attn.k_proj.bias"),
         (PADS, "model.layers.2.self_attn.k_norm.weight"),
         (GEMMA2, "model.layers.1.post_feedforward_layernorm.weight"),
+        (GEMMA3, "model.layers.1.self_attn.q_norm.weight"),
+        (MLP, "score.0.weight"),
     ],
 )
 def test_a_wrong_tensor_is_noticed(prepared, tmp_path, name, tensor):

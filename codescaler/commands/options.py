@@ -39,6 +39,11 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
         "choices": ("text", "tokens"),
         "help": "what control tokens in messages are (text in programs that are compared, tokens in rows)",
     },
+    "classifier_from_token": {
+        "nargs": "+",
+        "metavar": "TOKEN",
+        "help": "score a language model's logit of a token, or of the second token minus the first: no yes",
+    },
     "base_model": {"help": "base of a LoRA folder (what the folder names)"},
     "revision": {"help": "branch, tag or commit on the hub"},
     "local_files_only": {"action": "store_true", "help": "never ask the hub"},

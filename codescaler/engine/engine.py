@@ -99,6 +99,7 @@ class Engine:
         system: str | None = None,
         control_tokens: ControlTokenMode | None = None,
         head: Literal["required", "none"] = "required",
+        classifier_from_token: Sequence[str | int] | None = None,
         base_model: str | Path | None = None,
         deterministic: bool = False,
         cuda_graphs: bool = False,
@@ -132,6 +133,8 @@ class Engine:
                 "tokens" in what is scored as given.
             head: "required" refuses a model without a reward head; "none" loads any supported causal LM, and
                 only features can be asked for.
+            classifier_from_token: the token, or two, that a causal LM answers with. The score is the logit of the
+                token, or of the second minus the first: ["no", "yes"]. An id stands for a token too.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
             deterministic: on a CPU results are bit-identical in any batch as it is; on a GPU True is refused, since
                 its matrix products may give a row other bits in a batch of another size.
@@ -154,7 +157,13 @@ class Engine:
         require_count("max_batch_tokens", max_batch_tokens)
         require_count("max_length", max_length)
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
-        checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
+        checkpoint = open_checkpoint(
+            folder,
+            head=head,
+            base_model=base_model,
+            local_files_only=local_files_only,
+            classifier_from_token=classifier_from_token,
+        )
         target = select_device(device, _explain_no_gpu(backend, _list_schemes(checkpoint.config, quantization)))
         if deterministic and target.type == "cuda":
             raise BackendUnavailable(
@@ -233,8 +242,8 @@ class Engine:
         The same in every dtype and on every device, since a head is never rounded.
         """
         self._require_head()
-        tensors = (self._decoder.head_weight, self._decoder.head_bias)
-        return compute_digest(b"" if tensor is None else tensor.cpu().numpy().tobytes() for tensor in tensors)
+        tensors = [tensor.cpu().numpy().tobytes() for tensor in self._decoder.head_tensors]
+        return compute_digest([*tensors, b""] if len(tensors) == 1 else tensors)  # b"": of a head without a bias
 
     def score_tokens(self, ids: TokenLists) -> Float32:
         """Returns each token list's raw (unbounded) reward. Shapes: B lists -> [B], float32.
@@ -387,7 +396,7 @@ class Engine:
         worker.submit(self.num_threads, run).result()
 
     def _require_head(self) -> None:
-        if self._decoder.head_weight is None:
+        if not self._decoder.head_tensors:
             raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
 
 

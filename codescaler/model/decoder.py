@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codescaler.model.mlp_head import MlpHead, build_mlp_head
 from codescaler.model.projections import FUSED
 from codescaler.model.rope import build_rope_tables
 from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree
@@ -28,6 +29,7 @@ class ForwardContext:
     backend: Backend
     tree: Tree
     rotary: RotaryTables
+    local_rotary: RotaryTables  # of layers with a window
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class Layer:
     q_norm: Tensor | None
     k_norm: Tensor | None
     o: Any
-    post_attention_norm: Tensor | None  # Gemma2 only: on the attention's output
+    post_attention_norm: Tensor | None  # Gemma only: on the attention's output
     mlp_norm: Tensor
     gate_up: Any
     down: Any
-    post_mlp_norm: Tensor | None  # Gemma2 only: on the MLP's output
+    post_mlp_norm: Tensor | None  # Gemma only: on the MLP's output
 
     def __call__(
         self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor, is_last: bool
@@ -60,7 +62,8 @@ class Layer:
         x_TD = backend.rms_norm(x_TD, self.input_norm, eps, residual_TD)
         qkv_TE = backend.linear(x_TD, self.qkv)
         heads, norms = self.attention.heads, (self.q_norm, self.k_norm, eps)
-        backend.qk_norm_rope(qkv_TE, heads, tree.positions, context.rotary, *norms)
+        rotary = context.rotary if self.attention.window is None else context.local_rotary
+        backend.qk_norm_rope(qkv_TE, heads, tree.positions, rotary, *norms)
         queries = tree.all_queries
         if is_last:  # keys and values need every token, the rest only the pooled ones
             queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
@@ -107,6 +110,14 @@ class Decoder:
     norm: Tensor
     head_weight: Tensor | None
     head_bias: Tensor | None
+    mlp_head: MlpHead | None = None  # in place of the linear head above
+
+    @property
+    def head_tensors(self) -> tuple[Tensor, ...]:
+        """The head's tensors, in float32; none without a head."""
+        if self.mlp_head is not None:
+            return self.mlp_head.tensors
+        return tuple(tensor for tensor in (self.head_weight, self.head_bias) if tensor is not None)
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +130,10 @@ class Decoder:
         """
         config, backend = self.config, self.backend
         rotary = build_rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
-        context = ForwardContext(config, backend, tree, rotary)
+        local_rotary = rotary
+        if config.local_rope is not None:
+            local_rotary = build_rope_tables(config.local_rope, config.head_dim, tree.num_positions, self.device)
+        context = ForwardContext(config, backend, tree, rotary, local_rotary)
         # Not by indexing: the gradient of that adds up in no fixed order.
         x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:
@@ -127,9 +141,10 @@ class Decoder:
         residual_TD = torch.zeros(x_TD.shape, dtype=_upcast(self.dtype), device=self.device)
         for index, layer in enumerate(self.layers):
             x_TD, residual_TD = layer(context, x_TD, residual_TD, index + 1 == len(self.layers))
-        return backend.pooled_score(
+        features_BD, scores_B = backend.pooled_score(
             x_TD, residual_TD, tree.rows, self.norm, config.norm_eps, self.head_weight, self.head_bias
         )
+        return features_BD, scores_B if self.mlp_head is None else self.mlp_head(backend, features_BD)
 
 
 def build_decoder(
@@ -185,8 +200,8 @@ def build_decoder(
             ),
             input_norm=build_norm(f"{at}input_layernorm.weight"),
             qkv=build_linear("qkv", at),
-            q_norm=read_upcast(f"{at}self_attn.q_norm.weight"),
-            k_norm=read_upcast(f"{at}self_attn.k_norm.weight"),
+            q_norm=read_upcast(f"{at}self_attn.q_norm.weight", config.norm_weight_offset),
+            k_norm=read_upcast(f"{at}self_attn.k_norm.weight", config.norm_weight_offset),
             o=build_linear("o", at),
             post_attention_norm=build_norm(f"{at}post_attention_layernorm.weight") if post else None,
             mlp_norm=build_norm(f"{at}{'pre_feedforward' if post else 'post_attention'}_layernorm.weight"),
@@ -197,15 +212,18 @@ def build_decoder(
 
     embedding = get("embed_tokens.weight")
     assert embedding is not None
+    layers = tuple(build_layer(index) for index in range(config.num_layers))
+    mlp_head = build_mlp_head(read_upcast, backend) if config.head == "mlp" else None
     return Decoder(
         config=config,
         backend=backend,
         dtype=dtype,
         embedding=embedding if device.type == "cpu" else embedding.to(device, dtype),
-        layers=tuple(build_layer(index) for index in range(config.num_layers)),
+        layers=layers,
         norm=build_norm("norm.weight"),
-        head_weight=read_upcast("head.weight"),
-        head_bias=read_upcast("head.bias"),
+        head_weight=None if mlp_head else read_upcast("head.weight"),
+        head_bias=None if mlp_head else read_upcast("head.bias"),
+        mlp_head=mlp_head,
     )
 
 

@@ -274,7 +274,9 @@ def _measure(
     observing = replace_operations(make_differentiable(backend), pack_linear=pack_linear)
     cpu = torch.device("cpu")
     decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
-    energies, score_energy = np.zeros((len(linears), len(ACTIVATION_BITS))), 0.0
+    # Those of a head come last, and are never quantised.
+    num_linears = len(list_fused_linears(checkpoint.config.num_layers))
+    energies, score_energy = np.zeros((num_linears, len(ACTIVATION_BITS))), 0.0
     for lists in _list_programs(checkpoint, text):
         (batch,) = plan(lists, 10**9)
         _, scores = decoder.forward(Tree.from_batch(batch, cpu))
@@ -282,7 +284,7 @@ def _measure(
         for signs in _CONTRASTS:
             contrast = scores @ scores.new_tensor(signs)  # in whatever order: the three stay the same three
             torch.autograd.backward(contrast, retain_graph=True)
-            energies += np.square([linear.changes for linear in linears])
+            energies += np.square([linear.changes for linear in linears[: len(energies)]])
             score_energy += contrast.item() ** 2
     if not np.isfinite(energies).all() or not 0.0 < score_energy < np.inf:
         raise WeightsError(
