@@ -45,7 +45,7 @@ class Engine:
         device: where it runs. backend: name of the backend that runs it.
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
-        scheduler: the queue of all callers, with settings for servers.
+        encoder: from text to token ids. scheduler: the queue of all callers, with settings for servers.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Engine:
         self.pooling = pooling
         self.truncation = encoder.truncation
         self.max_length = max_length
+        self.encoder = encoder
         self._decoder = decoder
         budget = self.max_batch_tokens or DEFAULT_BATCH_TOKENS
         self._graphs = CudaGraphs(decoder) if cuda_graphs else None
@@ -267,6 +268,16 @@ class Engine:
         """
         self._require_head()
         return self._intake.put_pairs(pairs, client=client, deadline=deadline)
+
+    def submit_tokens(
+        self, ids: TokenLists, *, client: str | None = None, deadline: float | None = None
+    ) -> Future[Float32]:
+        """Queues token lists and returns a future of their scores; otherwise as `submit`.
+
+        Raises: as `score_tokens`.
+        """
+        self._require_head()
+        return self._intake.put_tokens(ids, client=client, deadline=deadline)
 
     async def score_async(
         self, pairs: Sequence[Pair], *, client: str | None = None, deadline: float | None = None

@@ -68,6 +68,13 @@ class Encoder:
         texts = [self.chat.render(make_messages(pair, name)) for pair, name in zip(pairs, names, strict=True)]
         return self._encode(zip(names, self.chat.encode(texts, names), strict=True))
 
+    def encode_texts(self, texts: Sequence[str], names: Sequence[str]) -> Encoded:
+        """Tokenizes texts that a template has been applied to; control tokens in them are control tokens.
+
+        Raises: as `encode_pairs`.
+        """
+        return self._encode(zip(names, self.chat.encode(texts, names), strict=True))
+
     def encode_tokens(self, ids: TokenLists) -> Encoded:
         """Encodes a caller's token lists; errors call them "ids[0]", "ids[1]", ...
 
