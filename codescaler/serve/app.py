@@ -31,6 +31,7 @@ from codescaler.serve.schema import describe_api
 from codescaler.serve.service import Service
 
 MAX_BODY_BYTES = 16 << 20
+_MAX_DISCARDED = 4  # bodies' worth that is read and dropped: a client that is still writing would not see the answer
 MAX_ROWS = 4096  # of one request: more belong into several, so that others come in between
 BODY_S = 30.0  # that a client may take to send a body
 TIMEOUT_S = 120.0  # for the scores of a request, if the client names no time
@@ -167,9 +168,6 @@ async def _read_body(request: Request) -> bytes:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "compressed", "the body is compressed; send it as it is")
     too_large = Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows")
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
-        raise too_large
     chunks: list[bytes] = []
     num_bytes = 0
 
@@ -177,14 +175,17 @@ async def _read_body(request: Request) -> bytes:
         nonlocal num_bytes
         async for chunk in request.stream():
             num_bytes += len(chunk)
-            if num_bytes > MAX_BODY_BYTES:
-                raise too_large
-            chunks.append(chunk)
+            if num_bytes <= MAX_BODY_BYTES:
+                chunks.append(chunk)
+            elif num_bytes > _MAX_DISCARDED * MAX_BODY_BYTES:
+                break
 
     try:
         await asyncio.wait_for(read(), BODY_S)
     except asyncio.TimeoutError as error:
         raise Refusal(408, "body_too_slow", f"no whole body after {BODY_S:.0f} s") from error
+    if num_bytes > MAX_BODY_BYTES:
+        raise too_large
     return b"".join(chunks)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from codescaler.serve.service import Service
 
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:

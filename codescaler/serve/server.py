@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,9 @@ class DrainingServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """As uvicorn's, but a signal that was handled is not raised again: the exit code is 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         previous = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -90,7 +95,12 @@ class DrainingServer(uvicorn.Server):
 
 def run_server(app: Starlette, listener: socket.socket, *, drain_s: float = DRAIN_S) -> None:
     """Serves until SIGTERM or SIGINT, and returns when every accepted request has its answer."""
-    config = uvicorn.Config(
+    DrainingServer(make_config(app), app, drain_s).run(sockets=[listener])
+
+
+def make_config(app: Starlette) -> uvicorn.Config:
+    """Returns uvicorn's settings: its fast loop and parser by name, so that their absence is an error."""
+    return uvicorn.Config(
         app,
         loop="uvloop",
         http=TimedProtocol,
@@ -104,7 +114,6 @@ def run_server(app: Starlette, listener: socket.socket, *, drain_s: float = DRAI
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(GRACE_S),
     )
-    DrainingServer(config, app, drain_s).run(sockets=[listener])
 
 
 def open_listener(host: str, port: int, uds: Path | None) -> socket.socket:
@@ -121,9 +130,13 @@ def open_listener(host: str, port: int, uds: Path | None) -> socket.socket:
             if uds.exists() and stat.S_ISSOCK(uds.lstat().st_mode):
                 uds.unlink()  # left by a server that was killed
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind(str(uds))
-            uds.chmod(0o600)
-            listener.listen(BACKLOG)
+            try:
+                os.fchmod(listener.fileno(), 0o600)  # before the file is there, so that nobody is faster
+                listener.bind(str(uds))
+                listener.listen(BACKLOG)
+            except OSError:
+                listener.close()
+                raise
     except OSError as error:
         raise InvalidInput(f"{uds or f'{host}:{port}'} cannot be listened on ({error}); choose another") from error
     return listener

@@ -132,6 +132,7 @@ async def _wait_unless(
     await asyncio.wait([scores, leaving], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     if scores.done():
         return scores.result()
+    scores.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else will look at it
     scores.cancel()
     if leaving.done():
         raise Refusal(499, "client_left", "the client closed the connection")
