@@ -11,7 +11,7 @@ import json
 import socket
 import time
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from codescaler.env import read_api_key
@@ -68,6 +68,10 @@ class Client:
             results = self._post("/v1/programs", {"items": items}, _hash_problem(items))["results"]
             scores += [records[0]["score"] for records in results]
         return scores
+
+    def score_stream(self, pairs: Iterable[Pair], names: Iterable[str] | None = None) -> Iterator[float]:
+        """Yields what `score` returns; for what takes an engine, such as `RewardFunction`. Names are not sent."""
+        yield from self.score(list(pairs))
 
     def rerank(
         self,

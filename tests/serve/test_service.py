@@ -185,9 +185,10 @@ def wait_until(holds):
 def test_slow_headers_and_half_a_body_are_cut_off(server, monkeypatch):
     monkeypatch.setattr("codescaler.serve.server.HEADER_S", 0.2)
     monkeypatch.setattr("codescaler.serve.app.BODY_S", 0.2)
-    with open_socket(server) as slow, open_socket(server) as half:
+    with open_socket(server) as slow:
         slow.sendall(b"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\n")
         assert slow.recv(100) == b""
+    with open_socket(server) as half:
         half.sendall(make_head(1000) + b'{"input":')
         assert b"408" in half.recv(1000).partition(b"\r\n")[0]
 
