@@ -33,8 +33,9 @@ COLLECTIVES = {"all_reduce_gradients", "all_reduce_sum"}
 LOSSES = {"bradley_terry_loss", "margin_mse_loss"}
 FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
 HOOKS = {
-    "backward", "connection_lost", "connection_made", "do_POST", "forward", "generic_visit", "getitem", "on_headers_complete", "on_message_begin", "pytest_collection_modifyitems",
-    "pytest_runtest_logreport", "redirect_request",
+    "backward", "connection_lost", "connection_made", "do_POST", "forward", "generic_visit", "getitem",
+    "on_headers_complete", "on_message_begin", "pytest_collection_modifyitems", "pytest_runtest_logreport",
+    "redirect_request",
 }  # fmt: skip
 TERMS = OPERATIONS | FIGURES | COLLECTIVES | LOSSES | FACE | HOOKS
 THINGS = {"property", "cached_property", "contextmanager", "fixture", "overload"}  # decorators of what is no action
