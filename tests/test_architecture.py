@@ -15,7 +15,7 @@ PACKAGE = ROOT / "codescaler"
 # Rooms of the package. A module imports only from its own room and from rooms before it.
 ROOMS = (
     *("errors", "types", "env", "metrics", "io", "text", "kernels", "_C", "ops", "model", "checkpoint", "quantize"),
-    *("engine", "integrations", "sandbox", "tasks", "data", "train", "evaluate", "commands", "cli", "testing"),
+    *("engine", "serve", "integrations", "sandbox", "tasks", "data", "train", "evaluate", "commands", "cli", "testing"),
 )
 # Rooms that stand side by side: none imports another.
 SIDE_BY_SIDE = {"integrations", "data", "train", "evaluate"}
@@ -29,6 +29,7 @@ LIBRARIES = {
     "checkpoint": {"torch", "safetensors", "huggingface_hub", "gguf", "tqdm"},
     "quantize": {"torch", "numpy", "safetensors"},
     "engine": {"torch", "numpy"},
+    "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn"},
     "data": {"torch", "numpy", "transformers", "radon", "ruff"},
     "train": {"torch", "numpy", "safetensors", "tqdm", "matplotlib"},
     "evaluate": {"numpy", "matplotlib", "tqdm"},

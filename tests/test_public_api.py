@@ -11,13 +11,23 @@ import codescaler
 from codescaler import errors
 from codescaler.engine import Engine
 
-PUBLIC = ["Engine", "RankedCandidate", "RewardFunction", "TrainConfig", "errors", "extract", "shaped_reward", "train"]
+PUBLIC = [
+    "Client",
+    "Engine",
+    "RankedCandidate",
+    "RewardFunction",
+    "TrainConfig",
+    "errors",
+    "extract",
+    "shaped_reward",
+    "train",
+]
 
 
 def test_public_names():
     assert codescaler.__all__ == PUBLIC
     assert set(dir(codescaler)) >= set(PUBLIC)
-    with pytest.raises(AttributeError, match="no attribute 'Engines'; its public names are Engine, "):
+    with pytest.raises(AttributeError, match="no attribute 'Engines'; its public names are Client, Engine, "):
         codescaler.Engines  # noqa: B018
 
 
