@@ -144,10 +144,14 @@ def _launch_all() -> Iterator[None]:
         weight, norm = residual[0], _make_empty(heads.head_dim, dtype=torch.float32) if has_norm else None
         table = _make_empty(tree.num_positions, heads.head_dim // 2, dtype=torch.float32)
         backend.rms_norm(x, weight, 1e-6, residual)
+        backend.rms_norm_backward(residual, weight, 1e-6, x, residual)
         if softcap is not None:
             backend.rms_norm(x, weight, 1e-6)  # Gemma2 normalises outputs too
         qkv = _make_empty(count, heads.qkv_width)
         backend.qk_norm_rope(qkv, heads, tree.positions, RotaryTables(table, table), norm, norm, 1e-6)
+        before = qkv[:, : heads.q_width + heads.kv_width] if has_norm else None
+        arguments = (heads, tree.positions, RotaryTables(table, table), norm, norm, 1e-6, qkv)
+        backend.qk_norm_rope_backward(before, *arguments)
         backend.glu(_make_empty(count, 2 * ffn), activation)
         yield
         backend.tree_attention(qkv, AttentionSpec(heads, 0.1, softcap), tree, tree.all_queries)

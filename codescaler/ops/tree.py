@@ -47,7 +47,7 @@ class Tree:
             "last_queries",
             "rows",
         ]
-        fields = dict(zip(names, _upload([getattr(batch, name) for name in names], device), strict=True))
+        fields = dict(zip(names, upload([getattr(batch, name) for name in names], device), strict=True))
         for name in ("token_ids", "rows"):
             fields[name] = fields[name].long()
         return Tree(**fields, last_tokens=fields["last_queries"][:, 1].long(), batch=batch)
@@ -74,12 +74,12 @@ class Tree:
         """Returns `plan.TreeBatch.plan_tiles` of `all_queries` or `last_queries` on their device, planned once."""
 
         def make(runs: Int32) -> Tensor:
-            return _upload([self.batch.plan_tiles(runs, max_tokens, is_padded=True)], queries.device)[0]
+            return upload([self.batch.plan_tiles(runs, max_tokens, is_padded=True)], queries.device)[0]
 
         return self.plan_once(queries, ("tiles", max_tokens), make)
 
 
-def _upload(arrays: Sequence[Int32], device: torch.device) -> list[Tensor]:
+def upload(arrays: Sequence[Int32], device: torch.device) -> list[Tensor]:
     """Copies int32 arrays to `device` in one piece, which the host does not wait for; each starts at 16 bytes."""
     starts = np.cumsum([0, *(-(-array.size // 4) * 4 for array in arrays)]).tolist()
     packed = torch.empty(starts[-1], dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
