@@ -53,16 +53,16 @@ _TILES = {
 }
 # The same for the gradient, which keeps two products of a tile in registers at a time.
 _GRADIENT_TILES = {
-    ("sm_80", 64): (AttentionConfiguration(64, 64, 4, 2), AttentionConfiguration(64, 64, 4, 2)),
+    ("sm_80", 64): (AttentionConfiguration(128, 32, 8, 2), AttentionConfiguration(32, 64, 4, 2)),
     ("sm_80", 128): (AttentionConfiguration(64, 32, 4, 2), AttentionConfiguration(32, 64, 4, 2)),
     ("sm_80", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
-    ("sm_89", 64): (AttentionConfiguration(64, 64, 4, 2), AttentionConfiguration(64, 64, 4, 2)),
+    ("sm_89", 64): (AttentionConfiguration(128, 32, 8, 2), AttentionConfiguration(32, 64, 4, 2)),
     ("sm_89", 128): (AttentionConfiguration(64, 32, 4, 1), AttentionConfiguration(32, 64, 4, 1)),
     ("sm_89", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
-    ("sm_90", 64): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(64, 128, 8, 2)),
-    ("sm_90", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(64, 128, 8, 2)),
+    ("sm_90", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(64, 128, 8, 2)),
+    ("sm_90", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(32, 128, 8, 2)),
     ("sm_90", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
-    ("sm_100", 64): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(64, 128, 8, 2)),
+    ("sm_100", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(64, 128, 8, 2)),
     ("sm_100", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(64, 128, 8, 2)),
     ("sm_100", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
     ("gfx942", 64): (AttentionConfiguration(64, 64, 4, 1), AttentionConfiguration(64, 64, 4, 1)),

@@ -24,15 +24,15 @@ from .tree_attention import _LOG2_E, _apply_softcap
 
 
 @triton.jit
-def _weigh(x, grad_p, log_sums, dots, scale, softcap, HAS_SOFTCAP: tl.constexpr):
-    """Returns P and grad_S / scale from Q K^T and grad_P; the two vectors broadcast along the keys."""
+def _weigh(x, log_sums, scale, softcap, HAS_SOFTCAP: tl.constexpr):
+    """Returns P and the slope of the soft-cap from Q K^T; the vector broadcasts along the keys."""
     if HAS_SOFTCAP:
         x = _apply_softcap(x, softcap, scale)
-        p = tl.exp2(x - log_sums)
         tanh = x / (softcap * _LOG2_E)
-        return p, p * (grad_p - dots) * (1.0 - tanh * tanh)
-    p = tl.exp2(tl.fma(x, scale * _LOG2_E, -log_sums))
-    return p, p * (grad_p - dots)
+        p, slope = tl.exp2(x - log_sums), 1.0 - tanh * tanh
+    else:
+        p, slope = tl.exp2(tl.fma(x, scale * _LOG2_E, -log_sums)), 1.0
+    return p, slope
 
 
 @triton.jit
@@ -59,7 +59,8 @@ def _pull_queries(q, grad_out, log_sums, dots, grad_q, start, stop, end, positio
             v = tl.load(values + row, mask, 0.0)
         x = tl.dot(q, tl.trans(k), input_precision="ieee")
         grad_p = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
-        p, grad_s = _weigh(x, grad_p, log_sums[:, None], dots[:, None], scale, softcap, HAS_SOFTCAP)
+        p, slope = _weigh(x, log_sums[:, None], scale, softcap, HAS_SOFTCAP)
+        grad_s = p * (grad_p - dots[:, None]) * slope
         if not IS_WHOLE:
             distance = position[:, None] - key[None, :]
             is_seen = distance >= 0
@@ -181,16 +182,16 @@ def _pull_keys(k, v, grad_k, grad_v, num_rows, first_row, skip_from, skipped, ke
             mask = is_row[:, None] & in_head
             q, g = tl.load(source, mask, 0.0), tl.load(grad_source, mask, 0.0)
         x = tl.dot(k, tl.trans(q), input_precision="ieee")
-        grad_p = tl.dot(v, tl.trans(g), input_precision="ieee")
-        p, grad_s = _weigh(x, grad_p, row_log_sums[None, :], row_dots[None, :], scale, softcap, HAS_SOFTCAP)
+        p, slope = _weigh(x, row_log_sums[None, :], scale, softcap, HAS_SOFTCAP)
         if not IS_WHOLE:
             is_seen = (token[None, :] >= key[:, None]) & (token[None, :] < key_end[:, None]) & is_row[None, :]
             if HAS_WINDOW:
                 position = tl.load(positions + token, is_row, 0)
                 is_seen = is_seen & (position[None, :] - key_position[:, None] < window)
             p = tl.where(is_seen, p, 0.0)
-            grad_s = tl.where(is_seen, grad_s, 0.0)
         grad_v = tl.dot(p.to(g.dtype), g, grad_v, input_precision="ieee")
+        grad_p = tl.dot(v, tl.trans(g), input_precision="ieee")
+        grad_s = p * (grad_p - row_dots[None, :]) * slope
         grad_k = tl.dot(grad_s.to(q.dtype), q, grad_k, input_precision="ieee")
     return grad_k, grad_v
 
@@ -267,10 +268,10 @@ def tree_attention_backward_keys_kernel(
         tl.store(target, grad_k, mask)
         tl.store(target + NUM_KV_HEADS * HEAD_DIM, grad_v, mask)
     else:
-        target = sums + ((slot * NUM_KV_HEADS + kv_head).to(tl.int64) * 2 * KEYS * HEAD_DIM)
-        target += tl.arange(0, KEYS)[:, None] * HEAD_DIM + column
-        tl.store(target, grad_k, mask)
-        tl.store(target + KEYS * HEAD_DIM, grad_v, mask)
+        place = sums + ((slot * NUM_KV_HEADS + kv_head).to(tl.int64) * 2 * KEYS * HEAD_DIM)
+        place += tl.arange(0, KEYS)[:, None] * HEAD_DIM + column
+        tl.store(place, grad_k, mask)
+        tl.store(place + KEYS * HEAD_DIM, grad_v, mask)
 
 
 @triton.jit

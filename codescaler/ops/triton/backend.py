@@ -133,9 +133,7 @@ class TritonBackend(Backend):
     ) -> Tensor:
         out, log_sums = forward or self.attend_for_gradient(qkv, spec, tree, queries)
         heads = spec.heads
-        tiles = configurations.choose_gradient_tiles(
-            self.architecture, heads.head_dim, qkv.element_size(), heads.group
-        )
+        tiles = configurations.choose_gradient_tiles(self.architecture, heads.head_dim, qkv.element_size(), heads.group)
         plan = plan_gradient(tree, queries, tiles.keys.key_step, tiles.keys.rows // heads.group)
         # Tokens that are no queries have no gradient as queries, and no tile either.
         make = torch.empty_like if queries is tree.all_queries else torch.zeros_like
@@ -156,9 +154,7 @@ class TritonBackend(Backend):
         )
         return grad
 
-    def _attend(
-        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, log_sums: Tensor | None
-    ) -> Tensor:
+    def _attend(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, log_sums: Tensor | None) -> Tensor:
         heads = spec.heads
         if heads.head_dim > configurations.WIDEST_HEAD:
             raise BackendUnavailable(
