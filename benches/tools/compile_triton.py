@@ -44,6 +44,8 @@ TARGETS = {
     "gfx942": (GPUTarget("hip", "gfx942", 64), 64 * 1024, "mfma"),
 }
 INSTRUCTIONS = ("tcgen05.mma", "wgmma.mma_async", "mma.sync", "v_mfma")
+# What consists of matrix products.
+PRODUCTS = ("tree_attention", "tree_attention_backward_queries", "tree_attention_backward_keys")
 META = torch.device("meta")
 # Name -> heads, hidden, ffn, QK-norm, activation, soft-cap.
 MODELS = {
@@ -156,9 +158,23 @@ def _launch_all() -> Iterator[None]:
             backend.tree_attention(qkv, AttentionSpec(heads, 0.1, softcap, 512), tree, tree.all_queries)
         backend.pooled_score(x, residual, tree.rows, weight, 1e-6, weight[None], None)
         yield
+        backend.rms_norm_backward(residual, weight, 1e-6, x, residual)
+        before = qkv[:, : heads.q_width + heads.kv_width] if has_norm else None
+        rotary = RotaryTables(table, table)
+        backend.qk_norm_rope_backward(before, heads, tree.positions, rotary, norm, norm, 1e-6, qkv)
+        backend.glu_backward(_make_empty(count, 2 * ffn), activation, _make_empty(count, ffn))
+        yield
+        for queries in (tree.all_queries, tree.last_queries):
+            spec = AttentionSpec(heads, 0.1, softcap)
+            out, log_sums = backend.attend_for_gradient(qkv, spec, tree, queries)
+            backend.tree_attention_backward(qkv, spec, tree, queries, out, (out, log_sums))
+            yield
     heads = MODELS["qwen3-1.7b"][0]
     qkv = _make_empty(count, heads.q_width + 2 * heads.kv_width, dtype=torch.float32)
     backend.tree_attention(qkv, AttentionSpec(heads, 0.1), tree, tree.all_queries)
+    out, log_sums = backend.attend_for_gradient(qkv, AttentionSpec(heads, 0.1), tree, tree.all_queries)
+    arguments = (tree, tree.all_queries, out, (out, log_sums))
+    backend.tree_attention_backward(qkv, AttentionSpec(heads, 0.1), *arguments)
     labels, offsets = _make_empty(64, dtype=torch.bool), _make_empty(9, dtype=torch.int64)
     backend.pairwise_loss(
         _make_empty(64, dtype=torch.float32), labels, offsets, _make_empty(8, dtype=torch.float32), 0.01
@@ -193,7 +209,7 @@ def _find_faults(row: Row) -> list[str]:
         return []
     _, limit, instruction = TARGETS[row.target]
     faults = [f"{row.key}: {row.shared_bytes} bytes of shared memory, {limit} are there"] * (row.shared_bytes > limit)
-    if row.kernel == "tree_attention":
+    if row.kernel in PRODUCTS:
         is_wide = "HEAD_DIM=256" in row.config
         is_exact = row.config.startswith("float32")
         if not is_exact and instruction not in row.tensor_instruction:

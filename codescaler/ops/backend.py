@@ -88,6 +88,37 @@ class Backend(ABC):
     ) -> None:
         """Normalises (where there are weights) and rotates query and key heads in place. Shapes: qkv [T, E]."""
 
+    def qk_norm_rope_backward(
+        self,
+        before: Tensor | None,
+        heads: Heads,
+        positions: Tensor,
+        rotary: RotaryTables,
+        q_norm: Tensor | None,
+        k_norm: Tensor | None,
+        eps: float,
+        grad: Tensor,
+        /,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Returns gradients by qkv and by the norms. Shapes: grad [T, E] -> [T, E], [H], [H].
+
+        `before` holds the query and key heads as they were, and is None without norms. Made of other operations here: a
+        rotation's gradient is the rotation back, and behind it stands a norm's, head by head.
+        """
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        self.qk_norm_rope(grad, heads, positions, rotary.invert())
+        if before is None or q_norm is None or k_norm is None:
+            return grad, None, None
+        grad_norms = []
+        q, k, _ = grad.split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
+        z_q, z_k = before.split([heads.q_width, heads.kv_width], dim=1)
+        for part, z, weight in ((q, z_q, q_norm), (k, z_k, k_norm)):
+            z, grad_y = (x.reshape(-1, heads.head_dim) for x in (z, part))
+            grad_z, grad_norm = self.rms_norm_backward(z.to(weight.dtype), weight, eps, grad_y)
+            part.copy_(grad_z.view_as(part))
+            grad_norms.append(grad_norm)
+        return grad, *grad_norms
+
     @abstractmethod
     def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
         """Multiplies the activated gate and up. Shapes: [T, 2F], gate first -> [T, F]."""
@@ -103,11 +134,27 @@ class Backend(ABC):
         `queries` are the tree's `all_queries` or `last_queries`.
         """
 
+    def attend_for_gradient(
+        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the result of `tree_attention`, and what else of it this backend's gradient reads, None for nothing."""
+        return self.tree_attention(qkv, spec, tree, queries), None
+
     @abstractmethod
     def tree_attention_backward(
-        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, grad_out: Tensor, /
+        self,
+        qkv: Tensor,
+        spec: AttentionSpec,
+        tree: Tree,
+        queries: Tensor,
+        grad_out: Tensor,
+        forward: tuple[Tensor, Tensor] | None = None,
+        /,
     ) -> Tensor:
-        """Returns the gradient by qkv. Shapes: grad_out [R, N * H] -> [T, E]."""
+        """Returns the gradient by qkv. Shapes: grad_out [R, N * H] -> [T, E].
+
+        `forward` is what `attend_for_gradient` returned. Where it is not given, it is computed again if need be.
+        """
 
     @abstractmethod
     def pooled_score(

@@ -180,9 +180,14 @@ def _sum_weighted(p_KGQS: Tensor, v_SKH: Tensor, visible_QS: Tensor) -> Tensor:
 
 
 def tree_attention_backward(
-    qkv_TE: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, grad_out: Tensor
+    qkv_TE: Tensor,
+    spec: AttentionSpec,
+    tree: Tree,
+    queries: Tensor,
+    grad_out: Tensor,
+    forward: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Gradient of `tree_attention` by qkv; 0 in the q part of tokens that are no queries.
+    """Gradient of `tree_attention` by qkv; 0 in the q part of tokens that are no queries. Computes the forward again.
 
     Shapes: qkv [T, E]; grad_out [R, N * H] -> [T, E]. Dtypes: all as qkv.
     """

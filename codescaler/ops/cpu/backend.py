@@ -103,7 +103,14 @@ class CpuBackend(Backend):
         return out
 
     def tree_attention_backward(
-        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, grad_out: Tensor, /
+        self,
+        qkv: Tensor,
+        spec: AttentionSpec,
+        tree: Tree,
+        queries: Tensor,
+        grad_out: Tensor,
+        forward: tuple[Tensor, Tensor] | None = None,
+        /,
     ) -> Tensor:
         plan = _plan_attention(tree, queries, _C.TILE_ROWS)  # a query head at a time
         grad = torch.zeros_like(qkv, memory_format=torch.contiguous_format)
