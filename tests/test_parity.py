@@ -19,6 +19,8 @@ NAMES = (
     "qwen3 sequence: pad == eos",
     "qwen3 sequence: LoRA everywhere, rank and alpha patterns",
     "qwen3 token: pad tokens are scored",
+    "qwen3_moe sequence: layer 1 dense, pad tokens",
+    "qwen3_moe token: experts in every second layer, biases",
     "qwen2 sequence: width 448, old config dialect",
     "qwen2 token: window 64 from layer 1 on",
     "qwen2 value: AceCodeRM, tied, eps 0.01, old config dialect",
@@ -28,7 +30,7 @@ NAMES = (
     "gemma2 sequence: old config dialect",
     "gemma2 token: window 64",
 )
-PADS, _, LORA, TOKEN, _, WINDOW, VALUE, LLAMA3, RSLORA, _, GEMMA2, _ = NAMES
+PADS, _, LORA, TOKEN, MIXED, _, _, WINDOW, VALUE, LLAMA3, RSLORA, _, GEMMA2, _ = NAMES
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ def _compute_one_by_one(value: Callable[[torch.Tensor], torch.Tensor], lists: To
         return torch.stack([value(torch.tensor([ids])).float() for ids in lists]).cpu().numpy()
 
 
-_COLUMNS = "{:<7} {:<9} {:<54} {:>9} {:>9} {:>11} {:>9} {:>9}  {}"
+_COLUMNS = "{:<9} {:<9} {:<54} {:>9} {:>9} {:>11} {:>9} {:>9}  {}"
 _TITLES = ("family", "head", "special", "sequences", "fp32 max", "transf. bf16", "ours bf16", "limit", "ok")
 
 

@@ -27,7 +27,7 @@ _BODY_FILE = "model-00001-of-00002.safetensors"
 _HEAD_FILE = "model-00002-of-00002.safetensors"
 _TOKENIZER_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json")
 _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-_CLASS_NAMES = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "gemma2": "Gemma2"}
+_CLASS_NAMES = {"qwen3": "Qwen3", "qwen3_moe": "Qwen3Moe", "qwen2": "Qwen2", "llama": "Llama", "gemma2": "Gemma2"}
 
 # Left out of what is written: settings of a class that the folder no longer is, and of remote code.
 _DROPPED = ("auto_map", "architectures", "num_labels", "id2label", "label2id", "text_config", "torch_dtype")

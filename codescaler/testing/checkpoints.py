@@ -27,6 +27,10 @@ _TINY: dict[str, Any] = {
 }
 _FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3", {"head_dim": 32}),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {"head_dim": 32, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 40},
+    ),
     "qwen2": ("Qwen2", {}),
     "llama": ("Llama", {}),
     "gemma2": ("Gemma2", {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 8}),
@@ -48,7 +52,7 @@ def save_random_checkpoint(
     Norm weights lie around the value that does nothing but away from it, biases are not zero, and the head
     makes scores of about unit scale.
 
-    `family` is "qwen3", "qwen2", "llama" or "gemma2"; `architecture` "SequenceClassification",
+    `family` is "qwen3", "qwen3_moe", "qwen2", "llama" or "gemma2"; `architecture` "SequenceClassification",
     "TokenClassification", "CausalLM", or "AceCodeRM", a causal LM whose module has a `v_head.summary` too.
     `overrides` are settings of the family's configuration class.
     """
