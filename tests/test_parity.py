@@ -78,6 +78,8 @@ SCALING = CASES_BY_NAME[LLAMA3].config_edits["rope_scaling"]
         (RSLORA, ADAPTER, {"use_rslora": False}),
         (WINDOW, CONFIG, {"sliding_window": 63}),
         (WINDOW, CONFIG, {"layer_types": ["sliding_attention"] * 3}),
+        (MIXED, CONFIG, {"norm_topk_prob": False}),
+        (MIXED, CONFIG, {"num_experts_per_tok": 3}),
         (VALUE, CONFIG, {"rope_theta": 1.1e6}),
         (VALUE, CONFIG, {"rms_norm_eps": 0.011}),
         (LLAMA3, CONFIG, {"rope_theta": 5.1e5}),
@@ -109,6 +111,8 @@ def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
         (VALUE, "v_head.summary.bias"),
         (VALUE, "model.layers.1.self_attn.k_proj.bias"),
         (PADS, "model.layers.2.self_attn.k_norm.weight"),
+        (MIXED, "model.layers.0.mlp.gate.weight"),
+        (MIXED, "model.layers.2.mlp.experts.15.down_proj.weight"),
         (GEMMA2, "model.layers.1.post_feedforward_layernorm.weight"),
     ],
 )

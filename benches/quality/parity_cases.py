@@ -221,7 +221,8 @@ _EXPERTS = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size"
 _QWEN3_MOE = (
     Case("qwen3_moe", _SEQUENCE, "width 512, GQA 8, 4 of 32 experts",
          _shape(512, 8, 1, **_EXPERTS, head_dim=128) | {"num_experts": 32, "norm_topk_prob": True} | _make_rope(1e6)),
-    Case("qwen3_moe", _SEQUENCE, "1 of 16 experts, weights not normalised", _SMALL | _EXPERTS | {"num_experts_per_tok": 1}),
+    Case("qwen3_moe", _SEQUENCE, "1 of 16 experts, weights not normalised",
+         _SMALL | _EXPERTS | {"num_experts_per_tok": 1}),
     Case("qwen3_moe", _SEQUENCE, "layer 1 dense, pad tokens",
          _SMALL | _EXPERTS | {"mlp_only_layers": [1], "norm_topk_prob": True}, make_padded),
     Case("qwen3_moe", _SEQUENCE, "every length to 130, then block edges", _SMALL | _EXPERTS, make_beginnings),

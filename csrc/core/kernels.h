@@ -75,8 +75,8 @@ struct RouteArgs {
 // The end of expert_mlp, whose products are oneDNN's: y of a token is the weighted sum of `num_chosen` rows.
 template <class T>
 struct CombineExpertsArgs {
-  const T* outputs;  // [., width]
-  const int64_t* rows;  // [num_tokens, num_chosen] of `outputs`
+  const T* outputs;      // [., width]
+  const int64_t* rows;   // [num_tokens, num_chosen] of `outputs`
   const float* weights;  // [num_tokens, num_chosen]
   T* y;
   int64_t num_tokens, num_chosen, width;

@@ -49,7 +49,13 @@ CASES = {
     ),
     "qwen3_moe-every-second": (
         "qwen3_moe",
-        {"num_attention_heads": 8, "num_local_experts": 5, "num_experts_per_tok": 1, "decoder_sparse_step": 2, **SLIDES},
+        {
+            "num_attention_heads": 8,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 1,
+            "decoder_sparse_step": 2,
+            **SLIDES,
+        },
     ),
     "qwen3_moe-no-experts": ("qwen3_moe", {"num_attention_heads": 8, "num_experts": 0}),
     "qwen2-defaults": ("qwen2", {"num_attention_heads": 32}),

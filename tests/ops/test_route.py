@@ -6,7 +6,9 @@ from codescaler.testing import assert_accurate
 
 
 @pytest.mark.parametrize("has_normalised_weights", [False, True])
-@pytest.mark.parametrize("num_rows, num_experts, num_chosen", [(1, 1, 1), (5, 7, 7), (3, 17, 1), (4, 128, 8), (2, 60, 4)])
+@pytest.mark.parametrize(
+    "num_rows, num_experts, num_chosen", [(1, 1, 1), (5, 7, 7), (3, 17, 1), (4, 128, 8), (2, 60, 4)]
+)
 def test_matches_the_truth(backend, random, num_rows, num_experts, num_chosen, has_normalised_weights):
     logits = 3 * torch.randn(num_rows, num_experts, generator=random)
     truth = reference.route(logits.double(), num_chosen, has_normalised_weights)

@@ -1,4 +1,4 @@
-"""Mixtures of experts on CPUs: tokens in the order of their experts, and an expert's products over all of its tokens."""
+"""Mixtures of experts on CPUs: tokens in the order of their experts, and an expert's products over all its tokens."""
 
 from collections.abc import Iterable
 
@@ -15,8 +15,8 @@ from codescaler.types import Activation
 # in bfloat16 at C = 8, D = 2048) bound the memory.
 TOKENS_AT_ONCE = 4096
 
-# Up to so many rows, an expert's are padded to the next 16. 128 experts of 8 have 25 rows each of 400 tokens, and 175 of
-# 2,802: `pad_rows` would add a fifth to them.
+# Up to so many rows, an expert's are padded to the next 16. Where 8 of 128 experts are chosen, 400 tokens make 25 rows
+# an expert, and 2,802 make 175: `pad_rows` would add a fifth to them.
 FEW_ROWS = 256
 
 

@@ -10,12 +10,22 @@ from torch import Tensor
 
 from codescaler import kernels
 from codescaler.errors import BackendUnavailable
-from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
+from codescaler.kernels import (
+    configurations,
+    expert_mlp,
+    glu,
+    pairwise_loss,
+    pooled_score,
+    qk_norm_rope,
+    rms_norm,
+    route,
+    tree_attention,
+)
 from codescaler.kernels.configurations import AttentionConfiguration
 from codescaler.ops import reference
 from codescaler.ops.backend import Backend
-from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
-from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.linear import ExpertWeights, LinearWeights, PackedLinear, PlainFormat
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
 from codescaler.types import Activation
 
@@ -76,6 +86,18 @@ class TritonBackend(Backend):
     def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
         y = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
         glu.glu(gate_up, y, is_gelu=activation == "gelu_tanh")
+        return y
+
+    def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
+        experts = logits.new_empty(len(logits), num_chosen, dtype=torch.int32)
+        weights = logits.new_empty(len(logits), num_chosen)
+        route.route(logits, experts, weights, is_normalised=has_normalised_weights)
+        return Routing(experts, weights)
+
+    def expert_mlp(self, x: Tensor, routing: Routing, packed: ExpertWeights, activation: Activation, /) -> Tensor:
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        tile = configurations.choose_expert_tile(self.architecture, x.element_size())
+        expert_mlp.expert_mlp(x, *routing, *packed, y, tile, is_gelu=activation == "gelu_tanh")
         return y
 
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
