@@ -12,19 +12,21 @@ from codescaler import kernels
 from codescaler.errors import BackendUnavailable
 from codescaler.kernels import (
     configurations,
+    expert_mlp,
     glu,
     pairwise_loss,
     pooled_score,
     qk_norm_rope,
     rms_norm,
+    route,
     tree_attention,
     tree_attention_backward,
 )
 from codescaler.kernels.configurations import AttentionConfiguration
 from codescaler.ops import reference
 from codescaler.ops.backend import Backend
-from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
-from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.linear import ExpertWeights, LinearWeights, PackedLinear, PlainFormat
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
 from codescaler.ops.triton.gradient_plan import plan_gradient
 from codescaler.types import Activation
@@ -110,6 +112,18 @@ class TritonBackend(Backend):
         grad = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
         glu.glu_backward(gate_up, grad_y, grad, is_gelu=activation == "gelu_tanh")
         return grad
+
+    def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
+        experts = logits.new_empty(len(logits), num_chosen, dtype=torch.int32)
+        weights = logits.new_empty(len(logits), num_chosen)
+        route.route(logits, experts, weights, is_normalised=has_normalised_weights)
+        return Routing(experts, weights)
+
+    def expert_mlp(self, x: Tensor, routing: Routing, packed: ExpertWeights, activation: Activation, /) -> Tensor:
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        tile = configurations.choose_expert_tile(self.architecture, x.element_size())
+        expert_mlp.expert_mlp(x, *routing, *packed, y, tile, is_gelu=activation == "gelu_tanh")
+        return y
 
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
         return self._attend(qkv, spec, tree, queries, None)
