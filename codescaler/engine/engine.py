@@ -4,7 +4,7 @@ Encodes on the caller's thread and queues; `scheduler` and `forward` do the rest
 threads and event loops may call one engine, and a forked child may go on using it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,11 +17,13 @@ import torch
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.engine import worker
+from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
 from codescaler.engine.options import make_current, require_choice, require_count, select_device, select_dtype
+from codescaler.engine.prefix_memory import DEFAULT_BYTES, PrefixMemory
 from codescaler.engine.ranking import rank_candidates
-from codescaler.engine.scheduler import Float32, Scheduler
+from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
@@ -47,7 +49,7 @@ class Engine:
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
         text: the system prompt, and what control tokens in messages are.
-        scheduler: the queue of all callers, with settings for servers.
+        encoder: from text to token ids. scheduler: the queue of all callers, with settings for servers.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Engine:
         num_threads: int,
         pooling: Pooling,
         max_length: int,
+        cuda_graphs: bool = False,
+        prefix_memory_bytes: int = 0,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.folder = folder
@@ -71,10 +75,16 @@ class Engine:
         self.truncation = encoder.truncation
         self.text = encoder.text
         self.max_length = max_length
+        self.encoder = encoder
         self._decoder = decoder
         budget = self.max_batch_tokens or DEFAULT_BATCH_TOKENS
-        self._runner = ForwardRunner(decoder, budget)
+        self._graphs = CudaGraphs(decoder) if cuda_graphs else None
+        self._runner = ForwardRunner(
+            decoder, budget, self._graphs, PrefixMemory(prefix_memory_bytes) if prefix_memory_bytes else None
+        )
         self.scheduler = Scheduler(self._runner, budget=budget, num_threads=num_threads)
+        if decoder.device.type == "cuda":
+            self.scheduler.burst_s = GPU_BURST_S
         self._intake = Intake(encoder, self.scheduler)
 
     @classmethod
@@ -96,8 +106,11 @@ class Engine:
         chat_template: str | None = None,
         bos: BosRule = "tokenizer",
         head: Literal["required", "none"] = "required",
+        classifier_from_token: Sequence[str | int] | None = None,
         base_model: str | Path | None = None,
         deterministic: bool = False,
+        cuda_graphs: bool = False,
+        prefix_memory_bytes: int | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> "Engine":
@@ -131,9 +144,16 @@ class Engine:
                 the text as rendered, as transformers' `apply_chat_template` does.
             head: "required" refuses a model without a reward head; "none" loads any supported causal LM, and
                 only features can be asked for.
+            classifier_from_token: the token, or two, that a causal LM answers with. The score is the logit of the
+                token, or of the second minus the first: ["no", "yes"]. An id stands for a token too.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
             deterministic: on a CPU results are bit-identical in any batch as it is; on a GPU True is refused, since
                 its matrix products may give a row other bits in a batch of another size.
+            cuda_graphs: on a GPU, replay forwards of up to 4096 distinct tokens as CUDA graphs. The first two forwards
+                of each size are slower, and the graphs take memory.
+            prefix_memory_bytes: memory for keys and values of prefixes that later calls may share, such as a problem
+                whose programs come one by one. 0 keeps none. None means 256 MB on a CPU, and none on a GPU, where a
+                sequence may have other bits in another batch.
             revision: branch, tag or commit of `model` on the hub.
             local_files_only: never ask the hub, only its local cache.
 
@@ -151,13 +171,22 @@ class Engine:
         require_count("max_batch_tokens", max_batch_tokens)
         require_count("max_length", max_length)
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
-        checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
+        checkpoint = open_checkpoint(
+            folder,
+            head=head,
+            base_model=base_model,
+            local_files_only=local_files_only,
+            classifier_from_token=classifier_from_token,
+        )
         target = select_device(device, _explain_no_gpu(backend, _list_schemes(checkpoint.config, quantization)))
         if deterministic and target.type == "cuda":
             raise BackendUnavailable(
                 f"deterministic=True cannot be kept on {device!r}: a GPU's matrix products sum a row in an order that "
                 "depends on the size of the batch; use device='cpu', or deterministic=False"
             )
+        if cuda_graphs and target.type != "cuda":
+            raise BackendUnavailable(f"cuda_graphs=True needs a GPU, and device {str(target)!r} is none")
+        memory_bytes = _choose_prefix_memory(prefix_memory_bytes, target)
         threads = num_threads or torch.get_num_threads()
         limit = max_length or checkpoint.config.max_positions
         encoder = build_encoder(
@@ -176,6 +205,8 @@ class Engine:
             num_threads=threads,
             pooling=pooling,
             max_length=limit,
+            cuda_graphs=cuda_graphs,
+            prefix_memory_bytes=memory_bytes,
         )
 
     def __repr__(self) -> str:
@@ -227,8 +258,8 @@ class Engine:
         The same in every dtype and on every device, since a head is never rounded.
         """
         self._require_head()
-        tensors = (self._decoder.head_weight, self._decoder.head_bias)
-        return compute_digest(b"" if tensor is None else tensor.cpu().numpy().tobytes() for tensor in tensors)
+        tensors = [tensor.cpu().numpy().tobytes() for tensor in self._decoder.head_tensors]
+        return compute_digest([*tensors, b""] if len(tensors) == 1 else tensors)  # b"": of a head without a bias
 
     def score_tokens(self, ids: TokenLists) -> Float32:
         """Returns each token list's raw (unbounded) reward. Shapes: B lists -> [B], float32.
@@ -284,6 +315,16 @@ class Engine:
         """
         self._require_head()
         return self._intake.put_pairs(pairs, system, client=client, deadline=deadline)
+
+    def submit_tokens(
+        self, ids: TokenLists, *, client: str | None = None, deadline: float | None = None
+    ) -> Future[Float32]:
+        """Queues token lists and returns a future of their scores; otherwise as `submit`.
+
+        Raises: as `score_tokens`.
+        """
+        self._require_head()
+        return self._intake.put_tokens(ids, client=client, deadline=deadline)
 
     async def score_async(
         self,
@@ -358,9 +399,44 @@ class Engine:
         """
         return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names, system)
 
+    def sleep(self) -> None:
+        """Gives the memory of the GPU back until `wake`: weights go to host memory. For a trainer that shares the card.
+
+        A forward that has begun is finished first. Calls that still wait fail, and so do new calls. On a CPU no
+        memory is given back.
+        """
+        self._run_on_worker(self._runner.sleep)
+
+    def wake(self) -> None:
+        """Takes the memory of the GPU again, and puts the weights back: scores have the same bits as before.
+
+        Raises: torch.OutOfMemoryError if others hold the memory; the engine sleeps on then.
+        """
+        self._run_on_worker(self._runner.wake)
+
+    def _run_on_worker(self, call: Callable[[], None]) -> None:
+        def run() -> None:
+            with make_current(self._decoder.device):
+                call()
+
+        worker.submit(self.num_threads, run).result()
+
     def _require_head(self) -> None:
-        if self._decoder.head_weight is None:
+        if not self._decoder.head_tensors:
             raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
+
+
+def _choose_prefix_memory(num_bytes: int | None, device: torch.device) -> int:
+    if num_bytes is None:
+        return DEFAULT_BYTES if device.type == "cpu" else 0
+    if isinstance(num_bytes, bool) or not isinstance(num_bytes, int) or num_bytes < 0:
+        raise InvalidInput(f"prefix_memory_bytes={num_bytes!r}; give a whole number of bytes, 0 for none, or None")
+    if num_bytes and device.type != "cpu":
+        raise BackendUnavailable(
+            f"prefix_memory_bytes={num_bytes} needs sequences that have the same bits in any batch, which a GPU's "
+            "products do not keep; give 0 or None"
+        )
+    return num_bytes
 
 
 def _list_schemes(config: ModelConfig, quantization: str | None) -> set[QuantScheme]:

@@ -25,7 +25,7 @@ from torch.nn import functional
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.save import new_folder
-from codescaler.errors import InvalidInput, WeightsError
+from codescaler.errors import InvalidInput, UnsupportedModel, WeightsError
 from codescaler.io.records import read_groups
 from codescaler.model.decoder import build_decoder
 from codescaler.model.projections import list_fused_linears
@@ -185,11 +185,13 @@ def choose_int8(
     how programs are read, as scoring will read them.
 
     Raises:
-        InvalidInput: the model has no head, or is int8 already; the limit is below 0. WeightsError: it has no tokenizer
-        or chat template, by which programs are read, or gives no finite scores.
+        InvalidInput: the model has no head, or is int8 already; the limit is below 0. UnsupportedModel: it has experts.
+        WeightsError: it has no tokenizer or chat template, by which programs are read, or gives no finite scores.
     """
     if checkpoint.config.int8_linears:
         raise InvalidInput(f"{checkpoint.folder} is int8 already; load it as it is")
+    if checkpoint.config.experts is not None:
+        raise UnsupportedModel(f"{checkpoint.folder} is a mixture of experts, which is not quantised; load it as it is")
     limit = LIMIT if limit is None else limit
     if not limit >= 0:
         raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all linear layers")
@@ -274,7 +276,9 @@ def _measure(
     observing = replace_operations(make_differentiable(backend), pack_linear=pack_linear)
     cpu = torch.device("cpu")
     decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
-    energies, score_energy = np.zeros((len(linears), len(ACTIVATION_BITS))), 0.0
+    # Those of a head come last, and are never quantised.
+    num_linears = len(list_fused_linears(checkpoint.config.num_layers))
+    energies, score_energy = np.zeros((num_linears, len(ACTIVATION_BITS))), 0.0
     for lists in _list_programs(checkpoint, text):
         (batch,) = plan(lists, 10**9)
         _, scores = decoder.forward(Tree.from_batch(batch, cpu))
@@ -282,7 +286,7 @@ def _measure(
         for signs in _CONTRASTS:
             contrast = scores @ scores.new_tensor(signs)  # in whatever order: the three stay the same three
             torch.autograd.backward(contrast, retain_graph=True)
-            energies += np.square([linear.changes for linear in linears])
+            energies += np.square([linear.changes for linear in linears[: len(energies)]])
             score_energy += contrast.item() ** 2
     if not np.isfinite(energies).all() or not 0.0 < score_energy < np.inf:
         raise WeightsError(

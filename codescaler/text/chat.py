@@ -5,7 +5,7 @@ interpreter lock while it encodes, so another thread can run the model meanwhile
 pool had started, `tokenizers` encodes on one thread and says so. This module knows no weights and no scores.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,9 +90,14 @@ class Chat:
         self._placed.add(key)
 
     def encode_conversations(
-        self, conversations: Iterable[tuple[Sequence[Message], ControlTokenMode]], names: Sequence[str]
+        self,
+        conversations: Iterable[tuple[Sequence[Message], ControlTokenMode]],
+        names: Sequence[str],
+        close: Callable[[str], str] | None = None,
     ) -> list[npt.NDArray[np.int32]]:
         """Renders messages and returns their token ids, control tokens in messages as each conversation says.
+
+        `close` changes the end of a rendered text.
 
         Raises: as `render` and `encode`. WeightsError: a control token cannot be text to this tokenizer.
         """
@@ -104,7 +109,8 @@ class Chat:
                 messages, marks = self.control_tokens.put_marks(messages)
             if marks is not None:
                 marked[index] = marks
-            texts.append(self.render(messages))
+            text = self.render(messages)
+            texts.append(text if close is None else close(text))
         plain = [index for index in range(len(texts)) if index not in marked]
         arrays = self.encode([texts[index] for index in plain], [names[index] for index in plain])
         of_place = dict(zip(plain, arrays, strict=True))

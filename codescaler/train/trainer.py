@@ -129,14 +129,10 @@ def fit(
         torch.cuda.set_device(target)
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, head="optional", base_model=base_model, local_files_only=local_files_only)
-    checkpoint.require_plain()
+    checkpoint.require_trainable()
     if config.method == "lora" and checkpoint.base_folder is not None:
         raise InvalidInput(f"{source} is a LoRA adapter itself; merge it with PEFT to train another one on it")
-    if config.method == "lora" and checkpoint.config.head not in ("none", "sequence_classification"):
-        raise InvalidInput(
-            f"{source} has a {checkpoint.config.head} head, which an adapter for sequence classification cannot "
-            "replace; train with method='full' or 'head'"
-        )
+    _require_trainable(checkpoint, source, config)
     given = TextSettings(system, control_tokens, chat_template, bos)
     text = build_encoder(checkpoint, text=given).text
     learned, validated, counts = prepare_training_data(checkpoint, groups, validation, config, text)
@@ -187,6 +183,26 @@ class _Work:
             "tokens_per_second": self.num_tokens * per_second,
             "mfu": self.flops * per_second / peak,
         }
+
+
+def _require_trainable(checkpoint: Checkpoint, source: Path, config: TrainConfig) -> None:
+    """Raises InvalidInput if what is trained could not go on from this head, or could not be written."""
+    head, is_lora = checkpoint.config.head, config.method == "lora"
+    if head in ("mlp", "appended_token"):
+        raise InvalidInput(
+            f"{source} has a head of kind {head}, and training is of one linear layer behind the text; start from the "
+            "language model below it, or make a new head with fit-head"
+        )
+    if is_lora and head not in ("none", "sequence_classification"):
+        raise InvalidInput(
+            f"{source} has a {head} head, which an adapter for sequence classification cannot "
+            "replace; train with method='full' or 'head'"
+        )
+    if is_lora and checkpoint.config.layout is not None:
+        raise InvalidInput(
+            f"{source}: its files fuse projections, and an adapter is written for single ones; train with "
+            "method='full' or 'head'"
+        )
 
 
 class _Run:
