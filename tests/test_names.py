@@ -8,18 +8,18 @@ ROOT = Path(__file__).parents[1]
 
 # The first words of functions' names.
 VERBS = """
-act add advance announce answer append apply ask assert assign attempt attend augment average await barrier
-bench bind bound broadcast build call change check choose clear close collate collect compare compile complete
-compute concat convert copy correlate count cross cut decode derive describe destroy detach detect download draw
-drop dump edit encode end enter estimate evaluate exit explain extract fail fill filter finalize find finish fit
-format free gather generate get give group indent index init introduce invert iterate join judge keep kill label
-launch lay limit list load locate lock log make measure merge mount multiply name normalise note number open
-order pack pad parse patch pay pivot place plan plot predict prefill prepare preview profile prune pull put
-quantize queue raise randomize rank read reap receive record reformat refuse remove rename render renew replace
-replay report request require rerank resample reset resolve restore reuse rewrap rewrite run sample save scale
-score select send serve settle shape shard share show shrink skip sort spend split stack start step stratify
-stream strengthen strip submit sum summarize take tell time tokenize train trim truncate try unfuse unpack
-unshare upcast update upload use validate vary visit wait warm watch weigh withdraw wrap write
+act add advance announce answer append apply ask assert assign attempt attend augment average await barrier bench
+bind bound broadcast build call change check choose clear close collate collect compare compile complete compute
+concat convert copy correlate count cross cut decode derive describe destroy detach detect download draw drop dump
+edit encode end enter estimate evaluate exit explain extract fail fill filter finalize find finish fit format free
+gather generate get give group indent index init introduce invert iterate join judge keep kill label launch lay
+lengthen limit list load locate lock log make measure merge mount move multiply name normalise normalize note number
+open order overwrite pack pad parse patch pay pivot place plan plot predict prefill prepare preview profile prune
+pull put quantize queue raise randomize rank read reap receive record reformat refuse remove rename render renew
+replace replay report request require rerank resample reset resolve restore reuse rewrap rewrite round run sample
+save scale score select send serve settle shape shard share show shrink skip sleep sort spend split stack start step
+stratify stream strengthen strip submit sum summarize take tell time tokenize train trim truncate try unfuse unpack
+unshare upcast update upload use validate vary view visit wait wake warm watch weigh withdraw wrap write
 """
 # Predicates, constructors, the entry point.
 FIRST_WORDS = {"is", "has", "may", "should", "allows", "supports", "from", "of", "main"}

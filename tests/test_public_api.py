@@ -40,7 +40,9 @@ def test_from_pretrained_arguments():
     assert {name: parameter.default for name, parameter in parameters.items()} == {
         "model": None, "device": "auto", "dtype": "auto", "quantization": None, "backend": "auto",
         "num_threads": None, "max_batch_tokens": None, "pooling": "hf", "truncation": "error", "max_length": None,
-        "head": "required", "base_model": None, "deterministic": False, "revision": None, "local_files_only": False,
+        "system": None, "control_tokens": None, "head": "required", "classifier_from_token": None, "base_model": None,
+        "deterministic": False,
+        "cuda_graphs": False, "revision": None, "local_files_only": False,
     }  # fmt: skip
     assert [name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY] == ["model"]
 
@@ -55,6 +57,7 @@ def test_every_error_is_a_codescaler_error():
         "InvalidInput": "CodescalerError",
         "WeightsError": "CodescalerError",
         "MissingTensor": "WeightsError",
+        "SettingsMismatch": "WeightsError",
         "ShapeMismatch": "WeightsError",
         "HostileFile": "WeightsError",
         "UnsupportedModel": "CodescalerError",

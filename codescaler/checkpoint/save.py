@@ -24,6 +24,7 @@ from codescaler.checkpoint.tensor_files import INDEX_FILE
 from codescaler.errors import InvalidInput
 from codescaler.io.json import read_json
 from codescaler.text.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, read_template
+from codescaler.text.settings import read_system_prompt, write_system_prompt
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
 _HEAD_FILE = "model-00002-of-00002.safetensors"
@@ -154,13 +155,14 @@ def save_head(weight: torch.Tensor, folder: Path) -> None:
 
 
 def copy_text_side(sources: Sequence[Path], folder: Path) -> None:
-    """Copies tokenizer and template from the first folder that has each."""
+    """Copies tokenizer, template and system prompt from the first folder that has each."""
     for name in _TOKENIZER_FILES:
         found = next((source / name for source in sources if (source / name).is_file()), None)
         if found is not None:
             shutil.copyfile(found, folder / name)
     # As it is resolved, not file by file: an adapter's own template may stand elsewhere than its base's.
     (folder / TEMPLATE_FILE).write_text(read_template(sources)[0], encoding="utf-8")
+    write_system_prompt(read_system_prompt(sources), folder)
 
 
 def _settle_padding(folder: Path, pad_id: int) -> None:

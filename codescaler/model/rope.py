@@ -4,6 +4,7 @@ Tables computed in float64 are nearer to the formula and further from every trai
 position * frequency is rounded, and at thousands of positions that rounding is visible.
 """
 
+import functools
 import math
 
 import torch
@@ -20,13 +21,20 @@ def build_rope_tables(rope: RopeConfig, head_dim: int, num_positions: int, devic
     """
     positions = torch.arange(num_positions, device=device, dtype=torch.float32)
     dims = rope.rotary_dims or head_dim
-    angles = torch.outer(positions, compute_rope_frequencies(rope, dims).to(device))
+    angles = torch.outer(positions, _upload_rope_frequencies(rope, dims, device))
     cos, sin = angles.cos(), angles.sin()
     if rope.table_scale != 1.0:
         cos, sin = cos * rope.table_scale, sin * rope.table_scale
     still = (head_dim - dims) // 2
     pad = torch.nn.functional.pad
     return RotaryTables(pad(cos, (0, still), value=1.0), pad(sin, (0, still))) if still else RotaryTables(cos, sin)
+
+
+@functools.cache
+def _upload_rope_frequencies(rope: RopeConfig, head_dim: int, device: torch.device) -> Tensor:
+    """Kept on the device: a copy from the host in every forward would wait for it, and cannot be captured."""
+    with torch.inference_mode(False):
+        return compute_rope_frequencies(rope, head_dim).to(device)
 
 
 def compute_rope_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:

@@ -35,6 +35,8 @@ from codescaler.ops.plan import plan
 from codescaler.ops.reference import apply_hadamard
 from codescaler.quantize.int8 import quantize_weight, save_int8
 from codescaler.text.encoder import build_encoder
+from codescaler.text.program import make_conversation
+from codescaler.text.settings import TextSettings
 from codescaler.text.token_ids import Int32
 from codescaler.types import ACTIVATION_BITS, ActivationBits, QuantScheme
 
@@ -175,10 +177,12 @@ def choose_int8(
     backend: Backend,
     limit: float | None = None,
     activation_bits: ActivationBits | None = None,
+    text: TextSettings | None = None,
 ) -> Int8Choice:
     """Measures a reward model on programs that come with the package and applies the rule; the same every time.
 
-    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`.
+    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`. `text` says
+    how programs are read, as scoring will read them.
 
     Raises:
         InvalidInput: the model has no head, or is int8 already; the limit is below 0. WeightsError: it has no tokenizer
@@ -196,7 +200,7 @@ def choose_int8(
     if checkpoint.config.head == "none":
         raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
     with torch.inference_mode(False), torch.enable_grad():
-        energies, score_energy = _measure(checkpoint, backend)
+        energies, score_energy = _measure(checkpoint, backend, text)
     names, sources = list_fused_linears(checkpoint.config.num_layers), checkpoint.sources
     changes = {
         fused: dict(zip(ACTIVATION_BITS, row, strict=True))
@@ -255,7 +259,9 @@ class _Observed(torch.autograd.Function):
         return grad_y @ ctx.linear.weight, None
 
 
-def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
+def _measure(
+    checkpoint: Checkpoint, backend: Backend, text: TextSettings | None
+) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
     """Sums of squares over problems and contrasts: of the changes of each fused linear layer by bits, and of the
     scores.
     """
@@ -271,7 +277,7 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
     # Those of a head come last, and are never quantised.
     num_linears = len(list_fused_linears(checkpoint.config.num_layers))
     energies, score_energy = np.zeros((num_linears, len(ACTIVATION_BITS))), 0.0
-    for lists in _list_programs(checkpoint):
+    for lists in _list_programs(checkpoint, text):
         (batch,) = plan(lists, 10**9)
         _, scores = decoder.forward(Tree.from_batch(batch, cpu))
         assert scores is not None
@@ -287,10 +293,10 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
     return energies, score_energy
 
 
-def _list_programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
+def _list_programs(checkpoint: Checkpoint, text: TextSettings | None) -> Iterator[Sequence[Int32]]:
     """Token lists of four different programs for each of some problems."""
-    encoder, count = build_encoder(checkpoint), len(_CONTRASTS[0])
+    encoder, count = build_encoder(checkpoint, text=text), len(_CONTRASTS[0])
     groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))
     for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
         names = [f"program {index}" for index in range(count)]
-        yield encoder.encode_pairs([(prompt, code) for code in codes[:count]], names).sequences
+        yield encoder.encode_pairs([make_conversation(prompt, code) for code in codes[:count]], names).sequences

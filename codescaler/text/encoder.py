@@ -5,7 +5,7 @@ training and quantization all read text through it. It knows a checkpoint's fold
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -13,7 +13,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from codescaler.errors import CapacityExceeded, InvalidInput, WeightsError
-from codescaler.text.chat import Chat, Pair, load_chat, make_messages
+from codescaler.text.chat import Chat, load_chat, make_messages
+from codescaler.text.control_tokens import ControlTokenMode
+from codescaler.text.program import Conversation, Message, Pair
+from codescaler.text.settings import DEFAULT_SETTINGS, TextSettings, read_system_prompt
 from codescaler.text.token_ids import (
     Int32,
     Pooling,
@@ -48,6 +51,7 @@ class Encoder:
         max_length: tokens that a sequence may have, None for any number.
         truncation: what happens to a longer sequence.
         max_batch_tokens: tokens that one forward may have, None for any number.
+        text: the system prompt, and what control tokens are.
     """
 
     chat_folders: tuple[Path, ...]
@@ -58,23 +62,27 @@ class Encoder:
     max_length: int | None = None
     truncation: Truncation = "error"
     max_batch_tokens: int | None = None
+    text: TextSettings = DEFAULT_SETTINGS
 
     @cached_property
     def chat(self) -> Chat:
         """The checkpoint's chat template and tokenizer."""
         return load_chat(*self.chat_folders)
 
-    def encode_pairs(self, pairs: Iterable[Pair], names: Sequence[str]) -> Encoded:
-        """Renders and tokenizes (problem, response) pairs or lists of messages. `names` are what errors call them.
+    def encode_pairs(self, pairs: Iterable[Pair], names: Sequence[str], system: str | None = None) -> Encoded:
+        """Renders and tokenizes pairs, messages or conversations. `names` are what errors call them.
+
+        A conversation's own system message or prompt comes first, then `system`, then that of the settings.
 
         Raises:
             InvalidInput: a pair is malformed, or too long. CapacityExceeded: a sequence exceeds `max_batch_tokens`.
             WeightsError: the checkpoint has no tokenizer or template, or they fail.
         """
-        texts = [self.chat.render(make_messages(pair, name)) for pair, name in zip(pairs, names, strict=True)]
-        if self.closes_with_eos:
-            texts = [*map(self._close, texts)]
-        return self._encode(zip(names, self.chat.encode(texts, names), strict=True))
+        settings = self.text if system is None else replace(self.text, system=system)
+        conversations = (_settle(settings, pair, name) for pair, name in zip(pairs, names, strict=True))
+        close = self._close if self.closes_with_eos else None
+        arrays = self.chat.encode_conversations(conversations, names, close)
+        return self._encode(zip(names, arrays, strict=True))
 
     def encode_tokens(self, ids: TokenLists) -> Encoded:
         """Encodes a caller's token lists; errors call them "ids[0]", "ids[1]", ...
@@ -122,6 +130,18 @@ class Encoder:
         return sequence[: find_hf_pooled_index(sequence, self.pad_token_id) + 1]
 
 
+def _settle(settings: TextSettings, pair: Pair, name: str) -> tuple[list[Message], ControlTokenMode]:
+    """Returns the messages of a pair, its system message among them, and what control tokens in them are."""
+    given = pair if isinstance(pair, Conversation) else Conversation(pair)
+    messages: list[Message] = [*make_messages(given.turns, name)]
+    if messages[0]["role"] != "system":
+        system = settings.system if given.system is None else given.system
+        messages = [{"role": "system", "content": system}, *messages] if system else messages
+    elif given.system not in (None, messages[0]["content"]):
+        raise InvalidInput(f"{name} has a system message, and {given.system!r:.80} as system; give one of them")
+    return messages, settings.choose_mode(is_program=given.is_program)
+
+
 class EncodedFor(Protocol):
     """What an encoder needs to know of a checkpoint: `checkpoint.load.Checkpoint` knows it."""
 
@@ -143,10 +163,12 @@ def build_encoder(
     truncation: Truncation = "error",
     max_length: int | None = None,
     max_batch_tokens: int | None = None,
+    text: TextSettings | None = None,
 ) -> Encoder:
     """Returns a checkpoint's encoder, which pools as a model with this head does (None: the checkpoint's own).
 
     With "hf" the pooled token is transformers': in sequence classification the last one that is not the pad token.
+    Where the settings name no system prompt, that of the folder counts.
 
     Raises: InvalidInput if `max_length` is more than the model's RoPE is computed for.
     """
@@ -157,9 +179,12 @@ def build_encoder(
             f"max_length={max_length}; this model's RoPE ({config.rope.kind}) is computed up to {config.max_positions} "
             "positions; give no more"
         )
-    folders = (checkpoint.folder, checkpoint.base_folder)
+    folders = tuple(folder for folder in (checkpoint.folder, checkpoint.base_folder) if folder is not None)
+    settings = text or DEFAULT_SETTINGS
+    if settings.system is None:
+        settings = replace(settings, system=read_system_prompt(folders))
     return Encoder(
-        chat_folders=tuple(folder for folder in folders if folder is not None),
+        chat_folders=folders,
         vocab_size=config.vocab_size,
         pad_token_id=config.pad_token_id if pooling == "hf" and reads.skips_pads else None,
         closes_with_eos=reads.closes_with_eos,
@@ -167,4 +192,5 @@ def build_encoder(
         max_length=max_length,
         truncation=truncation,
         max_batch_tokens=max_batch_tokens,
+        text=settings,
     )

@@ -67,6 +67,20 @@ def test_it_learns_what_there_is_to_learn(fitted):
     assert {candidate.index for candidate in ranked[:2]} == {0, 1}
 
 
+def test_the_system_prompt_goes_with_the_head(model, fitted, tmp_path):
+    groups = make_groups()
+    fit_head(model, groups, tmp_path / "option", system="Rate it.")
+    fit_head(model, [group | {"system": "Rate it."} for group in groups], tmp_path / "field")
+    option, field = (Engine.from_pretrained(tmp_path / name) for name in ("option", "field"))
+    assert option.text.system == "Rate it." and field.text.system is None
+    pair = (groups[0]["prompt"], "x = 1")
+    assert (
+        option.score([pair])
+        == field.score([pair], system="Rate it.")
+        != Engine.from_pretrained(fitted[0]).score([pair])
+    )
+
+
 def test_transformers_gives_the_scores_of_the_folder(fitted):
     folder, _ = fitted
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
@@ -184,7 +198,7 @@ def test_the_pad_token_is_settled_for_everyone(tmp_path):
 
 def test_a_program_that_is_too_long_is_named_or_truncated(model, tmp_path):
     groups = make_groups()[:2]
-    groups[1]["candidates"][3]["code"] += " " * 600
+    groups[1]["candidates"][3]["code"] += "#" * 600
     with pytest.raises(InvalidInput, match=r"groups\[1\]: candidates\[3\] has \d+ tokens"):
         fit_head(model, groups, tmp_path / "rm")
     fit_head(model, groups, tmp_path / "rm", truncation="left")

@@ -19,7 +19,7 @@ from codescaler.cli import main
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.testing import FLOAT32_SCORE_LIMIT, edit_json, edit_tensors, save_chat, save_random_checkpoint
-from codescaler.text.chat import load_chat
+from codescaler.text.chat import load_chat, make_messages
 from codescaler.train import TrainConfig, fit
 
 PROBE = [("Problem 3: add two numbers.", code) for code in ("def f(a, b):\n    return a + b", "x", "return 1\n" * 9)]
@@ -419,6 +419,22 @@ def test_a_folder_in_use_is_refused(small, tmp_path):
     (tmp_path / "other/file").touch()
     with pytest.raises(InvalidInput, match="other is there already; give a new folder"):
         fit(small, make_groups(2), tmp_path / "other", config, resume=True)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_system_prompt_goes_with_the_model(small, tmp_path, method):
+    config = TrainConfig(max_steps=1, method=method)
+    fit(small, make_groups(2), tmp_path / "run", config, system="Rate it.")
+    assert (tmp_path / "run/model/system_prompt.txt").read_text() == "Rate it.\n"
+    group = make_groups(1)[0]
+    turns = make_messages((group["prompt"], group["candidates"][0]["code"]))
+    engine = Engine.from_pretrained(tmp_path / "run/model")
+    expected = engine.score([[{"role": "system", "content": "Rate it."}, *turns]])
+    assert engine.score([turns]) == expected != engine.score([turns], system="")
+    for settings in ({"system": "Rate it!"}, {"control_tokens": "tokens"}):
+        name = {"system": "system_prompt"}.get(*settings, *settings)
+        with pytest.raises(InvalidInput, match=rf"of a run with {name}="):
+            fit(small, make_groups(2), tmp_path / "run", config, resume=True, **{"system": "Rate it."} | settings)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

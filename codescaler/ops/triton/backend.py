@@ -92,7 +92,7 @@ class TritonBackend(Backend):
             # It hides nothing, and without a window the steps that every row sees need no mask.
             spec = dataclasses.replace(spec, window=None)
         tiles = tree.upload_tiles(queries, tile.rows // heads.group)
-        out = qkv.new_empty(int(tree.get_host_queries(queries)[:, 2].sum()), heads.q_width)
+        out = qkv.new_empty(tree.count_rows(queries), heads.q_width)
         tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out, tile)
         return out
 
