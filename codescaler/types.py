@@ -82,6 +82,21 @@ class QuantScheme:
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """Which layers have experts in place of one MLP, and how a token's experts are chosen and weighted.
+
+    A token goes through the `num_chosen` of `num_experts` that its router gives the largest weights. The weights are
+    divided by their sum if `has_normalised_weights`. `intermediate_size` is the width of one expert.
+    """
+
+    num_experts: int
+    num_chosen: int
+    intermediate_size: int
+    has_normalised_weights: bool
+    layers: frozenset[int]
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """What the decoder computes, in one dialect, whatever dialect `config.json` was written in.
 
@@ -122,6 +137,7 @@ class ModelConfig:
     local_rope: RopeConfig | None = None
     layout: Layout | None = None
     head_input: HeadInput = HeadInput()
+    experts: ExpertsConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,42 @@ class AttentionConfiguration:
     num_stages: int
 
 
+@dataclass(frozen=True)
+class GradientConfiguration:
+    """Tiles of attention's gradient: by queries, as a forward's; by keys, `key_step` of them, in steps of `rows`."""
+
+    queries: AttentionConfiguration
+    keys: AttentionConfiguration
+
+
+@dataclass(frozen=True)
+class ExpertConfiguration:
+    """A tile of an expert's product: rows and columns of the output, and inputs of a step.
+
+    `step` is part of the numbers. SwiGLU has half of the columns of gate and half of up. 64 rows and 4 warps are the
+    fewest that `wgmma` takes.
+    """
+
+    rows: int
+    columns: int
+    step: int
+    num_warps: int
+    num_stages: int
+
+
+# An expert sees few rows: 175 of 2,802 tokens where 8 of 128 experts are chosen.
+_EXPERT_TILE = ExpertConfiguration(64, 128, 64, 4, 3)
+_FLOAT32_EXPERT_TILE = ExpertConfiguration(32, 64, 32, 4, 2)
+
+
+def choose_expert_tile(architecture: str, element_bytes: int) -> ExpertConfiguration:
+    """Returns the one tile of an architecture, so that a row has the same bits among any number of rows."""
+    if element_bytes == 4:
+        return _FLOAT32_EXPERT_TILE
+    is_amd = architecture.startswith("gfx")
+    return replace(_EXPERT_TILE, num_stages=2) if is_amd else _EXPERT_TILE
+
+
 def choose_row_warps(block: int) -> int:
     """Warps for a program that holds `block` columns of a row: 16 a thread, which is two loads of 16 bytes."""
     return min(max(block // 512, 1), 16)
@@ -43,6 +79,24 @@ _TILES = {
     ("gfx942", 128): AttentionConfiguration(128, 64, 8, 1),
     ("gfx942", 256): AttentionConfiguration(64, 64, 4, 1),
 }
+# The same for the gradient, which keeps two products of a tile in registers at a time.
+_GRADIENT_TILES = {
+    ("sm_80", 64): (AttentionConfiguration(128, 32, 8, 2), AttentionConfiguration(32, 64, 4, 2)),
+    ("sm_80", 128): (AttentionConfiguration(64, 32, 4, 2), AttentionConfiguration(32, 64, 4, 2)),
+    ("sm_80", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
+    ("sm_89", 64): (AttentionConfiguration(128, 32, 8, 2), AttentionConfiguration(32, 64, 4, 2)),
+    ("sm_89", 128): (AttentionConfiguration(64, 32, 4, 1), AttentionConfiguration(32, 64, 4, 1)),
+    ("sm_89", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
+    ("sm_90", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(64, 128, 8, 2)),
+    ("sm_90", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(32, 128, 8, 2)),
+    ("sm_90", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
+    ("sm_100", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(64, 128, 8, 2)),
+    ("sm_100", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(64, 128, 8, 2)),
+    ("sm_100", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
+    ("gfx942", 64): (AttentionConfiguration(64, 64, 4, 1), AttentionConfiguration(64, 64, 4, 1)),
+    ("gfx942", 128): (AttentionConfiguration(64, 32, 4, 1), AttentionConfiguration(32, 64, 4, 1)),
+    ("gfx942", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
+}
 # Exact float32 products take the tensor cores of no architecture and four bytes an element: small tiles anywhere.
 _FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1)
 # The interpreter pays for each operation, not for its size.
@@ -60,9 +114,27 @@ def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, 
     elif element_bytes == 4:
         tile = _FLOAT32_TILE
     else:
-        width = next(width for width in (64, 128, WIDEST_HEAD) if head_dim <= width)
-        tile = _TILES[_choose_relative(architecture), width]
+        tile = _TILES[_choose_relative(architecture), _choose_width(head_dim)]
+    return _hold_token(tile, group)
+
+
+def choose_gradient_tiles(architecture: str, head_dim: int, element_bytes: int, group: int) -> GradientConfiguration:
+    """Returns the gradient's tiles; arguments as of `choose_attention_tile`."""
+    if architecture == "interpreter":
+        tiles = (INTERPRETER_TILE, INTERPRETER_TILE)
+    elif element_bytes == 4:
+        tiles = (_FLOAT32_TILE, _FLOAT32_TILE)
+    else:
+        tiles = _GRADIENT_TILES[_choose_relative(architecture), _choose_width(head_dim)]
+    return GradientConfiguration(*(_hold_token(tile, group) for tile in tiles))
+
+
+def _hold_token(tile: AttentionConfiguration, group: int) -> AttentionConfiguration:
     return replace(tile, rows=max(tile.rows, 1 << (group - 1).bit_length()))
+
+
+def _choose_width(head_dim: int) -> int:
+    return next(width for width in (64, 128, WIDEST_HEAD) if head_dim <= width)
 
 
 def _choose_relative(architecture: str) -> str:

@@ -1,10 +1,13 @@
-"""Residual addition and RMSNorm in one pass over memory: one program a row."""
+"""Residual addition and RMSNorm in one pass over memory: one program a row. The gradient: one program some rows."""
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .configurations import choose_row_warps
+
+ROWS_OF_A_SUM = 8  # whose gradients of the weight one program adds up, in order: part of the numbers
 
 
 @triton.jit
@@ -55,3 +58,77 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
         HAS_RESIDUAL=residual_TD is not None,
         num_warps=choose_row_warps(block),
     )
+
+
+@triton.jit
+def rms_norm_backward_kernel(
+    z,
+    weight,
+    grad_y,
+    grad_residual,
+    grad_z,
+    grad_weight,
+    z_stride,
+    grad_y_stride,
+    grad_residual_stride,
+    grad_z_stride,
+    num_rows,
+    eps,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+):
+    columns = tl.arange(0, BLOCK)
+    mask = columns < WIDTH
+    scale = tl.load(weight + columns, mask, 0.0)
+    first = tl.program_id(0).to(tl.int64) * ROWS
+    total = tl.zeros([BLOCK], tl.float32)
+    for row in range(first, tl.minimum(first + ROWS, num_rows)):
+        x = tl.load(z + row * z_stride + columns, mask, 0.0)
+        grad = tl.load(grad_y + row * grad_y_stride + columns, mask, 0.0).to(tl.float32)
+        inverse = tl.rsqrt(tl.sum(x * x, axis=0) / WIDTH + eps)
+        x *= inverse
+        total += grad * x
+        grad *= scale
+        result = (grad - x * (tl.sum(grad * x, axis=0) / WIDTH)) * inverse
+        if HAS_RESIDUAL:
+            result += tl.load(grad_residual + row * grad_residual_stride + columns, mask, 0.0)
+        tl.store(grad_z + row * grad_z_stride + columns, result, mask)
+    tl.store(grad_weight + tl.program_id(0) * WIDTH + columns, total, mask)
+
+
+def rms_norm_backward(
+    z_TD: Tensor, weight_D: Tensor, eps: float, grad_y_TD: Tensor, grad_residual_TD: Tensor | None, grad_z_TD: Tensor
+) -> Tensor:
+    """Writes the gradient by z, and returns the gradient by the weight.
+
+    With x = z / r, r = sqrt(mean(z^2) + eps) and g = grad_y * weight: grad_z = (g - x mean(g x)) / r + grad_residual,
+    grad_weight = the sum of grad_y x over rows, of which each program adds up `ROWS_OF_A_SUM`.
+    Dtypes: all float32 but grad_y, an activation.
+    """
+    rows, width = z_TD.shape
+    sums = z_TD.new_empty(triton.cdiv(rows, ROWS_OF_A_SUM), width, dtype=torch.float32)
+    if rows == 0:
+        return sums.sum(dim=0)
+    block = triton.next_power_of_2(width)
+    rms_norm_backward_kernel[(len(sums),)](
+        z_TD,
+        weight_D,
+        grad_y_TD,
+        grad_residual_TD,
+        grad_z_TD,
+        sums,
+        z_TD.stride(0),
+        grad_y_TD.stride(0),
+        0 if grad_residual_TD is None else grad_residual_TD.stride(0),
+        grad_z_TD.stride(0),
+        rows,
+        eps,
+        WIDTH=width,
+        BLOCK=block,
+        ROWS=ROWS_OF_A_SUM,
+        HAS_RESIDUAL=grad_residual_TD is not None,
+        num_warps=choose_row_warps(block),
+    )
+    return sums.sum(dim=0)

@@ -135,8 +135,10 @@ def tree_attention_kernel(
     node_blocks,
     tiles,
     out,
+    log_sums,
     qkv_stride,
     out_stride,
+    num_rows,
     scale,
     softcap,
     window,
@@ -149,6 +151,7 @@ def tree_attention_kernel(
     STEP: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
+    HAS_LOG_SUMS: tl.constexpr,
 ):
     group: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
     tile = tiles + tl.program_id(0) // NUM_KV_HEADS * 5
@@ -190,6 +193,9 @@ def tree_attention_kernel(
     )  # fmt: skip
     target = out + (out_row + token).to(tl.int64)[:, None] * out_stride + head_column
     tl.store(target, acc / row_sum[:, None], mask)
+    if HAS_LOG_SUMS:
+        vector = log_sums + (kv_head.to(tl.int64) * num_rows + out_row) * group + tl.arange(0, ROWS)
+        tl.store(vector, row_max + tl.log2(row_sum), token < num_tokens)
 
 
 def tree_attention(
@@ -200,6 +206,7 @@ def tree_attention(
     tiles: Tensor,
     out: Tensor,
     configuration: AttentionConfiguration,
+    log_sums_KRG: Tensor | None = None,
 ) -> None:
     """Writes each query token's attention to its own path; see `ops.reference.tree_attention` for the formula.
 
@@ -208,7 +215,9 @@ def tree_attention(
     Shapes: block_tokens [C, key block]; tiles [., 5], longest path first, each row (first_block, first_token,
     num_tokens, out_row, first_position): tokens of one node, whose path's key blocks stand from
     node_blocks[first_block] on. A tile has at most `configuration.rows // group` tokens.
-    Dtypes: integers int32; out as qkv.
+    `log_sums`, where given, gets the base-2 logarithm of each row's softmax sum, which the gradient reads; G is the
+    query heads of a kv head.
+    Dtypes: integers int32; out as qkv; log_sums float32.
     """
     if len(tiles) == 0:
         return
@@ -219,8 +228,10 @@ def tree_attention(
         node_blocks,
         tiles,
         out,
+        log_sums_KRG,
         qkv_TE.stride(0),
         out.stride(0),
+        len(out),
         spec.scale,
         spec.softcap or 0.0,
         spec.window or 0,
@@ -233,6 +244,7 @@ def tree_attention(
         STEP=configuration.key_step,
         HAS_SOFTCAP=spec.softcap is not None,
         HAS_WINDOW=spec.window is not None,
+        HAS_LOG_SUMS=log_sums_KRG is not None,
         num_warps=configuration.num_warps,
         num_stages=configuration.num_stages,
         enable_fp_fusion=False,

@@ -19,6 +19,8 @@ NAMES = (
     "qwen3 sequence: pad == eos",
     "qwen3 sequence: LoRA everywhere, rank and alpha patterns",
     "qwen3 token: pad tokens are scored",
+    "qwen3_moe sequence: layer 1 dense, pad tokens",
+    "qwen3_moe token: experts in every second layer, biases",
     "qwen2 sequence: width 448, old config dialect",
     "qwen2 token: window 64 from layer 1 on",
     "qwen2 value: AceCodeRM, tied, eps 0.01, old config dialect",
@@ -36,7 +38,8 @@ NAMES = (
     "qwen2 value: LLaMA-Factory: head in a file of its own",
     "qwen3 sequence: LoRA for features, 8 tokens more, embedding written twice",
 )
-PADS, _, LORA, TOKEN, _, WINDOW, VALUE, LLAMA3, RSLORA, _, GEMMA2, _, MISTRAL, GEMMA3, PHI3, MLP, INTERNLM2 = NAMES[:17]
+PADS, _, LORA, TOKEN, MIXED, _, _, WINDOW, VALUE, LLAMA3, RSLORA, _, GEMMA2, _ = NAMES[:14]
+MISTRAL, GEMMA3, PHI3, MLP, INTERNLM2 = NAMES[14:19]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,8 @@ SCALING = CASES_BY_NAME[LLAMA3].config_edits["rope_scaling"]
         (RSLORA, ADAPTER, {"use_rslora": False}),
         (WINDOW, CONFIG, {"sliding_window": 63}),
         (WINDOW, CONFIG, {"layer_types": ["sliding_attention"] * 3}),
+        (MIXED, CONFIG, {"norm_topk_prob": False}),
+        (MIXED, CONFIG, {"num_experts_per_tok": 3}),
         (VALUE, CONFIG, {"rope_theta": 1.1e6}),
         (VALUE, CONFIG, {"rms_norm_eps": 0.011}),
         (LLAMA3, CONFIG, {"rope_theta": 5.1e5}),
@@ -129,6 +134,8 @@ def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
         (VALUE, "v_head.summary.bias"),
         (VALUE, "model.layers.1.self_attn.k_proj.bias"),
         (PADS, "model.layers.2.self_attn.k_norm.weight"),
+        (MIXED, "model.layers.0.mlp.gate.weight"),
+        (MIXED, "model.layers.2.mlp.experts.15.down_proj.weight"),
         (GEMMA2, "model.layers.1.post_feedforward_layernorm.weight"),
         (GEMMA3, "model.layers.1.self_attn.q_norm.weight"),
         (MLP, "score.0.weight"),

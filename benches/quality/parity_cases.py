@@ -249,6 +249,23 @@ _QWEN3 = (
     Case("qwen3", _NONE, "features, tied", _SMALL | {"tie_word_embeddings": True}),
 )  # fmt: skip
 
+_EXPERTS = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 96}
+
+_QWEN3_MOE = (
+    Case("qwen3_moe", _SEQUENCE, "width 512, GQA 8, 4 of 32 experts",
+         _shape(512, 8, 1, **_EXPERTS, head_dim=128) | {"num_experts": 32, "norm_topk_prob": True} | _make_rope(1e6)),
+    Case("qwen3_moe", _SEQUENCE, "1 of 16 experts, weights not normalised",
+         _SMALL | _EXPERTS | {"num_experts_per_tok": 1}),
+    Case("qwen3_moe", _SEQUENCE, "layer 1 dense, pad tokens",
+         _SMALL | _EXPERTS | {"mlp_only_layers": [1], "norm_topk_prob": True}, make_padded),
+    Case("qwen3_moe", _SEQUENCE, "every length to 130, then block edges", _SMALL | _EXPERTS, make_beginnings),
+    Case("qwen3_moe", _SEQUENCE, "window 100, sharded index",
+         _SMALL | _EXPERTS | {"use_sliding_window": True, "sliding_window": 100}, max_shard_size="500KB"),
+    Case("qwen3_moe", _TOKEN, "experts in every second layer, biases",
+         _SMALL | _EXPERTS | {"decoder_sparse_step": 2, "attention_bias": True}),
+    Case("qwen3_moe", _NONE, "features", _SMALL | _EXPERTS),
+)  # fmt: skip
+
 _QWEN2 = (
     Case("qwen2", _SEQUENCE, "width 896, GQA 7, head_dim 64", _shape(896, 14, 2) | _make_rope(1e6)),
     Case("qwen2", _SEQUENCE, "width 448, old config dialect", _shape(448, 7, 1),
@@ -360,4 +377,4 @@ _HEADS = (
     }),
 )  # fmt: skip
 
-CASES = (*_QWEN3, *_QWEN2, *_LLAMA, *_GEMMA2, *_MISTRAL, *_GEMMA3, *_PHI3, *_HEADS)
+CASES = (*_QWEN3, *_QWEN3_MOE, *_QWEN2, *_LLAMA, *_GEMMA2, *_MISTRAL, *_GEMMA3, *_PHI3, *_HEADS)

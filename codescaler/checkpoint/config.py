@@ -14,11 +14,13 @@ from codescaler.checkpoint.compressed_tensors import list_scale_shapes, read_int
 from codescaler.checkpoint.rope import count_rotary_dims, read_layer_ropes, read_rope
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.io.json import Fields
-from codescaler.types import Activation, ModelConfig
+from codescaler.model.projections import ROUTER, list_expert_names
+from codescaler.types import Activation, ExpertsConfig, ModelConfig
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 _MAX_LAYERS = 10_000
+_MAX_EXPERTS = 100_000  # of all layers; Qwen3-235B-A22B has 12,032
 _DEFAULT_WINDOW = 4096
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -62,6 +64,11 @@ def _list_qwen_windows(fields: Fields, num_layers: int) -> tuple[int | None, ...
     window = _read_sliding_window(fields) if fields.read_flag("use_sliding_window") else None
     first = num_layers if window is None else fields.read_size("max_window_layers", 28, low=0)
     return _list_layer_windows(fields, window, [i >= first for i in range(num_layers)])
+
+
+def _list_qwen3_moe_windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
+    """All layers slide, but only if `use_sliding_window` says so."""
+    return (_read_sliding_window(fields) if fields.read_flag("use_sliding_window") else None,) * num_layers
 
 
 def _list_gemma2_windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
@@ -141,6 +148,31 @@ def _read_internlm2_extras(fields: Fields, config: ModelConfig) -> dict[str, Any
     return {"family": "llama", "layout": "internlm2", "has_qkv_bias": has_bias, "has_o_bias": has_bias}
 
 
+def _read_qwen3_moe_extras(fields: Fields, config: ModelConfig) -> dict[str, Any]:
+    """Layers have experts by `decoder_sparse_step`, but those of `mlp_only_layers`."""
+    if fields.values.get("quantization_config") is not None:
+        raise UnsupportedModel(
+            f"{fields.where}: quantised experts are not computed. Give the model as it was before it was quantised."
+        )
+    num_layers = fields.read_size("num_hidden_layers", high=_MAX_LAYERS)
+    # transformers 5 writes the other name, and reads both.
+    key = "num_experts" if fields.values.get("num_local_experts") is None else "num_local_experts"
+    num_experts = fields.read_size(key, 128, low=0)
+    num_chosen, step = fields.read_size("num_experts_per_tok", 8), fields.read_size("decoder_sparse_step", 1)
+    dense = fields.values.get("mlp_only_layers") or []
+    if not isinstance(dense, Sequence) or isinstance(dense, str) or not all(type(layer) is int for layer in dense):
+        raise fields.make_error("mlp_only_layers", "list indices of layers")
+    layers = frozenset(i for i in range(num_layers) if (i + 1) % step == 0).difference(dense)
+    if not num_experts or not layers:
+        return {}
+    if num_experts * num_layers > _MAX_EXPERTS:
+        raise fields.make_error(key, f"set it to at most {_MAX_EXPERTS} experts in all layers")
+    if num_chosen > num_experts:
+        raise fields.make_error("num_experts_per_tok", f"set it to at most the {num_experts} experts of a layer")
+    width = fields.read_size("moe_intermediate_size", 768)
+    return {"experts": ExpertsConfig(num_experts, num_chosen, width, fields.read_flag("norm_topk_prob"), layers)}
+
+
 def _read_no_extras(fields: Fields, config: ModelConfig) -> dict[str, Any]:
     return {}
 
@@ -187,6 +219,14 @@ _GEMMA: dict[str, Any] = {
 # By model_type.
 FAMILIES = {
     "qwen3": Family(("Qwen3",), 32768, _list_qwen_windows, head_dim=128, num_kv_heads=32, has_qk_norm=True),
+    "qwen3_moe": Family(
+        ("Qwen3Moe",),
+        32768,
+        _list_qwen3_moe_windows,
+        num_kv_heads=4,
+        has_qk_norm=True,
+        extras=_read_qwen3_moe_extras,
+    ),
     "qwen2": Family(("Qwen2",), 32768, _list_qwen_windows, num_kv_heads=32, has_fixed_bias=True),
     "llama": Family(("Llama",), 2048, _list_full_attention, reads_mlp_bias=True),
     "mistral": Family(("Mistral",), 131072, _list_mistral_windows, num_kv_heads=8, reads_attention_bias=False),
@@ -378,20 +418,41 @@ def list_tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         layer |= {"pre_feedforward_layernorm.weight": (D,), "post_feedforward_layernorm.weight": (D,)}
     if config.has_qk_norm:
         layer |= {"self_attn.q_norm.weight": (H,), "self_attn.k_norm.weight": (H,)}
-    linears = (
+    attention = (
         ("self_attn.q_proj", Q, D, config.has_qkv_bias),
         ("self_attn.k_proj", KV, D, config.has_qkv_bias),
         ("self_attn.v_proj", KV, D, config.has_qkv_bias),
         ("self_attn.o_proj", D, Q, config.has_o_bias),
+    )
+    mlp = (
         ("mlp.gate_proj", F, D, config.has_mlp_bias),
         ("mlp.up_proj", F, D, config.has_mlp_bias),
         ("mlp.down_proj", D, F, config.has_mlp_bias),
     )
-    for name, outputs, inputs, has_bias in linears:
-        layer[f"{name}.weight"] = (outputs, inputs)
-        if has_bias:
-            layer[f"{name}.bias"] = (outputs,)
+    layer |= _list_linear_shapes(attention)
+    dense, sparse = _list_linear_shapes(mlp), {} if config.experts is None else _list_expert_shapes(config.experts, D)
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab_size, D), "norm.weight": (D,)}
     for i in range(config.num_layers):
-        shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
+        has_experts = config.experts is not None and i in config.experts.layers
+        shapes |= {f"layers.{i}.{name}": shape for name, shape in (layer | (sparse if has_experts else dense)).items()}
     return shapes | list_scale_shapes(config.int8_linears, shapes)
+
+
+def _list_linear_shapes(linears: Sequence[tuple[str, int, int, bool]]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of linear layers, each given as its name, outputs, inputs, and whether it has a bias."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, outputs, inputs, has_bias in linears:
+        shapes[f"{name}.weight"] = (outputs, inputs)
+        if has_bias:
+            shapes[f"{name}.bias"] = (outputs,)
+    return shapes
+
+
+def _list_expert_shapes(experts: ExpertsConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a layer's router and experts, X [F, D] gate and up and X [D, F] down."""
+    sizes = {"gate_up": (experts.intermediate_size, hidden_size), "down": (hidden_size, experts.intermediate_size)}
+    shapes: dict[str, tuple[int, ...]] = {ROUTER: (experts.num_experts, hidden_size)}
+    for matrix, size in sizes.items():
+        for names in list_expert_names(matrix, experts.num_experts):
+            shapes |= {f"{name}.weight": size for name in names}
+    return shapes

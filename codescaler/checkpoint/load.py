@@ -91,6 +91,15 @@ class Checkpoint:
                 "was before, and run `codescaler quantize` on the result."
             )
 
+    def require_trainable(self) -> None:
+        """Raises UnsupportedModel if linear layers are int8, or if there are experts."""
+        self.require_plain()
+        if self.config.experts is not None:
+            raise UnsupportedModel(
+                f"{self.folder} is a mixture of experts, whose weights cannot be trained yet; fit a head on it with "
+                "`codescaler fit-head`, or train a dense model."
+            )
+
     def get(self, name: str) -> torch.Tensor | None:
         """Returns what `tensor` does, or None if there is no such tensor."""
         return self.read_tensor(name) if self.has(name) else None

@@ -34,15 +34,15 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "pooling": {"default": "hf", "help": "hf (the token that transformers scores) or last (%(default)s)"},
     "truncation": {"default": "error", "help": "of what is too long: error, left, middle (%(default)s)"},
     "max_length": {"type": int, "help": "tokens of the longest sequence (the model's positions)"},
-    "classifier_from_token": {
-        "nargs": "+",
-        "metavar": "TOKEN",
-        "help": "score a language model's logit of a token, or of the second token minus the first: no yes",
-    },
     "system": {"type": Path, "metavar": "FILE", "help": "system prompt of what has none (the model's, if it has one)"},
     "control_tokens": {
         "choices": ("text", "tokens"),
         "help": "what control tokens in messages are (text in programs that are compared, tokens in rows)",
+    },
+    "classifier_from_token": {
+        "nargs": "+",
+        "metavar": "TOKEN",
+        "help": "score a language model's logit of a token, or of the second token minus the first: no yes",
     },
     "base_model": {"help": "base of a LoRA folder (what the folder names)"},
     "revision": {"help": "branch, tag or commit on the hub"},

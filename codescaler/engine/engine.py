@@ -48,7 +48,7 @@ class Engine:
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
         text: the system prompt, and what control tokens in messages are.
-        scheduler: the queue of all callers, with settings for servers.
+        encoder: from text to token ids. scheduler: the queue of all callers, with settings for servers.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Engine:
         self.truncation = encoder.truncation
         self.text = encoder.text
         self.max_length = max_length
+        self.encoder = encoder
         self._decoder = decoder
         budget = self.max_batch_tokens or DEFAULT_BATCH_TOKENS
         self._graphs = CudaGraphs(decoder) if cuda_graphs else None
@@ -299,6 +300,16 @@ class Engine:
         """
         self._require_head()
         return self._intake.put_pairs(pairs, system, client=client, deadline=deadline)
+
+    def submit_tokens(
+        self, ids: TokenLists, *, client: str | None = None, deadline: float | None = None
+    ) -> Future[Float32]:
+        """Queues token lists and returns a future of their scores; otherwise as `submit`.
+
+        Raises: as `score_tokens`.
+        """
+        self._require_head()
+        return self._intake.put_tokens(ids, client=client, deadline=deadline)
 
     async def score_async(
         self,

@@ -84,7 +84,7 @@ def select_oldest(waiting: Sequence[Request], budget: int) -> Sequence[Request]:
     for request in waiting:
         families.setdefault(request.beginning, []).append(request)
     chosen: list[Request] = []
-    tree = _TokenCounter()
+    tree = TokenCounter()
     for request in chain.from_iterable(families.values()):
         fits = tree.add(request.sequences, budget)
         if chosen and not fits:
@@ -95,7 +95,7 @@ def select_oldest(waiting: Sequence[Request], budget: int) -> Sequence[Request]:
     return chosen
 
 
-class _TokenCounter:
+class TokenCounter:
     """Counts the distinct tokens of a prefix tree while sequences join it."""
 
     def __init__(self) -> None:

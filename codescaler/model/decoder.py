@@ -4,7 +4,7 @@ Knows no files and no batches of text: it takes canonical tensors (see `weights.
 Families differ in configuration only. Shape legend: `ops.backend`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from codescaler.model.mlp_head import MlpHead, build_mlp_head
-from codescaler.model.projections import FUSED
+from codescaler.model.projections import FUSED, ROUTER, list_expert_names
 from codescaler.model.rope import build_rope_tables
 from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree
 from codescaler.types import ModelConfig
@@ -34,7 +34,10 @@ class ForwardContext:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's attention and weights: norm weights float32, linear layers packed by the backend."""
+    """One layer's attention and weights: norm weights float32, linear layers packed by the backend.
+
+    A layer with experts has a router, float32, and `experts` in place of gate_up and down.
+    """
 
     attention: AttentionSpec
 
@@ -48,6 +51,8 @@ class Layer:
     gate_up: Any
     down: Any
     post_mlp_norm: Tensor | None  # Gemma only: on the MLP's output
+    router: Any = None
+    experts: Any = None
 
     def __call__(
         self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor, is_last: bool
@@ -73,7 +78,9 @@ class Layer:
 
     def _run_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         """Output projection and MLP, a block of tokens at a time; returns the output that is not yet added."""
-        block = context.backend.token_block or len(o_TE)
+        # An expert's weights are read once for all tokens: they are far more than its rows.
+        block = context.backend.token_block if self.experts is None else None
+        block = block or len(o_TE)
         if len(o_TE) <= block:
             return self._run_block_after_attention(context, o_TE, residual_TD)
         out_TD = o_TE.new_empty(residual_TD.shape)
@@ -87,10 +94,18 @@ class Layer:
         if self.post_attention_norm is not None:
             x = backend.rms_norm(x, self.post_attention_norm, eps)
         x = backend.rms_norm(x, self.mlp_norm, eps, residual_TD)
-        x = backend.linear(backend.glu(backend.linear(x, self.gate_up), context.config.activation), self.down)
+        x = self._run_mlp(context, x)
         if self.post_mlp_norm is not None:
             x = backend.rms_norm(x, self.post_mlp_norm, eps)
         return x
+
+    def _run_mlp(self, context: ForwardContext, x_TD: Tensor) -> Tensor:
+        backend, activation, experts = context.backend, context.config.activation, context.config.experts
+        if self.experts is None or experts is None:
+            return backend.linear(backend.glu(backend.linear(x_TD, self.gate_up), activation), self.down)
+        logits_TX = backend.linear(x_TD.to(_upcast(x_TD.dtype)), self.router)
+        routing = backend.route(logits_TX, experts.num_chosen, experts.has_normalised_weights)
+        return backend.expert_mlp(x_TD, routing, self.experts, activation)
 
 
 @dataclass(frozen=True)
@@ -191,6 +206,19 @@ def build_decoder(
         bias = None if bias is None else bias.to(_upcast(dtype))
         return backend.pack_linear(LinearWeights(weight, bias, scale[:, 0].to(_upcast(dtype))), scheme)
 
+    def read_experts(matrix: str, at: str, count: int) -> Iterator[Tensor]:
+        for names in list_expert_names(matrix, count):
+            yield _stack_rows([get(f"{at}{name}.weight") for name in names], dtype, device, reuse_scratch)
+
+    def build_mlp(at: str, is_sparse: bool) -> dict[str, Any]:
+        if not is_sparse or config.experts is None:
+            return {"gate_up": build_linear("gate_up", at), "down": build_linear("down", at)}
+        count = config.experts.num_experts
+        router = read_upcast(f"{at}{ROUTER}")
+        assert router is not None, at
+        experts = backend.pack_experts(read_experts("gate_up", at, count), read_experts("down", at, count), count)
+        return {"gate_up": None, "down": None, "router": backend.pack_linear(LinearWeights(router)), "experts": experts}
+
     def build_layer(index: int) -> Layer:
         at = f"layers.{index}."
         post = config.has_post_norms
@@ -205,9 +233,8 @@ def build_decoder(
             o=build_linear("o", at),
             post_attention_norm=build_norm(f"{at}post_attention_layernorm.weight") if post else None,
             mlp_norm=build_norm(f"{at}{'pre_feedforward' if post else 'post_attention'}_layernorm.weight"),
-            gate_up=build_linear("gate_up", at),
-            down=build_linear("down", at),
             post_mlp_norm=build_norm(f"{at}post_feedforward_layernorm.weight") if post else None,
+            **build_mlp(at, config.experts is not None and index in config.experts.layers),
         )
 
     embedding = get("embed_tokens.weight")

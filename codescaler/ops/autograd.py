@@ -47,6 +47,9 @@ class DifferentiableBackend(Backend):
     products = {PlainFormat: TrainableLinear}  # noqa: RUF012
     token_block = None  # its slices of the residual could not be updated in place
     pooled_score = staticmethod(reference.pooled_score)  # a row a sequence: nothing to gain
+    # Experts are not trained; `Checkpoint.require_trainable` says so.
+    route = staticmethod(reference.route)
+    expert_mlp = staticmethod(reference.expert_mlp)
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self.name = backend, backend.name
@@ -148,8 +151,6 @@ class _AddRmsNorm(Function):
 
 
 class _QkNormRope(Function):
-    """A rotation's gradient is the rotation back; behind it stands a norm's, head by head."""
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -174,18 +175,10 @@ class _QkNormRope(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         before, positions, cos, sin, *norms = ctx.saved_tensors
-        heads = ctx.heads
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        ctx.backend.qk_norm_rope(grad, heads, positions, RotaryTables(cos, sin).invert())
-        grad_norms = [None, None]
-        if before is not None:
-            parts = (slice(heads.q_width), slice(heads.q_width, heads.q_width + heads.kv_width))
-            for index, (part, weight) in enumerate(zip(parts, norms, strict=True)):
-                z = before[:, part].reshape(-1, heads.head_dim).to(weight.dtype)
-                grad_y = grad[:, part].reshape(-1, heads.head_dim)
-                grad_z, grad_norms[index] = ctx.backend.rms_norm_backward(z, weight.detach(), ctx.eps, grad_y)
-                grad[:, part] = grad_z.view(len(grad), -1)
-        return None, grad, None, None, None, *grad_norms, None
+        weights = (None if weight is None else weight.detach() for weight in norms)
+        arguments = (ctx.heads, positions, RotaryTables(cos, sin), *weights, ctx.eps, grad)
+        grad_qkv, *grad_norms = ctx.backend.qk_norm_rope_backward(before, *arguments)
+        return None, grad_qkv, None, None, None, *grad_norms, None
 
 
 class _Glu(Function):
@@ -206,14 +199,16 @@ class _TreeAttention(Function):
     @staticmethod
     def forward(ctx: Any, backend: Backend, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor) -> Tensor:
         ctx.backend, ctx.arguments = backend, (spec, tree, queries)
-        ctx.save_for_backward(qkv)
-        return backend.tree_attention(qkv.detach(), spec, tree, queries)
+        out, more = backend.attend_for_gradient(qkv.detach(), spec, tree, queries)
+        ctx.save_for_backward(qkv, *(() if more is None else (out, more)))
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> Any:
-        (qkv,) = ctx.saved_tensors
-        return None, ctx.backend.tree_attention_backward(qkv.detach(), *ctx.arguments, grad_out), None, None, None
+        qkv, *forward = ctx.saved_tensors
+        arguments = (*ctx.arguments, grad_out, tuple(x.detach() for x in forward) or None)
+        return None, ctx.backend.tree_attention_backward(qkv.detach(), *arguments), None, None, None
 
 
 class _PairwiseLoss(Function):

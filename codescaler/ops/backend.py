@@ -2,21 +2,22 @@
 
 Shape legend, here and in every operation:
     T packed tokens, B sequences, U distinct sequences, R query rows, D hidden, N query heads, K kv heads,
-    H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear layer.
+    H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear layer,
+    X experts, C experts that a token goes through.
 Activations are float32 or bfloat16 (`triton`: float16 too; `reference`: any). The residual stream, norm
 weights, RoPE tables and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
 """
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codescaler.ops.linear import PLAIN, LinearFormat, LinearWeights, PackedLinear
-from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.linear import PLAIN, ExpertWeights, LinearFormat, LinearWeights, PackedLinear, stack_experts
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
 from codescaler.types import Activation
 
@@ -64,6 +65,13 @@ class Backend(ABC):
         """Multiplies by packed weights and adds the bias. Shapes: x [T, I] -> [T, O]."""
         return packed(x)
 
+    def pack_experts(self, gate_up: Iterable[Tensor], down: Iterable[Tensor], num_experts: int, /) -> Any:
+        """Returns copies of all experts' weights, in their order, for this backend's `expert_mlp` alone.
+
+        A weight may be written over when the next one is asked for. Shapes: each gate_up [2F, D], each down [D, F].
+        """
+        return ExpertWeights(stack_experts(gate_up, num_experts), stack_experts(down, num_experts))
+
     @abstractmethod
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
         """Normalises x, or the residual after it has taken x, in place. Shapes: x, residual [T, D] -> [T, D]."""
@@ -88,6 +96,37 @@ class Backend(ABC):
     ) -> None:
         """Normalises (where there are weights) and rotates query and key heads in place. Shapes: qkv [T, E]."""
 
+    def qk_norm_rope_backward(
+        self,
+        before: Tensor | None,
+        heads: Heads,
+        positions: Tensor,
+        rotary: RotaryTables,
+        q_norm: Tensor | None,
+        k_norm: Tensor | None,
+        eps: float,
+        grad: Tensor,
+        /,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Returns gradients by qkv and by the norms. Shapes: grad [T, E] -> [T, E], [H], [H].
+
+        `before` holds the query and key heads as they were, and is None without norms. Made of other operations here: a
+        rotation's gradient is the rotation back, and behind it stands a norm's, head by head.
+        """
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        self.qk_norm_rope(grad, heads, positions, rotary.invert())
+        if before is None or q_norm is None or k_norm is None:
+            return grad, None, None
+        grad_norms = []
+        q, k, _ = grad.split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
+        z_q, z_k = before.split([heads.q_width, heads.kv_width], dim=1)
+        for part, z, weight in ((q, z_q, q_norm), (k, z_k, k_norm)):
+            z, grad_y = (x.reshape(-1, heads.head_dim) for x in (z, part))
+            grad_z, grad_norm = self.rms_norm_backward(z.to(weight.dtype), weight, eps, grad_y)
+            part.copy_(grad_z.view_as(part))
+            grad_norms.append(grad_norm)
+        return grad, grad_norms[0], grad_norms[1]
+
     @abstractmethod
     def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
         """Multiplies the activated gate and up. Shapes: [T, 2F], gate first -> [T, F]."""
@@ -97,17 +136,41 @@ class Backend(ABC):
         """Returns the gradient by gate_up. Shapes: grad_y [T, F] -> [T, 2F]."""
 
     @abstractmethod
+    def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
+        """Chooses each token's experts and weights them. Shapes: [T, X] -> [T, C]. Dtypes: logits float32."""
+
+    @abstractmethod
+    def expert_mlp(self, x: Tensor, routing: Routing, packed: Any, activation: Activation, /) -> Tensor:
+        """Sums what a token's experts make of it, by weight, in the order of `routing`. Shapes: [T, D] -> [T, D]."""
+
+    @abstractmethod
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
         """Attends from each query token to its own path. Shapes: qkv [T, E] -> [R, N * H].
 
         `queries` are the tree's `all_queries` or `last_queries`.
         """
 
+    def attend_for_gradient(
+        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the result of `tree_attention`, and what else this backend's gradient reads, None for nothing."""
+        return self.tree_attention(qkv, spec, tree, queries), None
+
     @abstractmethod
     def tree_attention_backward(
-        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, grad_out: Tensor, /
+        self,
+        qkv: Tensor,
+        spec: AttentionSpec,
+        tree: Tree,
+        queries: Tensor,
+        grad_out: Tensor,
+        forward: tuple[Tensor, Tensor] | None = None,
+        /,
     ) -> Tensor:
-        """Returns the gradient by qkv. Shapes: grad_out [R, N * H] -> [T, E]."""
+        """Returns the gradient by qkv. Shapes: grad_out [R, N * H] -> [T, E].
+
+        `forward` is what `attend_for_gradient` returned. Where it is not given, it is computed again if need be.
+        """
 
     @abstractmethod
     def pooled_score(

@@ -72,8 +72,7 @@ class Tree:
         """Returns `plan.TreeBatch.plan_tiles` of `all_queries` or `last_queries` on their device, planned once."""
 
         def make(runs: Int32) -> Tensor:
-            tiles = [self.batch.plan_tiles(runs, max_tokens, is_padded=True)]
-            return _unpack(_pack(tiles, queries.device).to(queries.device, non_blocking=True), tiles)[0]
+            return upload([self.batch.plan_tiles(runs, max_tokens, is_padded=True)], queries.device)[0]
 
         return self.plan_once(queries, ("tiles", max_tokens), make)
 
@@ -91,6 +90,11 @@ class Tree:
     def _name(self, queries: Tensor) -> str:
         assert queries is self.all_queries or queries is self.last_queries, "query runs of another tree"
         return "all_queries" if queries is self.all_queries else "last_queries"
+
+
+def upload(arrays: Sequence[Integers], device: torch.device) -> list[Tensor]:
+    """Copies arrays to `device` in one piece, which the host does not wait for; each starts at 16 bytes."""
+    return _unpack(_pack(arrays, device).to(device, non_blocking=True), arrays)
 
 
 def _list_arrays(batch: TreeBatch) -> dict[str, Integers]:

@@ -25,7 +25,7 @@ from torch.nn import functional
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.save import new_folder
-from codescaler.errors import InvalidInput, WeightsError
+from codescaler.errors import InvalidInput, UnsupportedModel, WeightsError
 from codescaler.io.records import read_groups
 from codescaler.model.decoder import build_decoder
 from codescaler.model.projections import list_fused_linears
@@ -185,11 +185,13 @@ def choose_int8(
     how programs are read, as scoring will read them.
 
     Raises:
-        InvalidInput: the model has no head, or is int8 already; the limit is below 0. WeightsError: it has no tokenizer
-        or chat template, by which programs are read, or gives no finite scores.
+        InvalidInput: the model has no head, or is int8 already; the limit is below 0. UnsupportedModel: it has experts.
+        WeightsError: it has no tokenizer or chat template, by which programs are read, or gives no finite scores.
     """
     if checkpoint.config.int8_linears:
         raise InvalidInput(f"{checkpoint.folder} is int8 already; load it as it is")
+    if checkpoint.config.experts is not None:
+        raise UnsupportedModel(f"{checkpoint.folder} is a mixture of experts, which is not quantised; load it as it is")
     limit = LIMIT if limit is None else limit
     if not limit >= 0:
         raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all linear layers")

@@ -27,6 +27,10 @@ _TINY: dict[str, Any] = {
 }
 _FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3", {"head_dim": 32}),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {"head_dim": 32, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 40},
+    ),
     "qwen2": ("Qwen2", {}),
     "llama": ("Llama", {}),
     "mistral": ("Mistral", {"sliding_window": 8}),

@@ -102,7 +102,7 @@ class Chat:
     ) -> list[npt.NDArray[np.int32]]:
         """Renders messages and returns their token ids, control tokens in messages as each conversation says.
 
-        `close` ends each text as the head of the model wants it.
+        `close` changes the end of a rendered text.
 
         Raises: as `render` and `encode`. WeightsError: a control token cannot be text to this tokenizer.
         """

@@ -81,8 +81,14 @@ class Encoder:
         settings = self.text if system is None else replace(self.text, system=system)
         conversations = (_settle(settings, pair, name) for pair, name in zip(pairs, names, strict=True))
         close = self._close if self.closes_with_eos else None
-        arrays = self.chat.encode_conversations(conversations, names, close)
-        return self._encode(zip(names, arrays, strict=True))
+        return self._encode(zip(names, self.chat.encode_conversations(conversations, names, close), strict=True))
+
+    def encode_texts(self, texts: Sequence[str], names: Sequence[str]) -> Encoded:
+        """Tokenizes texts that a template has been applied to; control tokens in them are control tokens.
+
+        Raises: as `encode_pairs`.
+        """
+        return self._encode(zip(names, self.chat.encode(texts, names), strict=True))
 
     def encode_tokens(self, ids: TokenLists) -> Encoded:
         """Encodes a caller's token lists; errors call them "ids[0]", "ids[1]", ...

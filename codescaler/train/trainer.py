@@ -125,7 +125,7 @@ def fit(
         torch.cuda.set_device(target)
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, head="optional", base_model=base_model, local_files_only=local_files_only)
-    checkpoint.require_plain()
+    checkpoint.require_trainable()
     if config.method == "lora" and checkpoint.base_folder is not None:
         raise InvalidInput(f"{source} is a LoRA adapter itself; merge it with PEFT to train another one on it")
     _require_trainable(checkpoint, source, config)

@@ -1,5 +1,6 @@
 """`config.json` against transformers' own reading of it."""
 
+import itertools
 import json
 import math
 
@@ -7,14 +8,15 @@ import pytest
 import torch
 import transformers
 
+from codescaler.checkpoint.compressed_tensors import make_quantization_config
 from codescaler.checkpoint.config import list_tensor_shapes, parse_config
 from codescaler.checkpoint.layouts import join_projections
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.types import RopeConfig
 
 SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 3}
-NAMES = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral", "phi3": "Phi3"}
-NAMES |= {"gemma2": "Gemma2", "gemma3_text": "Gemma3Text"}
+NAMES = {"qwen3": "Qwen3", "qwen3_moe": "Qwen3Moe", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral"}
+NAMES |= {"phi3": "Phi3", "gemma2": "Gemma2", "gemma3_text": "Gemma3Text"}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -41,6 +43,23 @@ CASES = {
         "qwen3",
         {"num_attention_heads": 32, "rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}},
     ),
+    "qwen3_moe-defaults": ("qwen3_moe", {"num_attention_heads": 32}),
+    "qwen3_moe-mixed": (
+        "qwen3_moe",
+        {"num_attention_heads": 8, "head_dim": 16, "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True}
+        | {"moe_intermediate_size": 24, "mlp_only_layers": [1], "attention_bias": True},
+    ),
+    "qwen3_moe-every-second": (
+        "qwen3_moe",
+        {
+            "num_attention_heads": 8,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 1,
+            "decoder_sparse_step": 2,
+            **SLIDES,
+        },
+    ),
+    "qwen3_moe-no-experts": ("qwen3_moe", {"num_attention_heads": 8, "num_experts": 0}),
     "qwen2-defaults": ("qwen2", {"num_attention_heads": 32}),
     "qwen2-null-scaling": ("qwen2", {"num_attention_heads": 32, "rope_scaling": None, "rope_theta": 1e6}),
     "qwen2-slides": ("qwen2", {"num_attention_heads": 32, "max_window_layers": 1, **SLIDES}),
@@ -107,6 +126,17 @@ def raw_config(family, **changes):
     return named | SIZES | {"num_attention_heads": 8, "num_key_value_heads": 4} | changes
 
 
+def list_their_shapes(module):
+    """Names and shapes as in a file, where each expert has tensors of its own, and gate and up too."""
+    for name, tensor in module.state_dict().items():
+        at, is_expert, part = name.rpartition(".experts.")
+        names = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}[part] if is_expert else ()
+        if not is_expert:
+            yield name, tuple(tensor.shape)
+        for expert, number in itertools.product(names, range(len(tensor))):
+            yield f"{at}.experts.{number}.{expert}.weight", (tensor.shape[1] // len(names), tensor.shape[2])
+
+
 @pytest.mark.parametrize("dialect", ["as written", "as transformers 5 saves it"])
 @pytest.mark.parametrize("case", CASES)
 def test_reads_what_transformers_reads(case, dialect):
@@ -136,9 +166,12 @@ def test_reads_what_transformers_reads(case, dialect):
     is_gemma = family.startswith("gemma")
     assert ours.activation == ("gelu_tanh" if is_gemma else "silu")
     assert ours.norm_weight_offset == (1.0 if is_gemma else 0.0)
-    theirs_stored = {name: torch.empty(tensor.shape) for name, tensor in module.state_dict().items()}
+    theirs_stored = {name: torch.empty(shape) for name, shape in list_their_shapes(module)}
     ours_stored = join_projections({name: torch.empty(shape) for name, shape in list_tensor_shapes(ours).items()}, ours)
     assert {n: t.shape for n, t in ours_stored.items()} == {n: t.shape for n, t in theirs_stored.items()}
+    if ours.experts is not None:
+        router = module.layers[max(ours.experts.layers)].mlp.gate
+        assert (ours.experts.num_chosen, ours.experts.has_normalised_weights) == (router.top_k, router.norm_topk_prob)
     rope = theirs.rope_parameters
     if family == "gemma3_text":
         local, rope = rope["sliding_attention"], rope["full_attention"]
@@ -234,6 +267,13 @@ def test_core_sizes_must_be_whole_numbers_in_range(key, value):
         ("gemma2", {"attn_logit_softcapping": 1e299}, "attn_logit_softcapping"),
         ("gemma2", {"query_pre_attn_scalar": -1}, "query_pre_attn_scalar is -1"),
         ("qwen3", {"text_config": 3}, "text_config"),
+        ("qwen3_moe", {"num_experts": -1}, "num_experts is -1"),
+        ("qwen3_moe", {"num_local_experts": 2**30}, "num_local_experts is 1073741824; set it to at most 100000"),
+        ("qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 5}, "at most the 4 experts"),
+        ("qwen3_moe", {"mlp_only_layers": "1"}, "mlp_only_layers"),
+        ("qwen3_moe", {"mlp_only_layers": [True]}, "mlp_only_layers"),
+        ("qwen3_moe", {"moe_intermediate_size": 0}, "moe_intermediate_size is 0"),
+        ("qwen3_moe", {"norm_topk_prob": 1}, "norm_topk_prob is 1"),
     ],
 )
 def test_values_that_make_no_sense(family, changes, key):
@@ -251,6 +291,8 @@ def test_values_that_make_no_sense(family, changes, key):
         ("gemma2", {"hidden_activation": "gelu"}, "'gelu'"),
         ("qwen3", {"torch_dtype": "float64"}, "'float64'"),
         ("qwen3", {"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+        ("qwen3_moe", {"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+        ("qwen3_moe", {"quantization_config": make_quantization_config({}, 3)}, "quantised experts"),
         ("qwen3", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         (
             "qwen3",

@@ -10,13 +10,25 @@ from torch import Tensor
 
 from codescaler import kernels
 from codescaler.errors import BackendUnavailable
-from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
+from codescaler.kernels import (
+    configurations,
+    expert_mlp,
+    glu,
+    pairwise_loss,
+    pooled_score,
+    qk_norm_rope,
+    rms_norm,
+    route,
+    tree_attention,
+    tree_attention_backward,
+)
 from codescaler.kernels.configurations import AttentionConfiguration
 from codescaler.ops import reference
 from codescaler.ops.backend import Backend
-from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
-from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.linear import ExpertWeights, LinearWeights, PackedLinear, PlainFormat
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
+from codescaler.ops.triton.gradient_plan import plan_gradient
 from codescaler.types import Activation
 
 
@@ -29,11 +41,6 @@ class TritonBackend(Backend):
     """The operations, with the configurations of one architecture."""
 
     name = "triton"
-
-    # PyTorch's own, as long as there is no kernel of ours for them.
-    rms_norm_backward = staticmethod(reference.rms_norm_backward)
-    glu_backward = staticmethod(reference.glu_backward)
-    tree_attention_backward = staticmethod(reference.tree_attention_backward)
 
     def __init__(self, architecture: str, tile: AttentionConfiguration | None = None) -> None:
         self.architecture = architecture
@@ -60,6 +67,12 @@ class TritonBackend(Backend):
         rms_norm.rms_norm(x, weight, eps, residual, y)
         return y
 
+    def rms_norm_backward(
+        self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, grad_residual: Tensor | None = None, /
+    ) -> tuple[Tensor, Tensor]:
+        grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
+        return grad_z, rms_norm.rms_norm_backward(z, weight, eps, grad_y, grad_residual, grad_z)
+
     def qk_norm_rope(
         self,
         qkv: Tensor,
@@ -73,12 +86,89 @@ class TritonBackend(Backend):
     ) -> None:
         qk_norm_rope.qk_norm_rope(qkv, heads, positions, rotary, q_norm, k_norm, eps)
 
+    def qk_norm_rope_backward(
+        self,
+        before: Tensor | None,
+        heads: Heads,
+        positions: Tensor,
+        rotary: RotaryTables,
+        q_norm: Tensor | None,
+        k_norm: Tensor | None,
+        eps: float,
+        grad: Tensor,
+        /,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        grad_qkv = torch.empty_like(grad, memory_format=torch.contiguous_format)
+        arguments = (before, heads, positions, rotary, q_norm, k_norm, eps, grad, grad_qkv)
+        grad_norms = qk_norm_rope.qk_norm_rope_backward(*arguments)
+        return (grad_qkv, None, None) if grad_norms is None else (grad_qkv, grad_norms[0], grad_norms[1])
+
     def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
         y = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
         glu.glu(gate_up, y, is_gelu=activation == "gelu_tanh")
         return y
 
+    def glu_backward(self, gate_up: Tensor, activation: Activation, grad_y: Tensor, /) -> Tensor:
+        grad = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
+        glu.glu_backward(gate_up, grad_y, grad, is_gelu=activation == "gelu_tanh")
+        return grad
+
+    def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
+        experts = logits.new_empty(len(logits), num_chosen, dtype=torch.int32)
+        weights = logits.new_empty(len(logits), num_chosen)
+        route.route(logits, experts, weights, is_normalised=has_normalised_weights)
+        return Routing(experts, weights)
+
+    def expert_mlp(self, x: Tensor, routing: Routing, packed: ExpertWeights, activation: Activation, /) -> Tensor:
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        tile = configurations.choose_expert_tile(self.architecture, x.element_size())
+        expert_mlp.expert_mlp(x, *routing, *packed, y, tile, is_gelu=activation == "gelu_tanh")
+        return y
+
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
+        return self._attend(qkv, spec, tree, queries, None)
+
+    def attend_for_gradient(
+        self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /
+    ) -> tuple[Tensor, Tensor]:
+        heads, num_rows = spec.heads, tree.count_rows(queries)
+        log_sums = qkv.new_empty(heads.num_kv_heads, num_rows, heads.group, dtype=torch.float32)
+        return self._attend(qkv, spec, tree, queries, log_sums), log_sums
+
+    def tree_attention_backward(
+        self,
+        qkv: Tensor,
+        spec: AttentionSpec,
+        tree: Tree,
+        queries: Tensor,
+        grad_out: Tensor,
+        forward: tuple[Tensor, Tensor] | None = None,
+        /,
+    ) -> Tensor:
+        out, log_sums = forward or self.attend_for_gradient(qkv, spec, tree, queries)
+        heads = spec.heads
+        tiles = configurations.choose_gradient_tiles(self.architecture, heads.head_dim, qkv.element_size(), heads.group)
+        plan = plan_gradient(tree, queries, tiles.keys.key_step, tiles.keys.rows // heads.group)
+        # Tokens that are no queries have no gradient as queries, and no tile either.
+        make = torch.empty_like if queries is tree.all_queries else torch.zeros_like
+        grad = make(qkv, memory_format=torch.contiguous_format)
+        query_tiles = tree.upload_tiles(queries, tiles.queries.rows // heads.group)
+        tree_attention_backward.tree_attention_backward(
+            qkv,
+            _drop_idle_window(spec, tree),
+            tree,
+            query_tiles,
+            plan,
+            out,
+            log_sums,
+            grad_out.contiguous(),
+            grad,
+            tiles.queries,
+            tiles.keys,
+        )
+        return grad
+
+    def _attend(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, log_sums: Tensor | None) -> Tensor:
         heads = spec.heads
         if heads.head_dim > configurations.WIDEST_HEAD:
             raise BackendUnavailable(
@@ -88,12 +178,10 @@ class TritonBackend(Backend):
         tile = self.tile or configurations.choose_attention_tile(
             self.architecture, heads.head_dim, qkv.element_size(), heads.group
         )
-        if spec.window is not None and spec.window >= tree.num_positions:
-            # It hides nothing, and without a window the steps that every row sees need no mask.
-            spec = dataclasses.replace(spec, window=None)
         tiles = tree.upload_tiles(queries, tile.rows // heads.group)
         out = qkv.new_empty(tree.count_rows(queries), heads.q_width)
-        tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out, tile)
+        spec = _drop_idle_window(spec, tree)
+        tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out, tile, log_sums)
         return out
 
     def pooled_score(
@@ -125,3 +213,9 @@ class TritonBackend(Backend):
         gradient = torch.zeros_like(scores)
         loss = pairwise_loss.pairwise_loss(scores, labels, group_offsets, margins, center_coefficient, gradient)
         return loss.to(scores.dtype), gradient
+
+
+def _drop_idle_window(spec: AttentionSpec, tree: Tree) -> AttentionSpec:
+    """Without a window that hides nothing, the steps that every row sees need no mask."""
+    is_idle = spec.window is not None and spec.window >= tree.num_positions
+    return dataclasses.replace(spec, window=None) if is_idle else spec
