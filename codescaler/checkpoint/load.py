@@ -17,7 +17,7 @@ import torch
 
 from codescaler.checkpoint.config import DTYPES, list_tensor_shapes, parse_config, select_text_fields
 from codescaler.checkpoint.download import resolve_folder
-from codescaler.checkpoint.heads import VOCABULARY_ROWS, HeadForm, complete_head, find_head, refuse_other_heads
+from codescaler.checkpoint.heads import HeadForm, Tokens, choose_head, find_head, list_head_shapes, refuse_other_heads
 from codescaler.checkpoint.layouts import split_projections
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, LoraAdapter, MergedTensor, open_adapter
 from codescaler.checkpoint.tensor_files import (
@@ -28,7 +28,7 @@ from codescaler.checkpoint.tensor_files import (
     open_model_files,
     open_safetensors,
 )
-from codescaler.checkpoint.vocabulary import Tokens, check_tokens, read_vocabulary_head
+from codescaler.checkpoint.vocabulary import read_vocabulary_head
 from codescaler.errors import (
     CodescalerError,
     HostileFile,
@@ -38,7 +38,7 @@ from codescaler.errors import (
     UnsupportedModel,
     WeightsError,
 )
-from codescaler.io.json import Fields, read_json
+from codescaler.io.json import read_json
 from codescaler.types import HADAMARD_BLOCK, ModelConfig
 
 _BODY = re.compile(r"(?:model\.language_model\.|language_model\.model\.|model\.)?((?:embed_tokens|layers|norm)\..+)")
@@ -152,7 +152,7 @@ def open_checkpoint(
         names = {*stored, *added}
         if head == "required":
             refuse_other_heads(class_name, names, where)
-        form = _choose_head(find_head(class_name, names), fields, config, classifier_from_token)
+        form = choose_head(find_head(class_name, names), fields, config.vocab_size, classifier_from_token)
     if form is None and head == "required":
         raise MissingTensor(
             f"{folder}: {config.architecture or config.family} has no reward head. Give a reward model, or head='none' "
@@ -166,7 +166,7 @@ def open_checkpoint(
                 f"{body / 'config.json'}: {name} has {shapes[f'{name}.weight'][1]} inputs, no multiple of the "
                 f"{HADAMARD_BLOCK} of a Hadamard transform; quantise the model again, as `codescaler quantize` does."
             )
-    shapes |= _list_head_shapes(form, {**stored, **added}, config.hidden_size)
+    shapes |= list_head_shapes(form, {**stored, **added}, config.hidden_size)
     sources = _assign_roles(split_projections(stored, config), form, shapes)
     sources |= _assign_roles(split_projections(added, config), form, shapes)
     if adapter is not None:
@@ -180,48 +180,6 @@ def open_checkpoint(
     if form is not None:
         config = replace(config, head=form.kind, head_input=form.input)
     return Checkpoint(folder, config, sources, None if adapter is None else body, {} if form is None else form.tensors)
-
-
-def _choose_head(found: HeadForm | None, fields: Fields, config: ModelConfig, tokens: Tokens | None) -> HeadForm | None:
-    """Returns the head to score with: what was found, else rows of the output layer, if they are named.
-
-    Raises: InvalidInput if rows are named and another head was found; as `complete_head` and `check_tokens`.
-    """
-    if found is not None:
-        if tokens is not None:
-            raise InvalidInput(
-                f"classifier_from_token was given, but the model has a head ({found.key}); leave it out."
-            )
-        return complete_head(found, fields, config.vocab_size)
-    if tokens is None:
-        tokens = fields.values.get("classifier_from_token")
-    return None if tokens is None else replace(VOCABULARY_ROWS, tokens=check_tokens(tokens))
-
-
-def _apply_own_vocabulary(config: ModelConfig, added: Mapping[str, TensorSource]) -> ModelConfig:
-    """Returns the configuration with the tokens of an adapter's own embedding: it may have others than its base."""
-    for name, tensor in added.items():
-        match = _BODY.fullmatch(name)
-        if match and match[1] == "embed_tokens.weight" and len(tensor.shape) == 2:
-            return replace(config, vocab_size=tensor.shape[0])
-    return config
-
-
-def _list_head_shapes(
-    form: HeadForm | None, stored: Mapping[str, TensorSource], hidden_size: int
-) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a head's tensors; an MLP is as wide as its file says."""
-    if form is None:
-        return {}
-    roles = {role: stored[name].shape for name, role in form.tensors.items() if name in stored}
-    width = max(1, (roles.get("head.hidden.weight") or (0,))[0]) if form.kind == "mlp" else hidden_size
-    shapes = {
-        "head.hidden.weight": (width, hidden_size),
-        "head.hidden.bias": (width,),
-        "head.weight": (1, width),
-        "head.bias": (1,),
-    }
-    return {role: shapes[role] for role in form.tensors.values()}
 
 
 def _locate_base_folder(
@@ -246,6 +204,15 @@ def _locate_base_folder(
     if (body / ADAPTER_CONFIG).exists():
         raise UnsupportedModel(f"the base model {body} is an adapter itself; merge it with PEFT and give the result.")
     return body
+
+
+def _apply_own_vocabulary(config: ModelConfig, added: Mapping[str, TensorSource]) -> ModelConfig:
+    """Returns the configuration with the tokens of an adapter's own embedding: it may have others than its base."""
+    for name, tensor in added.items():
+        match = _BODY.fullmatch(name)
+        if match and match[1] == "embed_tokens.weight" and len(tensor.shape) == 2:
+            return replace(config, vocab_size=tensor.shape[0])
+    return config
 
 
 def _assign_roles(
