@@ -124,7 +124,7 @@ def _refuse_what_changes_the_numbers(fields: Fields, neutral: Mapping[str, Any])
             if values.get(key) is not None and values[key] != value:
                 raise UnsupportedModel(
                     f"{fields.where}: {key} is {str(values[key])[:80]}, which the engine does not compute. "
-                    "Use a checkpoint without it, or score this one with transformers."
+                    "Score this checkpoint with transformers."
                 )
 
 

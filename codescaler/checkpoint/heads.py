@@ -91,6 +91,7 @@ _REFUSED = (
         "",
         "it is a process reward model, which scores each step of a solution and not the whole",
     ),
+    ("CriticModel", "", "it is a critic, which values each token of a policy's text and not the whole"),
     ("LDL.*", "", "it predicts a distribution of labels, and codescaler has one output"),
     (
         "",

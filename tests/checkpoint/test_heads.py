@@ -220,6 +220,13 @@ def test_score_weight_is_a_head_whatever_the_class(tmp_path, architectures):
     assert np.array_equal(engine.score_tokens([[5, 6, 0]]), expected)
 
 
+def test_the_critic_of_a_training_run_is_no_reward_model(tmp_path):
+    save_random_checkpoint(tmp_path, "qwen3", "RewardModel")
+    edit_json(tmp_path / "config.json", architectures=["CriticModel"])
+    with pytest.raises(UnsupportedModel, match=r"CriticModel.*values each token"):
+        open_checkpoint(tmp_path)
+
+
 def test_openrlhf_may_call_its_head_score(tmp_path):
     """It is read at the last token then, a pad token too."""
     save_random_checkpoint(tmp_path, "qwen3")
