@@ -330,6 +330,20 @@ def test_a_value_head_file_holds_nothing_else(factory):
         open_checkpoint(root / "adapter")
 
 
+def test_a_value_head_file_that_cannot_be_read_is_not_passed_over(factory):
+    root, _ = factory
+    path = root / "adapter/value_head.safetensors"
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(MissingTensor, match=r"value_head\.safetensors is not there"):
+        open_checkpoint(root / "adapter")
+    path.rename(root / "adapter/value_head.bin")
+    path.with_suffix(".bin").unlink()
+    path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(MissingTensor, match=r"value_head\.bin, a pickle, which is never read"):
+        open_checkpoint(root / "adapter")
+
+
 def test_a_second_head_in_the_model_is_not_left_out(tmp_path):
     save_random_checkpoint(tmp_path, "qwen3", "AceCodeRM")
     edit_tensors(tmp_path / SINGLE, lambda stored: stored | {"score.weight": ONE})
