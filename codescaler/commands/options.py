@@ -30,6 +30,7 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "quantization": {"help": "int8: quantise the linear layers now (as the folder has them)"},
     "backend": {"default": "auto", "help": "auto, cpu, triton, reference (%(default)s)"},
     "num_threads": {"type": int, "help": "CPU threads (torch's setting)"},
+    "prefix_memory_bytes": {"type": int, "help": "memory for prefixes that later calls may share (256 MB on CPUs)"},
     "max_batch_tokens": {"type": int, "help": "distinct tokens of one forward (8192)"},
     "pooling": {"default": "hf", "help": "hf (the token that transformers scores) or last (%(default)s)"},
     "truncation": {"default": "error", "help": "of what is too long: error, left, middle (%(default)s)"},

@@ -21,6 +21,7 @@ from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
 from codescaler.engine.options import make_current, require_choice, require_count, select_device, select_dtype
+from codescaler.engine.prefix_memory import DEFAULT_BYTES, PrefixMemory
 from codescaler.engine.ranking import rank_candidates
 from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
 from codescaler.errors import BackendUnavailable, InvalidInput
@@ -61,6 +62,7 @@ class Engine:
         pooling: Pooling,
         max_length: int,
         cuda_graphs: bool = False,
+        prefix_memory_bytes: int = 0,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.folder = folder
@@ -77,7 +79,9 @@ class Engine:
         self._decoder = decoder
         budget = self.max_batch_tokens or DEFAULT_BATCH_TOKENS
         self._graphs = CudaGraphs(decoder) if cuda_graphs else None
-        self._runner = ForwardRunner(decoder, budget, self._graphs)
+        self._runner = ForwardRunner(
+            decoder, budget, self._graphs, PrefixMemory(prefix_memory_bytes) if prefix_memory_bytes else None
+        )
         self.scheduler = Scheduler(self._runner, budget=budget, num_threads=num_threads)
         if decoder.device.type == "cuda":
             self.scheduler.burst_s = GPU_BURST_S
@@ -104,6 +108,7 @@ class Engine:
         base_model: str | Path | None = None,
         deterministic: bool = False,
         cuda_graphs: bool = False,
+        prefix_memory_bytes: int | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> "Engine":
@@ -141,6 +146,9 @@ class Engine:
                 its matrix products may give a row other bits in a batch of another size.
             cuda_graphs: on a GPU, replay forwards of up to 4096 distinct tokens as CUDA graphs. The first two forwards
                 of each size are slower, and the graphs take memory.
+            prefix_memory_bytes: memory for keys and values of prefixes that later calls may share, such as a problem
+                whose programs come one by one. 0 keeps none. None means 256 MB on a CPU, and none on a GPU, where a
+                sequence may have other bits in another batch.
             revision: branch, tag or commit of `model` on the hub.
             local_files_only: never ask the hub, only its local cache.
 
@@ -173,6 +181,7 @@ class Engine:
             )
         if cuda_graphs and target.type != "cuda":
             raise BackendUnavailable(f"cuda_graphs=True needs a GPU, and device {str(target)!r} is none")
+        memory_bytes = _choose_prefix_memory(prefix_memory_bytes, target)
         threads = num_threads or torch.get_num_threads()
         limit = max_length or checkpoint.config.max_positions
         encoder = build_encoder(
@@ -192,6 +201,7 @@ class Engine:
             pooling=pooling,
             max_length=limit,
             cuda_graphs=cuda_graphs,
+            prefix_memory_bytes=memory_bytes,
         )
 
     def __repr__(self) -> str:
@@ -410,6 +420,19 @@ class Engine:
     def _require_head(self) -> None:
         if not self._decoder.head_tensors:
             raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
+
+
+def _choose_prefix_memory(num_bytes: int | None, device: torch.device) -> int:
+    if num_bytes is None:
+        return DEFAULT_BYTES if device.type == "cpu" else 0
+    if isinstance(num_bytes, bool) or not isinstance(num_bytes, int) or num_bytes < 0:
+        raise InvalidInput(f"prefix_memory_bytes={num_bytes!r}; give a whole number of bytes, 0 for none, or None")
+    if num_bytes and device.type != "cpu":
+        raise BackendUnavailable(
+            f"prefix_memory_bytes={num_bytes} needs sequences that have the same bits in any batch, which a GPU's "
+            "products do not keep; give 0 or None"
+        )
+    return num_bytes
 
 
 def _list_schemes(config: ModelConfig, quantization: str | None) -> set[QuantScheme]:

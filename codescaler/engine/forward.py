@@ -1,7 +1,7 @@
 """`ForwardRunner`: requests to a plan, to tensors, to the decoder, and back to each request. Runs on the worker."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,11 +10,13 @@ from torch import Tensor
 from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.engine.offload import Offload
 from codescaler.engine.options import make_current
+from codescaler.engine.prefix_memory import LayerMemory, Prefix, PrefixMemory
 from codescaler.engine.scheduler import Float32, Request
 from codescaler.errors import BackendUnavailable
 from codescaler.model.decoder import Decoder
 from codescaler.ops import Tree
 from codescaler.ops.plan import TreeBatch, plan
+from codescaler.text.token_ids import Int32
 
 
 class ForwardRunner:
@@ -23,12 +25,19 @@ class ForwardRunner:
     Attributes: as the counters of `Engine`.
     """
 
-    def __init__(self, decoder: Decoder, max_batch_tokens: int, graphs: CudaGraphs | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        max_batch_tokens: int,
+        graphs: CudaGraphs | None = None,
+        memory: PrefixMemory | None = None,
+    ) -> None:
         self.num_truncated = self.num_tokens = self.num_distinct_tokens = 0
         self.text_seconds = self.forward_seconds = 0.0
         self._decoder = decoder
         self._max_batch_tokens = max_batch_tokens
         self._graphs = graphs
+        self._memory = memory
         self._offload: Offload | None = None
 
     def __call__(self, requests: Sequence[Request]) -> list[Float32]:
@@ -37,14 +46,16 @@ class ForwardRunner:
             raise BackendUnavailable("the engine sleeps: its weights are not on the device; call wake() first")
         started = time.perf_counter()
         sequences = [sequence for request in requests for sequence in request.sequences]
-        batches = plan(sequences, self._max_batch_tokens)
+        clients = [request.client for request in requests for _ in request.sequences]
+        batches, used = self._plan(sequences, clients)
+        kept = {} if self._memory is None else self._memory.choose(clients, sequences)
         scores = np.full(len(sequences), np.nan, dtype=np.float32)
         # Features are a thousand times as large: they are kept and copied only if a request wants them.
         has_features = any(request.wants_features for request in requests)
         features = np.empty((len(sequences) if has_features else 0, self._decoder.config.hidden_size), dtype=np.float32)
         with make_current(self._decoder.device):
             # A GPU is waited for once all batches are under way, so that it never waits for us.
-            outputs = [self._forward(batch, has_features) for batch in batches]
+            outputs = [self._forward(batch, has_features, used, kept) for batch in batches]
             for batch, (batch_features, batch_scores) in zip(batches, outputs, strict=True):
                 if batch_features is not None:
                     features[batch.sequences] = batch_features.cpu().numpy()
@@ -72,6 +83,8 @@ class ForwardRunner:
             return
         if self._graphs is not None:
             self._graphs.clear()
+        if self._memory is not None:
+            self._memory.clear()
         is_on_gpu = self._decoder.device.type == "cuda"
         self._offload = Offload((self._decoder.embedding, self._decoder.layers) if is_on_gpu else ())
         if is_on_gpu:
@@ -83,9 +96,31 @@ class ForwardRunner:
             self._offload.restore()
             self._offload = None
 
-    def _forward(self, batch: TreeBatch, has_features: bool) -> tuple[Tensor | None, Tensor | None]:
-        if self._graphs is None:
-            features, scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
+    def _plan(self, sequences: Sequence[Int32], clients: Sequence[str | None]) -> tuple[list[TreeBatch], list[Prefix]]:
+        """Returns the trees of sequences, and the remembered prefixes that these name by number."""
+        if self._memory is None:
+            return plan(sequences, self._max_batch_tokens), []
+        found = [self._memory.find(client, tokens) for client, tokens in zip(clients, sequences, strict=True)]
+        used = list(dict.fromkeys(prefix for prefix in found if prefix is not None))
+        numbers = [None if prefix is None else used.index(prefix) for prefix in found]
+        return plan(sequences, self._max_batch_tokens, [prefix.tokens for prefix in used], numbers), used
+
+    def _forward(
+        self, batch: TreeBatch, has_features: bool, used: Sequence[Prefix], kept: Mapping[int, Prefix]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        decoder = self._decoder
+        filled = [
+            (kept[index], batch.list_path(row, len(kept[index].tokens)))
+            for index, row in zip(batch.sequences.tolist(), batch.rows.tolist(), strict=True)
+            if index in kept
+        ]
+        if batch.remembered or filled:
+            tree = Tree.from_batch(batch, decoder.device)
+            features, scores = decoder.forward(tree, LayerMemory(batch, used, filled, decoder.device))
+            assert self._memory is not None
+            self._memory.keep([prefix for prefix, _ in filled])
+        elif self._graphs is None:
+            features, scores = decoder.forward(Tree.from_batch(batch, decoder.device))
         else:
             features, scores = self._graphs.forward(batch)
         return features if has_features else None, scores

@@ -7,7 +7,7 @@ Families differ in configuration only. Shape legend: `ops.backend`.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,13 @@ from codescaler.types import ModelConfig
 GetTensor = Callable[[str], Tensor | None]
 
 
+class Memory(Protocol):
+    """Keys and values of tokens that no forward computes again."""
+
+    def join(self, qkv_TE: Tensor, q_width: int, /) -> Tensor:
+        """Returns a layer's q|k|v with those of remembered tokens below; called once a layer, in their order."""
+
+
 @dataclass(frozen=True)
 class ForwardContext:
     """What every layer of one forward needs besides its own weights and activations."""
@@ -30,6 +37,7 @@ class ForwardContext:
     tree: Tree
     rotary: RotaryTables
     local_rotary: RotaryTables  # of layers with a window
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ class Layer:
         heads, norms = self.attention.heads, (self.q_norm, self.k_norm, eps)
         rotary = context.rotary if self.attention.window is None else context.local_rotary
         backend.qk_norm_rope(qkv_TE, heads, tree.positions, rotary, *norms)
+        if context.memory is not None:
+            qkv_TE = context.memory.join(qkv_TE, heads.q_width)
         queries = tree.all_queries
         if is_last:  # keys and values need every token, the rest only the pooled ones
             queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
@@ -138,8 +148,10 @@ class Decoder:
     def device(self) -> torch.device:
         return self.embedding.device
 
-    def forward(self, tree: Tree) -> tuple[Tensor, Tensor | None]:
+    def forward(self, tree: Tree, memory: Memory | None = None) -> tuple[Tensor, Tensor | None]:
         """Returns each sequence's final-norm hidden state and raw score at its last token.
+
+        `memory` has the keys and values of the tree's remembered prefixes.
 
         Shapes: features [B, D], scores [B] or None without a head. Dtypes: float32.
         """
@@ -148,7 +160,7 @@ class Decoder:
         local_rotary = rotary
         if config.local_rope is not None:
             local_rotary = build_rope_tables(config.local_rope, config.head_dim, tree.num_positions, self.device)
-        context = ForwardContext(config, backend, tree, rotary, local_rotary)
+        context = ForwardContext(config, backend, tree, rotary, local_rotary, memory)
         # Not by indexing: the gradient of that adds up in no fixed order.
         x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:

@@ -51,6 +51,8 @@ class TreeBatch:
 
     Attributes:
         num_positions: one more than the largest position. sizes: those that `pad` gave it, else None.
+        remembered: prefixes whose keys and values are known: `(prefix, start, end)` is positions [start, end) of the
+            prefix of that index in the list that was given. They are keys T, T + 1, ... in this order, and no queries.
     """
 
     token_ids: Int32
@@ -65,6 +67,19 @@ class TreeBatch:
     sequences: Int32
     num_positions: int
     sizes: TreeSizes | None = None
+    remembered: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def num_keys(self) -> int:
+        """Number of tokens that can be attended to: those of the forward, and those remembered."""
+        return self.num_tokens + sum(end - start for _, start, end in self.remembered)
+
+    def list_path(self, row: int, length: int) -> Int32:
+        """Returns the keys at the first `length` positions of a distinct sequence."""
+        node = self.last_queries[row, 0]
+        blocks = self.node_blocks[self.node_block_offsets[node] : self.node_block_offsets[node + 1]]
+        path: Int32 = self.block_tokens[blocks].ravel()[:length]
+        return path
 
     @property
     def num_tokens(self) -> int:
@@ -125,33 +140,60 @@ class TreeBatch:
         return tiles if self.sizes is None else _lengthen(tiles, self.num_tokens // max_tokens + len(queries))
 
 
-def plan(sequences: Sequence[Int32], max_batch_tokens: int) -> list[TreeBatch]:
+class _Item(NamedTuple):
+    """A token list of a tree, and how much of it the list before has too. It is the sequence of number `sequence`, or
+    the remembered prefix of number `prefix`: one of them is None.
+    """
+
+    tokens: Int32
+    shared: int
+    sequence: int | None
+    prefix: int | None
+
+
+def plan(
+    sequences: Sequence[Int32],
+    max_batch_tokens: int,
+    prefixes: Sequence[Int32] = (),
+    prefix_of: Sequence[int | None] | None = None,
+) -> list[TreeBatch]:
     """Cuts non-empty token lists (1-D int32, ids not negative) into prefix trees of at most
     `max_batch_tokens` distinct tokens each; a longer single sequence gets a tree of its own.
 
     Sequences are visited in lexicographic order, which puts shared prefixes side by side: a sequence's cost
-    is its length less the prefix it shares with the one before.
+    is its length less the prefix it shares with the one before. `prefix_of` says which of the remembered `prefixes`
+    a sequence begins with, if any. A prefix is shorter than its sequence, and costs nothing.
     """
     # Big-endian bytes sort as the ids do, and bytes compare at memcmp speed.
     keys = [sequence.astype(">i4").tobytes() for sequence in sequences]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    batches = []
-    start, cost = 0, 0
-    shared = [0] * len(order)
-    for at, index in enumerate(order):
-        length = len(sequences[index])
-        if at > start:
-            shared[at] = _measure_common_prefix(sequences[order[at - 1]], sequences[index])
-            if cost + length - shared[at] > max_batch_tokens:
-                batches.append(_build([sequences[i] for i in order[start:at]], shared[start:at], order[start:at]))
-                start, cost, shared[at] = at, 0, 0
-        cost += length - shared[at]
-    if order:
-        batches.append(_build([sequences[i] for i in order[start:]], shared[start:], order[start:]))
-    return batches
+    batches: list[TreeBatch] = []
+    items: list[_Item] = []
+    cost = 0
+    for index in sorted(range(len(keys)), key=keys.__getitem__):
+        number = None if prefix_of is None else prefix_of[index]
+        prefix = None if number is None else prefixes[number]
+        added = _list_items(items, sequences[index], index, prefix, number)
+        if items and cost + len(sequences[index]) - added[-1].shared > max_batch_tokens:
+            batches.append(_build(items))
+            items, cost = [], 0
+            added = _list_items(items, sequences[index], index, prefix, number)
+        items += added
+        cost += len(sequences[index]) - added[-1].shared
+    return [*batches, _build(items)] if items else batches
 
 
-def _measure_common_prefix(left: Int32, right: Int32) -> int:
+def _list_items(
+    items: Sequence[_Item], tokens: Int32, index: int, prefix: Int32 | None, number: int | None
+) -> list[_Item]:
+    """Returns what a sequence adds to a tree: itself, and before it a remembered prefix that the tree has not yet."""
+    shared = measure_common_prefix(items[-1].tokens, tokens) if items else 0
+    if prefix is None or len(prefix) <= shared:
+        return [_Item(tokens, shared, index, None)]
+    return [_Item(prefix, shared, None, number), _Item(tokens, len(prefix), index, None)]
+
+
+def measure_common_prefix(left: Int32, right: Int32) -> int:
+    """Returns how many first tokens two lists have in common."""
     size = min(len(left), len(right))
     different = left[:size] != right[:size]
     first = int(different.argmax()) if size else 0
@@ -160,12 +202,13 @@ def _measure_common_prefix(left: Int32, right: Int32) -> int:
 
 @dataclass
 class _Run:
-    """The tokens that a sequence adds to the tree: positions [start, end), later cut where others branch off."""
+    """The tokens that a list adds to the tree: positions [start, end), later cut where others branch off."""
 
     start: int
     end: int
     first_token: int
     parent: "_Run | None"
+    is_remembered: bool
     cuts: list[int]
 
     def split_into_pieces(self) -> Iterator[tuple[int, int]]:
@@ -173,31 +216,43 @@ class _Run:
         return pairwise(bounds)
 
 
-def _build(sequences: list[Int32], shared: list[int], indices: list[int]) -> TreeBatch:
-    """Builds the tree of lexicographically sorted `sequences`; `shared[i]` is the prefix common with i - 1."""
+def _build(items: Sequence[_Item]) -> TreeBatch:
+    """Builds the tree of token lists in lexicographic order."""
     runs: list[_Run] = []
-    path: list[_Run] = []  # the runs that make up the sequence before, root first
+    path: list[_Run] = []  # the runs that make up the list before, root first
     rows: list[int] = []
-    num_tokens = 0
-    for sequence, prefix in zip(sequences, shared, strict=True):
-        if runs and prefix == len(sequence):
+    token_ids: list[Int32] = []
+    remembered: list[tuple[int, int, int]] = []
+    num_tokens = num_remembered = 0
+    for tokens, shared, sequence, prefix in items:
+        if sequence is not None and rows and shared == len(tokens):
             # Sorted order puts a proper prefix first, so this is the sequence before over again.
             rows.append(rows[-1])
             continue
-        while path and path[-1].start >= prefix:
+        while path and path[-1].start >= shared:
             path.pop()
-        if path and prefix < path[-1].end:
-            path[-1].cuts.append(prefix)
-        run = _Run(prefix, len(sequence), num_tokens, path[-1] if path else None, [])
-        rows.append(len(runs))
-        num_tokens += run.end - run.start
+        if path and shared < path[-1].end:
+            path[-1].cuts.append(shared)
+        first_token = num_tokens if prefix is None else num_remembered
+        run = _Run(shared, len(tokens), first_token, path[-1] if path else None, prefix is not None, [])
         runs.append(run)
         path.append(run)
-    token_ids = [sequences[i][shared[i] :] for i in range(len(sequences)) if i == 0 or rows[i] != rows[i - 1]]
-    return _lay_out(runs, np.concatenate(token_ids), np.array(rows), np.array(indices))
+        if prefix is None:
+            rows.append(len(token_ids))
+            token_ids.append(tokens[shared:])
+            num_tokens += len(tokens) - shared
+        else:
+            remembered.append((prefix, shared, len(tokens)))
+            num_remembered += len(tokens) - shared
+    for run in runs:
+        run.first_token += num_tokens if run.is_remembered else 0
+    indices = [item.sequence for item in items if item.sequence is not None]
+    return _lay_out(runs, np.concatenate(token_ids), np.array(rows), np.array(indices), tuple(remembered))
 
 
-def _lay_out(runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32) -> TreeBatch:
+def _lay_out(
+    runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32, remembered: tuple[tuple[int, int, int], ...]
+) -> TreeBatch:
     """Numbers nodes and key blocks, parents before children."""
     node_starts: list[int] = []
     queries: list[tuple[int, int, int, int]] = []
@@ -213,7 +268,8 @@ def _lay_out(runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32) 
             node_at[run.first_token, end] = node
             first_token = run.first_token + start - run.start
             node_starts.append(start)
-            queries.append((node, first_token, end - start, first_token))
+            if not run.is_remembered:
+                queries.append((node, first_token, end - start, first_token))
             first_block = start // KEY_BLOCK
             own = _fill_blocks(start, end, first_token)
             if parent is not None and start % KEY_BLOCK:
@@ -223,10 +279,12 @@ def _lay_out(runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32) 
             node_blocks.append([*inherited, *range(len(blocks), len(blocks) + len(own))])
             blocks.extend(own)
             parent = node
-        last_queries.append((node, run.first_token + run.end - run.start - 1, 1, len(last_queries)))
+        if not run.is_remembered:
+            last_queries.append((node, run.first_token + run.end - run.start - 1, 1, len(last_queries)))
 
     lengths = np.array([length for _, _, length, _ in queries])
-    positions = np.arange(len(token_ids)) - np.repeat(np.array([row[1] for row in queries]) - node_starts, lengths)
+    shifts = [first_token - node_starts[node] for node, first_token, _, _ in queries]
+    positions = np.arange(len(token_ids)) - np.repeat(shifts, lengths)
     return TreeBatch(
         token_ids=_make_int32(token_ids),
         positions=_make_int32(positions),
@@ -239,6 +297,7 @@ def _lay_out(runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32) 
         rows=_make_int32(rows),
         sequences=_make_int32(sequences),
         num_positions=int(positions.max()) + 1,
+        remembered=remembered,
     )
 
 

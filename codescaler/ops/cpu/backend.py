@@ -170,6 +170,6 @@ def _plan_attention(tree: Tree, queries: Tensor, max_tokens: int) -> _C.Attentio
 
     def make(runs: Int32) -> _C.AttentionPlan:
         tiles = torch.from_numpy(tree.batch.plan_tiles(runs, max_tokens, is_padded=False))
-        return _C.AttentionPlan(len(tree.token_ids), tree.block_tokens, tree.node_blocks, tiles)
+        return _C.AttentionPlan(tree.batch.num_keys, tree.block_tokens, tree.node_blocks, tiles)
 
     return tree.plan_once(queries, ("cpu", max_tokens), make)
