@@ -79,11 +79,23 @@ def test_flops_grow_with_the_model():
     assert count_score_flops(QWEN3_1_7B, sequences) > 2 * 28 * one_layer
 
 
+def test_flops_of_experts():
+    """A token's experts and the router count, and not the experts that it does not go through."""
+    sparse = replace(TINY, num_experts=7, num_chosen=3)
+    difference = count_score_flops(sparse, TREE) - count_score_flops(TINY, TREE)
+    num_tokens = count_score_flops(replace(TINY, num_layers=1, intermediate_size=113), TREE) - count_score_flops(
+        replace(TINY, num_layers=1), TREE
+    )
+    num_tokens /= 2 * 3 * 64
+    assert difference == TINY.num_layers * num_tokens * 2 * 64 * (2 * 3 * 112 + 7)
+
+
+@pytest.mark.parametrize("shape", [TINY, replace(TINY, num_experts=5, num_chosen=2)], ids=["dense", "experts"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_random_rm_is_read_alike_by_engine_and_transformers(tmp_path, dtype):
+def test_random_rm_is_read_alike_by_engine_and_transformers(tmp_path, dtype, shape):
     from transformers import AutoModelForSequenceClassification
 
-    write_random_rm(tmp_path, TINY, dtype)
+    write_random_rm(tmp_path, shape, dtype)
     model, info = AutoModelForSequenceClassification.from_pretrained(
         tmp_path, dtype=torch.float32, output_loading_info=True
     )

@@ -4,7 +4,17 @@ import dataclasses
 
 import pytest
 import torch
-from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
+from codescaler.kernels import (
+    configurations,
+    expert_mlp,
+    glu,
+    pairwise_loss,
+    pooled_score,
+    qk_norm_rope,
+    rms_norm,
+    route,
+    tree_attention,
+)
 
 from codescaler.env import is_triton_interpreted
 from codescaler.ops import AttentionSpec, Heads, RotaryTables
@@ -67,6 +77,24 @@ def test_qk_norm_rope(dtype, random):
 def test_glu(dtype, random, width):
     y = Guarded(3, width, dtype=dtype)
     glu.glu(torch.randn(3, 2 * width, generator=random).to(dtype), y.inside, is_gelu=False)
+    y.assert_kept()
+
+
+def test_route(random):
+    logits = torch.randn(3, 19, generator=random)
+    results = [torch.full((5, 5), 7, dtype=dtype) for dtype in (torch.int32, torch.float32)]
+    route.route(logits, *(result[:3].view(-1)[:15].view(3, 5) for result in results), is_normalised=True)
+    for result in results:
+        assert (result[3:] == 7).all()
+    assert results[1][:3].sum(dim=1).allclose(torch.ones(3))
+
+
+def test_expert_mlp(dtype, random):
+    x, y = torch.randn(9, 40, generator=random).to(dtype), Guarded(9, 40, dtype=dtype)
+    gate_up, down = (torch.randn(*size, generator=random).to(dtype) for size in ((4, 34, 40), (4, 40, 17)))
+    experts = torch.randint(4, (9, 2), generator=random, dtype=torch.int32)
+    tile = configurations.ExpertConfiguration(rows=16, columns=32, step=16, num_warps=4, num_stages=1)
+    expert_mlp.expert_mlp(x, experts, torch.full((9, 2), 0.5), gate_up, down, y.inside, tile, is_gelu=False)
     y.assert_kept()
 
 
