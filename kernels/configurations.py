@@ -21,7 +21,7 @@ class AttentionConfiguration:
 
 @dataclass(frozen=True)
 class GradientConfiguration:
-    """The tiles of attention's gradient: by queries, as a forward's; by keys, `key_step` of them and steps of `rows`."""
+    """Tiles of attention's gradient: by queries, as a forward's; and by keys, `key_step` of them in steps of `rows`."""
 
     queries: AttentionConfiguration
     keys: AttentionConfiguration
@@ -73,6 +73,7 @@ _GRADIENT_TILES = {
 _FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1)
 # The interpreter pays for each operation, not for its size.
 INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1)
+INTERPRETER_GRADIENT_TILE = AttentionConfiguration(256, 128, 4, 1)
 
 
 def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, group: int) -> AttentionConfiguration:
@@ -93,7 +94,7 @@ def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, 
 def choose_gradient_tiles(architecture: str, head_dim: int, element_bytes: int, group: int) -> GradientConfiguration:
     """Returns the gradient's tiles; arguments as of `choose_attention_tile`."""
     if architecture == "interpreter":
-        tiles = (INTERPRETER_TILE, INTERPRETER_TILE)
+        tiles = (INTERPRETER_GRADIENT_TILE, INTERPRETER_GRADIENT_TILE)
     elif element_bytes == 4:
         tiles = (_FLOAT32_TILE, _FLOAT32_TILE)
     else:

@@ -215,8 +215,8 @@ def tree_attention(
     Shapes: block_tokens [C, key block]; tiles [., 5], longest path first, each row (first_block, first_token,
     num_tokens, out_row, first_position): tokens of one node, whose path's key blocks stand from
     node_blocks[first_block] on. A tile has at most `configuration.rows // group` tokens.
-    `log_sums`, where given, gets the base-2 logarithm of each row's softmax sum, which the gradient reads; G is the query
-    heads of a kv head.
+    `log_sums`, where given, gets the base-2 logarithm of each row's softmax sum, which the gradient reads; G is the
+    query heads of a kv head.
     Dtypes: integers int32; out as qkv; log_sums float32.
     """
     if len(tiles) == 0:

@@ -117,7 +117,7 @@ class Backend(ABC):
             grad_z, grad_norm = self.rms_norm_backward(z.to(weight.dtype), weight, eps, grad_y)
             part.copy_(grad_z.view_as(part))
             grad_norms.append(grad_norm)
-        return grad, *grad_norms
+        return grad, grad_norms[0], grad_norms[1]
 
     @abstractmethod
     def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
@@ -137,7 +137,7 @@ class Backend(ABC):
     def attend_for_gradient(
         self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns the result of `tree_attention`, and what else of it this backend's gradient reads, None for nothing."""
+        """Returns the result of `tree_attention`, and what else of it the gradient here reads, None for nothing."""
         return self.tree_attention(qkv, spec, tree, queries), None
 
     @abstractmethod
