@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from codescaler import errors, train
     from codescaler.engine import Engine
     from codescaler.integrations.reward_function import RewardFunction
+    from codescaler.serve.client import Client
     from codescaler.text import extract
     from codescaler.text.shaping import shaped_reward
     from codescaler.train import TrainConfig
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Engine", "RankedCandidate", "RewardFunction", "TrainConfig", "errors", "extract", "shaped_reward", "train"]
+__all__ = [
+    "Client",
+    "Engine",
+    "RankedCandidate",
+    "RewardFunction",
+    "TrainConfig",
+    "errors",
+    "extract",
+    "shaped_reward",
+    "train",
+]
 
 _MODULES = {
     "errors": "codescaler.errors",
@@ -25,6 +36,7 @@ _MODULES = {
     "train": "codescaler.train",
 }
 _MODULE_OF = {
+    "Client": "codescaler.serve.client",
     "Engine": "codescaler.engine",
     "RankedCandidate": "codescaler.types",
     "RewardFunction": "codescaler.integrations.reward_function",

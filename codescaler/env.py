@@ -3,8 +3,9 @@
 Variables:
     CODESCALER_CPU_ISA: force one instruction set of the C++ kernels ("generic", "avx2", "avx512",
         "avx512_bf16"). It does not reach oneDNN; set ONEDNN_MAX_CPU_ISA as well before torch is imported.
-    CODESCALER_API_KEY: what `codescaler data sample --endpoint` shows the server. No other program's variable is read,
-        so that its key is not sent to whatever server is named.
+    CODESCALER_API_KEY: what `codescaler data sample --endpoint` and our client show a server, and what clients must
+        show `codescaler serve`. No other program's variable is read, so that its key is not sent to whatever server is
+        named.
     WORLD_SIZE, LOCAL_RANK: torchrun's; how many processes it started, and which of this machine's this one is.
     TRITON_INTERPRET: Triton's own; set to 1, its kernels run in its interpreter on the CPU, slowly.
 """
@@ -13,6 +14,8 @@ import os
 
 from codescaler.errors import InvalidInput
 
+API_KEY = "CODESCALER_API_KEY"
+
 
 def read_forced_cpu_isa() -> str | None:
     """Returns the instruction set that the user forces, or None."""
@@ -20,8 +23,8 @@ def read_forced_cpu_isa() -> str | None:
 
 
 def read_api_key() -> str | None:
-    """Returns the key for an endpoint, or None."""
-    return os.environ.get("CODESCALER_API_KEY") or None
+    """Returns the key that a server is shown, or that its clients must show; or None."""
+    return os.environ.get(API_KEY) or None
 
 
 def count_launched_processes() -> int:

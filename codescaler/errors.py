@@ -20,6 +20,10 @@ class MissingTensor(WeightsError):
     """A tensor or file that the configuration asks for is absent."""
 
 
+class SettingsMismatch(WeightsError):
+    """A file was made with other settings than those of now."""
+
+
 class ShapeMismatch(WeightsError):
     """A tensor's shape or dtype differs from what the configuration asks for."""
 

@@ -4,8 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
-HeadKind = Literal["sequence_classification", "token_classification", "value_head", "none"]
-RopeKind = Literal["default", "linear", "llama3"]
+HeadKind = Literal[
+    "sequence_classification",
+    "token_classification",
+    "value_head",
+    "reward_model",
+    "regression_head",
+    "mlp",
+    "appended_token",
+    "vocabulary_rows",
+    "none",
+]
+RopeKind = Literal["default", "linear", "llama3", "dynamic", "longrope"]
+Layout = Literal["phi3", "internlm2"]
 Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
 ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
@@ -17,7 +28,9 @@ class RopeConfig:
     """Rotary position embedding: base `theta` and how its frequencies are rescaled.
 
     `linear` divides every frequency by `factor`; `llama3` divides the low ones and blends between
-    `low_freq_factor` and `high_freq_factor` (wavelengths counted against `original_max_positions`).
+    `low_freq_factor` and `high_freq_factor` (wavelengths counted against `original_max_positions`). `longrope` divides
+    each frequency by its own of `factors`, and multiplies cosine and sine by `table_scale`. `dynamic` is the default up
+    to the model's positions. With `rotary_dims`, only so many dims of a head turn.
     """
 
     theta: float
@@ -26,6 +39,29 @@ class RopeConfig:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_positions: int = 8192
+    factors: tuple[float, ...] = ()
+    table_scale: float = 1.0
+    rotary_dims: int | None = None
+
+    @property
+    def ends_at_max_positions(self) -> bool:
+        """Whether a sequence of more than the model's positions would need other frequencies."""
+        return self.kind in ("dynamic", "longrope")
+
+
+@dataclass(frozen=True)
+class HeadInput:
+    """What a head reads of a sequence.
+
+    Attributes:
+        skips_pads: the score is read at the last token that is not the pad token, else at the last token.
+        closes_with_eos: a text loses its last newlines, and ends with the EOS token.
+        appended_id: the token that has to be the last one; None for any.
+    """
+
+    skips_pads: bool = False
+    closes_with_eos: bool = False
+    appended_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,13 +82,29 @@ class QuantScheme:
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """Which layers have experts in place of one MLP, and how a token's experts are chosen and weighted.
+
+    A token goes through the `num_chosen` of `num_experts` that its router gives the largest weights. The weights are
+    divided by their sum if `has_normalised_weights`. `intermediate_size` is the width of one expert.
+    """
+
+    num_experts: int
+    num_chosen: int
+    intermediate_size: int
+    has_normalised_weights: bool
+    layers: frozenset[int]
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """What the decoder computes, in one dialect, whatever dialect `config.json` was written in.
 
     Sizes count elements. `norm_weight_offset` is 1 where the file stores `w` of a `(1 + w)` norm.
     `layer_windows[i]` is the number of positions layer i may look back, the token itself included;
-    None means all of them. `dtype` is the dtype the checkpoint was saved in, but for `int8_linears`, the names of
-    the linear layers that it holds in 8 bits, with the scheme of each.
+    None means all of them. Layers with a window use `local_rope` where there is one. `dtype` is the dtype the
+    checkpoint was saved in, but for `int8_linears`, the names of the linear layers that it holds in 8 bits, with the
+    scheme of each. `layout` names the way in which files fuse projections; None where each stands alone.
     """
 
     family: str
@@ -82,6 +134,10 @@ class ModelConfig:
     has_post_norms: bool = False
     pad_token_id: int | None = None
     int8_linears: Mapping[str, QuantScheme] = field(default_factory=dict)
+    local_rope: RopeConfig | None = None
+    layout: Layout | None = None
+    head_input: HeadInput = HeadInput()
+    experts: ExpertsConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,38 @@ class AttentionConfiguration:
 
 @dataclass(frozen=True)
 class GradientConfiguration:
-    """Tiles of attention's gradient: by queries, as a forward's; and by keys, `key_step` of them in steps of `rows`."""
+    """Tiles of attention's gradient: by queries, as a forward's; by keys, `key_step` of them, in steps of `rows`."""
 
     queries: AttentionConfiguration
     keys: AttentionConfiguration
+
+
+@dataclass(frozen=True)
+class ExpertConfiguration:
+    """A tile of an expert's product: rows and columns of the output, and inputs of a step.
+
+    `step` is part of the numbers. SwiGLU has half of the columns of gate and half of up. 64 rows and 4 warps are the
+    fewest that `wgmma` takes.
+    """
+
+    rows: int
+    columns: int
+    step: int
+    num_warps: int
+    num_stages: int
+
+
+# An expert sees few rows: 175 of 2,802 tokens where 8 of 128 experts are chosen.
+_EXPERT_TILE = ExpertConfiguration(64, 128, 64, 4, 3)
+_FLOAT32_EXPERT_TILE = ExpertConfiguration(32, 64, 32, 4, 2)
+
+
+def choose_expert_tile(architecture: str, element_bytes: int) -> ExpertConfiguration:
+    """Returns the one tile of an architecture, so that a row has the same bits among any number of rows."""
+    if element_bytes == 4:
+        return _FLOAT32_EXPERT_TILE
+    is_amd = architecture.startswith("gfx")
+    return replace(_EXPERT_TILE, num_stages=2) if is_amd else _EXPERT_TILE
 
 
 def choose_row_warps(block: int) -> int:

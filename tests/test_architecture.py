@@ -15,7 +15,7 @@ PACKAGE = ROOT / "codescaler"
 # Rooms of the package. A module imports only from its own room and from rooms before it.
 ROOMS = (
     *("errors", "types", "env", "metrics", "io", "text", "kernels", "_C", "ops", "model", "checkpoint", "quantize"),
-    *("engine", "integrations", "sandbox", "tasks", "data", "train", "evaluate", "commands", "cli", "testing"),
+    *("engine", "serve", "integrations", "sandbox", "tasks", "data", "train", "evaluate", "commands", "cli", "testing"),
 )
 # Rooms that stand side by side: none imports another.
 SIDE_BY_SIDE = {"integrations", "data", "train", "evaluate"}
@@ -29,6 +29,7 @@ LIBRARIES = {
     "checkpoint": {"torch", "safetensors", "huggingface_hub", "gguf", "tqdm"},
     "quantize": {"torch", "numpy", "safetensors"},
     "engine": {"torch", "numpy"},
+    "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn"},
     "data": {"torch", "numpy", "transformers", "radon", "ruff"},
     "train": {"torch", "numpy", "safetensors", "tqdm", "matplotlib"},
     "evaluate": {"numpy", "matplotlib", "tqdm"},
@@ -128,7 +129,8 @@ def test_there_are_no_cupboards():
 
 GRADIENTS = {name for name in Backend.__abstractmethods__ if name.endswith("_backward")}
 # `Backend.linear` is no method of a device: what packed a layer computes it, in the layer's format.
-LINEAR, CPU_ONLY = "linear", "int8_linear"
+# On CPUs the products of both are oneDNN's.
+LINEAR, EXPERTS, CPU_ONLY = "linear", "expert_mlp", "int8_linear"
 OPERATIONS = Backend.__abstractmethods__ - GRADIENTS | {LINEAR, CPU_ONLY}
 
 
@@ -138,10 +140,11 @@ def test_an_operation_has_one_name_everywhere(operation):
     assert f"def {operation}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{operation}.py").is_file()
     assert f"def test_{operation}(" in (ROOT / "benches/speed/test_ops.py").read_text()
-    where = PACKAGE / f"ops/cpu/{operation}.py" if operation in (LINEAR, CPU_ONLY) else PACKAGE / "ops/cpu/backend.py"
-    assert where.is_file()
-    if operation != LINEAR:
-        assert operation == CPU_ONLY or f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
+    has_file = operation in (LINEAR, EXPERTS, CPU_ONLY)
+    assert (PACKAGE / (f"ops/cpu/{operation}.py" if has_file else "ops/cpu/backend.py")).is_file()
+    if operation not in (LINEAR, CPU_ONLY):
+        assert f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
+    if operation not in (LINEAR, EXPERTS):
         assert any(f" {operation}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
         assert operation in (ROOT / "csrc/tests/test_core.cpp").read_text()
 

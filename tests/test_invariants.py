@@ -35,6 +35,8 @@ def model(request, folder, tmp_path_factory):
     """A model, where asked with every linear layer in int8, each layer scheme its inputs otherwise, and its dtype."""
     if request.param != "int8":
         return folder, request.param
+    if open_checkpoint(folder).config.experts is not None:
+        pytest.skip("experts are not quantised")
     path = tmp_path_factory.mktemp("int8")
     save_chat(folder)
     checkpoint = open_checkpoint(folder)
@@ -94,6 +96,20 @@ def test_on_one_thread(engine, model):
     assert np.array_equal(bits(single, lists), bits(engine, lists))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ["Qwen2ForRewardModel", "GRewardModel"])
+def test_with_an_mlp_head(tmp_path, architecture, dtype):
+    sizes = WIDTHS["qwen2"] | {"intermediate_size": 64, "vocab_size": VOCABULARY, "pad_token_id": None}
+    save_random_checkpoint(tmp_path, "qwen2", architecture, num_hidden_layers=1, **sizes)
+    lists = some_lists()
+    engine = Engine.from_pretrained(tmp_path, dtype=dtype, backend="cpu", num_threads=2)
+    together = engine.score_tokens(lists)
+    assert len(set(together.tolist())) == len({tuple(tokens) for tokens in lists})
+    for number, threads in enumerate([1, 2, 1, 2, 1, 2, 1, 2, 1, 2]):
+        single = Engine.from_pretrained(tmp_path, dtype=dtype, backend="cpu", num_threads=threads)
+        assert np.array_equal(single.score_tokens([lists[number]]), together[number : number + 1])
+
+
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def tiny_engine(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny")
@@ -125,10 +141,12 @@ def test_over_random_trees(tiny_engine, lists):
 LINEAR = """
 import torch
 from codescaler.ops import LinearWeights, cpu
+from codescaler.ops.cpu.expert_mlp import pad_expert_rows
 torch.manual_seed(0)
 backend = cpu.make_backend()
 for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and backend.has_bf16_unit):
-    for inputs, outputs in [(1024, 512), (3072, 256), (896, 1152), (4864, 224), (576, 960), (1536, 192)]:
+    sizes = [(1024, 512), (3072, 256), (896, 1152), (4864, 224), (576, 960), (1536, 192), (2048, 96), (768, 128)]
+    for inputs, outputs in sizes + [(4096, 1), (1024, 1), (896, 1), (33, 1)] * (dtype is torch.float32):  # MLP heads
         packed = backend.pack_linear(LinearWeights((torch.randn(outputs, inputs) * 0.02).to(dtype)))
         x = torch.randn(700, inputs).to(dtype)
         torch.set_num_threads(1)
@@ -137,6 +155,9 @@ for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and 
             torch.set_num_threads(threads)
             for rows in (1, 2, 15, 16, 17, 48, 100, 511, 700):
                 same = torch.equal(backend.linear(x[:rows], packed), together[:rows])
+                assert same, (dtype, inputs, outputs, threads, rows)
+            for rows in {pad_expert_rows(rows) for rows in range(1, 641)}:
+                same = torch.equal(packed.multiply(x[:rows]), together[:rows])
                 assert same, (dtype, inputs, outputs, threads, rows)
 """
 

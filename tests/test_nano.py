@@ -56,7 +56,9 @@ def test_scores_are_those_of_the_model_that_was_measured(engine, groups):
 
 
 def test_calibration_is_of_this_model(engine):
-    calibration = read_calibration(PACKAGED_MODEL / CALIBRATION_FILE, engine.head_digest)
+    calibration = read_calibration(
+        PACKAGED_MODEL / CALIBRATION_FILE, engine.head_digest, engine.text.describe(are_programs=True)
+    )
     assert calibration.name == "MBPP validation"
 
 

@@ -19,6 +19,8 @@ NAMES = (
     "qwen3 sequence: pad == eos",
     "qwen3 sequence: LoRA everywhere, rank and alpha patterns",
     "qwen3 token: pad tokens are scored",
+    "qwen3_moe sequence: layer 1 dense, pad tokens",
+    "qwen3_moe token: experts in every second layer, biases",
     "qwen2 sequence: width 448, old config dialect",
     "qwen2 token: window 64 from layer 1 on",
     "qwen2 value: AceCodeRM, tied, eps 0.01, old config dialect",
@@ -27,8 +29,17 @@ NAMES = (
     "llama none: features, tied",
     "gemma2 sequence: old config dialect",
     "gemma2 token: window 64",
+    "mistral sequence: no window, old config dialect, pad tokens",
+    "gemma3_text sequence: linear RoPE of full layers, old config dialect",
+    "phi3 sequence: longrope, 3/4 of a head turns",
+    "llama mlp: score.0 and score.2 of INFORM",
+    "llama appended: InternLM2: fused wqkv, its own names",
+    "qwen3 rows: one row of a tied embedding minus another",
+    "qwen2 value: LLaMA-Factory: head in a file of its own",
+    "qwen3 sequence: LoRA for features, 8 tokens more, embedding written twice",
 )
-PADS, _, LORA, TOKEN, _, WINDOW, VALUE, LLAMA3, RSLORA, _, GEMMA2, _ = NAMES
+PADS, _, LORA, TOKEN, MIXED, _, _, WINDOW, VALUE, LLAMA3, RSLORA, _, GEMMA2, _ = NAMES[:14]
+MISTRAL, GEMMA3, PHI3, MLP, INTERNLM2 = NAMES[14:19]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +75,7 @@ def test_reference_scores_are_those_of_transformers(prepared, name):
 
 
 CONFIG, ADAPTER = "base/config.json", "adapter/adapter_config.json"
+LONGROPE = CASES_BY_NAME[PHI3].settings["rope_parameters"]
 SCALING = CASES_BY_NAME[LLAMA3].config_edits["rope_scaling"]
 
 
@@ -76,6 +88,8 @@ SCALING = CASES_BY_NAME[LLAMA3].config_edits["rope_scaling"]
         (RSLORA, ADAPTER, {"use_rslora": False}),
         (WINDOW, CONFIG, {"sliding_window": 63}),
         (WINDOW, CONFIG, {"layer_types": ["sliding_attention"] * 3}),
+        (MIXED, CONFIG, {"norm_topk_prob": False}),
+        (MIXED, CONFIG, {"num_experts_per_tok": 3}),
         (VALUE, CONFIG, {"rope_theta": 1.1e6}),
         (VALUE, CONFIG, {"rms_norm_eps": 0.011}),
         (LLAMA3, CONFIG, {"rope_theta": 5.1e5}),
@@ -90,6 +104,19 @@ SCALING = CASES_BY_NAME[LLAMA3].config_edits["rope_scaling"]
         (GEMMA2, CONFIG, {"attn_logit_softcapping": 5.1}),
         (GEMMA2, CONFIG, {"query_pre_attn_scalar": 49}),
         (GEMMA2, CONFIG, {"hidden_activation": "silu"}),
+        (MISTRAL, CONFIG, {"rope_theta": 1.1e6}),
+        (MISTRAL, CONFIG, {"sliding_window": 20}),
+        (GEMMA3, CONFIG, {"rope_theta": 1.2e6}),
+        (GEMMA3, CONFIG, {"rope_local_base_freq": 1.2e4}),
+        (GEMMA3, CONFIG, {"rope_scaling": {"rope_type": "linear", "factor": 7.0}}),
+        (GEMMA3, CONFIG, {"sliding_window": 63}),
+        (GEMMA3, CONFIG, {"sliding_window_pattern": 3}),
+        (GEMMA3, CONFIG, {"query_pre_attn_scalar": 49}),
+        (PHI3, CONFIG, {"rope_parameters": LONGROPE | {"rope_theta": 1.1e4}}),
+        (PHI3, CONFIG, {"rope_parameters": LONGROPE | {"short_factor": LONGROPE["short_factor"][::-1]}}),
+        (PHI3, CONFIG, {"rope_parameters": LONGROPE | {"attention_factor": 1.0}}),
+        (INTERNLM2, "internlm2/config.json", {"reward_token_id": 996}),
+        (INTERNLM2, "internlm2/config.json", {"rope_theta": 1.1e6}),
     ],
 )
 def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
@@ -107,7 +134,11 @@ def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
         (VALUE, "v_head.summary.bias"),
         (VALUE, "model.layers.1.self_attn.k_proj.bias"),
         (PADS, "model.layers.2.self_attn.k_norm.weight"),
+        (MIXED, "model.layers.0.mlp.gate.weight"),
+        (MIXED, "model.layers.2.mlp.experts.15.down_proj.weight"),
         (GEMMA2, "model.layers.1.post_feedforward_layernorm.weight"),
+        (GEMMA3, "model.layers.1.self_attn.q_norm.weight"),
+        (MLP, "score.0.weight"),
     ],
 )
 def test_a_wrong_tensor_is_noticed(prepared, tmp_path, name, tensor):

@@ -11,13 +11,23 @@ import codescaler
 from codescaler import errors
 from codescaler.engine import Engine
 
-PUBLIC = ["Engine", "RankedCandidate", "RewardFunction", "TrainConfig", "errors", "extract", "shaped_reward", "train"]
+PUBLIC = [
+    "Client",
+    "Engine",
+    "RankedCandidate",
+    "RewardFunction",
+    "TrainConfig",
+    "errors",
+    "extract",
+    "shaped_reward",
+    "train",
+]
 
 
 def test_public_names():
     assert codescaler.__all__ == PUBLIC
     assert set(dir(codescaler)) >= set(PUBLIC)
-    with pytest.raises(AttributeError, match="no attribute 'Engines'; its public names are Engine, "):
+    with pytest.raises(AttributeError, match="no attribute 'Engines'; its public names are Client, Engine, "):
         codescaler.Engines  # noqa: B018
 
 
@@ -40,7 +50,8 @@ def test_from_pretrained_arguments():
     assert {name: parameter.default for name, parameter in parameters.items()} == {
         "model": None, "device": "auto", "dtype": "auto", "quantization": None, "backend": "auto",
         "num_threads": None, "max_batch_tokens": None, "pooling": "hf", "truncation": "error", "max_length": None,
-        "head": "required", "base_model": None, "deterministic": False, "revision": None, "local_files_only": False,
+        "system": None, "control_tokens": None, "head": "required", "base_model": None, "deterministic": False,
+        "cuda_graphs": False, "classifier_from_token": None, "revision": None, "local_files_only": False,
     }  # fmt: skip
     assert [name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY] == ["model"]
 
@@ -55,6 +66,7 @@ def test_every_error_is_a_codescaler_error():
         "InvalidInput": "CodescalerError",
         "WeightsError": "CodescalerError",
         "MissingTensor": "WeightsError",
+        "SettingsMismatch": "WeightsError",
         "ShapeMismatch": "WeightsError",
         "HostileFile": "WeightsError",
         "UnsupportedModel": "CodescalerError",

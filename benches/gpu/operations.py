@@ -10,9 +10,13 @@ import pytest
 from benches.gpu.parts import Emit, Row, Setting
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("tests/ops", "tests/kernels")
+FOLDERS = ("tests/ops", "tests/kernels", "tests/engine/test_cuda_graphs.py")
 SMALL_FILES = ("tests/ops/test_glu.py", "tests/ops/test_rms_norm.py")  # `make test-triton` runs them all
-NOT_BY_BACKEND = ("test_triton.py", "test_memory.py")  # files whose tests choose the card themselves
+NOT_BY_BACKEND = (
+    "test_triton.py",
+    "test_memory.py",
+    "test_cuda_graphs.py",
+)  # files whose tests choose the card themselves
 FAULT_CHARACTERS = 160
 
 

@@ -115,7 +115,9 @@ def load_scorer(
 ) -> Callable[[TokenLists], Values]:
     """Loads the model in folder `model` and returns what the case compares: its scores, or its features."""
     head: Literal["required", "none"] = "none" if case.head == "none" else "required"
-    engine = Engine.from_pretrained(model, device=device, dtype=dtype, backend=backend, head=head)
+    engine = Engine.from_pretrained(
+        model, device=device, dtype=dtype, backend=backend, head=head, classifier_from_token=case.rows or None
+    )
     return engine.features_tokens if head == "none" else engine.score_tokens
 
 
@@ -134,6 +136,8 @@ def _run_transformers(case: Case, folder: Path) -> Truth:
         )
         return Truth(float32, bfloat16)
     model = _load(transformers.AutoModelForSequenceClassification, case, case.locate_base(folder), torch.float32)
+    if "vocab_size" in case.lora:
+        model.resize_token_embeddings(case.lora["vocab_size"])
     with warnings.catch_warnings():
         # PEFT 0.21 reads an attribute that transformers 5.23 deprecates.
         warnings.simplefilter("ignore", FutureWarning)
@@ -161,20 +165,35 @@ def _compute_with_transformers(case: Case, folder: Path, lists: TokenLists, dtyp
     if case.head == "token":
         model = _load(transformers.AutoModelForTokenClassification, case, folder, dtype)
         return _compute_one_by_one(lambda ids: model(ids, use_cache=False).logits[0, -1, 0], lists)
+    if case.head == "rows":
+        model = _load(transformers.AutoModelForCausalLM, case, folder, dtype)
+        signs = torch.tensor([-1.0, 1.0][-len(case.rows) :])
+        rows = list(case.rows)
+        return _compute_one_by_one(lambda ids: model(ids, use_cache=False).logits[0, -1, rows].float() @ signs, lists)
     model = _load(transformers.AutoModel, case, folder, dtype)
-    head = _read_value_head(folder, dtype) if case.head == "value" else torch.nn.Identity()
+    head = torch.nn.Identity() if case.head == "none" else _read_own_head(folder, dtype)
+    lists = [[*ids, *case.appended] for ids in lists]
     return _compute_one_by_one(lambda ids: head(model(ids, use_cache=False).last_hidden_state[0, -1]).squeeze(), lists)
 
 
-def _read_value_head(folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
-    """Reads `v_head.summary`, which no transformers class has, from whichever file holds it."""
+def _read_own_head(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """Reads a head that no transformers class has, from whichever file holds it: one linear layer, or two and a ReLU.
+
+    Source: the models' own code, in which the head is an nn.Linear, or an nn.Sequential of Linear, ReLU and Linear.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for path in folder.glob("*.safetensors"):
         tensors |= load_file(path)
-    weight, bias = tensors["v_head.summary.weight"], tensors["v_head.summary.bias"]
-    head = torch.nn.Linear(weight.shape[1], 1)
-    head.load_state_dict({"weight": weight, "bias": bias})
-    return head.to(torch.get_default_device(), dtype)
+    heads = ("v_head", "value_head", "score", "regression_head")
+    parts = {name: tensor for name, tensor in sorted(tensors.items()) if name.split(".")[0] in heads}
+    layers = []
+    for name, weight in parts.items():
+        if name.endswith(".weight"):
+            bias = parts.get(name.replace(".weight", ".bias"))
+            layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+            layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+            layers += [layer, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1]).to(torch.get_default_device(), dtype)
 
 
 def _compute_one_by_one(value: Callable[[torch.Tensor], torch.Tensor], lists: TokenLists) -> Values:
@@ -182,7 +201,7 @@ def _compute_one_by_one(value: Callable[[torch.Tensor], torch.Tensor], lists: To
         return torch.stack([value(torch.tensor([ids])).float() for ids in lists]).cpu().numpy()
 
 
-_COLUMNS = "{:<7} {:<9} {:<54} {:>9} {:>9} {:>11} {:>9} {:>9}  {}"
+_COLUMNS = "{:<11} {:<9} {:<54} {:>9} {:>9} {:>11} {:>9} {:>9}  {}"
 _TITLES = ("family", "head", "special", "sequences", "fp32 max", "transf. bf16", "ours bf16", "limit", "ok")
 
 

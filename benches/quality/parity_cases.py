@@ -11,19 +11,34 @@ from typing import Any
 
 import torch
 
-from codescaler.testing import edit_json, edit_tensors, save_random_checkpoint, save_random_lora
+from codescaler.testing import (
+    edit_json,
+    edit_tensors,
+    save_as_internlm2,
+    save_random_checkpoint,
+    save_random_lora,
+    split_value_head,
+)
 
 TokenLists = list[list[int]]
 
 VOCAB = 1000
 PAD, FIRST_WORD = 0, 3  # ids below FIRST_WORD are special, and drawn only where a case means them
 
+# The head's name in the table, by class name.
 HEADS = {
     "SequenceClassification": "sequence",
     "TokenClassification": "token",
     "AceCodeRM": "value",
     "CausalLM": "none",
+    "RewardModel": "openrlhf",
+    "EurusRewardModel": "regress",
+    "Qwen2ForRewardModel": "mlp",
+    "INFORMForSequenceClassification": "mlp",
+    "GRewardModel": "mlp",
+    "AtheneForSequenceClassification": "appended",
 }
+REWARD_TOKEN = 997  # what appended-token heads are read at
 
 
 def make_mixed() -> TokenLists:
@@ -87,7 +102,9 @@ class Case:
     """One checkpoint and the token lists it scores.
 
     `settings` go to the family's configuration class; `config_edits` then change the saved config.json, None
-    removing a key. With `lora` the checkpoint is the base of an adapter with these settings.
+    removing a key. With `lora` the checkpoint is the base of an adapter with these settings. `rows` are the tokens
+    whose rows of the output layer are the head. `form` is how a folder differs from what transformers writes:
+    "llamafactory" or "internlm2".
     """
 
     family: str
@@ -98,11 +115,18 @@ class Case:
     config_edits: Mapping[str, Any] = field(default_factory=dict)
     max_shard_size: str = "5GB"
     lora: Mapping[str, Any] | None = None
+    rows: tuple[int, ...] = ()
+    form: str = ""
 
     @property
     def head(self) -> str:
         # PEFT puts a new score head on a causal LM.
-        return "sequence" if self.lora is not None else HEADS[self.architecture]
+        return "rows" if self.rows else "sequence" if self.lora is not None else HEADS[self.architecture]
+
+    @property
+    def appended(self) -> list[int]:
+        """The tokens that the model's own code puts behind a text."""
+        return [REWARD_TOKEN] if self.head == "appended" else []
 
     @property
     def name(self) -> str:
@@ -114,6 +138,8 @@ class Case:
 
     def locate_model(self, folder: Path) -> Path:
         """Where in `folder` the model lies that the engine loads."""
+        if self.form == "internlm2":
+            return folder / "internlm2"
         return self.locate_base(folder) if self.lora is None else folder / "adapter"
 
 
@@ -135,6 +161,12 @@ def save(case: Case, folder: Path) -> None:
     for path in base.glob("*.safetensors"):
         edit_tensors(path, _make_context_count)
     edit_json(base / "config.json", **case.config_edits)
+    if case.form == "llamafactory":
+        split_value_head(base)
+    if case.form == "internlm2":
+        save_as_internlm2(base, case.locate_model(folder), REWARD_TOKEN)
+    elif case.appended:
+        edit_json(base / "config.json", reward_token_id=REWARD_TOKEN)
     if case.lora is not None:
         save_random_lora(case.locate_model(folder), base, **case.lora)
 
@@ -142,14 +174,15 @@ def save(case: Case, folder: Path) -> None:
 def _make_context_count(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Lets the tokens before the last weigh in a score, so that an error in attention shows.
 
-    Doubled queries attend to a few keys, not to the mean of all; and Gemma2's embeddings, which it multiplies
+    Doubled queries attend to a few keys, not to the mean of all; and Gemma's embeddings, which it multiplies
     by the square root of the width, no longer drown what its layers add. Powers of two: exact in any dtype.
     """
-    doubled = "q_norm" if any("q_norm" in name for name in tensors) else "q_proj"
-    is_gemma2 = any("pre_feedforward_layernorm" in name for name in tensors)
+    names = " ".join(tensors)
+    doubled = next(part for part in ("q_norm", "q_proj", "qkv_proj") if part in names)
+    is_gemma = "pre_feedforward_layernorm" in names
 
     def choose_factor(name: str) -> float:
-        return 2.0 if doubled in name else 1 / 16 if is_gemma2 and "embed_tokens" in name else 1.0
+        return 2.0 if doubled in name else 1 / 16 if is_gemma and "embed_tokens" in name else 1.0
 
     return {name: tensor * choose_factor(name) for name, tensor in tensors.items()}
 
@@ -170,7 +203,7 @@ def _make_rope(theta: float, **scaling: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": theta} | scaling}
 
 
-_SEQUENCE, _TOKEN, _VALUE, _NONE = HEADS
+_SEQUENCE, _TOKEN, _VALUE, _NONE, _OPENRLHF, _EURUS, _QWEN2_RM, _INFORM, _GRM, _ATHENE = HEADS
 
 _LLAMA3 = {
     "rope_type": "llama3",
@@ -214,6 +247,23 @@ _QWEN3 = (
     Case("qwen3", _TOKEN, "width 576, GQA 3", _shape(576, 9, 3)),
     Case("qwen3", _TOKEN, "pad tokens are scored", _SMALL, make_padded),
     Case("qwen3", _NONE, "features, tied", _SMALL | {"tie_word_embeddings": True}),
+)  # fmt: skip
+
+_EXPERTS = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 96}
+
+_QWEN3_MOE = (
+    Case("qwen3_moe", _SEQUENCE, "width 512, GQA 8, 4 of 32 experts",
+         _shape(512, 8, 1, **_EXPERTS, head_dim=128) | {"num_experts": 32, "norm_topk_prob": True} | _make_rope(1e6)),
+    Case("qwen3_moe", _SEQUENCE, "1 of 16 experts, weights not normalised",
+         _SMALL | _EXPERTS | {"num_experts_per_tok": 1}),
+    Case("qwen3_moe", _SEQUENCE, "layer 1 dense, pad tokens",
+         _SMALL | _EXPERTS | {"mlp_only_layers": [1], "norm_topk_prob": True}, make_padded),
+    Case("qwen3_moe", _SEQUENCE, "every length to 130, then block edges", _SMALL | _EXPERTS, make_beginnings),
+    Case("qwen3_moe", _SEQUENCE, "window 100, sharded index",
+         _SMALL | _EXPERTS | {"use_sliding_window": True, "sliding_window": 100}, max_shard_size="500KB"),
+    Case("qwen3_moe", _TOKEN, "experts in every second layer, biases",
+         _SMALL | _EXPERTS | {"decoder_sparse_step": 2, "attention_bias": True}),
+    Case("qwen3_moe", _NONE, "features", _SMALL | _EXPERTS),
 )  # fmt: skip
 
 _QWEN2 = (
@@ -264,4 +314,67 @@ _GEMMA2 = (
     Case("gemma2", _NONE, "features", _GEMMA2_SMALL),
 )  # fmt: skip
 
-CASES = (*_QWEN3, *_QWEN2, *_LLAMA, *_GEMMA2)
+_MISTRAL = (
+    Case("mistral", _SEQUENCE, "width 576, GQA 3, window 64 in prompt", _shape(576, 9, 3, sliding_window=64)),
+    Case("mistral", _SEQUENCE, "no window, old config dialect, pad tokens", _SMALL | {"sliding_window": None},
+         make_padded, config_edits=_OLD_DIALECT | {"rope_theta": 1e6}),
+    Case("mistral", _NONE, "features", _SMALL | {"sliding_window": 100}),
+)  # fmt: skip
+
+_GEMMA3_SMALL = _SMALL | {"query_pre_attn_scalar": 48, "sliding_window": 64, "num_hidden_layers": 6}
+_GEMMA3_OLD = {
+    "rope_theta": 1e6,
+    "rope_local_base_freq": 1e4,
+    "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    "sliding_window_pattern": 6,
+}
+
+_GEMMA3 = (
+    Case("gemma3_text", _SEQUENCE, "width 576, GQA 3, head_dim 128, windows and one full layer",
+         _GEMMA3_SMALL | _shape(576, 9, 3, head_dim=128)),
+    Case("gemma3_text", _SEQUENCE, "linear RoPE of full layers, old config dialect", _GEMMA3_SMALL,
+         config_edits=_OLD_DIALECT | {"head_dim": 64} | _GEMMA3_OLD),
+    Case("gemma3_text", _SEQUENCE, "pad tokens", _GEMMA3_SMALL, make_padded),
+    Case("gemma3_text", _NONE, "features", _GEMMA3_SMALL),
+)  # fmt: skip
+
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0 + 0.05 * i for i in range(24)],
+    "long_factor": [2.0 + 0.5 * i for i in range(24)],
+    "original_max_position_embeddings": 1024,
+}
+
+_PHI3 = (
+    Case("phi3", _SEQUENCE, "width 576, GQA 3, theta 25e4", _shape(576, 9, 3) | _make_rope(25e4)),
+    Case("phi3", _SEQUENCE, "window 64, pad tokens", _SMALL | {"sliding_window": 64}, make_padded),
+    Case("phi3", _SEQUENCE, "longrope, 3/4 of a head turns", _SMALL | {"rope_parameters": _LONGROPE}),
+    Case("phi3", _NONE, "features, half of a head turns", _SMALL | _make_rope(1e4, partial_rotary_factor=0.5)),
+)  # fmt: skip
+
+_HEADS = (
+    Case("llama", _OPENRLHF, "value_head.weight in class RewardModel", _SMALL),
+    Case("mistral", _EURUS, "regression_head.weight", _SMALL),
+    Case("qwen2", _QWEN2_RM, "score.0 and score.2", _shape(896, 14, 2)),
+    Case("llama", _INFORM, "score.0 and score.2 of INFORM", _SMALL),
+    Case("llama", _GRM, "v_head.summary.0 and .2", _SMALL),
+    Case("llama", _ATHENE, "token after the text", _SMALL),
+    Case("llama", _ATHENE, "InternLM2: fused wqkv, its own names", _SMALL | _make_rope(1e6), form="internlm2"),
+    Case("llama", _NONE, "row 0 of lm_head", _SMALL, rows=(0,)),
+    Case("qwen3", _NONE, "one row of a tied embedding minus another", _SMALL | {"tie_word_embeddings": True},
+         rows=(7, 9)),
+    Case("qwen2", _VALUE, "LLaMA-Factory: head in a file of its own", _SMALL, form="llamafactory",
+         config_edits={"architectures": ["Qwen2ForCausalLM"]}),
+    Case("qwen3", _SEQUENCE, "score.weight under CausalLM", _SMALL,
+         config_edits={"architectures": ["Qwen3ForCausalLM"]}),
+    Case("qwen3", _NONE, "LoRA without a task", _SMALL, lora={"task_type": None, "modules_to_save": ["score"]}),
+    Case("qwen3", _NONE, "LoRA for features, 8 tokens more, embedding written twice", _SMALL, lora={
+        "task_type": "FEATURE_EXTRACTION",
+        "modules_to_save": ["score", "embed_tokens"],
+        "vocab_size": VOCAB + 8,
+    }),
+)  # fmt: skip
+
+CASES = (*_QWEN3, *_QWEN3_MOE, *_QWEN2, *_LLAMA, *_GEMMA2, *_MISTRAL, *_GEMMA3, *_PHI3, *_HEADS)

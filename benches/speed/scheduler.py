@@ -29,7 +29,7 @@ from codescaler.engine import Engine, worker
 from codescaler.engine.scheduler import Request
 from codescaler.io.tables import format_table
 from codescaler.testing import WORKLOADS, Workload, measure_seconds
-from codescaler.text.chat import Pair
+from codescaler.text.program import Pair
 
 CPU = torch.device("cpu")
 TOKEN_LIMIT = 1.2

@@ -13,7 +13,9 @@ import torch
 from benches.harness.baselines import STOCK_TORCH
 from codescaler.model.rope import build_rope_tables
 from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree, reference, select_backend
+from codescaler.ops.linear import ExpertWeights
 from codescaler.ops.plan import plan
+from codescaler.ops.spec import Routing
 from codescaler.quantize.int8 import quantize_weight
 from codescaler.testing import (
     QWEN3_0_6B,
@@ -30,6 +32,9 @@ from codescaler.types import QuantScheme, RopeConfig
 SHAPE = QWEN3_0_6B
 HEADS = Heads(SHAPE.num_heads, SHAPE.num_kv_heads, SHAPE.head_dim)
 ATTENTION = AttentionSpec(HEADS, HEADS.head_dim**-0.5)
+# Widths of Qwen3-30B-A3B, with an eighth of its experts and half of those that a token goes through. For a quarter of
+# the tokens of `bon8`, so that an expert sees as many.
+EXPERT_WIDTH, EXPERT_FFN, NUM_EXPERTS, NUM_CHOSEN, EXPERT_TOKENS = 2048, 768, 16, 4, 700
 QKV_WIDTH = HEADS.q_width + 2 * HEADS.kv_width
 EPS = 1e-6
 TRUTH_ROWS = 256  # rows that are checked where all rows are treated alike: float64 is slow
@@ -202,6 +207,40 @@ def test_glu(record, backend, dtype, random, tree):
     gate, up = few.chunk(2, dim=1)
     assert_accurate(y[:TRUTH_ROWS], reference.glu(few.double(), "silu"), torch.nn.functional.silu(gate) * up)
     record(lambda: backend.glu(gate_up, "silu"), tokens=len(gate_up), num_bytes=num_bytes(gate_up, y))
+
+
+def test_route(record, backend, dtype, random, tree):
+    logits = torch.randn(len(tree.token_ids), 128, generator=random)
+    experts, weights = backend.route(logits, 8, True)
+    truth = reference.route(logits.double(), 8, True)
+    assert torch.equal(experts, truth.experts)
+    assert_accurate(weights, truth.weights, reference.route(logits, 8, True).weights)
+    record(lambda: backend.route(logits, 8, True), tokens=len(logits), num_bytes=num_bytes(logits, experts, weights))
+
+
+def test_expert_mlp(record, backend, dtype, random):
+    x = torch.randn(EXPERT_TOKENS, EXPERT_WIDTH, generator=random).to(dtype)
+    gate_up = 0.02 * torch.randn(NUM_EXPERTS, 2 * EXPERT_FFN, EXPERT_WIDTH, generator=random)
+    down = 0.02 * torch.randn(NUM_EXPERTS, EXPERT_WIDTH, EXPERT_FFN, generator=random)
+    weights = ExpertWeights(gate_up.to(dtype), down.to(dtype))
+    routing = backend.route(torch.randn(len(x), NUM_EXPERTS, generator=random), NUM_CHOSEN, True)
+    packed = backend.pack_experts(*weights, NUM_EXPERTS)
+    few = Routing(*(part[:TRUTH_ROWS] for part in routing))
+    truth = reference.expert_mlp(
+        x[:TRUTH_ROWS].double(), few, ExpertWeights(*(weight.double() for weight in weights)), "silu"
+    )
+    # oneDNN's products as the peer of oneDNN's: MKL's are more exact.
+    peer = torch.zeros(truth.shape)
+    for expert, (first, second) in enumerate(zip(*weights, strict=True)):
+        share = (few.weights * (few.experts == expert)).sum(1, keepdim=True)
+        hidden = reference.glu(run_peer_linear(x[:TRUTH_ROWS], first), "silu")
+        peer += share * run_peer_linear(hidden, second)
+    assert_accurate(backend.expert_mlp(x, routing, packed, "silu")[:TRUTH_ROWS], truth, peer.to(dtype))
+    record(
+        lambda: backend.expert_mlp(x, routing, packed, "silu"),
+        tokens=len(x),
+        flops=6 * len(x) * NUM_CHOSEN * EXPERT_WIDTH * EXPERT_FFN,
+    )
 
 
 def test_tree_attention(record, backend, dtype, random, tree):

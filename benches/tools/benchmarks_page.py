@@ -11,6 +11,7 @@ from typing import Any
 
 from benches.tools import page_tables
 from benches.tools.install_vllm import WHEEL
+from benches.tools.page_gpu import write_gpus
 from benches.tools.page_quality import write_quality
 from benches.tools.page_tables import describe_setting, format_percent, format_table, load_result, read_results
 from benches.tools.speed_picture import draw_speed
@@ -33,7 +34,6 @@ HEADER = """# Benchmarks
 <!-- Made by `python benches benchmarks_page`. Do not edit this page: measure again, and run the command. -->
 
 Every table comes from a JSON file in [benches/results](../benches/results). The heading of a table names its command.
-No table holds a speed that was measured on a GPU, because no GPU has run the kernels yet.
 
 - **ideal time**: the time that the matrix products of the distinct tokens take at the peak FLOP/s of the CPU.
   The same run measures that peak.
@@ -100,7 +100,7 @@ def _write_speed() -> Iterator[str]:
     for write in (_write_startup, _write_threads, _write_fusions, _write_scaling, _write_operations):
         yield from write()
     yield from _write_training_speed()
-    yield from _write_gpu()
+    yield from write_gpus()
 
 
 def _get_systems(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -273,32 +273,6 @@ def _write_training_speed() -> Iterator[str]:
         f"`{memory['command']}`: the peak memory of a step of 8 pairs is {ours:.1f} GiB, and {theirs:.1f} GiB with "
         f"TRL. The ratio is {ours / theirs:.2f}.\n"
     )
-
-
-def _write_gpu() -> Iterator[str]:
-    yield "## GPUs\n"
-    result = load_result("roofline_h100")
-    yield (
-        "`make roofline`: milliseconds **predicted** for an H100, from bytes and operations. Nothing is measured here. "
-        f"The prediction takes {result['peak_flops'] / 1e12:.0f} TFLOP/s and {result['bytes_per_s'] / 1e12:.0f} TB/s. "
-        "What a measurement must confirm stands in [roofline.py](../benches/tools/roofline.py).\n"
-    )
-    names = ("codescaler", "varlen without sharing", "padded, eager")
-    yield format_table(
-        ["workload", *names],
-        [[w, *(f"{rows[name]['predicted_ms']:.1f}" for name in names)] for w, rows in result["workloads"].items()],
-    )
-    yield "`make compile-triton`: what the compiler says of every kernel, for each target.\n"
-    rows = []
-    for version in ("3.6", "3.9"):
-        table = load_result(f"triton_compile_{version}")
-        for target in dict.fromkeys(row["target"] for row in table["rows"]):
-            of_target = [row for row in table["rows"] if row["target"] == target]
-            spills = [row["spill_bytes"] for row in of_target if row["spill_bytes"]]
-            most = max(row["registers"] for row in of_target)
-            told = f"{len(spills)} ({min(spills)} to {max(spills)} bytes)" if spills else "0"
-            rows.append([table["triton"], target, len(of_target), most, told])
-    yield format_table(["Triton", "target", "kernels", "most registers", "kernels that spill"], rows)
 
 
 if __name__ == "__main__":

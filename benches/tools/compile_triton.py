@@ -27,7 +27,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from codescaler.ops import AttentionSpec, Heads, RotaryTables, Tree
+from codescaler.ops import AttentionSpec, Backend, Heads, RotaryTables, Tree
+from codescaler.ops.linear import ExpertWeights
 from codescaler.ops.plan import plan
 from codescaler.ops.triton import make_backend
 from codescaler.testing import WORKLOADS
@@ -53,6 +54,8 @@ MODELS = {
     "qwen2.5-0.5b": (Heads(14, 2, 64), 896, 4864, False, "silu", None),
     "gemma2-2b": (Heads(8, 4, 256), 2304, 9216, False, "gelu_tanh", 50.0),
 }
+
+EXPERTS = (128, 8, 2048, 768)  # experts, those of a token, hidden, ffn: Qwen3-30B-A3B
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,9 @@ def _launch_all() -> Iterator[None]:
             out, log_sums = backend.attend_for_gradient(qkv, spec, tree, queries)
             backend.tree_attention_backward(qkv, spec, tree, queries, out, (out, log_sums))
             yield
+    for dtype in (torch.bfloat16, torch.float32):
+        _launch_experts(backend, count, dtype)
+        yield
     heads = MODELS["qwen3-1.7b"][0]
     qkv = _make_empty(count, heads.q_width + 2 * heads.kv_width, dtype=torch.float32)
     backend.tree_attention(qkv, AttentionSpec(heads, 0.1), tree, tree.all_queries)
@@ -180,6 +186,16 @@ def _launch_all() -> Iterator[None]:
         _make_empty(64, dtype=torch.float32), labels, offsets, _make_empty(8, dtype=torch.float32), 0.01
     )
     yield
+
+
+def _launch_experts(backend: Backend, count: int, dtype: torch.dtype) -> None:
+    """Calls the operations of Qwen3-30B-A3B's experts."""
+    num_experts, num_chosen, hidden, ffn = EXPERTS
+    routing = backend.route(_make_empty(count, num_experts, dtype=torch.float32), num_chosen, True)
+    weights = ExpertWeights(
+        _make_empty(num_experts, 2 * ffn, hidden, dtype=dtype), _make_empty(num_experts, hidden, ffn, dtype=dtype)
+    )
+    backend.expert_mlp(_make_empty(count, hidden, dtype=dtype), routing, weights, "silu")
 
 
 def _make_empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -209,6 +225,11 @@ def _find_faults(row: Row) -> list[str]:
         return []
     _, limit, instruction = TARGETS[row.target]
     faults = [f"{row.key}: {row.shared_bytes} bytes of shared memory, {limit} are there"] * (row.shared_bytes > limit)
+    if row.kernel == "multiply_experts" and row.config.startswith("bfloat16"):
+        if instruction not in row.tensor_instruction:
+            faults.append(f"{row.key}: {row.tensor_instruction or 'no tensor instruction'}, not {instruction}")
+        if row.spill_bytes:
+            faults.append(f"{row.key}: {row.spill_bytes} bytes spilled")
     if row.kernel in PRODUCTS:
         is_wide = "HEAD_DIM=256" in row.config
         is_exact = row.config.startswith("float32")

@@ -3,7 +3,8 @@
 Nothing but JSON and safetensors is ever read: no pickle, no code. Everything about the folder is checked from
 headers before the first tensor is read. This module does not know how a decoder uses the tensors.
 
-Canonical names are those of `model.config.tensor_shapes`, and `head.weight` [1, D], `head.bias` [1].
+Canonical names are those of `config.list_tensor_shapes`, and `head.weight` [1, D], `head.bias` [1]. A head that is an
+MLP has `head.hidden.weight` [M, D] and `head.hidden.bias` [M] too, and M in place of D.
 """
 
 import re
@@ -14,10 +15,20 @@ from typing import Literal
 
 import torch
 
-from codescaler.checkpoint.config import DTYPES, list_tensor_shapes, parse_config
+from codescaler.checkpoint.config import DTYPES, list_tensor_shapes, parse_config, select_text_fields
 from codescaler.checkpoint.download import resolve_folder
+from codescaler.checkpoint.heads import VOCABULARY_ROWS, HeadForm, complete_head, find_head, refuse_other_heads
+from codescaler.checkpoint.layouts import split_projections
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, LoraAdapter, MergedTensor, open_adapter
-from codescaler.checkpoint.tensor_files import INDEX_FILE, SINGLE_FILE, StoredTensor, TensorSource, open_model_files
+from codescaler.checkpoint.tensor_files import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    VALUE_HEAD_FILE,
+    TensorSource,
+    open_model_files,
+    open_safetensors,
+)
+from codescaler.checkpoint.vocabulary import Tokens, check_tokens, read_vocabulary_head
 from codescaler.errors import (
     CodescalerError,
     HostileFile,
@@ -27,20 +38,15 @@ from codescaler.errors import (
     UnsupportedModel,
     WeightsError,
 )
-from codescaler.io.json import read_json
-from codescaler.types import HADAMARD_BLOCK, HeadKind, ModelConfig
+from codescaler.io.json import Fields, read_json
+from codescaler.types import HADAMARD_BLOCK, ModelConfig
 
 _BODY = re.compile(r"(?:model\.language_model\.|language_model\.model\.|model\.)?((?:embed_tokens|layers|norm)\..+)")
-_UNUSED = re.compile(r"(?:language_model\.)?lm_head\.weight|(?:.+\.)?rotary_emb\.inv_freq")
-
-# Stored name of a head's tensors -> canonical name.
-HEADS: dict[HeadKind, dict[str, str]] = {
-    "none": {},
-    "sequence_classification": {"score.weight": "head.weight"},
-    "token_classification": {"score.weight": "head.weight", "score.bias": "head.bias"},
-    "value_head": {"v_head.summary.weight": "head.weight", "v_head.summary.bias": "head.bias"},
-}
-_HEAD_NAMES = {name for names in HEADS.values() for name in names}
+# Output layers, tables that are computed here, and the towers of a model that sees as well.
+_UNUSED = re.compile(
+    r"(?:language_model\.)?lm_head\.weight|output\.weight|(?:.+\.)?rotary_emb\.inv_freq"
+    r"|(?:model\.)?(?:vision_tower|multi_modal_projector)\..+"
+)
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,15 @@ class Checkpoint:
     """A checkpoint whose tensors are all present and of the right shape, none of them read yet.
 
     `config.head` is the head that was found and `config.dtype` the dtype the embedding is stored in.
-    `base_folder` is the base model's folder if `folder` is a LoRA adapter.
+    `base_folder` is the base model's folder if `folder` is a LoRA adapter. `head_names` are canonical names of the
+    head's tensors, by stored name.
     """
 
     folder: Path
     config: ModelConfig
     sources: Mapping[str, TensorSource] = field(repr=False)
     base_folder: Path | None = None
+    head_names: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Says whether the checkpoint has a tensor of this canonical name."""
@@ -83,6 +91,15 @@ class Checkpoint:
                 "was before, and run `codescaler quantize` on the result."
             )
 
+    def require_trainable(self) -> None:
+        """Raises UnsupportedModel if linear layers are int8, or if there are experts."""
+        self.require_plain()
+        if self.config.experts is not None:
+            raise UnsupportedModel(
+                f"{self.folder} is a mixture of experts, whose weights cannot be trained yet; fit a head on it with "
+                "`codescaler fit-head`, or train a dense model."
+            )
+
     def get(self, name: str) -> torch.Tensor | None:
         """Returns what `tensor` does, or None if there is no such tensor."""
         return self.read_tensor(name) if self.has(name) else None
@@ -95,6 +112,7 @@ def open_checkpoint(
     base_model: str | Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
+    classifier_from_token: Tokens | None = None,
 ) -> Checkpoint:
     """Opens a checkpoint folder or a LoRA adapter folder and checks it from its headers.
 
@@ -102,6 +120,8 @@ def open_checkpoint(
     supported causal LM will do.
     `base_model` is the folder or hub id of an adapter's base model, None what the adapter names; `revision`
     and `local_files_only` are for looking up that base model on the hub, and for nothing else.
+    `classifier_from_token` makes a head of a causal LM's output layer: the row of one token, or of the second of two
+    minus the first. None means what config.json says under that key, if it has no other head.
 
     Raises:
         InvalidInput: an argument is not usable. UnsupportedModel: the engine does not compute this model.
@@ -109,20 +129,36 @@ def open_checkpoint(
     """
     if head not in ("required", "optional", "none"):
         raise InvalidInput(f"head is {head!r}; give 'required', 'optional' or 'none'.")
+    if head == "none" and classifier_from_token is not None:
+        raise InvalidInput("classifier_from_token names a head, and head='none' leaves it aside; give one of the two.")
     folder, adapter, body = Path(folder), None, Path(folder)
     if (folder / ADAPTER_CONFIG).exists():
         adapter = open_adapter(folder)
         body = _locate_base_folder(folder, adapter, base_model, revision, local_files_only)
     elif base_model is not None:
         raise InvalidInput(f"base_model was given, but {folder} has no {ADAPTER_CONFIG}; leave base_model out.")
-    config = parse_config(read_json(body / "config.json"), where=str(body / "config.json"))
+    where = str(body / "config.json")
+    raw = read_json(body / "config.json")
+    config = parse_config(raw, where=where)
     stored = open_model_files(body)
-    kind: HeadKind = "none" if head == "none" else _choose_head_kind(config, stored, adapter)
-    if kind == "none" and head == "required":
+    added = dict(adapter.replaced) if adapter else {}
+    for place in dict.fromkeys((body, folder)):
+        if (place / VALUE_HEAD_FILE).exists():
+            added |= open_safetensors(place / VALUE_HEAD_FILE)
+    fields = select_text_fields(raw, where)
+    class_name = (adapter.class_name if adapter else None) or config.architecture
+    form = None
+    if head != "none":
+        names = {*stored, *added}
+        if head == "required":
+            refuse_other_heads(class_name, names, where)
+        form = _choose_head(find_head(class_name, names), fields, config, classifier_from_token)
+    if form is None and head == "required":
         raise MissingTensor(
-            f"{folder}: {config.architecture} has no reward head. Give a reward model, or head='none' for features "
-            "only."
+            f"{folder}: {config.architecture or config.family} has no reward head. Give a reward model, or head='none' "
+            "for features only; for a model that answers with a token, name it in classifier_from_token."
         )
+    config = _apply_own_vocabulary(config, added)
     shapes = list_tensor_shapes(config)
     for name, scheme in config.int8_linears.items():
         if scheme.has_hadamard and shapes[f"{name}.weight"][1] % HADAMARD_BLOCK:
@@ -130,15 +166,62 @@ def open_checkpoint(
                 f"{body / 'config.json'}: {name} has {shapes[f'{name}.weight'][1]} inputs, no multiple of the "
                 f"{HADAMARD_BLOCK} of a Hadamard transform; quantise the model again, as `codescaler quantize` does."
             )
-    head_shapes: dict[str, tuple[int, ...]] = {"head.weight": (1, config.hidden_size), "head.bias": (1,)}
-    shapes |= {role: head_shapes[role] for role in HEADS[kind].values()}
-    sources: dict[str, TensorSource] = dict(_assign_roles(stored, kind, shapes))
+    shapes |= _list_head_shapes(form, {**stored, **added}, config.hidden_size)
+    sources = _assign_roles(split_projections(stored, config), form, shapes)
+    sources |= _assign_roles(split_projections(added, config), form, shapes)
     if adapter is not None:
-        sources |= _assign_roles(adapter.replaced, kind, shapes)
         sources |= _merge_adapter(adapter, sources)
-    _validate(sources, shapes, kind, folder, {f"{name}.weight" for name in config.int8_linears})
-    config = replace(config, head=kind, dtype=sources["embed_tokens.weight"].dtype)
-    return Checkpoint(folder, config, sources, None if adapter is None else body)
+    if form is not None and form.tokens:
+        embedding, folders = sources.get("embed_tokens.weight"), list(dict.fromkeys((folder, body)))
+        row = read_vocabulary_head(form.tokens, {**stored, **added}, embedding, fields, config, folders)
+        sources["head.weight"] = row
+    _validate(sources, shapes, form, folder, {f"{name}.weight" for name in config.int8_linears})
+    config = replace(config, dtype=sources["embed_tokens.weight"].dtype)
+    if form is not None:
+        config = replace(config, head=form.kind, head_input=form.input)
+    return Checkpoint(folder, config, sources, None if adapter is None else body, {} if form is None else form.tensors)
+
+
+def _choose_head(found: HeadForm | None, fields: Fields, config: ModelConfig, tokens: Tokens | None) -> HeadForm | None:
+    """Returns the head to score with: what was found, else rows of the output layer, if they are named.
+
+    Raises: InvalidInput if rows are named and another head was found; as `complete_head` and `check_tokens`.
+    """
+    if found is not None:
+        if tokens is not None:
+            raise InvalidInput(
+                f"classifier_from_token was given, but the model has a head ({found.key}); leave it out."
+            )
+        return complete_head(found, fields, config.vocab_size)
+    if tokens is None:
+        tokens = fields.values.get("classifier_from_token")
+    return None if tokens is None else replace(VOCABULARY_ROWS, tokens=check_tokens(tokens))
+
+
+def _apply_own_vocabulary(config: ModelConfig, added: Mapping[str, TensorSource]) -> ModelConfig:
+    """Returns the configuration with the tokens of an adapter's own embedding: it may have others than its base."""
+    for name, tensor in added.items():
+        match = _BODY.fullmatch(name)
+        if match and match[1] == "embed_tokens.weight" and len(tensor.shape) == 2:
+            return replace(config, vocab_size=tensor.shape[0])
+    return config
+
+
+def _list_head_shapes(
+    form: HeadForm | None, stored: Mapping[str, TensorSource], hidden_size: int
+) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a head's tensors; an MLP is as wide as its file says."""
+    if form is None:
+        return {}
+    roles = {role: stored[name].shape for name, role in form.tensors.items() if name in stored}
+    width = max(1, (roles.get("head.hidden.weight") or (0,))[0]) if form.kind == "mlp" else hidden_size
+    shapes = {
+        "head.hidden.weight": (width, hidden_size),
+        "head.hidden.bias": (width,),
+        "head.weight": (1, width),
+        "head.bias": (1,),
+    }
+    return {role: shapes[role] for role in form.tensors.values()}
 
 
 def _locate_base_folder(
@@ -165,31 +248,25 @@ def _locate_base_folder(
     return body
 
 
-def _choose_head_kind(config: ModelConfig, stored: Mapping[str, StoredTensor], adapter: LoraAdapter | None) -> HeadKind:
-    """Returns the head to score with, by the adapter's task, the architecture or a value head's tensor."""
-    if adapter is not None and adapter.head is not None:
-        return adapter.head
-    if config.head != "none":
-        return config.head
-    if "v_head.summary.weight" in stored or (adapter and "v_head.summary.weight" in adapter.replaced):
-        return "value_head"
-    return "none"
-
-
 def _assign_roles(
-    stored: Mapping[str, StoredTensor], kind: HeadKind, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, StoredTensor]:
-    """Returns tensors by canonical name; refuses one without a role, for ignoring it could change scores."""
-    roles: dict[str, StoredTensor] = {}
+    stored: Mapping[str, TensorSource], form: HeadForm | None, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, TensorSource]:
+    """Returns tensors by canonical name; refuses one without a role, for ignoring it could change scores.
+
+    Without a head, tensors outside the body have nothing to do with the features.
+    """
+    roles: dict[str, TensorSource] = {}
     for name, tensor in stored.items():
-        if _UNUSED.fullmatch(name) or (kind == "none" and name in _HEAD_NAMES):
-            continue
         match = _BODY.fullmatch(name)
-        role = match[1] if match else HEADS[kind].get(name)
+        if _UNUSED.fullmatch(name) or (form is None and match is None):
+            continue
+        role = match[1] if match else (form.tensors.get(name) if form else None)
         if role is None or role not in shapes:
+            kind = form.kind if form else "none"
             raise WeightsError(
-                f"{tensor.origin} has no role in the model that config.json describes (head: {kind}). "
-                "Fix config.json, or save the model without this tensor."
+                f"{tensor.origin} has no role in the model that config.json describes (head: {kind}). Without it, "
+                "scores could be others than the model's. Fix config.json if it is wrong"
+                + ("." if match else ", or load the body alone with head='none'.")
             )
         if role in roles:
             raise HostileFile(f"{tensor.origin} and {roles[role].origin} mean the same tensor; remove one.")
@@ -222,21 +299,21 @@ def _merge_adapter(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) ->
 def _validate(
     sources: Mapping[str, TensorSource],
     shapes: Mapping[str, tuple[int, ...]],
-    kind: HeadKind,
+    form: HeadForm | None,
     folder: Path,
     int8_weights: Collection[str],
 ) -> None:
     """Checks that every tensor is there, has its shape, and has a dtype that can be computed with."""
-    # A value head always has a bias; a token classifier's is a matter of configuration.
-    optional = {"head.bias"} if kind == "token_classification" else set()
+    optional = form.optional if form else ()
     missing = [name for name in shapes if name not in sources and name not in optional]
     if missing:
-        stored_names = {role: name for name, role in HEADS[kind].items()}
+        stored_names = {role: name for name, role in form.tensors.items()} if form else {}
         listed = ", ".join(stored_names.get(name, name) for name in missing[:3])
         raise MissingTensor(f"{folder} lacks {len(missing)} tensors: {listed}{', ...' if len(missing) > 3 else ''}.")
+    head = sources.get("head.weight")
+    if head is not None and len(head.shape) == 2 and head.shape[0] != 1:
+        raise ShapeMismatch(f"{head.origin} scores {head.shape[0]} labels; a reward model has one.")
     for name, source in sources.items():
-        if name == "head.weight" and len(source.shape) == 2 and source.shape[0] != 1:
-            raise ShapeMismatch(f"{source.origin} scores {source.shape[0]} labels; a reward model has one.")
         if source.shape != shapes[name]:
             raise ShapeMismatch(
                 f"{source.origin} has shape {source.shape}, config.json asks for {shapes[name]}; "

@@ -18,7 +18,6 @@ from codescaler.checkpoint.config import DTYPES
 from codescaler.checkpoint.tensor_files import StoredTensor, TensorSource, explain_no_safetensors, open_safetensors
 from codescaler.errors import HostileFile, MissingTensor, ShapeMismatch, UnsupportedModel, WeightsError
 from codescaler.io.json import Fields, read_json
-from codescaler.types import HeadKind
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -26,7 +25,8 @@ ADAPTER_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(\.\w+)?\.weight")
 _SAVED = re.compile(r"\.modules_to_save(\.\w+)?(?=\.(weight|bias)$)")
-_HEADS: dict[str, HeadKind] = {"SEQ_CLS": "sequence_classification", "TOKEN_CLS": "token_classification"}
+_UNUSED = re.compile(r".+\.original_module\.(weight|bias)")  # what a module to save was before
+_TASKS = {"SEQ_CLS": "ForSequenceClassification", "TOKEN_CLS": "ForTokenClassification"}
 
 # Settings of LoRA's variants, each of which must be absent, null, false or empty.
 _VARIANTS = (
@@ -95,13 +95,13 @@ class MergedTensor:
 class LoraAdapter:
     """What an adapter folder says.
 
-    `replace_in_decoder` holds whole tensors by the name they have in a full checkpoint, `deltas` low-rank changes by
-    the name of the weight they change. `head` is what its task asks for, None if the base model decides.
+    `replaced` holds whole tensors by the name they have in a full checkpoint, `deltas` low-rank changes by
+    the name of the weight they change. `class_name` is that of a model for its task, None if the base model decides.
     """
 
     base_model: str | None
     revision: str | None
-    head: HeadKind | None
+    class_name: str | None
     replaced: Mapping[str, StoredTensor]
     deltas: Mapping[str, LoraDelta]
 
@@ -126,21 +126,27 @@ def open_adapter(folder: Path) -> LoraAdapter:
         if not name.startswith(_PREFIX):
             raise WeightsError(f"{tensor.origin} has no role: an adapter's names start with {_PREFIX!r}.")
         name = name.removeprefix(_PREFIX)
+        if _UNUSED.fullmatch(name):
+            continue
         match = _FACTOR.fullmatch(name)
         if match is None and "lora_" in name:
             raise UnsupportedModel(f"{tensor.origin} belongs to a LoRA variant; merge it into its base with PEFT.")
         group, key = (factors.setdefault(match["module"], {}), match["factor"]) if match else (replaced, name)
         key = _SAVED.sub("", key)
-        if key in group:
-            raise HostileFile(f"{tensor.origin} and {group[key].origin} mean the same tensor; remove one.")
+        if key in group and not _is_equal(tensor, group[key]):  # PEFT writes a saved embedding twice
+            raise HostileFile(f"{tensor.origin} and {group[key].origin} mean the same tensor, and differ; remove one.")
         group[key] = tensor
     return LoraAdapter(
         base_model=fields.read_text("base_model_name_or_path", "") or None,
         revision=fields.read_text("revision", "") or None,
-        head=_HEADS.get(fields.read_text("task_type", "")),
+        class_name=_TASKS.get(fields.read_text("task_type", "")),
         replaced=replaced,
         deltas={f"{module}.weight": _make_delta(fields, module, pair) for module, pair in factors.items()},
     )
+
+
+def _is_equal(a: StoredTensor, b: StoredTensor) -> bool:
+    return (a.shape, a.dtype) == (b.shape, b.dtype) and a.dtype in DTYPES and torch.equal(a.read(), b.read())
 
 
 def _refuse_variants(fields: Fields) -> None:

@@ -16,21 +16,26 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from codescaler.checkpoint.config import FAMILIES
+from codescaler.checkpoint.layouts import join_projections
 from codescaler.checkpoint.load import Checkpoint
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILE
 from codescaler.checkpoint.tensor_files import INDEX_FILE
 from codescaler.errors import InvalidInput
 from codescaler.io.json import read_json
 from codescaler.text.chat import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, load_chat, read_template
+from codescaler.text.settings import read_system_prompt, write_system_prompt
 
 _BODY_FILE = "model-00001-of-00002.safetensors"
 _HEAD_FILE = "model-00002-of-00002.safetensors"
 _TOKENIZER_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json")
 _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-_CLASS_NAMES = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "gemma2": "Gemma2"}
 
-# Left out of what is written: settings of a class that the folder no longer is, and of remote code.
-_DROPPED = ("auto_map", "architectures", "num_labels", "id2label", "label2id", "text_config", "torch_dtype")
+# Left out of what is written: settings of a class and of a head that the folder no longer has, and of remote code.
+_DROPPED = (
+    *("auto_map", "architectures", "num_labels", "id2label", "label2id", "text_config", "vision_config", "torch_dtype"),
+    *("classifier_from_token", "is_original_qwen3_reranker", "reward_token_id"),
+)
 
 
 @contextmanager
@@ -70,7 +75,8 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     _settle_padding(folder, config["pad_token_id"])
-    tensors = {f"model.{role}": checkpoint.read_tensor(role).contiguous() for role in checkpoint.sources}
+    body = join_projections({role: checkpoint.read_tensor(role) for role in checkpoint.sources}, checkpoint.config)
+    tensors = {f"model.{role}": tensor.contiguous() for role, tensor in body.items()}
     save_file(tensors, folder / _BODY_FILE, metadata={"format": "pt"})
     index = {"weight_map": dict.fromkeys(tensors, _BODY_FILE) | {"score.weight": _HEAD_FILE}}
     (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, **index}, indent=2) + "\n", encoding="utf-8")
@@ -149,13 +155,14 @@ def save_head(weight: torch.Tensor, folder: Path) -> None:
 
 
 def copy_text_side(sources: Sequence[Path], folder: Path) -> None:
-    """Copies tokenizer and template from the first folder that has each."""
+    """Copies tokenizer, template and system prompt from the first folder that has each."""
     for name in _TOKENIZER_FILES:
         found = next((source / name for source in sources if (source / name).is_file()), None)
         if found is not None:
             shutil.copyfile(found, folder / name)
     # As it is resolved, not file by file: an adapter's own template may stand elsewhere than its base's.
     (folder / TEMPLATE_FILE).write_text(read_template(sources)[0], encoding="utf-8")
+    write_system_prompt(read_system_prompt(sources), folder)
 
 
 def _settle_padding(folder: Path, pad_id: int) -> None:
@@ -187,7 +194,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
             raise InvalidInput(f"{where} has neither pad_token_id nor eos_token_id; set pad_token_id")
     return {
         **values,
-        "architectures": [f"{_CLASS_NAMES[checkpoint.config.family]}ForSequenceClassification"],
+        "architectures": [f"{FAMILIES[checkpoint.config.family].class_names[0]}ForSequenceClassification"],
         "model_type": checkpoint.config.family,
         "dtype": checkpoint.sources["embed_tokens.weight"].dtype,  # trained weights are not stored as they were
         "pad_token_id": pad,

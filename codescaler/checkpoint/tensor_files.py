@@ -16,6 +16,7 @@ from codescaler.io.json import read_json, require_file
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+VALUE_HEAD_FILE = "value_head.safetensors"  # LLaMA-Factory's, beside a language model or an adapter
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _MAPPED_BYTES = 32 * 2**20  # read from one mapping; opening a file again takes half a millisecond
@@ -130,6 +131,12 @@ def open_model_files(folder: Path) -> dict[str, StoredTensor]:
         return open_safetensors(folder / SINGLE_FILE)
     if (folder / INDEX_FILE).exists():
         return _open_shards(folder)
+    shards = sorted(path.name for path in folder.glob("model-*-of-*.safetensors"))
+    if shards:
+        raise MissingTensor(
+            f"{folder} has {len(shards)} shards, such as {shards[0][:80]}, and no {INDEX_FILE}, which says what each "
+            "one holds; fetch that file too."
+        )
     raise MissingTensor(explain_no_safetensors(folder, f"{SINGLE_FILE} or {INDEX_FILE}"))
 
 

@@ -112,12 +112,12 @@ def _run_rewardbench(options: argparse.Namespace) -> None:
 
 def _run_preferences(options: argparse.Namespace, read: Callable[[Path], Sequence[Any]]) -> None:
     from codescaler.evaluate.plot import plot_bars
-    from codescaler.evaluate.preferences import evaluate_preferences
+    from codescaler.evaluate.preferences import drop_duplicates, evaluate_preferences
     from codescaler.evaluate.tables import format_preferences
 
-    items = read(options.file)
+    items, num_duplicates = drop_duplicates(read(options.file))
     scores, models = _score_units(options, items)
-    figures = evaluate_preferences(items, scores, list(models))
+    figures = evaluate_preferences(items, scores, list(models)) | {"num_duplicates": num_duplicates}
     _show(options, format_preferences(figures), figures, models)
     if options.plot:
         bars = {name: scorer["accuracy"] for name, scorer in figures["scorers"].items()}
@@ -126,12 +126,13 @@ def _run_preferences(options: argparse.Namespace, read: Callable[[Path], Sequenc
 
 def _run_rm_bench(options: argparse.Namespace) -> None:
     from codescaler.evaluate.plot import plot_bars
+    from codescaler.evaluate.preferences import drop_duplicates
     from codescaler.evaluate.rm_bench import evaluate_rm_bench, read_rm_bench
     from codescaler.evaluate.tables import format_rm_bench
 
-    items = read_rm_bench(options.file)
+    items, num_duplicates = drop_duplicates(read_rm_bench(options.file))
     scores, models = _score_units(options, items)
-    figures = evaluate_rm_bench(items, scores, list(models))
+    figures = evaluate_rm_bench(items, scores, list(models)) | {"num_duplicates": num_duplicates}
     _show(options, format_rm_bench(figures), figures, models)
     if options.plot:
         bars = {name: scorer["overall"]["average"] for name, scorer in figures["scorers"].items()}
@@ -154,7 +155,7 @@ def _run_calibration(options: argparse.Namespace) -> None:
     if options.output:
         name = options.name or f"{options.file.name.partition('.')[0]} {options.split or ''}".strip()
         record = make_calibration_record(
-            figures, head_digest=engine.head_digest, dtype=engine.dtype,
+            figures, head_digest=engine.head_digest, text=engine.text.describe(are_programs=True), dtype=engine.dtype,
             name=name, file=options.file.name, split=options.split,
         )  # fmt: skip
         options.output.write_text(json.dumps(record, indent=2) + "\n")

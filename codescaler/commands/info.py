@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
+from codescaler.checkpoint.download import resolve_folder
+from codescaler.checkpoint.load import open_checkpoint
 from codescaler.errors import InvalidInput
 from codescaler.ops import BACKEND_NAMES, explain_unavailable, select_backend
+from codescaler.text.encoder import build_encoder
 from codescaler.text.extract import LANGUAGES, is_valid_code
 
 
@@ -41,6 +44,23 @@ def describe_host() -> dict[str, Any]:
             for name in BACKEND_NAMES
         },
         "languages": {language: _describe_language(language) for language in LANGUAGES},
+    }
+
+
+def describe_model(model: str) -> dict[str, Any]:
+    """Returns what a model's folder says of itself, its system prompt among it. All of it is untrusted text."""
+    folder = resolve_folder(model)
+    checkpoint = open_checkpoint(folder, head="optional")
+    config, text = checkpoint.config, build_encoder(checkpoint).text
+    return {
+        "folder": str(folder),
+        "architecture": config.architecture,
+        "head": config.head,
+        "dtype": config.dtype,
+        "num_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "max_positions": config.max_positions,
+        "system_prompt": text.system,
     }
 
 

@@ -17,6 +17,7 @@ def add_commands(add: Add) -> None:
     info = add(
         "info", _run_info, "Show versions, processor, and which backends and languages are available, or why not."
     )
+    info.add_argument("model", nargs="?", help="a model to describe instead: folder, hub id, nano")
     info.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -30,10 +31,12 @@ def _download(options: argparse.Namespace) -> None:
 
 def _run_info(options: argparse.Namespace) -> None:
     from codescaler.commands import reports as report
-    from codescaler.commands.info import describe_host
+    from codescaler.commands.info import describe_host, describe_model
 
-    host = describe_host() | {"sandbox": _describe_sandbox()}
-    print(json.dumps(host, indent=2) if options.json else report.format_settings(host))
+    facts = (
+        describe_host() | {"sandbox": _describe_sandbox()} if options.model is None else describe_model(options.model)
+    )
+    print(json.dumps(facts, indent=2) if options.json else report.format_settings(facts))
 
 
 def _describe_sandbox() -> str:

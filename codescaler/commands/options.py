@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from codescaler.errors import InvalidInput
+from codescaler.text.program import normalize_program
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
@@ -33,6 +34,16 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "pooling": {"default": "hf", "help": "hf (the token that transformers scores) or last (%(default)s)"},
     "truncation": {"default": "error", "help": "of what is too long: error, left, middle (%(default)s)"},
     "max_length": {"type": int, "help": "tokens of the longest sequence (the model's positions)"},
+    "system": {"type": Path, "metavar": "FILE", "help": "system prompt of what has none (the model's, if it has one)"},
+    "control_tokens": {
+        "choices": ("text", "tokens"),
+        "help": "what control tokens in messages are (text in programs that are compared, tokens in rows)",
+    },
+    "classifier_from_token": {
+        "nargs": "+",
+        "metavar": "TOKEN",
+        "help": "score a language model's logit of a token, or of the second token minus the first: no yes",
+    },
     "base_model": {"help": "base of a LoRA folder (what the folder names)"},
     "revision": {"help": "branch, tag or commit on the hub"},
     "local_files_only": {"action": "store_true", "help": "never ask the hub"},
@@ -50,7 +61,11 @@ def add_engine_options(parser: argparse.ArgumentParser, names: Iterable[str] = t
 
 
 def collect_options(options: argparse.Namespace, names: Iterable[str] = tuple(ENGINE_OPTIONS)) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in names}
+    """Returns the options of these names as keyword arguments. A system prompt is read from its file."""
+    values = {name: getattr(options, name) for name in names}
+    if values.get("system") is not None:
+        values["system"] = normalize_program(read_text(values["system"]))  # an editor ends its file with a newline
+    return values
 
 
 def open_engine(options: argparse.Namespace) -> "Engine":

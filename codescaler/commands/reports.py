@@ -122,7 +122,7 @@ def format_settings(values: Mapping[str, Any], indent: str = "") -> str:
             lines += [f"{indent}{name}", format_settings(value, indent + "  ")]
         else:
             text = ", ".join(map(str, value)) or "none" if isinstance(value, (list, tuple)) else str(value)
-            lines.append(f"{indent}{name.ljust(width)}  {text}")
+            lines.append(f"{indent}{name.ljust(width)}  {make_printable(text)}")
     return "\n".join(lines)
 
 

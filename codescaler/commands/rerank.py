@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine, read_text
-from codescaler.errors import InvalidInput
+from codescaler.errors import InvalidInput, SettingsMismatch
 
 if TYPE_CHECKING:
     from codescaler.commands.reports import Screen
@@ -91,7 +91,12 @@ def _rank_group(
     ranked = [
         dataclasses.replace(candidate, index=held[candidate.index])
         for candidate in engine.rerank(
-            group.prompt, codes, extract=extract, language=language, names=[names[index] for index in held]
+            group.problem,
+            codes,
+            extract=extract,
+            language=language,
+            names=[names[index] for index in held],
+            system=group.system,
         )
     ]
     absent = [RankedCandidate(i, None, False, None) for i, c in enumerate(group.candidates) if c.code is None]
@@ -99,11 +104,19 @@ def _rank_group(
 
 
 def _read_calibration(engine: "Engine", path: Path | None) -> "Calibration | None":
-    """Reads the named file, or the file in the model's folder if there is one."""
+    """Reads the named file, or the file in the model's folder if there is one of these settings."""
     from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
 
     own = engine.folder / CALIBRATION_FILE
-    return read_calibration(path or own, engine.head_digest) if path or own.exists() else None
+    if path is None and not own.exists():
+        return None
+    try:
+        return read_calibration(path or own, engine.head_digest, engine.text.describe(are_programs=True))
+    except SettingsMismatch as error:
+        if path is not None:
+            raise
+        print(f"not used: {error}", file=sys.stderr)  # nobody asked for it
+        return None
 
 
 def _list_facts(

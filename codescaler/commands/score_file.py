@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.io.records import Group, parse_group, parse_pair, read_lines
+from codescaler.io.records import Group, parse_group, parse_row, read_lines
 from codescaler.io.resumable import ResumableFile, compute_file_digest, lock, require_new_file
-from codescaler.text.chat import Pair
+from codescaler.text.program import Conversation, make_conversation
 
 _PROBE = [("Write a function that doubles a number.", "def double(x):\n    return 2 * x")]
 _FLUSH_ROWS = 64
@@ -25,7 +25,7 @@ def score_lines(engine: Engine, lines: Iterable[Line]) -> Iterator[str]:
 
     Raises: as `Engine.score_stream`; WeightsError: a score is not finite.
     """
-    rows: Iterator[tuple[str, str, Pair]] = ((name, text, parse_pair(record, name)) for name, text, record in lines)
+    rows = ((name, text, Conversation(*parse_row(record, name))) for name, text, record in lines)
     for_pairs, for_names, for_output = itertools.tee(rows, 3)  # each at most 512 rows behind the other
     scores = engine.score_stream((pair for _, _, pair in for_pairs), (name for name, _, _ in for_names))
     for score, (name, text, _) in zip(scores, for_output, strict=False):
@@ -49,7 +49,7 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
     lines = read_lines(source)
     with partial.open("a+b") as output:
         lock(output, partial)
-        settings = _make_settings(engine)
+        settings = _make_settings(engine, are_programs=False)
         if output.tell():
             _require_same(settings, settings_path)
         else:
@@ -77,13 +77,13 @@ def score_groups(engine: Engine, source: Path, target: Path, advance: Callable[[
 
     Raises: as `score_file`.
     """
-    settings = _make_settings(engine) | {"groups": compute_file_digest([source])}
+    settings = _make_settings(engine, are_programs=True) | {"groups": compute_file_digest([source])}
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
         groups = ((_group(record, name), record) for name, _, record in read_lines(source))
         for_scores, for_output = itertools.tee(output.skip_done(groups, lambda item: item[0].task_id))
         named_pairs = (
-            (f"{group.name}: candidates[{index}]", (group.prompt, candidate.code))
+            (f"{group.name}: candidates[{index}]", make_conversation(group.problem, candidate.code, group.system))
             for group, _ in for_scores
             for index, candidate in enumerate(group.candidates)
             if candidate.code is not None
@@ -120,7 +120,7 @@ def _open_row(text: str) -> str:
     return f'{text[:-1].rstrip()}, "score": '
 
 
-def _make_settings(engine: Engine) -> dict[str, Any]:
+def _make_settings(engine: Engine, *, are_programs: bool) -> dict[str, Any]:
     """What scores depend on. The bits of one score stand for weights, template, backend and processor."""
     return {
         "architecture": engine.config.architecture,
@@ -129,6 +129,7 @@ def _make_settings(engine: Engine) -> dict[str, Any]:
         "pooling": engine.pooling,
         "truncation": engine.truncation,
         "max_length": engine.max_length,
+        **engine.text.describe(are_programs=are_programs),
         "probe_score": float(engine.score(_PROBE)[0]),
     }
 

@@ -7,7 +7,11 @@ from pathlib import Path
 from codescaler.commands.options import Add, add_engine_options, collect_options
 from codescaler.train.config import list_settings
 
-_FIT_OPTIONS = ("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only")
+_TEXT_OPTIONS = ("system", "control_tokens")
+_FIT_OPTIONS = (
+    *("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only"),
+    *_TEXT_OPTIONS,
+)
 
 
 def add_commands(add: Add) -> None:
@@ -44,7 +48,7 @@ def add_commands(add: Add) -> None:
 
 
 _SOURCE_OPTIONS = ("base_model", "revision", "local_files_only")
-_TRAIN_OPTIONS = ("device", "num_threads", *_SOURCE_OPTIONS)
+_TRAIN_OPTIONS = ("device", "num_threads", *_TEXT_OPTIONS, *_SOURCE_OPTIONS)
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codescaler.errors import InvalidInput
-from codescaler.io.records import parse_group, read_lines
+from codescaler.io.records import Group, parse_group, read_lines
 from codescaler.text.extract import parse_syntax_tree
 
 
@@ -45,7 +45,7 @@ class LabelledProblem:
     isolations: tuple[str, ...] = ()
 
 
-def normalise_program(code: str) -> str:
+def compute_form(code: str) -> str:
     """A text that is equal for programs that do the same by the same steps, whatever they call things.
 
     It is the syntax tree without docstrings, where each name that the program binds is numbered by its first use; names
@@ -129,6 +129,7 @@ def _parse_problem(record: Mapping[str, Any], name: str, counts: Counter[str]) -
     group = parse_group(record, name)
     if "candidates" not in record:
         raise InvalidInput(f"{name} is a pair; give labelled groups here, and people's pairs by --human")
+    require_text_problem(group)
     generator, verifier = record.get("generator"), record.get("verifier")
     writer = generator.get("model") if isinstance(generator, Mapping) else generator
     isolation = verifier.get("isolation") if isinstance(verifier, Mapping) else None
@@ -152,6 +153,15 @@ def _parse_problem(record: Mapping[str, Any], name: str, counts: Counter[str]) -
     )
 
 
+def require_text_problem(group: Group) -> None:
+    """Refuses a system prompt, and a problem of several messages, which a preference does not keep."""
+    if group.turns is not None or group.system is not None:
+        raise InvalidInput(
+            f"{group.name} has messages or a system prompt, which pairs would lose; take them out, and give a system "
+            "prompt to training by --system"
+        )
+
+
 def _parse_program(code: str, passed: bool, fields: Mapping[str, Any], name: str, generator: str) -> Program:
     passed_tests, num_tests = (_count(fields, key, name) for key in ("passed_tests", "num_tests"))
     if passed_tests is not None and num_tests is not None and passed_tests > num_tests:
@@ -159,7 +169,7 @@ def _parse_program(code: str, passed: bool, fields: Mapping[str, Any], name: str
     costs = fields.get("cost_seconds", [])
     if not isinstance(costs, list) or not all(type(cost) in (int, float) and 0 < cost < float("inf") for cost in costs):
         raise InvalidInput(f"{name}: cost_seconds is {costs!r:.80}; give a list of positive numbers, one a round")
-    return Program(code, passed, normalise_program(code), passed_tests, num_tests, tuple(costs), generator)
+    return Program(code, passed, compute_form(code), passed_tests, num_tests, tuple(costs), generator)
 
 
 def _count(fields: Mapping[str, Any], key: str, name: str) -> int | None:

@@ -75,7 +75,7 @@ def rename_locals(code: str, seed: int = 0, keep: Collection[str] = ()) -> str |
     tree = _parse_tree(code)
     if tree is None or any(isinstance(node, ast.keyword) and node.arg is None for node in ast.walk(tree)):
         return None  # f(**values) names parameters by text
-    code = _normalise_lines(code)
+    code = _normalize_lines(code)
     with suppress(SyntaxError, ValueError, RecursionError):  # of symtable, which checks more than the parser
         names = sorted(_find_local_names(code, tree) - {*keep})
         taken = {*_list_identifiers(tree), *dir(builtins), *keyword.kwlist, *keyword.softkwlist, *keep}
@@ -101,7 +101,7 @@ def add_comments(code: str, seed: int = 0, comments: Mapping[type[ast.stmt], Seq
     tree = _parse_tree(code)
     if tree is None:
         return None
-    code, edits = _normalise_lines(code), []
+    code, edits = _normalize_lines(code), []
     lines, choice = code.split("\n"), _make_random(code, seed)
     for node in ast.walk(tree):
         if isinstance(node, ast.stmt) and (words := comments.get(type(node))):
@@ -116,7 +116,7 @@ def strip_texts(code: str, seed: int = 0) -> str | None:
     tree = _parse_tree(code)
     if tree is None:
         return None
-    code, edits = _normalise_lines(code), []
+    code, edits = _normalize_lines(code), []
     for block in _list_blocks(tree):
         texts = [statement for statement in block if is_text(statement)]
         needs_pass = len(texts) == len(block) and block is not tree.body
@@ -140,7 +140,7 @@ def reformat(code: str, seed: int = 0) -> str | None:
     if tree is None:
         return None
     with suppress(RecursionError, ValueError):
-        return _check_form(_normalise_lines(code), ast.unparse(tree), _dump)
+        return _check_form(_normalize_lines(code), ast.unparse(tree), _dump)
     return None
 
 
@@ -158,7 +158,7 @@ def rewrap(code: str, seed: int = 0) -> str | None:
     width = _make_random(code, seed).choice((40, 60, 88, 120))
     command = [find_ruff_bin(), "format", "-", "--isolated", "--no-cache", "--quiet", f"--line-length={width}"]
     run = subprocess.run(command, input=code.encode(), capture_output=True, check=False)
-    return None if run.returncode else _check_form(_normalise_lines(code), run.stdout.decode(), _dump_without_texts)
+    return None if run.returncode else _check_form(_normalize_lines(code), run.stdout.decode(), _dump_without_texts)
 
 
 def add_praise(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str | None:
@@ -170,7 +170,7 @@ def add_praise(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str 
     tree = _parse_tree(code)
     if tree is None or not tree.body:
         return None
-    code, choice = _normalise_lines(code), _make_random(code, seed)
+    code, choice = _normalize_lines(code), _make_random(code, seed)
     above, inside = choice.sample(claims, 2)
     edits: list[_Edit] = [(1, 0, 1, 0, f"# {above}\n")]
     for node in ast.walk(tree):
@@ -202,11 +202,11 @@ def find_callers_names(prompt: str) -> set[str]:
 
 def _parse_tree(code: str) -> ast.Module | None:
     """The syntax tree, None where there is none or the program may look at its own text."""
-    tree = parse_syntax_tree(_normalise_lines(code))
+    tree = parse_syntax_tree(_normalize_lines(code))
     return None if tree is None or not _REFLECTION.isdisjoint(_list_identifiers(tree)) else tree
 
 
-def _normalise_lines(code: str) -> str:
+def _normalize_lines(code: str) -> str:
     return code.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads it
 
 

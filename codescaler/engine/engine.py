@@ -4,7 +4,7 @@ Encodes on the caller's thread and queues; `scheduler` and `forward` do the rest
 threads and event loops may call one engine, and a forked child may go on using it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,17 +17,20 @@ import torch
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.engine import worker
+from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
 from codescaler.engine.options import make_current, require_choice, require_count, select_device, select_dtype
 from codescaler.engine.ranking import rank_candidates
-from codescaler.engine.scheduler import Float32, Scheduler
+from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
 from codescaler.ops import explain_unavailable, select_backend
-from codescaler.text.chat import Pair
+from codescaler.text.control_tokens import ControlTokenMode
 from codescaler.text.encoder import Encoder, build_encoder
+from codescaler.text.program import Message, Pair
+from codescaler.text.settings import TextSettings
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
 from codescaler.types import ModelConfig, QuantScheme, RankedCandidate
 
@@ -44,7 +47,8 @@ class Engine:
         device: where it runs. backend: name of the backend that runs it.
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
-        scheduler: the queue of all callers, with settings for servers.
+        text: the system prompt, and what control tokens in messages are.
+        encoder: from text to token ids. scheduler: the queue of all callers, with settings for servers.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Engine:
         num_threads: int,
         pooling: Pooling,
         max_length: int,
+        cuda_graphs: bool = False,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.folder = folder
@@ -66,11 +71,16 @@ class Engine:
         self.max_batch_tokens = encoder.max_batch_tokens
         self.pooling = pooling
         self.truncation = encoder.truncation
+        self.text = encoder.text
         self.max_length = max_length
+        self.encoder = encoder
         self._decoder = decoder
         budget = self.max_batch_tokens or DEFAULT_BATCH_TOKENS
-        self._runner = ForwardRunner(decoder, budget)
+        self._graphs = CudaGraphs(decoder) if cuda_graphs else None
+        self._runner = ForwardRunner(decoder, budget, self._graphs)
         self.scheduler = Scheduler(self._runner, budget=budget, num_threads=num_threads)
+        if decoder.device.type == "cuda":
+            self.scheduler.burst_s = GPU_BURST_S
         self._intake = Intake(encoder, self.scheduler)
 
     @classmethod
@@ -87,9 +97,13 @@ class Engine:
         pooling: Pooling = "hf",
         truncation: Truncation = "error",
         max_length: int | None = None,
+        system: str | None = None,
+        control_tokens: ControlTokenMode | None = None,
         head: Literal["required", "none"] = "required",
+        classifier_from_token: Sequence[str | int] | None = None,
         base_model: str | Path | None = None,
         deterministic: bool = False,
+        cuda_graphs: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> "Engine":
@@ -113,11 +127,20 @@ class Engine:
                 one that is not the pad token (the first if all are), else the last. "last": always the last.
             truncation: what to do above `max_length`: "error", or cut away the "left" or the "middle".
             max_length: tokens a sequence may have; None means the model's number of positions.
+            system: the system prompt of what has none of its own. None takes that of the folder, the text in
+                system_prompt.txt, and "" none.
+            control_tokens: what a control token such as "<|im_end|>" is where it stands in a message: "text", or
+                "tokens" that end turns. None is "text" in programs that are compared (`rerank`, groups, pairs), and
+                "tokens" in what is scored as given.
             head: "required" refuses a model without a reward head; "none" loads any supported causal LM, and
                 only features can be asked for.
+            classifier_from_token: the token, or two, that a causal LM answers with. The score is the logit of the
+                token, or of the second minus the first: ["no", "yes"]. An id stands for a token too.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
             deterministic: on a CPU results are bit-identical in any batch as it is; on a GPU True is refused, since
                 its matrix products may give a row other bits in a batch of another size.
+            cuda_graphs: on a GPU, replay forwards of up to 4096 distinct tokens as CUDA graphs. The first two forwards
+                of each size are slower, and the graphs take memory.
             revision: branch, tag or commit of `model` on the hub.
             local_files_only: never ask the hub, only its local cache.
 
@@ -130,33 +153,45 @@ class Engine:
         require_choice("head", head, ("required", "none"))
         require_choice("dtype", dtype, ("auto", "float32", "bfloat16"))
         require_choice("quantization", quantization, (None, "int8"))
+        text = TextSettings(system, control_tokens)
         require_count("num_threads", num_threads)
         require_count("max_batch_tokens", max_batch_tokens)
         require_count("max_length", max_length)
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
-        checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
+        checkpoint = open_checkpoint(
+            folder,
+            head=head,
+            base_model=base_model,
+            local_files_only=local_files_only,
+            classifier_from_token=classifier_from_token,
+        )
         target = select_device(device, _explain_no_gpu(backend, _list_schemes(checkpoint.config, quantization)))
         if deterministic and target.type == "cuda":
             raise BackendUnavailable(
                 f"deterministic=True cannot be kept on {device!r}: a GPU's matrix products sum a row in an order that "
                 "depends on the size of the batch; use device='cpu', or deterministic=False"
             )
+        if cuda_graphs and target.type != "cuda":
+            raise BackendUnavailable(f"cuda_graphs=True needs a GPU, and device {str(target)!r} is none")
         threads = num_threads or torch.get_num_threads()
         limit = max_length or checkpoint.config.max_positions
-        build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend)
+        encoder = build_encoder(
+            checkpoint,
+            pooling=pooling,
+            truncation=truncation,
+            max_length=limit,
+            max_batch_tokens=max_batch_tokens,
+            text=text,
+        )
+        build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend, encoder.text)
         return cls(
             worker.submit(threads, build).result(),
-            build_encoder(
-                checkpoint,
-                pooling=pooling,
-                truncation=truncation,
-                max_length=limit,
-                max_batch_tokens=max_batch_tokens,
-            ),
+            encoder,
             folder=checkpoint.folder,
             num_threads=threads,
             pooling=pooling,
             max_length=limit,
+            cuda_graphs=cuda_graphs,
         )
 
     def __repr__(self) -> str:
@@ -208,8 +243,8 @@ class Engine:
         The same in every dtype and on every device, since a head is never rounded.
         """
         self._require_head()
-        tensors = (self._decoder.head_weight, self._decoder.head_bias)
-        return compute_digest(b"" if tensor is None else tensor.cpu().numpy().tobytes() for tensor in tensors)
+        tensors = [tensor.cpu().numpy().tobytes() for tensor in self._decoder.head_tensors]
+        return compute_digest([*tensors, b""] if len(tensors) == 1 else tensors)  # b"": of a head without a bias
 
     def score_tokens(self, ids: TokenLists) -> Float32:
         """Returns each token list's raw (unbounded) reward. Shapes: B lists -> [B], float32.
@@ -229,36 +264,60 @@ class Engine:
         """
         return self._intake.put_tokens(ids, wants_features=True).result()
 
-    def score(self, pairs: Sequence[Pair]) -> Float32:
+    def score(self, pairs: Sequence[Pair], *, system: str | None = None) -> Float32:
         """Returns the raw reward of each (problem, response), or of each list of messages. Shapes: B pairs -> [B].
 
         The text is rendered by the checkpoint's own chat template. CodeScaler scores the extracted program alone as the
-        response: no fences, no prose. An empty response is scored like any other. Calls at the same time, from several
-        threads, share a forward and the prefixes that their pairs have in common.
+        response: no fences, no prose. An empty response is scored like any other. Text is taken as given: a newline at
+        its end counts, which `rerank` takes away. Calls at the same time, from several threads, share a forward and
+        the prefixes that their pairs have in common.
+
+        `system` is the system prompt of pairs that have none of their own. None is the engine's, and "" none.
 
         Raises:
             InvalidInput: a pair is malformed, or too long, or the model was loaded with head="none".
             WeightsError: the checkpoint has no tokenizer or template, or they fail.
             CapacityExceeded: as `score_tokens`.
         """
-        return np.fromiter(self.score_stream(require_list(pairs)), dtype=np.float32)
+        return np.fromiter(self.score_stream(require_list(pairs), system=system), dtype=np.float32)
 
     def submit(
-        self, pairs: Sequence[Pair], *, client: str | None = None, deadline: float | None = None
+        self,
+        pairs: Sequence[Pair],
+        *,
+        system: str | None = None,
+        client: str | None = None,
+        deadline: float | None = None,
     ) -> Future[Float32]:
         """Encodes pairs now and returns a future of their scores, which may be cancelled while it waits.
 
-        `deadline` is a time by `time.monotonic`: if the pairs still wait then, the future raises `DeadlineExceeded`.
+        `system` is as in `score`. `deadline` is a time by `time.monotonic`: if the pairs still wait then, the future
+        raises `DeadlineExceeded`.
         `client` is for a `scheduler.select` of your own. The future's callbacks run on the thread that computes: they
         may submit, but must not wait for a score.
 
         Raises: as `score`.
         """
         self._require_head()
-        return self._intake.put_pairs(pairs, client=client, deadline=deadline)
+        return self._intake.put_pairs(pairs, system, client=client, deadline=deadline)
+
+    def submit_tokens(
+        self, ids: TokenLists, *, client: str | None = None, deadline: float | None = None
+    ) -> Future[Float32]:
+        """Queues token lists and returns a future of their scores; otherwise as `submit`.
+
+        Raises: as `score_tokens`.
+        """
+        self._require_head()
+        return self._intake.put_tokens(ids, client=client, deadline=deadline)
 
     async def score_async(
-        self, pairs: Sequence[Pair], *, client: str | None = None, deadline: float | None = None
+        self,
+        pairs: Sequence[Pair],
+        *,
+        system: str | None = None,
+        client: str | None = None,
+        deadline: float | None = None,
     ) -> Float32:
         """Returns what `score` does, and leaves the event loop free: pairs are encoded on a thread of its executor.
 
@@ -267,56 +326,88 @@ class Engine:
         Raises: as `submit`.
         """
         self._require_head()
-        return await self._intake.compute_pairs(pairs, client=client, deadline=deadline)
+        return await self._intake.compute_pairs(pairs, system, client=client, deadline=deadline)
 
-    def features(self, pairs: Sequence[Pair]) -> Float32:
+    def features(self, pairs: Sequence[Pair], *, system: str | None = None) -> Float32:
         """Returns the final-norm hidden state at each pair's pooled token. Shapes: B pairs -> [B, D], float32.
 
         Raises: as `score`, but for the head, which is not needed.
         """
-        windows = self.feature_stream(require_list(pairs))
+        windows = self.feature_stream(require_list(pairs), system=system)
         return np.concatenate([np.empty((0, self.config.hidden_size), np.float32), *windows])
 
-    def score_stream(self, pairs: Iterable[Pair], names: Iterable[str] | None = None) -> Iterator[float]:
+    def score_stream(
+        self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
+    ) -> Iterator[float]:
         """Yields the raw reward of one pair after the other; the pairs need not fit into memory.
 
         Reads at most 512 pairs ahead of what it has yielded. `names` are what errors call the pairs, by default
-        "pairs[0]", "pairs[1]", ...
+        "pairs[0]", "pairs[1]", ... `system` is as in `score`.
 
         Raises: as `score`, when it comes to the pair; what was computed before has been yielded by then.
         """
         self._require_head()
-        for scores in self._intake.stream_pairs(pairs, names, wants_features=False):
+        for scores in self._intake.stream_pairs(pairs, names, system, wants_features=False):
             yield from scores.tolist()
 
-    def feature_stream(self, pairs: Iterable[Pair], names: Iterable[str] | None = None) -> Iterator[Float32]:
+    def feature_stream(
+        self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
+    ) -> Iterator[Float32]:
         """Yields the features of a few hundred pairs after the other, each time [n, D]; as `score_stream`."""
-        yield from self._intake.stream_pairs(pairs, names, wants_features=True)
+        yield from self._intake.stream_pairs(pairs, names, system, wants_features=True)
 
     def rerank(
         self,
-        problem: str,
+        problem: str | Sequence[Message],
         candidates: Sequence[str],
         extract: bool = False,
         top_k: int | None = None,
         *,
         language: str = "python",
         names: Sequence[str] | None = None,
+        system: str | None = None,
     ) -> list[RankedCandidate]:
         """Returns the candidates best first: valid ones before invalid, then by score, ties by index.
 
+        The problem is a text, or the messages before the program.
+
         With `extract`, candidates are completions: the training extractor takes the program out of each, and one
-        without a program that parses is invalid and has no score. Without, each is scored as it stands, and is valid
-        if it parses as a program of `language`, one of `codescaler.text.extract.LANGUAGES`. `top_k` keeps that many.
-        `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ...
+        without a program that parses is invalid and has no score. Without, each is a program, and is valid if it
+        parses as one of `language`, one of `codescaler.text.extract.LANGUAGES`. `text.program.normalize_program` comes
+        before the score: white space around a program, a byte-order mark and other line ends move nothing. `top_k`
+        keeps that many.
+        `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ... `system` is as in
+        `score`. Control tokens in a program are text, unless the engine was loaded with control_tokens="tokens".
 
         Raises:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
         """
-        return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names)
+        return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names, system)
+
+    def sleep(self) -> None:
+        """Gives the memory of the GPU back until `wake`: weights go to host memory. For a trainer that shares the card.
+
+        A forward that has begun is finished first. Calls that still wait fail, and so do new calls. On a CPU no
+        memory is given back.
+        """
+        self._run_on_worker(self._runner.sleep)
+
+    def wake(self) -> None:
+        """Takes the memory of the GPU again, and puts the weights back: scores have the same bits as before.
+
+        Raises: torch.OutOfMemoryError if others hold the memory; the engine sleeps on then.
+        """
+        self._run_on_worker(self._runner.wake)
+
+    def _run_on_worker(self, call: Callable[[], None]) -> None:
+        def run() -> None:
+            with make_current(self._decoder.device):
+                call()
+
+        worker.submit(self.num_threads, run).result()
 
     def _require_head(self) -> None:
-        if self._decoder.head_weight is None:
+        if not self._decoder.head_tensors:
             raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
 
 
@@ -334,7 +425,12 @@ def _explain_no_gpu(backend: str, schemes: set[QuantScheme]) -> str | None:
 
 
 def _build_decoder(
-    checkpoint: Checkpoint, device: torch.device, dtype: str, quantization: str | None, backend: str
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: str,
+    quantization: str | None,
+    backend: str,
+    text: TextSettings,
 ) -> Decoder:
     config: ModelConfig = checkpoint.config
     get: GetTensor = checkpoint.get
@@ -347,6 +443,6 @@ def _build_decoder(
             from codescaler.quantize.int8 import quantize_tensors
             from codescaler.quantize.sensitivity import choose_int8
 
-            config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
+            config = replace(config, int8_linears=choose_int8(checkpoint, chosen, text=text).linears)
             get = quantize_tensors(get, config.int8_linears)
         return build_decoder(config, get, chosen, torch_dtype, device)

@@ -4,10 +4,14 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from codescaler.engine.cuda_graphs import CudaGraphs
+from codescaler.engine.offload import Offload
 from codescaler.engine.options import make_current
 from codescaler.engine.scheduler import Float32, Request
+from codescaler.errors import BackendUnavailable
 from codescaler.model.decoder import Decoder
 from codescaler.ops import Tree
 from codescaler.ops.plan import TreeBatch, plan
@@ -19,14 +23,18 @@ class ForwardRunner:
     Attributes: as the counters of `Engine`.
     """
 
-    def __init__(self, decoder: Decoder, max_batch_tokens: int) -> None:
+    def __init__(self, decoder: Decoder, max_batch_tokens: int, graphs: CudaGraphs | None = None) -> None:
         self.num_truncated = self.num_tokens = self.num_distinct_tokens = 0
         self.text_seconds = self.forward_seconds = 0.0
         self._decoder = decoder
         self._max_batch_tokens = max_batch_tokens
+        self._graphs = graphs
+        self._offload: Offload | None = None
 
     def __call__(self, requests: Sequence[Request]) -> list[Float32]:
         """Returns each request's scores [B] or features [B, D], NaN for scores without a head."""
+        if self._offload is not None:
+            raise BackendUnavailable("the engine sleeps: its weights are not on the device; call wake() first")
         started = time.perf_counter()
         sequences = [sequence for request in requests for sequence in request.sequences]
         batches = plan(sequences, self._max_batch_tokens)
@@ -55,6 +63,29 @@ class ForwardRunner:
             for request, end in zip(requests, ends, strict=True)
         ]
 
+    def sleep(self) -> None:
+        """Moves the weights of a GPU to host memory, and frees what the device holds besides; from then on calls fail.
+
+        On a CPU nothing moves, since host memory is where they are.
+        """
+        if self._offload is not None:
+            return
+        if self._graphs is not None:
+            self._graphs.clear()
+        is_on_gpu = self._decoder.device.type == "cuda"
+        self._offload = Offload((self._decoder.embedding, self._decoder.layers) if is_on_gpu else ())
+        if is_on_gpu:
+            torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Moves the weights back."""
+        if self._offload is not None:
+            self._offload.restore()
+            self._offload = None
+
     def _forward(self, batch: TreeBatch, has_features: bool) -> tuple[Tensor | None, Tensor | None]:
-        features, scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
+        if self._graphs is None:
+            features, scores = self._decoder.forward(Tree.from_batch(batch, self._decoder.device))
+        else:
+            features, scores = self._graphs.forward(batch)
         return features if has_features else None, scores

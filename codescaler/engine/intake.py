@@ -13,8 +13,8 @@ from typing import Any
 from codescaler.engine.options import is_list
 from codescaler.engine.scheduler import Float32, Request, Scheduler
 from codescaler.errors import CodescalerError, InvalidInput
-from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoded, Encoder
+from codescaler.text.program import Pair
 from codescaler.text.token_ids import TokenLists
 
 TEXT_WINDOW = 256  # pairs tokenized at a time; siblings of one problem mostly fall into one window
@@ -35,15 +35,15 @@ class Intake:
         with self._scheduler.arrival():
             return self._put(partial(self._encoder.encode_tokens, ids), settings)
 
-    def put_pairs(self, pairs: Sequence[Pair], **settings: Any) -> Future[Float32]:
+    def put_pairs(self, pairs: Sequence[Pair], system: str | None = None, **settings: Any) -> Future[Float32]:
         """Encodes and queues pairs and returns a future of their result."""
-        encode = self._prepare_encoding(pairs)
+        encode = self._prepare_encoding(pairs, system)
         with self._scheduler.arrival():
             return self._put(encode, settings)
 
-    async def compute_pairs(self, pairs: Sequence[Pair], **settings: Any) -> Float32:
+    async def compute_pairs(self, pairs: Sequence[Pair], system: str | None = None, **settings: Any) -> Float32:
         """Returns the result of pairs, which are encoded on a thread of the event loop's executor."""
-        encode = self._prepare_encoding(pairs)
+        encode = self._prepare_encoding(pairs, system)
         future: Future[Float32] = Future()  # made before the request, so that a task can be cancelled at any time
 
         def put() -> None:
@@ -65,7 +65,7 @@ class Intake:
         return await asyncio.wrap_future(future)
 
     def stream_pairs(
-        self, pairs: Iterable[Pair], names: Iterable[str] | None, wants_features: bool
+        self, pairs: Iterable[Pair], names: Iterable[str] | None, system: str | None, *, wants_features: bool
     ) -> Iterator[Float32]:
         """Yields the results of TEXT_WINDOW pairs at a time, in order.
 
@@ -83,7 +83,8 @@ class Intake:
                         window = list(islice(named, TEXT_WINDOW))
                         is_last = not window
                         if window:
-                            queued.append(self._put_window(window, wants_features, is_first=not queued))
+                            encode = self._prepare_window(window, system)
+                            queued.append(self._put_window(encode, wants_features, is_first=not queued))
                     except CodescalerError as error:
                         failure, is_last = error, True
                 if len(queued) > (not is_last):
@@ -94,15 +95,18 @@ class Intake:
             for future in queued:
                 future.cancel()
 
-    def _put_window(self, window: Sequence[tuple[str, Pair]], wants_features: bool, is_first: bool) -> Future[Float32]:
+    def _prepare_window(self, window: Sequence[tuple[str, Pair]], system: str | None) -> Callable[[], Encoded]:
         names, pairs = zip(*window, strict=True)
+        return partial(self._encoder.encode_pairs, pairs, names, system)
+
+    def _put_window(self, encode: Callable[[], Encoded], wants_features: bool, is_first: bool) -> Future[Float32]:
         # A later window is not announced, since the window before it would wait for it.
         with self._scheduler.arrival() if is_first else nullcontext():
-            return self._put(partial(self._encoder.encode_pairs, pairs, names), {"wants_features": wants_features})
+            return self._put(encode, {"wants_features": wants_features})
 
-    def _prepare_encoding(self, pairs: Sequence[Pair]) -> Callable[[], Encoded]:
+    def _prepare_encoding(self, pairs: Sequence[Pair], system: str | None) -> Callable[[], Encoded]:
         names = [f"pairs[{index}]" for index in range(len(require_list(pairs)))]
-        return partial(self._encoder.encode_pairs, pairs, names)
+        return partial(self._encoder.encode_pairs, pairs, names, system)
 
     def _put(self, encode: Callable[[], Encoded], settings: dict[str, Any]) -> Future[Float32]:
         started = time.perf_counter()

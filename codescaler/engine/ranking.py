@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from codescaler.engine.options import is_list, require_count
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.text.chat import Pair
 from codescaler.text.extract import extract_training_code, is_valid_code
+from codescaler.text.program import Message, Pair, make_conversation, normalize_program
 from codescaler.types import RankedCandidate
 
 ScorePairs = Callable[[Sequence[Pair], Sequence[str]], Iterator[float]]
@@ -14,22 +14,24 @@ ScorePairs = Callable[[Sequence[Pair], Sequence[str]], Iterator[float]]
 
 def rank_candidates(
     score_pairs: ScorePairs,
-    problem: str,
+    problem: str | Sequence[Message],
     candidates: Sequence[str],
     extract: bool,
     top_k: int | None,
     language: str,
     names: Sequence[str] | None,
+    system: str | None,
 ) -> list[RankedCandidate]:
     """Returns what `Engine.rerank` does; `score_pairs` takes pairs and their names."""
-    if not isinstance(problem, str):
-        raise InvalidInput(f"problem is a {type(problem).__name__}; give its text")
+    if not isinstance(problem, str) and not is_list(problem):
+        raise InvalidInput(f"problem is a {type(problem).__name__}; give its text, or messages")
     if not is_list(candidates) or not all(isinstance(text, str) for text in candidates):
         raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
     require_count("top_k", top_k)
     names = names or [f"candidate {index}" for index in range(len(candidates))]
-    codes = [extract_training_code(text, language) if extract else text for text in candidates]
-    pairs = {index: (problem, code) for index, code in enumerate(codes) if code is not None}
+    taken = [extract_training_code(text, language) if extract else text for text in candidates]
+    codes = [None if code is None else normalize_program(code) for code in taken]
+    pairs = {index: make_conversation(problem, code, system) for index, code in enumerate(codes) if code is not None}
     scores = dict(zip(pairs, score_pairs([*pairs.values()], [names[i] for i in pairs]), strict=True))
     for index, score in scores.items():
         if not math.isfinite(score):

@@ -32,6 +32,7 @@ Float32 = npt.NDArray[np.float32]
 # the interpreter lets the next thread run.
 ARRIVAL_S = 0.05
 BURST_S = 0.005
+GPU_BURST_S = 0.001  # a forward of few pairs takes 4 ms there: to wait longer for pairs that may come costs more
 
 
 @dataclass(eq=False)
@@ -83,7 +84,7 @@ def select_oldest(waiting: Sequence[Request], budget: int) -> Sequence[Request]:
     for request in waiting:
         families.setdefault(request.beginning, []).append(request)
     chosen: list[Request] = []
-    tree = _TokenCounter()
+    tree = TokenCounter()
     for request in chain.from_iterable(families.values()):
         fits = tree.add(request.sequences, budget)
         if chosen and not fits:
@@ -94,7 +95,7 @@ def select_oldest(waiting: Sequence[Request], budget: int) -> Sequence[Request]:
     return chosen
 
 
-class _TokenCounter:
+class TokenCounter:
     """Counts the distinct tokens of a prefix tree while sequences join it."""
 
     def __init__(self) -> None:
@@ -135,6 +136,7 @@ class Scheduler:
         select: the rule that picks requests; it must not wait. Where it picks none, the oldest is taken.
         coalesce_s: the oldest request waits at least this long for others; 0 suits callers of the same process.
         arrival_s: the oldest request waits at most this long for callers that have announced themselves.
+        burst_s: in a burst of threads, a turn waits until none has come for this long.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class Scheduler:
         self.select: Select = select_oldest
         self.coalesce_s = 0.0
         self.arrival_s = ARRIVAL_S
+        self.burst_s = BURST_S
         self._compute = compute
         self._reset()
         _schedulers.add(self)
@@ -227,7 +230,7 @@ class Scheduler:
                 if self._num_arriving:
                     until = max(until, oldest + self.arrival_s)
                 if self._is_burst:
-                    until = max(until, min(self._last_arrival + BURST_S, oldest + self.arrival_s))
+                    until = max(until, min(self._last_arrival + self.burst_s, oldest + self.arrival_s))
                 left = until - time.monotonic()
                 if left <= 0:
                     return

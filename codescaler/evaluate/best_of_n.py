@@ -30,6 +30,7 @@ def evaluate_best_of_n(
         "num_mixed": sum(mixed),
         "num_candidates": {"smallest": num, "largest": max(sizes), "all": sum(sizes)},
         "num_groups_of_more_candidates": sum(size > num for size in sizes),
+        "num_duplicates": sum(len(p.responses) - len({r.text for r in p.responses}) for p in problems),
         "num_without_program": sum(int((~problem.has_code).sum()) for problem in problems),
         "scorers": {
             scorer: {

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from codescaler.errors import InvalidInput, WeightsError
+from codescaler.errors import InvalidInput, SettingsMismatch, WeightsError
 from codescaler.evaluate.estimates import Estimate
 from codescaler.evaluate.problems import EvaluationProblem
 from codescaler.metrics import Figures, compute_percentile_intervals, resample_means
@@ -118,10 +118,12 @@ def measure_calibration(problems: Sequence[EvaluationProblem], scores: Sequence[
     }
 
 
-def read_calibration(path: Path, head_digest: str) -> Calibration:
+def read_calibration(path: Path, head_digest: str, text: Mapping[str, Any]) -> Calibration:
     """Returns the curve in a file, after a check that it is of the model with this `Engine.head_digest`.
 
-    Raises: WeightsError if the file cannot be used, or is of another model.
+    `text` is what `TextSettings.describe` says of programs: the scores of other settings have other gaps.
+
+    Raises: WeightsError if the file cannot be used, or is of another model. SettingsMismatch: it is of other settings.
     """
     advice = "measure it anew by `codescaler eval calibration`, or take the file away"
     try:
@@ -134,7 +136,7 @@ def read_calibration(path: Path, head_digest: str) -> Calibration:
             Estimate(mean=float(slope["mean"]), interval=(low, high)),
             float(record["largest_gap"]),
         )
-        owner = record["head_digest"]
+        owner, read = record["head_digest"], dict(record["text"])
     except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise WeightsError(f"{path} holds no calibration ({error!r:.80}); {advice}") from error
     numbers = (low, calibration.slope["mean"], high, calibration.largest_gap)
@@ -142,15 +144,27 @@ def read_calibration(path: Path, head_digest: str) -> Calibration:
         raise WeightsError(f"{path} has a slope or largest_gap that is none, {numbers}; {advice}")
     if owner != head_digest:
         raise WeightsError(f"{path} is of a model whose head has the digest {owner!r:.80}, not {head_digest}; {advice}")
+    changed = next((key for key in text if read.get(key) != text[key]), None)
+    if changed is not None:
+        before, now = f"{read.get(changed)!r:.80}", f"{text[changed]!r:.80}"
+        raise SettingsMismatch(f"{path} was measured with {changed} {before}, and it is {now} now; {advice}")
     return calibration
 
 
 def make_calibration_record(
-    figures: Mapping[str, Any], *, head_digest: str, dtype: str, name: str, file: str, split: str | None
+    figures: Mapping[str, Any],
+    *,
+    head_digest: str,
+    text: Mapping[str, Any],
+    dtype: str,
+    name: str,
+    file: str,
+    split: str | None,
 ) -> dict[str, Any]:
     """What `read_calibration` reads: figures, the model they are of, and what they were measured on."""
     return {
         "head_digest": head_digest,
+        "text": dict(text),
         "measured_on": {"name": name, "file": file, "split": split, "dtype": dtype},
         **figures,
     }

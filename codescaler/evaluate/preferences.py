@@ -15,7 +15,9 @@ from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import estimate_mean_of_parts, estimate_means
 from codescaler.evaluate.scorers import Response, Scores, require_numbers
 from codescaler.io.records import parse_group, read_objects
+from codescaler.io.turns import Problem, read_prompt, read_system, split_answer
 from codescaler.metrics import Figures
+from codescaler.text.program import make_conversation, normalize_program
 
 _PAIR_FIELDS = ("domain", "difficulty", "aspect")
 _TIES = "ties"
@@ -42,7 +44,7 @@ def read_pairs(path: Path) -> list[Item]:
             if candidate.code is None:
                 raise InvalidInput(f"{name}: the {word} program is null; a pair takes two programs, take it out")
             where = f"{name}, {word}"
-            responses.append(Response((group.prompt, candidate.code), candidate.code, word == "chosen", where))
+            responses.append(_make_response(group.problem, candidate.code, group.system, word == "chosen", where))
         items.append(Item(tuple(responses), group.prompt, _read_labels(record, _PAIR_FIELDS, name)))
     return _require_items(items, path)
 
@@ -75,26 +77,31 @@ def read_rewardbench(path: Path) -> list[Item]:
 
 def parse_response(record: Mapping[str, Any], answer: Any, is_correct: bool, where: str) -> Response:
     """A response to the record's prompt. Both may be messages; those of an answer may begin with the prompt's."""
-    prompt = record.get("prompt")
-    if isinstance(prompt, str) and isinstance(answer, str):
-        return Response((prompt, answer), answer, is_correct, where)
-    asked = [] if prompt is None else _make_messages(prompt, "user", f"{where}, prompt")
-    answered = _make_messages(answer, "assistant", where)
-    whole = answered if answered[: len(asked)] == asked else asked + answered
-    if len(whole) < 2 or whole[-1]["role"] != "assistant":
-        raise InvalidInput(f"{where} is {answer!r:.80}; give a prompt, and messages that end with the assistant's")
-    return Response(whole, whole[-1]["content"], is_correct, where)
+    problem, text = split_answer(read_prompt(record, where), answer, where)
+    return _make_response(problem, text, read_system(record, where), is_correct, where)
 
 
-def _make_messages(value: Any, role: str, where: str) -> list[dict[str, str]]:
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if not isinstance(value, list) or not value:
-        raise InvalidInput(f"{where} is {value!r:.80}; give text, or a list of messages with role and content")
-    for message in value:
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise InvalidInput(f"{where}: a message is {message!r:.80}; give an object with role and content")
-    return [{"role": message["role"], "content": message["content"]} for message in value]
+def _make_response(problem: Problem, text: str, system: str | None, is_correct: bool, where: str) -> Response:
+    text = normalize_program(text)
+    return Response(make_conversation(problem, text, system), text, is_correct, where)
+
+
+def drop_duplicates(items: Sequence[Item]) -> tuple[list[Item], int]:
+    """Returns the items whose chosen and rejected responses differ, and the number of the others.
+
+    Responses are the same if they are the same program (`text.program.normalize_program`).
+
+    Raises: InvalidInput if no item is left.
+    """
+    kept = [item for item in items if not _has_equal_sides(item)]
+    if not kept:
+        raise InvalidInput(f"all {len(items)} items have the same response on both sides; give pairs that differ")
+    return kept, len(items) - len(kept)
+
+
+def _has_equal_sides(item: Item) -> bool:
+    chosen, rejected = ({r.text for r in item.responses if r.is_correct is side} for side in (True, False))
+    return not chosen.isdisjoint(rejected)
 
 
 def evaluate_preferences(items: Sequence[Item], scores: Scores, models: Sequence[str]) -> dict[str, Any]:

@@ -14,8 +14,10 @@ import numpy.typing as npt
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.scorers import Response
 from codescaler.io.records import Group, parse_group, read_objects
+from codescaler.io.turns import Problem, join_contents
 from codescaler.metrics import Figures
 from codescaler.text.extract import is_valid_code
+from codescaler.text.program import make_conversation, normalize_program
 from codescaler.types import Task
 
 IN_FILE = "score in the file"
@@ -25,17 +27,23 @@ IN_FILE = "score in the file"
 class EvaluationProblem:
     """One problem's candidates. `codes` is None where there is no program, which is incorrect whatever its label.
 
-    `own_scores` are the file's, of the candidates with a program; None if it has none.
+    `own_scores` are the file's, of the candidates with a program; None if it has none. `system` is as in `Group`.
     """
 
     task_id: str
-    prompt: str
+    problem: Problem
     codes: tuple[str | None, ...]
     is_correct: npt.NDArray[np.bool_]
     name: str
     own_scores: Figures | None = None
     difficulty: str | None = None
     domain: str | None = None
+    system: str | None = None
+
+    @property
+    def prompt(self) -> str:
+        """The problem as one text."""
+        return join_contents(self.problem)
 
     @cached_property
     def has_code(self) -> npt.NDArray[np.bool_]:
@@ -50,7 +58,12 @@ class EvaluationProblem:
     def responses(self) -> list[Response]:
         """The candidates with a program."""
         return [
-            Response((self.prompt, code), code, bool(correct), f"{self.name}: candidates[{index}]")
+            Response(
+                make_conversation(self.problem, code, self.system),
+                code,
+                bool(correct),
+                f"{self.name}: candidates[{index}]",
+            )
             for index, (code, correct) in enumerate(zip(self.codes, self.is_correct, strict=True))
             if code is not None
         ]
@@ -92,9 +105,8 @@ def parse_problem(
     """Returns a group's problem after a check of its labels, and of its own scores if it has any."""
     if not group.candidates:
         raise InvalidInput(f"{group.name} has no candidate; take it out, since nothing can be picked from it")
-    codes = tuple(
-        None if c.code is None or (require_syntax and not is_valid_code(c.code)) else c.code for c in group.candidates
-    )
+    programs = [None if c.code is None else normalize_program(c.code) for c in group.candidates]
+    codes = tuple(None if code is None or (require_syntax and not is_valid_code(code)) else code for code in programs)
     for index, candidate in enumerate(group.candidates):
         if candidate.passed is None:
             raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
@@ -108,7 +120,9 @@ def parse_problem(
                 f"{group.name}: candidates[{unscored[0]}] has no score, others have; give one to every program, or none"
             )
         own = np.array([group.candidates[index].score for index in held], dtype=np.float64)
-    return EvaluationProblem(group.task_id, group.prompt, codes, np.array(correct), group.name, own, difficulty, domain)
+    return EvaluationProblem(
+        group.task_id, group.problem, codes, np.array(correct), group.name, own, difficulty, domain, group.system
+    )
 
 
 def collect_file_scores(problems: Sequence[EvaluationProblem]) -> dict[str, list[Figures]]:

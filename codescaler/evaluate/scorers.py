@@ -11,17 +11,17 @@ from tqdm import tqdm
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.metrics import Figures
 from codescaler.text.extract import is_valid_code
+from codescaler.text.program import Conversation
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
-    from codescaler.text.chat import Pair
 
 
 @dataclass(frozen=True)
 class Response:
     """One response to score: `pair` is what an engine takes, `text` the response alone, `name` for messages."""
 
-    pair: "Pair"
+    pair: Conversation
     text: str
     is_correct: bool
     name: str
@@ -88,5 +88,7 @@ def require_numbers(units: Sequence[Unit], scores: Scores) -> None:
                 raise InvalidInput(f"{label} scores {name} nan; nothing is ranked by that, give numbers")
 
 
-def _make_key(pair: "Pair") -> object:
-    return pair if isinstance(pair, tuple) else tuple((message["role"], message["content"]) for message in pair)
+def _make_key(conversation: Conversation) -> object:
+    """What is equal for conversations that are scored the same."""
+    turns = [turn if isinstance(turn, str) else (turn["role"], turn["content"]) for turn in conversation.turns]
+    return conversation.system, conversation.is_program, tuple(turns)

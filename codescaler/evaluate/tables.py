@@ -23,7 +23,8 @@ def format_best_of_n(figures: Mapping[str, Any]) -> str:
     shown = sorted({2**k for k in range(num.bit_length())} | {num})
     lines = [
         f"{figures['num_groups']} problems, {figures['num_mixed']} of them mixed (a correct and an incorrect program); "
-        f"{sizes['all']} candidates, {figures['num_without_program']} of them no program.",
+        f"{sizes['all']} candidates, {figures['num_without_program']} of them no program and "
+        f"{figures['num_duplicates']} the same program as another.",
         f"N goes to {num}, the size of the smallest problem; {figures['num_groups_of_more_candidates']} problems have "
         f"more candidates, up to {sizes['largest']}.",
         "In percent, [95% intervals]: pairs ranked correctly, over mixed problems; how often the best of N is correct.",
@@ -66,7 +67,7 @@ def format_preferences(figures: Mapping[str, Any]) -> str:
     rows = [(name, format_percent(scorer["accuracy"])) for name, scorer in figures["scorers"].items()]
     parts = [
         f"{figures['num_items']} items of {figures['num_clusters']} prompts. In percent, [95% intervals]: "
-        "how often a chosen response is scored best, ties shared.",
+        f"how often a chosen response is scored best, ties shared.{_tell_duplicates(figures)}",
         format_table(("", "accuracy"), rows),
         *_format_gains(figures["gains"], ("accuracy",), lambda gain: [gain]),
     ]
@@ -88,6 +89,7 @@ def format_rm_bench(figures: Mapping[str, Any]) -> str:
     parts = [
         f"{sum(num_items.values())} items ({counted}). In percent, [95% intervals]: chosen responses scored strictly "
         "above rejected\nones that are plainer (easy), of the same style (normal), fancier (hard); means over domains."
+        f"{_tell_duplicates(figures)}"
     ]
     rows = []
     for name, scorer in figures["scorers"].items():
@@ -96,6 +98,11 @@ def format_rm_bench(figures: Mapping[str, Any]) -> str:
     parts.append(format_table(("", *map(make_printable, num_items), *LEVELS), rows))
     parts += _format_gains(figures["gains"], ("average",), lambda gain: [gain])
     return "\n\n".join(parts)
+
+
+def _tell_duplicates(figures: Mapping[str, Any]) -> str:
+    count = figures.get("num_duplicates", 0)
+    return f"\n{count} items are left out, whose chosen and rejected responses are the same program." if count else ""
 
 
 def format_calibration(figures: Mapping[str, Any]) -> str:

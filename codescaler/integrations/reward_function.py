@@ -13,6 +13,7 @@ from typing import Any
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.text.extract import extract_training_code
+from codescaler.text.program import make_conversation
 from codescaler.text.shaping import shaped_reward
 
 Turn = str | Sequence[Mapping[str, Any]]
@@ -23,25 +24,35 @@ class RewardFunction:
 
     The problem that the reward model reads is the prompt: a text as it stands; of messages, all but system ones, which
     speak to the policy. If the policy's prompt holds more than the problem, keep the problem in a column of the data
-    set and name it by `problem_column`. All completions of a call are scored together, so that those of one prompt
-    share its tokens.
+    set and name it by `problem_column`. Control tokens in a program are text, unless the engine was loaded with
+    control_tokens="tokens". All completions of a call are scored together, so that those of one prompt share its
+    tokens.
 
     Args:
         engine: a reward model. A problem and program longer than its `max_length` end the training run, unless it was
             loaded with truncation="left" or "middle".
         language: what the programs are written in, one of `codescaler.text.extract.LANGUAGES`.
         problem_column: name of the keyword argument, a list of texts, that holds the problems; None for the prompts.
+        system: the system prompt of the reward model. None is the engine's, and "" none.
 
     Source: CodeScaler, arXiv:2602.17684.
     """
 
     __name__ = "codescaler_reward"  # TRL logs rewards under it
 
-    def __init__(self, engine: Engine, *, language: str = "python", problem_column: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        language: str = "python",
+        problem_column: str | None = None,
+        system: str | None = None,
+    ) -> None:
         extract_training_code("", language)  # a language that is not installed should not wait for the first step
         self.engine = engine
         self.language = language
         self.problem_column = problem_column
+        self.system = system
 
     def __call__(
         self,
@@ -65,7 +76,7 @@ class RewardFunction:
         ]
         problems = self._collect_problems(prompts, columns)
         valid = [index for index, code in enumerate(codes) if code is not None]
-        conversations = [[*problems[index], {"role": "assistant", "content": codes[index]}] for index in valid]
+        conversations = [make_conversation(problems[index], codes[index] or "", self.system) for index in valid]
         rewards = [0.0] * len(codes)
         names = [f"completions[{index}]" for index in valid]
         for index, score in zip(valid, self.engine.score_stream(conversations, names), strict=True):

@@ -1,13 +1,16 @@
 """JSON-lines records: rows to score, and groups of candidate programs for one problem. Knows formats, no model.
 
-    row    {"prompt": ..., "response": ...} or {"messages": [{"role": ..., "content": ...}, ...]}
+    row    {"prompt": ..., "response": ...} or {"messages": [{"role": ..., "content": ...}, ...]}, which are scored as
+           they stand
     group  {"task_id": ..., "prompt": ..., "candidates": [{"code": ... or null, "passed": true or false,
            "score": a number, of a reward model}, ...]}; either of the last two may be absent
     pair   {"prompt": ..., "chosen": ..., "rejected": ...[, "margin": ...]}, a group of two; the paper's names
            {"question_content": ..., "code_pos": ..., "code_neg": ...} are read too
 
-A group or pair may say which "split" it is of. Other fields may stand beside these and are
-left alone. All errors are `InvalidInput` and name file and line.
+A prompt is a text or a list of messages, also under the names question, instruction and input. The sides of a pair may
+be lists of messages, which may hold those of the prompt. Each record may have a "system", the reward model's system
+prompt. A group or pair may say which "split" it is of. Other fields may stand beside these and are left alone. All
+errors are `InvalidInput` and name file and line.
 """
 
 import gzip
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from codescaler.errors import InvalidInput
+from codescaler.io.turns import Message, Problem, join_contents, parse_prompt, read_prompt, read_system, split_answer
 
 MAX_LINE_CHARS = 2**26  # a row larger than 64 MB is a file without line ends, and would fill the memory
 MAX_ARRAY_CHARS = 2**28  # an array is parsed as a whole, which takes several times as much memory
@@ -39,8 +43,9 @@ class Candidate:
 class Group:
     """The candidate programs of one problem. `task_id` tells problems apart in a split; `name` is for messages.
 
-    `margin` is by how much a correct program should score above an incorrect one, `split` what the record says of
-    itself.
+    `prompt` is the text of the problem, and `turns` are its messages where it is more than one text. `margin` is by how
+    much a correct program should score above an incorrect one, `split` what the record says of itself. `system` is the
+    reward model's system prompt, None where the record has none.
     """
 
     task_id: str
@@ -49,6 +54,13 @@ class Group:
     name: str = "group"
     margin: float = 0.0
     split: str | None = None
+    turns: tuple[Message, ...] | None = None
+    system: str | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """What a reward model reads before a program."""
+        return self.prompt if self.turns is None else self.turns
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -120,47 +132,71 @@ def parse_group(record: Mapping[str, Any], name: str) -> Group:
     split = record.get("split")
     if split is not None and not isinstance(split, str):
         raise InvalidInput(f"{name}: split is {split!r:.80}; give a string such as 'train' or 'validation'")
-    for names in _PAIR_NAMES:
-        if "candidates" not in record and not set(names[1:]).isdisjoint(record):
-            return _parse_pair_group(record, names, name, split)
+    for sides in _SIDES:
+        if "candidates" not in record and not set(sides).isdisjoint(record):
+            return _parse_pair_group(record, sides, name, split)
     task_id, candidates = record.get("task_id"), record.get("candidates")
     if not isinstance(task_id, (str, int)) or isinstance(task_id, bool):
         raise InvalidInput(f"{name}: task_id is {task_id!r:.80}; give a string or a whole number")
     if not isinstance(candidates, (list, tuple)):
         raise InvalidInput(f"{name}: candidates is {candidates!r:.80}; give a list of objects with code")
     checked = tuple(_parse_candidate(value, f"{name}: candidates[{index}]") for index, value in enumerate(candidates))
-    return Group(str(task_id), _require_text(record, "prompt", name), checked, name, split=split)
+    problem = parse_prompt(read_prompt(record, name), f"{name}: prompt")
+    return Group(str(task_id), candidates=checked, name=name, split=split, **_describe_problem(problem, record, name))
 
 
-_PAIR_NAMES = (("prompt", "chosen", "rejected"), ("question_content", "code_pos", "code_neg"))
+_SIDES = (("chosen", "rejected"), ("code_pos", "code_neg"))
 
 
-def _parse_pair_group(record: Mapping[str, Any], names: tuple[str, str, str], name: str, split: str | None) -> Group:
+def _parse_pair_group(record: Mapping[str, Any], sides: tuple[str, str], name: str, split: str | None) -> Group:
     """A pair says nothing of other programs of its problem: it is a group of its own, whose task is its prompt."""
-    prompt = _require_text(record, names[0], name)
-    task_id, margin = record.get("task_id", prompt), record.get("margin")
+    prompt, margin = read_prompt(record, name), record.get("margin")
     margin = 0.0 if margin is None else margin
     if not isinstance(margin, (int, float)) or isinstance(margin, bool) or not math.isfinite(margin):
         raise InvalidInput(f"{name}: margin is {margin!r:.80}; give a finite number")
-    programs = (
-        _parse_candidate({"code": record.get(key, 0), "passed": passed}, f"{name}: {key}")
-        for key, passed in ((names[1], True), (names[2], False))
-    )
-    return Group(str(task_id), prompt, tuple(programs), name, float(margin), split)
+    problems, programs = [], []
+    for key, passed in zip(sides, (True, False), strict=True):
+        answer, where = record.get(key, 0), f"{name}: {key}"
+        is_answer = isinstance(answer, (str, list, tuple))
+        problem, code = split_answer(prompt, answer, where) if is_answer else (parse_prompt(prompt, where), answer)
+        problems.append(problem)
+        programs.append(_parse_candidate({"code": code, "passed": passed}, where))
+    if problems[0] != problems[1]:
+        raise InvalidInput(
+            f"{name}: {sides[0]} and {sides[1]} differ before their last message; give a prompt in common"
+        )
+    fields = _describe_problem(problems[0], record, name)
+    task_id = str(record.get("task_id", fields["prompt"]))
+    return Group(task_id, candidates=tuple(programs), name=name, margin=float(margin), split=split, **fields)
 
 
-def parse_pair(record: Mapping[str, Any], name: str) -> tuple[str, str] | list[Any]:
-    """Returns what the engine scores for a row: (prompt, response), or its messages, which the engine checks."""
+def _describe_problem(problem: Problem, record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the fields of a group that say what its programs answer."""
+    turns = None if isinstance(problem, str) else problem
+    return {"prompt": join_contents(problem), "turns": turns, "system": read_system(record, name)}
+
+
+def parse_row(record: Mapping[str, Any], name: str) -> tuple[tuple[str, str] | list[Any], str | None]:
+    """Returns what the engine scores for a row, and its system prompt, None where it has none.
+
+    The first is (prompt, response), or messages, which the engine checks.
+    """
     if "score" in record:
         raise InvalidInput(f"{name} has a score already, {record['score']!r:.80}; rename that field to keep both")
+    system = read_system(record, name)
     if "messages" not in record:
-        return _require_text(record, "prompt", name), _require_text(record, "response", name)
+        problem, response = parse_prompt(read_prompt(record, name), f"{name}: prompt"), record.get("response")
+        if not isinstance(response, str):
+            raise InvalidInput(f"{name}: response is {response!r:.80}; give a string")
+        if isinstance(problem, str):
+            return (problem, response), system
+        return [*problem, {"role": "assistant", "content": response}], system
     messages, also = record["messages"], [key for key in ("prompt", "response") if key in record]
     if also:
         raise InvalidInput(f"{name} has messages and {also[0]}; give one or the other, and rename what is not to score")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InvalidInput(f"{name}: messages is {messages!r:.80}; give a list of objects with role and content")
-    return messages
+    return messages, system
 
 
 def _parse_json(text: str, name: str) -> Any:

@@ -4,7 +4,7 @@ Knows no files and no batches of text: it takes canonical tensors (see `weights.
 Families differ in configuration only. Shape legend: `ops.backend`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codescaler.model.projections import FUSED
+from codescaler.model.mlp_head import MlpHead, build_mlp_head
+from codescaler.model.projections import FUSED, ROUTER, list_expert_names
 from codescaler.model.rope import build_rope_tables
 from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree
 from codescaler.types import ModelConfig
@@ -28,11 +29,15 @@ class ForwardContext:
     backend: Backend
     tree: Tree
     rotary: RotaryTables
+    local_rotary: RotaryTables  # of layers with a window
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's attention and weights: norm weights float32, linear layers packed by the backend."""
+    """One layer's attention and weights: norm weights float32, linear layers packed by the backend.
+
+    A layer with experts has a router, float32, and `experts` in place of gate_up and down.
+    """
 
     attention: AttentionSpec
 
@@ -41,11 +46,13 @@ class Layer:
     q_norm: Tensor | None
     k_norm: Tensor | None
     o: Any
-    post_attention_norm: Tensor | None  # Gemma2 only: on the attention's output
+    post_attention_norm: Tensor | None  # Gemma only: on the attention's output
     mlp_norm: Tensor
     gate_up: Any
     down: Any
-    post_mlp_norm: Tensor | None  # Gemma2 only: on the MLP's output
+    post_mlp_norm: Tensor | None  # Gemma only: on the MLP's output
+    router: Any = None
+    experts: Any = None
 
     def __call__(
         self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor, is_last: bool
@@ -60,7 +67,8 @@ class Layer:
         x_TD = backend.rms_norm(x_TD, self.input_norm, eps, residual_TD)
         qkv_TE = backend.linear(x_TD, self.qkv)
         heads, norms = self.attention.heads, (self.q_norm, self.k_norm, eps)
-        backend.qk_norm_rope(qkv_TE, heads, tree.positions, context.rotary, *norms)
+        rotary = context.rotary if self.attention.window is None else context.local_rotary
+        backend.qk_norm_rope(qkv_TE, heads, tree.positions, rotary, *norms)
         queries = tree.all_queries
         if is_last:  # keys and values need every token, the rest only the pooled ones
             queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
@@ -70,7 +78,9 @@ class Layer:
 
     def _run_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         """Output projection and MLP, a block of tokens at a time; returns the output that is not yet added."""
-        block = context.backend.token_block or len(o_TE)
+        # An expert's weights are read once for all tokens: they are far more than its rows.
+        block = context.backend.token_block if self.experts is None else None
+        block = block or len(o_TE)
         if len(o_TE) <= block:
             return self._run_block_after_attention(context, o_TE, residual_TD)
         out_TD = o_TE.new_empty(residual_TD.shape)
@@ -84,10 +94,18 @@ class Layer:
         if self.post_attention_norm is not None:
             x = backend.rms_norm(x, self.post_attention_norm, eps)
         x = backend.rms_norm(x, self.mlp_norm, eps, residual_TD)
-        x = backend.linear(backend.glu(backend.linear(x, self.gate_up), context.config.activation), self.down)
+        x = self._run_mlp(context, x)
         if self.post_mlp_norm is not None:
             x = backend.rms_norm(x, self.post_mlp_norm, eps)
         return x
+
+    def _run_mlp(self, context: ForwardContext, x_TD: Tensor) -> Tensor:
+        backend, activation, experts = context.backend, context.config.activation, context.config.experts
+        if self.experts is None or experts is None:
+            return backend.linear(backend.glu(backend.linear(x_TD, self.gate_up), activation), self.down)
+        logits_TX = backend.linear(x_TD.to(_upcast(x_TD.dtype)), self.router)
+        routing = backend.route(logits_TX, experts.num_chosen, experts.has_normalised_weights)
+        return backend.expert_mlp(x_TD, routing, self.experts, activation)
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,14 @@ class Decoder:
     norm: Tensor
     head_weight: Tensor | None
     head_bias: Tensor | None
+    mlp_head: MlpHead | None = None  # in place of the linear head above
+
+    @property
+    def head_tensors(self) -> tuple[Tensor, ...]:
+        """The head's tensors, in float32; none without a head."""
+        if self.mlp_head is not None:
+            return self.mlp_head.tensors
+        return tuple(tensor for tensor in (self.head_weight, self.head_bias) if tensor is not None)
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +145,10 @@ class Decoder:
         """
         config, backend = self.config, self.backend
         rotary = build_rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
-        context = ForwardContext(config, backend, tree, rotary)
+        local_rotary = rotary
+        if config.local_rope is not None:
+            local_rotary = build_rope_tables(config.local_rope, config.head_dim, tree.num_positions, self.device)
+        context = ForwardContext(config, backend, tree, rotary, local_rotary)
         # Not by indexing: the gradient of that adds up in no fixed order.
         x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:
@@ -127,9 +156,10 @@ class Decoder:
         residual_TD = torch.zeros(x_TD.shape, dtype=_upcast(self.dtype), device=self.device)
         for index, layer in enumerate(self.layers):
             x_TD, residual_TD = layer(context, x_TD, residual_TD, index + 1 == len(self.layers))
-        return backend.pooled_score(
+        features_BD, scores_B = backend.pooled_score(
             x_TD, residual_TD, tree.rows, self.norm, config.norm_eps, self.head_weight, self.head_bias
         )
+        return features_BD, scores_B if self.mlp_head is None else self.mlp_head(backend, features_BD)
 
 
 def build_decoder(
@@ -176,6 +206,19 @@ def build_decoder(
         bias = None if bias is None else bias.to(_upcast(dtype))
         return backend.pack_linear(LinearWeights(weight, bias, scale[:, 0].to(_upcast(dtype))), scheme)
 
+    def read_experts(matrix: str, at: str, count: int) -> Iterator[Tensor]:
+        for names in list_expert_names(matrix, count):
+            yield _stack_rows([get(f"{at}{name}.weight") for name in names], dtype, device, reuse_scratch)
+
+    def build_mlp(at: str, is_sparse: bool) -> dict[str, Any]:
+        if not is_sparse or config.experts is None:
+            return {"gate_up": build_linear("gate_up", at), "down": build_linear("down", at)}
+        count = config.experts.num_experts
+        router = read_upcast(f"{at}{ROUTER}")
+        assert router is not None, at
+        experts = backend.pack_experts(read_experts("gate_up", at, count), read_experts("down", at, count), count)
+        return {"gate_up": None, "down": None, "router": backend.pack_linear(LinearWeights(router)), "experts": experts}
+
     def build_layer(index: int) -> Layer:
         at = f"layers.{index}."
         post = config.has_post_norms
@@ -185,27 +228,29 @@ def build_decoder(
             ),
             input_norm=build_norm(f"{at}input_layernorm.weight"),
             qkv=build_linear("qkv", at),
-            q_norm=read_upcast(f"{at}self_attn.q_norm.weight"),
-            k_norm=read_upcast(f"{at}self_attn.k_norm.weight"),
+            q_norm=read_upcast(f"{at}self_attn.q_norm.weight", config.norm_weight_offset),
+            k_norm=read_upcast(f"{at}self_attn.k_norm.weight", config.norm_weight_offset),
             o=build_linear("o", at),
             post_attention_norm=build_norm(f"{at}post_attention_layernorm.weight") if post else None,
             mlp_norm=build_norm(f"{at}{'pre_feedforward' if post else 'post_attention'}_layernorm.weight"),
-            gate_up=build_linear("gate_up", at),
-            down=build_linear("down", at),
             post_mlp_norm=build_norm(f"{at}post_feedforward_layernorm.weight") if post else None,
+            **build_mlp(at, config.experts is not None and index in config.experts.layers),
         )
 
     embedding = get("embed_tokens.weight")
     assert embedding is not None
+    layers = tuple(build_layer(index) for index in range(config.num_layers))
+    mlp_head = build_mlp_head(read_upcast, backend) if config.head == "mlp" else None
     return Decoder(
         config=config,
         backend=backend,
         dtype=dtype,
         embedding=embedding if device.type == "cpu" else embedding.to(device, dtype),
-        layers=tuple(build_layer(index) for index in range(config.num_layers)),
+        layers=layers,
         norm=build_norm("norm.weight"),
-        head_weight=read_upcast("head.weight"),
-        head_bias=read_upcast("head.bias"),
+        head_weight=None if mlp_head else read_upcast("head.weight"),
+        head_bias=None if mlp_head else read_upcast("head.bias"),
+        mlp_head=mlp_head,
     )
 
 

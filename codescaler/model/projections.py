@@ -7,6 +7,12 @@ FUSED = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),
 }
+ROUTER = "mlp.gate.weight"
+
+
+def list_expert_names(matrix: str, num_experts: int) -> list[tuple[str, ...]]:
+    """Returns, for each expert, the projections of its "gate_up" or "down"."""
+    return [tuple(name.replace("mlp.", f"mlp.experts.{i}.") for name in FUSED[matrix]) for i in range(num_experts)]
 
 
 def list_fused_linears(num_layers: int) -> list[tuple[str, ...]]:

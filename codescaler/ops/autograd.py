@@ -70,6 +70,9 @@ class DifferentiableBackend(Backend):
     products = {PlainFormat: TrainableLinear}  # noqa: RUF012
     token_block = None  # its slices of the residual could not be updated in place
     pooled_score = staticmethod(reference.pooled_score)  # a row a sequence: nothing to gain
+    # Experts are not trained; `Checkpoint.require_trainable` says so.
+    route = staticmethod(reference.route)
+    expert_mlp = staticmethod(reference.expert_mlp)
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self.name = backend, backend.name

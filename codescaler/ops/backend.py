@@ -2,21 +2,22 @@
 
 Shape legend, here and in every operation:
     T packed tokens, B sequences, U distinct sequences, R query rows, D hidden, N query heads, K kv heads,
-    H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear layer.
+    H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear layer,
+    X experts, C experts that a token goes through.
 Activations are float32 or bfloat16 (`triton`: float16 too; `reference`: any). The residual stream, norm
 weights, RoPE tables and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
 """
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codescaler.ops.linear import PLAIN, LinearFormat, LinearWeights, PackedLinear
-from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.linear import PLAIN, ExpertWeights, LinearFormat, LinearWeights, PackedLinear, stack_experts
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
 from codescaler.types import Activation
 
@@ -63,6 +64,13 @@ class Backend(ABC):
     def linear(self, x: Tensor, packed: PackedLinear, /) -> Tensor:
         """Multiplies by packed weights and adds the bias. Shapes: x [T, I] -> [T, O]."""
         return packed(x)
+
+    def pack_experts(self, gate_up: Iterable[Tensor], down: Iterable[Tensor], num_experts: int, /) -> Any:
+        """Returns copies of all experts' weights, in their order, for this backend's `expert_mlp` alone.
+
+        A weight may be written over when the next one is asked for. Shapes: each gate_up [2F, D], each down [D, F].
+        """
+        return ExpertWeights(stack_experts(gate_up, num_experts), stack_experts(down, num_experts))
 
     @abstractmethod
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
@@ -128,6 +136,14 @@ class Backend(ABC):
         """Returns the gradient by gate_up. Shapes: grad_y [T, F] -> [T, 2F]."""
 
     @abstractmethod
+    def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
+        """Chooses each token's experts and weights them. Shapes: [T, X] -> [T, C]. Dtypes: logits float32."""
+
+    @abstractmethod
+    def expert_mlp(self, x: Tensor, routing: Routing, packed: Any, activation: Activation, /) -> Tensor:
+        """Sums what a token's experts make of it, by weight, in the order of `routing`. Shapes: [T, D] -> [T, D]."""
+
+    @abstractmethod
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
         """Attends from each query token to its own path. Shapes: qkv [T, E] -> [R, N * H].
 
@@ -137,7 +153,7 @@ class Backend(ABC):
     def attend_for_gradient(
         self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns the result of `tree_attention`, and what else of it the gradient here reads, None for nothing."""
+        """Returns the result of `tree_attention`, and what else this backend's gradient reads, None for nothing."""
         return self.tree_attention(qkv, spec, tree, queries), None
 
     @abstractmethod

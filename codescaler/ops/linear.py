@@ -4,6 +4,7 @@ A backend computes a format where its `products` has a class for the format. A n
 `types`, if a checkpoint names it), and a class in each backend that computes it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
@@ -39,6 +40,24 @@ class LinearWeights(NamedTuple):
         """The scale of a quantised weight."""
         assert self.scale is not None, "a quantised weight without a scale"
         return self.scale
+
+
+class ExpertWeights(NamedTuple):
+    """The MLPs of all experts of a layer. Shapes: gate_up [X, 2F, D], gate first; down [X, D, F]."""
+
+    gate_up: Tensor
+    down: Tensor
+
+
+def stack_experts(weights: Iterable[Tensor], num_experts: int) -> Tensor:
+    """Copies weights into one tensor as they come: each may lie where the one before it lay."""
+    iterator = iter(weights)
+    first = next(iterator)
+    stacked = first.new_empty(num_experts, *first.shape)
+    stacked[0] = first
+    for place, weight in zip(stacked[1:], iterator, strict=True):
+        place.copy_(weight)
+    return stacked
 
 
 class PackedLinear(Protocol):

@@ -13,12 +13,22 @@ sequence's arithmetic, and so its bits, the same in every batch.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from codescaler.text.token_ids import Int32
 
 KEY_BLOCK = 64  # positions a key block covers; part of the numbers: changing it changes bits
+
+
+class TreeSizes(NamedTuple):
+    """What the shapes of a tree follow from, if it is padded: trees of equal sizes have arrays of equal shapes."""
+
+    num_tokens: int
+    num_nodes: int
+    num_sequences: int
+    num_positions: int
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,9 @@ class TreeBatch:
         last_queries: [U, 4] query runs of each distinct sequence's last token alone.
         rows: [B] which of the U distinct sequences each sequence is.
         sequences: [B] each sequence's index in the list that was planned.
+
+    Attributes:
+        num_positions: one more than the largest position. sizes: those that `pad` gave it, else None.
     """
 
     token_ids: Int32
@@ -50,11 +63,46 @@ class TreeBatch:
     last_queries: Int32
     rows: Int32
     sequences: Int32
+    num_positions: int
+    sizes: TreeSizes | None = None
 
     @property
     def num_tokens(self) -> int:
         """Number of distinct tokens, which is what the forward computes."""
         return len(self.token_ids)
+
+    def round_up_sizes(self) -> TreeSizes:
+        """Returns the sizes of the smallest padded tree that holds this one: at most a 16th more tokens from 256 on.
+
+        The other sizes are powers of two, since they cost little.
+        """
+        step = max(16, (1 << self.num_tokens.bit_length()) >> 5)
+        others = (len(self.all_queries), len(self.rows), max(self.num_positions, KEY_BLOCK))
+        return TreeSizes(-(-self.num_tokens // step) * step, *(1 << (count - 1).bit_length() for count in others))
+
+    def pad(self, sizes: TreeSizes) -> "TreeBatch":
+        """Returns this tree in arrays whose shapes follow from `sizes` alone.
+
+        What is added belongs to no node: nothing attends to an added token, and an added sequence repeats the first.
+        A node covers at most two key blocks more than its tokens fill, and has at most as many nodes on its path as it
+        has positions.
+        """
+        num_blocks = sizes.num_tokens // KEY_BLOCK + 2 * sizes.num_nodes
+        num_node_blocks = sizes.num_nodes * (sizes.num_positions // KEY_BLOCK)
+        return TreeBatch(
+            token_ids=_lengthen(self.token_ids, sizes.num_tokens),
+            positions=_lengthen(self.positions, sizes.num_tokens),
+            node_starts=_lengthen(self.node_starts, sizes.num_nodes),
+            block_tokens=_lengthen(self.block_tokens, num_blocks, -1),
+            node_block_offsets=_lengthen(self.node_block_offsets, sizes.num_nodes + 1, self.node_block_offsets[-1]),
+            node_blocks=_lengthen(self.node_blocks, num_node_blocks),
+            all_queries=_lengthen(self.all_queries, sizes.num_nodes),
+            last_queries=_lengthen(self.last_queries, sizes.num_nodes),
+            rows=_lengthen(self.rows, sizes.num_sequences),
+            sequences=self.sequences,
+            num_positions=sizes.num_positions,
+            sizes=sizes,
+        )
 
     def plan_tiles(self, queries: Int32, max_tokens: int, *, is_padded: bool) -> Int32:
         """Cuts query runs into tiles of at most `max_tokens` tokens, the dearest first.
@@ -72,7 +120,9 @@ class TreeBatch:
         first_block = np.repeat(self.node_block_offsets[node], counts)
         tiles = np.stack([first_block, first_token, length, out_row + skipped, position], axis=1)
         cost = (position + length).astype(np.int64) * (1 if is_padded else length)
-        return _make_int32(tiles[np.argsort(-cost, kind="stable")])
+        tiles = _make_int32(tiles[np.argsort(-cost, kind="stable")])
+        # In a padded tree the number of tiles follows from its sizes too: a tile that is added has no token.
+        return tiles if self.sizes is None else _lengthen(tiles, self.num_tokens // max_tokens + len(queries))
 
 
 def plan(sequences: Sequence[Int32], max_batch_tokens: int) -> list[TreeBatch]:
@@ -188,6 +238,7 @@ def _lay_out(runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32) 
         last_queries=_make_int32(last_queries),
         rows=_make_int32(rows),
         sequences=_make_int32(sequences),
+        num_positions=int(positions.max()) + 1,
     )
 
 
@@ -198,6 +249,13 @@ def _fill_blocks(start: int, end: int, first_token: int) -> Int32:
     inside = slice(start - first * KEY_BLOCK, end - first * KEY_BLOCK)
     blocks[inside] = np.arange(first_token, first_token + end - start)
     return blocks.reshape(-1, KEY_BLOCK)
+
+
+def _lengthen(array: Int32, length: int, value: int = 0) -> Int32:
+    """Returns an array with more rows, all of them `value`."""
+    longer = np.full((length, *array.shape[1:]), value, dtype=np.int32)
+    longer[: len(array)] = array
+    return longer
 
 
 def _make_int32(values: object) -> Int32:

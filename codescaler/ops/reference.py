@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from codescaler.ops.backend import Backend
-from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
-from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.linear import ExpertWeights, LinearWeights, PackedLinear, PlainFormat
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
 from codescaler.types import HADAMARD_BLOCK, Activation, ActivationBits, QuantScheme
 
@@ -136,6 +136,39 @@ def glu_backward(gate_up_TF2: Tensor, activation: Activation, grad_y_TF: Tensor)
     """Gradient of `glu` by gate_up. Shapes: [T, 2F], [T, F] -> [T, 2F]. Dtypes: all the same."""
     (grad,) = _pull_back(lambda x: glu(x, activation), (_upcast(gate_up_TF2),), _upcast(grad_y_TF))
     return grad.to(gate_up_TF2.dtype)
+
+
+def route(logits_TX: Tensor, num_chosen: int, has_normalised_weights: bool) -> Routing:
+    """Weights w = softmax(logits) over all experts; a token's experts are the C of largest logit.
+
+    Of equal logits the first expert's comes first. With `has_normalised_weights`, the C weights are divided by their
+    sum. A row whose softmax is NaN has NaN weights, and the first C experts.
+    Shapes: logits [T, X] -> experts, weights [T, C]. Dtypes: logits, weights float32; experts int32.
+    Source: Shazeer et al. 2017, arXiv:1701.06538, sec. 2.1, with the softmax before the choice, as in Qwen3-MoE.
+    """
+    logits = _upcast(logits_TX)
+    weights_TX = logits.softmax(dim=1)
+    order = logits.masked_fill(weights_TX.isnan(), 0.0).sort(dim=1, descending=True, stable=True).indices
+    experts_TC = order[:, :num_chosen]
+    weights_TC = weights_TX.gather(1, experts_TC)
+    if has_normalised_weights:
+        weights_TC = weights_TC / weights_TC.sum(dim=1, keepdim=True)
+    return Routing(experts_TC.int(), weights_TC)
+
+
+def expert_mlp(x_TD: Tensor, routing: Routing, weights: ExpertWeights, activation: Activation) -> Tensor:
+    """Y = sum over c of weights_c * down_e glu(gate_up_e x), e = experts_c: each token through its own C experts.
+
+    The sum goes in the order of the C, whatever other tokens go through the same experts.
+    Shapes: x [T, D]; routing [T, C] -> [T, D]. Dtypes: y as x; the sum over experts in float32.
+    Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 1.
+    """
+    rows_TCD = x_TD.new_zeros(*routing.experts.shape, x_TD.shape[1])
+    for expert, (gate_up, down) in enumerate(zip(*weights, strict=True)):
+        tokens, places = (routing.experts == expert).nonzero(as_tuple=True)
+        hidden = glu(functional.linear(x_TD[tokens], gate_up), activation)
+        rows_TCD[tokens, places] = functional.linear(hidden, down)
+    return (_upcast(rows_TCD) * routing.weights.unsqueeze(2)).sum(dim=1).to(x_TD.dtype)
 
 
 def tree_attention(qkv_TE: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor) -> Tensor:
@@ -291,6 +324,8 @@ class ReferenceBackend(Backend):
     qk_norm_rope = staticmethod(qk_norm_rope)
     glu = staticmethod(glu)
     glu_backward = staticmethod(glu_backward)
+    route = staticmethod(route)
+    expert_mlp = staticmethod(expert_mlp)
     tree_attention = staticmethod(tree_attention)
     tree_attention_backward = staticmethod(tree_attention_backward)
     pooled_score = staticmethod(pooled_score)

@@ -50,6 +50,16 @@ class AttentionSpec:
     window: int | None = None
 
 
+class Routing(NamedTuple):
+    """Each token's experts, the one of largest weight first, and their weights. Dtypes: int32, float32.
+
+    Shapes: [T, C].
+    """
+
+    experts: Tensor
+    weights: Tensor
+
+
 class RotaryTables(NamedTuple):
     """Cosine and sine of each position's angles. Shapes: [P, H / 2], P above every position. Dtypes: float32."""
 

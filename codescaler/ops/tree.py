@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from itertools import accumulate
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from codescaler.ops.plan import TreeBatch
 from codescaler.text.token_ids import Int32
 
 Plan = TypeVar("Plan")
+Integers: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -32,39 +35,34 @@ class Tree:
     last_tokens: Tensor
     rows: Tensor
     batch: TreeBatch
-    _plans: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _packed: Tensor = field(repr=False, compare=False)
+    _plans: dict[tuple[str, Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def from_batch(batch: TreeBatch, device: torch.device) -> "Tree":
         """Copies a planned batch to `device`."""
-        names = [
-            "token_ids",
-            "positions",
-            "block_tokens",
-            "node_block_offsets",
-            "node_blocks",
-            "all_queries",
-            "last_queries",
-            "rows",
-        ]
-        fields = dict(zip(names, upload([getattr(batch, name) for name in names], device), strict=True))
-        for name in ("token_ids", "rows"):
-            fields[name] = fields[name].long()
-        return Tree(**fields, last_tokens=fields["last_queries"][:, 1].long(), batch=batch)
+        arrays = _list_arrays(batch)
+        packed = _pack(list(arrays.values()), device).to(device, non_blocking=True)
+        fields = dict(zip(arrays, _unpack(packed, list(arrays.values())), strict=True))
+        return Tree(**fields, batch=batch, _packed=packed)
 
     @property
     def num_positions(self) -> int:
         """One more than the largest position."""
-        return int(self.batch.positions.max()) + 1
+        return self.batch.num_positions
 
     def get_host_queries(self, queries: Tensor) -> Int32:
         """`queries` on the host; those of another tree would have to be waited for."""
-        assert queries is self.all_queries or queries is self.last_queries, "query runs of another tree"
-        return self.batch.all_queries if queries is self.all_queries else self.batch.last_queries
+        runs: Int32 = getattr(self.batch, self._name(queries))
+        return runs
+
+    def count_rows(self, queries: Tensor) -> int:
+        """Returns the rows of attention's result for `all_queries` or `last_queries`."""
+        return len(self.token_ids if queries is self.all_queries else self.last_tokens)
 
     def plan_once(self, queries: Tensor, kind: Hashable, make: Callable[[Int32], Plan]) -> Plan:
         """Returns what `make` makes of `queries` on the host, once: later layers get the same plan."""
-        key = (id(queries), kind)
+        key = (self._name(queries), kind)
         if key not in self._plans:
             self._plans[key] = make(self.get_host_queries(queries))
         plan: Plan = self._plans[key]
@@ -78,13 +76,59 @@ class Tree:
 
         return self.plan_once(queries, ("tiles", max_tokens), make)
 
+    def overwrite(self, batch: TreeBatch) -> None:
+        """Puts another batch, padded to the same sizes, and its tiles in the memory of this one.
 
-def upload(arrays: Sequence[Int32], device: torch.device) -> list[Tensor]:
-    """Copies int32 arrays to `device` in one piece, which the host does not wait for; each starts at 16 bytes."""
-    starts = np.cumsum([0, *(-(-array.size // 4) * 4 for array in arrays)]).tolist()
-    packed = torch.empty(starts[-1], dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
+        A forward that was captured on this tree computes that batch then. `batch` stays what it was.
+        """
+        assert batch.sizes is not None and batch.sizes == self.batch.sizes, "trees of other sizes"
+        _copy_over(self._packed, list(_list_arrays(batch).values()))
+        for (name, kind), plan in self._plans.items():
+            if kind[0] == "tiles":
+                _copy_over(plan, [batch.plan_tiles(getattr(batch, name), kind[1], is_padded=True)])
+
+    def _name(self, queries: Tensor) -> str:
+        assert queries is self.all_queries or queries is self.last_queries, "query runs of another tree"
+        return "all_queries" if queries is self.all_queries else "last_queries"
+
+
+def upload(arrays: Sequence[Integers], device: torch.device) -> list[Tensor]:
+    """Copies arrays to `device` in one piece, which the host does not wait for; each starts at 16 bytes."""
+    return _unpack(_pack(arrays, device).to(device, non_blocking=True), arrays)
+
+
+def _list_arrays(batch: TreeBatch) -> dict[str, Integers]:
+    """What the tensors of a tree hold, by name."""
+    names = ("positions", "block_tokens", "node_block_offsets", "node_blocks", "all_queries", "last_queries")
+    last_tokens = batch.last_queries[:, 1]
+    indices = {"token_ids": batch.token_ids, "last_tokens": last_tokens, "rows": batch.rows}
+    return {name: getattr(batch, name) for name in names} | {
+        name: array.astype(np.int64) for name, array in indices.items()
+    }
+
+
+def _list_bounds(arrays: Sequence[Integers]) -> list[int]:
+    """Where arrays stand one after the other, in int32: each starts at 16 bytes."""
+    return list(accumulate((-(-array.nbytes // 16) * 4 for array in arrays), initial=0))
+
+
+def _pack(arrays: Sequence[Integers], device: torch.device) -> Tensor:
+    """Returns arrays in one piece on the host, from where `device` copies it while the host goes on."""
+    bounds = _list_bounds(arrays)
+    packed = torch.empty(bounds[-1], dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
     view = packed.numpy()
-    for start, array in zip(starts, arrays, strict=False):
-        view[start : start + array.size] = array.ravel()
-    packed = packed.to(device, non_blocking=True)
-    return [packed[start : start + array.size].view(array.shape) for start, array in zip(starts, arrays, strict=False)]
+    for start, array in zip(bounds, arrays, strict=False):
+        view[start : start + array.nbytes // 4] = array.ravel().view(np.int32)
+    return packed
+
+
+def _unpack(packed: Tensor, arrays: Sequence[Integers]) -> list[Tensor]:
+    """Returns the parts of `packed`, with the shapes and dtypes of `arrays`."""
+    bounds = _list_bounds(arrays)
+    parts = (packed[start : start + array.nbytes // 4] for start, array in zip(bounds, arrays, strict=False))
+    dtypes = (torch.int64 if array.dtype == np.int64 else torch.int32 for array in arrays)
+    return [part.view(dtype).view(array.shape) for part, dtype, array in zip(parts, dtypes, arrays, strict=True)]
+
+
+def _copy_over(target: Tensor, arrays: Sequence[Integers]) -> None:
+    target.view(-1).copy_(_pack(arrays, target.device)[: target.numel()], non_blocking=True)

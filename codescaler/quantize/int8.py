@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from codescaler.checkpoint.compressed_tensors import make_quantization_config
-from codescaler.checkpoint.load import HEADS, Checkpoint
+from codescaler.checkpoint.load import Checkpoint
 from codescaler.checkpoint.save import copy_text_side, describe_checkpoint
 from codescaler.checkpoint.tensor_files import SINGLE_FILE
+from codescaler.errors import UnsupportedModel
 from codescaler.io.json import read_json
 from codescaler.model.projections import list_linear_names
 from codescaler.ops.reference import apply_hadamard
@@ -56,8 +57,14 @@ def save_int8(
 
     `dtype` is what the embedding and the other linear layers are stored in; None leaves theirs.
 
-    Raises: WeightsError as `save_body`.
+    Raises: WeightsError as `save_body`. UnsupportedModel if files of the family fuse projections, or the head is rows
+        of the output layer.
     """
+    if checkpoint.config.layout is not None or checkpoint.config.head == "vocabulary_rows":
+        raise UnsupportedModel(
+            f"{checkpoint.folder}: int8 folders are not written of models with fused projections or with rows of the "
+            "output layer as their head; load this one with quantization='int8'."
+        )
     # An adapter's base knows nothing of the head that it gets.
     is_adapter = checkpoint.base_folder is not None
     config = describe_checkpoint(checkpoint) if is_adapter else read_json(checkpoint.folder / "config.json")
@@ -71,7 +78,7 @@ def save_int8(
     copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     get, heads = (
         quantize_tensors(checkpoint.get, linears),
-        {role: name for name, role in HEADS[checkpoint.config.head].items()},
+        {role: name for name, role in checkpoint.head_names.items()},
     )
     roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]
     tensors = {}

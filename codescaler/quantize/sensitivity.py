@@ -25,7 +25,7 @@ from torch.nn import functional
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.save import new_folder
-from codescaler.errors import InvalidInput, WeightsError
+from codescaler.errors import InvalidInput, UnsupportedModel, WeightsError
 from codescaler.io.records import read_groups
 from codescaler.model.decoder import build_decoder
 from codescaler.model.projections import list_fused_linears
@@ -35,6 +35,8 @@ from codescaler.ops.plan import plan
 from codescaler.ops.reference import apply_hadamard
 from codescaler.quantize.int8 import quantize_weight, save_int8
 from codescaler.text.encoder import build_encoder
+from codescaler.text.program import make_conversation
+from codescaler.text.settings import TextSettings
 from codescaler.text.token_ids import Int32
 from codescaler.types import ACTIVATION_BITS, ActivationBits, QuantScheme
 
@@ -175,17 +177,21 @@ def choose_int8(
     backend: Backend,
     limit: float | None = None,
     activation_bits: ActivationBits | None = None,
+    text: TextSettings | None = None,
 ) -> Int8Choice:
     """Measures a reward model on programs that come with the package and applies the rule; the same every time.
 
-    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`.
+    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`. `text` says
+    how programs are read, as scoring will read them.
 
     Raises:
-        InvalidInput: the model has no head, or is int8 already; the limit is below 0. WeightsError: it has no tokenizer
-        or chat template, by which programs are read, or gives no finite scores.
+        InvalidInput: the model has no head, or is int8 already; the limit is below 0. UnsupportedModel: it has experts.
+        WeightsError: it has no tokenizer or chat template, by which programs are read, or gives no finite scores.
     """
     if checkpoint.config.int8_linears:
         raise InvalidInput(f"{checkpoint.folder} is int8 already; load it as it is")
+    if checkpoint.config.experts is not None:
+        raise UnsupportedModel(f"{checkpoint.folder} is a mixture of experts, which is not quantised; load it as it is")
     limit = LIMIT if limit is None else limit
     if not limit >= 0:
         raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all linear layers")
@@ -196,7 +202,7 @@ def choose_int8(
     if checkpoint.config.head == "none":
         raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
     with torch.inference_mode(False), torch.enable_grad():
-        energies, score_energy = _measure(checkpoint, backend)
+        energies, score_energy = _measure(checkpoint, backend, text)
     names, sources = list_fused_linears(checkpoint.config.num_layers), checkpoint.sources
     changes = {
         fused: dict(zip(ACTIVATION_BITS, row, strict=True))
@@ -255,7 +261,9 @@ class _Observed(torch.autograd.Function):
         return grad_y @ ctx.linear.weight, None
 
 
-def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
+def _measure(
+    checkpoint: Checkpoint, backend: Backend, text: TextSettings | None
+) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
     """Sums of squares over problems and contrasts: of the changes of each fused linear layer by bits, and of the
     scores.
     """
@@ -268,15 +276,17 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
     observing = replace_operations(make_differentiable(backend), pack_linear=pack_linear)
     cpu = torch.device("cpu")
     decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
-    energies, score_energy = np.zeros((len(linears), len(ACTIVATION_BITS))), 0.0
-    for lists in _list_programs(checkpoint):
+    # Those of a head come last, and are never quantised.
+    num_linears = len(list_fused_linears(checkpoint.config.num_layers))
+    energies, score_energy = np.zeros((num_linears, len(ACTIVATION_BITS))), 0.0
+    for lists in _list_programs(checkpoint, text):
         (batch,) = plan(lists, 10**9)
         _, scores = decoder.forward(Tree.from_batch(batch, cpu))
         assert scores is not None
         for signs in _CONTRASTS:
             contrast = scores @ scores.new_tensor(signs)  # in whatever order: the three stay the same three
             torch.autograd.backward(contrast, retain_graph=True)
-            energies += np.square([linear.changes for linear in linears])
+            energies += np.square([linear.changes for linear in linears[: len(energies)]])
             score_energy += contrast.item() ** 2
     if not np.isfinite(energies).all() or not 0.0 < score_energy < np.inf:
         raise WeightsError(
@@ -285,10 +295,10 @@ def _measure(checkpoint: Checkpoint, backend: Backend) -> tuple[np.ndarray[Any, 
     return energies, score_energy
 
 
-def _list_programs(checkpoint: Checkpoint) -> Iterator[Sequence[Int32]]:
+def _list_programs(checkpoint: Checkpoint, text: TextSettings | None) -> Iterator[Sequence[Int32]]:
     """Token lists of four different programs for each of some problems."""
-    encoder, count = build_encoder(checkpoint), len(_CONTRASTS[0])
+    encoder, count = build_encoder(checkpoint, text=text), len(_CONTRASTS[0])
     groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))
     for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
         names = [f"program {index}" for index in range(count)]
-        yield encoder.encode_pairs([(prompt, code) for code in codes[:count]], names).sequences
+        yield encoder.encode_pairs([make_conversation(prompt, code) for code in codes[:count]], names).sequences

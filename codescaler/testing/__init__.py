@@ -7,7 +7,15 @@ from codescaler.testing.accuracy import (
     run_peer_linear,
     score_error_limit,
 )
-from codescaler.testing.checkpoints import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
+from codescaler.testing.checkpoints import (
+    edit_json,
+    edit_tensors,
+    save_as_internlm2,
+    save_chat,
+    save_random_checkpoint,
+    save_random_lora,
+    split_value_head,
+)
 from codescaler.testing.invariance import WIDTHS, make_branching_lists, run_forward_lists, use_cpu_linear
 from codescaler.testing.timing import (
     bench_device,
@@ -55,10 +63,12 @@ __all__ = [
     "measure_seconds",
     "run_forward_lists",
     "run_peer_linear",
+    "save_as_internlm2",
     "save_chat",
     "save_random_checkpoint",
     "save_random_lora",
     "score_error_limit",
+    "split_value_head",
     "use_cpu_linear",
     "write_random_rm",
 ]

@@ -1,6 +1,7 @@
 """What tests and benches of bit-identity share: lists that branch, a forward over them, and products that keep bits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from codescaler.ops.plan import plan
 from codescaler.text.token_ids import Int32
 
 
-def _make_sizes(width: int, ffn: int, num_heads: int, num_kv_heads: int, **others: int) -> dict[str, int]:
+def _make_sizes(width: int, ffn: int, num_heads: int, num_kv_heads: int, **others: Any) -> dict[str, Any]:
     return {
         "hidden_size": width,
         "intermediate_size": ffn,
@@ -26,6 +27,17 @@ def _make_sizes(width: int, ffn: int, num_heads: int, num_kv_heads: int, **other
 # Settings of real models' widths: small sums hide what a matrix product does with few rows.
 WIDTHS = {
     "qwen3": _make_sizes(1024, 3072, 16, 8, head_dim=128),  # Qwen3-0.6B
+    "qwen3_moe": _make_sizes(  # Qwen3-30B-A3B, with fewer heads and experts
+        2048,
+        96,
+        4,
+        1,
+        head_dim=128,
+        moe_intermediate_size=768,
+        num_experts=5,
+        num_experts_per_tok=2,
+        norm_topk_prob=True,
+    ),
     "qwen2": _make_sizes(896, 4864, 14, 2),  # Qwen2.5-Coder-0.5B
     "llama": _make_sizes(576, 1536, 9, 3),  # SmolLM2-135M
     "gemma2": _make_sizes(448, 1000, 4, 1, head_dim=256, sliding_window=50),

@@ -7,25 +7,25 @@ pool had started, `tokenizers` encodes on one thread and says so. This module kn
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
+from codescaler.errors import CodescalerError, HostileFile, InvalidInput, MissingTensor, WeightsError
 from codescaler.io.json import Fields, read_json
+from codescaler.text.control_tokens import ControlTokenMode, ControlTokens, Marks
+from codescaler.text.program import Message, Turns
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from codescaler.text.template import ChatTemplate
-
-Message = Mapping[str, str]
-Pair = tuple[str, str] | Sequence[Message]
 
 TOKENIZER_FILE = "tokenizer.json"
 TEMPLATE_FILE = "chat_template.jinja"
@@ -33,6 +33,7 @@ CONFIG_FILE = "tokenizer_config.json"
 _SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MAX_TEMPLATE_BYTES = 2**20
+_MAX_PLACED = 1024  # system messages that are remembered as checked
 _MAX_GROWTH = 64  # of a text by the tokenizer's normalizer; those of the supported families make 2 characters of one
 
 
@@ -49,15 +50,81 @@ class Chat:
     tokenizer_path: Path
     special_tokens: Mapping[str, str]
     bos_id: int | None
+    _placed: set[object] = field(default_factory=set, repr=False, compare=False)  # system messages that were checked
+
+    @cached_property
+    def control_tokens(self) -> ControlTokens:
+        """Marks control tokens in messages, and encodes what is marked as text."""
+        return ControlTokens(self.tokenizer, self.template.literals)
 
     def render(self, messages: Sequence[Message]) -> str:
         """Returns the template's text for a conversation, without a prompt for a further turn.
 
         Raises:
-            InvalidInput: the messages are not well formed, or the template refuses them.
+            InvalidInput: the messages are not well formed, the template refuses them, or it has no place for a system
+                message that they hold.
             WeightsError: the template fails, or takes more than a template needs.
         """
-        return self.template.render(make_messages(messages, "messages"), self.special_tokens)
+        messages = make_messages(messages, "messages")
+        places = [index for index, message in enumerate(messages) if message["role"] == "system"]
+        try:
+            text = self.template.render(messages, self.special_tokens)
+        except InvalidInput as error:
+            if not places:
+                raise
+            raise InvalidInput(
+                f"{error}. There is a system message among them: leave it out if the template has no place for one"
+            ) from error
+        for place in places:
+            self._require_place(messages, place, text)
+        return text
+
+    def _require_place(self, messages: Sequence[Message], place: int, text: str) -> None:
+        """Refuses a system message that the template leaves out: another text would render to the same."""
+        key = place, messages[place]["content"], tuple(message["role"] for message in messages)
+        if key in self._placed:
+            return
+        other = {"role": "system", "content": f"{messages[place]['content']}x"}
+        if self.template.render([*messages[:place], other, *messages[place + 1 :]], self.special_tokens) == text:
+            raise InvalidInput(
+                f"{self.template.where} has no place for a system message, whose text is not in what it renders; leave "
+                "the system prompt out, or use the template that the reward model was trained with"
+            )
+        if len(self._placed) >= _MAX_PLACED:
+            self._placed.clear()
+        self._placed.add(key)
+
+    def encode_conversations(
+        self,
+        conversations: Iterable[tuple[Sequence[Message], ControlTokenMode]],
+        names: Sequence[str],
+        close: Callable[[str], str] | None = None,
+    ) -> list[npt.NDArray[np.int32]]:
+        """Renders messages and returns their token ids, control tokens in messages as each conversation says.
+
+        `close` changes the end of a rendered text.
+
+        Raises: as `render` and `encode`. WeightsError: a control token cannot be text to this tokenizer.
+        """
+        texts: list[str] = []
+        marked: dict[int, Marks] = {}
+        for index, (messages, mode) in enumerate(conversations):
+            marks = None
+            if mode == "text":
+                messages, marks = self.control_tokens.put_marks(messages)
+            if marks is not None:
+                marked[index] = marks
+            text = self.render(messages)
+            texts.append(text if close is None else close(text))
+        plain = [index for index in range(len(texts)) if index not in marked]
+        arrays = self.encode([texts[index] for index in plain], [names[index] for index in plain])
+        of_place = dict(zip(plain, arrays, strict=True))
+        for index, marks in marked.items():
+            _require_unicode(texts[index], names[index])
+            with _tokenizer_errors(self.tokenizer_path):
+                ids = np.array(self.control_tokens.encode(texts[index], marks), dtype=np.int32)
+            of_place[index] = self._add_bos(ids)
+        return [of_place[index] for index in range(len(texts))]
 
     def encode(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[npt.NDArray[np.int32]]:
         """Returns the token ids of rendered texts. `names` are what errors call the texts, e.g. "pairs[3]".
@@ -86,7 +153,7 @@ class Chat:
         return np.concatenate([np.array([self.bos_id], dtype=np.int32), ids[start:]])
 
 
-def make_messages(pair: Pair, where: str = "pair") -> list[dict[str, str]]:
+def make_messages(pair: Turns, where: str = "pair") -> list[dict[str, str]]:
     """Returns the messages of a (problem, response) pair, or a list of messages after a check.
 
     `where` names the pair in messages of errors, e.g. "pairs[3]".
@@ -238,6 +305,8 @@ def _tokenizer_errors(path: Path) -> Iterator[None]:
     """Turns what tokenizers raises for a damaged file into an error of ours."""
     try:
         yield
+    except CodescalerError:
+        raise
     except BaseException as error:
         # A panic in Rust derives from BaseException, and from nothing that tokenizers exports.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -251,7 +320,10 @@ def _check_message(message: Any, where: str) -> dict[str, str]:
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
             raise InvalidInput(f"{where}: {key} is {_describe_value(message.get(key))}; give a string")
-    unknown = next((key for key in message if key not in ("role", "content")), None)
+    # Data sets fill in fields that a message does not have, such as "tool_calls": null.
+    unknown = next(
+        (key for key, value in message.items() if key not in ("role", "content") and value is not None), None
+    )
     if unknown is not None:
         raise InvalidInput(f"{where} has {_describe_value(unknown)}; a message to score has role and content only")
     return {"role": _copy_plain(message["role"]), "content": _copy_plain(message["content"])}

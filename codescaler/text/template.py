@@ -78,7 +78,10 @@ class _Refused(Exception):
 
 
 class ChatTemplate:
-    """A compiled template; any number of threads may render it at once."""
+    """A compiled template; any number of threads may render it at once.
+
+    `literals` are the texts that stand in the template itself.
+    """
 
     def __init__(self, source: str, where: str) -> None:
         """Compiles `source`; `where` names its file in messages.
@@ -93,6 +96,7 @@ class ChatTemplate:
             environment = _Environment()
             tree = environment.parse(source)
             _spend(_COMPILING * _count_nodes(tree))
+            self.literals = _list_literals(tree)
             _PayingTransformer().visit(tree)
             tree.set_environment(environment)
             self._template = Template.from_code(environment, environment.compile(tree), environment.globals)
@@ -209,6 +213,11 @@ def _filter(node: nodes.Node, name: str, num_nodes: int = 0) -> nodes.Filter:
 
 def _count_nodes(node: nodes.Node) -> int:
     return 1 + sum(1 for _ in node.find_all(nodes.Node))
+
+
+def _list_literals(tree: nodes.Template) -> frozenset[str]:
+    constants = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return frozenset(constants | {node.data for node in tree.find_all(nodes.TemplateData)})
 
 
 class _Generation(Extension):

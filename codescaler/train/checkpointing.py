@@ -143,7 +143,7 @@ def _parse_step(line: str) -> float:
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
     before, now = (json.loads(json.dumps(settings)) for settings in (before, now))
-    for key in sorted({*before, *now}):
+    for key in dict.fromkeys([*now, *before]):  # the settings before the data that they make
         if before.get(key) != now.get(key):
             raise InvalidInput(
                 f"{where} is of a run with {key}={before.get(key)!r:.80}, now {now.get(key)!r:.80}; resume with the "

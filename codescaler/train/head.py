@@ -26,6 +26,9 @@ from codescaler.errors import InvalidInput, WeightsError
 from codescaler.io.records import Group, read_groups
 from codescaler.metrics import bootstrap_interval, pair_accuracy
 from codescaler.ops import select_backend
+from codescaler.text.control_tokens import ControlTokenMode
+from codescaler.text.program import make_conversation
+from codescaler.text.settings import write_system_prompt
 from codescaler.text.token_ids import Truncation
 from codescaler.train.problems import TrainingProblem, build_training_problems, count_pairs
 
@@ -73,6 +76,8 @@ def fit_head(
     num_threads: int | None = None,
     truncation: Truncation = "error",
     max_length: int | None = None,
+    system: str | None = None,
+    control_tokens: ControlTokenMode | None = None,
     base_model: str | Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
@@ -93,6 +98,8 @@ def fit_head(
         num_threads: CPU threads.
         truncation: of what is longer than `max_length`; the reward model must then score with the same.
         max_length: tokens a sequence may have.
+        system: the system prompt of groups that have none, which becomes that of the folder written.
+        control_tokens: what control tokens in programs are. The reward model must then score with the same.
         base_model: base of a LoRA folder.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub.
@@ -117,8 +124,15 @@ def fit_head(
         checkpoint = open_checkpoint(source, head="none", base_model=base_model, local_files_only=local_files_only)
         save_body(checkpoint, folder)
         save_head(torch.zeros(checkpoint.config.hidden_size), folder)
+        write_system_prompt(system, folder)
         engine = Engine.from_pretrained(
-            folder, device=device, num_threads=num_threads, truncation=truncation, max_length=max_length
+            folder,
+            device=device,
+            num_threads=num_threads,
+            truncation=truncation,
+            max_length=max_length,
+            system=system,
+            control_tokens=control_tokens,
         )
         features = _compute_features(engine, problems, show_progress)
         head = _fit(features, problems, l2)
@@ -139,7 +153,7 @@ def fit_head(
 
 def _compute_features(engine: Engine, problems: Sequence[TrainingProblem], show_progress: bool) -> torch.Tensor:
     """Returns the features of every program, problem after problem. Shapes: [B, D], float64."""
-    pairs = [(problem.prompt, code) for problem in problems for code in problem.codes]
+    pairs = [make_conversation(problem.problem, code, problem.system) for problem in problems for code in problem.codes]
     names = [name for problem in problems for name in problem.names]
     windows = []
     with tqdm(total=len(pairs), desc="features", unit=" programs", disable=not show_progress) as bar:

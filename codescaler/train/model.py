@@ -135,8 +135,8 @@ class RewardModel(torch.nn.Module):
             elif path[2] in FUSED:
                 yield from self._split_projections(f"layers.{path[1]}", path[2], path[3:], tensor)
             else:
-                offset = 0.0 if path[2] in ("q_norm", "k_norm") else self.config.norm_weight_offset
-                yield f"layers.{path[1]}.{_get_norm_name(self.config, path[2])}.weight", tensor - offset
+                name = _get_norm_name(self.config, path[2])
+                yield f"layers.{path[1]}.{name}.weight", tensor - self.config.norm_weight_offset
 
     def _split_projections(
         self, layer: str, fused: str, rest: list[str], tensor: Tensor

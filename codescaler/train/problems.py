@@ -12,8 +12,11 @@ from typing import Any
 from codescaler.checkpoint.load import Checkpoint
 from codescaler.errors import InvalidInput
 from codescaler.io.records import Group, read_groups
+from codescaler.io.turns import Problem
 from codescaler.ops.plan import plan
 from codescaler.text.encoder import Encoder, build_encoder
+from codescaler.text.program import make_conversation, normalize_program
+from codescaler.text.settings import TextSettings
 from codescaler.text.token_ids import Int32
 from codescaler.train.config import TrainConfig
 
@@ -25,16 +28,17 @@ class TrainingProblem:
     """The distinct programs of one problem, of which some are correct and some are incorrect, or all have a teacher's
     score.
 
-    `scores` are the teacher's, None where training does not ask for them.
+    `scores` are the teacher's, None where training does not ask for them. `problem` and `system` are as in `Group`.
     """
 
     task_id: str
-    prompt: str
+    problem: Problem
     codes: Sequence[str]
     labels: Sequence[bool]
     names: Sequence[str]  # of the programs, for messages
     margin: float = 0.0
     scores: Sequence[float] | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,21 +91,19 @@ def build_training_problems(
                 continue
             if candidate.passed is None and not with_scores:
                 raise InvalidInput(f"{name} has no passed; give true or false")
+            code = normalize_program(candidate.code)
             if with_scores:
-                scores[candidate.code] = _require_teacher_score(candidate.score, name)
-            num_duplicates += candidate.code in verdicts
-            names.setdefault(candidate.code, name)
-            verdicts.setdefault(candidate.code, set()).add(is_judged and bool(candidate.passed))
+                scores[code] = _require_teacher_score(candidate.score, name)
+            num_duplicates += code in verdicts
+            names.setdefault(code, name)
+            verdicts.setdefault(code, set()).add(is_judged and bool(candidate.passed))
         labels = {code: seen.pop() for code, seen in verdicts.items() if len(seen) == 1}
         num_contradictory += len(verdicts) - len(labels)
         if len(labels if with_scores else set(labels.values())) >= 2:
             in_order = [names[code] for code in labels]
             targets = [scores[code] for code in labels] if with_scores else None
-            problems.append(
-                TrainingProblem(
-                    group.task_id, group.prompt, [*labels], [*labels.values()], in_order, group.margin, targets
-                )
-            )
+            outcome = ([*labels], [*labels.values()], in_order, group.margin, targets, group.system)
+            problems.append(TrainingProblem(group.task_id, group.problem, *outcome))
     counts = {"num_invalid": num_invalid, "num_duplicates": num_duplicates, "num_contradictory": num_contradictory}
     return problems, counts
 
@@ -128,7 +130,8 @@ def tokenize_problems(
     """
     kept, counts = [], Counter({name: 0 for name in _REASONS})
     for problem in problems:
-        ids = encoder.encode_pairs([(problem.prompt, code) for code in problem.codes], problem.names).sequences
+        conversations = [make_conversation(problem.problem, code, problem.system) for code in problem.codes]
+        ids = encoder.encode_pairs(conversations, problem.names).sequences
         # Programs that differ may read the same as tokens: a template may strip what surrounds them.
         verdicts: dict[bytes, set[bool]] = {}
         for sequence, label in zip(ids, problem.labels, strict=True):
@@ -153,7 +156,11 @@ def tokenize_problems(
 
 
 def prepare_training_data(
-    checkpoint: Checkpoint, groups: Groups, validation: Groups | None, config: TrainConfig
+    checkpoint: Checkpoint,
+    groups: Groups,
+    validation: Groups | None,
+    config: TrainConfig,
+    text: TextSettings | None = None,
 ) -> tuple[list[TokenizedProblem], list[TokenizedProblem], dict[str, int]]:
     """Reads and tokenises what is learned from and what is validated on; the third result counts what was left out.
 
@@ -179,7 +186,7 @@ def prepare_training_data(
             )
     as_tokens = partial(
         tokenize_problems,
-        encoder=build_encoder(checkpoint, head="sequence_classification"),  # the head that is trained and written
+        encoder=build_encoder(checkpoint, head="sequence_classification", text=text),  # the head that is written
         max_length=min(config.max_length or checkpoint.config.max_positions, config.micro_batch_tokens),
         max_tokens=config.micro_batch_tokens,
     )

@@ -23,6 +23,9 @@ from codescaler.engine.options import require_count, select_device
 from codescaler.env import count_launched_processes, read_local_rank
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.ops import select_backend
+from codescaler.text.control_tokens import ControlTokenMode
+from codescaler.text.encoder import build_encoder
+from codescaler.text.settings import TextSettings, write_system_prompt
 from codescaler.train.batches import Indices, MicroBatch, make_micro_batch, plan_all_steps, plan_epoch
 from codescaler.train.checkpointing import RunFolder
 from codescaler.train.config import TrainConfig
@@ -77,6 +80,8 @@ def fit(
     resume: bool = False,
     device: str = "auto",
     num_threads: int | None = None,
+    system: str | None = None,
+    control_tokens: ControlTokenMode | None = None,
     base_model: str | Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
@@ -100,6 +105,8 @@ def fit(
         resume: go on from the last checkpoint in `output_dir`, if there is one.
         device: as in `Engine.from_pretrained`, like all that follow.
         num_threads: CPU threads.
+        system: the system prompt of records that have none, which becomes that of the folder written.
+        control_tokens: what control tokens in programs are. The reward model must then score with the same.
         base_model: base of a LoRA folder.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub.
@@ -118,15 +125,12 @@ def fit(
         torch.cuda.set_device(target)
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, head="optional", base_model=base_model, local_files_only=local_files_only)
-    checkpoint.require_plain()
+    checkpoint.require_trainable()
     if config.method == "lora" and checkpoint.base_folder is not None:
         raise InvalidInput(f"{source} is a LoRA adapter itself; merge it with PEFT to train another one on it")
-    if config.method == "lora" and checkpoint.config.head not in ("none", "sequence_classification"):
-        raise InvalidInput(
-            f"{source} has a {checkpoint.config.head} head, which an adapter for sequence classification cannot "
-            "replace; train with method='full' or 'head'"
-        )
-    learned, validated, counts = prepare_training_data(checkpoint, groups, validation, config)
+    _require_trainable(checkpoint, source, config)
+    text = build_encoder(checkpoint, text=TextSettings(system, control_tokens)).text
+    learned, validated, counts = prepare_training_data(checkpoint, groups, validation, config, text)
     steps = plan_all_steps(learned, config)
     processes, joined = init_processes(config.parallel, target)
     threads_before = torch.get_num_threads()
@@ -134,14 +138,15 @@ def fit(
     try:
         # A hub id stays one, so that an adapter finds its base on another machine.
         base = str(checkpoint.folder.resolve()) if os.path.isdir(Path(model).expanduser()) else str(model)  # noqa: PTH112
-        run = _Run(checkpoint, base, revision, config, learned, validated, steps, target, processes)
+        run = _Run(checkpoint, base, revision, system, config, learned, validated, steps, target, processes)
         settings = {
             "model": str(model),
             "base_model": None if base_model is None else str(base_model),
             "revision": revision,
-            "data": compute_data_digest(learned, validated),
+            **text.describe(are_programs=True),
             **dataclasses.asdict(config),
             "dtype": str(run.dtype),
+            "data": compute_data_digest(learned, validated),
         }
         # Whatever the caller's own torch state is.
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(target.type, enabled=False):
@@ -175,6 +180,26 @@ class _Work:
         }
 
 
+def _require_trainable(checkpoint: Checkpoint, source: Path, config: TrainConfig) -> None:
+    """Raises InvalidInput if what is trained could not go on from this head, or could not be written."""
+    head, is_lora = checkpoint.config.head, config.method == "lora"
+    if head in ("mlp", "appended_token"):
+        raise InvalidInput(
+            f"{source} has a head of kind {head}, and training is of one linear layer behind the text; start from the "
+            "language model below it, or make a new head with fit-head"
+        )
+    if is_lora and head not in ("none", "sequence_classification"):
+        raise InvalidInput(
+            f"{source} has a {head} head, which an adapter for sequence classification cannot "
+            "replace; train with method='full' or 'head'"
+        )
+    if is_lora and checkpoint.config.layout is not None:
+        raise InvalidInput(
+            f"{source}: its files fuse projections, and an adapter is written for single ones; train with "
+            "method='full' or 'head'"
+        )
+
+
 class _Run:
     """One run on this process: model, optimizer, and the way through its steps."""
 
@@ -183,6 +208,7 @@ class _Run:
         checkpoint: Checkpoint,
         base: str,
         revision: str | None,
+        system: str | None,
         config: TrainConfig,
         learned: Sequence[TokenizedProblem],
         validated: Sequence[TokenizedProblem],
@@ -191,6 +217,7 @@ class _Run:
         processes: Processes,
     ) -> None:
         self.checkpoint, self.base, self.revision, self.config = checkpoint, base, revision, config
+        self.system = system
         self.learned, self.validated, self.steps = learned, validated, steps
         self.device, self.processes = device, processes
         self.steps_per_epoch = len(plan_epoch(learned, config, 0))
@@ -375,6 +402,7 @@ class _Run:
             save_adapter(self.checkpoint, tensors, rank, alpha, self.base, self.revision, path)
         else:
             save_trained(self.checkpoint, tensors, path)
+        write_system_prompt(self.system, path)
 
     def _save(self, folder: RunFolder, counters: Mapping[str, Any]) -> None:
         states = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}

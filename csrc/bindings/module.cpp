@@ -206,6 +206,41 @@ class KernelSet {
     });
   }
 
+  void route(const py::object& logits, bool has_normalised_weights, const py::object& experts,
+             const py::object& weights, int threads) const {
+    const Tensor logits_(logits, "route: logits"), experts_(experts, "route: experts"),
+        weights_(weights, "route: weights");
+    RouteArgs a{};
+    a.logits = logits_.rows<float>(-1, -1), a.logits_stride = logits_.row_stride();
+    a.num_rows = logits_.size(0), a.num_experts = logits_.size(1);
+    a.experts = experts_.get<int32_t>({a.num_rows, -1}), a.num_chosen = experts_.size(1);
+    a.weights = weights_.get<float>({a.num_rows, a.num_chosen});
+    a.has_normalised_weights = has_normalised_weights;
+    if (a.num_chosen < 1 || a.num_chosen > a.num_experts)
+      experts_.fail("has room for " + std::to_string(a.num_chosen) + " of " + std::to_string(a.num_experts));
+    if (threads < 1) logits_.fail("is to be computed on " + std::to_string(threads) + " threads");
+    py::gil_scoped_release release;
+    table_->route(a, threads);
+  }
+
+  void combine_experts(const py::object& outputs, const py::object& rows, const py::object& weights,
+                       const py::object& y, int threads) const {
+    const Tensor outputs_(outputs, "combine_experts: outputs"), rows_(rows, "combine_experts: rows"),
+        weights_(weights, "combine_experts: weights"), y_(y, "combine_experts: y");
+    call(y_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      CombineExpertsArgs<T> a{};
+      a.y = y_.get<T>({-1, -1}), a.num_tokens = y_.size(0), a.width = y_.size(1);
+      a.outputs = outputs_.get<T>({-1, a.width});
+      a.rows = rows_.get<int64_t>({a.num_tokens, -1}), a.num_chosen = rows_.size(1);
+      a.weights = weights_.get<float>({a.num_tokens, a.num_chosen});
+      const int64_t *begin = a.rows, *end = begin + a.num_tokens * a.num_chosen;
+      if (std::any_of(begin, end, [&](int64_t row) { return row < 0 || row >= outputs_.size(0); }))
+        rows_.fail("holds an index outside outputs");
+      return [=, run = kernels.combine_experts] { run(a, threads); };
+    });
+  }
+
   void pooled_score(const py::object& x, const py::object& residual, const py::object& rows,
                     const py::object& norm_weight, float eps, const OptionalObject& head_weight, float head_bias,
                     const py::object& features, const OptionalObject& scores, int threads) const {
@@ -411,6 +446,8 @@ PYBIND11_MODULE(_C, m) {
       .def("rms_norm", &KernelSet::rms_norm)
       .def("qk_norm_rope", &KernelSet::qk_norm_rope)
       .def("glu", &KernelSet::glu)
+      .def("route", &KernelSet::route)
+      .def("combine_experts", &KernelSet::combine_experts)
       .def("pooled_score", &KernelSet::pooled_score)
       .def("tree_attention", &KernelSet::tree_attention)
       .def("packed_int8_bytes", &KernelSet::packed_int8_bytes)

@@ -64,6 +64,24 @@ struct GluArgs {
   Activation activation;
 };
 
+struct RouteArgs {
+  const float* logits;
+  int64_t logits_stride, num_rows, num_experts, num_chosen;
+  bool has_normalised_weights;
+  int32_t* experts;  // [num_rows, num_chosen], as are the weights
+  float* weights;
+};
+
+// The end of expert_mlp, whose products are oneDNN's: y of a token is the weighted sum of `num_chosen` rows.
+template <class T>
+struct CombineExpertsArgs {
+  const T* outputs;      // [., width]
+  const int64_t* rows;   // [num_tokens, num_chosen] of `outputs`
+  const float* weights;  // [num_tokens, num_chosen]
+  T* y;
+  int64_t num_tokens, num_chosen, width;
+};
+
 template <class T>
 struct PooledScoreArgs {
   const T* x;
@@ -149,6 +167,7 @@ struct TypedKernels {
   void (*rms_norm)(const RmsNormArgs<T>&, int num_threads);
   void (*qk_norm_rope)(const QkNormRopeArgs<T>&, int num_threads);
   void (*glu)(const GluArgs<T>&, int num_threads);
+  void (*combine_experts)(const CombineExpertsArgs<T>&, int num_threads);
   void (*pooled_score)(const PooledScoreArgs<T>&, int num_threads);
   void (*tree_attention)(const TreeAttentionArgs<T>&, int num_threads);
   int64_t (*tree_attention_workspace_bytes)(const TreeAttentionArgs<T>&, int num_threads);
@@ -164,6 +183,7 @@ struct Kernels {
   const char* name;
   TypedKernels<float> float32;
   TypedKernels<BFloat16> bfloat16;
+  void (*route)(const RouteArgs&, int num_threads);
   // An int8 weight [num_outputs, num_inputs], dense, to the layout that this table's int8_linear reads.
   int64_t (*packed_int8_bytes)(int64_t num_outputs, int64_t num_inputs, int32_t activation_bits);
   void (*pack_int8_linear)(const int8_t* weight, int64_t num_outputs, int64_t num_inputs, int32_t activation_bits,

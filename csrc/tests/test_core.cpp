@@ -108,6 +108,51 @@ void test_glu(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows
   }
 }
 
+void test_route(const Kernels& table, int64_t rows, int64_t experts, int64_t chosen) {
+  auto logits = random_values<float>(rows * experts, 2.0f);
+  logits[size_t(experts - 1)] = logits[0];  // a tie in the first row
+  for (const bool is_normalised : {false, true}) {
+    auto indices = zeros<int32_t>(rows * chosen);
+    auto weights = zeros<float>(rows * chosen);
+    table.route({logits.data(), experts, rows, experts, chosen, is_normalised, indices.data(), weights.data()}, 2);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* row = logits.data() + r * experts;
+      std::vector<int32_t> order(static_cast<size_t>(experts));
+      for (size_t i = 0; i < order.size(); ++i) order[i] = int32_t(i);
+      std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return row[a] > row[b]; });
+      double total = 0;
+      for (int64_t c = 0; c < (is_normalised ? chosen : experts); ++c) total += std::exp(double(row[order[size_t(c)]]));
+      for (int64_t c = 0; c < chosen; ++c) {
+        const int32_t expert = order[size_t(c)];
+        check(indices[size_t(r * chosen + c)] == expert ? 0 : 1, 0, table.name, "route experts");
+        check(std::fabs(weights[size_t(r * chosen + c)] - std::exp(double(row[expert])) / total), 2e-6, table.name,
+              "route weights");
+      }
+    }
+  }
+}
+
+template <class T>
+void test_combine_experts(const Kernels& table, const TypedKernels<T>& kernels, int64_t width) {
+  const int64_t tokens = 3, chosen = 2, outputs = 7;
+  const auto values = random_values<T>(outputs * width);
+  const auto weights = random_values<float>(tokens * chosen);
+  const std::vector<int64_t> rows = {6, 0, 3, 2, 5, 6};
+  auto y = zeros<T>(tokens * width);
+  kernels.combine_experts({values.data(), rows.data(), weights.data(), y.data(), tokens, chosen, width}, 2);
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t i = 0; i < width; ++i) {
+      double expected = 0, size = 0;
+      for (int64_t c = 0; c < chosen; ++c) {
+        const double term =
+            double(weights[size_t(t * chosen + c)]) * widen(values[size_t(rows[size_t(t * chosen + c)] * width + i)]);
+        expected += term, size += std::fabs(term);
+      }
+      check(std::fabs(widen(y[size_t(t * width + i)]) - expected), rounding<T>() * (1 + size), table.name,
+            "combine_experts");
+    }
+}
+
 template <class T>
 void test_pooled_score(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t width) {
   const auto x = random_values<T>(rows * width);
@@ -409,6 +454,7 @@ void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
   for (const int64_t width : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 64, 97}) {
     test_rms_norm(table, kernels, 3, width);
     test_glu(table, kernels, 3, width);
+    test_combine_experts(table, kernels, width);
     test_pooled_score(table, kernels, 3, width);
     test_qk_norm_rope(table, kernels, 2 * width);
   }
@@ -451,6 +497,8 @@ int main() {
   for (int i = 0; i < count; ++i) {
     test_all(*tables[i], tables[i]->float32);
     test_all(*tables[i], tables[i]->bfloat16);
+    for (const int64_t experts : {3, 16, 33, 128}) test_route(*tables[i], 5, experts, 3);
+    test_route(*tables[i], 2, 1, 1);
     std::printf("%s: passed\n", tables[i]->name);
   }
   test_pairwise_loss();

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from codescaler import cli
+from codescaler.checkpoint.download import PACKAGED_MODEL
 from codescaler.engine import Engine
 from codescaler.evaluate.calibration import read_calibration
 from codescaler.testing import save_chat, save_random_checkpoint
@@ -132,7 +133,9 @@ def test_rerank_says_how_often_a_gap_was_right(folder, files, tmp_path, capsys):
     assert record["calibrated_on"] == {"name": "Sums \x1b", "num_problems": 9}
     first, second = record["ranking"]
     assert first["first_is_correct"] is None
-    chance = read_calibration(model / "calibration.json", Engine.from_pretrained(folder).head_digest).estimate_chance
+    engine = Engine.from_pretrained(folder)
+    own = model / "calibration.json", engine.head_digest, engine.text.describe(are_programs=True)
+    chance = read_calibration(*own).estimate_chance
     assert second["first_is_correct"] == json.loads(json.dumps(chance(second["gap_to_first"])))
     assert f"{100 * second['first_is_correct']['mean']:.0f} of 100 [" in lines[3]
     assert run(*measure) == 0  # which writes nothing
@@ -197,6 +200,53 @@ def test_engine_options_reach_the_engine(folder, tmp_path, capsys):
     assert run("score", rows, "--model", folder, *options) == 0
     engine = Engine.from_pretrained(folder, max_length=50, truncation="left", dtype="bfloat16", num_threads=1)
     assert json.loads(capsys.readouterr().out)["score"] == engine.score([("p" * 100, "x = 1")])[0]
+
+
+def test_system_prompts_come_from_a_file_and_from_rows(folder, files, tmp_path, capsys):
+    (tmp_path / "system.txt").write_text("\ufeffRate it.\n")
+    pair = {"prompt": "p", "response": "x = 1"}
+    rows = [pair, pair | {"system": "row"}, pair | {"system": ""}, pair | {"system": None}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    option = ("--model", folder, "--system", tmp_path / "system.txt")
+    assert run("score", tmp_path / "rows.jsonl", *option) == 0
+    engine = Engine.from_pretrained(folder)
+    given, own, none = (engine.score([("p", "x = 1")], system=text)[0] for text in ("Rate it.", "row", ""))
+    assert [json.loads(line)["score"] for line in capsys.readouterr().out.splitlines()] == [given, own, none, given]
+    programs = [files / name for name in PROGRAMS]
+    assert run("rerank", files / "problem.md", *programs, *option, "--json") == 0
+    ranked = engine.rerank(PROBLEM, [*PROGRAMS.values()], system="Rate it.")
+    shown = json.loads(capsys.readouterr().out)["ranking"]
+    assert [(fact["index"], fact["score"]) for fact in shown] == [(c.index, c.score) for c in ranked]
+    group = json.loads((files / "groups.jsonl").read_text()) | {"system": "Rate it."}
+    (tmp_path / "own.jsonl").write_text(json.dumps(group))
+    assert run("rerank", tmp_path / "own.jsonl", "--model", folder, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["ranking"]
+    assert [fact["score"] for fact in found[:3]] == [fact["score"] for fact in shown]
+    assert run("score", tmp_path / "own.jsonl", "--model", folder, "-o", tmp_path / "scored.jsonl") == 0
+    scored = json.loads((tmp_path / "scored.jsonl").read_text())["candidates"]
+    assert [scored[fact["index"]]["score"] for fact in shown] == [fact["score"] for fact in shown]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(pair | {"system": 3}))
+    assert run("score", tmp_path / "rows.jsonl", "--model", folder) == 2
+    assert "line 1: system is 3; give a string" in capsys.readouterr().err
+
+
+def test_a_calibration_of_other_settings_is_not_used(files, tmp_path, capsys):
+    (tmp_path / "system.txt").write_text("Rate it.")
+    command = ("rerank", files / "problem.md", files / "a.py", files / "c.py", "--system", tmp_path / "system.txt")
+    assert run(*command) == 0
+    said = capsys.readouterr()
+    assert "calibration.json was measured with system_prompt None, and it is" in said.err
+    assert "is not known for this model" in said.out
+    assert run(*command, "--calibration", PACKAGED_MODEL / "calibration.json") == 3
+
+
+def test_info_shows_the_system_prompt_of_a_model_as_text(folder, tmp_path, capsys):
+    copy = shutil.copytree(folder, tmp_path / "rm")
+    (copy / "system_prompt.txt").write_text("Rate it.\x1b[2J\n")
+    assert run("info", copy) == 0
+    assert "Rate it.\\x1b[2J" in capsys.readouterr().out
+    assert run("info", "nano", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["system_prompt"] is None
 
 
 def test_fit_head_makes_a_reward_model(tmp_path, capsys):

@@ -113,6 +113,8 @@ def test_a_killed_process_goes_on(folder, rows, whole, tmp_path):
         (lambda folder: edit_tensors(folder / "model.safetensors", negated_head), "scored with probe_score"),
         (lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[1].content }}"), "probe_score"),
         (lambda folder: None, "scored with truncation 'error', and it is 'left' now"),
+        (lambda folder: (folder / "system_prompt.txt").write_text("s"), "scored with system_prompt None, and it is"),
+        (lambda folder: None, "scored with control_tokens 'tokens', and it is 'text' now"),
     ],
 )
 def test_another_model_or_setting_does_not_go_on(folder, rows, whole, tmp_path, change, message):
@@ -122,7 +124,11 @@ def test_another_model_or_setting_does_not_go_on(folder, rows, whole, tmp_path, 
         (copy / path.name).write_bytes(path.read_bytes())
     stop_after(Engine.from_pretrained(copy), rows, tmp_path / "out.jsonl", 5, whole)
     change(copy)
-    other = Engine.from_pretrained(copy, truncation="left" if "truncation" in message else "error")
+    other = Engine.from_pretrained(
+        copy,
+        truncation="left" if "truncation" in message else "error",
+        control_tokens="text" if "control" in message else None,
+    )
     with pytest.raises(InvalidInput, match=message):
         score_file(other, rows, tmp_path / "out.jsonl", lambda _: None)
     assert len((tmp_path / "out.jsonl.partial").read_text(encoding="utf-8").splitlines()) == 5
@@ -139,7 +145,7 @@ def test_a_partial_file_may_end_anywhere(folder, tmp_path):
     engine = Engine.from_pretrained(folder)
     assert score_file(engine, rows, target, lambda _: None) == 2
     whole = target.read_bytes()
-    (tmp_path / "kept.json").write_text(json.dumps(_make_settings(engine)))
+    (tmp_path / "kept.json").write_text(json.dumps(_make_settings(engine, are_programs=False)))
     for cut in range(len(whole)):
         target.unlink()
         (tmp_path / "out.jsonl.partial").write_bytes(whole[:cut])

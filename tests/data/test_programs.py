@@ -8,8 +8,8 @@ import pytest
 from codescaler.data.programs import (
     LabelledProblem,
     Program,
+    compute_form,
     drop_duplicates,
-    normalise_program,
     read_labelled_problems,
 )
 from codescaler.errors import InvalidInput
@@ -27,7 +27,7 @@ ADD = "def add(a, b):\n    return a + b"
     ],
 )
 def test_the_same_steps_under_other_names_are_the_same(other):
-    assert normalise_program(other) == normalise_program(ADD)
+    assert compute_form(other) == compute_form(ADD)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_the_same_steps_under_other_names_are_the_same(other):
     ],
 )
 def test_other_steps_are_not(other):
-    assert normalise_program(other) != normalise_program(ADD)
+    assert compute_form(other) != compute_form(ADD)
 
 
 def test_names_are_told_apart_where_they_must_be():
     def same(first, second):
-        return normalise_program(first) == normalise_program(second)
+        return compute_form(first) == compute_form(second)
 
     assert same("for i in x:\n    print(i)", "for j in x:\n    print(j)")
     assert not same("for i in x:\n    print(i)", "for i in y:\n    print(i)")  # x and y are somebody else's
@@ -66,13 +66,13 @@ def test_names_are_told_apart_where_they_must_be():
 
 
 def test_text_that_does_not_parse_is_stripped():
-    assert normalise_program("  int main() {\n   }\n") == normalise_program("int main() {\n}")
-    assert normalise_program("(" * 10_000) == "(" * 10_000
-    assert normalise_program("x = '\\d'") == normalise_program("y = '\\d'")  # a warning, which is an error here
+    assert compute_form("  int main() {\n   }\n") == compute_form("int main() {\n}")
+    assert compute_form("(" * 10_000) == "(" * 10_000
+    assert compute_form("x = '\\d'") == compute_form("y = '\\d'")  # a warning, which is an error here
 
 
 def program(code, passed=True):
-    return Program(code, passed, normalise_program(code))
+    return Program(code, passed, compute_form(code))
 
 
 def test_the_first_of_each_form_stays_and_all_others_are_counted():
@@ -108,7 +108,7 @@ def test_records_become_problems(tmp_path):
     assert (problem.task_id, problem.split, problem.license, problem.isolations) == (
         "t/1", "train", "MIT", ("namespaces",)
     )  # fmt: skip
-    assert problem.programs == (Program("x = 1", True, normalise_program("x = 1"), 3, 3, (0.1, 2), "m"),)
+    assert problem.programs == (Program("x = 1", True, compute_form("x = 1"), 3, 3, (0.1, 2), "m"),)
     assert counts == {"invalid_programs": 1, "unjudged_programs": 1, "unlabelled_groups": 0}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codescaler.data.programs import normalise_program
+from codescaler.data.programs import compute_form
 from codescaler.data.rewriting import (
     REWRITES,
     add_comments,
@@ -92,7 +92,7 @@ def test_renamed_changes_local_names_and_nothing_else():
     assert without_names(new, given) == without_names(PROGRAM, gone)
     assert rename_locals(PROGRAM) == new != rename_locals(PROGRAM, seed=1)
     assert {"text", "word"} <= names_of(rename_locals(PROGRAM, keep=("text", "word")))
-    assert normalise_program(new) == normalise_program(PROGRAM)
+    assert compute_form(new) == compute_form(PROGRAM)
 
 
 @pytest.mark.parametrize(

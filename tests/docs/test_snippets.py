@@ -10,6 +10,7 @@ import io
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,17 +91,18 @@ def test_snippets_print_what_the_page_shows(page, example, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path / "example")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # pages show what a CPU computes
     names = {"__name__": "__main__"}
-    for snippet in ALL[page]:
-        if snippet.is_ours and not snippet.why_not_run:
-            printed = run_snippet(snippet, names, page)
-            if snippet.output is not None:
-                assert is_alike(printed, snippet.output), (
-                    f"{page}, line {snippet.line} prints:\n{printed}\nbut the page shows:\n{snippet.output}"
-                )
+    with contextlib.ExitStack() as servers:
+        for snippet in ALL[page]:
+            if snippet.is_ours and not snippet.why_not_run:
+                printed = run_snippet(snippet, names, page, servers)
+                if snippet.output is not None:
+                    assert is_alike(printed, snippet.output), (
+                        f"{page}, line {snippet.line} prints:\n{printed}\nbut the page shows:\n{snippet.output}"
+                    )
 
 
-def run_snippet(snippet, names, page):
-    """Runs one snippet in this process, and returns what it wrote to stdout."""
+def run_snippet(snippet, names, page, servers):
+    """Runs one snippet here, and returns what it wrote to stdout. A server runs beside it, to the end of the page."""
     code = snippet.code
     for name, stand_in in HUB.items():
         code = code.replace(name, stand_in)
@@ -111,6 +113,11 @@ def run_snippet(snippet, names, page):
         else:
             for words in Snippet("sh", code, snippet.line).commands:
                 assert words[0] == "codescaler", f"{page}, line {snippet.line}: {words[0]} is not run here"
+                if words[1] == "serve":
+                    server = subprocess.Popen([sys.executable, "-m", "codescaler.cli", *words[1:]])
+                    servers.callback(server.wait)
+                    servers.callback(server.terminate)
+                    continue
                 assert cli.main(words[1:]) == 0, f"{page}, line {snippet.line}: {shlex.join(words)}"
         sys.stdout.flush()
     return stdout.buffer.getvalue().decode()
@@ -165,6 +172,6 @@ def test_a_wrong_output_is_found():
     text = f"{commands}\n```python\nprint(1.5)\n```\n```text\n1.52\n```\n"
     first, second = read_snippets(text)
     assert first.why_not_run == "slow" and first.commands == [["codescaler", "info"]] and first.output is None
-    assert not is_alike(run_snippet(second, {}, "page"), second.output)
+    assert not is_alike(run_snippet(second, {}, "page", None), second.output)
     assert is_alike("1  ████▏  -0.881  72 of 100 [62, 82]", "1  ████   -0.88 73 of 100 [62, 82]")
     assert not is_alike("24 pairs", "25 pairs")

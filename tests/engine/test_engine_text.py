@@ -1,5 +1,6 @@
 """The engine from text: templates, ranking, and what it does to bad pairs."""
 
+import asyncio
 import math
 import shutil
 
@@ -12,6 +13,8 @@ from codescaler.engine import Engine
 from codescaler.engine.intake import TEXT_WINDOW
 from codescaler.errors import HostileFile, InvalidInput, MissingTensor, WeightsError
 from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
+from codescaler.text.chat import make_messages
+from codescaler.text.program import Conversation, make_conversation
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,73 @@ def test_ranking(engine):
     assert [c.index for c in ranked[:3]] == best_first
     assert ranked[0].code == candidates[ranked[0].index]
     assert engine.rerank(PROBLEM, candidates, top_k=2) == ranked[:2]
+
+
+@pytest.mark.parametrize("before, after", [("", "\n"), ("\n \n", "\n\n\t"), ("\ufeff", ""), ("\ufeff\n", " ")])
+def test_what_surrounds_a_program_moves_no_bit_of_its_rank(engine, before, after):
+    scores = engine.score([(PROBLEM, RIGHT), (PROBLEM, OTHER), (PROBLEM, f"{before}{RIGHT}{after}")])
+    assert scores[0] != scores[2], "text is scored as given"
+    ranked = engine.rerank(PROBLEM, [f"{before}{RIGHT}{after}".replace("\n", "\r\n"), f"{before}{OTHER}{after}"])
+    assert {c.index: (c.score, c.code) for c in ranked} == {0: (scores[0], RIGHT), 1: (scores[1], OTHER)}
+    completions = [f"```\n{RIGHT}\n```", f"```\n{OTHER}{after}\n```"]
+    assert [c.score for c in engine.rerank(PROBLEM, completions, extract=True)] == [c.score for c in ranked]
+
+
+SYSTEM = "Rate readability."
+
+
+def score_messages(engine, *turns):
+    roles = ("system", "user", "assistant")[-len(turns) :]
+    messages = [{"role": role, "content": content} for role, content in zip(roles, turns, strict=True)]
+    return float(engine.score([messages], system="")[0])
+
+
+def test_the_nearest_system_prompt_wins(engine, folder, tmp_path):
+    """A row's own, then that of the call, then the engine's, then the folder's; an empty one is none."""
+    copy = shutil.copytree(folder, tmp_path / "rm")
+    (copy / "system_prompt.txt").write_text("folder\n")
+    plain, own = Engine.from_pretrained(copy), Engine.from_pretrained(copy, system="engine")
+    expected = {text: score_messages(engine, text, PROBLEM, RIGHT) for text in ("folder", "engine", "call", "row")}
+    expected[""] = score_messages(engine, PROBLEM, RIGHT)
+    assert len({*expected.values()}) == 5
+    row = [{"role": "system", "content": "row"}, *make_messages((PROBLEM, RIGHT))]
+    pair, empty = make_conversation(PROBLEM, RIGHT), make_conversation(PROBLEM, RIGHT, "")
+    assert plain.score([pair, empty, row]).tolist() == [expected["folder"], expected[""], expected["row"]]
+    assert own.score([pair, make_conversation(PROBLEM, RIGHT, "row")]).tolist() == [expected["engine"], expected["row"]]
+    assert own.score([pair, row], system="call").tolist() == [expected["call"], expected["row"]]
+    assert own.score([pair], system="").tolist() == [expected[""]]
+    assert own.submit([pair], system="call").result().tolist() == [expected["call"]]
+    assert asyncio.run(own.score_async([pair], system="call")).tolist() == [expected["call"]]
+    assert [c.score for c in plain.rerank(PROBLEM, [RIGHT], system="call")] == [expected["call"]]
+    assert np.array_equal(plain.features([row]), own.features([(PROBLEM, RIGHT)], system="row"))
+    assert (plain.text.system, own.text.system) == ("folder", "engine")
+    with pytest.raises(InvalidInput, match=r"pairs\[0\] has a system message, and 'other' as system"):
+        plain.score([Conversation(row, "other")])
+    with pytest.raises(InvalidInput, match="system is a int"):
+        plain.score([pair], system=3)
+
+
+def test_a_problem_may_be_messages(engine):
+    turns = [
+        {"role": "user", "content": PROBLEM},
+        {"role": "assistant", "content": OTHER},
+        {"role": "user", "content": "?"},
+    ]
+    (ranked,) = engine.rerank(turns, [f"{RIGHT}\n"])
+    assert ranked.score == engine.score([[*turns, {"role": "assistant", "content": RIGHT}]])[0]
+
+
+def test_control_tokens_are_text_where_programs_are_compared(engine, folder):
+    program = f"{RIGHT}  # <|im_end|>"
+    as_text, as_tokens = (Engine.from_pretrained(folder, control_tokens=mode) for mode in ("text", "tokens"))
+    text, tokens = as_text.score([(PROBLEM, program)])[0], engine.score([(PROBLEM, program)])[0]
+    assert text != tokens
+    (ranked,) = engine.rerank(PROBLEM, [program])
+    assert ranked.score == text
+    (ranked,) = as_tokens.rerank(PROBLEM, [program])
+    assert ranked.score == tokens
+    with pytest.raises(InvalidInput, match="control_tokens='both'"):
+        Engine.from_pretrained(folder, control_tokens="both")
 
 
 def test_ranking_with_extraction(engine):

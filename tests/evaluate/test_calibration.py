@@ -96,10 +96,15 @@ def test_what_cannot_be_measured_is_refused(right, wrong, message):
         figures(problem(right, wrong))
 
 
+TEXT = {"system_prompt": None, "control_tokens": "text"}
+
+
 @pytest.fixture
 def record():
     found = figures(*drawn(2.0, 60))
-    return make_calibration_record(found, head_digest="abc", dtype="float32", name="Sums", file="f.jsonl", split=None)
+    return make_calibration_record(
+        found, head_digest="abc", text=TEXT, dtype="float32", name="Sums", file="f.jsonl", split=None
+    )
 
 
 def write(path, record):
@@ -108,7 +113,7 @@ def write(path, record):
 
 
 def test_a_file_gives_chances(record, tmp_path):
-    gaps = read_calibration(write(tmp_path / "calibration.json", record), "abc")
+    gaps = read_calibration(write(tmp_path / "calibration.json", record), "abc", TEXT)
     assert (gaps.name, gaps.num_problems) == ("Sums", 60)
     assert gaps.estimate_chance(0.0) == {"mean": 0.5, "interval": (0.5, 0.5)}
     slope, largest = record["slope"]["mean"], record["largest_gap"]
@@ -128,16 +133,19 @@ def test_a_file_gives_chances(record, tmp_path):
         ({"largest_gap": None}, "holds no calibration"),
         ({"slope": [1, 2]}, "holds no calibration"),
         ({"num_problems": float("inf")}, "holds no calibration"),
+        ({"text": TEXT | {"control_tokens": "tokens"}}, "measured with control_tokens 'tokens', and it is 'text' now"),
+        ({"text": {}}, "measured with control_tokens None"),
+        ({"text": 3}, "holds no calibration"),
     ],
 )
 def test_a_damaged_file_is_refused(record, tmp_path, change, message):
     with pytest.raises(WeightsError, match=message):
-        read_calibration(write(tmp_path / "calibration.json", record | change), "abc")
+        read_calibration(write(tmp_path / "calibration.json", record | change), "abc", TEXT)
 
 
 def test_a_file_that_is_no_object_is_refused(tmp_path):
     for content in ([], 1, "x"):
         with pytest.raises(WeightsError, match="holds no calibration"):
-            read_calibration(write(tmp_path / "calibration.json", content), "abc")
+            read_calibration(write(tmp_path / "calibration.json", content), "abc", TEXT)
     with pytest.raises(WeightsError, match="holds no calibration"):
-        read_calibration(tmp_path / "absent.json", "abc")
+        read_calibration(tmp_path / "absent.json", "abc", TEXT)

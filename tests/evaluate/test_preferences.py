@@ -90,8 +90,9 @@ SYSTEM, AGAIN = {"role": "system", "content": "s"}, {"role": "user", "content": 
     "prompt, chosen, expected",
     [
         ("p", "a", ("p", "a")),
-        ("p", [ANSWER], [USER, ANSWER]),
-        ("p", [USER, ANSWER], [USER, ANSWER]),
+        ("p", [ANSWER], ("p", "a")),
+        ("p", [USER, ANSWER | {"tool_calls": None}], ("p", "a")),
+        ("p", [SYSTEM, USER, ANSWER], [SYSTEM, USER, ANSWER]),
         (None, [SYSTEM, USER, ANSWER], [SYSTEM, USER, ANSWER]),
         ([SYSTEM, USER], "a", [SYSTEM, USER, ANSWER]),
         ([SYSTEM, USER], [SYSTEM, USER, ANSWER], [SYSTEM, USER, ANSWER]),
@@ -100,7 +101,7 @@ SYSTEM, AGAIN = {"role": "system", "content": "s"}, {"role": "user", "content": 
 )
 def test_prompts_and_responses_may_be_messages(tmp_path, prompt, chosen, expected):
     (item,) = read_rewardbench(write(tmp_path, {"prompt": prompt, "chosen": chosen, "rejected": chosen}))
-    assert item.responses[0].pair == expected
+    assert [*item.responses[0].pair.turns] == [*expected]
     assert item.responses[0].text == "a"
 
 

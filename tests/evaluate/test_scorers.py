@@ -18,7 +18,8 @@ class FakeEngine:
         self.answer, self.asked = answer, []
 
     def score_stream(self, pairs, names):
-        for (prompt, code), _ in zip(pairs, names, strict=True):
+        for conversation, _ in zip(pairs, names, strict=True):
+            prompt, code = conversation.turns
             self.asked.append((prompt, code))
             yield float(self.answer(code))
 

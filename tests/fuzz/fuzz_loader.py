@@ -30,15 +30,31 @@ PROBLEM, PROGRAMS = "Add two numbers.", ["def add(a, b):\n    return a + b", "pr
 NUMBERS = [0, -1, 1, 2, 3, 7, 64, 2**31 - 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e-300, 1e38, 1e300, math.nan, math.inf]
 TEXTS = ["", "a", "3", "\0", "\ud800", "é" * 300, "a" * 10**5, "../x", "/", "..", "~\0", "none", "bfloat16"]
 TEXTS += ["llama3", "linear", "yarn", "Qwen3ForSequenceClassification", "Gemma2ForTokenClassification", "AceCodeRM"]
+TEXTS += ["RewardModel", "INFORMForSequenceClassification", "phi3", "internlm2", "gemma3_text", "longrope", "dynamic"]
 TEXTS += ["LlamaForCausalLM", "gemma2", "qwen3", "a{99999999999}", "(a|b)*c", ".*proj", "[", "(?i)a", "<|im_end|>"]
 TEXTS += ["x.safetensors", "../x.safetensors", "/x.safetensors", "\ud800.safetensors", "é" * 300 + ".safetensors"]
 ROPE = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}
 OTHERS = [None, True, False, [], {}, [1], {"a": 1}, [[]], ["full_attention"] * 2, ROPE, {"a": ROPE}]
 KEYS = "head_dim rope_theta rope_scaling rope_parameters layer_types sliding_window use_sliding_window text_config"
 KEYS += " attention_bias mlp_bias torch_dtype rms_norm_eps quantization_config attn_logit_softcapping rank_pattern bias"
+KEYS += " short_factor partial_rotary_factor reward_token_id classifier_from_token rope_local_base_freq architectures"
+KEYS += " sliding_window_pattern model_type final_logit_softcapping tie_word_embeddings attention_factor"
 KEYS += " query_pre_attn_scalar alpha_pattern use_rslora revision chat_template bos_token content weight_map normalizer"
 DTYPES = ["F64", "F32", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "C64", "", "f32", 32]
 NAMES = ["score.weight", "score.bias", "v_head.summary.weight", "lm_head.weight", "norm.weight", "\0", "../x", ""]
+NAMES += ["score.0.weight", "v_head.weight", "value_head.weight", "regression_head.weight", "gating.layers.0.weight"]
+HEADS = ("score", "v_head", "value_head", "regression_head")
+OTHER_HEADS = {
+    "openrlhf": ("mistral", "RewardModel"),
+    "inform": ("llama", "INFORMForSequenceClassification"),
+    "grm": ("qwen3", "GRewardModel"),
+    "factory": ("qwen2", "AceCodeRM"),
+    "athene": ("llama", "AtheneForSequenceClassification"),
+    "rows": ("qwen3", "CausalLM"),
+    "phi3": ("phi3", "SequenceClassification"),
+    "gemma3": ("gemma3_text", "SequenceClassification"),
+}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "short_factor": [1.0, 2.0]}
 JINJA = """{% for m in messages %} {% for i in range(99999) %} {% endfor %} {% if m %} {% else %} {% endif %} {{ m }}
 {{ }} {% %} {% set n = namespace(s='ab') %} {% set n.s = n.s ~ n.s %} {{ n.s }} {{ 'a' * 10**9 }} {{ ''.__class__ }}
 {{ messages.append }} {% macro f(x) %} {{ f(f) }} {% endmacro %} {% generation %} {% endgeneration %} {{ self }}
@@ -51,7 +67,13 @@ def build(root):
     """Saves the checkpoints that cases are copies of, each with a tokenizer of single bytes and a template."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    from codescaler.testing import save_random_checkpoint, save_random_lora
+    from codescaler.testing import (
+        edit_json,
+        save_as_internlm2,
+        save_random_checkpoint,
+        save_random_lora,
+        split_value_head,
+    )
 
     warnings.simplefilter("ignore")
     save_random_checkpoint(root / "qwen3", "qwen3", **SIZES)
@@ -62,6 +84,16 @@ def build(root):
     save_random_checkpoint(root / "causal", "qwen3", "CausalLM", **SIZES)
     save_random_lora(root / "lora", root / "causal")
     (root / "lora/README.md").unlink()
+    for name, (family, architecture) in OTHER_HEADS.items():
+        save_random_checkpoint(root / name, family, architecture, **SIZES)
+    split_value_head(root / "factory")
+    edit_json(root / "factory/config.json", architectures=["Qwen2ForCausalLM"])
+    edit_json(root / "athene/config.json", reward_token_id=9)
+    edit_json(root / "rows/config.json", classifier_from_token=["a", "d"], tie_word_embeddings=True)
+    edit_json(root / "phi3/config.json", rope_parameters=LONGROPE | {"original_max_position_embeddings": 400})
+    save_random_checkpoint(root / "source", "llama", "AtheneForSequenceClassification", **SIZES)
+    save_as_internlm2(root / "source", root / "internlm2", 9)
+    shutil.rmtree(root / "source")
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*letters, "ad"])}, [("a", "d")]))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace("\r", "\n")])
@@ -116,7 +148,7 @@ def mutate_tensors(content, rng):
     (size,) = struct.unpack("<Q", content[:8])
     header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
     header.pop("__metadata__", None)
-    heads = [name for name in header if name.startswith(("score", "v_head"))]
+    heads = [name for name in header if name.startswith(HEADS)]
     name, other = rng.choice(heads if heads and rng.random() < 0.3 else list(header)), rng.choice(list(header))
     entry = header[name]
     (start, end), shape = entry["data_offsets"], entry["shape"]

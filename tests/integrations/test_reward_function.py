@@ -47,6 +47,25 @@ def test_messages_give_the_reward_of_their_texts(engine):
     assert RewardFunction(engine)([prompt, parts], [completion, completion]) == [expected(engine)] * 2
 
 
+def test_the_system_prompt_is_the_reward_model_s_own(engine):
+    messages = [
+        {"role": "system", "content": "Rate it."},
+        {"role": "user", "content": PROBLEM},
+        {"role": "assistant", "content": CODE},
+    ]
+    (score,) = engine.score([messages]).tolist()
+    assert RewardFunction(engine, system="Rate it.")([PROBLEM], [RIGHT]) == [shaped_reward(score, is_valid=True)]
+
+
+def test_a_program_does_not_end_its_own_turn(engine, folder):
+    code = f"{CODE}  # <|im_end|>"
+    rewards = {mode: RewardFunction(Engine.from_pretrained(folder, control_tokens=mode)) for mode in ("text", "tokens")}
+    given = [PROBLEM], [RIGHT.replace(CODE, code)]
+    assert RewardFunction(engine)(*given) == rewards["text"](*given) != rewards["tokens"](*given)
+    score = engine.score([(PROBLEM, code)])[0]
+    assert rewards["tokens"](*given) == [shaped_reward(float(score), is_valid=True)]
+
+
 def test_the_problem_may_stand_in_a_column(engine):
     reward = RewardFunction(engine, problem_column="question")
     rewards = reward(["Think, then answer."], [RIGHT], question=[PROBLEM], completion_ids=[[1]], trainer_state=None)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.io.records import Candidate, Group, parse_group, parse_pair, read_groups, read_lines
+from codescaler.io.records import Candidate, Group, parse_group, parse_row, read_groups, read_lines
 
 RECORD = {"task_id": 7, "prompt": "p", "candidates": [{"code": "a", "passed": True, "seen": 1}, {"code": None}]}
 
@@ -103,9 +103,9 @@ def test_records_in_memory():
 
 
 def test_rows():
-    assert parse_pair({"prompt": "p", "response": "", "other": 1}, "row") == ("p", "")
+    assert parse_row({"prompt": "p", "response": "", "other": 1}, "row") == (("p", ""), None)
     messages = [{"role": "user", "content": "p"}]
-    assert parse_pair({"messages": messages}, "row") == messages
+    assert parse_row({"messages": messages}, "row") == (messages, None)
     for row, message in (
         ({"prompt": "p"}, "response is None"),
         ({"messages": "p"}, "messages is 'p'"),
@@ -114,4 +114,4 @@ def test_rows():
         ({"prompt": "p", "response": "r", "score": 1.5}, "has a score already, 1.5"),
     ):
         with pytest.raises(InvalidInput, match=message):
-            parse_pair(row, "row")
+            parse_row(row, "row")

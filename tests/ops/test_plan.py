@@ -46,9 +46,30 @@ def check(sequences, max_batch_tokens):
         starts = batch.positions[batch.block_tokens[:, 0]]
         assert (starts % KEY_BLOCK == 0).all()
         assert (np.diff((batch.block_tokens >= 0).astype(int), axis=1) <= 0).all()
+        check_padded(batch)
         seen += batch.sequences.tolist()
     assert sorted(seen) == list(range(len(sequences)))
     return batches
+
+
+def check_padded(batch):
+    """A padded tree has the arrays of the tree in front, and shapes that follow from its sizes."""
+    sizes = batch.round_up_sizes()
+    padded = batch.pad(sizes)
+    assert (len(padded.token_ids), padded.num_positions) == (sizes.num_tokens, sizes.num_positions)
+    assert batch.num_tokens <= sizes.num_tokens <= max(17 / 16 * batch.num_tokens, batch.num_tokens + 15)
+    assert len(padded.block_tokens) == sizes.num_tokens // KEY_BLOCK + 2 * sizes.num_nodes
+    assert len(padded.node_blocks) == sizes.num_nodes * sizes.num_positions // KEY_BLOCK
+    for name in ("token_ids", "positions", "block_tokens", "node_blocks", "all_queries", "last_queries", "rows"):
+        array = getattr(batch, name)
+        assert np.array_equal(getattr(padded, name)[: len(array)], array)
+    for max_tokens in (1, 7):
+        for queries, others in ((batch.all_queries, padded.all_queries), (batch.last_queries, padded.last_queries)):
+            tiles = batch.plan_tiles(queries, max_tokens, is_padded=True)
+            lengthened = padded.plan_tiles(others, max_tokens, is_padded=True)
+            assert np.array_equal(lengthened[: len(tiles)], tiles)
+            assert not lengthened[len(tiles) :].any()
+            assert len(lengthened) == sizes.num_tokens // max_tokens + sizes.num_nodes
 
 
 @st.composite

@@ -110,6 +110,8 @@ def test_a_setting_that_is_none_is_refused(plain, tmp_path, settings, message):
         ("qwen2", "SequenceClassification", 0.01),
         ("gemma2", "TokenClassification", 0.005),
         ("qwen2", "AceCodeRM", 0.01),
+        ("qwen2", "Qwen2ForRewardModel", 0.05),
+        ("mistral", "EurusRewardModel", 0.01),
     ],
 )
 def test_a_folder_has_the_bits_of_quantising_at_load(tmp_path, family, architecture, limit, monkeypatch):
@@ -199,7 +201,7 @@ def test_measured_change_is_the_change(plain, monkeypatch):
     monkeypatch.setattr(module, "LIMIT", math.inf)
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     predicted = choose_int8(checkpoint, backend, math.inf).change
-    lists = list(module._list_programs(checkpoint))
+    lists = list(module._list_programs(checkpoint, None))
     exact, rounded = (
         [Engine.from_pretrained(plain, dtype="float32", quantization=q).score_tokens(ids) for ids in lists]
         for q in (None, "int8")
@@ -275,6 +277,11 @@ def test_what_cannot_be_done_says_so(plain, folder, tmp_path):
         quantize(folder, tmp_path / "twice")
     with pytest.raises(InvalidInput, match="is there already"):
         quantize(plain, folder)
+    save(tmp_path / "phi3", "phi3")
+    with pytest.raises(UnsupportedModel, match=r"fused projections.*quantization='int8'"):
+        quantize(tmp_path / "phi3", tmp_path / "fused")
+    assert Engine.from_pretrained(tmp_path / "phi3", quantization="int8").quantization == "int8"
+    shutil.rmtree(tmp_path / "phi3")
     with pytest.raises(InvalidInput, match="with a reward head"):
         Engine.from_pretrained(plain, head="none", quantization="int8")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "run") == []

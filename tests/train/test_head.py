@@ -67,6 +67,20 @@ def test_it_learns_what_there_is_to_learn(fitted):
     assert {candidate.index for candidate in ranked[:2]} == {0, 1}
 
 
+def test_the_system_prompt_goes_with_the_head(model, fitted, tmp_path):
+    groups = make_groups()
+    fit_head(model, groups, tmp_path / "option", system="Rate it.")
+    fit_head(model, [group | {"system": "Rate it."} for group in groups], tmp_path / "field")
+    option, field = (Engine.from_pretrained(tmp_path / name) for name in ("option", "field"))
+    assert option.text.system == "Rate it." and field.text.system is None
+    pair = (groups[0]["prompt"], "x = 1")
+    assert (
+        option.score([pair])
+        == field.score([pair], system="Rate it.")
+        != Engine.from_pretrained(fitted[0]).score([pair])
+    )
+
+
 def test_transformers_gives_the_scores_of_the_folder(fitted):
     folder, _ = fitted
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
@@ -184,7 +198,7 @@ def test_the_pad_token_is_settled_for_everyone(tmp_path):
 
 def test_a_program_that_is_too_long_is_named_or_truncated(model, tmp_path):
     groups = make_groups()[:2]
-    groups[1]["candidates"][3]["code"] += " " * 600
+    groups[1]["candidates"][3]["code"] += "#" * 600
     with pytest.raises(InvalidInput, match=r"groups\[1\]: candidates\[3\] has \d+ tokens"):
         fit_head(model, groups, tmp_path / "rm")
     fit_head(model, groups, tmp_path / "rm", truncation="left")
@@ -228,3 +242,33 @@ def test_features_that_are_not_finite_are_an_error(tmp_path):
     with pytest.raises(WeightsError, match=r"groups\[0\]: candidates\[0\] has features that are not finite"):
         fit_head(tmp_path / "lm", make_groups(), tmp_path / "rm")
     assert not (tmp_path / "rm").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("mistral", {}),
+        ("gemma3_text", {}),
+        ("phi3", {"bos_token_id": 1}),
+        ("phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+    ],
+)
+def test_transformers_loads_the_folder_of_every_family(tmp_path, family, settings):
+    save_random_checkpoint(tmp_path / "lm", family, "CausalLM", vocab_size=300, pad_token_id=299, **settings)
+    save_chat(tmp_path / "lm")
+    fit_head(tmp_path / "lm", make_groups()[:3], tmp_path / "rm")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm", dtype=torch.float32).eval()
+    ids = [5, 6, 7, 70, 71, 9]
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0].numpy()
+    ours = Engine.from_pretrained(tmp_path / "rm").score_tokens([ids])
+    np.testing.assert_allclose(ours, expected, rtol=FLOAT32_SCORE_LIMIT)
+
+
+@pytest.mark.parametrize("architecture", ["GRewardModel", "AtheneForSequenceClassification", "RewardModel"])
+def test_a_new_head_replaces_any_other(tmp_path, architecture):
+    save_random_checkpoint(tmp_path / "rm", "qwen3", architecture, vocab_size=300, pad_token_id=299)
+    save_chat(tmp_path / "rm")
+    report = fit_head(tmp_path / "rm", make_groups(), tmp_path / "new")
+    assert report.training_accuracy > 0.95
+    assert Engine.from_pretrained(tmp_path / "new").config.head == "sequence_classification"

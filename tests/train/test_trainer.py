@@ -19,7 +19,7 @@ from codescaler.cli import main
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.testing import FLOAT32_SCORE_LIMIT, edit_json, edit_tensors, save_chat, save_random_checkpoint
-from codescaler.text.chat import load_chat
+from codescaler.text.chat import load_chat, make_messages
 from codescaler.train import TrainConfig, fit
 
 PROBE = [("Problem 3: add two numbers.", code) for code in ("def f(a, b):\n    return a + b", "x", "return 1\n" * 9)]
@@ -364,6 +364,36 @@ def test_what_cannot_be_trained_on_is_refused(small, tmp_path, change, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("family", "architecture", "method", "message"),
+    [
+        ("qwen2", "Qwen2ForRewardModel", "full", "head of kind mlp"),
+        ("llama", "GRewardModel", "head", "head of kind mlp"),
+        ("llama", "AtheneForSequenceClassification", "full", "head of kind appended_token"),
+        ("qwen3", "RewardModel", "lora", "has a reward_model head"),
+        ("phi3", "CausalLM", "lora", "its files fuse projections"),
+    ],
+)
+def test_heads_and_files_that_training_cannot_go_on_from(tmp_path, family, architecture, method, message):
+    save_random_checkpoint(tmp_path / "rm", family, architecture, pad_token_id=0)
+    edit_json(tmp_path / "rm/config.json", reward_token_id=3)
+    with pytest.raises(InvalidInput, match=message):
+        fit(tmp_path / "rm", make_groups(2), tmp_path / "run", TrainConfig(method=method, max_steps=1))
+
+
+@pytest.mark.parametrize("family", ["phi3", "gemma3_text"])
+def test_a_trained_folder_of_a_new_family_is_the_one_of_transformers(tmp_path, family):
+    save_random_checkpoint(tmp_path / "lm", family, "CausalLM", vocab_size=300, pad_token_id=299)
+    save_chat(tmp_path / "lm")
+    fit(tmp_path / "lm", make_groups(2), tmp_path / "run", TrainConfig(max_steps=1))
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run/model", dtype=torch.float32)
+    ids = [5, 6, 70, 71, 9]
+    with torch.no_grad():
+        expected = model.eval()(torch.tensor([ids])).logits[0].numpy()
+    ours = Engine.from_pretrained(tmp_path / "run/model", dtype="float32").score_tokens([ids])
+    np.testing.assert_allclose(ours, expected, rtol=FLOAT32_SCORE_LIMIT)
+
+
 def test_what_is_too_long_is_counted(small, tmp_path):
     groups = make_groups(4)
     groups[0]["candidates"] += [{"code": "x = 1\n" * 60, "passed": True}]
@@ -389,6 +419,22 @@ def test_a_folder_in_use_is_refused(small, tmp_path):
     (tmp_path / "other/file").touch()
     with pytest.raises(InvalidInput, match="other is there already; give a new folder"):
         fit(small, make_groups(2), tmp_path / "other", config, resume=True)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_system_prompt_goes_with_the_model(small, tmp_path, method):
+    config = TrainConfig(max_steps=1, method=method)
+    fit(small, make_groups(2), tmp_path / "run", config, system="Rate it.")
+    assert (tmp_path / "run/model/system_prompt.txt").read_text() == "Rate it.\n"
+    group = make_groups(1)[0]
+    turns = make_messages((group["prompt"], group["candidates"][0]["code"]))
+    engine = Engine.from_pretrained(tmp_path / "run/model")
+    expected = engine.score([[{"role": "system", "content": "Rate it."}, *turns]])
+    assert engine.score([turns]) == expected != engine.score([turns], system="")
+    for settings in ({"system": "Rate it!"}, {"control_tokens": "tokens"}):
+        name = {"system": "system_prompt"}.get(*settings, *settings)
+        with pytest.raises(InvalidInput, match=rf"of a run with {name}="):
+            fit(small, make_groups(2), tmp_path / "run", config, resume=True, **{"system": "Rate it."} | settings)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

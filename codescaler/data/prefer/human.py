@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from codescaler.data.prefer.preference import Preference
-from codescaler.data.programs import LabelledProblem, Program, normalise_program
+from codescaler.data.programs import LabelledProblem, Program, compute_form, require_text_problem
 from codescaler.errors import InvalidInput
 from codescaler.io.records import parse_group, read_lines
 
@@ -35,6 +35,7 @@ def read_human(paths: Iterable[Path], problems: Sequence[LabelledProblem]) -> li
             group = parse_group(record, name)
             if "candidates" in record:
                 raise InvalidInput(f"{name} is a group; give pairs of prompt, chosen and rejected")
+            require_text_problem(group)
             codes = [candidate.code for candidate in group.candidates]
             if codes[0] is None or codes[1] is None:
                 raise InvalidInput(f"{name}: a program is null; leave out pairs without one")
@@ -49,7 +50,7 @@ def read_human(paths: Iterable[Path], problems: Sequence[LabelledProblem]) -> li
                         f"{name}: {field} is {theirs!r:.80}, and {ours!r:.80} in the task {group.task_id!r:.80}"
                     )
             first, second = (
-                Program(code, True, normalise_program(code), generator=path.name) for code in codes if code is not None
+                Program(code, True, compute_form(code), generator=path.name) for code in codes if code is not None
             )
             task_id, split = (problem.task_id, problem.split) if problem else (group.task_id, group.split)
             evidence = {"file": path.name, "said_by": record.get("annotator", "a person")}

@@ -86,20 +86,20 @@ def find_leaks(problems: Iterable[tuple[str, str]], held_out: HeldOut) -> dict[s
     """Those of the problems, (task_id, prompt), that are held out or nearly are, by task_id."""
     problems = list(problems)
     prompts = dict(held_out.prompts or {})
-    names = {_normalise_prompt(prompt): name for name, prompt in prompts.items()}
+    names = {_normalize_prompt(prompt): name for name, prompt in prompts.items()}
     near = _NearPrompts([prompt for _, prompt in problems], prompts)
     leaks = {}
     for task_id, prompt in problems:
         if task_id in held_out.task_ids:
             leaks[task_id] = Leak("task_id", task_id)
-        elif _normalise_prompt(prompt) in names:
-            leaks[task_id] = Leak("prompt", names[_normalise_prompt(prompt)])
+        elif _normalize_prompt(prompt) in names:
+            leaks[task_id] = Leak("prompt", names[_normalize_prompt(prompt)])
         elif leak := near.find_nearest(prompt):
             leaks[task_id] = leak
     return leaks
 
 
-def _normalise_prompt(prompt: str) -> str:
+def _normalize_prompt(prompt: str) -> str:
     return " ".join(_WORD.findall(prompt.lower()))
 
 

@@ -3,6 +3,7 @@
 Threads are torch's: `torch.set_num_threads` governs our kernels and oneDNN's.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch  # before the extension: the order decides which OpenMP runtime both use
@@ -11,10 +12,11 @@ from torch import Tensor
 from codescaler import _C
 from codescaler.errors import BackendUnavailable
 from codescaler.ops.backend import Backend
+from codescaler.ops.cpu.expert_mlp import OneDnnExperts
 from codescaler.ops.cpu.int8_linear import Int8Linear
 from codescaler.ops.cpu.linear import OneDnnLinear, describe_linear
 from codescaler.ops.linear import PlainFormat
-from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
 from codescaler.text.token_ids import Int32
 from codescaler.types import Activation, QuantScheme
@@ -57,6 +59,9 @@ class CpuBackend(Backend):
         self.has_bf16_unit = isa == "avx512_bf16"
         self.products = {PlainFormat: OneDnnLinear, QuantScheme: partial(Int8Linear, self.kernels)}
 
+    def pack_experts(self, gate_up: Iterable[Tensor], down: Iterable[Tensor], num_experts: int, /) -> OneDnnExperts:
+        return OneDnnExperts(self.kernels, gate_up, down)
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         self.kernels.rms_norm(x, weight, eps, residual, y, torch.get_num_threads())
@@ -95,6 +100,15 @@ class CpuBackend(Backend):
         is_gelu = activation == "gelu_tanh"
         self.kernels.glu_backward(gate_up.contiguous(), is_gelu, grad_y.contiguous(), grad, torch.get_num_threads())
         return grad
+
+    def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
+        experts = logits.new_empty(len(logits), num_chosen, dtype=torch.int32)
+        weights = logits.new_empty(len(logits), num_chosen)
+        self.kernels.route(logits, has_normalised_weights, experts, weights, torch.get_num_threads())
+        return Routing(experts, weights)
+
+    def expert_mlp(self, x: Tensor, routing: Routing, packed: OneDnnExperts, activation: Activation, /) -> Tensor:
+        return packed(x, routing, activation)
 
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
         plan = _plan_attention(tree, queries, max(1, _C.TILE_ROWS // spec.heads.group))

@@ -54,8 +54,11 @@ class OneDnnLinear:
         missing = pad_rows(rows) - rows
         if missing:
             x = torch.nn.functional.pad(x, (0, 0, 0, missing))
+        return self.multiply(x)[:rows]
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """Y = x W^T + b. Of fewer than `MIN_LINEAR_ROWS` rows, bits depend on their number."""
         if self.is_packed:
             y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        else:
-            y = torch.nn.functional.linear(x, self.weight, self.bias)
-        return y[:rows]
+            return y
+        return torch.nn.functional.linear(x, self.weight, self.bias)

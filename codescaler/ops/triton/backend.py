@@ -12,19 +12,21 @@ from codescaler import kernels
 from codescaler.errors import BackendUnavailable
 from codescaler.kernels import (
     configurations,
+    expert_mlp,
     glu,
     pairwise_loss,
     pooled_score,
     qk_norm_rope,
     rms_norm,
+    route,
     tree_attention,
     tree_attention_backward,
 )
 from codescaler.kernels.configurations import AttentionConfiguration
 from codescaler.ops import reference
 from codescaler.ops.backend import Backend
-from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
-from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
+from codescaler.ops.linear import ExpertWeights, LinearWeights, PackedLinear, PlainFormat
+from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
 from codescaler.ops.triton.gradient_plan import plan_gradient
 from codescaler.types import Activation
@@ -111,13 +113,25 @@ class TritonBackend(Backend):
         glu.glu_backward(gate_up, grad_y, grad, is_gelu=activation == "gelu_tanh")
         return grad
 
+    def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
+        experts = logits.new_empty(len(logits), num_chosen, dtype=torch.int32)
+        weights = logits.new_empty(len(logits), num_chosen)
+        route.route(logits, experts, weights, is_normalised=has_normalised_weights)
+        return Routing(experts, weights)
+
+    def expert_mlp(self, x: Tensor, routing: Routing, packed: ExpertWeights, activation: Activation, /) -> Tensor:
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        tile = configurations.choose_expert_tile(self.architecture, x.element_size())
+        expert_mlp.expert_mlp(x, *routing, *packed, y, tile, is_gelu=activation == "gelu_tanh")
+        return y
+
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
         return self._attend(qkv, spec, tree, queries, None)
 
     def attend_for_gradient(
         self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /
     ) -> tuple[Tensor, Tensor]:
-        heads, num_rows = spec.heads, _count_rows(tree, queries)
+        heads, num_rows = spec.heads, tree.count_rows(queries)
         log_sums = qkv.new_empty(heads.num_kv_heads, num_rows, heads.group, dtype=torch.float32)
         return self._attend(qkv, spec, tree, queries, log_sums), log_sums
 
@@ -165,7 +179,7 @@ class TritonBackend(Backend):
             self.architecture, heads.head_dim, qkv.element_size(), heads.group
         )
         tiles = tree.upload_tiles(queries, tile.rows // heads.group)
-        out = qkv.new_empty(_count_rows(tree, queries), heads.q_width)
+        out = qkv.new_empty(tree.count_rows(queries), heads.q_width)
         spec = _drop_idle_window(spec, tree)
         tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out, tile, log_sums)
         return out
@@ -199,10 +213,6 @@ class TritonBackend(Backend):
         gradient = torch.zeros_like(scores)
         loss = pairwise_loss.pairwise_loss(scores, labels, group_offsets, margins, center_coefficient, gradient)
         return loss.to(scores.dtype), gradient
-
-
-def _count_rows(tree: Tree, queries: Tensor) -> int:
-    return int(tree.get_host_queries(queries)[:, 2].sum())
 
 
 def _drop_idle_window(spec: AttentionSpec, tree: Tree) -> AttentionSpec:

@@ -1,0 +1,231 @@
+"""`make_app`: the ASGI application. Reads a request within limits, has the service compute it, writes the answer.
+
+Every answer to a request that fails is in OpenAI's form: {"error": {"message", "type", "code"}}. Bodies are not logged.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from codescaler.engine import Engine
+from codescaler.errors import CodescalerError
+from codescaler.serve.dialects import POSTS, Body, MakeJob
+from codescaler.serve.guard import Guard
+from codescaler.serve.job import Job
+from codescaler.serve.metrics import Metrics
+from codescaler.serve.models import ModelRegistry, ServedModel
+from codescaler.serve.native import NATIVE_POSTS
+from codescaler.serve.page import PAGE_HEADERS, read_asset
+from codescaler.serve.refusal import Refusal, make_refusal
+from codescaler.serve.schema import describe_api
+from codescaler.serve.service import Service
+
+MAX_BODY_BYTES = 16 << 20
+_MAX_DISCARDED = 4  # bodies' worth that is read and dropped: a client that is still writing would not see the answer
+MAX_ROWS = 4096  # of one request: more belong into several, so that others come in between
+BODY_S = 30.0  # that a client may take to send a body
+TIMEOUT_S = 120.0  # for the scores of a request, if the client names no time
+MAX_TIMEOUT_S = 3600.0
+
+_log = logging.getLogger("codescaler.serve")
+
+
+def make_app(models: Sequence[ServedModel] | None = None, guard: Guard | None = None) -> Starlette:
+    """Returns the application: by default of nano, for this machine's loopback, without keys."""
+    if models is None:
+        models = [ServedModel(Engine.from_pretrained(), ("nano",))]
+    metrics = Metrics()
+    service = Service(ModelRegistry(models), metrics)
+    metrics.watch(service)
+    return _App(service, guard or Guard(["localhost", "127.0.0.1", "[::1]", "testserver"])).app
+
+
+class _App:
+    """The routes, and what they share."""
+
+    def __init__(self, service: Service, guard: Guard) -> None:
+        self._service = service
+        self._guard = guard
+        gets: dict[str, Callable[[Request], Response]] = {
+            "/": lambda _: Response(read_asset("page.html"), media_type="text/html", headers=PAGE_HEADERS),
+            "/page.js": lambda _: Response(read_asset("page.js"), media_type="text/javascript", headers=PAGE_HEADERS),
+            "/page.css": lambda _: Response(read_asset("page.css"), media_type="text/css", headers=PAGE_HEADERS),
+            "/v1/models": self._list_models,
+            "/health": self._show_ready,
+            "/health/live": lambda _: _write({"status": "live"}),
+            "/health/ready": self._show_ready,
+            "/metrics": lambda _: Response(service.metrics.format(), media_type="text/plain; version=0.0.4"),
+            "/openapi.json": lambda _: _write(describe_api(POSTS | NATIVE_POSTS)),
+        }
+        routes = [Route(path, self._wrap(path, _make_get(make)), methods=["GET"]) for path, make in gets.items()]
+        for path, (body_type, make_job) in (POSTS | NATIVE_POSTS).items():
+            routes.append(Route(path, self._wrap(path, self._make_post(body_type, make_job)), methods=["POST"]))
+        self.app = Starlette(
+            routes=routes, lifespan=self._live, exception_handlers={404: self._refuse_path, 405: self._refuse_path}
+        )
+        self.app.state.service = service
+
+    @contextlib.asynccontextmanager
+    async def _live(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        self._service.close()
+
+    async def _refuse_path(self, request: Request, error: Exception) -> Response:
+        status = getattr(error, "status_code", 404)
+        return _write_refusal(Refusal(status, "no_such_route", f"there is no {request.method} {request.url.path:.200}"))
+
+    def _wrap(
+        self, path: str, handle: Callable[[Request, str], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Adds to a handler: who may call it, errors in one form, metrics, and the id of the request."""
+
+        async def run(request: Request) -> Response:
+            started = time.perf_counter()
+            try:
+                peer = request.client.host if request.client else "local"
+                client = self._guard.admit(path, request.headers, peer)
+                response = await handle(request, client)
+            except (CodescalerError, ClientDisconnect) as error:
+                refusal = _describe(error)
+                self._service.metrics.refused.labels(refusal.code).inc()
+                response = _write_refusal(refusal)
+            except Exception as error:
+                _log.exception("%s failed", path)
+                refusal = make_refusal(error)
+                self._service.metrics.refused.labels(refusal.code).inc()
+                response = _write_refusal(refusal)
+            self._service.metrics.requests.labels(path, response.status_code).inc()
+            self._service.metrics.seconds.labels(path).observe(time.perf_counter() - started)
+            return response
+
+        return run
+
+    def _make_post(self, body_type: type[Body], make_job: MakeJob) -> Callable[[Request, str], Awaitable[Response]]:
+        decoder = msgspec.json.Decoder(body_type)
+
+        async def post(request: Request, client: str) -> Response:
+            timeout_s = _read_timeout(request)
+            body = await _read_body(request)
+            job = make_job(_decode(decoder, body))
+            _check_rows(job)
+            outcome = await self._service.compute(job, client, timeout_s, partial(_wait_for_leaving, request))
+            return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
+
+        return post
+
+    def _list_models(self, _: Request) -> Response:
+        data = [
+            {"id": name, "object": "model", "owned_by": "codescaler", "max_model_len": model.engine.max_length}
+            for model in self._service.models.models
+            for name in model.names
+        ]
+        return _write({"object": "list", "data": data})
+
+    def _show_ready(self, _: Request) -> Response:
+        if self._service.is_draining:
+            raise Refusal(503, "draining", "this server is about to end; go to another one", retry_after_s=1)
+        return _write({"status": "ready"})
+
+
+def _make_get(make: Callable[[Request], Response]) -> Callable[[Request, str], Awaitable[Response]]:
+    async def get(request: Request, client: str) -> Response:
+        return make(request)
+
+    return get
+
+
+def _read_timeout(request: Request) -> float:
+    value = request.headers.get("x-request-timeout-ms")
+    if value is None:
+        return TIMEOUT_S
+    if not value.isascii() or not value.isdigit() or not 0 < int(value[:12]) <= 1000 * MAX_TIMEOUT_S:
+        raise Refusal(
+            400,
+            "invalid_request",
+            f"X-Request-Timeout-Ms is {value!r:.50}; give milliseconds from 1 to {1000 * MAX_TIMEOUT_S:.0f}",
+        )
+    return int(value) / 1000.0
+
+
+async def _read_body(request: Request) -> bytes:
+    """Reads the body within the limits of size and time.
+
+    Raises: Refusal, with status 415 for another type or a compressed body, 413 above the size, 408 after the time.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, "not_json", f"the body is {kind!r:.100}; send Content-Type: application/json")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refusal(415, "compressed", "the body is compressed; send it as it is")
+    too_large = Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows")
+    chunks: list[bytes] = []
+    num_bytes = 0
+
+    async def read() -> None:
+        nonlocal num_bytes
+        async for chunk in request.stream():
+            num_bytes += len(chunk)
+            if num_bytes <= MAX_BODY_BYTES:
+                chunks.append(chunk)
+            elif num_bytes > _MAX_DISCARDED * MAX_BODY_BYTES:
+                break
+
+    try:
+        await asyncio.wait_for(read(), BODY_S)
+    except asyncio.TimeoutError as error:
+        raise Refusal(408, "body_too_slow", f"no whole body after {BODY_S:.0f} s") from error
+    if num_bytes > MAX_BODY_BYTES:
+        raise too_large
+    return b"".join(chunks)
+
+
+def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise Refusal(
+            400, "invalid_request", f"the body cannot be read: {error or 'it is nested too deeply'}"
+        ) from error
+
+
+def _check_rows(job: Job) -> None:
+    if not job.rows:
+        raise Refusal(400, "invalid_request", "the request holds no row; give at least one")
+    if len(job.rows) > MAX_ROWS:
+        raise Refusal(
+            400, "too_many_rows", f"the request holds {len(job.rows)} rows; send at most {MAX_ROWS} at a time"
+        )
+
+
+async def _wait_for_leaving(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _describe(error: Exception) -> Refusal:
+    if isinstance(error, ClientDisconnect):
+        return Refusal(499, "client_left", "the client closed the connection")
+    return make_refusal(error)
+
+
+def _write(value: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)
+
+
+def _write_refusal(refusal: Refusal) -> Response:
+    kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
+    error = {"message": str(refusal), "type": kind, "param": None, "code": refusal.code}
+    headers = {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
+    response = _write({"error": error, "object": "error", "message": str(refusal), "code": refusal.status}, headers)
+    response.status_code = refusal.status
+    return response

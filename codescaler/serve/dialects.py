@@ -1,0 +1,276 @@
+"""The requests that clients of other servers send, each turned into a `Job`. Unknown fields and nulls are accepted.
+
+A body is a msgspec struct, and `make_job` reads it. The shapes are those of the projects' own clients and servers:
+vLLM (classify, pooling, score, rerank), Cohere and Jina (rerank v1 and v2), TEI (rerank, predict), Infinity (rerank),
+OpenAI (embeddings; SGLang's reward models answer there), OpenRLHF (get_reward), slime (reward).
+"""
+
+import base64
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from codescaler.serve.job import Job, Outcome, Row
+from codescaler.serve.refusal import Refusal
+from codescaler.text.program import make_conversation
+
+Input: TypeAlias = str | list[str | int | list[int]]
+MakeJob: TypeAlias = Callable[[Any], Job]
+
+
+class Body(msgspec.Struct, kw_only=True):
+    """What every request may name."""
+
+    model: str | None = None
+
+
+class ClassifyBody(Body, kw_only=True):
+    """vLLM's /classify and /pooling, TEI's embeddings: text, texts, ids, lists of ids, or messages."""
+
+    input: Input | None = None
+    messages: list[dict[str, Any]] | None = None
+    use_activation: bool | None = None
+    encoding_format: str | None = None
+
+
+class ScoreBody(Body, kw_only=True):
+    """vLLM's /score: one text or as many as there are others."""
+
+    text_1: str | list[str] | None = None
+    text_2: str | list[str] | None = None
+    queries: str | list[str] | None = None
+    documents: str | list[str] | None = None
+    use_activation: bool | None = None
+
+
+class RerankBody(Body, kw_only=True):
+    """Cohere's, Jina's, vLLM's and Infinity's `documents`, or TEI's `texts`."""
+
+    query: str
+    documents: list[str | dict[str, Any]] | None = None
+    texts: list[str] | None = None
+    top_n: int | None = None
+    return_documents: bool | None = None
+    return_text: bool | None = None
+    use_activation: bool | None = None
+
+
+class PredictBody(Body, kw_only=True):
+    """TEI's /predict: a text, a pair, or a list of either."""
+
+    inputs: str | list[str | list[str]]
+
+
+class GetRewardBody(Body, kw_only=True):
+    """OpenRLHF's remote reward model."""
+
+    query: list[str]
+    prompts: list[str] | None = None
+    labels: list[Any] | None = None
+
+
+class RewardBody(Body, kw_only=True):
+    """slime's: one prompt, text or messages, and one response."""
+
+    prompt: str | list[dict[str, Any]]
+    response: str
+    label: Any = None
+
+
+def list_rows(body: ClassifyBody) -> list[Row]:
+    """Returns the rows of `input` or `messages`. A list of whole numbers is one row."""
+    if (body.input is None) == (body.messages is None):
+        raise Refusal(400, "invalid_request", "give one of input and messages")
+    if body.messages is not None:
+        return [body.messages]
+    if isinstance(body.input, str):
+        return [body.input]
+    items = body.input or []
+    if items and all(isinstance(item, int) for item in items):
+        return [items]  # type: ignore[list-item]
+    if any(isinstance(item, int) for item in items):
+        raise Refusal(400, "invalid_request", "input mixes token ids with texts; give ids, texts, or lists of ids")
+    return items  # type: ignore[return-value]
+
+
+def make_classify_job(body: ClassifyBody) -> Job:
+    """VLLM's /classify: one class, whose value is the score. It is raw unless the activation is asked for."""
+
+    def answer(outcome: Outcome) -> Any:
+        data = [
+            {"index": index, "label": None, "probs": [score], "num_classes": 1}
+            for index, score in enumerate(outcome.scores)
+        ]
+        return _make_list("classify", data, outcome)
+
+    return Job(body.model, list_rows(body), answer, body.use_activation is True)
+
+
+def make_pooling_job(body: ClassifyBody) -> Job:
+    """VLLM's /pooling: a list of one number for each row."""
+
+    def answer(outcome: Outcome) -> Any:
+        data = [
+            {"index": index, "object": "pooling", "data": _encode_vector(score, body.encoding_format)}
+            for index, score in enumerate(outcome.scores)
+        ]
+        return _make_list("pool", data, outcome)
+
+    return Job(body.model, list_rows(body), answer, body.use_activation is True)
+
+
+def make_embeddings_job(body: ClassifyBody) -> Job:
+    """OpenAI's /v1/embeddings as SGLang answers it for a reward model: an embedding of one number."""
+
+    def answer(outcome: Outcome) -> Any:
+        data = [
+            {"index": index, "object": "embedding", "embedding": _encode_vector(score, body.encoding_format)}
+            for index, score in enumerate(outcome.scores)
+        ]
+        return _make_list("embd", data, outcome)
+
+    return Job(body.model, list_rows(body), answer)
+
+
+def make_score_job(body: ScoreBody) -> Job:
+    """VLLM's /score: problems and programs, one to one or one to many."""
+    problems = body.queries if body.text_1 is None else body.text_1
+    programs = body.documents if body.text_2 is None else body.text_2
+    if problems is None or programs is None:
+        raise Refusal(400, "invalid_request", "give text_1 and text_2, or queries and documents")
+    programs = [programs] if isinstance(programs, str) else programs
+    problems = [problems] * len(programs) if isinstance(problems, str) else problems
+    problems = problems * len(programs) if len(problems) == 1 else problems
+    if len(problems) != len(programs):
+        raise Refusal(
+            400, "invalid_request", f"{len(problems)} first texts and {len(programs)} second ones; give as many"
+        )
+
+    def answer(outcome: Outcome) -> Any:
+        data = [{"index": index, "object": "score", "score": score} for index, score in enumerate(outcome.scores)]
+        return _make_list("score", data, outcome)
+
+    return Job(body.model, list(zip(problems, programs, strict=True)), answer, body.use_activation is True)
+
+
+def make_rerank_job(body: RerankBody) -> Job:
+    """/rerank in three dialects: TEI's by `texts`; of the others a document is left out, since they disagree on it."""
+    if (body.texts is None) == (body.documents is None):
+        raise Refusal(400, "invalid_request", "give one of documents and texts")
+    if body.texts is not None:
+        return _make_tei_rerank_job(body, body.texts)
+    return _make_documents_job(body, has_documents=False)
+
+
+def make_cohere_rerank_job(body: RerankBody) -> Job:
+    """/v1/rerank and /v2/rerank: a document stands in the answer if it is asked for."""
+    if body.documents is None:
+        raise Refusal(400, "invalid_request", "documents is missing")
+    return _make_documents_job(body, has_documents=body.return_documents is True)
+
+
+def _make_documents_job(body: RerankBody, has_documents: bool) -> Job:
+    texts = [_read_document(document, index) for index, document in enumerate(body.documents or [])]
+
+    def answer(outcome: Outcome) -> Any:
+        best = _rank(outcome.scores)[: body.top_n]
+        results: list[dict[str, Any]] = [{"index": i, "relevance_score": outcome.scores[i]} for i in best]
+        if has_documents:
+            results = [result | {"document": {"text": texts[result["index"]]}} for result in results]
+        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+        return {
+            "id": f"rerank-{outcome.request_id}",
+            "model": outcome.model,
+            "results": results,
+            "usage": outcome.usage,
+            "meta": meta,
+        }
+
+    if body.top_n is not None and body.top_n < 1:
+        raise Refusal(400, "invalid_request", f"top_n is {body.top_n}; give a whole number of at least 1")
+    rows = [make_conversation(body.query, text) for text in texts]
+    return Job(body.model, rows, answer, body.use_activation is True)
+
+
+def _make_tei_rerank_job(body: RerankBody, texts: Sequence[str]) -> Job:
+    def answer(outcome: Outcome) -> Any:
+        results: list[dict[str, Any]] = [{"index": i, "score": outcome.scores[i]} for i in _rank(outcome.scores)]
+        return [result | {"text": texts[result["index"]]} for result in results] if body.return_text else results
+
+    return Job(body.model, [make_conversation(body.query, text) for text in texts], answer)
+
+
+def _read_document(document: str | dict[str, Any], index: int) -> str:
+    text = document.get("text") if isinstance(document, dict) else document
+    if not isinstance(text, str):
+        raise Refusal(400, "invalid_request", f"documents[{index}] has no text; give a string, or an object with text")
+    return text
+
+
+def make_predict_job(body: PredictBody) -> Job:
+    """TEI's /predict: a list of labels for each input, or one such list for a single text."""
+    inputs = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    rows: list[Row] = []
+    for index, item in enumerate(inputs):
+        if isinstance(item, list) and len(item) not in (1, 2):
+            raise Refusal(400, "invalid_request", f"inputs[{index}] has {len(item)} texts; give one, or a pair")
+        rows.append(item if isinstance(item, str) else (item[0], item[1]) if len(item) == 2 else item[0])
+
+    def answer(outcome: Outcome) -> Any:
+        labels = [[{"label": "LABEL_0", "score": score}] for score in outcome.scores]
+        return labels[0] if isinstance(body.inputs, str) else labels
+
+    return Job(body.model, rows, answer)
+
+
+def make_get_reward_job(body: GetRewardBody) -> Job:
+    """OpenRLHF's: texts of the policy's template. Its extra logs become tensors, so they are numbers."""
+
+    def answer(outcome: Outcome) -> Any:
+        return {"rewards": outcome.scores, "scores": outcome.scores, "extra_logs": {}}
+
+    return Job(body.model, list(body.query), answer)
+
+
+def make_reward_job(body: RewardBody) -> Job:
+    """slime's: a bare number."""
+    prompt = [{"role": "user", "content": body.prompt}] if isinstance(body.prompt, str) else body.prompt
+    row: Row = [*prompt, {"role": "assistant", "content": body.response}]
+    return Job(body.model, [row], lambda outcome: outcome.scores[0])
+
+
+def _rank(scores: Sequence[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+
+
+def _encode_vector(score: float, encoding: str | None) -> list[float] | str:
+    return base64.b64encode(struct.pack("<f", score)).decode() if encoding == "base64" else [score]
+
+
+def _make_list(kind: str, data: list[dict[str, Any]], outcome: Outcome) -> dict[str, Any]:
+    return {
+        "id": f"{kind}-{outcome.request_id}",
+        "object": "list",
+        "created": outcome.created,
+        "model": outcome.model,
+        "data": data,
+        "usage": outcome.usage,
+    }
+
+
+# What may be posted where. Paths under /v1 and /v2 are the same handlers as their bare forms, but for /rerank.
+POSTS: dict[str, tuple[type[Body], MakeJob]] = {
+    "/classify": (ClassifyBody, make_classify_job),
+    "/pooling": (ClassifyBody, make_pooling_job),
+    "/score": (ScoreBody, make_score_job),
+    "/v1/score": (ScoreBody, make_score_job),
+    "/rerank": (RerankBody, make_rerank_job),
+    "/v1/rerank": (RerankBody, make_cohere_rerank_job),
+    "/v2/rerank": (RerankBody, make_cohere_rerank_job),
+    "/v1/embeddings": (ClassifyBody, make_embeddings_job),
+    "/predict": (PredictBody, make_predict_job),
+    "/get_reward": (GetRewardBody, make_get_reward_job),
+    "/reward": (RewardBody, make_reward_job),
+}

@@ -1,0 +1,45 @@
+"""What every dialect turns a request into, and what it makes an answer of. Knows no HTTP and no engine."""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from codescaler.text.program import Pair
+
+# A text that a template has been applied to, its token ids, or what an engine scores.
+Row: TypeAlias = str | list[int] | Pair
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The scores of one request's rows, in order, and how many tokens each has."""
+
+    scores: Sequence[float]
+    num_tokens: Sequence[int]
+    model: str
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Token counts, as OpenAI names them."""
+        total = sum(self.num_tokens)
+        return {"prompt_tokens": total, "total_tokens": total, "completion_tokens": 0}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows to score, and what the answer is made of.
+
+    Attributes:
+        model: that the client named, None for the only one.
+        answer: makes the answer of the outcome, as JSON values.
+        use_activation: whether scores go through the logistic function.
+    """
+
+    model: str | None
+    rows: Sequence[Row]
+    answer: Callable[[Outcome], Any]
+    use_activation: bool = False

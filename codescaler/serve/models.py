@@ -1,0 +1,99 @@
+"""The models of a server, and the rows of a request as token ids of one of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from codescaler.engine import Engine
+from codescaler.errors import InvalidInput
+from codescaler.serve.job import Row
+from codescaler.serve.refusal import Refusal
+from codescaler.text.token_ids import Int32
+
+
+class EncodedRows(NamedTuple):
+    """Rows as ids, how many of them were truncated, and how many had lost the BOS of their template."""
+
+    sequences: list[Int32]
+    num_truncated: int
+    num_bos_restored: int
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """An engine and the names that clients may call it by: names are compared, and never opened."""
+
+    engine: Engine
+    names: tuple[str, ...]
+
+    @cached_property
+    def template_start(self) -> str:
+        """What the template writes before the first content, "" if there is no template."""
+        chat = self.engine.encoder.chat
+        texts = [chat.render([{"role": "user", "content": content}]) for content in ("0", "1")]
+        length = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
+        return texts[0][:length]
+
+    def encode(self, rows: Sequence[Row]) -> EncodedRows:
+        """Turns rows into token ids.
+
+        Raises:
+            InvalidInput, CapacityExceeded, WeightsError: as `Engine.score`; a row is called "row 0", "row 1", ...
+        """
+        encoder = self.engine.encoder
+        restored = [self._restore_bos(row) if isinstance(row, str) else row for row in rows]
+        sequences: dict[int, Int32] = {}
+        num_truncated = 0
+        for encode, is_kind in (
+            (encoder.encode_texts, lambda row: isinstance(row, str)),
+            (lambda ids, _: encoder.encode_tokens(ids), _is_ids),
+            (encoder.encode_pairs, lambda row: not isinstance(row, str) and not _is_ids(row)),
+        ):
+            indices = [index for index, row in enumerate(restored) if is_kind(row)]
+            if indices:
+                values: list[Any] = [restored[index] for index in indices]
+                encoded = encode(values, [f"row {index}" for index in indices])
+                num_truncated += encoded.num_truncated
+                sequences.update(zip(indices, encoded.sequences, strict=True))
+        num_restored = sum(new is not old for new, old in zip(restored, rows, strict=True))
+        return EncodedRows([sequences[index] for index in range(len(rows))], num_truncated, num_restored)
+
+    def _restore_bos(self, text: str) -> str:
+        """Puts a BOS back that a client has cut off in the belief that the server adds one, as verl does."""
+        chat = self.engine.encoder.chat
+        bos = chat.special_tokens.get("bos_token")
+        if chat.bos_id is not None or not bos or not self.template_start.startswith(bos):
+            return text
+        rest = self.template_start[len(bos) :]
+        return bos + text if rest and text.startswith(rest) and not text.startswith(bos) else text
+
+
+def _is_ids(row: Row) -> bool:
+    return isinstance(row, list) and all(isinstance(token, int) for token in row)
+
+
+class ModelRegistry:
+    """The models by every name."""
+
+    def __init__(self, models: Iterable[ServedModel]) -> None:
+        self.models = tuple(models)
+        self._by_name: Mapping[str, ServedModel] = {name: model for model in self.models for name in model.names}
+        if len(self._by_name) != sum(len(model.names) for model in self.models):
+            raise InvalidInput("two models have one name; give each its own with --served-name")
+
+    def find(self, name: str | None) -> ServedModel:
+        """Returns the model of this name, or the only one if there is no name.
+
+        Raises:
+            Refusal: no model has the name (404), or there are several and none was named (400).
+        """
+        if name is None and len(self.models) == 1:
+            return self.models[0]
+        if name is None:
+            raise Refusal(400, "model_missing", f"name a model: {', '.join(self._by_name)}")
+        if name not in self._by_name:
+            raise Refusal(
+                404, "model_not_found", f"there is no model {name!r:.200}; there is {', '.join(self._by_name)}"
+            )
+        return self._by_name[name]

@@ -1,0 +1,91 @@
+"""Our own route: problems with candidates, or conversations; extraction, shaping and a system prompt on request."""
+
+from typing import Any
+
+import msgspec
+
+from codescaler.errors import InvalidInput
+from codescaler.serve.dialects import Body, MakeJob
+from codescaler.serve.job import Job, Outcome, Row
+from codescaler.serve.refusal import Refusal
+from codescaler.text.extract import extract_training_code, is_valid_code
+from codescaler.text.program import Conversation, make_conversation, normalize_program
+from codescaler.text.shaping import shaped_reward
+
+
+class Item(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A problem with candidates, which are compared; or messages, which are scored as given.
+
+    `system` is the system prompt. `is_program` reads messages as a program that is compared.
+    """
+
+    problem: str | None = None
+    candidates: list[str] | None = None
+    messages: list[dict[str, Any]] | None = None
+    system: str | None = None
+    is_program: bool = False
+
+
+class ProgramsBody(Body, kw_only=True, forbid_unknown_fields=True):
+    """Items, and what becomes of their texts.
+
+    `extract`: candidates are completions, and the program in the one fenced block of each is scored. A completion
+    without a program is not valid and has no score. `shape`: rewards as in the paper, 0 for what is not valid.
+    """
+
+    items: list[Item]
+    extract: bool = False
+    shape: bool = False
+    language: str = "python"
+
+
+class _Place(msgspec.Struct):
+    """Of one candidate: its row, None without a program, and whether it is valid."""
+
+    row: int | None
+    is_valid: bool
+
+
+def make_programs_job(body: ProgramsBody) -> Job:
+    """Answers a list for each item, with a record for each candidate: score, is_valid, and reward if shaped."""
+    rows: list[Row] = []
+    places: list[list[_Place]] = []
+    for index, item in enumerate(body.items):
+        if (item.messages is not None) == (item.problem is not None and item.candidates is not None):
+            raise Refusal(400, "invalid_request", f"items[{index}]: give problem and candidates, or messages")
+        places.append([])
+        for row, is_valid in _list_rows(item, body):
+            places[-1].append(_Place(None if row is None else len(rows), is_valid))
+            rows.extend([] if row is None else [row])
+
+    def answer(outcome: Outcome) -> Any:
+        results = [[_make_record(outcome, place, body.shape) for place in of_item] for of_item in places]
+        return {"id": outcome.request_id, "model": outcome.model, "results": results, "usage": outcome.usage}
+
+    return Job(body.model, rows, answer)
+
+
+def _list_rows(item: Item, body: ProgramsBody) -> list[tuple[Row | None, bool]]:
+    """Returns each candidate's row, None where nothing can be extracted, and whether it is valid."""
+    if item.messages is not None:
+        return [(Conversation(item.messages, item.system, item.is_program), True)]
+    listed: list[tuple[Row | None, bool]] = []
+    for text in item.candidates or []:
+        try:
+            code = extract_training_code(text, body.language) if body.extract else normalize_program(text)
+            is_valid = code is not None and (body.extract or is_valid_code(code, body.language))
+        except InvalidInput as error:
+            raise Refusal(400, "invalid_request", str(error)) from error
+        listed.append((None if code is None else make_conversation(item.problem or "", code, item.system), is_valid))
+    return listed
+
+
+def _make_record(outcome: Outcome, place: _Place, has_reward: bool) -> dict[str, Any]:
+    score = None if place.row is None else outcome.scores[place.row]
+    record: dict[str, Any] = {"score": score, "is_valid": place.is_valid}
+    if has_reward:
+        record["reward"] = shaped_reward(0.0 if score is None else score, is_valid=place.is_valid)
+    return record
+
+
+NATIVE_POSTS: dict[str, tuple[type[Body], MakeJob]] = {"/v1/programs": (ProgramsBody, make_programs_job)}

@@ -1,0 +1,71 @@
+"""A server in this process, on a free port, with a tiny random model."""
+
+import contextlib
+import json
+import threading
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+
+from codescaler.engine import Engine
+from codescaler.serve.app import make_app
+from codescaler.serve.guard import Guard
+from codescaler.serve.models import ServedModel
+from codescaler.serve.server import DrainingServer, make_config, open_listener
+from codescaler.testing import save_chat, save_random_checkpoint
+
+HOSTS = ["127.0.0.1", "localhost"]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("served")
+    save_random_checkpoint(path, "qwen3", vocab_size=300, pad_token_id=299, max_position_embeddings=512)
+    save_chat(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    return Engine.from_pretrained(folder, device="cpu", dtype="float32")
+
+
+@contextlib.contextmanager
+def serve(*models, guard=None, drain_s=0.0):
+    """Runs a server on a thread while the block lasts."""
+    app = make_app([ServedModel(*model) for model in models], guard or Guard(HOSTS))
+    listener = open_listener("127.0.0.1", 0, None)
+    server = DrainingServer(make_config(app), app, drain_s)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield SimpleNamespace(
+            url=f"http://127.0.0.1:{listener.getsockname()[1]}", app=app, server=server, service=app.state.service
+        )
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(engine):
+    with serve((engine, ("tiny", "other-name"))) as running:
+        yield running
+
+
+def send(url, body=None, headers=None, method=None):
+    """Returns status, headers and JSON (or text) of an answer."""
+    data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"} | (headers or {}), method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.headers, read(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, read(error)
+
+
+def read(answer):
+    text = answer.read().decode()
+    return json.loads(text) if "json" in answer.headers.get("content-type", "") else text
