@@ -86,7 +86,7 @@ _GRADIENT_TILES = {
     ("sm_80", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
     ("sm_89", 64): (AttentionConfiguration(128, 32, 8, 2), AttentionConfiguration(32, 64, 4, 2)),
     ("sm_89", 128): (AttentionConfiguration(64, 32, 4, 1), AttentionConfiguration(32, 64, 4, 1)),
-    ("sm_89", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
+    ("sm_89", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(16, 64, 8, 1)),
     ("sm_90", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(64, 128, 8, 2)),
     ("sm_90", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(32, 128, 8, 2)),
     ("sm_90", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
@@ -99,8 +99,10 @@ _GRADIENT_TILES = {
 }
 # Exact float32 products take the tensor cores of no architecture and four bytes an element: small tiles anywhere.
 _FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1)
+_FLOAT32_GRADIENT_TILES = (AttentionConfiguration(16, 16, 8, 1), _FLOAT32_TILE)
 # The interpreter pays for each operation, not for its size.
 INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1)
+INTERPRETER_GRADIENT_TILE = AttentionConfiguration(256, 128, 4, 1)
 
 
 def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, group: int) -> AttentionConfiguration:
@@ -121,9 +123,9 @@ def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, 
 def choose_gradient_tiles(architecture: str, head_dim: int, element_bytes: int, group: int) -> GradientConfiguration:
     """Returns the gradient's tiles; arguments as of `choose_attention_tile`."""
     if architecture == "interpreter":
-        tiles = (INTERPRETER_TILE, INTERPRETER_TILE)
+        tiles = (INTERPRETER_GRADIENT_TILE, INTERPRETER_GRADIENT_TILE)
     elif element_bytes == 4:
-        tiles = (_FLOAT32_TILE, _FLOAT32_TILE)
+        tiles = _FLOAT32_GRADIENT_TILES
     else:
         tiles = _GRADIENT_TILES[_choose_relative(architecture), _choose_width(head_dim)]
     return GradientConfiguration(*(_hold_token(tile, group) for tile in tiles))

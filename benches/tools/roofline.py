@@ -64,6 +64,49 @@ def list_layer_launches(
     yield make_linear("down", rows, ffn, hidden)
 
 
+def list_gradient_launches(shape: ModelShape, tokens: int, pairs: float) -> Iterator[Launch]:
+    """The launches of one layer's gradient. Each weight's gradient is written in float32.
+
+    Attention makes seven products of query and key pairs where the forward makes two: both of its kernels compute the
+    probabilities again.
+    """
+    q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    hidden, ffn = shape.hidden_size, shape.intermediate_size
+    for count, inputs, outputs in ((1, hidden, q + 2 * kv), (1, q, hidden), (2, hidden, ffn), (1, ffn, hidden)):
+        moved = tokens * (inputs + count * outputs)
+        flops, weights = 2.0 * tokens * inputs * count * outputs, count * inputs * outputs
+        yield Launch("linear", flops, 2 * (moved + weights))
+        yield Launch("linear", flops, 2 * moved + 4 * weights)
+    # z and both gradients of the residual in float32, grad_y in bfloat16; two norms.
+    yield Launch("rms_norm_backward", 0, 2 * 14 * tokens * hidden)
+    yield Launch("qk_norm_rope_backward", 0, tokens * (4 * (q + 2 * kv) + 2 * (q + kv)))
+    yield Launch("glu_backward", 0, 10 * tokens * ffn)
+    moved = 2 * tokens * (3 * q + 2 * kv)
+    yield Launch("tree_attention_backward_queries", 6.0 * q * pairs, moved + 2 * tokens * q)
+    yield Launch("tree_attention_backward_keys", 8.0 * q * pairs, moved + 4 * tokens * kv)
+
+
+def predict_step(shape: ModelShape, workload: Workload, is_checkpointed: bool = False) -> dict[str, float]:
+    """Microseconds of a training step on a workload's tree by kernel: forward, gradient and AdamW in float32."""
+    arrays = [np.array(ids, dtype=np.int32) for ids in workload.draw_sequences()]
+    (tree,) = plan(arrays, 10**9)
+    pairs = float(tree.positions.sum() + tree.num_tokens)
+    forward = list(list_layer_launches(shape, tree.num_tokens, pairs, True))
+    predicted: dict[str, float] = {}
+    for launch in forward * (1 + is_checkpointed) + list(list_gradient_launches(shape, tree.num_tokens, pairs)):
+        name = "linear" if launch.name in ("qkv", "o", "gate_up", "down") else launch.name
+        predicted[name] = predicted.get(name, 0.0) + 1e6 * launch.seconds * shape.num_layers
+    matrices = shape.num_layers * (
+        shape.hidden_size * (2 * shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
+        + 3 * shape.hidden_size * shape.intermediate_size
+    )
+    weights = matrices + shape.vocab_size * shape.hidden_size
+    # Weights, gradients and two moments read, all but gradients written; gradients read twice and written to clip them.
+    predicted["optimizer and clipping"] = 1e6 * (28 + 12) * weights / BYTES_PER_S
+    predicted["casts of weights"] = 1e6 * 6 * matrices / BYTES_PER_S
+    return predicted
+
+
 def predict(shape: ModelShape, workload: Workload) -> dict[str, dict[str, object]]:
     """The seconds of the three ways to score a workload, and the launches of one layer of the first."""
     arrays = [np.array(ids, dtype=np.int32) for ids in workload.draw_sequences()]
@@ -106,9 +149,23 @@ def main() -> int:
         ours, varlen, padded = (float(str(system["predicted_ms"])) for system in systems.values())
         faster = f"{padded / ours:.1f}x and {varlen / ours:.1f}x as fast"
         print(f"{name:14} {ours:>9.2f} ms {varlen:>15.2f} ms {padded:>12.2f} ms   {faster}")
+    steps = {}
+    for is_checkpointed in (False, True):
+        predicted = predict_step(QWEN3_1_7B, WORKLOADS["bon8"], is_checkpointed)
+        name = f"training step 1.7b bon8{', checkpointed' * is_checkpointed}"
+        steps[name] = {"predicted_ms": sum(predicted.values()) / 1e3, "predicted_us": predicted}
+        print(f"{name}: {sum(predicted.values()) / 1e3:.1f} ms")
+        for kernel, predicted_us in predicted.items():
+            print(f"    {kernel:34} {predicted_us:>9.0f} us")
     print(f"\n{__doc__.partition(chr(10) * 2)[2].strip()}")
     what = "predicted, not measured; see benches/tools/roofline.py for what a measurement must confirm"
-    values = {"status": what, "peak_flops": PEAK_FLOPS, "bytes_per_s": BYTES_PER_S, "workloads": table}
+    values = {
+        "status": what,
+        "peak_flops": PEAK_FLOPS,
+        "bytes_per_s": BYTES_PER_S,
+        "workloads": table,
+        "training": steps,
+    }
     RESULTS.write_text(json.dumps(values, indent=1) + "\n")
     return 0
 
