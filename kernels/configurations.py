@@ -11,12 +11,16 @@ WIDEST_HEAD = 256
 
 @dataclass(frozen=True)
 class AttentionConfiguration:
-    """A tile of tree attention: query rows (tokens x query heads of one kv head), and keys of a softmax step."""
+    """A tile of tree attention: query rows (tokens x query heads of one kv head), and keys of a softmax step.
+
+    `has_tma`: keys that lie side by side come by the Tensor Memory Accelerator, which sm_90 and later have.
+    """
 
     rows: int
     key_step: int
     num_warps: int
     num_stages: int
+    has_tma: bool = False
 
 
 def choose_row_warps(block: int) -> int:
@@ -33,12 +37,12 @@ _TILES = {
     ("sm_89", 64): AttentionConfiguration(128, 64, 8, 3),
     ("sm_89", 128): AttentionConfiguration(64, 64, 8, 2),
     ("sm_89", 256): AttentionConfiguration(64, 64, 8, 1),
-    ("sm_90", 64): AttentionConfiguration(128, 64, 8, 3),
-    ("sm_90", 128): AttentionConfiguration(128, 64, 8, 3),
-    ("sm_90", 256): AttentionConfiguration(64, 64, 8, 2),
-    ("sm_100", 64): AttentionConfiguration(128, 64, 8, 3),
-    ("sm_100", 128): AttentionConfiguration(128, 64, 8, 3),
-    ("sm_100", 256): AttentionConfiguration(64, 64, 8, 2),
+    ("sm_90", 64): AttentionConfiguration(128, 64, 8, 3, has_tma=True),
+    ("sm_90", 128): AttentionConfiguration(128, 64, 8, 3, has_tma=True),
+    ("sm_90", 256): AttentionConfiguration(64, 64, 8, 2, has_tma=True),
+    ("sm_100", 64): AttentionConfiguration(128, 64, 8, 3, has_tma=True),
+    ("sm_100", 128): AttentionConfiguration(128, 64, 8, 3, has_tma=True),
+    ("sm_100", 256): AttentionConfiguration(64, 64, 8, 2, has_tma=True),
     ("gfx942", 64): AttentionConfiguration(128, 64, 4, 2),
     ("gfx942", 128): AttentionConfiguration(128, 64, 8, 1),
     ("gfx942", 256): AttentionConfiguration(64, 64, 4, 1),
@@ -46,7 +50,7 @@ _TILES = {
 # Exact float32 products take the tensor cores of no architecture and four bytes an element: small tiles anywhere.
 _FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1)
 # The interpreter pays for each operation, not for its size.
-INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1)
+INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1, has_tma=True)
 
 
 def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, group: int) -> AttentionConfiguration:

@@ -70,13 +70,15 @@ class Tree:
         plan: Plan = self._plans[key]
         return plan
 
-    def upload_tiles(self, queries: Tensor, max_tokens: int) -> Tensor:
-        """Returns `plan.TreeBatch.plan_tiles` of `all_queries` or `last_queries` on their device, planned once."""
+    def upload_tiles(self, queries: Tensor, max_tokens: int, key_step: int) -> tuple[Tensor, Tensor]:
+        """Returns `plan_tiles` of `all_queries` or `last_queries` and `plan_steps` on their device, planned once."""
 
-        def make(runs: Int32) -> Tensor:
-            return _upload([self.batch.plan_tiles(runs, max_tokens, is_padded=True)], queries.device)[0]
+        def make(runs: Int32) -> tuple[Tensor, Tensor]:
+            tiles = self.batch.plan_tiles(runs, max_tokens, is_padded=True)
+            tiles, steps = _upload([tiles, self.batch.plan_steps(key_step)], queries.device)
+            return tiles, steps
 
-        return self.plan_once(queries, ("tiles", max_tokens), make)
+        return self.plan_once(queries, ("tiles", max_tokens, key_step), make)
 
 
 def _upload(arrays: Sequence[Int32], device: torch.device) -> list[Tensor]:

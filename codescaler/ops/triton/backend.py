@@ -91,9 +91,9 @@ class TritonBackend(Backend):
         if spec.window is not None and spec.window >= tree.num_positions:
             # It hides nothing, and without a window the steps that every row sees need no mask.
             spec = dataclasses.replace(spec, window=None)
-        tiles = tree.upload_tiles(queries, tile.rows // heads.group)
+        tiles, steps = tree.upload_tiles(queries, tile.rows // heads.group, tile.key_step)
         out = qkv.new_empty(int(tree.get_host_queries(queries)[:, 2].sum()), heads.q_width)
-        tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out, tile)
+        tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, steps, tiles, out, tile)
         return out
 
     def pooled_score(
