@@ -21,6 +21,7 @@ class AttentionConfiguration:
     num_warps: int
     num_stages: int
     has_tma: bool = False
+    has_runs: bool = True
 
 
 def choose_row_warps(block: int) -> int:
@@ -33,10 +34,10 @@ def choose_row_warps(block: int) -> int:
 _TILES = {
     ("sm_80", 64): AttentionConfiguration(128, 64, 8, 3),
     ("sm_80", 128): AttentionConfiguration(64, 64, 8, 3),
-    ("sm_80", 256): AttentionConfiguration(64, 64, 8, 2),
+    ("sm_80", 256): AttentionConfiguration(64, 64, 8, 1, has_runs=False),
     ("sm_89", 64): AttentionConfiguration(128, 64, 8, 3),
     ("sm_89", 128): AttentionConfiguration(64, 64, 8, 2),
-    ("sm_89", 256): AttentionConfiguration(64, 64, 8, 1),
+    ("sm_89", 256): AttentionConfiguration(64, 64, 8, 1, has_runs=False),
     ("sm_90", 64): AttentionConfiguration(128, 64, 8, 3, has_tma=True),
     ("sm_90", 128): AttentionConfiguration(128, 64, 8, 3, has_tma=True),
     ("sm_90", 256): AttentionConfiguration(64, 64, 8, 2, has_tma=True),
@@ -48,7 +49,7 @@ _TILES = {
     ("gfx942", 256): AttentionConfiguration(64, 64, 4, 1),
 }
 # Exact float32 products take the tensor cores of no architecture and four bytes an element: small tiles anywhere.
-_FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1)
+_FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1, has_runs=False)
 # The interpreter pays for each operation, not for its size.
 INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1, has_tma=True)
 

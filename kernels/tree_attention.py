@@ -80,28 +80,53 @@ def _attend_run(q, row_max, row_sum, acc, at, stop, steps, sources, rows, option
     for i in tl.range(at, stop):
         if HAS_TMA:
             k = descriptor.load([first_token, key_column])
-            v = descriptor.load([first_token, value_column])
         else:
             token = tl.minimum(first_token + tl.arange(0, STEP), num_rows - 1)
             row = qkv + token.to(tl.int64)[:, None] * qkv_stride + column
-            if HEAD_DIM == HEAD_BLOCK:
+            if HEAD_DIM == HEAD_BLOCK:  # noqa: SIM108
                 k = tl.load(row + key_column)
-                v = tl.load(row + value_column)
             else:
                 k = tl.load(row + key_column, column < HEAD_DIM, 0.0)
-                v = tl.load(row + value_column, column < HEAD_DIM, 0.0)
         p, row_max, row_sum, acc = _take_keys(q, k, row_max, row_sum, acc, i * STEP, rows, options, STEP, HAS_SOFTCAP,
                                        HAS_WINDOW)  # fmt: skip
+        if HAS_TMA:
+            v = descriptor.load([first_token, value_column])
+        elif HEAD_DIM == HEAD_BLOCK:
+            v = tl.load(row + value_column)
+        else:
+            v = tl.load(row + value_column, column < HEAD_DIM, 0.0)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
         first_token = tl.load(steps + 2 * (i + 1))
     return row_max, row_sum, acc
 
 
 @triton.jit
+def _add_nonfinite(acc, step, lists, sources, rows, window, HEAD_DIM: tl.constexpr, HEAD_BLOCK: tl.constexpr,
+            KEY_BLOCK: tl.constexpr, STEP: tl.constexpr, HAS_WINDOW: tl.constexpr):  # fmt: skip
+    """Adds the NaN and infinite values of one step to the rows that see them: rare, so a key at a time."""
+    blocks, block_tokens, end = lists
+    qkv, _, _, value_column, qkv_stride, _ = sources
+    column = tl.arange(0, HEAD_BLOCK)[None, :]
+    for key in range(step, tl.minimum(step + STEP, end)):
+        token = tl.load(block_tokens + tl.load(blocks + key // KEY_BLOCK) * KEY_BLOCK + key % KEY_BLOCK)
+        row = qkv + token.to(tl.int64) * qkv_stride + value_column
+        v = tl.load(row + column, column < HEAD_DIM, 0.0).to(tl.float32)
+        is_seen = rows[0] >= key
+        if HAS_WINDOW:
+            is_seen = is_seen & (rows[0] - key < window)
+        acc += tl.where(is_seen[:, None] & ~(tl.abs(v) < float("inf")), v, 0.0)
+    return acc
+
+
+@triton.jit
 def _attend_listed(q, row_max, row_sum, acc, step, lists, sources, rows, options, HEAD_DIM: tl.constexpr,
             HEAD_BLOCK: tl.constexpr, KEY_BLOCK: tl.constexpr, STEP: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
             HAS_WINDOW: tl.constexpr, IS_CAREFUL: tl.constexpr):  # fmt: skip
-    """Attends to the keys of one step, wherever they lie; if `IS_CAREFUL` to its finite values alone."""
+    """Attends to the keys of one step, wherever they lie.
+
+    If `IS_CAREFUL`, NaN and infinite values go a way of their own, for 0 * NaN would bring them to rows that do not see
+    them.
+    """
     blocks, block_tokens, end = lists
     qkv, _, key_column, value_column, qkv_stride, _ = sources
     column = tl.arange(0, HEAD_BLOCK)[None, :]
@@ -113,28 +138,15 @@ def _attend_listed(q, row_max, row_sum, acc, step, lists, sources, rows, options
     k = tl.load(row + key_column, mask, 0.0)
     p, row_max, row_sum, acc = _take_keys(q, k, row_max, row_sum, acc, step, rows, options, STEP, HAS_SOFTCAP,
                                    HAS_WINDOW)  # fmt: skip
+    p = p.to(k.dtype)
     v = tl.load(row + value_column, mask, 0.0)
     if IS_CAREFUL:
-        v = tl.where(tl.abs(v) < float("inf"), v, 0.0)
-    return row_max, row_sum, tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
-
-
-@triton.jit
-def _add_nonfinite(acc, begin, lists, sources, rows, window, HEAD_DIM: tl.constexpr, HEAD_BLOCK: tl.constexpr,
-            KEY_BLOCK: tl.constexpr, HAS_WINDOW: tl.constexpr):  # fmt: skip
-    """Adds the NaN and infinite values of a path to the rows that see them: rare, so a key at a time."""
-    blocks, block_tokens, end = lists
-    qkv, _, _, value_column, qkv_stride, _ = sources
-    column = tl.arange(0, HEAD_BLOCK)[None, :]
-    for key in range(begin, end):
-        token = tl.load(block_tokens + tl.load(blocks + key // KEY_BLOCK) * KEY_BLOCK + key % KEY_BLOCK)
-        row = qkv + token.to(tl.int64) * qkv_stride + value_column
-        v = tl.load(row + column, column < HEAD_DIM, 0.0).to(tl.float32)
-        is_seen = rows[0] >= key
-        if HAS_WINDOW:
-            is_seen = is_seen & (rows[0] - key < window)
-        acc += tl.where(is_seen[:, None] & ~(tl.abs(v) < float("inf")), v, 0.0)
-    return acc
+        is_finite = tl.abs(v) < float("inf")
+        if tl.min(tl.min(is_finite.to(tl.int32), axis=1), axis=0) == 0:
+            acc = _add_nonfinite(acc, step, lists, sources, rows, options[2], HEAD_DIM, HEAD_BLOCK, KEY_BLOCK, STEP,
+                          HAS_WINDOW)  # fmt: skip
+        v = tl.where(is_finite, v, 0.0)
+    return row_max, row_sum, tl.dot(p, v, acc, input_precision="ieee")
 
 
 @triton.jit
@@ -161,6 +173,7 @@ def tree_attention_kernel(
     STEP: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
+    HAS_RUNS: tl.constexpr,
     HAS_TMA: tl.constexpr,
 ):
     group: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
@@ -193,24 +206,25 @@ def tree_attention_kernel(
     row_max = tl.full([ROWS], float("-inf"), tl.float32)
     row_sum = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, HEAD_BLOCK], tl.float32)
-    while at < num_steps:
-        stop = tl.minimum(tl.load(steps + 2 * at + 1), num_steps)
-        row_max, row_sum, acc = _attend_run(q, row_max, row_sum, acc, at, stop, steps, sources, rows, options, HEAD_DIM,
-                                     HEAD_BLOCK, STEP, HAS_SOFTCAP, HAS_WINDOW, HAS_TMA)  # fmt: skip
-        if stop < num_steps:
-            row_max, row_sum, acc = _attend_listed(q, row_max, row_sum, acc, stop * STEP, lists, sources, rows, options,
-                                         HEAD_DIM, HEAD_BLOCK, KEY_BLOCK, STEP, HAS_SOFTCAP, HAS_WINDOW,
-                                         IS_CAREFUL=False)  # fmt: skip
-        at = stop + 1
-    if tl.max((~(tl.abs(tl.sum(acc, axis=1)) < float("inf"))).to(tl.int32), axis=0) > 0:
+    if HAS_RUNS:
+        while at < num_steps:
+            stop = tl.minimum(tl.load(steps + 2 * at + 1), num_steps)
+            row_max, row_sum, acc = _attend_run(q, row_max, row_sum, acc, at, stop, steps, sources, rows, options,
+                                         HEAD_DIM, HEAD_BLOCK, STEP, HAS_SOFTCAP, HAS_WINDOW, HAS_TMA)  # fmt: skip
+            if stop < num_steps:
+                row_max, row_sum, acc = _attend_listed(q, row_max, row_sum, acc, stop * STEP, lists, sources, rows,
+                                             options, HEAD_DIM, HEAD_BLOCK, KEY_BLOCK, STEP, HAS_SOFTCAP, HAS_WINDOW,
+                                             IS_CAREFUL=False)  # fmt: skip
+            at = stop + 1
+    if not HAS_RUNS or tl.max((~(tl.abs(tl.sum(acc, axis=1)) < float("inf"))).to(tl.int32), axis=0) > 0:
         row_max = tl.full([ROWS], float("-inf"), tl.float32)
         row_sum = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, HEAD_BLOCK], tl.float32)
-        for step in tl.range(begin, end, STEP, num_stages=1):
+        # Loading ahead for what is rare would cost registers.
+        for step in tl.range(begin, end, STEP, num_stages=1 if HAS_RUNS else None):
             row_max, row_sum, acc = _attend_listed(q, row_max, row_sum, acc, step, lists, sources, rows, options,
                                          HEAD_DIM, HEAD_BLOCK, KEY_BLOCK, STEP, HAS_SOFTCAP, HAS_WINDOW,
                                          IS_CAREFUL=True)  # fmt: skip
-        acc = _add_nonfinite(acc, begin, lists, sources, rows, window, HEAD_DIM, HEAD_BLOCK, KEY_BLOCK, HAS_WINDOW)
     target = out + (out_row + token).to(tl.int64)[:, None] * out_stride + head_column
     tl.store(target, acc / row_sum[:, None], mask)
 
@@ -264,6 +278,7 @@ def tree_attention(
         STEP=configuration.key_step,
         HAS_SOFTCAP=spec.softcap is not None,
         HAS_WINDOW=spec.window is not None,
+        HAS_RUNS=configuration.has_runs,
         HAS_TMA=has_tma,
         num_warps=configuration.num_warps,
         num_stages=configuration.num_stages,
