@@ -83,7 +83,7 @@ def _attend_run(q, row_max, row_sum, acc, at, stop, steps, sources, rows, option
         else:
             token = tl.minimum(first_token + tl.arange(0, STEP), num_rows - 1)
             row = qkv + token.to(tl.int64)[:, None] * qkv_stride + column
-            if HEAD_DIM == HEAD_BLOCK:  # noqa: SIM108
+            if HEAD_DIM == HEAD_BLOCK:
                 k = tl.load(row + key_column)
             else:
                 k = tl.load(row + key_column, column < HEAD_DIM, 0.0)
@@ -149,7 +149,7 @@ def _attend_listed(q, row_max, row_sum, acc, step, lists, sources, rows, options
     return row_max, row_sum, tl.dot(p, v, acc, input_precision="ieee")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])  # or one batch in sixteen would have a kernel of its own
 def tree_attention_kernel(
     qkv,
     descriptor,
@@ -253,7 +253,7 @@ def tree_attention(
         return
     heads = spec.heads
     head_block = max(triton.next_power_of_2(heads.head_dim), 16)
-    has_tma = configuration.has_tma and head_block == heads.head_dim and _is_aligned(qkv_TE)
+    has_tma = configuration.reads == "tma" and head_block == heads.head_dim and _is_aligned(qkv_TE)
     block = [configuration.key_step, head_block]
     tree_attention_kernel[(len(tiles) * heads.num_kv_heads,)](
         qkv_TE,
@@ -278,7 +278,7 @@ def tree_attention(
         STEP=configuration.key_step,
         HAS_SOFTCAP=spec.softcap is not None,
         HAS_WINDOW=spec.window is not None,
-        HAS_RUNS=configuration.has_runs,
+        HAS_RUNS=configuration.reads != "lists",
         HAS_TMA=has_tma,
         num_warps=configuration.num_warps,
         num_stages=configuration.num_stages,

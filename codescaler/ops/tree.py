@@ -75,8 +75,8 @@ class Tree:
 
         def make(runs: Int32) -> tuple[Tensor, Tensor]:
             tiles = self.batch.plan_tiles(runs, max_tokens, is_padded=True)
-            tiles, steps = _upload([tiles, self.batch.plan_steps(key_step)], queries.device)
-            return tiles, steps
+            on_device = _upload([tiles, self.batch.plan_steps(key_step)], queries.device)
+            return on_device[0], on_device[1]
 
         return self.plan_once(queries, ("tiles", max_tokens, key_step), make)
 
