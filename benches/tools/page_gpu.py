@@ -80,7 +80,8 @@ def _write_prediction() -> Iterator[str]:
     yield "### Predicted\n"
     yield (
         "`make roofline`: milliseconds predicted for an H100, from bytes and operations. "
-        f"The prediction takes {result['peak_flops'] / 1e12:.0f} TFLOP/s and {result['bytes_per_s'] / 1e12:.0f} TB/s. "
+        f"The prediction takes {result['peak_flops'] / 1e12:.0f} TFLOP/s, {result['attention_flops'] / 1e12:.0f} in "
+        f"attention, and {result['bytes_per_s'] / 1e12:.0f} TB/s. "
         "What a measurement must confirm stands in [roofline.py](../benches/tools/roofline.py).\n"
     )
     names = ("codescaler", "varlen without sharing", "padded, eager")

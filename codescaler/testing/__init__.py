@@ -21,6 +21,7 @@ from codescaler.testing.timing import (
     bench_device,
     choose_fastest_dtype,
     describe_device,
+    measure_kernel_seconds,
     measure_peak_flops,
     measure_seconds,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "make_branching_lists",
     "make_random_qkv",
     "make_random_tree",
+    "measure_kernel_seconds",
     "measure_peak_flops",
     "measure_rms_distance",
     "measure_seconds",

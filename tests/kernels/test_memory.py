@@ -123,10 +123,10 @@ def test_tree_attention(dtype, random):
     (batch,) = plan([np.array([1] * 60 + tail, dtype=np.int32) for tail in ([2] * 9, [3] * 70, [])][:2], 10**9)
     tree = Tree.from_batch(batch, DEVICE)
     tile = configurations.AttentionConfiguration(rows=16, key_step=64, num_warps=4, num_stages=1)
-    tiles = tree.upload_tiles(tree.all_queries, tile.rows // 3)
+    tiles, steps = tree.upload_tiles(tree.all_queries, tile.rows // 3, tile.key_step)
     num_tokens = len(tree.token_ids)
     qkv, out = torch.randn(num_tokens, 5 * 34, generator=random).to(dtype), Guarded(num_tokens, 3 * 34, dtype=dtype)
-    tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out.inside, tile)
+    tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, steps, tiles, out.inside, tile)
     out.assert_kept()
     # A narrow tile gives the bits of a wide one of the same key step, which is part of the numbers.
     wide = make_backend(dataclasses.replace(tile, rows=128)).tree_attention(qkv, spec, tree, tree.all_queries)

@@ -7,17 +7,21 @@ import json
 import numpy as np
 import pytest
 import torch
+from codescaler.kernels.configurations import AttentionConfiguration
 
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.env import is_triton_interpreted
 from codescaler.errors import BackendUnavailable
 from codescaler.model.decoder import build_decoder
-from codescaler.ops import Tree, reference, select_backend
+from codescaler.ops import AttentionSpec, Heads, Tree, reference, select_backend
 from codescaler.ops.plan import plan
+from codescaler.ops.triton import make_backend
 from codescaler.testing import (
     assert_accurate,
     make_branching_lists,
+    make_random_qkv,
+    make_random_tree,
     run_forward_lists,
     save_chat,
     save_random_checkpoint,
@@ -136,6 +140,27 @@ def test_a_training_run_has_the_losses_of_the_cpu(tmp_path, monkeypatch):
         lines = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
         losses.append([line["loss"] for line in lines if line["kind"] == "step"])
     assert len(losses[0]) == 2 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@runs
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("key_step", [32, 64, 128])
+def test_bits_do_not_depend_on_how_keys_are_read(key_step, window):
+    """With values of NaN and infinity too: a tile that meets them is computed again."""
+    spec = AttentionSpec(Heads(2, 1, 32), 0.2, window=window)
+    with DEVICE:
+        tree = make_random_tree([(70, (1, 30, 100)), (128, (5,))])
+        qkv = make_random_qkv(tree, spec.heads, torch.float16, torch.Generator(DEVICE).manual_seed(0))
+        qkv[-1, -1], qkv[90, -1] = torch.nan, torch.inf
+        results = []
+        for reads in ("lists", "runs", "tma"):
+            tile = AttentionConfiguration(16, key_step, 4, 2, reads)
+            results.append(
+                make_backend(tile).tree_attention(qkv, spec, tree, tree.all_queries).nan_to_num(nan=1e4, posinf=1e4)
+            )
+    assert 0 < (results[0] >= 1e4).sum() < len(qkv)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 @runs
