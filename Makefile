@@ -79,7 +79,7 @@ test-triton: setup  ## the Triton kernels and whole forwards in Triton's interpr
 	@echo "Not proven without a GPU: bfloat16 arithmetic (the interpreter gets it wrong), the rounding of tensor cores and"
 	@echo "of approximate exp2 and rsqrt, races and synchronisation, bits of cuBLAS products, and any speed."
 
-compile-triton: setup  ## compile every Triton kernel for five GPUs, without one, and hold it against the committed table
+compile-triton: setup  ## compile every Triton kernel for six GPUs, without one, and hold it against the committed table
 	$(BIN)/python benches compile_triton
 
 # BARE=1: this Python as it is, with the packages that it has: no environment, no network. A card's machine is often so.

@@ -9,17 +9,9 @@ import sys
 from pathlib import Path
 
 SCRIPTS = {
-    "speed": ("compare", "cpu", "fusions", "scaling", "scheduler", "startup", "threads", "train_speed"),
+    "speed": ("compare", "cpu", "fusions", "scaling", "scheduler", "serving", "startup", "threads", "train_speed"),
     "quality": (
-        "far",
-        "fidelity",
-        "labels",
-        "nano_data",
-        "parity",
-        "ranking",
-        "robustness",
-        "tau",
-        "templates",
+        *("far", "fidelity", "labels", "nano_data", "parity", "ranking", "robustness", "tau", "templates"),
         "train_study",
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_vllm", "prose", "roofline"),

@@ -1,22 +1,29 @@
 """How kernels are cut for an architecture: a written table, and a heuristic for what is not in it. Nothing is tuned.
 
-None of these has been timed: they were chosen from what `make compile-triton` shows, which is registers, spills and
-shared memory. `key_step` is part of the numbers: changing it changes bits.
+`key_step` is part of the numbers: changing it changes bits. What is measured says so, with its device, shape and gain.
+The rest was chosen from what `make compile-triton` shows: registers, spills and shared memory.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 WIDEST_HEAD = 256
 
 
 @dataclass(frozen=True)
 class AttentionConfiguration:
-    """A tile of tree attention: query rows (tokens x query heads of one kv head), and keys of a softmax step."""
+    """A tile of tree attention: query rows (tokens x query heads of one kv head), and keys of a softmax step.
+
+    `reads` says how the keys of a step are read. "lists": each through the list of its block. "runs": those that lie
+    side by side from their first token on, which lets steps be loaded ahead. "tma": the same by the Tensor Memory
+    Accelerator of sm_90 and later. Bits do not depend on it.
+    """
 
     rows: int
     key_step: int
     num_warps: int
     num_stages: int
+    reads: Literal["lists", "runs", "tma"] = "runs"
 
 
 @dataclass(frozen=True)
@@ -60,21 +67,25 @@ def choose_row_warps(block: int) -> int:
     return min(max(block // 512, 1), 16)
 
 
-# (architecture, widest head): the tile for two-byte activations and heads up to that width. Larger tiles or fewer warps
-# spill registers, by `make compile-triton`.
+# (architecture, widest head): the tile for two-byte activations and heads up to that width.
+#
+# Measured: an NVIDIA H200, bon8, whole layers by the profiler, 128 x 64 keys, 8 warps, 3 stages, reads "lists" with the
+# masked steps in a loop of their own: 68 us a layer at 16 heads of 128 (204 TFLOP/s of visible pairs), 148 us at 32
+# (188 TFLOP/s). What is below replaces that and has not been timed: `benches/gpu/tiles.py` compares it with others.
+# Heads of 256 read lists on sm_80 and sm_89, since "runs" spills 260 to 930 bytes there.
 _TILES = {
     ("sm_80", 64): AttentionConfiguration(128, 64, 8, 3),
     ("sm_80", 128): AttentionConfiguration(64, 64, 8, 3),
-    ("sm_80", 256): AttentionConfiguration(64, 64, 8, 2),
+    ("sm_80", 256): AttentionConfiguration(64, 64, 8, 1, reads="lists"),
     ("sm_89", 64): AttentionConfiguration(128, 64, 8, 3),
     ("sm_89", 128): AttentionConfiguration(64, 64, 8, 2),
-    ("sm_89", 256): AttentionConfiguration(64, 64, 8, 1),
-    ("sm_90", 64): AttentionConfiguration(128, 64, 8, 3),
-    ("sm_90", 128): AttentionConfiguration(128, 64, 8, 3),
-    ("sm_90", 256): AttentionConfiguration(64, 64, 8, 2),
-    ("sm_100", 64): AttentionConfiguration(128, 64, 8, 3),
-    ("sm_100", 128): AttentionConfiguration(128, 64, 8, 3),
-    ("sm_100", 256): AttentionConfiguration(64, 64, 8, 2),
+    ("sm_89", 256): AttentionConfiguration(64, 64, 8, 1, reads="lists"),
+    ("sm_90", 64): AttentionConfiguration(128, 64, 8, 3, reads="tma"),
+    ("sm_90", 128): AttentionConfiguration(128, 64, 8, 3, reads="tma"),
+    ("sm_90", 256): AttentionConfiguration(64, 64, 8, 2, reads="tma"),
+    ("sm_100", 64): AttentionConfiguration(128, 64, 8, 3, reads="tma"),
+    ("sm_100", 128): AttentionConfiguration(128, 64, 8, 3, reads="tma"),
+    ("sm_100", 256): AttentionConfiguration(64, 64, 8, 2, reads="tma"),
     ("gfx942", 64): AttentionConfiguration(128, 64, 4, 2),
     ("gfx942", 128): AttentionConfiguration(128, 64, 8, 1),
     ("gfx942", 256): AttentionConfiguration(64, 64, 4, 1),
@@ -86,7 +97,7 @@ _GRADIENT_TILES = {
     ("sm_80", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
     ("sm_89", 64): (AttentionConfiguration(128, 32, 8, 2), AttentionConfiguration(32, 64, 4, 2)),
     ("sm_89", 128): (AttentionConfiguration(64, 32, 4, 1), AttentionConfiguration(32, 64, 4, 1)),
-    ("sm_89", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
+    ("sm_89", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(16, 64, 8, 1)),
     ("sm_90", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(64, 128, 8, 2)),
     ("sm_90", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(32, 128, 8, 2)),
     ("sm_90", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
@@ -98,9 +109,11 @@ _GRADIENT_TILES = {
     ("gfx942", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
 }
 # Exact float32 products take the tensor cores of no architecture and four bytes an element: small tiles anywhere.
-_FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1)
+_FLOAT32_TILE = AttentionConfiguration(16, 32, 8, 1, reads="lists")
+_FLOAT32_GRADIENT_TILES = (AttentionConfiguration(16, 16, 8, 1), _FLOAT32_TILE)
 # The interpreter pays for each operation, not for its size.
-INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1)
+INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1, reads="tma")
+INTERPRETER_GRADIENT_TILE = AttentionConfiguration(256, 128, 4, 1)
 
 
 def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, group: int) -> AttentionConfiguration:
@@ -121,9 +134,9 @@ def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, 
 def choose_gradient_tiles(architecture: str, head_dim: int, element_bytes: int, group: int) -> GradientConfiguration:
     """Returns the gradient's tiles; arguments as of `choose_attention_tile`."""
     if architecture == "interpreter":
-        tiles = (INTERPRETER_TILE, INTERPRETER_TILE)
+        tiles = (INTERPRETER_GRADIENT_TILE, INTERPRETER_GRADIENT_TILE)
     elif element_bytes == 4:
-        tiles = (_FLOAT32_TILE, _FLOAT32_TILE)
+        tiles = _FLOAT32_GRADIENT_TILES
     else:
         tiles = _GRADIENT_TILES[_choose_relative(architecture), _choose_width(head_dim)]
     return GradientConfiguration(*(_hold_token(tile, group) for tile in tiles))
@@ -141,7 +154,7 @@ def _choose_relative(architecture: str) -> str:
     if architecture.startswith("gfx"):
         return "gfx942"
     number = int(architecture.removeprefix("sm_"))
-    # 8.6, 8.7 and 8.9 have 99 KiB of shared memory, as have 12.x, consumer cards without the instructions of 10.x.
+    # 8.6, 8.7 and 8.9 have 99 KiB of shared memory, as have 12.x, consumer cards with mma.sync alone.
     if number in (80, 90):
         return f"sm_{number}"
     if 100 <= number < 120:

@@ -95,13 +95,13 @@ def qk_norm_rope(
 
 @triton.jit
 def qk_norm_rope_backward_kernel(
+    grad,
     before,
     positions,
     cos,
     sin,
     q_norm,
     k_norm,
-    grad,
     grad_qkv,
     grad_norms,
     before_stride,
@@ -188,13 +188,13 @@ def qk_norm_rope_backward(
     sums = grad_TE.new_empty(grid[0] * grid[1], 2, heads.head_dim, dtype=torch.float32) if has_norm else None
     if num_tokens:
         qk_norm_rope_backward_kernel[grid](
+            grad_TE,
             before_TE,
             positions_T,
             cos,
             sin,
             q_norm_H,
             k_norm_H,
-            grad_TE,
             grad_qkv_TE,
             sums,
             0 if before_TE is None else before_TE.stride(0),

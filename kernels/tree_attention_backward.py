@@ -395,5 +395,5 @@ def tree_attention_backward(
             len(qkv_TE),
             **common,
             KEYS=keys.key_step,
-            num_warps=8,
+            num_warps=16,
         )

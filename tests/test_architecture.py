@@ -151,9 +151,11 @@ def test_an_operation_has_one_name_everywhere(operation):
 
 @pytest.mark.parametrize("gradient", sorted(GRADIENTS))
 def test_a_gradient_is_named_for_its_operation(gradient):
-    """On a GPU gradients are the reference's: there is no kernel of that name."""
+    """In Triton it stands beside its operation, or in a file of its own name."""
     assert gradient.removesuffix("_backward") in OPERATIONS
     assert f"def {gradient}(" in (PACKAGE / "ops/reference.py").read_text()
+    files = (ROOT / f"kernels/{name}.py" for name in (gradient, gradient.removesuffix("_backward")))
+    assert any(f"def {gradient}(" in path.read_text() for path in files if path.is_file())
     assert (ROOT / f"tests/ops/test_{gradient}.py").is_file()
     assert f"def test_{gradient}(" in (ROOT / "benches/speed/test_ops.py").read_text()
     assert any(f" {gradient}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())

@@ -156,7 +156,7 @@ for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and 
             for rows in (1, 2, 15, 16, 17, 48, 100, 511, 700):
                 same = torch.equal(backend.linear(x[:rows], packed), together[:rows])
                 assert same, (dtype, inputs, outputs, threads, rows)
-            for rows in {pad_expert_rows(rows) for rows in range(1, 641)}:
+            for rows in {pad_expert_rows(rows) for rows in range(1, 641)} if outputs < 192 else ():  # experts' widths
                 same = torch.equal(packed.multiply(x[:rows]), together[:rows])
                 assert same, (dtype, inputs, outputs, threads, rows)
 """

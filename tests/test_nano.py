@@ -13,10 +13,12 @@ from codescaler.engine import Engine
 from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
 from codescaler.evaluate.tables import format_percent
 from codescaler.io.records import read_groups
+from codescaler.text.chat import load_chat, make_messages
 
 ROOT = Path(__file__).parents[1]
 # Scores of the first problem's programs.
 MEASURED = (0.6078, 0.6131, -0.3372, -0.545, 0.2284, 0.3563, 0.1205, 0.3308, 0.0514)
+MODES = ("tokens", "text")
 CARD = (PACKAGED_MODEL / "README.md").read_text()
 
 
@@ -47,6 +49,22 @@ def test_backends_agree_on_real_programs_and_bits_do_not_depend_on_the_batch(eng
     assert np.array_equal(engine.score(pairs[::-1])[::-1], scores)
     assert np.array_equal(np.concatenate([engine.score([pair]) for pair in pairs[:5]]), scores[:5])
     assert len(np.unique(scores)) > len(scores) / 2
+
+
+def test_control_tokens_are_text_as_in_transformers(groups):
+    from transformers import AutoTokenizer
+
+    chat, tokenizer = load_chat(PACKAGED_MODEL), AutoTokenizer.from_pretrained(PACKAGED_MODEL)
+    pairs = [make_messages((group.prompt, candidate.code)) for group in groups for candidate in group.candidates]
+    read = {mode: chat.encode_conversations([(pair, mode) for pair in pairs], [""] * len(pairs)) for mode in MODES}
+    assert all(map(np.array_equal, *read.values())), "without control tokens there is one reading"
+    tokens = sorted(chat.control_tokens.ids)
+    for number, (user, assistant) in enumerate(pairs[:34]):
+        code, token = assistant["content"], tokens[number % len(tokens)]
+        cut = len(code) * number // 34
+        attack = [user, assistant | {"content": f"{code[:cut]}{token}{code[cut:]}{token}{token}"}]
+        expected = tokenizer.apply_chat_template(attack, return_dict=False, sanitize_control_tokens=True)
+        assert chat.encode_conversations([(attack, "text")], ["row"])[0].tolist() == expected
 
 
 def test_scores_are_those_of_the_model_that_was_measured(engine, groups):

@@ -135,7 +135,7 @@ def test_a_wrong_setting_is_noticed(prepared, tmp_path, name, file, wrong):
         (VALUE, "model.layers.1.self_attn.k_proj.bias"),
         (PADS, "model.layers.2.self_attn.k_norm.weight"),
         (MIXED, "model.layers.0.mlp.gate.weight"),
-        (MIXED, "model.layers.2.mlp.experts.15.down_proj.weight"),
+        (MIXED, "model.layers.0.mlp.experts.15.down_proj.weight"),
         (GEMMA2, "model.layers.1.post_feedforward_layernorm.weight"),
         (GEMMA3, "model.layers.1.self_attn.q_norm.weight"),
         (MLP, "score.0.weight"),

@@ -18,6 +18,7 @@ from codescaler.testing import (
     measure_peak_flops,
     measure_rms_distance,
     score_error_limit,
+    timing,
     write_random_rm,
 )
 
@@ -79,11 +80,23 @@ def test_flops_grow_with_the_model():
     assert count_score_flops(QWEN3_1_7B, sequences) > 2 * 28 * one_layer
 
 
+def test_flops_of_experts():
+    """A token's experts and the router count, and not the experts that it does not go through."""
+    sparse = replace(TINY, num_experts=7, num_chosen=3)
+    difference = count_score_flops(sparse, TREE) - count_score_flops(TINY, TREE)
+    num_tokens = count_score_flops(replace(TINY, num_layers=1, intermediate_size=113), TREE) - count_score_flops(
+        replace(TINY, num_layers=1), TREE
+    )
+    num_tokens /= 2 * 3 * 64
+    assert difference == TINY.num_layers * num_tokens * 2 * 64 * (2 * 3 * 112 + 7)
+
+
+@pytest.mark.parametrize("shape", [TINY, replace(TINY, num_experts=5, num_chosen=2)], ids=["dense", "experts"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_random_rm_is_read_alike_by_engine_and_transformers(tmp_path, dtype):
+def test_random_rm_is_read_alike_by_engine_and_transformers(tmp_path, dtype, shape):
     from transformers import AutoModelForSequenceClassification
 
-    write_random_rm(tmp_path, TINY, dtype)
+    write_random_rm(tmp_path, shape, dtype)
     model, info = AutoModelForSequenceClassification.from_pretrained(
         tmp_path, dtype=torch.float32, output_loading_info=True
     )
@@ -112,3 +125,58 @@ def test_score_error_limit():
 
 def test_matmul_peak_is_a_speed():
     assert 1e8 < measure_peak_flops(torch.float32) < 1e16
+
+
+class SimulatedCard:
+    """A device and its host, with a clock of each, in milliseconds: a launch takes the host 0.2 and the card 0.03."""
+
+    def __init__(self):
+        self.host = self.device = 0.0
+
+    def launch(self, host=0.2, device=0.03):
+        self.host += host
+        self.device = max(self.device, self.host) + device
+
+    def zero_(self):
+        self.launch(0.005, 0.06)
+
+    def synchronize(self, device=None):
+        self.host = max(self.host, self.device)
+
+    def make_event(self, enable_timing):
+        return SimulatedEvent(self)
+
+
+class SimulatedEvent:
+    def __init__(self, card):
+        self.card = card
+
+    def record(self):
+        self.time = self.card.device = max(self.card.device, self.card.host)
+
+    def query(self):
+        return self.card.host >= self.time
+
+    def elapsed_time(self, end):
+        return end.time - self.time
+
+
+def simulate_card(monkeypatch):
+    card = SimulatedCard()
+    monkeypatch.setattr(torch.cuda, "Event", card.make_event)
+    monkeypatch.setattr(torch.cuda, "synchronize", card.synchronize)
+    monkeypatch.setattr(timing, "_make_flush_buffer", lambda device: card)
+    return card
+
+
+@pytest.mark.parametrize("is_flushed", [False, True])
+def test_a_kernel_is_timed_without_its_launch(monkeypatch, is_flushed):
+    card, device = simulate_card(monkeypatch), torch.device("cuda")
+    assert timing.measure_seconds(card.launch, device) == pytest.approx(0.23e-3)
+    assert timing.measure_kernel_seconds(card.launch, device, 100, is_flushed=is_flushed) == pytest.approx(0.03e-3)
+
+
+def test_a_call_that_waits_for_the_card_is_not_timed_as_a_kernel(monkeypatch):
+    card = simulate_card(monkeypatch)
+    with pytest.raises(RuntimeError, match="the call waits for it"):
+        timing.measure_kernel_seconds(lambda: (card.launch(), card.synchronize()), torch.device("cuda"))

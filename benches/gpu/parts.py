@@ -4,6 +4,7 @@ A part is a module of this folder. Its `run(setting, emit)` hands each row to `e
 of its own, so that a fault of the card ends that part and no other.
 """
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -43,7 +44,7 @@ PARTS = (
     Part("tiles", "a sweep of attention's tiles", 60),
     Part("workloads", "named workloads beside transformers", 90),
     Part("profile", "each kernel's time beside the roofline's", 40),
-    Part("training", "a training step beside transformers and TRL's loss", 50),
+    Part("training", "a training step beside transformers and TRL's loss", 70),
 )
 
 
@@ -85,6 +86,13 @@ class Row:
 
 
 Emit = Callable[[Row], None]
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives what no tensor holds any more back to the card."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def make_setting(is_small: bool, shard: int, num_shards: int, done: frozenset[str]) -> Setting:

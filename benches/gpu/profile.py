@@ -5,7 +5,7 @@ of.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,13 @@ from codescaler.ops import Tree
 from codescaler.ops.plan import plan
 from codescaler.testing import WORKLOADS, ModelShape, Workload
 
-OUR_KERNELS = ("rms_norm", "qk_norm_rope", "tree_attention", "glu", "pooled_score")
+OUR_KERNELS = (
+    *("rms_norm", "qk_norm_rope", "tree_attention", "glu", "pooled_score"),
+    *("rms_norm_backward", "qk_norm_rope_backward", "glu_backward", "pairwise_loss"),
+    *(f"tree_attention_backward_{name}" for name in ("queries", "keys", "sums")),
+)
+# What the kernels of torch that are no matrix products have in their names.
+OTHERS = {"multi_tensor_apply": "optimizer and clipping", "elementwise": "copies and other", "Mem": "copies and other"}
 
 
 def run(setting: Setting, emit: Emit) -> None:
@@ -34,28 +40,33 @@ def _profile(shape: ModelShape, workload: Workload, setting: Setting) -> list[Ro
     decoder = build_ours(shape, dtype, setting.device)
     sequences = [np.array(ids, dtype=np.int32) for ids in workload.draw_sequences()]
     (batch,) = plan(sequences, 10**9)
-    activity = ProfilerActivity.CPU if setting.is_small else ProfilerActivity.CUDA
     with torch.inference_mode():
-        for _ in range(2):
-            decoder.forward(Tree.from_batch(batch, setting.device))
-        with torch.profiler.profile(activities=[activity]) as profiler:
-            decoder.forward(Tree.from_batch(batch, setting.device))
-            if setting.device.type == "cuda":
-                torch.cuda.synchronize()
+        events = record_kernels(lambda: decoder.forward(Tree.from_batch(batch, setting.device)), setting)
+    return [*make_kernel_rows(events, _predict_us(shape, workload)), make_gap_row(events)]
+
+
+def record_kernels(call: Callable[[], object], setting: Setting) -> list[Any]:
+    """Returns the profiler's events of the kernels of one call, which has run twice before."""
+    activity = ProfilerActivity.CPU if setting.is_small else ProfilerActivity.CUDA
+    for _ in range(2):
+        call()
+    with torch.profiler.profile(activities=[activity]) as profiler:
+        call()
+        if setting.device.type == "cuda":
+            torch.cuda.synchronize()
     wanted = torch.autograd.DeviceType.CPU if setting.is_small else torch.autograd.DeviceType.CUDA
-    events = [event for event in profiler.events() if event.device_type == wanted]
-    return [*_make_kernel_rows(events, shape, workload), _make_gap_row(events)]
+    return [event for event in profiler.events() if event.device_type == wanted]
 
 
-def _make_kernel_rows(events: Sequence[Any], shape: ModelShape, workload: Workload) -> list[Row]:
+def make_kernel_rows(events: Sequence[Any], predicted_us: Mapping[str, float]) -> list[Row]:
+    """Returns a row for each kernel of ours, and one for each kind of torch's: launches, time, and the prediction."""
     spent: dict[str, list[float]] = defaultdict(list)
     for event in events:
-        name = next((name for name in OUR_KERNELS if f"{name}_kernel" in event.name), "")
-        is_copy = "elementwise" in event.name or "Mem" in event.name
-        spent[name or ("copies and other" if is_copy else "linear")].append(event.time_range.elapsed_us())
-    predicted = _predict_us(shape, workload)
+        ours = (name for name in OUR_KERNELS if f"{name}_kernel" in event.name)
+        others = (name for part, name in OTHERS.items() if part in event.name)
+        spent[next(ours, next(others, "linear"))].append(event.time_range.elapsed_us())
     return [
-        Row(name, None, {"launches": len(times), "us": sum(times), "roofline_us": predicted.get(name)})
+        Row(name, None, {"launches": len(times), "us": sum(times), "roofline_us": predicted_us.get(name)})
         for name, times in spent.items()
     ]
 
@@ -70,7 +81,7 @@ def _predict_us(shape: ModelShape, workload: Workload) -> dict[str, float]:
     return predicted
 
 
-def _make_gap_row(events: Sequence[Any]) -> Row:
+def make_gap_row(events: Sequence[Any]) -> Row:
     """Time in which no kernel ran, between the start of the first and the end of the last."""
     if not events:
         return Row("gaps", False, fault="the profiler saw no kernel")

@@ -2,37 +2,45 @@
 
 Weights and optimizer are float32, products bfloat16. Ours is one prefix tree; packed has each program once with its
 prompt; TRL's layout has a pair of programs with its prompt each, correct ones first, four pairs a step, so pairs a
-second are what compares. Losses and gradients of the same pairs must agree first.
+second are what compares. Losses and gradients of the same pairs must agree first. Ours runs with gradient
+checkpointing too, and sharded by FSDP2 over one card, which shows what its hooks cost. The kernels of our step stand
+beside the roofline's.
 """
 
-import gc
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from benches.gpu.parts import Emit, Row, Setting
+from benches.gpu.parts import Emit, Row, Setting, free_memory
+from benches.gpu.profile import make_gap_row, make_kernel_rows, record_kernels
 from benches.gpu.random_models import SMALL_SHAPES, SMALL_WORKLOADS, RandomWeights, build_transformers
 from benches.harness.baselines import VARLEN, score_packed
+from benches.tools.roofline import predict_step
 from codescaler.ops import select_backend
 from codescaler.testing import QWEN3_1_7B, WORKLOADS, ModelShape, measure_seconds
 from codescaler.train.batches import make_micro_batch
 from codescaler.train.config import TrainConfig
 from codescaler.train.model import build_model
 from codescaler.train.problems import TokenizedProblem
+from codescaler.train.processes import Processes, gather_tensor
 
 PAIRS_OF_A_STEP = 4  # of TRL's layout: with eight, activations at 1.7B shapes do not fit beside the optimizer in 80 GB
 LEARNING_RATE = 1e-7  # weights hardly move, so that every round is of the same model
+OURS, CHECKPOINTED = "codescaler", "checkpointed"
 LOSS_LIMIT, GRADIENT_LIMIT = 0.02, 0.05  # between systems that round in other places: of the loss, and of the norm
 
 Ids = Sequence[int]
 Pair = tuple[Ids, Ids]
+Built = tuple[Callable[[], None], int, Callable[[], Tensor]]
 
 
 def run(setting: Setting, emit: Emit) -> None:
@@ -45,13 +53,26 @@ def run(setting: Setting, emit: Emit) -> None:
         for (right, is_correct), (wrong, is_wrong) in itertools.product(zip(programs, labels, strict=True), repeat=2)
         if is_correct and not is_wrong
     ]
-    results = {}
-    for name, build in (("codescaler", _build_ours), ("packed, varlen", _build_packed), ("padded, TRL", _build_padded)):
+    builders: dict[str, Callable[..., Built]] = {
+        OURS: _build_ours,
+        f"{OURS}, {CHECKPOINTED}": partial(_build_ours, is_checkpointed=True),
+        f"{OURS}, FSDP2 of one card": partial(_build_ours, is_sharded=True),
+        "packed, varlen": _build_packed,
+        "padded, TRL": _build_padded,
+    }
+    results, profiled = {}, []
+    for name, build in builders.items():
         step, pairs_of_a_step, loss_of_all = build(shape, programs, labels, pairs, setting.device)
         results[name] = _measure(step, pairs_of_a_step, loss_of_all, setting)
+        if name in (OURS, f"{OURS}, {CHECKPOINTED}"):
+            events = record_kernels(step, setting)
+            rows = make_kernel_rows(events, predict_step(shape, workload, CHECKPOINTED in name))
+            profiled += [Row(f"{name}: {row.name}", row.is_ok, row.figures) for row in [*rows, make_gap_row(events)]]
         del step, loss_of_all
-        _free(setting.device)
-    ours = results["codescaler"]
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        free_memory(setting.device)
+    ours = results[OURS]
     for name, figures in results.items():
         is_close = (
             abs(figures["loss"] - ours["loss"]) <= LOSS_LIMIT * abs(ours["loss"])
@@ -59,18 +80,28 @@ def run(setting: Setting, emit: Emit) -> None:
         )
         figures["ours_is_faster"] = ours["pairs_per_s"] / figures["pairs_per_s"]
         emit(Row(name, is_close, figures, "" if is_close else "loss or gradient differ from ours"))
-
-
-Built = tuple[Callable[[], None], int, Callable[[], Tensor]]
+    for row in profiled:
+        emit(row)
 
 
 def _build_ours(
-    shape: ModelShape, programs: list[list[int]], labels: list[bool], pairs: list[Pair], device: torch.device
+    shape: ModelShape,
+    programs: list[list[int]],
+    labels: list[bool],
+    pairs: list[Pair],
+    device: torch.device,
+    *,
+    is_checkpointed: bool = False,
+    is_sharded: bool = False,
 ) -> Built:
     weights = RandomWeights(shape, device)
     checkpoint: Any = SimpleNamespace(config=weights.config, get=weights.get)
-    config = TrainConfig(center_coefficient=0.0)
+    config = TrainConfig(center_coefficient=0.0, gradient_checkpointing=is_checkpointed)
     model = build_model(checkpoint, select_backend("triton", device.type), config, _compute_dtype(device), device)
+    if is_sharded:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        Processes(0, 1, "fsdp").shard(model, device)
     sequences = [np.array(ids, dtype=np.int32) for ids in programs]
     problem = TokenizedProblem("group", sequences, labels, 0.0, 0)
 
@@ -154,7 +185,7 @@ def _measure(step: Any, num_pairs: int, loss_of_all: Callable[[], Tensor], setti
     loss = loss_of_all()
     loss.backward()
     gradients = [p.grad for p in step.model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = gather_tensor(torch.nn.utils.get_total_norm(gradients))
     step.model.zero_grad(set_to_none=True)
     step()  # the first makes the optimizer's moments
     seconds = statistics.median(measure_seconds(step, setting.device) for _ in range(setting.num_rounds))
@@ -176,9 +207,3 @@ def _compute_dtype(device: torch.device) -> torch.dtype:
 
 def _make_autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-def _free(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

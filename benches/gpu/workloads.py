@@ -4,7 +4,6 @@ The systems take turns. Truth is our own forward in float32, which transformers 
 a bfloat16 score has to be (see `benches.speed.compare`).
 """
 
-import gc
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 import transformers
 
-from benches.gpu.parts import Emit, Row, Setting
+from benches.gpu.parts import Emit, Row, Setting, free_memory
 from benches.gpu.random_models import SHAPES, SMALL_SHAPES, SMALL_WORKLOADS, build_ours, build_transformers
 from benches.harness.baselines import VARLEN, Float32, PackedScorer, TransformersScorer
 from codescaler.engine import Engine
@@ -49,7 +48,7 @@ def run(setting: Setting, emit: Emit) -> None:
             for row in _measure(systems, shape, workload, truths[workload_name], setting):
                 emit(Row(f"{name} {workload_name} {row.name}", row.is_ok, row.figures, row.fault))
         del systems
-        _free(setting.device)
+        free_memory(setting.device)
 
 
 def make_engine(decoder: Decoder) -> Engine:
@@ -87,7 +86,7 @@ def _score_in_float32(shape: ModelShape, workloads: dict[str, Workload], device:
     engine = make_engine(build_ours(shape, torch.float32, device))
     truths = {name: engine.score_tokens(workload.draw_sequences()) for name, workload in workloads.items()}
     del engine
-    _free(device)
+    free_memory(device)
     return truths
 
 
@@ -116,9 +115,3 @@ def _measure(
         }
         rows.append(Row(name, is_ok, figures, "" if is_ok is not False else "further from float32 than the limit"))
     return rows
-
-
-def _free(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -5,9 +5,9 @@ import sys
 import time
 from dataclasses import replace
 
-from codescaler.testing import QWEN3_0_6B, QWEN3_1_7B, ModelShape, choose_fastest_dtype
+from codescaler.testing import QWEN3_0_6B, QWEN3_1_7B, QWEN3_30B_A3B, ModelShape, choose_fastest_dtype
 
-SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B}
+SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B, "30b-a3b": QWEN3_30B_A3B}
 
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:

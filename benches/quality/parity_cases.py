@@ -178,10 +178,13 @@ def _make_context_count(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     by the square root of the width, no longer drown what its layers add. Powers of two: exact in any dtype.
     """
     names = " ".join(tensors)
-    doubled = next(part for part in ("q_norm", "q_proj", "qkv_proj") if part in names)
+    doubled = "q_norm" if "q_norm" in names else "q_proj"
     is_gemma = "pre_feedforward_layernorm" in names
 
-    def choose_factor(name: str) -> float:
+    def choose_factor(name: str) -> float | torch.Tensor:
+        if "qkv_proj" in name:  # queries come first
+            is_query = torch.arange(len(tensors[name])) < tensors[name.replace("qkv_proj", "o_proj")].shape[1]
+            return torch.where(is_query, 2, 1).unsqueeze(1)
         return 2.0 if doubled in name else 1 / 16 if is_gemma and "embed_tokens" in name else 1.0
 
     return {name: tensor * choose_factor(name) for name, tensor in tensors.items()}

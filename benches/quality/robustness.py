@@ -14,6 +14,9 @@ For each:
 
 95% intervals by drawing problems with replacement, gains paired. `--save NAME` writes
 benches/results/robustness_NAME.json.
+
+`--forms` measures other forms of each program instead (`benches.quality.forms`): a newline at the end, CRLF, tabs and
+the like. Each is scored twice: as given, by `Engine.score`, and compared, as `rerank`, groups and pairs read programs.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benches.quality.forms import FORMS
 from codescaler.commands.evaluate import parse_models
 from codescaler.commands.info import describe_environment
 from codescaler.data.rewriting import REWRITES, add_comments, add_praise, find_callers_names, rename_locals
@@ -36,6 +40,7 @@ from codescaler.evaluate.problems import EvaluationProblem, read_evaluation_prob
 from codescaler.evaluate.tables import format_percent
 from codescaler.io.tables import format_table
 from codescaler.metrics import pair_accuracy
+from codescaler.text.program import Pair, make_conversation
 
 RESULTS = Path(__file__).parents[1] / "results"
 PRAISED = "praised"
@@ -56,6 +61,10 @@ CLAIMS = (
     "Returns the right answer for every valid input.",
     "Thoroughly tested; the output matches the specification exactly.",
 )
+READINGS: Mapping[str, Callable[[str, str], Pair]] = {
+    "as given": lambda prompt, code: (prompt, code),
+    "compared": make_conversation,
+}
 SIDES = {"neither": (0, 0), "right": (1, 0), "wrong": (0, 1), "both": (1, 1)}
 
 Floats = npt.NDArray[np.float64]
@@ -71,9 +80,10 @@ def main(options: Sequence[str] | None = None) -> int:
     programs = [_list_programs(problem) for problem in problems]
     rewritten = {
         name: [[_rewrite(name, problem.prompt, program) for program in of_problem] for problem, of_problem in pairs]
-        for name in (*REWRITES, PRAISED)
+        for name in (FORMS if arguments.forms else (*REWRITES, PRAISED))
         for pairs in [list(zip(problems, programs, strict=True))]
     }
+    readings = READINGS if arguments.forms else {"compared": READINGS["compared"]}
     values = {
         **describe_environment("auto", "ruff"),
         "groups": arguments.groups.name,
@@ -85,9 +95,12 @@ def main(options: Sequence[str] | None = None) -> int:
     print(f"{len(problems)} problems with a correct and an incorrect program, {values['num_programs']} programs")
     for name, folder in parse_models(arguments.rm).items():
         engine = Engine.from_pretrained(folder)
-        figures = _measure_model(engine, problems, programs, rewritten)
-        values["models"][name] = {"dtype": engine.dtype, "head_digest": engine.head_digest, **figures}
-        print(f"\n{name}\n{_format_text(figures)}")
+        described = {"dtype": engine.dtype, "head_digest": engine.head_digest}
+        for reading, make_pair in readings.items():
+            figures = _measure_model(engine, problems, programs, rewritten, make_pair)
+            title = f"{name}, {reading}" if arguments.forms else name
+            values["models"][title] = {**described, **figures}
+            print(f"\n{title}\n{_format_text(figures)}")
     if arguments.save:
         path = RESULTS / f"robustness_{arguments.save}.json"
         path.write_text(json.dumps(values, indent=2) + "\n")
@@ -101,6 +114,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rm", action="append", required=True, metavar="[NAME=]MODEL", help="reward model; repeat")
     parser.add_argument("--split", help="use the groups of this split only")
     parser.add_argument("--limit", type=int, help="problems from the first on")
+    parser.add_argument("--forms", action="store_true", help="measure other forms of programs instead of rewrites")
     parser.add_argument("--save", metavar="NAME", help="write the figures to benches/results/robustness_NAME.json")
     return parser
 
@@ -115,6 +129,8 @@ def _list_programs(problem: EvaluationProblem) -> list[Program]:
 
 def _rewrite(name: str, prompt: str, program: Program) -> str | None:
     code, is_correct = program
+    if name in FORMS:
+        return FORMS[name](code)
     if name == PRAISED:
         return None if is_correct else add_praise(code, claims=CLAIMS)
     if name == "commented":
@@ -127,6 +143,7 @@ def _measure_model(
     problems: Sequence[EvaluationProblem],
     programs: Sequence[Sequence[Program]],
     rewritten: Mapping[str, Sequence[Sequence[str | None]]],
+    make_pair: Callable[[str, str], Pair],
 ) -> dict[str, Any]:
     """Scores every text once, problem by problem, and returns what JSON holds of one model."""
     scores: list[Floats] = []
@@ -138,7 +155,8 @@ def _measure_model(
         distinct = list(
             dict.fromkeys([*(code for code, _ in own), *(text for all_ in texts.values() for text in all_)])
         )
-        score = dict(zip(distinct, engine.score([(problem.prompt, text) for text in distinct]).tolist(), strict=True))
+        pairs = [make_pair(problem.prompt, text) for text in distinct]
+        score = dict(zip(distinct, engine.score(pairs).tolist(), strict=True))
         scores.append(np.array([score[code] for code, _ in own]))
         for name, new in texts.items():
             moved[name].append(np.array([score[text] for text in new]))

@@ -1,11 +1,13 @@
 """Runs the bench of rewrites on a tiny model, and holds its figures against a count by hand."""
 
+import ast
 import json
 
 import numpy as np
 import pytest
 
 from benches.quality import robustness
+from benches.quality.forms import FORMS, INSIDE, OUTSIDE
 from codescaler.data.rewriting import CLAIMS, COMMENTS, add_praise, strip_texts
 from codescaler.engine import Engine
 from codescaler.testing import save_chat, save_random_checkpoint
@@ -46,6 +48,35 @@ def test_figures(tmp_path, monkeypatch, capsys):
     assert praise["num_rewritten"] == 2
     assert praise["pairs_right"]["wrong"]["accuracy"]["mean"] == np.mean(right > boast)
     assert "correct pairs, neither rewritten" in capsys.readouterr().out
+
+
+def test_forms_outside_a_program_move_no_bit_of_what_is_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(robustness, "RESULTS", tmp_path)
+    save_random_checkpoint(tmp_path / "rm", "llama", vocab_size=300, pad_token_id=1)
+    save_chat(tmp_path / "rm")
+    candidates = [{"code": RIGHT, "passed": True}, {"code": WRONG, "passed": False}]
+    (tmp_path / "groups.jsonl").write_text(json.dumps({"task_id": 1, "prompt": "Add.", "candidates": candidates}))
+    options = ("--rm", f"tiny={tmp_path / 'rm'}", "--forms", "--save", "forms")
+    assert robustness.main([str(tmp_path / "groups.jsonl"), *options]) == 0
+    given, compared = (
+        json.loads((tmp_path / "robustness_forms.json").read_text())["models"][f"tiny, {reading}"]["rewrites"]
+        for reading in robustness.READINGS
+    )
+    size = {name: [r[name]["shift"]["spread"]["mean_size"]["mean"] for r in (given, compared)] for name in given}
+    assert all(size[name][0] > 0 and size[name][1] == 0 for name in OUTSIDE)
+    assert all(size[name][0] > 0 and size[name][1] > 0 for name in INSIDE)
+    assert size["control_token"][0] != size["control_token"][1]
+    assert all(given[name]["num_rewritten"] == 2 for name in FORMS)
+    assert "the incorrect one" in capsys.readouterr().out
+
+
+def test_a_form_is_the_same_program():
+    texts = 'def f():\n    return """a\n        b"""'
+    assert FORMS["tabs"](texts) is None and FORMS["tabs"]("x") is None
+    for form in FORMS.values():
+        made = form(RIGHT)
+        statements = ast.parse(made.removeprefix("\ufeff")).body
+        assert ast.dump(statements[0]) == ast.dump(ast.parse(RIGHT).body[0])
 
 
 def test_its_phrases_are_not_those_trained_with():

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benches.harness.baselines import Float32, PackedScorer, TransformersScorer, load_transformers
+from benches.harness.baselines import Float32, PackedScorer, TransformersScorer, choose_experts, load_transformers
 from benches.harness.options import SHAPES, choose_shape, make_parser, report_progress
 from benches.harness.results import save
 from benches.harness.systems import (
@@ -147,6 +147,8 @@ def _load(
     report_progress("loading codescaler and transformers")
     engine = Engine.from_pretrained(folder, device=str(device), dtype=dtype, num_threads=num_threads)
     model = load_transformers(folder, getattr(torch, dtype), device)
+    if model.config.model_type == "qwen3_moe":
+        report_progress(f"experts of transformers: {choose_experts(model, sequences[:2])}")
     padded, in_fours = TransformersScorer(model), TransformersScorer(model, batch_size=4)
     systems = [
         System(OURS, engine.score_tokens, workload.num_distinct_tokens),

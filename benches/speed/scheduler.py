@@ -45,7 +45,8 @@ def main(options: Sequence[str] | None = None) -> int:
     shape = choose_shape(arguments)
     with tempfile.TemporaryDirectory(prefix="codescaler-scheduler-") as folder:
         write_checkpoint(Path(folder), shape)
-        engine = Engine.from_pretrained(folder, device="cpu", dtype=arguments.dtype, num_threads=arguments.threads)
+        options = {"dtype": arguments.dtype, "num_threads": arguments.threads}
+        engine = Engine.from_pretrained(folder, device="cpu", prefix_memory_bytes=0, **options)
         callers = {
             "one call": engine.score,
             "threads": partial(_score_in_threads, engine),

@@ -23,6 +23,7 @@ from codescaler.testing import (
     assert_accurate,
     bench_device,
     describe_device,
+    measure_kernel_seconds,
     measure_peak_flops,
     measure_seconds,
     run_peer_linear,
@@ -99,9 +100,8 @@ def record(benchmark, backend, dtype):
             return
         seconds = benchmark.stats.stats.median
         if DEVICE.type != "cpu":
-            seconds = benchmark.extra_info["device_s"] = statistics.median(
-                measure_seconds(call, DEVICE) for _ in range(30)
-            )
+            seconds = measure_kernel_seconds(call, DEVICE, num_calls=30, is_flushed=True)
+            benchmark.extra_info["device_s"] = seconds
         benchmark.extra_info |= {f"{name}_per_s": count / seconds for name, count in counts.items()}
         if flops is not None:
             benchmark.extra_info["gflops_per_s"] = flops / seconds / 1e9

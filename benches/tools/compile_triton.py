@@ -1,4 +1,4 @@
-"""Compiles every Triton kernel for five GPUs, without one: `python benches compile_triton`, or `make compile-triton`.
+"""Compiles every Triton kernel for six GPUs, without one: `python benches compile_triton`, or `make compile-triton`.
 
 The operations of the `triton` backend run on tensors without memory, and each launch is compiled and not run, so
 what is compiled is what a GPU would be given: types, constants, and which pointers and strides are multiples of 16. The
@@ -42,6 +42,7 @@ TARGETS = {
     "sm_89": (GPUTarget("cuda", 89, 32), 99 * 1024, "mma.sync"),
     "sm_90": (GPUTarget("cuda", 90, 32), 227 * 1024, "wgmma"),
     "sm_100": (GPUTarget("cuda", 100, 32), 227 * 1024, "tcgen05"),
+    "sm_120": (GPUTarget("cuda", 120, 32), 99 * 1024, "mma.sync"),
     "gfx942": (GPUTarget("hip", "gfx942", 64), 64 * 1024, "mfma"),
 }
 INSTRUCTIONS = ("tcgen05.mma", "wgmma.mma_async", "mma.sync", "v_mfma")

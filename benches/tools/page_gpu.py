@@ -16,6 +16,7 @@ def write_gpus() -> Iterator[str]:
     for file in sorted(page_tables.RESULTS.glob("gpu_*/results.json")):
         yield from _write_kit(load_result(f"{file.parent.name}/results"))
     yield from _write_prediction()
+    yield from _write_step()
     yield from _write_compiler()
 
 
@@ -79,7 +80,8 @@ def _write_prediction() -> Iterator[str]:
     yield "### Predicted\n"
     yield (
         "`make roofline`: milliseconds predicted for an H100, from bytes and operations. "
-        f"The prediction takes {result['peak_flops'] / 1e12:.0f} TFLOP/s and {result['bytes_per_s'] / 1e12:.0f} TB/s. "
+        f"The prediction takes {result['peak_flops'] / 1e12:.0f} TFLOP/s, {result['attention_flops'] / 1e12:.0f} in "
+        f"attention, and {result['bytes_per_s'] / 1e12:.0f} TB/s. "
         "What a measurement must confirm stands in [roofline.py](../benches/tools/roofline.py).\n"
     )
     names = ("codescaler", "varlen without sharing", "padded, eager")
@@ -87,6 +89,12 @@ def _write_prediction() -> Iterator[str]:
         ["workload", *names],
         [[w, *(f"{rows[name]['predicted_ms']:.1f}" for name in names)] for w, rows in result["workloads"].items()],
     )
+
+
+def _write_step() -> Iterator[str]:
+    yield "A training step, predicted in the same way, on the tree of `bon8` with float32 weights and optimizer:\n"
+    steps: Mapping[str, Any] = load_result("roofline_h100")["training"]
+    yield format_table(["step", "predicted ms"], [[name, f"{s['predicted_ms']:.1f}"] for name, s in steps.items()])
 
 
 def _write_compiler() -> Iterator[str]:

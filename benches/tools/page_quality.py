@@ -25,6 +25,7 @@ def write_quality() -> Iterator[str]:
     yield from _write_int8()
     yield from _write_nano()
     yield from _write_robustness()
+    yield from _write_forms()
     yield from _write_labels()
     yield from _write_training()
 
@@ -199,6 +200,54 @@ def _write_robustness() -> Iterator[str]:
                 rows.append([title, *cells])
             head = ["rewrite", "mean size of the shift", "mean shift", "correct side rewritten", "incorrect side"]
             yield format_table(head, rows)
+
+
+FORM_RESULTS = ("robustness_forms",)
+FORM_TITLES = {
+    "newline": "a newline at the end",
+    "spaces": "two spaces at the end",
+    "blank_lines": "two blank lines before",
+    "bom": "a byte-order mark before",
+    "crlf": "carriage returns",
+    "tabs": "tabs in place of four spaces",
+    "comment": "a comment line before",
+    "coding": "a coding line before",
+    "main": 'an `if __name__ == "__main__":` block at the end',
+    "control_token": "a control token in a comment at the end",
+}
+
+
+def _write_forms() -> Iterator[str]:
+    yield "## Other forms of one program\n"
+    yield (
+        "`python benches robustness GROUPS --rm MODEL --forms`. Each form is the same program. "
+        "The first figure of a cell is for text as given, as `Engine.score` reads it. The second figure is for "
+        "programs that are compared, as `rerank`, groups, pairs, training and the reward function read them. "
+        "The shift is in percent of the mean gap between a correct and an incorrect program. The other columns are the "
+        "pairs ranked correctly, in percent, if one side or both sides have the form.\n"
+    )
+    for name in FORM_RESULTS:
+        result = load_result(name)
+        for given, compared in zip(*[iter(result["models"].items())] * 2, strict=True):
+            yield from _write_forms_of(given[0].removesuffix(", as given"), given[1], compared[1], result)
+
+
+def _write_forms_of(
+    model: str, given: Mapping[str, Any], compared: Mapping[str, Any], result: Mapping[str, Any]
+) -> Iterator[str]:
+    neither = given["rewrites"]["newline"]["pairs_right"]["neither"]["accuracy"]["mean"]
+    yield (
+        f"{model}, {result['num_problems']} problems: {100 * neither:.1f} percent of the pairs are ranked correctly if "
+        "no side has the form.\n"
+    )
+    rows = []
+    for form, title in FORM_TITLES.items():
+        both = [figures["rewrites"][form] for figures in (given, compared)]
+        cells = ["; ".join(f"{100 * one['shift']['gap']['mean_size']['mean']:.0f}" for one in both)]
+        for side in ("right", "wrong", "both"):
+            cells.append("; ".join(f"{100 * one['pairs_right'][side]['accuracy']['mean']:.1f}" for one in both))
+        rows.append([title, *cells])
+    yield format_table(["form", "mean size of the shift", "correct side alone", "incorrect side alone", "both"], rows)
 
 
 def _write_labels() -> Iterator[str]:

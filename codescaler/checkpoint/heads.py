@@ -8,15 +8,17 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from codescaler.errors import UnsupportedModel
+from codescaler.checkpoint.tensor_files import TensorSource
+from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.io.json import Fields
 from codescaler.types import HeadInput, HeadKind
+
+Tokens = Sequence[str | int]
 
 _AT_LAST = HeadInput()
 _BEFORE_PADS = HeadInput(skips_pads=True)
 _AT_EOS = HeadInput(closes_with_eos=True)
 
-VOCABULARY_TENSORS = ("lm_head.weight", "language_model.lm_head.weight", "output.weight")
 _ATHENE_TOKEN = 128003  # its code has the number, and its config.json has not
 
 
@@ -40,7 +42,7 @@ class HeadForm:
     classes: str = ".*"
     promised_by: str = "(?!)"  # matches nothing
     optional: Collection[str] = field(default=frozenset())
-    tokens: Sequence[str | int] = ()
+    tokens: Tokens = ()
 
     @property
     def key(self) -> str:
@@ -89,6 +91,7 @@ _REFUSED = (
         "",
         "it is a process reward model, which scores each step of a solution and not the whole",
     ),
+    ("CriticModel", "", "it is a critic, which values each token of a policy's text and not the whole"),
     ("LDL.*", "", "it predicts a distribution of labels, and codescaler has one output"),
     (
         "",
@@ -136,3 +139,48 @@ def complete_head(form: HeadForm, fields: Fields, vocab_size: int) -> HeadForm:
         )
     token = fields.read_size("reward_token_id", _ATHENE_TOKEN, low=0, high=vocab_size - 1)
     return replace(form, input=replace(form.input, appended_id=token))
+
+
+def choose_head(found: HeadForm | None, fields: Fields, vocab_size: int, tokens: Tokens | None) -> HeadForm | None:
+    """Returns the head to score with: what was found, else rows of the output layer, if they are named.
+
+    Raises: InvalidInput if rows are named and another head was found; as `complete_head` and `check_tokens`.
+    """
+    if found is not None:
+        if tokens is not None:
+            raise InvalidInput(
+                f"classifier_from_token was given, but the model has a head ({found.key}); leave it out."
+            )
+        return complete_head(found, fields, vocab_size)
+    if tokens is None:
+        tokens = fields.values.get("classifier_from_token")
+    return None if tokens is None else replace(VOCABULARY_ROWS, tokens=check_tokens(tokens))
+
+
+def check_tokens(tokens: object, where: str = "classifier_from_token") -> Tokens:
+    """Returns one or two tokens, each a text or an id. Raises InvalidInput if it is anything else."""
+    is_list = isinstance(tokens, Sequence) and not isinstance(tokens, (str, bytes))
+    kinds = {type(token) for token in tokens} if is_list else set()  # type: ignore[attr-defined]
+    if not is_list or not 1 <= len(tokens) <= 2 or not kinds <= {str, int}:  # type: ignore[arg-type]
+        raise InvalidInput(
+            f"{where} is {str(tokens)[:80]}; give a list of one token, or of two, of which the first counts against "
+            'the answer, such as ["no", "yes"]'
+        )
+    return tokens  # type: ignore[return-value]
+
+
+def list_head_shapes(
+    form: HeadForm | None, stored: Mapping[str, TensorSource], hidden_size: int
+) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a head's tensors; an MLP is as wide as its file says."""
+    if form is None:
+        return {}
+    roles = {role: stored[name].shape for name, role in form.tensors.items() if name in stored}
+    width = max(1, (roles.get("head.hidden.weight") or (0,))[0]) if form.kind == "mlp" else hidden_size
+    shapes = {
+        "head.hidden.weight": (width, hidden_size),
+        "head.hidden.bias": (width,),
+        "head.weight": (1, width),
+        "head.bias": (1,),
+    }
+    return {role: shapes[role] for role in form.tensors.values()}

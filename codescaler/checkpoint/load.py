@@ -7,8 +7,9 @@ Canonical names are those of `config.list_tensor_shapes`, and `head.weight` [1, 
 MLP has `head.hidden.weight` [M, D] and `head.hidden.bias` [M] too, and M in place of D.
 """
 
+import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ import torch
 
 from codescaler.checkpoint.config import DTYPES, list_tensor_shapes, parse_config, select_text_fields
 from codescaler.checkpoint.download import resolve_folder
-from codescaler.checkpoint.heads import VOCABULARY_ROWS, HeadForm, complete_head, find_head, refuse_other_heads
+from codescaler.checkpoint.heads import HeadForm, Tokens, choose_head, find_head, list_head_shapes, refuse_other_heads
 from codescaler.checkpoint.layouts import split_projections
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, LoraAdapter, MergedTensor, open_adapter
 from codescaler.checkpoint.tensor_files import (
@@ -28,7 +29,7 @@ from codescaler.checkpoint.tensor_files import (
     open_model_files,
     open_safetensors,
 )
-from codescaler.checkpoint.vocabulary import Tokens, check_tokens, read_vocabulary_head
+from codescaler.checkpoint.vocabulary import read_vocabulary_head
 from codescaler.errors import (
     CodescalerError,
     HostileFile,
@@ -39,7 +40,7 @@ from codescaler.errors import (
     WeightsError,
 )
 from codescaler.io.files import find_file
-from codescaler.io.json import Fields, read_json
+from codescaler.io.json import read_json
 from codescaler.types import HADAMARD_BLOCK, ModelConfig
 
 _BODY = re.compile(r"(?:model\.language_model\.|language_model\.model\.|model\.)?((?:embed_tokens|layers|norm)\..+)")
@@ -142,10 +143,8 @@ def open_checkpoint(
     raw = read_json(body / "config.json")
     config = parse_config(raw, where=where)
     stored = open_model_files(body)
-    added = dict(adapter.replaced) if adapter else {}
-    for place in dict.fromkeys((body, folder)):
-        if find_file([place], VALUE_HEAD_FILE):
-            added |= open_safetensors(place / VALUE_HEAD_FILE)
+    folders = list(dict.fromkeys((body, folder)))
+    added = _open_added(folders, adapter)
     fields = select_text_fields(raw, where)
     class_name = (adapter.class_name if adapter else None) or config.architecture
     form = None
@@ -153,76 +152,26 @@ def open_checkpoint(
         names = {*stored, *added}
         if head == "required":
             refuse_other_heads(class_name, names, where)
-        form = _choose_head(find_head(class_name, names), fields, config, classifier_from_token)
+        form = choose_head(find_head(class_name, names), fields, config.vocab_size, classifier_from_token)
     if form is None and head == "required":
-        raise MissingTensor(
-            f"{folder}: {config.architecture or config.family} has no reward head. Give a reward model, or head='none' "
-            "for features only; for a model that answers with a token, name it in classifier_from_token."
-        )
+        raise MissingTensor(_explain_no_head(folders, config))
     config = _apply_own_vocabulary(config, added)
     shapes = list_tensor_shapes(config)
-    for name, scheme in config.int8_linears.items():
-        if scheme.has_hadamard and shapes[f"{name}.weight"][1] % HADAMARD_BLOCK:
-            raise UnsupportedModel(
-                f"{body / 'config.json'}: {name} has {shapes[f'{name}.weight'][1]} inputs, no multiple of the "
-                f"{HADAMARD_BLOCK} of a Hadamard transform; quantise the model again, as `codescaler quantize` does."
-            )
-    shapes |= _list_head_shapes(form, {**stored, **added}, config.hidden_size)
+    _check_hadamard(config, shapes, where)
+    shapes |= list_head_shapes(form, {**stored, **added}, config.hidden_size)
     sources = _assign_roles(split_projections(stored, config), form, shapes)
     sources |= _assign_roles(split_projections(added, config), form, shapes)
     if adapter is not None:
         sources |= _merge_adapter(adapter, sources)
     if form is not None and form.tokens:
-        embedding, folders = sources.get("embed_tokens.weight"), list(dict.fromkeys((folder, body)))
-        row = read_vocabulary_head(form.tokens, {**stored, **added}, embedding, fields, config, folders)
+        embedding = sources.get("embed_tokens.weight")
+        row = read_vocabulary_head(form.tokens, {**stored, **added}, embedding, fields, config, folders[::-1])
         sources["head.weight"] = row
     _validate(sources, shapes, form, folder, {f"{name}.weight" for name in config.int8_linears})
     config = replace(config, dtype=sources["embed_tokens.weight"].dtype)
     if form is not None:
         config = replace(config, head=form.kind, head_input=form.input)
     return Checkpoint(folder, config, sources, None if adapter is None else body, {} if form is None else form.tensors)
-
-
-def _choose_head(found: HeadForm | None, fields: Fields, config: ModelConfig, tokens: Tokens | None) -> HeadForm | None:
-    """Returns the head to score with: what was found, else rows of the output layer, if they are named.
-
-    Raises: InvalidInput if rows are named and another head was found; as `complete_head` and `check_tokens`.
-    """
-    if found is not None:
-        if tokens is not None:
-            raise InvalidInput(
-                f"classifier_from_token was given, but the model has a head ({found.key}); leave it out."
-            )
-        return complete_head(found, fields, config.vocab_size)
-    if tokens is None:
-        tokens = fields.values.get("classifier_from_token")
-    return None if tokens is None else replace(VOCABULARY_ROWS, tokens=check_tokens(tokens))
-
-
-def _apply_own_vocabulary(config: ModelConfig, added: Mapping[str, TensorSource]) -> ModelConfig:
-    """Returns the configuration with the tokens of an adapter's own embedding: it may have others than its base."""
-    for name, tensor in added.items():
-        match = _BODY.fullmatch(name)
-        if match and match[1] == "embed_tokens.weight" and len(tensor.shape) == 2:
-            return replace(config, vocab_size=tensor.shape[0])
-    return config
-
-
-def _list_head_shapes(
-    form: HeadForm | None, stored: Mapping[str, TensorSource], hidden_size: int
-) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a head's tensors; an MLP is as wide as its file says."""
-    if form is None:
-        return {}
-    roles = {role: stored[name].shape for name, role in form.tensors.items() if name in stored}
-    width = max(1, (roles.get("head.hidden.weight") or (0,))[0]) if form.kind == "mlp" else hidden_size
-    shapes = {
-        "head.hidden.weight": (width, hidden_size),
-        "head.hidden.bias": (width,),
-        "head.weight": (1, width),
-        "head.bias": (1,),
-    }
-    return {role: shapes[role] for role in form.tensors.values()}
 
 
 def _locate_base_folder(
@@ -247,6 +196,43 @@ def _locate_base_folder(
     if find_file([body], ADAPTER_CONFIG):
         raise UnsupportedModel(f"the base model {body} is an adapter itself; merge it with PEFT and give the result.")
     return body
+
+
+def _check_hadamard(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Refuses a Hadamard transform of a number of inputs that has none."""
+    for name, scheme in config.int8_linears.items():
+        if scheme.has_hadamard and shapes[f"{name}.weight"][1] % HADAMARD_BLOCK:
+            raise UnsupportedModel(
+                f"{where}: {name} has {shapes[f'{name}.weight'][1]} inputs, no multiple of the "
+                f"{HADAMARD_BLOCK} of a Hadamard transform; quantise the model again, as `codescaler quantize` does."
+            )
+
+
+def _open_added(folders: Collection[Path], adapter: LoraAdapter | None) -> dict[str, TensorSource]:
+    """Returns the tensors beside a model's own: whole ones of an adapter, and LLaMA-Factory's value head."""
+    added: dict[str, TensorSource] = dict(adapter.replaced) if adapter else {}
+    for path in (folder / VALUE_HEAD_FILE for folder in folders):
+        if os.path.lexists(path):
+            added |= open_safetensors(path)
+    return added
+
+
+def _explain_no_head(folders: Sequence[Path], config: ModelConfig) -> str:
+    pickle = next((path for folder in folders if (path := folder / "value_head.bin").exists()), None)
+    found = f" Its head is in {pickle}, a pickle, which is never read: save it as {VALUE_HEAD_FILE}." if pickle else ""
+    return (
+        f"{folders[-1]}: {config.architecture or config.family} has no reward head.{found} Give a reward model, or "
+        "head='none' for features only; for a model that answers with a token, name it in classifier_from_token."
+    )
+
+
+def _apply_own_vocabulary(config: ModelConfig, added: Mapping[str, TensorSource]) -> ModelConfig:
+    """Returns the configuration with the tokens of an adapter's own embedding: it may have others than its base."""
+    for name, tensor in added.items():
+        match = _BODY.fullmatch(name)
+        if match and match[1] == "embed_tokens.weight" and len(tensor.shape) == 2:
+            return replace(config, vocab_size=tensor.shape[0])
+    return config
 
 
 def _assign_roles(

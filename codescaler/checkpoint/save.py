@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from codescaler.checkpoint.config import FAMILIES
+from codescaler.checkpoint.families import FAMILIES
 from codescaler.checkpoint.layouts import join_projections
 from codescaler.checkpoint.load import Checkpoint
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILE

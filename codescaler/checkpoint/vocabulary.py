@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from codescaler.checkpoint.config import FAMILIES
-from codescaler.checkpoint.heads import VOCABULARY_TENSORS
+from codescaler.checkpoint.families import FAMILIES
+from codescaler.checkpoint.heads import Tokens
 from codescaler.checkpoint.tensor_files import TensorSource
 from codescaler.errors import InvalidInput, MissingTensor, ShapeMismatch, UnsupportedModel
 from codescaler.io.json import Fields
 from codescaler.text.chat import load_chat
 from codescaler.types import ModelConfig
 
-Tokens = Sequence[str | int]
+_STORED = ("lm_head.weight", "language_model.lm_head.weight", "output.weight")  # of an output layer
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,6 @@ class VocabularyRow:
         return rows if len(rows) == 1 else rows[1:] - rows[:1]
 
 
-def check_tokens(tokens: object, where: str = "classifier_from_token") -> Tokens:
-    """Returns one or two tokens, each a text or an id. Raises InvalidInput if it is anything else."""
-    is_list = isinstance(tokens, Sequence) and not isinstance(tokens, (str, bytes))
-    kinds = {type(token) for token in tokens} if is_list else set()  # type: ignore[attr-defined]
-    if not is_list or not 1 <= len(tokens) <= 2 or not kinds <= {str, int}:  # type: ignore[arg-type]
-        raise InvalidInput(
-            f"{where} is {str(tokens)[:80]}; give a list of one token, or of two, of which the first counts against "
-            'the answer, such as ["no", "yes"]'
-        )
-    return tokens  # type: ignore[return-value]
-
-
 def read_vocabulary_head(
     tokens: Tokens,
     stored: Mapping[str, TensorSource],
@@ -73,7 +61,7 @@ def read_vocabulary_head(
             f"{fields.where}: final_logit_softcapping is {str(cap)[:80]}; scores by rows of the output layer would not "
             "be the model's logits. Score this one with transformers."
         )
-    vocabulary = next((stored[name] for name in VOCABULARY_TENSORS if name in stored), None)
+    vocabulary = next((stored[name] for name in _STORED if name in stored), None)
     is_tied = fields.read_flag("tie_word_embeddings") or (
         fields.values.get("tie_word_embeddings") is None and FAMILIES[config.family].is_tied
     )

@@ -61,9 +61,13 @@ def _rerank(options: argparse.Namespace) -> None:
         where = names or [f"{group.name}: candidates[{index}]" for index in range(len(group.candidates))]
         ranked = _rank_group(engine, group, options.extract, options.language, where)
         rankings.append(ranked)
-        labels = names or [f"candidate {index}: {_preview_program(c)}" for index, c in enumerate(group.candidates)]
+        previews = (f"candidate {index}: {_preview_program(c)}" for index, c in enumerate(group.candidates))
+        labels = [*(names or previews)]
         facts = [_list_facts(group, ranked, place, calibration) for place in range(len(ranked))]
         shown = facts[: options.top_k]
+        for fact in facts:
+            if fact["same_as"] is not None:
+                labels[fact["index"]] += f" (the program of {labels[fact['same_as']]})"
         if options.json:
             measured = (
                 None if calibration is None else {"name": calibration.name, "num_problems": calibration.num_problems}
@@ -127,10 +131,12 @@ def _list_facts(
     candidate, given = ranked[place], group.candidates[ranked[place].index]
     scores = [other.score for other in ranked if other.is_valid and other.score is not None]
     behind = scores[0] - scores[place] if candidate.is_valid else None
+    copies = [other.index for other in ranked if other.code is not None and other.code == candidate.code]
     return {
         "rank": place + 1,
         **dataclasses.asdict(candidate),
         "invalid_because": None if candidate.is_valid else _explain_invalid(candidate, given),
+        "same_as": min(copies) if copies and min(copies) < candidate.index else None,
         "gap_to_first": behind,
         "gap_to_next": scores[place] - scores[place + 1] if place + 1 < len(scores) else None,
         "first_is_correct": calibration.estimate_chance(behind)

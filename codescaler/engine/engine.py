@@ -216,7 +216,8 @@ class Engine:
             f", {len(bits)} of {7 * config.num_layers} linear layers int8 ({bits.count(8)} with activations of 8 bits)"
         )
         return (
-            f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}"
+            f"Engine({config.architecture or config.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
+            f"{self.dtype}"
             f"{int8 if bits else ''}, {self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
             f"{self.num_threads} threads, pooling {self.pooling!r})"
         )

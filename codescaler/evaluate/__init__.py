@@ -7,6 +7,8 @@ What counts, for reward models and baselines alike:
   nan           is refused, by name. Infinite scores stand in order with finite ones, and equal ones tie.
   no program    (code null) is never picked and is in no pair; N candidates without a program count as incorrect.
   no syntax     A program that does not parse is scored like any other; with --require-syntax it is no program.
+  one form      A program is read without outer white space, byte-order mark and carriage returns. A pair whose sides
+                are then the same program is left out and counted.
   copies        Each counts as it was sampled in best-of-N; in pairs a program counts once a problem.
   labels        A candidate without passed is refused. A program that is labelled both ways ties with itself.
   best-of-N     The chance that the best-scored of N candidates, drawn without replacement, is right: exact, over all

@@ -22,10 +22,10 @@ def format_best_of_n(figures: Mapping[str, Any]) -> str:
     sizes, scorers = figures["num_candidates"], figures["scorers"]
     num = sizes["smallest"]
     shown = sorted({2**k for k in range(num.bit_length())} | {num})
+    copies = f", {figures['num_duplicates']} the same program as another" if figures["num_duplicates"] else ""
     lines = [
         f"{figures['num_groups']} problems, {figures['num_mixed']} of them mixed (a correct and an incorrect program); "
-        f"{sizes['all']} candidates, {figures['num_without_program']} of them no program and "
-        f"{figures['num_duplicates']} the same program as another.",
+        f"{sizes['all']} candidates, {figures['num_without_program']} of them no program{copies}.",
         f"N goes to {num}, the size of the smallest problem; {figures['num_groups_of_more_candidates']} problems have "
         f"more candidates, up to {sizes['largest']}.",
         "In percent, [95% intervals]: pairs ranked correctly, over mixed problems; how often the best of N is correct.",

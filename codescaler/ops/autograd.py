@@ -19,18 +19,41 @@ from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
 from codescaler.ops.tree import Tree
 from codescaler.types import Activation
 
+# Whether a GPU writes the float32 sums of a bfloat16 product as they are; releases of torch before 2.8 round them.
+_HAS_WIDE_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()
+
 
 class TrainableLinear(torch.nn.Module):
-    """A linear layer whose weight is kept as it is given, and cast to the dtype of what it multiplies."""
+    """A linear layer whose weight is kept as it is given, and multiplied in the dtype of what it multiplies.
+
+    A weight of another dtype is cast once for each value that the optimizer gives it, not once a forward. `keeps_cast`
+    False casts it each time: where the weight is sharded, the copy would stay whole.
+    """
 
     def __init__(self, weights: LinearWeights, _: PlainFormat) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(weights.weight)
         self.bias = None if weights.bias is None else torch.nn.Parameter(weights.bias)
+        self.keeps_cast = True
+        self._kept: tuple[Tensor, int, Tensor] | None = None  # weight, its version, and the cast
 
     def forward(self, x: Tensor) -> Tensor:
         """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: y as x."""
-        return functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        if self.weight.dtype == x.dtype:
+            return functional.linear(x, self.weight, self.bias)
+        y: Tensor = _apply(_CastLinear, x, self.weight, self.bias, self._cast_weight(x.dtype))
+        return y
+
+    def _cast_weight(self, dtype: torch.dtype) -> Tensor:
+        weight = self.weight
+        if self._kept is not None:
+            kept, version, cast = self._kept
+            if kept is weight and version == weight._version and cast.dtype == dtype:
+                return cast
+        with torch.inference_mode(False), torch.no_grad():
+            cast = weight.to(dtype)
+        self._kept = (weight, weight._version, cast) if self.keeps_cast else None
+        return cast
 
 
 def make_differentiable(backend: Backend) -> Backend:
@@ -109,6 +132,32 @@ class DifferentiableBackend(Backend):
 
 def _apply(function: Any, *arguments: Any) -> Any:
     return function.apply(*arguments)
+
+
+class _CastLinear(Function):
+    """Y = x W^T + b in the dtype of x, with gradients by weight and bias that no one rounds to that dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Tensor) -> Tensor:
+        ctx.save_for_backward(x, cast)
+        ctx.dtype = weight.dtype
+        return functional.linear(x.detach(), cast, None if bias is None else bias.detach().to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> Any:
+        x, cast = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        grad_x = grad_y @ cast if needs_x else None
+        grad_weight = _multiply(grad_y.t(), x.detach(), ctx.dtype) if needs_weight else None
+        return grad_x, grad_weight, grad_y.sum(dim=0, dtype=ctx.dtype) if needs_bias else None, None
+
+
+def _multiply(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """A B in a wider dtype than that of a and b."""
+    if a.is_cuda and _HAS_WIDE_PRODUCT and dtype == torch.float32:
+        return torch.mm(a, b, out_dtype=dtype)
+    return (a @ b).to(dtype)
 
 
 class _RmsNorm(Function):

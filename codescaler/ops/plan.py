@@ -139,6 +139,34 @@ class TreeBatch:
         # In a padded tree the number of tiles follows from its sizes too: a tile that is added has no token.
         return tiles if self.sizes is None else _lengthen(tiles, self.num_tokens // max_tokens + len(queries))
 
+    def plan_steps(self, num_keys: int) -> Int32:
+        """Says where each path's keys lie, in steps of `num_keys` absolute positions.
+
+        Shape: [., 2], each row `(first_token, straddling_step)`. The tokens of a step lie side by side from
+        `first_token` on; a step that straddles runs of tokens has -1. `straddling_step` is the first such step of the
+        path from here on; it lies past the path where there is none. The steps of a path whose blocks stand from
+        `node_blocks[first_block]` on stand from row `first_block * max(KEY_BLOCK // num_keys, 1)` on. The last row is
+        of no path, so that a loop may read one row too many.
+        """
+        rows = max(KEY_BLOCK // num_keys, 1)  # of a block; of larger steps a path fills the first rows alone
+        offsets = self.node_block_offsets.astype(np.int64)
+        node = np.repeat(np.arange(len(self.node_starts)), np.diff(offsets) * rows)
+        start = offsets[node] * rows
+        key = (np.arange(len(node)) - start) * num_keys
+        held = (self.block_tokens[self.node_blocks[offsets[1:] - 1]] >= 0).sum(axis=1)  # by a node's last block
+        last = ((np.diff(offsets) - 1) * KEY_BLOCK + held)[node] - 1
+        first_token, last_token = (
+            self.block_tokens[self.node_blocks[offsets[node] + at // KEY_BLOCK], at % KEY_BLOCK]
+            for at in (np.minimum(key, last), np.minimum(key + num_keys - 1, last))
+        )
+        # Tokens follow one another along a path, so a step's lie side by side if its ends are as far apart as its keys.
+        is_run = (last_token - first_token == np.minimum(num_keys - 1, last - key)) | (key > last)
+        straddling = np.where(is_run, len(node), np.arange(len(node)))
+        straddling = np.minimum.accumulate(straddling[::-1])[::-1] - start
+        steps = np.stack([np.where(is_run, first_token, -1), straddling], axis=1)
+        steps = _make_int32(np.concatenate([steps, [[-1, 0]]]))
+        return steps if self.sizes is None else _lengthen(steps, len(self.node_blocks) * rows + 1, -1)
+
 
 class _Item(NamedTuple):
     """A token list of a tree, and how much of it the list before has too. It is the sequence of number `sequence`, or

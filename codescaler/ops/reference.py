@@ -242,8 +242,8 @@ def pooled_score(
     Shapes: x, residual [U, D]; rows [B]; head weight [1, D], bias [1] -> features [B, D], scores [B] (None
     without a head). Dtypes: all float32 but x (an activation) and rows (int64); nothing is updated in place.
     """
-    # Not by [rows]: where a row is read twice, the gradient of that adds up in no fixed order.
-    features_BD = _normalise((residual_UD + _upcast(x_UD)).index_select(0, rows_B), norm_weight_D, eps)
+    # Not by [rows], nor by index_select: where a row is read twice, their gradients add up in no fixed order on a GPU.
+    features_BD = _normalise(functional.embedding(rows_B, residual_UD + _upcast(x_UD)), norm_weight_D, eps)
     if head_weight_1D is None:
         return features_BD, None
     scores_B = (features_BD * head_weight_1D[0]).sum(dim=1)

@@ -68,13 +68,15 @@ class Tree:
         plan: Plan = self._plans[key]
         return plan
 
-    def upload_tiles(self, queries: Tensor, max_tokens: int) -> Tensor:
-        """Returns `plan.TreeBatch.plan_tiles` of `all_queries` or `last_queries` on their device, planned once."""
+    def upload_tiles(self, queries: Tensor, max_tokens: int, key_step: int) -> tuple[Tensor, Tensor]:
+        """Returns `plan_tiles` of `all_queries` or `last_queries` and `plan_steps` on their device, planned once."""
 
-        def make(runs: Int32) -> Tensor:
-            return upload([self.batch.plan_tiles(runs, max_tokens, is_padded=True)], queries.device)[0]
+        def make(runs: Int32) -> tuple[Tensor, Tensor]:
+            tiles = self.batch.plan_tiles(runs, max_tokens, is_padded=True)
+            on_device = upload([tiles, self.batch.plan_steps(key_step)], queries.device)
+            return on_device[0], on_device[1]
 
-        return self.plan_once(queries, ("tiles", max_tokens), make)
+        return self.plan_once(queries, ("tiles", max_tokens, key_step), make)
 
     def overwrite(self, batch: TreeBatch) -> None:
         """Puts another batch, padded to the same sizes, and its tiles in the memory of this one.
@@ -85,7 +87,10 @@ class Tree:
         _copy_over(self._packed, list(_list_arrays(batch).values()))
         for (name, kind), plan in self._plans.items():
             if kind[0] == "tiles":
-                _copy_over(plan, [batch.plan_tiles(getattr(batch, name), kind[1], is_padded=True)])
+                _, max_tokens, key_step = kind
+                tiles = batch.plan_tiles(getattr(batch, name), max_tokens, is_padded=True)
+                for target, array in zip(plan, (tiles, batch.plan_steps(key_step)), strict=True):
+                    _copy_over(target, [array])
 
     def _name(self, queries: Tensor) -> str:
         assert queries is self.all_queries or queries is self.last_queries, "query runs of another tree"

@@ -121,9 +121,10 @@ def save_random_lora(folder: Path, base: Path, *, seed: int = 1, vocab_size: int
         model = peft.get_peft_model(plain, config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parameter.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
+                std = 1.0 if "embed" in name else parameter.shape[-1] ** -0.5
+                parameter.normal_(0.0, std, generator=generator)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it saves an embedding of another size
         model.save_pretrained(folder)

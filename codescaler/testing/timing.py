@@ -1,4 +1,4 @@
-"""How long a call takes, and how fast a machine can be: by the clock on CPUs, by events on GPUs."""
+"""How long calls and their kernels take, and how fast a machine can be: by the clock on CPUs, by events on GPUs."""
 
 import functools
 import statistics
@@ -16,6 +16,7 @@ from codescaler.types import QuantScheme
 _CPU_PEAK_SIZES = ((512, 1024, 4096), (512, 3072, 1024))
 _GPU_PEAK_SIZES = ((8192, 8192, 8192),)
 _FLUSH_BYTES = 1 << 28  # more than any GPU's second-level cache
+_MOST_FILLS = 768  # with the calls fewer than the 1024 launches that a device queues
 
 
 def bench_device() -> torch.device:
@@ -35,7 +36,10 @@ def choose_fastest_dtype() -> str:
 
 
 def measure_seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Returns the seconds that a call takes. On a GPU they are between two events, from a cache that was flushed."""
+    """Returns the seconds that a call takes, the host's work included.
+
+    On a GPU they are between two events, from a cache that was flushed.
+    """
     if device.type != "cuda":
         start = time.perf_counter()
         call()
@@ -48,6 +52,49 @@ def measure_seconds(call: Callable[[], object], device: torch.device) -> float:
     end.record()
     torch.cuda.synchronize(device)
     return float(begin.elapsed_time(end)) / 1000.0
+
+
+def measure_kernel_seconds(
+    call: Callable[[], object], device: torch.device, num_calls: int = 10, *, is_flushed: bool = False
+) -> float:
+    """Returns the seconds that the kernels of a call take, without the host's work: the mean of `num_calls` calls.
+
+    On a GPU the device is kept busy until the host has launched all calls; how long that must be is found by trial.
+    With `is_flushed` each call starts from a cache that was flushed, and the flush is not counted. On a CPU the kernels
+    are the call.
+
+    Raises:
+        RuntimeError: the call waits for the device, so that its launches cannot be brought forward.
+    """
+    if device.type != "cuda":
+        return statistics.mean(measure_seconds(call, device) for _ in range(num_calls))
+    buffer = _make_flush_buffer(device)
+    for num_fills in (16, 64, 256, _MOST_FILLS):  # of which each keeps an H200 busy for 60 us
+        torch.cuda.synchronize(device)
+        for _ in range(num_fills):
+            buffer.zero_()
+        spans = []
+        for _ in range(num_calls if is_flushed else 1):
+            if is_flushed:
+                buffer.zero_()
+            spans.append(_record_span(call, 1 if is_flushed else num_calls))
+        is_launched_in_time = not spans[0][0].query()
+        torch.cuda.synchronize(device)
+        if is_launched_in_time:
+            return sum(float(begin.elapsed_time(end)) for begin, end in spans) / num_calls / 1000.0
+    raise RuntimeError(
+        f"the device ran dry before {num_calls} calls were launched, after {_MOST_FILLS} fills: the call waits for it"
+    )
+
+
+def _record_span(call: Callable[[], object], num_calls: int) -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    """Launches the calls between two events."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(num_calls):
+        call()
+    end.record()
+    return begin, end
 
 
 @functools.cache

@@ -56,7 +56,10 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a Qwen3 reward model; `dataclasses.replace(shape, num_layers=4)` is a shallower one."""
+    """Sizes of a Qwen3 reward model; `dataclasses.replace(shape, num_layers=4)` is a shallower one.
+
+    With experts it is a Qwen3-MoE, and `intermediate_size` is the width of one expert.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -65,15 +68,26 @@ class ModelShape:
     num_kv_heads: int = 8
     head_dim: int = 128
     vocab_size: int = 151_936
+    num_experts: int = 0
+    num_chosen: int = 1  # experts that a token goes through
 
 
 QWEN3_0_6B = ModelShape(hidden_size=1024, intermediate_size=3072)
 QWEN3_1_7B = ModelShape(hidden_size=2048, intermediate_size=6144)
 QWEN3_8B = ModelShape(hidden_size=4096, intermediate_size=12_288, num_layers=36, num_heads=32, num_kv_heads=8)
+QWEN3_30B_A3B = ModelShape(
+    hidden_size=2048,
+    intermediate_size=768,
+    num_layers=48,
+    num_heads=32,
+    num_kv_heads=4,
+    num_experts=128,
+    num_chosen=8,
+)
 
 
 def write_random_rm(folder: Path, shape: ModelShape, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> None:
-    """Writes a random `Qwen3ForSequenceClassification` with one label to `folder`, without transformers.
+    """Writes a random `Qwen3ForSequenceClassification`, or Qwen3Moe's, to `folder`, without transformers.
 
     Weights are normal with mean 0 (norm weights: 1) and std 0.02. They are drawn in blocks straight into
     `model.safetensors`, so no size of model needs memory.
@@ -102,9 +116,15 @@ def write_random_rm(folder: Path, shape: ModelShape, dtype: torch.dtype = torch.
 
 def make_qwen3_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
     """Returns what `config.json` of such a model says."""
+    experts = {
+        "num_experts": shape.num_experts,
+        "num_experts_per_tok": shape.num_chosen,
+        "moe_intermediate_size": shape.intermediate_size,
+        "norm_topk_prob": True,
+    }
     return {
-        "architectures": ["Qwen3ForSequenceClassification"],
-        "model_type": "qwen3",
+        "architectures": [f"Qwen3{'Moe' if shape.num_experts else ''}ForSequenceClassification"],
+        "model_type": "qwen3_moe" if shape.num_experts else "qwen3",
         "dtype": str(dtype).removeprefix("torch."),
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
@@ -120,6 +140,7 @@ def make_qwen3_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
         "pad_token_id": shape.vocab_size - 1,
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},
+        **(experts if shape.num_experts else {}),
     }
 
 
@@ -136,10 +157,12 @@ def list_qwen3_tensor_sizes(shape: ModelShape) -> dict[str, list[int]]:
         "self_attn.k_norm": [shape.head_dim],
         "self_attn.o_proj": [hidden, q_width],
         "post_attention_layernorm": [hidden],
-        "mlp.gate_proj": [ffn, hidden],
-        "mlp.up_proj": [ffn, hidden],
-        "mlp.down_proj": [hidden, ffn],
     }
+    mlp = {"gate_proj": [ffn, hidden], "up_proj": [ffn, hidden], "down_proj": [hidden, ffn]}
+    if shape.num_experts:
+        layer["mlp.gate"] = [shape.num_experts, hidden]
+    for at in [f"mlp.experts.{i}" for i in range(shape.num_experts)] or ["mlp"]:
+        layer |= {f"{at}.{name}": size for name, size in mlp.items()}
     sizes = {"model.embed_tokens": [shape.vocab_size, hidden], "model.norm": [hidden], "score": [1, hidden]}
     for index in range(shape.num_layers):
         sizes |= {f"model.layers.{index}.{name}": size for name, size in layer.items()}
@@ -156,7 +179,8 @@ def count_score_flops(shape: ModelShape, sequences: list[list[int]]) -> float:
     softmax and the head.
     """
     q_width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    weights = shape.hidden_size * (2 * q_width + 2 * kv_width + 3 * shape.intermediate_size)
+    ffn = 3 * shape.intermediate_size * shape.num_chosen + shape.num_experts  # with the router
+    weights = shape.hidden_size * (2 * q_width + 2 * kv_width + ffn)
     return 2.0 * shape.num_layers * weights * _build_tree(sequences).num_tokens + count_attention_flops(
         shape, sequences
     )

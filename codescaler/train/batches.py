@@ -86,7 +86,7 @@ class MicroBatch:
     """Problems as one tree, and what the loss asks for. Legend: B sequences, G problems.
 
     Shapes: `places` [B], where in the tree's order each sequence of the problems stands; labels [B]; offsets [G + 1];
-    margins [G]; a teacher's scores [B], float32, None where it is not asked for.
+    margins [G]; a teacher's scores [B], float32, None where it is not asked for. `bounds` are the offsets on the host.
     """
 
     tree: Tree
@@ -95,22 +95,32 @@ class MicroBatch:
     offsets: torch.Tensor
     margins: torch.Tensor
     teacher: torch.Tensor | None
+    bounds: tuple[int, ...]
 
     def iterate_bounds(self) -> Iterator[tuple[int, int]]:
         """Yields where each problem's sequences start and end."""
-        return itertools.pairwise(self.offsets.tolist())
+        return itertools.pairwise(self.bounds)
 
 
 def make_micro_batch(problems: Sequence[TokenizedProblem], device: torch.device) -> MicroBatch:
     """Puts problems side by side into one prefix tree."""
     sequences = [sequence for problem in problems for sequence in problem.sequences]
     (batch,) = plan(sequences, sum(map(len, sequences)))
+    labels = [label for problem in problems for label in problem.labels]
     scores = [score for problem in problems for score in problem.scores or ()]
+    bounds = tuple(itertools.accumulate((len(problem.labels) for problem in problems), initial=0))
+    margins = torch.tensor([problem.margin for problem in problems], dtype=torch.float32)
     return MicroBatch(
         tree=Tree.from_batch(batch, device),
-        places=torch.from_numpy(np.argsort(batch.sequences, kind="stable")).to(device),
-        labels=torch.tensor([label for problem in problems for label in problem.labels], device=device),
-        offsets=torch.tensor(np.cumsum([0, *(len(problem.labels) for problem in problems)]), device=device),
-        margins=torch.tensor([problem.margin for problem in problems], dtype=torch.float32, device=device),
-        teacher=torch.tensor(scores, dtype=torch.float32, device=device) if scores else None,
+        places=_upload(torch.from_numpy(np.argsort(batch.sequences, kind="stable")), device),
+        labels=_upload(torch.tensor(labels), device),
+        offsets=_upload(torch.tensor(bounds), device),
+        margins=_upload(margins, device),
+        teacher=_upload(torch.tensor(scores, dtype=torch.float32), device) if scores else None,
+        bounds=bounds,
     )
+
+
+def _upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies to `device` without waiting for what the device still does."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 
 from codescaler.env import count_launched_processes
+from codescaler.ops.autograd import TrainableLinear
 from codescaler.train.config import Parallel
 from codescaler.train.model import RewardModel
 
@@ -33,8 +34,8 @@ class Processes:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether weights are sharded over several processes."""
-        return self.count > 1 and self.parallel == "fsdp"
+        """Whether weights are sharded over the processes, which may be one."""
+        return self.parallel == "fsdp" and dist.is_initialized()
 
     @property
     def loss_scale(self) -> float:
@@ -45,6 +46,9 @@ class Processes:
         """Shards the weights, with "fsdp"."""
         if self.is_sharded:
             mesh = init_device_mesh(device.type, (self.count,))
+            for module in model.modules():
+                if isinstance(module, TrainableLinear):
+                    module.keeps_cast = False
             for layer in model.layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)

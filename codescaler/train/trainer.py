@@ -314,27 +314,32 @@ class _Run:
         mine = list(batches[processes.rank :: processes.count])
         if processes.is_sharded:  # all of them gather each layer equally often
             mine += [()] * (-(-len(batches) // processes.count) - len(mine))
-        loss = accuracy = margin = flops = num_tokens = 0.0
+        finished: list[tuple[Indices, MicroBatch, Tensor, Tensor]] = []
         for indices in mine:
             batch = make_micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
             scores = self.model(batch.tree)[batch.places]
             part, _ = self.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins, config.center_coefficient)
             part = part * (sum(self.learned[i].has_pair for i in indices) / num_paired)
             if batch.teacher is not None:
-                distilled = margin_mse_loss(scores, batch.teacher, batch.offsets.tolist())
+                distilled = margin_mse_loss(scores, batch.teacher, batch.bounds)
                 part = part + distilled * (config.teacher_weight * len(indices) / num_problems)
             (part * processes.loss_scale).backward()
+            finished.append((indices, batch, part.detach(), scores.detach()))
+        processes.all_reduce_gradients([*self.parameters.values()])
+        length = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
+        # Not before: who asks a GPU for a number waits for all that it was given, and gives it nothing meanwhile.
+        loss = accuracy = margin = flops = num_tokens = 0.0
+        for indices, batch, part, scores in finished:
             loss += part.item()
-            for right, gap in _measure_pairs(scores.detach(), batch) if indices else ():
-                accuracy, margin = accuracy + right / num_paired, margin + gap / num_paired
             if indices:
+                for right, gap in _measure_pairs(scores.cpu(), batch):
+                    accuracy, margin = accuracy + right / num_paired, margin + gap / num_paired
                 num_tokens += batch.tree.batch.num_tokens
                 flops += count_step_flops(self.model.config, config.method, batch.tree)
-        processes.all_reduce_gradients([*self.parameters.values()])
         loss, accuracy, margin, num_tokens, flops = processes.all_reduce_sum(
             [loss, accuracy, margin, num_tokens, flops], self.device
         )
-        norm = float(gather_tensor(torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)))
+        norm = float(gather_tensor(length))
         if not math.isfinite(loss) or not math.isfinite(norm):
             last = folder.find_last_checkpoint()
             raise TrainingDiverged(
@@ -454,8 +459,9 @@ def _measure_pairs(scores: Tensor, batch: MicroBatch) -> Iterator[tuple[float, f
     """Yields of each problem with a pair: its pair accuracy, and the mean score of correct programs minus the mean
     score of incorrect programs.
     """
+    labels_of_all = batch.labels.cpu()
     for start, end in batch.iterate_bounds():
-        values, labels = scores[start:end], batch.labels[start:end]
+        values, labels = scores[start:end], labels_of_all[start:end]
         if labels.all() or not labels.any():
             continue
         gaps = values[labels].unsqueeze(1) - values[~labels].unsqueeze(0)

@@ -220,6 +220,13 @@ def test_score_weight_is_a_head_whatever_the_class(tmp_path, architectures):
     assert np.array_equal(engine.score_tokens([[5, 6, 0]]), expected)
 
 
+def test_the_critic_of_a_training_run_is_no_reward_model(tmp_path):
+    save_random_checkpoint(tmp_path, "qwen3", "RewardModel")
+    edit_json(tmp_path / "config.json", architectures=["CriticModel"])
+    with pytest.raises(UnsupportedModel, match=r"CriticModel.*values each token"):
+        open_checkpoint(tmp_path)
+
+
 def test_openrlhf_may_call_its_head_score(tmp_path):
     """It is read at the last token then, a pad token too."""
     save_random_checkpoint(tmp_path, "qwen3")
@@ -320,6 +327,20 @@ def test_a_value_head_file_holds_nothing_else(factory):
     root, head = factory
     save_file(head | {"extra.weight": ONE}, root / "adapter/value_head.safetensors")
     with pytest.raises(WeightsError, match=r"value_head\.safetensors: extra\.weight has no role"):
+        open_checkpoint(root / "adapter")
+
+
+def test_a_value_head_file_that_cannot_be_read_is_not_passed_over(factory):
+    root, _ = factory
+    path = root / "adapter/value_head.safetensors"
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(MissingTensor, match=r"value_head\.safetensors is not there"):
+        open_checkpoint(root / "adapter")
+    path.rename(root / "adapter/value_head.bin")
+    path.with_suffix(".bin").unlink()
+    path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(MissingTensor, match=r"value_head\.bin, a pickle, which is never read"):
         open_checkpoint(root / "adapter")
 
 

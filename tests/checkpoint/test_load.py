@@ -14,6 +14,7 @@ import torch
 from codescaler.checkpoint import tensor_files
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import open_checkpoint
+from codescaler.engine import Engine
 from codescaler.errors import (
     CodescalerError,
     HostileFile,
@@ -65,12 +66,25 @@ def rename(old, new):
     return lambda tensors: {name.replace(old, new): tensor for name, tensor in tensors.items()}
 
 
+def split_experts(tensors):
+    """Of transformers' modules, which hold all experts of a layer in one tensor."""
+    for name, tensor in tensors.items():
+        at, is_expert, part = name.rpartition(".experts.")
+        if not is_expert:
+            yield name, tensor
+        for index, weight in enumerate(tensor if is_expert else ()):
+            names = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}[part]
+            for one, rows in zip(names, weight.chunk(len(names)), strict=True):
+                yield f"{at}.experts.{index}.{one}.weight", rows
+
+
 @pytest.mark.parametrize("max_shard_size", ["5GB", "100KB"])
 @pytest.mark.parametrize(
     ("family", "architecture", "settings"),
     [
         ("qwen3", "SequenceClassification", {}),
         ("qwen3", "SequenceClassification", {"attention_bias": True}),
+        ("qwen3_moe", "SequenceClassification", {"mlp_only_layers": [0]}),
         ("qwen2", "SequenceClassification", {}),
         ("qwen2", "AceCodeRM", {}),
         ("llama", "SequenceClassification", {"attention_bias": True, "mlp_bias": True}),
@@ -86,6 +100,7 @@ def test_every_tensor_is_the_modules(tmp_path, family, architecture, settings, m
     assert (tmp_path / INDEX).exists() == (max_shard_size != "5GB")
     checkpoint = open_checkpoint(tmp_path)
     expected = {canonical(name): tensor for name, tensor in model.state_dict().items() if "lm_head" not in name}
+    expected = dict(split_experts(expected))
     assert checkpoint.sources.keys() == expected.keys()
     for name, tensor in expected.items():
         ours = checkpoint.read_tensor(name)
@@ -94,6 +109,22 @@ def test_every_tensor_is_the_modules(tmp_path, family, architecture, settings, m
     assert (checkpoint.config.family, checkpoint.config.dtype) == (family, "bfloat16")
     assert checkpoint.folder == tmp_path
     assert checkpoint.base_folder is None
+
+
+def test_experts_are_neither_trained_nor_quantised(tmp_path):
+    save_random_checkpoint(tmp_path, "qwen3_moe")
+    with pytest.raises(UnsupportedModel, match=r"cannot be trained yet; fit a head on it"):
+        open_checkpoint(tmp_path).require_trainable()
+    with pytest.raises(UnsupportedModel, match="mixture of experts, which is not quantised"):
+        Engine.from_pretrained(tmp_path, quantization="int8")
+
+
+def test_a_missing_expert_is_named(tmp_path):
+    save_random_checkpoint(tmp_path, "qwen3_moe")
+    name = "layers.1.mlp.experts.6.up_proj.weight"
+    edit_tensors(tmp_path / "model.safetensors", lambda tensors: {n: t for n, t in tensors.items() if name not in n})
+    with pytest.raises(MissingTensor, match=name):
+        open_checkpoint(tmp_path)
 
 
 def test_head_kinds_and_bias(copy):

@@ -97,6 +97,17 @@ def test_rerank_as_json(folder, files, capsys):
     assert {entry["first_is_correct"] for entry in record["ranking"]} == {None}
 
 
+def test_rerank_says_which_files_hold_one_program(folder, files, capsys):
+    (files / "d.py").write_text(PROGRAMS["a.py"].replace("\n", "\r\n") + "\n\n")
+    command = ("rerank", "--model", folder, files / "problem.md", *(files / f"{name}.py" for name in "acd"))
+    assert run(*command) == 0
+    assert f"d.py (the program of {files / 'a.py'})" in capsys.readouterr().out
+    assert run(*command, "--json") == 0
+    facts = {fact["index"]: fact for fact in json.loads(capsys.readouterr().out)["ranking"]}
+    assert [facts[index]["same_as"] for index in range(3)] == [None, None, 0]
+    assert facts[0]["score"] == facts[2]["score"]
+
+
 def test_rerank_takes_programs_out_of_completions(folder, files, capsys):
     block = f"So:\n```python\n{PROGRAMS['a.py']}```\n"
     (files / "d.md").write_text(block)

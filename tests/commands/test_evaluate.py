@@ -39,6 +39,9 @@ def groups(tmp_path):
     return path
 
 
+USER, ANSWER = {"role": "user", "content": "p"}, {"role": "assistant", "content": "x = 1"}
+
+
 def run(*arguments):
     return cli.main(["eval", *map(str, arguments)])
 
@@ -126,6 +129,27 @@ def test_pairs(models, tmp_path, capsys):
     assert figures["by"]["aspect"]["parts"]["style"]["num_items"] == 3
     assert "3 items of 3 prompts" in capsys.readouterr().out
     assert is_png(picture)
+
+
+def test_sides_that_are_one_program_are_left_out_and_counted(groups, tmp_path, capsys):
+    pair = {"prompt": "p", "chosen": "x = 1", "rejected": "y = 1"}
+    rows = [pair, pair | {"rejected": "\ufeffx = 1\r\n"}, {"chosen": [USER, ANSWER], "rejected": [USER, ANSWER]}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for benchmark in ("pairs", "rewardbench"):
+        assert run(benchmark, tmp_path / "rows.jsonl", "--json", tmp_path / "out.json") == 0
+        figures = json.loads((tmp_path / "out.json").read_text())["figures"]
+        assert (figures["num_items"], figures["num_duplicates"]) == (1, 2)
+        assert (
+            "2 items are left out, whose chosen and rejected responses are the same program" in capsys.readouterr().out
+        )
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[1]))
+    assert run("pairs", tmp_path / "rows.jsonl") == 2
+    assert "all 1 items have the same response on both sides" in capsys.readouterr().err
+    record = json.loads(groups.read_text().splitlines()[0])
+    copies = [{"code": f"{PROGRAMS[0]}\n", "passed": True}, {"code": PROGRAMS[0], "passed": True}]
+    groups.write_text(json.dumps(record | {"candidates": [*copies, {"code": PROGRAMS[1], "passed": False}]}))
+    assert run("bon", groups, "--by", "none") == 0
+    assert "3 candidates, 0 of them no program, 1 the same program as another." in capsys.readouterr().out
 
 
 def test_rm_bench(models, tmp_path, capsys):

@@ -39,6 +39,7 @@ KEYS = "head_dim rope_theta rope_scaling rope_parameters layer_types sliding_win
 KEYS += " attention_bias mlp_bias torch_dtype rms_norm_eps quantization_config attn_logit_softcapping rank_pattern bias"
 KEYS += " short_factor partial_rotary_factor reward_token_id classifier_from_token rope_local_base_freq architectures"
 KEYS += " sliding_window_pattern model_type final_logit_softcapping tie_word_embeddings attention_factor"
+KEYS += " num_experts num_local_experts num_experts_per_tok mlp_only_layers decoder_sparse_step norm_topk_prob"
 KEYS += " query_pre_attn_scalar alpha_pattern use_rslora revision chat_template bos_token content weight_map normalizer"
 DTYPES = ["F64", "F32", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "C64", "", "f32", 32]
 NAMES = ["score.weight", "score.bias", "v_head.summary.weight", "lm_head.weight", "norm.weight", "\0", "../x", ""]
@@ -118,6 +119,7 @@ def build(root):
     save_random_checkpoint(root / "qwen3", "qwen3", **SIZES)
     save_random_checkpoint(root / "llama", "llama", "TokenClassification", attention_bias=True, **SIZES)
     save_random_checkpoint(root / "gemma2", "gemma2", **SIZES)
+    save_random_checkpoint(root / "experts", "qwen3_moe", num_experts=4, num_experts_per_tok=2, **SIZES)
     save_random_checkpoint(root / "value", "qwen2", "AceCodeRM", **SIZES)
     save_random_checkpoint(root / "sharded", "qwen3", max_shard_size="50KB", **SIZES)
     save_random_checkpoint(root / "causal", "qwen3", "CausalLM", **SIZES)

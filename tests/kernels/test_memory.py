@@ -4,7 +4,17 @@ import dataclasses
 
 import pytest
 import torch
-from codescaler.kernels import configurations, glu, pairwise_loss, pooled_score, qk_norm_rope, rms_norm, tree_attention
+from codescaler.kernels import (
+    configurations,
+    expert_mlp,
+    glu,
+    pairwise_loss,
+    pooled_score,
+    qk_norm_rope,
+    rms_norm,
+    route,
+    tree_attention,
+)
 
 from codescaler.env import is_triton_interpreted
 from codescaler.ops import AttentionSpec, Heads, RotaryTables
@@ -70,6 +80,24 @@ def test_glu(dtype, random, width):
     y.assert_kept()
 
 
+def test_route(random):
+    logits = torch.randn(3, 19, generator=random)
+    results = [torch.full((5, 5), 7, dtype=dtype) for dtype in (torch.int32, torch.float32)]
+    route.route(logits, *(result[:3].view(-1)[:15].view(3, 5) for result in results), is_normalised=True)
+    for result in results:
+        assert (result[3:] == 7).all()
+    assert results[1][:3].sum(dim=1).allclose(torch.ones(3))
+
+
+def test_expert_mlp(dtype, random):
+    x, y = torch.randn(9, 40, generator=random).to(dtype), Guarded(9, 40, dtype=dtype)
+    gate_up, down = (torch.randn(*size, generator=random).to(dtype) for size in ((4, 34, 40), (4, 40, 17)))
+    experts = torch.randint(4, (9, 2), generator=random, dtype=torch.int32)
+    tile = configurations.ExpertConfiguration(rows=16, columns=32, step=16, num_warps=4, num_stages=1)
+    expert_mlp.expert_mlp(x, experts, torch.full((9, 2), 0.5), gate_up, down, y.inside, tile, is_gelu=False)
+    y.assert_kept()
+
+
 def test_pooled_score(dtype, random):
     x, residual = torch.randn(4, 33, generator=random).to(dtype), torch.randn(4, 33, generator=random)
     features, scores, norm = Guarded(3, 33), Guarded(3), torch.ones(33)
@@ -95,10 +123,10 @@ def test_tree_attention(dtype, random):
     (batch,) = plan([np.array([1] * 60 + tail, dtype=np.int32) for tail in ([2] * 9, [3] * 70, [])][:2], 10**9)
     tree = Tree.from_batch(batch, DEVICE)
     tile = configurations.AttentionConfiguration(rows=16, key_step=64, num_warps=4, num_stages=1)
-    tiles = tree.upload_tiles(tree.all_queries, tile.rows // 3)
+    tiles, steps = tree.upload_tiles(tree.all_queries, tile.rows // 3, tile.key_step)
     num_tokens = len(tree.token_ids)
     qkv, out = torch.randn(num_tokens, 5 * 34, generator=random).to(dtype), Guarded(num_tokens, 3 * 34, dtype=dtype)
-    tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out.inside, tile)
+    tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, steps, tiles, out.inside, tile)
     out.assert_kept()
     # A narrow tile gives the bits of a wide one of the same key step, which is part of the numbers.
     wide = make_backend(dataclasses.replace(tile, rows=128)).tree_attention(qkv, spec, tree, tree.all_queries)

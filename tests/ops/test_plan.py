@@ -19,6 +19,22 @@ def path_of(batch, node):
     return tokens[tokens >= 0]
 
 
+def check_steps(batch, num_keys):
+    """Each step of each path has its first token if its tokens lie side by side, and knows the next that has not."""
+    steps = batch.plan_steps(num_keys)
+    for node, first_block in enumerate(batch.node_block_offsets[:-1]):
+        path = path_of(batch, node)
+        at = first_block * max(KEY_BLOCK // num_keys, 1)
+        parts = [path[i : i + num_keys] for i in range(0, len(path), num_keys)]
+        is_run = [(np.diff(part) == 1).all() for part in parts]
+        first_tokens, straddling = steps[at : at + len(parts)].T
+        assert first_tokens.tolist() == [part[0] if run else -1 for part, run in zip(parts, is_run, strict=True)]
+        for i, found in enumerate(straddling):
+            expected = next((j for j in range(i, len(parts)) if not is_run[j]), len(parts))
+            assert min(found, len(parts)) == expected
+        assert at + len(parts) < len(steps)  # a row is left to read ahead
+
+
 def check(sequences, max_batch_tokens):
     """Every promise of `TreeBatch`, one by one."""
     batches = plan(as_arrays(sequences), max_batch_tokens)
@@ -42,6 +58,8 @@ def check(sequences, max_batch_tokens):
             assert path_of(batch, node)[-num_tokens:].tolist() == list(range(first_token, first_token + num_tokens))
             covered += range(first_token, first_token + num_tokens)
         assert covered == list(range(batch.num_tokens))
+        for num_keys in (KEY_BLOCK // 2, KEY_BLOCK, 2 * KEY_BLOCK):
+            check_steps(batch, num_keys)
         # A key block starts at a multiple of its size and has no holes.
         starts = batch.positions[batch.block_tokens[:, 0]]
         assert (starts % KEY_BLOCK == 0).all()

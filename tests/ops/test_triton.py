@@ -1,24 +1,35 @@
 """The Triton backend: where it runs and where it says why not; under the interpreter, whole forwards and their bits."""
 
+import functools
 import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
+from codescaler.kernels.configurations import AttentionConfiguration
 
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.env import is_triton_interpreted
 from codescaler.errors import BackendUnavailable
 from codescaler.model.decoder import build_decoder
-from codescaler.ops import reference, select_backend
+from codescaler.ops import AttentionSpec, Heads, Tree, reference, select_backend
+from codescaler.ops.plan import plan
+from codescaler.ops.triton import make_backend
 from codescaler.testing import (
     assert_accurate,
     make_branching_lists,
+    make_random_qkv,
+    make_random_tree,
     run_forward_lists,
+    save_chat,
     save_random_checkpoint,
     use_cpu_linear,
 )
+from codescaler.train import trainer
+from codescaler.train.config import TrainConfig
+from codescaler.train.model import build_model
 
 interpreted = pytest.mark.skipif(not is_triton_interpreted(), reason="needs Triton's interpreter: make test-triton")
 DEVICE = torch.device("cpu" if is_triton_interpreted() else "cuda")
@@ -26,7 +37,7 @@ runs = pytest.mark.skipif(
     not is_triton_interpreted() and not torch.cuda.is_available(),
     reason="needs a GPU, or Triton's interpreter: make test-triton",
 )
-FAMILIES = ["qwen3", "qwen2", "llama", "gemma2"]
+FAMILIES = ["qwen3", "qwen3_moe", "qwen2", "llama", "gemma2"]
 
 
 @pytest.mark.skipif(is_triton_interpreted(), reason="the interpreter is asked for")
@@ -79,6 +90,77 @@ def test_a_sequence_has_the_same_bits_alone_in_a_batch_and_behind_a_shared_prefi
             assert torch.equal(result[0], expected[index]), f"sequence {index} of {len(tokens)} tokens"
     unshared = forward(tmp_path, backend, torch.float32, [lists[3], np.array([7] * 30, dtype=np.int32)])
     assert torch.equal(unshared[1][0], together[1][3])
+
+
+def compute_gradients(folder, backend, dtype, lists, is_checkpointed):
+    """Loss of a pair in every two lists, and the gradient of each tensor that learns."""
+    config = TrainConfig(gradient_checkpointing=is_checkpointed)
+    model = build_model(open_checkpoint(folder), backend, config, dtype, DEVICE)
+    (batch,) = plan(lists, 10**9)
+    labels = torch.arange(len(lists), device=DEVICE) % 2 == 0
+    offsets = torch.tensor([0, len(lists)], device=DEVICE)
+    loss, _ = model.backend.pairwise_loss(model(Tree.from_batch(batch, DEVICE)), labels, offsets, None, 0.1)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.get_trainable_parameters().items()}
+
+
+@runs
+@pytest.mark.parametrize("family, is_checkpointed", [("qwen3", False), ("gemma2", True)])
+def test_loss_and_gradients_of_a_model_match_the_truth(tmp_path, dtype, family, is_checkpointed):
+    save_random_checkpoint(tmp_path, family, num_hidden_layers=2)
+    lists = make_branching_lists()
+    loss, gradients = compute_gradients(tmp_path, select_backend("triton", DEVICE.type), dtype, lists, is_checkpointed)
+    true_loss, truths = compute_gradients(tmp_path, reference.BACKEND, torch.float32, lists, False)
+    _, peers = compute_gradients(tmp_path, reference.BACKEND, dtype, lists, False)
+    assert torch.allclose(loss, true_loss, rtol=1e-5 if dtype == torch.float32 else 1e-2)
+    for name, truth in truths.items():
+        scale = truth.abs().max()
+        assert gradients[name].dtype == torch.float32
+        if dtype == torch.float32:  # float32 noise: a thousandth of a percent of the tensor's largest gradient
+            assert (gradients[name] - truth).abs().max() <= 1e-5 * scale + 1e-9, name
+        else:
+            assert_accurate(gradients[name] + scale, truth + scale, peers[name] + scale)
+
+
+@runs
+def test_a_training_run_has_the_losses_of_the_cpu(tmp_path, monkeypatch):
+    save_random_checkpoint(tmp_path / "model", "qwen3", "CausalLM", vocab_size=300, pad_token_id=299)
+    save_chat(tmp_path / "model")
+    programs = [("return a + b", True), ("return a - b", False), ("return b + a", True)]
+    groups = [
+        {"task_id": f"t/{n}", "prompt": f"Add {n}.", "candidates": [{"code": c, "passed": p} for c, p in programs]}
+        for n in range(2)
+    ]
+    config = TrainConfig(learning_rate=1e-3, max_steps=2, dtype="float32", step_tokens=50)
+    losses = []
+    for name, device in (("cpu", "cpu"), ("triton", DEVICE.type)):
+        select = functools.partial(select_backend, name, device)
+        monkeypatch.setattr(trainer, "select_backend", lambda *_, select=select: select())
+        trainer.fit(tmp_path / "model", groups, tmp_path / name, config, device=device)
+        lines = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
+        losses.append([line["loss"] for line in lines if line["kind"] == "step"])
+    assert len(losses[0]) == 2 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@runs
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("key_step", [32, 64, 128])
+def test_bits_do_not_depend_on_how_keys_are_read(key_step, window):
+    """With values of NaN and infinity too: a tile that meets them is computed again."""
+    spec = AttentionSpec(Heads(2, 1, 32), 0.2, window=window)
+    with DEVICE:
+        tree = make_random_tree([(70, (1, 30, 100)), (128, (5,))])
+        qkv = make_random_qkv(tree, spec.heads, torch.float16, torch.Generator(DEVICE).manual_seed(0))
+        qkv[-1, -1], qkv[90, -1] = torch.nan, torch.inf
+        results = []
+        for reads in ("lists", "runs", "tma"):
+            tile = AttentionConfiguration(16, key_step, 4, 2, reads)
+            results.append(
+                make_backend(tile).tree_attention(qkv, spec, tree, tree.all_queries).nan_to_num(nan=1e4, posinf=1e4)
+            )
+    assert 0 < (results[0] >= 1e4).sum() < len(qkv)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 @runs

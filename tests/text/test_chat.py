@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -148,6 +148,7 @@ def test_control_tokens_are_text_as_in_transformers(folders, family, pair):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*WRITTEN, "<|im_", "end|>", "<", "|>", "\U000f0000", "\U000f0001", "x", " ", "\n"])))
 def test_a_program_writes_no_control_token(folders, family, parts):
     """As text, contents have no part in the control tokens, and nothing of them is lost."""

@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codescaler.text.program import make_conversation, normalize_program
@@ -42,6 +42,7 @@ def test_a_blank_text_is_the_empty_program(text):
 PIECES = [BOM, "\n", "\r", "\r\n", " ", "\t", "\f", "\x85", "x", "y = 1", "\ud800"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text())
 def test_normal_form(text):
     made = normalize_program(text)
@@ -69,6 +70,7 @@ def normalize_lines(text):
             return [bare.strip() if bare.strip() else "", *(line.strip() for line in lines[1:])]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from(["", BOM]))
 def test_python_reads_the_same_program(num_lines, end, start):
     text = end.join([*[""] * num_lines, "def f(a):", "    return '''x", "  y''' + a", ""])

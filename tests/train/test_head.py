@@ -39,7 +39,7 @@ def make_groups(seed=0):
     return groups
 
 
-@pytest.fixture(scope="module", params=["qwen3", "gemma2"])
+@pytest.fixture(scope="module", params=["qwen3", "qwen3_moe", "gemma2"])
 def model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     save_random_checkpoint(folder, request.param, "CausalLM", vocab_size=300, pad_token_id=299)

@@ -152,7 +152,7 @@ class TritonBackend(Backend):
         # Tokens that are no queries have no gradient as queries, and no tile either.
         make = torch.empty_like if queries is tree.all_queries else torch.zeros_like
         grad = make(qkv, memory_format=torch.contiguous_format)
-        query_tiles = tree.upload_tiles(queries, tiles.queries.rows // heads.group)
+        query_tiles, _ = tree.upload_tiles(queries, tiles.queries.rows // heads.group, tiles.queries.key_step)
         tree_attention_backward.tree_attention_backward(
             qkv,
             _drop_idle_window(spec, tree),
@@ -178,10 +178,11 @@ class TritonBackend(Backend):
         tile = self.tile or configurations.choose_attention_tile(
             self.architecture, heads.head_dim, qkv.element_size(), heads.group
         )
-        tiles = tree.upload_tiles(queries, tile.rows // heads.group)
+        tiles, steps = tree.upload_tiles(queries, tile.rows // heads.group, tile.key_step)
         out = qkv.new_empty(tree.count_rows(queries), heads.q_width)
         spec = _drop_idle_window(spec, tree)
-        tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, tiles, out, tile, log_sums)
+        blocks = (tree.block_tokens, tree.node_blocks)
+        tree_attention.tree_attention(qkv, spec, *blocks, steps, tiles, out, tile, log_sums)
         return out
 
     def pooled_score(
