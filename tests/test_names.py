@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # The first words of functions' names.
 VERBS = """
 act add admit advance announce answer append apply ask assert assign attempt attend augment average await barrier
-bench bind bound broadcast build call change check choose clear close collate collect combine compare compile
+bench bind bound broadcast build call cast change check choose clear close collate collect combine compare compile
 complete compute concat connect convert copy correlate count cross cut decode derive describe destroy detach detect
 download draw drop dump edit encode end enter estimate evaluate exchange exit explain extract fail fill filter
 finalize find finish fit format free gather generate get give group handle hash hold indent index init introduce
