@@ -74,6 +74,7 @@ def test_every_error_is_a_codescaler_error():
         "TrainingDiverged": "CodescalerError",
         "BackendUnavailable": "CodescalerError",
         "SandboxUnavailable": "CodescalerError",
+        "OutputUnavailable": "CodescalerError",
         "EndpointUnavailable": "CodescalerError",
         "CapacityExceeded": "CodescalerError",
         "DeadlineExceeded": "CodescalerError",
