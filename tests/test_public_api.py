@@ -50,7 +50,8 @@ def test_from_pretrained_arguments():
     assert {name: parameter.default for name, parameter in parameters.items()} == {
         "model": None, "device": "auto", "dtype": "auto", "quantization": None, "backend": "auto",
         "num_threads": None, "max_batch_tokens": None, "pooling": "hf", "truncation": "error", "max_length": None,
-        "system": None, "control_tokens": None, "head": "required", "base_model": None, "deterministic": False,
+        "system": None, "control_tokens": None, "chat_template": None, "bos": "tokenizer",
+        "head": "required", "base_model": None, "deterministic": False,
         "cuda_graphs": False, "prefix_memory_bytes": None, "classifier_from_token": None,
         "revision": None, "local_files_only": False,
     }  # fmt: skip
