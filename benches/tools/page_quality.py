@@ -202,7 +202,7 @@ def _write_robustness() -> Iterator[str]:
             yield format_table(head, rows)
 
 
-FORM_RESULTS = ("robustness_forms",)
+FORM_RESULTS = ("robustness_forms", "robustness_forms_smollm2_135m")
 FORM_TITLES = {
     "newline": "a newline at the end",
     "spaces": "two spaces at the end",
@@ -225,6 +225,11 @@ def _write_forms() -> Iterator[str]:
         "programs that are compared, as `rerank`, groups, pairs, training and the reward function read them. "
         "The shift is in percent of the mean gap between a correct and an incorrect program. The other columns are the "
         "pairs ranked correctly, in percent, if one side or both sides have the form.\n"
+    )
+    yield (
+        "The head of SmolLM2-135M stands on its first 16 layers: `codescaler prune --layers 16`, and "
+        "`codescaler fit-head` on `codescaler/examples/mbpp_fit.jsonl.gz`. It ranks the 12 problems of "
+        "`mbpp_unseen.jsonl.gz`.\n"
     )
     for name in FORM_RESULTS:
         result = load_result(name)
