@@ -55,7 +55,7 @@ def find_nouns():
 
 def is_named_well(node):
     name = node.name.lstrip("_")
-    operation = name.removesuffix("_backward").removesuffix("_kernel")
+    operation = name.removesuffix("_kernel").partition("_backward")[0]
     return (
         node.name.startswith("__")
         or name.split("_")[0] in FIRST_WORDS.union(VERBS.split())
