@@ -41,10 +41,10 @@ class TrainableLinear(torch.nn.Module):
         """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: y as x."""
         if self.weight.dtype == x.dtype:
             return functional.linear(x, self.weight, self.bias)
-        y: Tensor = _apply(_CastLinear, x, self.weight, self.bias, self._cast_weight(x.dtype))
+        y: Tensor = _apply(_CastLinear, x, self.weight, self.bias, self._convert_weight(x.dtype))
         return y
 
-    def _cast_weight(self, dtype: torch.dtype) -> Tensor:
+    def _convert_weight(self, dtype: torch.dtype) -> Tensor:
         weight = self.weight
         if self._kept is not None:
             kept, version, cast = self._kept

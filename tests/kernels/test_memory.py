@@ -98,6 +98,30 @@ def test_expert_mlp(dtype, random):
     y.assert_kept()
 
 
+@pytest.mark.parametrize("width", [1, 17, 64])
+def test_rms_norm_backward(dtype, random, width):
+    z, grad_y, grad_z = torch.randn(9, width, generator=random), torch.ones(9, width, dtype=dtype), Guarded(9, width)
+    rms_norm.rms_norm_backward(z, torch.ones(width), 1e-6, grad_y, torch.ones(9, width), grad_z.inside)
+    grad_z.assert_kept()
+
+
+def test_qk_norm_rope_backward(dtype, random):
+    before, norm = torch.randn(9, 4 * 34, generator=random).to(dtype), torch.ones(34)
+    grad, grad_qkv = torch.randn(9, 5 * 34, generator=random).to(dtype), Guarded(9, 5 * 34, dtype=dtype)
+    tables, positions = RotaryTables(*torch.rand(2, 9, 17, generator=random)), torch.arange(9, dtype=torch.int32)
+    arguments = (before, Heads(3, 1, 34), positions, tables, norm, norm, 1e-6, grad)
+    qk_norm_rope.qk_norm_rope_backward(*arguments, grad_qkv.inside)
+    grad_qkv.assert_kept()
+
+
+@pytest.mark.parametrize("width", [1, 17, 1025])
+def test_glu_backward(dtype, random, width):
+    grad = Guarded(3, 2 * width, dtype=dtype)
+    gate_up = torch.randn(3, 2 * width, generator=random).to(dtype)
+    glu.glu_backward(gate_up, torch.ones(3, width, dtype=dtype), grad.inside, is_gelu=False)
+    grad.assert_kept()
+
+
 def test_pooled_score(dtype, random):
     x, residual = torch.randn(4, 33, generator=random).to(dtype), torch.randn(4, 33, generator=random)
     features, scores, norm = Guarded(3, 33), Guarded(3), torch.ones(33)
