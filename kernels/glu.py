@@ -11,6 +11,13 @@ _GELU_CUBIC = tl.constexpr(0.044715)
 
 
 @triton.jit
+def apply_glu(gate, up, IS_GELU: tl.constexpr):
+    """Activation(gate) * up of float32 numbers."""
+    z = _GELU_LINEAR * (gate + _GELU_CUBIC * gate * gate * gate) if IS_GELU else gate
+    return gate / (1.0 + tl.exp(-z)) * up
+
+
+@triton.jit
 def glu_kernel(gate_up, y, gate_up_stride, y_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, IS_GELU: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -18,8 +25,7 @@ def glu_kernel(gate_up, y, gate_up_stride, y_stride, WIDTH: tl.constexpr, BLOCK:
     source = gate_up + row * gate_up_stride + columns
     gate = tl.load(source, mask, 0.0).to(tl.float32)
     up = tl.load(source + WIDTH, mask, 0.0).to(tl.float32)
-    z = _GELU_LINEAR * (gate + _GELU_CUBIC * gate * gate * gate) if IS_GELU else gate
-    tl.store(y + row * y_stride + columns, gate / (1.0 + tl.exp(-z)) * up, mask)
+    tl.store(y + row * y_stride + columns, apply_glu(gate, up, IS_GELU), mask)
 
 
 def glu(gate_up_TF2: Tensor, y_TF: Tensor, *, is_gelu: bool) -> None:
@@ -36,4 +42,5 @@ def glu(gate_up_TF2: Tensor, y_TF: Tensor, *, is_gelu: bool) -> None:
         BLOCK=COLUMNS_AT_ONCE,
         IS_GELU=is_gelu,
         num_warps=4,
+        enable_fp_fusion=False,  # so that it rounds as the GLU in a product does (`linear`)
     )

@@ -49,9 +49,15 @@ def on_device():
         yield
 
 
+DETERMINISTIC = "deterministic"
+PRODUCTS = [OURS, "torch"] if OURS == "cpu" else [OURS, DETERMINISTIC, "torch"]
+
+
 @pytest.fixture(params=[OURS, "torch"])
 def backend(request) -> Backend:
-    return STOCK_TORCH if request.param == "torch" else select_backend(request.param, DEVICE.type)
+    if request.param == "torch":
+        return STOCK_TORCH
+    return select_backend(OURS, DEVICE.type, deterministic=request.param == DETERMINISTIC)
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -134,6 +140,7 @@ LINEAR_MAPS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.parametrize("backend", PRODUCTS, indirect=True)
 @LINEAR_MAPS
 def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
@@ -142,6 +149,18 @@ def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     truth = torch.nn.functional.linear(few.double(), weight.double())
     assert_accurate(backend.linear(few, packed), truth, run_peer_linear(few, weight))
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
+
+
+@pytest.mark.parametrize("backend", PRODUCTS, indirect=True)
+def test_linear_glu(record, backend, dtype, random, tree):
+    x = torch.randn(len(tree.token_ids), SHAPE.hidden_size, generator=random).to(dtype)
+    weight = torch.randn(2 * SHAPE.intermediate_size, SHAPE.hidden_size, generator=random)
+    weight = (SHAPE.hidden_size**-0.5 * weight).to(dtype)
+    packed, few = backend.pack_linear(LinearWeights(weight)), x[:TRUTH_ROWS]
+    truth = reference.glu(torch.nn.functional.linear(few.double(), weight.double()), "silu")
+    peer = reference.glu(run_peer_linear(few, weight), "silu")
+    assert_accurate(backend.linear_glu(few, packed, "silu"), truth, peer)
+    record(lambda: backend.linear_glu(x, packed, "silu"), tokens=len(x), flops=2 * x.numel() * len(weight))
 
 
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="int8 is for CPUs")

@@ -116,8 +116,8 @@ class Engine:
             head: "required" refuses a model without a reward head; "none" loads any supported causal LM, and
                 only features can be asked for.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
-            deterministic: on a CPU results are bit-identical in any batch as it is; on a GPU True is refused, since
-                its matrix products may give a row other bits in a batch of another size.
+            deterministic: results are bit-identical in any batch. On a CPU they are as it is. On a GPU True takes our
+                own matrix products, since those of torch may give a row other bits in a batch of another size.
             revision: branch, tag or commit of `model` on the hub.
             local_files_only: never ask the hub, only its local cache.
 
@@ -136,14 +136,9 @@ class Engine:
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(folder, head=head, base_model=base_model, local_files_only=local_files_only)
         target = select_device(device, _explain_no_gpu(backend, _list_schemes(checkpoint.config, quantization)))
-        if deterministic and target.type == "cuda":
-            raise BackendUnavailable(
-                f"deterministic=True cannot be kept on {device!r}: a GPU's matrix products sum a row in an order that "
-                "depends on the size of the batch; use device='cpu', or deterministic=False"
-            )
         threads = num_threads or torch.get_num_threads()
         limit = max_length or checkpoint.config.max_positions
-        build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend)
+        build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend, deterministic)
         return cls(
             worker.submit(threads, build).result(),
             build_encoder(
@@ -334,12 +329,17 @@ def _explain_no_gpu(backend: str, schemes: set[QuantScheme]) -> str | None:
 
 
 def _build_decoder(
-    checkpoint: Checkpoint, device: torch.device, dtype: str, quantization: str | None, backend: str
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: str,
+    quantization: str | None,
+    backend: str,
+    deterministic: bool,
 ) -> Decoder:
     config: ModelConfig = checkpoint.config
     get: GetTensor = checkpoint.get
     with make_current(device):
-        chosen = select_backend(backend, device.type)
+        chosen = select_backend(backend, device.type, deterministic=deterministic)
         torch_dtype = select_dtype(dtype, config.dtype, device, chosen)
         for reason in filter(None, map(chosen.supports, _list_schemes(config, quantization))):
             raise BackendUnavailable(reason)

@@ -84,7 +84,7 @@ class Layer:
         if self.post_attention_norm is not None:
             x = backend.rms_norm(x, self.post_attention_norm, eps)
         x = backend.rms_norm(x, self.mlp_norm, eps, residual_TD)
-        x = backend.linear(backend.glu(backend.linear(x, self.gate_up), context.config.activation), self.down)
+        x = backend.linear(backend.linear_glu(x, self.gate_up, context.config.activation), self.down)
         if self.post_mlp_norm is not None:
             x = backend.rms_norm(x, self.post_mlp_norm, eps)
         return x

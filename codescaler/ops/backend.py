@@ -64,6 +64,13 @@ class Backend(ABC):
         """Multiplies by packed weights and adds the bias. Shapes: x [T, I] -> [T, O]."""
         return packed(x)
 
+    def linear_glu(self, x: Tensor, packed: PackedLinear, activation: Activation, /) -> Tensor:
+        """Multiplies by packed weights of gate and up, and activates. Shapes: x [T, I] -> [T, F].
+
+        `glu` of `linear`, bit for bit, where a backend does both in one pass too.
+        """
+        return self.glu(self.linear(x, packed), activation)
+
     @abstractmethod
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
         """Normalises x, or the residual after it has taken x, in place. Shapes: x, residual [T, D] -> [T, D]."""

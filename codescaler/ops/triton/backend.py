@@ -4,6 +4,7 @@ Nothing here waits for the device. With TRITON_INTERPRET=1 the kernels run in Tr
 """
 
 import dataclasses
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,12 +18,17 @@ from codescaler.ops.backend import Backend
 from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
 from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
 from codescaler.ops.tree import Tree
+from codescaler.ops.triton.linear import DeterministicLinear
 from codescaler.types import Activation
 
 
-def make_backend(tile: AttentionConfiguration | None = None) -> Backend:
-    """Returns the backend for the current device's architecture; attention takes `tile`, by default the table's."""
-    return TritonBackend(kernels.get_architecture(), tile)
+def make_backend(tile: AttentionConfiguration | None = None, *, deterministic: bool = False) -> Backend:
+    """Returns the backend for the current device's architecture.
+
+    Attention takes `tile`, by default the table's. `deterministic`: linear layers are our own product, which gives a
+    row the same bits in any batch, and not torch's.
+    """
+    return TritonBackend(kernels.get_architecture(), tile, deterministic=deterministic)
 
 
 class TritonBackend(Backend):
@@ -35,11 +41,15 @@ class TritonBackend(Backend):
     glu_backward = staticmethod(reference.glu_backward)
     tree_attention_backward = staticmethod(reference.tree_attention_backward)
 
-    def __init__(self, architecture: str, tile: AttentionConfiguration | None = None) -> None:
+    def __init__(
+        self, architecture: str, tile: AttentionConfiguration | None = None, *, deterministic: bool = False
+    ) -> None:
         self.architecture = architecture
         self.tile = tile
-        self.description = f"Triton {kernels.VERSION}, {architecture}, torch's linear"
+        linear = "deterministic" if deterministic else "torch's"
+        self.description = f"Triton {kernels.VERSION}, {architecture}, {linear} linear"
         self.has_bf16_unit = architecture != "interpreter"
+        self.pack_allowed = partial(DeterministicLinear, architecture) if deterministic else reference.pack_plain
         self.products = {PlainFormat: self._pack_plain}
 
     def _pack_plain(self, weights: LinearWeights, format: PlainFormat) -> PackedLinear:
@@ -53,7 +63,12 @@ class TritonBackend(Backend):
                 "backend 'triton' cannot compute in bfloat16 in Triton's interpreter, which gets it wrong; "
                 "use dtype='float32', or unset TRITON_INTERPRET on a machine with a GPU"
             )
-        return reference.pack_plain(weights, format)
+        return self.pack_allowed(weights, format)
+
+    def linear_glu(self, x: Tensor, packed: PackedLinear, activation: Activation, /) -> Tensor:
+        if isinstance(packed, DeterministicLinear):
+            return packed.run_glu(x, activation)
+        return super().linear_glu(x, packed, activation)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
