@@ -40,9 +40,9 @@ class RandomWeights:
         return tensor.normal_(float("norm" in name), _STD, generator=generator)
 
 
-def build_ours(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> Decoder:
+def build_ours(shape: ModelShape, dtype: torch.dtype, device: torch.device, *, deterministic: bool = False) -> Decoder:
     weights = RandomWeights(shape, device)
-    backend = select_backend("triton", device.type)
+    backend = select_backend("triton", device.type, deterministic=deterministic)
     return build_decoder(weights.config, weights.get, backend, dtype, device)
 
 

@@ -8,7 +8,7 @@ from codescaler.testing.accuracy import (
     score_error_limit,
 )
 from codescaler.testing.checkpoints import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
-from codescaler.testing.invariance import WIDTHS, make_branching_lists, run_forward_lists, use_cpu_linear
+from codescaler.testing.invariance import WIDTHS, make_branching_lists, run_forward_lists
 from codescaler.testing.timing import (
     bench_device,
     choose_fastest_dtype,
@@ -59,6 +59,5 @@ __all__ = [
     "save_random_checkpoint",
     "save_random_lora",
     "score_error_limit",
-    "use_cpu_linear",
     "write_random_rm",
 ]
