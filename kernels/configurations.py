@@ -99,7 +99,8 @@ def list_linear_configurations(architecture: str, element_bytes: int) -> tuple[L
     """Returns the tiles that give the same bits on this architecture, the widest first."""
     if architecture != "interpreter" and element_bytes == 4:
         return _FLOAT32_PRODUCTS
-    return _PRODUCTS.get(architecture) or _PRODUCTS[_choose_relative(architecture)]
+    tiles = _PRODUCTS.get(architecture) or _PRODUCTS[_choose_relative(architecture)]
+    return tuple(replace(tile, step=2 * tile.step) for tile in tiles) if element_bytes == 1 else tiles
 
 
 @functools.cache

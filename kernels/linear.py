@@ -26,7 +26,7 @@ ROWS_OF_TILES = 8  # that are walked together: their weights are read from the L
 
 
 @triton.jit
-def _place_tile(tile, row_tiles, column_tiles, GROUP: tl.constexpr):
+def place_tile(tile, row_tiles, column_tiles, GROUP: tl.constexpr):
     """Row and column of a tile: down the rows of a group, then one column on."""
     first = tile // (GROUP * column_tiles) * GROUP
     height = tl.minimum(row_tiles - first, GROUP)
@@ -35,7 +35,7 @@ def _place_tile(tile, row_tiles, column_tiles, GROUP: tl.constexpr):
 
 
 @triton.jit
-def _load_tile(source, first_row, first_column, num_rows, num_columns, stride, ROWS: tl.constexpr,
+def load_tile(source, first_row, first_column, num_rows, num_columns, stride, ROWS: tl.constexpr,
                COLUMNS: tl.constexpr, HAS_DESCRIPTORS: tl.constexpr, IS_EVEN: tl.constexpr):  # fmt: skip
     """Columns past the last are 0; rows past the last are anything, and only make outputs that are not stored."""
     if HAS_DESCRIPTORS:
@@ -72,18 +72,18 @@ def linear_kernel(
 ):
     row_tiles, column_tiles = tl.cdiv(num_rows, ROWS), tl.cdiv(num_outputs, COLUMNS)
     for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0), flatten=True):
-        row_tile, column_tile = _place_tile(tile, row_tiles, column_tiles, GROUP)
+        row_tile, column_tile = place_tile(tile, row_tiles, column_tiles, GROUP)
         row, column = row_tile * ROWS, column_tile * COLUMNS
         acc = tl.zeros([ROWS, COLUMNS], tl.float32)
         if HAS_GLU:
             up_acc = tl.zeros([ROWS, COLUMNS], tl.float32)
         for k in range(0, num_inputs, STEP):
-            a = _load_tile(x, row, k, num_rows, num_inputs, x_stride, ROWS, STEP, HAS_DESCRIPTORS, IS_EVEN)
-            b = _load_tile(weight, column, k, num_outputs, num_inputs, weight_stride, COLUMNS, STEP, HAS_DESCRIPTORS,
+            a = load_tile(x, row, k, num_rows, num_inputs, x_stride, ROWS, STEP, HAS_DESCRIPTORS, IS_EVEN)
+            b = load_tile(weight, column, k, num_outputs, num_inputs, weight_stride, COLUMNS, STEP, HAS_DESCRIPTORS,
                            IS_EVEN)  # fmt: skip
             acc = tl.dot(a, tl.trans(b), acc, input_precision="ieee")
             if HAS_GLU:
-                up = _load_tile(weight, num_outputs + column, k, 2 * num_outputs, num_inputs, weight_stride, COLUMNS,
+                up = load_tile(weight, num_outputs + column, k, 2 * num_outputs, num_inputs, weight_stride, COLUMNS,
                                 STEP, HAS_DESCRIPTORS, IS_EVEN)  # fmt: skip
                 up_acc = tl.dot(a, tl.trans(up), up_acc, input_precision="ieee")
         columns = column + tl.arange(0, COLUMNS)
@@ -115,7 +115,7 @@ def linear(
     (num_rows, num_inputs), num_outputs = x_TI.shape, y_TO.shape[1]
     if num_rows == 0:
         return
-    has_descriptors = configuration.has_descriptors and all(map(_is_aligned, (x_TI, weight_OI)))
+    has_descriptors = configuration.has_descriptors and all(map(is_aligned, (x_TI, weight_OI)))
     tiles = triton.cdiv(num_rows, configuration.rows) * triton.cdiv(num_outputs, configuration.columns)
     x: Any = x_TI
     weight: Any = weight_OI
@@ -148,6 +148,6 @@ def linear(
     )
 
 
-def _is_aligned(tensor: Tensor) -> bool:
+def is_aligned(tensor: Tensor) -> bool:
     """Whether a tensor descriptor can describe it: rows start at multiples of 16 bytes."""
     return tensor.data_ptr() % 16 == 0 and tensor.stride(0) * tensor.element_size() % 16 == 0

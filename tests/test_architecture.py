@@ -128,10 +128,10 @@ def test_there_are_no_cupboards():
 
 GRADIENTS = {name for name in Backend.__abstractmethods__ if name.endswith("_backward")}
 # `Backend.linear` is no method of a device: what packed a layer computes it, in the layer's format.
-LINEAR, CPU_ONLY = "linear", "int8_linear"
+PRODUCTS = {LINEAR := "linear", "int8_linear"}
 # `Backend` defines it by two others, and a backend may do both in one pass.
 JOINED = "linear_glu"
-OPERATIONS = Backend.__abstractmethods__ - GRADIENTS | {LINEAR, CPU_ONLY}
+OPERATIONS = Backend.__abstractmethods__ - GRADIENTS | PRODUCTS
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
@@ -140,9 +140,9 @@ def test_an_operation_has_one_name_everywhere(operation):
     assert f"def {operation}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{operation}.py").is_file()
     assert f"def test_{operation}(" in (ROOT / "benches/speed/test_ops.py").read_text()
-    where = PACKAGE / f"ops/cpu/{operation}.py" if operation in (LINEAR, CPU_ONLY) else PACKAGE / "ops/cpu/backend.py"
+    where = PACKAGE / f"ops/cpu/{operation}.py" if operation in PRODUCTS else PACKAGE / "ops/cpu/backend.py"
     assert where.is_file()
-    assert operation == CPU_ONLY or f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
+    assert f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
     if operation != LINEAR:
         assert any(f" {operation}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
         assert operation in (ROOT / "csrc/tests/test_core.cpp").read_text()

@@ -54,12 +54,10 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("triton-cuda", marks=needs_gpu)])
-def place(request, model):
+def place(request):
     """Settings of an engine: on a GPU too, a score that is asked to be deterministic keeps its bits."""
     if request.param == "cpu":
         return {"backend": "cpu"}
-    if "int8" in str(model[0]):
-        pytest.skip("there is no Triton kernel of int8")
     return {"backend": "triton", "device": "cuda", "deterministic": True}
 
 

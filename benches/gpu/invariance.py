@@ -68,7 +68,7 @@ def _count_different_products(decoder: Decoder, lists: Sequence[Int32]) -> tuple
 
 
 def _count_different_rows(decoder: Decoder, lists: Sequence[Int32]) -> tuple[int, int]:
-    """Counts the lists, and those that have other features or another score in one tree of all than alone, or shuffled."""
+    """Counts the lists, and those that have other features or scores in one tree of all than alone, or shuffled."""
     together, reverse = run_forward_lists(decoder, lists), run_forward_lists(decoder, lists[::-1])
     alone = [run_forward_lists(decoder, [tokens]) for tokens in lists]
 

@@ -163,7 +163,6 @@ def test_linear_glu(record, backend, dtype, random, tree):
     record(lambda: backend.linear_glu(x, packed, "silu"), tokens=len(x), flops=2 * x.numel() * len(weight))
 
 
-@pytest.mark.skipif(DEVICE.type != "cpu", reason="int8 is for CPUs")
 @pytest.mark.parametrize("backend", [OURS], indirect=True)  # PyTorch's own saturates without VNNI
 @LINEAR_MAPS
 @pytest.mark.parametrize("bits", [8, 16])

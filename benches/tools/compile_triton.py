@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import triton
-from codescaler.kernels import get_architecture, linear
+from codescaler.kernels import get_architecture, int8_linear, linear
 from codescaler.kernels.configurations import list_linear_configurations
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
@@ -185,6 +185,13 @@ def _launch_linears(num_rows: int) -> Iterator[None]:
             yield
             linear.linear(x, weight, None, y, replace(tile, columns=tile.columns // 2), "silu")
             yield
+    x, y = (_make_empty(num_rows, 2048) for _ in range(2))
+    weight, sums = _make_empty(2048, 2048, dtype=torch.int8), _make_empty(2048, dtype=torch.int32)
+    tiles, scale = list_linear_configurations(get_architecture(), 1), _make_empty(2048, dtype=torch.float32)
+    for tile in dict.fromkeys((tiles[0], tiles[-1])):
+        for num_steps in (127, 8191):
+            int8_linear.int8_linear(x, weight, sums, scale, None, y, num_steps, tile, has_hadamard=True)
+            yield
 
 
 def _make_empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -214,9 +221,9 @@ def _find_faults(row: Row) -> list[str]:
         return []
     _, limit, instruction = TARGETS[row.target]
     faults = [f"{row.key}: {row.shared_bytes} bytes of shared memory, {limit} are there"] * (row.shared_bytes > limit)
-    if row.kernel in ("tree_attention", "linear"):
+    if row.kernel in ("tree_attention", "linear", "scaled_product"):
         is_wide = "HEAD_DIM=256" in row.config
-        is_exact = row.config.startswith("float32")
+        is_exact = row.config.startswith(("float32", "int8"))
         if not is_exact and instruction not in row.tensor_instruction:
             faults.append(f"{row.key}: {row.tensor_instruction or 'no tensor instruction'}, not {instruction}")
         if row.spill_bytes and not is_wide:

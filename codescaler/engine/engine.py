@@ -29,7 +29,7 @@ from codescaler.ops import explain_unavailable, select_backend
 from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
-from codescaler.types import ModelConfig, QuantScheme, RankedCandidate
+from codescaler.types import ActivationBits, ModelConfig, QuantScheme, RankedCandidate
 
 DEFAULT_BATCH_TOKENS = 8192  # distinct tokens; large enough to fill a machine, activations stay near 150 MB
 
@@ -347,6 +347,10 @@ def _build_decoder(
             from codescaler.quantize.int8 import quantize_tensors
             from codescaler.quantize.sensitivity import choose_int8
 
-            config = replace(config, int8_linears=choose_int8(checkpoint, chosen).linears)
+            # What a layer does to scores is measured on the CPU. Activations have 8 bits where the device is fast in them.
+            measuring = chosen if device.type == "cpu" else select_backend("auto", "cpu")
+            bits: ActivationBits = 8 if chosen.has_bf16_unit else 16
+            choice = choose_int8(checkpoint, measuring, activation_bits=bits)
+            config = replace(config, int8_linears=choice.linears)
             get = quantize_tensors(get, config.int8_linears)
         return build_decoder(config, get, chosen, torch_dtype, device)

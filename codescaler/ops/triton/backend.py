@@ -18,8 +18,8 @@ from codescaler.ops.backend import Backend
 from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
 from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
 from codescaler.ops.tree import Tree
-from codescaler.ops.triton.linear import DeterministicLinear
-from codescaler.types import Activation
+from codescaler.ops.triton.linear import DeterministicLinear, Int8Linear
+from codescaler.types import Activation, QuantScheme
 
 
 def make_backend(tile: AttentionConfiguration | None = None, *, deterministic: bool = False) -> Backend:
@@ -50,7 +50,7 @@ class TritonBackend(Backend):
         self.description = f"Triton {kernels.VERSION}, {architecture}, {linear} linear"
         self.has_bf16_unit = architecture != "interpreter"
         self.pack_allowed = partial(DeterministicLinear, architecture) if deterministic else reference.pack_plain
-        self.products = {PlainFormat: self._pack_plain}
+        self.products = {PlainFormat: self._pack_plain, QuantScheme: partial(Int8Linear, architecture)}
 
     def _pack_plain(self, weights: LinearWeights, format: PlainFormat) -> PackedLinear:
         """Keeps the weight as it is.
