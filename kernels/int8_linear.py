@@ -1,7 +1,5 @@
 """int8 linear layers: a program quantises each row, and the product is of integers, so its bits are the reference's."""
 
-from dataclasses import replace
-
 import torch
 import triton
 import triton.language as tl
@@ -77,8 +75,6 @@ def int8_linear(
     if rows == 0:
         return
     has_low, block = num_steps > 127, max(triton.next_power_of_2(width), 64)
-    if has_low:  # two loops over a wide tile spill registers on sm_100
-        configuration = replace(configuration, columns=min(configuration.columns, 128))
     q_TI = x_TI.new_empty(rows, width, dtype=torch.int8)
     low_TI = torch.empty_like(q_TI) if has_low else None
     scale_T = x_TI.new_empty(rows, dtype=torch.float32)

@@ -4,6 +4,7 @@ As `linear`: one program a multiprocessor walks tiles of the output. Sums of int
 of fp8 are in the order of `linear`, with a step of twice as many inputs.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import triton
@@ -95,6 +96,9 @@ def multiply_scaled(
     Dtypes: x, low and weight int8, or x and weight float8_e4m3fn; scales and bias float32, sums int32.
     """
     (num_rows, num_inputs), num_outputs = x_TI.shape, y_TO.shape[1]
+    if low_TI is not None or x_TI.is_floating_point():
+        # A wider tile spills registers: two loops do on sm_100, the second accumulator of short sums does on sm_90.
+        configuration = replace(configuration, columns=min(configuration.columns, 128))
     has_descriptors = configuration.has_descriptors and low_TI is None and all(map(is_aligned, (x_TI, weight_OI)))
     tiles = triton.cdiv(num_rows, configuration.rows) * triton.cdiv(num_outputs, configuration.columns)
     x: Any = x_TI

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.model.projections import list_linear_names
-from codescaler.quantize.int8 import save_int8
+from codescaler.quantize.int8 import save_quantized
 from codescaler.testing import WIDTHS, save_chat, save_random_checkpoint
 from codescaler.types import QuantScheme
 
@@ -46,7 +46,7 @@ def model(request, folder, tmp_path_factory):
         for name in list_linear_names(2)
     }
     assert any(scheme.has_hadamard for scheme in schemes.values())
-    save_int8(checkpoint, schemes, path)
+    save_quantized(checkpoint, schemes, path)
     return path, "float32"
 
 

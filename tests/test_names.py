@@ -25,8 +25,8 @@ unshare upcast update upload use validate vary visit wait warm watch weigh withd
 FIRST_WORDS = {"is", "has", "may", "should", "allows", "supports", "from", "of", "main"}
 # What the field calls operations, losses and figures; what users call; what other libraries call by its name.
 OPERATIONS = {
-    "glu", "int8_linear", "linear", "linear_glu", "pairwise_loss", "pooled_score", "qk_norm_rope", "rms_norm",
-    "tree_attention",
+    "fp8_linear", "fp8_rows", "glu", "int8_linear", "int8_rows", "linear", "linear_glu", "pairwise_loss",
+    "pooled_score", "qk_norm_rope", "rms_norm", "scaled_product", "tree_attention",
 }  # fmt: skip
 FIGURES = {"best_of_n", "bootstrap_interval", "kendall_tau", "pair_accuracy"}
 COLLECTIVES = {"all_reduce_gradients", "all_reduce_sum"}

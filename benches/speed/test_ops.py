@@ -14,6 +14,7 @@ from benches.harness.baselines import STOCK_TORCH
 from codescaler.model.rope import build_rope_tables
 from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryTables, Tree, reference, select_backend
 from codescaler.ops.plan import plan
+from codescaler.quantize.fp8 import quantize_weight_to_fp8
 from codescaler.quantize.int8 import quantize_weight
 from codescaler.testing import (
     QWEN3_0_6B,
@@ -25,7 +26,7 @@ from codescaler.testing import (
     measure_seconds,
     run_peer_linear,
 )
-from codescaler.types import QuantScheme, RopeConfig
+from codescaler.types import Fp8Scheme, QuantScheme, RopeConfig
 
 SHAPE = QWEN3_0_6B
 HEADS = Heads(SHAPE.num_heads, SHAPE.num_kv_heads, SHAPE.head_dim)
@@ -175,6 +176,19 @@ def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out, 
     truth = (reference.apply_hadamard(few.double()) @ weight.double().T) * scale[:, 0]
     error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
     assert error.sqrt() < 1 / 64  # of a normal row's 127 steps at least
+    record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
+
+
+@pytest.mark.parametrize("backend", [OURS if OURS == "triton" else "torch"], indirect=True)  # a CPU emulates it
+@LINEAR_MAPS
+def test_fp8_linear(record, backend, dtype, random, tree, width_in, width_out):
+    x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
+    weight, scale = quantize_weight_to_fp8(torch.randn(width_out, width_in, generator=random))
+    weights, few = LinearWeights(weight, None, scale[:, 0]), x[:TRUTH_ROWS]
+    packed = backend.pack_linear(weights, Fp8Scheme())
+    truth = few.double() @ weight.double().T * scale[:, 0]
+    error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
+    assert error.sqrt() < 1 / 16  # three bits of mantissa
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
 
 

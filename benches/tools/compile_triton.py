@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import triton
-from codescaler.kernels import get_architecture, int8_linear, linear
+from codescaler.kernels import fp8_linear, get_architecture, int8_linear, linear
 from codescaler.kernels.configurations import list_linear_configurations
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
@@ -33,6 +33,7 @@ from triton.runtime.jit import JITFunction
 from codescaler.ops import AttentionSpec, Heads, RotaryTables, Tree
 from codescaler.ops.plan import plan
 from codescaler.ops.triton import make_backend
+from codescaler.ops.triton.backend import has_fp8
 from codescaler.testing import WORKLOADS
 
 RELEASE = ".".join(triton.__version__.split(".")[:2])
@@ -191,6 +192,9 @@ def _launch_linears(num_rows: int) -> Iterator[None]:
     for tile in dict.fromkeys((tiles[0], tiles[-1])):
         for num_steps in (127, 8191):
             int8_linear.int8_linear(x, weight, sums, scale, None, y, num_steps, tile, has_hadamard=True)
+            yield
+        if has_fp8(get_architecture()):
+            fp8_linear.fp8_linear(x, _make_empty(2048, 2048, dtype=torch.float8_e4m3fn), scale, None, y, tile)
             yield
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from codescaler.checkpoint.compressed_tensors import list_scale_shapes, read_int8_linears
+from codescaler.checkpoint.compressed_tensors import list_scale_shapes, read_quantized_linears
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.io.json import Fields
 from codescaler.types import Activation, HeadKind, ModelConfig, RopeConfig
@@ -186,7 +186,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str) -> ModelConfig:
         has_o_bias=has_bias and not family.has_fixed_bias,
         has_mlp_bias=family.reads_mlp_bias and fields.read_flag("mlp_bias"),
         pad_token_id=_read_pad_token_id(fields, family),
-        int8_linears=read_int8_linears(fields, num_layers),
+        quantized_linears=read_quantized_linears(fields, num_layers),
     )
     return replace(config, **family.extras(fields, hidden_size))
 
@@ -326,4 +326,4 @@ def list_tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab_size, D), "norm.weight": (D,)}
     for i in range(config.num_layers):
         shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
-    return shapes | list_scale_shapes(config.int8_linears, shapes)
+    return shapes | list_scale_shapes(config.quantized_linears, shapes)

@@ -19,7 +19,7 @@ INDEX_FILE = "model.safetensors.index.json"
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _MAPPED_BYTES = 32 * 2**20  # read from one mapping; opening a file again takes half a millisecond
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "I8": "int8"}
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "I8": "int8", "F8_E4M3": "float8_e4m3fn"}
 
 
 class TensorSource(Protocol):

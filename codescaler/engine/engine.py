@@ -29,7 +29,7 @@ from codescaler.ops import explain_unavailable, select_backend
 from codescaler.text.chat import Pair
 from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
-from codescaler.types import ActivationBits, ModelConfig, QuantScheme, RankedCandidate
+from codescaler.types import ActivationBits, Fp8Scheme, ModelConfig, Quantization, QuantScheme, RankedCandidate, Scheme
 
 DEFAULT_BATCH_TOKENS = 8192  # distinct tokens; large enough to fill a machine, activations stay near 150 MB
 
@@ -40,7 +40,8 @@ class Engine:
     Attributes:
         config: what the model computes. folder: that it was loaded from.
         dtype: dtype of weights and activations, "float32" or "bfloat16".
-        quantization: "int8" if there are linear layers in 8 bits, else None; `config.int8_linears` names them.
+        quantization: "int8" or "fp8" if there are linear layers in 8 bits, else None; `config.quantized_linears` has
+            their names.
         device: where it runs. backend: name of the backend that runs it.
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
@@ -60,7 +61,7 @@ class Engine:
         self.config: ModelConfig = decoder.config
         self.folder = folder
         self.dtype = str(decoder.dtype).removeprefix("torch.")
-        self.quantization = "int8" if decoder.config.int8_linears else None
+        self.quantization = decoder.config.quantization
         self.device = str(decoder.device)
         self.backend = decoder.backend.name
         self.max_batch_tokens = encoder.max_batch_tokens
@@ -80,7 +81,7 @@ class Engine:
         *,
         device: str = "auto",
         dtype: str = "auto",
-        quantization: str | None = None,
+        quantization: Quantization | None = None,
         backend: str = "auto",
         num_threads: int | None = None,
         max_batch_tokens: int | None = None,
@@ -102,9 +103,9 @@ class Engine:
             device: "auto" (a GPU where there is one that has the formats of the model), "cpu", "cuda", "cuda:1", ...
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
-            quantization: None leaves the weights as the folder has them, which may be int8; "int8" quantises the
-                others now, for linear layers that would change rankings (see `codescaler.quantize.sensitivity`). It
-                measures for seconds to minutes; `codescaler quantize` does so once. CPUs only.
+            quantization: None leaves the weights as the folder has them, which may be int8; "int8" or "fp8" quantises
+                the others now, for linear layers that would change rankings (see `codescaler.quantize.sensitivity`). It
+                measures for seconds to minutes; `codescaler quantize` does so once. fp8 is for GPUs from sm_89 on.
             backend: "auto", "cpu" (C++), "triton" (GPUs), or "reference" (plain PyTorch, any device).
             num_threads: CPU threads a call may use; None means torch's setting.
             max_batch_tokens: distinct tokens (a shared prefix counts once) in one forward. None means 8192, and a
@@ -129,7 +130,7 @@ class Engine:
         require_choice("truncation", truncation, ("error", "left", "middle"))
         require_choice("head", head, ("required", "none"))
         require_choice("dtype", dtype, ("auto", "float32", "bfloat16"))
-        require_choice("quantization", quantization, (None, "int8"))
+        require_choice("quantization", quantization, (None, "int8", "fp8"))
         require_count("num_threads", num_threads)
         require_count("max_batch_tokens", max_batch_tokens)
         require_count("max_length", max_length)
@@ -156,13 +157,15 @@ class Engine:
 
     def __repr__(self) -> str:
         config = self.config
-        bits = [scheme.bits for scheme in config.int8_linears.values()]
-        int8 = (
-            f", {len(bits)} of {7 * config.num_layers} linear layers int8 ({bits.count(8)} with activations of 8 bits)"
+        bits = [scheme.bits for scheme in config.quantized_linears.values()]
+        quantised = (
+            f", {len(bits)} of {7 * config.num_layers} linear layers {self.quantization} "
+            f"({bits.count(8)} with activations of 8 bits)"
         )
         return (
             f"Engine({config.architecture}, {config.num_layers} layers, hidden {config.hidden_size}, {self.dtype}"
-            f"{int8 if bits else ''}, {self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
+            f"{quantised if bits else ''}, {self.device}, "
+            f"backend {self.backend!r} ({self._decoder.backend.description}), "
             f"{self.num_threads} threads, pooling {self.pooling!r})"
         )
 
@@ -315,12 +318,13 @@ class Engine:
             raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
 
 
-def _list_schemes(config: ModelConfig, quantization: str | None) -> set[QuantScheme]:
+def _list_schemes(config: ModelConfig, quantization: str | None) -> set[Scheme]:
     """The formats of a model's quantised linear layers, or of those that it is about to get."""
-    return set(config.int8_linears.values()) or ({QuantScheme(8, True)} if quantization else set())
+    wanted: dict[str, Scheme] = {"int8": QuantScheme(8, True), "fp8": Fp8Scheme()}
+    return set(config.quantized_linears.values()) or {wanted[name] for name in (quantization,) if name}
 
 
-def _explain_no_gpu(backend: str, schemes: set[QuantScheme]) -> str | None:
+def _explain_no_gpu(backend: str, schemes: set[Scheme]) -> str | None:
     """Why a GPU that is here cannot run the backend that was named, or these formats; None if it can."""
     if not torch.cuda.is_available():
         return None
@@ -332,7 +336,7 @@ def _build_decoder(
     checkpoint: Checkpoint,
     device: torch.device,
     dtype: str,
-    quantization: str | None,
+    quantization: Quantization | None,
     backend: str,
     deterministic: bool,
 ) -> Decoder:
@@ -343,14 +347,14 @@ def _build_decoder(
         torch_dtype = select_dtype(dtype, config.dtype, device, chosen)
         for reason in filter(None, map(chosen.supports, _list_schemes(config, quantization))):
             raise BackendUnavailable(reason)
-        if quantization and not config.int8_linears:
+        if quantization and not config.quantized_linears:
             from codescaler.quantize.int8 import quantize_tensors
-            from codescaler.quantize.sensitivity import choose_int8
+            from codescaler.quantize.sensitivity import choose_quantized
 
-            # What a layer does to scores is measured on the CPU. Activations have 8 bits where the device is fast in them.
+            # What a layer does to scores is measured on the CPU, for activations that the device is fast in.
             measuring = chosen if device.type == "cpu" else select_backend("auto", "cpu")
             bits: ActivationBits = 8 if chosen.has_bf16_unit else 16
-            choice = choose_int8(checkpoint, measuring, activation_bits=bits)
-            config = replace(config, int8_linears=choice.linears)
-            get = quantize_tensors(get, config.int8_linears)
+            choice = choose_quantized(checkpoint, measuring, activation_bits=bits, quantization=quantization)
+            config = replace(config, quantized_linears=choice.linears)
+            get = quantize_tensors(get, config.quantized_linears)
         return build_decoder(config, get, chosen, torch_dtype, device)

@@ -137,7 +137,7 @@ def build_decoder(
 ) -> Decoder:
     """Reads canonical tensors one at a time through `get` (None where absent), converts and packs them.
 
-    Linear layers of `config.int8_linears` are int8 there already.
+    Linear layers of `config.quantized_linears` are int8 there already.
     """
     heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim)
     new = partial(torch.empty, dtype=dtype, device=device)
@@ -166,7 +166,7 @@ def build_decoder(
     def build_linear(matrix: str, at: str) -> Any:
         names = [f"{at}{name}" for name in FUSED[matrix]]
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
-        scheme = config.int8_linears.get(names[0])
+        scheme = config.quantized_linears.get(names[0])
         if scheme is None:
             weight = _stack_rows(weights, dtype, device, reuse_scratch if backend.copies_weights else new)
             return backend.pack_linear(LinearWeights(weight, _stack_rows(biases, dtype, device, new)))

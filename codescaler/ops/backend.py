@@ -52,8 +52,8 @@ class Backend(ABC):
         if type(format) in self.products:
             return None
         return (
-            f"backend {self.name!r} has no {format.name} linear layers; use device='cpu', or the model before it was "
-            "quantised"
+            f"backend {self.name!r} has no {format.name} linear layers; use another device, backend='reference', which "
+            "is slow, or the model before it was quantised"
         )
 
     def pack_linear(self, weights: LinearWeights, format: LinearFormat = PLAIN, /) -> PackedLinear:

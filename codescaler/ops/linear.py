@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
-from codescaler.types import QuantScheme
+from codescaler.types import Scheme
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class PlainFormat:
 
 
 PLAIN = PlainFormat()
-LinearFormat: TypeAlias = PlainFormat | QuantScheme
+LinearFormat: TypeAlias = PlainFormat | Scheme
 
 
 class LinearWeights(NamedTuple):

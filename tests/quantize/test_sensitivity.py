@@ -22,8 +22,8 @@ from codescaler.errors import (
 from codescaler.model.projections import list_fused_linears, list_linear_names
 from codescaler.ops import select_backend
 from codescaler.quantize import sensitivity as module
-from codescaler.quantize.int8 import save_int8
-from codescaler.quantize.sensitivity import choose_bits_within, choose_int8, quantize
+from codescaler.quantize.int8 import save_quantized
+from codescaler.quantize.sensitivity import choose_bits_within, choose_quantized, quantize
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.train import fit, fit_head
 from codescaler.types import QuantScheme
@@ -51,7 +51,7 @@ def folder(plain, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8")
     kept, (down,), fine = list_fused_linears(2)[2], list_fused_linears(2)[3], list_fused_linears(2)[4]
     schemes = {name: QuantScheme(16 if name in {down, *fine} else 8, name in fine) for name in list_linear_names(2)}
-    save_int8(open_checkpoint(plain), {name: how for name, how in schemes.items() if name not in kept}, path)
+    save_quantized(open_checkpoint(plain), {name: how for name, how in schemes.items() if name not in kept}, path)
     return path
 
 
@@ -136,7 +136,7 @@ def test_an_adapter_is_merged_first(plain, tmp_path):
 
 def test_the_engine_says_what_is_int8(plain, folder):
     engine = Engine.from_pretrained(folder)
-    assert (engine.quantization, len(engine.config.int8_linears)) == ("int8", 12)
+    assert (engine.quantization, len(engine.config.quantized_linears)) == ("int8", 12)
     assert "12 of 14 linear layers int8 (8 with activations of 8 bits)" in repr(engine)
     assert Engine.from_pretrained(plain).quantization is None
     assert "int8" not in repr(Engine.from_pretrained(plain))
@@ -154,7 +154,7 @@ def inputs_of(checkpoint, choice):
 
 def test_the_rule_keeps_what_moves_scores_and_measures_the_same_each_time(plain):
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
-    first, second = choose_int8(checkpoint, backend), choose_int8(checkpoint, backend)
+    first, second = choose_quantized(checkpoint, backend), choose_quantized(checkpoint, backend)
     assert first == second
     assert set(first.changes) == set(list_fused_linears(2))
     assert first.change <= module.LIMIT
@@ -169,16 +169,16 @@ def test_a_larger_limit_leaves_more_bits_out(plain):
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     counts = [
         (choice.count(8), choice.count(16), len(choice.kept))
-        for choice in (choose_int8(checkpoint, backend, limit, 8) for limit in (0.0, 0.01, 0.03, math.inf))
+        for choice in (choose_quantized(checkpoint, backend, limit, 8) for limit in (0.0, 0.01, 0.03, math.inf))
     ]
     assert counts[0] == (0, 0, 8) and counts[-1] == (8, 0, 0)
     assert all(sum(count) == 8 for count in counts)
     assert [count[0] for count in counts] == sorted(count[0] for count in counts)
     assert [count[2] for count in counts] == sorted((count[2] for count in counts), reverse=True)
     assert any(count[1] for count in counts)
-    assert choose_int8(checkpoint, backend, math.inf, 16).count(16) == 8
+    assert choose_quantized(checkpoint, backend, math.inf, 16).count(16) == 8
     bits = 8 if backend.has_bf16_unit else 16  # by default what is fastest
-    assert choose_int8(checkpoint, backend, math.inf).count(bits) == 8
+    assert choose_quantized(checkpoint, backend, math.inf).count(bits) == 8
 
 
 def test_a_map_moves_where_that_takes_most_for_its_size():
@@ -198,7 +198,7 @@ def test_measured_change_is_the_change(plain, monkeypatch):
     """The sum of the first-order changes is what scores do when all linear layers are int8."""
     monkeypatch.setattr(module, "LIMIT", math.inf)
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
-    predicted = choose_int8(checkpoint, backend, math.inf).change
+    predicted = choose_quantized(checkpoint, backend, math.inf).change
     lists = list(module._list_programs(checkpoint))
     exact, rounded = (
         [Engine.from_pretrained(plain, dtype="float32", quantization=q).score_tokens(ids) for ids in lists]
@@ -213,7 +213,7 @@ def test_a_weight_that_is_not_finite_is_refused(tmp_path):
     save(tmp_path)
     edit_tensors(tmp_path / "model.safetensors", lambda t: t | {f"{Q}.weight": t[f"{Q}.weight"] * torch.inf})
     with pytest.raises(CodescalerError, match="not finite"):
-        choose_int8(open_checkpoint(tmp_path), select_backend("cpu", "cpu"))
+        choose_quantized(open_checkpoint(tmp_path), select_backend("cpu", "cpu"))
 
 
 def replace_tensor(name, change):

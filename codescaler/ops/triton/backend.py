@@ -18,8 +18,8 @@ from codescaler.ops.backend import Backend
 from codescaler.ops.linear import LinearWeights, PackedLinear, PlainFormat
 from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
 from codescaler.ops.tree import Tree
-from codescaler.ops.triton.linear import DeterministicLinear, Int8Linear
-from codescaler.types import Activation, QuantScheme
+from codescaler.ops.triton.linear import DeterministicLinear, Fp8Linear, Int8Linear
+from codescaler.types import Activation, Fp8Scheme, QuantScheme
 
 
 def make_backend(tile: AttentionConfiguration | None = None, *, deterministic: bool = False) -> Backend:
@@ -29,6 +29,11 @@ def make_backend(tile: AttentionConfiguration | None = None, *, deterministic: b
     row the same bits in any batch, and not torch's.
     """
     return TritonBackend(kernels.get_architecture(), tile, deterministic=deterministic)
+
+
+def has_fp8(architecture: str) -> bool:
+    """Whether tensor cores multiply e4m3 numbers: from sm_89 on. The interpreter gets them wrong."""
+    return architecture.startswith("sm_") and int(architecture.removeprefix("sm_")) >= 89
 
 
 class TritonBackend(Backend):
@@ -51,6 +56,8 @@ class TritonBackend(Backend):
         self.has_bf16_unit = architecture != "interpreter"
         self.pack_allowed = partial(DeterministicLinear, architecture) if deterministic else reference.pack_plain
         self.products = {PlainFormat: self._pack_plain, QuantScheme: partial(Int8Linear, architecture)}
+        if has_fp8(architecture):
+            self.products[Fp8Scheme] = partial(Fp8Linear, architecture)
 
     def _pack_plain(self, weights: LinearWeights, format: PlainFormat) -> PackedLinear:
         """Keeps the weight as it is.

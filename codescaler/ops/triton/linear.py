@@ -5,11 +5,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from codescaler.kernels import configurations, count_processors, int8_linear, linear
+from codescaler.kernels import configurations, count_processors, fp8_linear, int8_linear, linear
 from codescaler.kernels.configurations import LinearConfiguration
 from codescaler.ops import reference
 from codescaler.ops.linear import LinearWeights, PlainFormat
-from codescaler.types import ACTIVATION_BITS, HADAMARD_BLOCK, Activation, QuantScheme
+from codescaler.types import ACTIVATION_BITS, HADAMARD_BLOCK, Activation, Fp8Scheme, QuantScheme
 
 MOST_INT8_INPUTS = 2**16
 
@@ -68,3 +68,17 @@ def _choose_tile(architecture: str, weight: Tensor, num_rows: int) -> LinearConf
     return configurations.choose_linear_configuration(
         architecture, weight.element_size(), num_rows, len(weight), count_processors()
     )
+
+
+class Fp8Linear:
+    """An fp8 weight as it is, its rows' scales and its bias."""
+
+    def __init__(self, architecture: str, weights: LinearWeights, _: Fp8Scheme) -> None:
+        self.architecture = architecture
+        self.weight, self.scale, self.bias = weights.weight, weights.row_scale, weights.bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = x.new_empty(len(x), len(self.weight))
+        tile = _choose_tile(self.architecture, self.weight, len(x))
+        fp8_linear.fp8_linear(x, self.weight, self.scale, self.bias, y, tile)
+        return y
