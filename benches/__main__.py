@@ -10,7 +10,18 @@ from pathlib import Path
 
 SCRIPTS = {
     "speed": ("compare", "cpu", "fusions", "scaling", "scheduler", "startup", "threads", "train_speed"),
-    "quality": ("far", "fidelity", "labels", "nano_data", "parity", "ranking", "robustness", "tau", "train_study"),
+    "quality": (
+        "far",
+        "fidelity",
+        "fp8",
+        "labels",
+        "nano_data",
+        "parity",
+        "ranking",
+        "robustness",
+        "tau",
+        "train_study",
+    ),
     "tools": ("benchmarks_page", "compile_triton", "install_vllm", "prose", "roofline"),
 }
 
