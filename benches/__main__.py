@@ -11,15 +11,7 @@ from pathlib import Path
 SCRIPTS = {
     "speed": ("compare", "cpu", "fusions", "scaling", "scheduler", "startup", "threads", "train_speed"),
     "quality": (
-        "far",
-        "fidelity",
-        "fp8",
-        "labels",
-        "nano_data",
-        "parity",
-        "ranking",
-        "robustness",
-        "tau",
+        *("far", "fidelity", "fp8", "labels", "nano_data", "parity", "ranking", "robustness", "tau"),
         "train_study",
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_vllm", "prose", "roofline"),

@@ -62,7 +62,8 @@ def main(options: Sequence[str] | None = None) -> int:
     means = {name: float(np.mean(values)) for name, values in taus.items()}
     intervals = {name: bootstrap_interval(values) for name, values in taus.items()}
     rows = [
-        (name, num_layers[name], f"{means[name]:.4f}", "[{:.4f}, {:.4f}]".format(*intervals[name])) for name in taus
+        (name, str(num_layers[name]), f"{means[name]:.4f}", "[{:.4f}, {:.4f}]".format(*intervals[name]))
+        for name in taus
     ]
     print(f"Kendall's tau of fp8 to bfloat16 scores, {len(groups)} problems")
     print(format_table(("fp8", "linear layers", "mean tau", "95% interval"), rows))

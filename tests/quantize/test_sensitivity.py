@@ -12,6 +12,7 @@ import torch
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.errors import (
+    BackendUnavailable,
     CodescalerError,
     HostileFile,
     InvalidInput,
@@ -22,11 +23,11 @@ from codescaler.errors import (
 from codescaler.model.projections import list_fused_linears, list_linear_names
 from codescaler.ops import select_backend
 from codescaler.quantize import sensitivity as module
-from codescaler.quantize.int8 import save_quantized
+from codescaler.quantize.int8 import quantize_tensors, save_quantized
 from codescaler.quantize.sensitivity import choose_bits_within, choose_quantized, quantize
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.train import fit, fit_head
-from codescaler.types import QuantScheme
+from codescaler.types import Fp8Scheme, QuantScheme
 
 LISTS = [[1, 2, 3, 4], [1, 2, 3, 9, 9], [7], list(range(100))]
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
@@ -278,3 +279,30 @@ def test_what_cannot_be_done_says_so(plain, folder, tmp_path):
     with pytest.raises(InvalidInput, match="with a reward head"):
         Engine.from_pretrained(plain, head="none", quantization="int8")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "run") == []
+
+
+def test_an_fp8_folder_has_the_bits_of_quantising_at_load(tmp_path):
+    save(tmp_path / "plain")
+    report = quantize(tmp_path / "plain", tmp_path / "fp8", limit=math.inf, quantization="fp8")
+    checkpoint = open_checkpoint(tmp_path / "fp8")
+    assert set(checkpoint.config.quantized_linears.values()) == {Fp8Scheme()} and not report.choice.kept
+    assert checkpoint.sources["layers.0.mlp.down_proj.weight"].dtype == "float8_e4m3fn"
+    assert checkpoint.sources["head.weight"].dtype == checkpoint.sources["norm.weight"].dtype == "float32"
+    loaded = bits(tmp_path / "fp8", backend="reference", dtype="float32")
+    get = quantize_tensors(open_checkpoint(tmp_path / "plain").get, checkpoint.config.quantized_linears)
+    for name in ("weight", "weight_scale"):
+        stored, made = (read(f"layers.0.mlp.down_proj.{name}").float() for read in (checkpoint.get, get))
+        assert torch.equal(stored, made)
+    exact = bits(tmp_path / "plain", backend="reference", dtype="float32")
+    assert 0 < np.abs(loaded - exact).max() < 0.2 * np.abs(exact).max()
+
+
+def test_the_rule_keeps_what_fp8_would_move(tmp_path):
+    save(tmp_path / "plain")
+    choice = choose_quantized(open_checkpoint(tmp_path / "plain"), select_backend("cpu", "cpu"), 1e-3, None, "fp8")
+    assert choice.kept and choice.change <= 1e-3
+    with pytest.raises(InvalidInput, match="quantization 'int4'; give 'int8' or 'fp8'"):
+        quantize(tmp_path / "plain", tmp_path / "int4", quantization="int4")
+    quantize(tmp_path / "plain", tmp_path / "fp8", limit=math.inf, quantization="fp8")
+    with pytest.raises(BackendUnavailable, match="no fp8 linear layers"):
+        bits(tmp_path / "fp8", backend="cpu")
