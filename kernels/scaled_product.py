@@ -57,7 +57,7 @@ def scaled_product_kernel(
             b = load_tile(weight, column, k, num_outputs, num_inputs, weight_stride, COLUMNS, STEP, HAS_DESCRIPTORS,
                           IS_EVEN)  # fmt: skip
             if IS_INTEGER:
-                acc = tl.dot(a, tl.trans(b), acc)
+                acc = tl.dot(a, tl.trans(b), acc, out_dtype=tl.int32)
             else:
                 acc = tl.dot(a, tl.trans(b), acc, max_num_imprecise_acc=SHORT_SUM)
         if HAS_LOW:  # of 16 bits: what overflows in between wraps back, since the sum of all fits into 32 bits
@@ -66,7 +66,7 @@ def scaled_product_kernel(
                 a = load_tile(low, row, k, num_rows, num_inputs, x_stride, ROWS, STEP, False, IS_EVEN)
                 b = load_tile(weight, column, k, num_outputs, num_inputs, weight_stride, COLUMNS, STEP, HAS_DESCRIPTORS,
                               IS_EVEN)  # fmt: skip
-                acc = tl.dot(a, tl.trans(b), acc)
+                acc = tl.dot(a, tl.trans(b), acc, out_dtype=tl.int32)
         rows, columns = row + tl.arange(0, ROWS), column + tl.arange(0, COLUMNS)
         if HAS_LOW:
             acc += 128 * tl.load(weight_sums + columns, columns < num_outputs, 0)[None, :]
