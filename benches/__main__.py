@@ -11,7 +11,7 @@ from pathlib import Path
 SCRIPTS = {
     "speed": ("compare", "cpu", "fusions", "scaling", "scheduler", "serving", "startup", "threads", "train_speed"),
     "quality": (
-        *("far", "fidelity", "labels", "nano_data", "parity", "ranking", "robustness", "tau", "templates"),
+        *("far", "fidelity", "fp8", "labels", "nano_data", "parity", "ranking", "robustness", "tau", "templates"),
         "train_study",
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_vllm", "prose", "roofline"),

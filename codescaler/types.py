@@ -19,6 +19,7 @@ RopeKind = Literal["default", "linear", "llama3", "dynamic", "longrope"]
 Layout = Literal["phi3", "internlm2"]
 Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
+Quantization = Literal["int8", "fp8"]
 ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
 HADAMARD_BLOCK = 64  # inputs of a linear layer that are transformed together; their number has to be a multiple
 
@@ -97,14 +98,26 @@ class ExpertsConfig:
 
 
 @dataclass(frozen=True)
+class Fp8Scheme:
+    """How an fp8 linear layer is quantised: its weights and its inputs to e4m3, of 8 bits."""
+
+    name: ClassVar[str] = "fp8"
+    bits: ClassVar[ActivationBits] = 8
+    has_hadamard: ClassVar[bool] = False
+
+
+Scheme: TypeAlias = QuantScheme | Fp8Scheme
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """What the decoder computes, in one dialect, whatever dialect `config.json` was written in.
 
     Sizes count elements. `norm_weight_offset` is 1 where the file stores `w` of a `(1 + w)` norm.
     `layer_windows[i]` is the number of positions layer i may look back, the token itself included;
     None means all of them. Layers with a window use `local_rope` where there is one. `dtype` is the dtype the
-    checkpoint was saved in, but for `int8_linears`, the names of the linear layers that it holds in 8 bits, with the
-    scheme of each. `layout` names the way in which files fuse projections; None where each stands alone.
+    checkpoint was saved in, but for `quantized_linears`, the names of the linear layers that it holds in 8 bits, with
+    the scheme of each. `layout` names the way in which files fuse projections; None where each stands alone.
     """
 
     family: str
@@ -133,11 +146,16 @@ class ModelConfig:
     has_mlp_bias: bool = False
     has_post_norms: bool = False
     pad_token_id: int | None = None
-    int8_linears: Mapping[str, QuantScheme] = field(default_factory=dict)
+    quantized_linears: Mapping[str, Scheme] = field(default_factory=dict)
     local_rope: RopeConfig | None = None
     layout: Layout | None = None
     head_input: HeadInput = HeadInput()
     experts: ExpertsConfig | None = None
+
+    @property
+    def quantization(self) -> str | None:
+        """The name of the format of linear layers of 8 bits, "int8" or "fp8", if there are such, else None."""
+        return next((scheme.name for scheme in self.quantized_linears.values()), None)
 
 
 @dataclass(frozen=True)

@@ -17,3 +17,12 @@ def get_architecture() -> str:
         return "interpreter"
     target = triton.runtime.driver.active.get_current_target()
     return f"sm_{target.arch}" if target.backend == "cuda" else str(target.arch).partition(":")[0]
+
+
+def count_processors() -> int:
+    """Multiprocessors of the current device; under the interpreter a few, so that a program has several tiles."""
+    if triton.knobs.runtime.interpret:
+        return 3
+    active = triton.runtime.driver.active
+    count: int = active.utils.get_device_properties(active.get_current_device())["multiprocessor_count"]
+    return count

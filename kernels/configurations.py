@@ -1,9 +1,10 @@
 """How kernels are cut for an architecture: a written table, and a heuristic for what is not in it. Nothing is tuned.
 
-`key_step` is part of the numbers: changing it changes bits. What is measured says so, with its device, shape and gain.
-The rest was chosen from what `make compile-triton` shows: registers, spills and shared memory.
+`key_step` and `step` are part of the numbers: changing them changes bits. What is measured says so, with its device,
+shape and gain. The rest was chosen from what `make compile-triton` shows: registers, spills and shared memory.
 """
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -62,6 +63,21 @@ def choose_expert_tile(architecture: str, element_bytes: int) -> ExpertConfigura
     return replace(_EXPERT_TILE, num_stages=2) if is_amd else _EXPERT_TILE
 
 
+@dataclass(frozen=True)
+class LinearConfiguration:
+    """A tile of a product: rows and columns of the output, and inputs of a step.
+
+    `has_descriptors`: it is loaded by tensor descriptors (TMA) where rows start at multiples of 16 bytes.
+    """
+
+    rows: int
+    columns: int
+    step: int
+    num_warps: int
+    num_stages: int
+    has_descriptors: bool = False
+
+
 def choose_row_warps(block: int) -> int:
     """Warps for a program that holds `block` columns of a row: 16 a thread, which is two loads of 16 bytes."""
     return min(max(block // 512, 1), 16)
@@ -114,6 +130,61 @@ _FLOAT32_GRADIENT_TILES = (AttentionConfiguration(16, 16, 8, 1), _FLOAT32_TILE)
 # The interpreter pays for each operation, not for its size.
 INTERPRETER_TILE = AttentionConfiguration(128, 64, 4, 1, reads="tma")
 INTERPRETER_GRADIENT_TILE = AttentionConfiguration(256, 128, 4, 1)
+
+# Tiles of a product of two-byte numbers, the widest first. SwiGLU has half the columns of gate and half of up. All of
+# an architecture have one step and one tensor instruction, on which bits depend: see `linear`. Of gfx942 only one is
+# here, since Triton takes `mfma` of another shape for a smaller one.
+_HOPPER_PRODUCTS = (
+    LinearConfiguration(128, 256, 64, 8, 4, has_descriptors=True),
+    LinearConfiguration(128, 128, 64, 8, 4, has_descriptors=True),
+    LinearConfiguration(64, 128, 64, 4, 4, has_descriptors=True),
+    LinearConfiguration(64, 64, 64, 4, 4, has_descriptors=True),
+    LinearConfiguration(64, 32, 64, 4, 5, has_descriptors=True),
+)
+_AMPERE_PRODUCTS = (
+    LinearConfiguration(128, 128, 64, 8, 3),
+    LinearConfiguration(64, 128, 64, 4, 3),
+    LinearConfiguration(64, 64, 64, 4, 3),
+    LinearConfiguration(64, 32, 64, 4, 3),
+)
+_PRODUCTS = {
+    "sm_80": _AMPERE_PRODUCTS,
+    "sm_89": _AMPERE_PRODUCTS,
+    "sm_90": _HOPPER_PRODUCTS,
+    "sm_100": _HOPPER_PRODUCTS,
+    "gfx942": (LinearConfiguration(128, 128, 64, 8, 2),),
+    "interpreter": _HOPPER_PRODUCTS,
+}
+_FLOAT32_PRODUCTS = (LinearConfiguration(64, 64, 32, 8, 3),)
+# Multiplications that a multiprocessor of an H100 does while it gets a number from the L2 cache: 2048 a cycle, and 56
+# bytes. Tiles of less work a number wait for it.
+_PRODUCTS_PER_LOAD = 73
+
+
+@functools.cache
+def list_linear_configurations(architecture: str, element_bytes: int) -> tuple[LinearConfiguration, ...]:
+    """Returns the tiles that give the same bits on this architecture, the widest first."""
+    if architecture != "interpreter" and element_bytes == 4:
+        return _FLOAT32_PRODUCTS
+    tiles = _PRODUCTS.get(architecture) or _PRODUCTS[_choose_relative(architecture)]
+    return tuple(replace(tile, step=2 * tile.step) for tile in tiles) if element_bytes == 1 else tiles
+
+
+@functools.cache
+def choose_linear_configuration(
+    architecture: str, element_bytes: int, num_rows: int, num_outputs: int, num_processors: int
+) -> LinearConfiguration:
+    """Returns the tile whose waves over the processors take least, by arithmetic: the last wave is seldom full.
+
+    2802 rows and 2048 outputs on 132 processors are 67% of two waves of 128 x 256, and 89% of three of 128 x 128.
+    """
+
+    def predict_time(tile: LinearConfiguration) -> int:
+        num_tiles = -(-num_rows // tile.rows) * -(-num_outputs // tile.columns)
+        work = max(tile.rows * tile.columns, _PRODUCTS_PER_LOAD * (tile.rows + tile.columns))
+        return -(-num_tiles // num_processors) * work
+
+    return min(list_linear_configurations(architecture, element_bytes), key=predict_time)
 
 
 def choose_attention_tile(architecture: str, head_dim: int, element_bytes: int, group: int) -> AttentionConfiguration:

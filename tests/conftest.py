@@ -17,13 +17,16 @@ REFERENCE = "reference"
 if is_triton_interpreted():  # `make test-triton`
     # float16 stands in for bfloat16, which the interpreter computes wrongly.
     BACKENDS = {"triton": select_backend("triton", "cpu")}
+    DETERMINISTIC = {"triton-deterministic": select_backend("triton", "cpu", deterministic=True)}
     DTYPES = {"float32": torch.float32, "float16": torch.float16}
 else:
     BACKENDS = {f"cpu-{isa}": cpu.make_backend(isa) for isa in cpu.list_supported_isas()} | {
         REFERENCE: reference.BACKEND
     }
+    DETERMINISTIC = {}
     if torch.cuda.is_available():
         BACKENDS[CUDA] = select_backend("triton", "cuda")
+        DETERMINISTIC[f"{CUDA}-deterministic"] = select_backend("triton", "cuda", deterministic=True)
     DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 NAMES = list(BACKENDS)
@@ -46,6 +49,12 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return BACKENDS[request.param]
 
 
+@pytest.fixture(params=[*NAMES, *DETERMINISTIC])
+def linear_backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend, and Triton with deterministic linear layers."""
+    return (BACKENDS | DETERMINISTIC)[request.param]
+
+
 @pytest.fixture(params=DTYPES.values(), ids=DTYPES)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     """Every dtype of activations."""
@@ -56,7 +65,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device of the backend under test, on which every tensor is made that a test makes."""
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    is_on_gpu = CUDA in (parameters.get("backend"), parameters.get("kernels"))
+    is_on_gpu = any(str(parameters.get(name)).startswith(CUDA) for name in ("backend", "kernels", "linear_backend"))
     device = torch.device("cuda" if is_on_gpu else "cpu")
     with device if is_on_gpu else contextlib.nullcontext():
         yield device

@@ -129,24 +129,34 @@ def test_there_are_no_cupboards():
 
 GRADIENTS = {name for name in Backend.__abstractmethods__ if name.endswith("_backward")}
 # `Backend.linear` is no method of a device: what packed a layer computes it, in the layer's format.
-# On CPUs the products of both are oneDNN's.
-LINEAR, EXPERTS, CPU_ONLY = "linear", "expert_mlp", "int8_linear"
-OPERATIONS = Backend.__abstractmethods__ - GRADIENTS | {LINEAR, CPU_ONLY}
+PRODUCTS = {LINEAR := "linear", "int8_linear", FP8 := "fp8_linear"}
+EXPERTS = "expert_mlp"  # on CPUs its products are oneDNN's
+# `Backend` defines it by two others, and a backend may do both in one pass.
+JOINED = "linear_glu"
+OPERATIONS = Backend.__abstractmethods__ - GRADIENTS | PRODUCTS
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
 def test_an_operation_has_one_name_everywhere(operation):
-    """Reference, tests, bench and (matrix products aside) C++ and Triton all call it the same."""
+    """Reference, tests, bench, Triton and (plain matrix products aside) C++ all call it the same."""
     assert f"def {operation}(" in (PACKAGE / "ops/reference.py").read_text()
     assert (ROOT / f"tests/ops/test_{operation}.py").is_file()
     assert f"def test_{operation}(" in (ROOT / "benches/speed/test_ops.py").read_text()
-    has_file = operation in (LINEAR, EXPERTS, CPU_ONLY)
+    if operation == FP8:  # a CPU emulates it, in the reference
+        return
+    has_file = operation in {*PRODUCTS, EXPERTS}
     assert (PACKAGE / (f"ops/cpu/{operation}.py" if has_file else "ops/cpu/backend.py")).is_file()
-    if operation not in (LINEAR, CPU_ONLY):
-        assert f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
+    assert f"def {operation}(" in (ROOT / f"kernels/{operation}.py").read_text()
     if operation not in (LINEAR, EXPERTS):
         assert any(f" {operation}(" in path.read_text() for path in (ROOT / "csrc/core").iterdir())
         assert operation in (ROOT / "csrc/tests/test_core.cpp").read_text()
+
+
+def test_two_operations_in_one_pass_have_one_name_everywhere():
+    assert JOINED in vars(Backend)
+    assert f"def {JOINED}(" in (PACKAGE / "ops/triton/backend.py").read_text()
+    assert (ROOT / f"tests/ops/test_{JOINED}.py").is_file()
+    assert f"def test_{JOINED}(" in (ROOT / "benches/speed/test_ops.py").read_text()
 
 
 @pytest.mark.parametrize("gradient", sorted(GRADIENTS))

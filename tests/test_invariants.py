@@ -7,13 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.model.projections import list_linear_names
-from codescaler.quantize.int8 import save_int8
+from codescaler.quantize.int8 import save_quantized
 from codescaler.testing import WIDTHS, save_chat, save_random_checkpoint
 from codescaler.types import QuantScheme
 
@@ -47,14 +48,25 @@ def model(request, folder, tmp_path_factory):
         for name in list_linear_names(2)
     }
     assert any(scheme.has_hadamard for scheme in schemes.values())
-    save_int8(checkpoint, schemes, path)
+    save_quantized(checkpoint, schemes, path)
     return path, "float32"
 
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees: make gpu")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("triton-cuda", marks=needs_gpu)])
+def place(request):
+    """Settings of an engine: on a GPU too, a score that is asked to be deterministic keeps its bits."""
+    if request.param == "cpu":
+        return {"backend": "cpu"}
+    return {"backend": "triton", "device": "cuda", "deterministic": True}
+
+
 @pytest.fixture(scope="module")
-def engine(model):
+def engine(model, place):
     path, dtype = model
-    return Engine.from_pretrained(path, dtype=dtype, backend="cpu", num_threads=2)
+    return Engine.from_pretrained(path, dtype=dtype, num_threads=2, **place)
 
 
 def some_lists(seed=0):
@@ -80,19 +92,19 @@ def test_alone_shuffled_and_together(engine):
         assert np.array_equal(bits(engine, [tokens]), together[i : i + 1]), f"sequence {i} of {len(tokens)} tokens"
 
 
-def test_with_and_without_sharing_and_under_a_small_budget(engine, model):
+def test_with_and_without_sharing_and_under_a_small_budget(engine, model, place):
     lists = some_lists()
     together = bits(engine, lists)
     unshared = np.concatenate([bits(engine, [tokens, [7] * 30]) for tokens in lists])[::2]
     assert np.array_equal(unshared, together)
     longest = max(map(len, lists))
-    small = Engine.from_pretrained(model[0], dtype=engine.dtype, backend="cpu", max_batch_tokens=longest)
+    small = Engine.from_pretrained(model[0], dtype=engine.dtype, max_batch_tokens=longest, **place)
     assert np.array_equal(bits(small, lists), together)
 
 
-def test_on_one_thread(engine, model):
+def test_on_one_thread(engine, model, place):
     lists = some_lists()
-    single = Engine.from_pretrained(model[0], dtype=engine.dtype, backend="cpu", num_threads=1)
+    single = Engine.from_pretrained(model[0], dtype=engine.dtype, num_threads=1, **place)
     assert np.array_equal(bits(single, lists), bits(engine, lists))
 
 

@@ -35,7 +35,7 @@ def groups():
 def test_it_is_what_the_card_says(engine):
     config = engine.config
     assert engine.folder == PACKAGED_MODEL and engine.quantization == "int8"
-    assert len(config.int8_linears) == 7 * config.num_layers
+    assert len(config.quantized_linears) == 7 * config.num_layers
     assert f"{config.num_layers} layers" in CARD and f"{config.vocab_size:,} tokens" in CARD
     assert {path.name for path in PACKAGED_MODEL.iterdir()} >= {"README.md", "LICENSE", CALIBRATION_FILE}
 

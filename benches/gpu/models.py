@@ -15,16 +15,40 @@ import transformers
 from benches.gpu.parts import Emit, Row, Setting
 from benches.quality.parity import Truth, load_scorer, run_transformers
 from benches.quality.parity_cases import CASES, Case, TokenLists, save
+from benches.quality.tau import kendall_tau
+from codescaler.engine import Engine
+from codescaler.io.records import read_groups
 from codescaler.testing import FLOAT32_SCORE_LIMIT, make_branching_lists, measure_rms_distance, score_error_limit
+
+NANO = "nano: int8, tau to the CPU's scores"
+LEAST_TAU = 0.95
+EXAMPLES = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"
 
 
 def run(setting: Setting, emit: Emit) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     cases = [_shrink(CASES[0])] if setting.is_small else list(CASES)
+    if setting.shard == 0 and not setting.is_small and NANO not in setting.done:
+        emit(_rank_by_nano(setting))
     for case in setting.take(cases, lambda case: case.name):
         with tempfile.TemporaryDirectory() as folder:
             emit(_compare(case, Path(folder), setting))
+
+
+def _rank_by_nano(setting: Setting) -> Row:
+    """The int8 model of the package: its rankings on the card beside those of its products on the CPU."""
+    problems = list(read_groups(EXAMPLES))
+    device = str(setting.device)
+    ours = Engine.from_pretrained("nano", backend="triton", device=device)
+    truth = Engine.from_pretrained("nano", backend="cpu", device="cpu")
+    taus = []
+    for group in problems:
+        programs = list(dict.fromkeys(c.code for c in group.candidates if c.code is not None))
+        pairs = [(group.prompt, code) for code in programs]
+        taus.append(kendall_tau(ours.score(pairs), truth.score(pairs)))
+    tau = float(np.mean(taus))
+    return Row(NANO, tau >= LEAST_TAU, {"problems": len(problems), "tau": tau}, "" if tau >= LEAST_TAU else "low tau")
 
 
 def _shrink(case: Case) -> Case:

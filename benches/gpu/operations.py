@@ -10,7 +10,7 @@ import pytest
 from benches.gpu.parts import Emit, Row, Setting
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("tests/ops", "tests/kernels", "tests/engine/test_cuda_graphs.py")
+PATHS = ("tests/ops", "tests/kernels", "tests/test_invariants.py", "tests/engine/test_cuda_graphs.py")
 SMALL_FILES = ("tests/ops/test_glu.py", "tests/ops/test_rms_norm.py")  # `make test-triton` runs them all
 NOT_BY_BACKEND = (
     "test_triton.py",
@@ -56,7 +56,7 @@ class Recorder:
 
 def run(setting: Setting, emit: Emit) -> None:
     recorder = Recorder(setting)
-    paths = [str(ROOT / path) for path in (SMALL_FILES if setting.is_small else FOLDERS)]
+    paths = [str(ROOT / path) for path in (SMALL_FILES if setting.is_small else PATHS)]
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--benchmark-disable", f"--rootdir={ROOT}"]
     status = pytest.main([*options, *paths], plugins=[recorder])
     for row in recorder.make_rows():

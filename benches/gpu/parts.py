@@ -42,7 +42,8 @@ PARTS = (
     Part("models", "models of every family beside transformers", 75, num_processes=12),
     Part("invariance", "rows whose bits depend on their batch", 45, num_processes=4),
     Part("tiles", "a sweep of attention's tiles", 60),
-    Part("workloads", "named workloads beside transformers", 90),
+    Part("products", "our own matrix products beside torch's, and a sweep of their tiles", 50),
+    Part("workloads", "named workloads beside transformers", 100),
     Part("profile", "each kernel's time beside the roofline's", 40),
     Part("training", "a training step beside transformers and TRL's loss", 70),
 )

@@ -1,6 +1,7 @@
 """Random reward models of named shapes, made on the card: ours and transformers', of the same weights."""
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,9 +10,12 @@ from torch import Tensor
 
 from codescaler.checkpoint.config import parse_config
 from codescaler.model.decoder import Decoder, build_decoder
+from codescaler.model.projections import list_linear_names
 from codescaler.ops import select_backend
+from codescaler.quantize.int8 import quantize_tensors
 from codescaler.testing import QWEN3_0_6B, QWEN3_1_7B, QWEN3_8B, ModelShape, Workload
 from codescaler.testing.workloads import list_qwen3_tensor_sizes, make_qwen3_config
+from codescaler.types import Fp8Scheme, Scheme
 
 SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B, "8b": QWEN3_8B}
 SMALL_SHAPES = {"tiny": ModelShape(64, 112, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=32)}
@@ -40,10 +44,22 @@ class RandomWeights:
         return tensor.normal_(float("norm" in name), _STD, generator=generator)
 
 
-def build_ours(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> Decoder:
+def build_ours(
+    shape: ModelShape,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    deterministic: bool = False,
+    has_fp8: bool = False,
+) -> Decoder:
+    """Returns our decoder; with `has_fp8` all its linear layers are fp8."""
     weights = RandomWeights(shape, device)
-    backend = select_backend("triton", device.type)
-    return build_decoder(weights.config, weights.get, backend, dtype, device)
+    config, get = weights.config, weights.get
+    if has_fp8:
+        linears: dict[str, Scheme] = dict.fromkeys(list_linear_names(shape.num_layers), Fp8Scheme())
+        config, get = replace(config, quantized_linears=linears), quantize_tensors(get, linears)
+    backend = select_backend("triton", device.type, deterministic=deterministic)
+    return build_decoder(config, get, backend, dtype, device)
 
 
 def build_transformers(shape: ModelShape, dtype: torch.dtype, device: torch.device, attention: str = "sdpa") -> Any:

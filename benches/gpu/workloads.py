@@ -18,7 +18,9 @@ from benches.gpu.random_models import SHAPES, SMALL_SHAPES, SMALL_WORKLOADS, bui
 from benches.harness.baselines import VARLEN, Float32, PackedScorer, TransformersScorer
 from codescaler.engine import Engine
 from codescaler.model.decoder import Decoder
+from codescaler.ops import select_backend
 from codescaler.testing import (
+    QWEN3_8B,
     WORKLOADS,
     ModelShape,
     Workload,
@@ -28,8 +30,10 @@ from codescaler.testing import (
     score_error_limit,
 )
 from codescaler.text.encoder import Encoder
+from codescaler.types import Fp8Scheme
 
-OURS, PADDED = "codescaler", "transformers, padded, SDPA"
+OURS, DETERMINISTIC, PADDED = "codescaler", "codescaler, deterministic", "transformers, padded, SDPA"
+FP8 = "codescaler, fp8"
 SORTED, PACKED = "transformers, sorted by fours", "transformers, packed, varlen"
 PEAK_FLOPS = 989e12  # of an H100's or H200's tensor cores in bfloat16, by the data sheet: MFU is against it
 
@@ -40,7 +44,7 @@ def run(setting: Setting, emit: Emit) -> None:
     transformers.logging.set_verbosity_error()
     for name, shape in (SMALL_SHAPES if setting.is_small else SHAPES).items():
         workloads = SMALL_WORKLOADS if setting.is_small else WORKLOADS
-        if all(f"{name} {workload} {OURS}" in setting.done for workload in workloads):
+        if all(f"{name} {workload} {DETERMINISTIC}" in setting.done for workload in workloads):
             continue
         truths = _score_in_float32(shape, workloads, setting.device)
         systems = _load(shape, setting)
@@ -63,8 +67,12 @@ def _load(shape: ModelShape, setting: Setting) -> dict[str, Score]:
     dtype = torch.float32 if setting.is_small else torch.bfloat16
     model = build_transformers(shape, dtype, setting.device)
     packed = _share_weights(model, VARLEN)
-    return {
+    fp8: dict[str, Score] = {}
+    if shape is QWEN3_8B and select_backend("triton", setting.device.type).supports(Fp8Scheme()) is None:
+        fp8 = {FP8: make_engine(build_ours(shape, dtype, setting.device, has_fp8=True)).score_tokens}
+    return fp8 | {
         OURS: make_engine(build_ours(shape, dtype, setting.device)).score_tokens,
+        DETERMINISTIC: make_engine(build_ours(shape, dtype, setting.device, deterministic=True)).score_tokens,
         PADDED: TransformersScorer(model).score_tokens,
         SORTED: TransformersScorer(model, batch_size=4).score_tokens,
         PACKED: PackedScorer(packed).score_tokens,
@@ -104,7 +112,7 @@ def _measure(
     rows = []
     for name in systems:
         median_s, error = statistics.median(seconds[name]), measure_rms_distance(scores[name], truth)
-        is_ok = bool(error <= limit) if name == OURS else None
+        is_ok = bool(error <= limit) if name in (OURS, DETERMINISTIC) else None
         figures = {
             "ms": 1e3 * median_s,
             "speedup": statistics.median(seconds[PADDED]) / median_s,

@@ -10,7 +10,7 @@ from benches.harness.baselines import Float32
 from benches.harness.options import report_progress
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.model.projections import list_linear_names
-from codescaler.quantize.int8 import save_int8
+from codescaler.quantize.int8 import save_quantized
 from codescaler.testing import ModelShape, Workload, measure_peak_flops, measure_seconds, save_chat, write_random_rm
 from codescaler.types import ActivationBits, QuantScheme
 
@@ -39,7 +39,7 @@ def write_checkpoint(folder: Path, shape: ModelShape) -> None:
 def save_with_int8(folder: Path, int8_folder: Path) -> None:
     """Writes a folder's model with every linear layer in int8, whatever that does to its scores."""
     checkpoint = open_checkpoint(folder)
-    save_int8(checkpoint, select_every_linear(checkpoint, 8), int8_folder)
+    save_quantized(checkpoint, select_every_linear(checkpoint, 8), int8_folder)
 
 
 def select_every_linear(checkpoint: Checkpoint, bits: ActivationBits) -> dict[str, QuantScheme]:

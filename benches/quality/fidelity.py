@@ -35,7 +35,7 @@ from codescaler.metrics import best_of_n, bootstrap_interval
 from codescaler.model.projections import list_linear_names
 from codescaler.ops import select_backend
 from codescaler.quantize import sensitivity as quantize
-from codescaler.quantize.int8 import save_int8
+from codescaler.quantize.int8 import save_quantized
 from codescaler.types import ACTIVATION_BITS, QuantScheme
 
 LEAST_TAU, MOST_POINTS = 0.95, 0.015
@@ -49,7 +49,7 @@ def main(options: Sequence[str] | None = None) -> int:
     exact = Engine.from_pretrained(arguments.model, device="cpu", dtype="float32")
     checkpoint, backend = open_checkpoint(arguments.model), select_backend("cpu", "cpu")
     started = time.perf_counter()
-    choice = quantize.choose_int8(checkpoint, backend)
+    choice = quantize.choose_quantized(checkpoint, backend)
     report_progress(f"int8 was chosen for {len(choice.linears)} maps in {time.perf_counter() - started:.0f} s")
     names = list_linear_names(checkpoint.config.num_layers)
     scorers = {
@@ -100,7 +100,7 @@ def main(options: Sequence[str] | None = None) -> int:
             "num_problems": count,
             "num_mixed_problems": len(groups),
             "limit": quantize.LIMIT,
-            "int8_linears": len(choice.linears),
+            "quantized_linears": len(choice.linears),
             "linears": len(names),
             "fused_maps_by_activation_bits": {bits: choice.count(bits) for bits in ACTIVATION_BITS},
             "expected_change": choice.change,
@@ -134,7 +134,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def _open_with_int8(model: Path, linears: Mapping[str, QuantScheme]) -> Engine:
     """The model with these linear layers in int8, in float32."""
     with tempfile.TemporaryDirectory(prefix="codescaler-fidelity-") as folder:
-        save_int8(open_checkpoint(model), linears, Path(folder))
+        save_quantized(open_checkpoint(model), linears, Path(folder))
         engine = Engine.from_pretrained(folder, device="cpu", dtype="float32")
         engine.score([("a", "b")])  # tokenizer and template are read on first use
     return engine

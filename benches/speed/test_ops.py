@@ -16,6 +16,7 @@ from codescaler.ops import AttentionSpec, Backend, Heads, LinearWeights, RotaryT
 from codescaler.ops.linear import ExpertWeights
 from codescaler.ops.plan import plan
 from codescaler.ops.spec import Routing
+from codescaler.quantize.fp8 import quantize_weight_to_fp8
 from codescaler.quantize.int8 import quantize_weight
 from codescaler.testing import (
     QWEN3_0_6B,
@@ -28,7 +29,7 @@ from codescaler.testing import (
     measure_seconds,
     run_peer_linear,
 )
-from codescaler.types import QuantScheme, RopeConfig
+from codescaler.types import Fp8Scheme, QuantScheme, RopeConfig
 
 SHAPE = QWEN3_0_6B
 HEADS = Heads(SHAPE.num_heads, SHAPE.num_kv_heads, SHAPE.head_dim)
@@ -55,9 +56,15 @@ def on_device():
         yield
 
 
+DETERMINISTIC = "deterministic"
+PRODUCTS = [OURS, "torch"] if OURS == "cpu" else [OURS, DETERMINISTIC, "torch"]
+
+
 @pytest.fixture(params=[OURS, "torch"])
 def backend(request) -> Backend:
-    return STOCK_TORCH if request.param == "torch" else select_backend(request.param, DEVICE.type)
+    if request.param == "torch":
+        return STOCK_TORCH
+    return select_backend(OURS, DEVICE.type, deterministic=request.param == DETERMINISTIC)
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -139,6 +146,7 @@ LINEAR_MAPS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.parametrize("backend", PRODUCTS, indirect=True)
 @LINEAR_MAPS
 def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
@@ -149,7 +157,18 @@ def test_linear(record, backend, dtype, random, tree, width_in, width_out):
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
 
 
-@pytest.mark.skipif(DEVICE.type != "cpu", reason="int8 is for CPUs")
+@pytest.mark.parametrize("backend", PRODUCTS, indirect=True)
+def test_linear_glu(record, backend, dtype, random, tree):
+    x = torch.randn(len(tree.token_ids), SHAPE.hidden_size, generator=random).to(dtype)
+    weight = torch.randn(2 * SHAPE.intermediate_size, SHAPE.hidden_size, generator=random)
+    weight = (SHAPE.hidden_size**-0.5 * weight).to(dtype)
+    packed, few = backend.pack_linear(LinearWeights(weight)), x[:TRUTH_ROWS]
+    truth = reference.glu(torch.nn.functional.linear(few.double(), weight.double()), "silu")
+    peer = reference.glu(run_peer_linear(few, weight), "silu")
+    assert_accurate(backend.linear_glu(few, packed, "silu"), truth, peer)
+    record(lambda: backend.linear_glu(x, packed, "silu"), tokens=len(x), flops=2 * x.numel() * len(weight))
+
+
 @pytest.mark.parametrize("backend", [OURS], indirect=True)  # PyTorch's own saturates without VNNI
 @LINEAR_MAPS
 @pytest.mark.parametrize("bits", [8, 16])
@@ -162,6 +181,19 @@ def test_int8_linear(record, backend, dtype, random, tree, width_in, width_out, 
     truth = (reference.apply_hadamard(few.double()) @ weight.double().T) * scale[:, 0]
     error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
     assert error.sqrt() < 1 / 64  # of a normal row's 127 steps at least
+    record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
+
+
+@pytest.mark.parametrize("backend", [OURS if OURS == "triton" else "torch"], indirect=True)  # a CPU emulates it
+@LINEAR_MAPS
+def test_fp8_linear(record, backend, dtype, random, tree, width_in, width_out):
+    x = torch.randn(len(tree.token_ids), width_in, generator=random).to(dtype)
+    weight, scale = quantize_weight_to_fp8(torch.randn(width_out, width_in, generator=random))
+    weights, few = LinearWeights(weight, None, scale[:, 0]), x[:TRUTH_ROWS]
+    packed = backend.pack_linear(weights, Fp8Scheme())
+    truth = few.double() @ weight.double().T * scale[:, 0]
+    error = (backend.linear(few, packed) - truth).square().mean() / truth.square().mean()
+    assert error.sqrt() < 1 / 16  # three bits of mantissa
     record(lambda: backend.linear(x, packed), tokens=len(x), flops=2 * x.numel() * width_out)
 
 

@@ -6,7 +6,7 @@ table is held against the committed one of this release of Triton. Exit status 1
 spill more, or a tensor instruction lost. `--accept` writes the new table. Registers are shown and not held: what they
 cost is spills. A release without a table is held to the rules alone, and the last line says so.
 
-Float32 attention takes no tensor core, and is not asked for one.
+Float32 takes no tensor core, and is not asked for one.
 """
 
 import argparse
@@ -16,13 +16,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import triton
+from codescaler.kernels import fp8_linear, get_architecture, int8_linear, linear
+from codescaler.kernels.configurations import list_linear_configurations
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -31,12 +34,13 @@ from codescaler.ops import AttentionSpec, Backend, Heads, RotaryTables, Tree
 from codescaler.ops.linear import ExpertWeights
 from codescaler.ops.plan import plan
 from codescaler.ops.triton import make_backend
+from codescaler.ops.triton.backend import has_fp8
 from codescaler.testing import WORKLOADS
 
 RELEASE = ".".join(triton.__version__.split(".")[:2])
 RESULTS = Path(__file__).parents[1] / "results" / f"triton_compile_{RELEASE}.json"
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-# Target -> what Triton calls it, shared memory a program may have, and the tensor instruction that attention must show.
+# Target -> what Triton calls it, shared memory a program may have, and the tensor instruction that products must show.
 TARGETS = {
     "sm_80": (GPUTarget("cuda", 80, 32), 163 * 1024, "mma.sync"),
     "sm_89": (GPUTarget("cuda", 89, 32), 99 * 1024, "mma.sync"),
@@ -49,6 +53,7 @@ INSTRUCTIONS = ("tcgen05.mma", "wgmma.mma_async", "mma.sync", "v_mfma")
 # What consists of matrix products.
 PRODUCTS = ("tree_attention", "tree_attention_backward_queries", "tree_attention_backward_keys")
 META = torch.device("meta")
+NUM_PROCESSORS = 132  # that a launch is told of: the kernel is the same for any number
 # Name -> heads, hidden, ffn, QK-norm, activation, soft-cap.
 MODELS = {
     "qwen3-1.7b": (Heads(16, 8, 128), 2048, 6144, True, "silu", None),
@@ -82,6 +87,7 @@ class Stub:
 
     def __init__(self, target: GPUTarget) -> None:
         self.target = target
+        self.utils = SimpleNamespace(get_device_properties=lambda _: {"multiprocessor_count": NUM_PROCESSORS})
 
     def get_current_target(self) -> GPUTarget:
         return self.target
@@ -122,7 +128,8 @@ def _compile(name: str) -> list[Row]:
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **constants: Any) -> None:
         shown = {key: int(value) for key, value in constants.items() if key not in ("enable_fp_fusion", "KEY_BLOCK")}
-        config = " ".join([str(args[0].dtype).removeprefix("torch."), *(f"{k}={v}" for k, v in shown.items())])
+        first = getattr(args[0], "base", args[0])  # of a tensor descriptor
+        config = " ".join([str(first.dtype).removeprefix("torch."), *(f"{k}={v}" for k, v in shown.items())])
         kernel = self.__name__.removesuffix("_kernel")
         try:
             row = Row(kernel, config, name, *_measure(run(self, *args, grid=grid, warmup=True, **constants)))
@@ -182,6 +189,9 @@ def _launch_all() -> Iterator[None]:
     out, log_sums = backend.attend_for_gradient(qkv, AttentionSpec(heads, 0.1), tree, tree.all_queries)
     arguments = (tree, tree.all_queries, out, (out, log_sums))
     backend.tree_attention_backward(qkv, AttentionSpec(heads, 0.1), *arguments)
+    yield
+    for _ in _launch_linears(count):
+        yield
     labels, offsets = _make_empty(64, dtype=torch.bool), _make_empty(9, dtype=torch.int64)
     backend.pairwise_loss(
         _make_empty(64, dtype=torch.float32), labels, offsets, _make_empty(8, dtype=torch.float32), 0.01
@@ -197,6 +207,28 @@ def _launch_experts(backend: Backend, count: int, dtype: torch.dtype) -> None:
         _make_empty(num_experts, 2 * ffn, hidden, dtype=dtype), _make_empty(num_experts, hidden, ffn, dtype=dtype)
     )
     backend.expert_mlp(_make_empty(count, hidden, dtype=dtype), routing, weights, "silu")
+
+
+def _launch_linears(num_rows: int) -> Iterator[None]:
+    """Calls the product with tiles of its table, plain and with SwiGLU: the two widest tiles and the narrowest one."""
+    for dtype in (torch.bfloat16, torch.float32):
+        tiles = list_linear_configurations(get_architecture(), dtype.itemsize)
+        x, weight, y = (_make_empty(size, 2048, dtype=dtype) for size in (num_rows, 4096, num_rows))
+        for tile in dict.fromkeys((*tiles[:2], tiles[-1])):
+            linear.linear(x, weight[:2048], None, y, tile)
+            yield
+            linear.linear(x, weight, None, y, replace(tile, columns=tile.columns // 2), "silu")
+            yield
+    x, y = (_make_empty(num_rows, 2048) for _ in range(2))
+    weight, sums = _make_empty(2048, 2048, dtype=torch.int8), _make_empty(2048, dtype=torch.int32)
+    tiles, scale = list_linear_configurations(get_architecture(), 1), _make_empty(2048, dtype=torch.float32)
+    for tile in dict.fromkeys((tiles[0], tiles[-1])):
+        for num_steps in (127, 8191):
+            int8_linear.int8_linear(x, weight, sums, scale, None, y, num_steps, tile, has_hadamard=True)
+            yield
+        if has_fp8(get_architecture()):
+            fp8_linear.fp8_linear(x, _make_empty(2048, 2048, dtype=torch.float8_e4m3fn), scale, None, y, tile)
+            yield
 
 
 def _make_empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -231,9 +263,9 @@ def _find_faults(row: Row) -> list[str]:
             faults.append(f"{row.key}: {row.tensor_instruction or 'no tensor instruction'}, not {instruction}")
         if row.spill_bytes:
             faults.append(f"{row.key}: {row.spill_bytes} bytes spilled")
-    if row.kernel in PRODUCTS:
+    if row.kernel in (*PRODUCTS, "linear", "scaled_product"):
         is_wide = "HEAD_DIM=256" in row.config
-        is_exact = row.config.startswith("float32")
+        is_exact = row.config.startswith(("float32", "int8"))
         if not is_exact and instruction not in row.tensor_instruction:
             faults.append(f"{row.key}: {row.tensor_instruction or 'no tensor instruction'}, not {instruction}")
         if row.spill_bytes and not is_wide:

@@ -1,8 +1,9 @@
-"""Int8 weights: how a linear layer's are made, and how a checkpoint's `config.json` says which ones it holds.
+"""Quantised weights: how a checkpoint's `config.json` says which linear layers it holds in int8 or in fp8.
 
-The file format is compressed-tensors' "int-quantized" with 8-bit weights, one scale an output, and activations
+The file format of int8 is compressed-tensors' "int-quantized" with 8-bit weights, one scale an output, and activations
 quantised a token at a time while they are multiplied, to 8 bits (W8A8, dynamic, which vLLM knows too) or to 16; where
-inputs have a Hadamard transform, that is its transform "hadamard". Source: the package compressed-tensors 0.17 and
+inputs have a Hadamard transform, that is its transform "hadamard". That of fp8 is "float-quantized", the same with e4m3
+in place of integers, and without a transform. Source: the package compressed-tensors 0.17 and
 0.20, `quantization/quant_config.py`, `compressors/naive_quantized`, `transform`. This module opens no file.
 """
 
@@ -15,12 +16,14 @@ import torch
 from codescaler.errors import UnsupportedModel
 from codescaler.io.json import Fields
 from codescaler.model.projections import list_fused_linears, list_linear_names
-from codescaler.types import ACTIVATION_BITS, HADAMARD_BLOCK, ActivationBits, QuantScheme
+from codescaler.types import ACTIVATION_BITS, HADAMARD_BLOCK, ActivationBits, Fp8Scheme, QuantScheme, Scheme
 
 GetTensor = Callable[[str], torch.Tensor | None]
 
-_WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
-_ACTIVATIONS = {"type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+_WEIGHTS = {"num_bits": 8, "symmetric": True, "strategy": "channel", "dynamic": False}
+_ACTIVATIONS = {"symmetric": True, "strategy": "token", "dynamic": True}
+# What the numbers of a format are called.
+_TYPES = {"int-quantized": "int", "float-quantized": "float"}
 _HADAMARD = {"type": "hadamard", "head_dim": HADAMARD_BLOCK}
 _HADAMARD_PLACES = ("input", "weight_input")
 _PRECISIONS = (None, "float32", "torch.float32")
@@ -29,8 +32,10 @@ _EVERY = ["Linear"]  # targets of the group that holds the linear layers which n
 _MODULE = re.compile(r"(?:model\.)?(layers\.\d+\.\w+\.\w+_proj)")
 
 
-def make_quantization_config(linears: Mapping[str, QuantScheme], num_layers: int) -> dict[str, Any]:
-    """Returns `quantization_config` of a folder in which these linear layers, by canonical name, are int8."""
+def make_quantization_config(linears: Mapping[str, Scheme], num_layers: int) -> dict[str, Any]:
+    """Returns `quantization_config` of a folder in which these linear layers, by canonical name, are quantised."""
+    is_fp8 = any(isinstance(scheme, Fp8Scheme) for scheme in linears.values())
+    name = "float-quantized" if is_fp8 else "int-quantized"
     groups = [(bits, [name for name in sorted(linears) if linears[name].bits == bits]) for bits in ACTIVATION_BITS]
     present = [(bits, names) for bits, names in groups if names] or groups[:1]
 
@@ -41,13 +46,13 @@ def make_quantization_config(linears: Mapping[str, QuantScheme], num_layers: int
     places = [{"targets": _EVERY, "location": place, "ignore": list_all_but(transformed)} for place in _HADAMARD_PLACES]
     return {
         "quant_method": "compressed-tensors",
-        "format": "int-quantized",
+        "format": name,
         "quantization_status": "compressed",
         "config_groups": {
             f"group_{number}": {
                 "targets": [f"model.{name}" for name in names] if number else _EVERY,
-                "weights": _WEIGHTS,
-                "input_activations": {"num_bits": bits, **_ACTIVATIONS},
+                "weights": {**_WEIGHTS, "type": _TYPES[name]},
+                "input_activations": {"num_bits": bits, "type": _TYPES[name], **_ACTIVATIONS},
             }
             for number, (bits, names) in enumerate(present)
         },
@@ -55,8 +60,8 @@ def make_quantization_config(linears: Mapping[str, QuantScheme], num_layers: int
     } | ({"transform_config": {"config_groups": {"rotation": _HADAMARD | {"apply": places}}}} if transformed else {})
 
 
-def read_int8_linears(fields: Fields, num_layers: int) -> dict[str, QuantScheme]:
-    """Returns the linear layers that are int8 by `quantization_config`, by canonical name; none where it is absent.
+def read_quantized_linears(fields: Fields, num_layers: int) -> dict[str, Scheme]:
+    """Returns the linear layers that `quantization_config` says are quantised, by canonical name; none without it.
 
     Raises: UnsupportedModel: it says anything else than `quantization_config` above would.
     """
@@ -64,7 +69,9 @@ def read_int8_linears(fields: Fields, num_layers: int) -> dict[str, QuantScheme]
         return {}
     scheme = fields.read_object("quantization_config")
     _require(scheme, "quant_method", "compressed-tensors")
-    _require(scheme, "format", "int-quantized")
+    stored = scheme.values.get("format")
+    if stored not in _TYPES:
+        raise _make_unsupported(scheme, "format", repr(stored)[:80])
     _require(scheme, "quantization_status", "compressed")
     for name in ("kv_cache_scheme", "sparsity_config"):
         if scheme.values.get(name):  # absent, null and {} say the same
@@ -76,15 +83,19 @@ def read_int8_linears(fields: Fields, num_layers: int) -> dict[str, QuantScheme]
         raise _make_unsupported(
             groups, "config_groups", f"{len(parts)} groups, {len(rest)} of them with targets {_EVERY}"
         )
-    linears = dict.fromkeys(list_linear_names(num_layers), _read_activation_bits(rest[0]))
+    linears = dict.fromkeys(list_linear_names(num_layers), _read_activation_bits(rest[0], stored))
     for group in parts:
         if group is not rest[0]:
-            linears |= dict.fromkeys(_read_modules(group, "targets", num_layers), _read_activation_bits(group))
+            linears |= dict.fromkeys(_read_modules(group, "targets", num_layers), _read_activation_bits(group, stored))
     int8, transformed = linears.keys() - _read_ignored(scheme, num_layers), _read_hadamard(scheme, num_layers)
+    if transformed and stored != "int-quantized":
+        raise _make_unsupported(scheme, "transform_config", "there, beside fp8")
     if not transformed <= int8:
         raise _make_unsupported(
             scheme, "transform_config", f"for linear layers that are not int8, such as {min(transformed - int8)}"
         )
+    if stored == "float-quantized":
+        return dict.fromkeys(sorted(int8), Fp8Scheme())
     return {name: QuantScheme(linears[name], name in transformed) for name in sorted(int8)}
 
 
@@ -121,19 +132,19 @@ def _read_hadamard(scheme: Fields, num_layers: int) -> frozenset[str]:
     return list_linear_names(num_layers) - left_out.pop()
 
 
-def _read_activation_bits(group: Fields) -> ActivationBits:
+def _read_activation_bits(group: Fields, stored: str) -> ActivationBits:
     """What a group of linear layers has in its activations, if all else is as it must be."""
     _require(group, "output_activations", None)
     if group.values.get("format") is not None:
-        _require(group, "format", "int-quantized")
+        _require(group, "format", stored)
     for key, expected in (("weights", _WEIGHTS), ("input_activations", _ACTIVATIONS)):
         part = group.read_object(key)
-        for name, value in expected.items():
+        for name, value in {**expected, "type": _TYPES[stored]}.items():
             _require(part, name, value)
         for name in ("group_size", "block_structure", "actorder"):
             _require(part, name, None)
     found = group.read_object("input_activations").values.get("num_bits")
-    if not isinstance(found, int) or found not in ACTIVATION_BITS:
+    if not isinstance(found, int) or found not in (ACTIVATION_BITS if stored == "int-quantized" else (8,)):
         raise _make_unsupported(group, "num_bits", repr(found)[:80])
     return found
 
@@ -180,9 +191,9 @@ def _require(fields: Fields, key: str, expected: object) -> None:
 
 def _make_unsupported(fields: Fields, key: str, seen: str) -> UnsupportedModel:
     return UnsupportedModel(
-        f"{fields.where}: {key} is {seen}; of quantised models only int8 ones of the compressed-tensors format "
-        "int-quantized are computed (weights by channel, activations of 8 or 16 bits by token). Give the model as it "
-        "was before, with quantization='int8', or make it one by `codescaler quantize`."
+        f"{fields.where}: {key} is {seen}; of quantised models only those of the compressed-tensors formats "
+        "int-quantized and float-quantized are computed (weights by channel, activations of 8 or 16 bits by token). "
+        "Give the model as it was before, with quantization='int8', or make it one by `codescaler quantize`."
     )
 
 

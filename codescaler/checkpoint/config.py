@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from codescaler.checkpoint.compressed_tensors import list_scale_shapes, read_int8_linears
+from codescaler.checkpoint.compressed_tensors import list_scale_shapes, read_quantized_linears
 from codescaler.checkpoint.families import FAMILIES, MAX_LAYERS, Family
 from codescaler.checkpoint.rope import read_rope
 from codescaler.errors import UnsupportedModel, WeightsError
@@ -101,7 +101,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str) -> ModelConfig:
         has_o_bias=has_bias and not family.has_fixed_bias,
         has_mlp_bias=family.reads_mlp_bias and fields.read_flag("mlp_bias"),
         pad_token_id=_read_pad_token_id(fields, family),
-        int8_linears=read_int8_linears(fields, num_layers),
+        quantized_linears=read_quantized_linears(fields, num_layers),
     )
     return replace(config, **family.extras(fields, config))
 
@@ -230,7 +230,7 @@ def list_tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     for i in range(config.num_layers):
         has_experts = config.experts is not None and i in config.experts.layers
         shapes |= {f"layers.{i}.{name}": shape for name, shape in (layer | (sparse if has_experts else dense)).items()}
-    return shapes | list_scale_shapes(config.int8_linears, shapes)
+    return shapes | list_scale_shapes(config.quantized_linears, shapes)
 
 
 def _list_linear_shapes(linears: Sequence[tuple[str, int, int, bool]]) -> dict[str, tuple[int, ...]]:

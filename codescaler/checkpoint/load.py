@@ -76,7 +76,7 @@ class Checkpoint:
         It may be a view of the mapped file: do not write to it.
 
         Raises:
-            MissingTensor: the checkpoint has no such tensor. HostileFile: an int8 weight's scale is not positive.
+            MissingTensor: the checkpoint has no such tensor. HostileFile: a quantised weight's scale is not positive.
         """
         if name not in self.sources:
             raise MissingTensor(f"{self.folder}: there is no tensor {name!r}; ask has() first.")
@@ -86,11 +86,11 @@ class Checkpoint:
         return tensor
 
     def require_plain(self) -> None:
-        """Raises UnsupportedModel if linear layers are int8, which cannot be trained."""
-        if self.config.int8_linears:
+        """Raises UnsupportedModel if linear layers are quantised, which cannot be trained."""
+        if self.config.quantized_linears:
             raise UnsupportedModel(
-                f"{self.folder} is quantised to int8, which can be scored with but not trained; train the model as it "
-                "was before, and run `codescaler quantize` on the result."
+                f"{self.folder} is quantised to {self.config.quantization}, which can be scored with but not trained; "
+                "train the model as it was before, and run `codescaler quantize` on the result."
             )
 
     def require_trainable(self) -> None:
@@ -167,7 +167,7 @@ def open_checkpoint(
         embedding = sources.get("embed_tokens.weight")
         row = read_vocabulary_head(form.tokens, {**stored, **added}, embedding, fields, config, folders[::-1])
         sources["head.weight"] = row
-    _validate(sources, shapes, form, folder, {f"{name}.weight" for name in config.int8_linears})
+    _validate(sources, shapes, form, folder, _list_stored_dtypes(config))
     config = replace(config, dtype=sources["embed_tokens.weight"].dtype)
     if form is not None:
         config = replace(config, head=form.kind, head_input=form.input)
@@ -200,7 +200,7 @@ def _locate_base_folder(
 
 def _check_hadamard(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Refuses a Hadamard transform of a number of inputs that has none."""
-    for name, scheme in config.int8_linears.items():
+    for name, scheme in config.quantized_linears.items():
         if scheme.has_hadamard and shapes[f"{name}.weight"][1] % HADAMARD_BLOCK:
             raise UnsupportedModel(
                 f"{where}: {name} has {shapes[f'{name}.weight'][1]} inputs, no multiple of the "
@@ -272,10 +272,10 @@ def _merge_adapter(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) ->
                 f"{delta.a.origin}: only attention and MLP projections that the base model has are merged. "
                 "Merge this adapter into its base model with PEFT, save that, and load it."
             )
-        if sources[role].dtype == "int8":
+        if sources[role].dtype in ("int8", "float8_e4m3fn"):
             raise UnsupportedModel(
-                f"{sources[role].origin} is int8, and a LoRA adapter cannot be merged into it. Give the base model as "
-                "it was before, with quantization='int8' if it is to be quantised after."
+                f"{sources[role].origin} is {sources[role].dtype}, and a LoRA adapter cannot be merged into it. "
+                "Give the base model as it was before, with quantization='int8' if it is to be quantised after."
             )
         if role in merged:
             raise HostileFile(f"{delta.a.origin} changes {role} a second time; remove one.")
@@ -283,12 +283,18 @@ def _merge_adapter(adapter: LoraAdapter, sources: Mapping[str, TensorSource]) ->
     return merged
 
 
+def _list_stored_dtypes(config: ModelConfig) -> dict[str, str]:
+    """The dtype of each quantised weight, by its tensor's name."""
+    dtypes = {"int8": "int8", "fp8": "float8_e4m3fn"}
+    return {f"{name}.weight": dtypes[scheme.name] for name, scheme in config.quantized_linears.items()}
+
+
 def _validate(
     sources: Mapping[str, TensorSource],
     shapes: Mapping[str, tuple[int, ...]],
     form: HeadForm | None,
     folder: Path,
-    int8_weights: Collection[str],
+    quantized: Mapping[str, str],
 ) -> None:
     """Checks that every tensor is there, has its shape, and has a dtype that can be computed with."""
     optional = form.optional if form else ()
@@ -306,6 +312,6 @@ def _validate(
                 f"{source.origin} has shape {source.shape}, config.json asks for {shapes[name]}; "
                 "fix whichever is wrong."
             )
-        dtypes = ("int8",) if name in int8_weights else DTYPES
+        dtypes = (quantized[name],) if name in quantized else DTYPES
         if source.dtype not in dtypes:
             raise ShapeMismatch(f"{source.origin} is stored as {source.dtype}; convert it to {', '.join(dtypes)}.")

@@ -9,7 +9,7 @@ import torch
 
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import open_checkpoint
-from codescaler.errors import InvalidInput
+from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.ops import BACKEND_NAMES, explain_unavailable, select_backend
 from codescaler.text.encoder import build_encoder
 from codescaler.text.extract import LANGUAGES, is_valid_code
@@ -39,12 +39,23 @@ def describe_host() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "instruction_sets": _list_instruction_sets(),
         "backends": {
-            f"{name} on {device}": explain_unavailable(name, device) or select_backend(name, device).description
+            f"{name} on {device}{', deterministic' if deterministic else ''}": _describe_backend(
+                name, device, deterministic
+            )
             for device in devices
             for name in BACKEND_NAMES
+            for deterministic in ((False, True) if device == "cuda" else (False,))
         },
         "languages": {language: _describe_language(language) for language in LANGUAGES},
     }
+
+
+def _describe_backend(name: str, device: str, deterministic: bool) -> str:
+    try:
+        reason = explain_unavailable(name, device)
+        return reason or select_backend(name, device, deterministic=deterministic).description
+    except BackendUnavailable as error:
+        return str(error)
 
 
 def describe_model(model: str) -> dict[str, Any]:

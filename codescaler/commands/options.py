@@ -27,7 +27,7 @@ class Run(Protocol):
 ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "auto, cpu, cuda, ... (%(default)s)"},
     "dtype": {"default": "auto", "help": "auto, float32, bfloat16 (%(default)s)"},
-    "quantization": {"help": "int8: quantise the linear layers now (as the folder has them)"},
+    "quantization": {"help": "int8, fp8: quantise the linear layers now (as the folder has them)"},
     "backend": {"default": "auto", "help": "auto, cpu, triton, reference (%(default)s)"},
     "num_threads": {"type": int, "help": "CPU threads (torch's setting)"},
     "prefix_memory_bytes": {"type": int, "help": "memory for prefixes that later calls may share (256 MB on CPUs)"},

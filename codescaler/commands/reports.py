@@ -174,18 +174,19 @@ def format_train_report(report: Any) -> str:
     return "\n".join(lines)
 
 
-def format_int8_report(report: Any) -> str:
-    """What `quantize.Int8Report` says."""
+def format_quantization_report(report: Any) -> str:
+    """What `quantize.QuantReport` says."""
     choice, megabytes = report.choice, [size / 1e6 for size in (report.bytes_before, report.bytes_after)]
     fused = len(choice.changes)
     lines = [
         f"{report.folder}: {megabytes[1]:.0f} MB, {megabytes[0]:.0f} before",
-        f"int8: {fused - len(choice.kept)} of {fused} linear layers (q, k and v are one, gate and up are one), "
+        f"quantised: {fused - len(choice.kept)} of {fused} linear layers (q, k and v are one, gate and up are one), "
         f"{choice.count(8)} with activations of 8 bits and {choice.count(16)} of 16; together they move a problem's "
         f"scores by {choice.change:.3f} of their standard deviation",
-        "not int8: the embedding, the norms, the head" + (", and what would move scores most:" if choice.kept else ""),
+        "not quantised: the embedding, the norms, the head"
+        + (", and what would move scores most:" if choice.kept else ""),
     ]
-    rows = [(", ".join(names), f"{choice.changes[names][16]:.3f}") for names in choice.kept]
+    rows = [(", ".join(names), f"{choice.get_least_change(names):.3f}") for names in choice.kept]
     return "\n".join([*lines, format_table(("linear layer", "would move scores by"), rows)] if rows else lines)
 
 

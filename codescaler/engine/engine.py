@@ -33,7 +33,7 @@ from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.program import Message, Pair
 from codescaler.text.settings import BosRule, TextSettings
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
-from codescaler.types import ModelConfig, QuantScheme, RankedCandidate
+from codescaler.types import ActivationBits, Fp8Scheme, ModelConfig, Quantization, QuantScheme, RankedCandidate, Scheme
 
 DEFAULT_BATCH_TOKENS = 8192  # distinct tokens; large enough to fill a machine, activations stay near 150 MB
 
@@ -44,7 +44,8 @@ class Engine:
     Attributes:
         config: what the model computes. folder: that it was loaded from.
         dtype: dtype of weights and activations, "float32" or "bfloat16".
-        quantization: "int8" if there are linear layers in 8 bits, else None; `config.int8_linears` names them.
+        quantization: "int8" or "fp8" if there are linear layers in 8 bits, else None; `config.quantized_linears` has
+            their names.
         device: where it runs. backend: name of the backend that runs it.
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
@@ -67,7 +68,7 @@ class Engine:
         self.config: ModelConfig = decoder.config
         self.folder = folder
         self.dtype = str(decoder.dtype).removeprefix("torch.")
-        self.quantization = "int8" if decoder.config.int8_linears else None
+        self.quantization = decoder.config.quantization
         self.device = str(decoder.device)
         self.backend = decoder.backend.name
         self.max_batch_tokens = encoder.max_batch_tokens
@@ -94,7 +95,7 @@ class Engine:
         *,
         device: str = "auto",
         dtype: str = "auto",
-        quantization: str | None = None,
+        quantization: Quantization | None = None,
         backend: str = "auto",
         num_threads: int | None = None,
         max_batch_tokens: int | None = None,
@@ -123,9 +124,9 @@ class Engine:
             device: "auto" (a GPU where there is one that has the formats of the model), "cpu", "cuda", "cuda:1", ...
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
-            quantization: None leaves the weights as the folder has them, which may be int8; "int8" quantises the
-                others now, for linear layers that would change rankings (see `codescaler.quantize.sensitivity`). It
-                measures for seconds to minutes; `codescaler quantize` does so once. CPUs only.
+            quantization: None leaves the weights as the folder has them, which may be int8; "int8" or "fp8" quantises
+                the others now, for linear layers that would change rankings (see `codescaler.quantize.sensitivity`). It
+                measures for seconds to minutes; `codescaler quantize` does so once. fp8 is for GPUs from sm_89 on.
             backend: "auto", "cpu" (C++), "triton" (GPUs), or "reference" (plain PyTorch, any device).
             num_threads: CPU threads a call may use; None means torch's setting.
             max_batch_tokens: distinct tokens (a shared prefix counts once) in one forward. None means 8192, and a
@@ -147,13 +148,13 @@ class Engine:
             classifier_from_token: the token, or two, that a causal LM answers with. The score is the logit of the
                 token, or of the second minus the first: ["no", "yes"]. An id stands for a token too.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
-            deterministic: on a CPU results are bit-identical in any batch as it is; on a GPU True is refused, since
-                its matrix products may give a row other bits in a batch of another size.
+            deterministic: results are bit-identical in any batch. On a CPU they are as it is. On a GPU True takes our
+                own matrix products, since those of torch may give a row other bits in a batch of another size.
             cuda_graphs: on a GPU, replay forwards of up to 4096 distinct tokens as CUDA graphs. The first two forwards
                 of each size are slower, and the graphs take memory.
             prefix_memory_bytes: memory for keys and values of prefixes that later calls may share, such as a problem
-                whose programs come one by one. 0 keeps none. None means 256 MB on a CPU, and none on a GPU, where a
-                sequence may have other bits in another batch.
+                whose programs come one by one. 0 keeps none. None means 256 MB on a CPU, and none on a GPU,
+                where it needs `deterministic`.
             revision: branch, tag or commit of `model` on the hub.
             local_files_only: never ask the hub, only its local cache.
 
@@ -165,7 +166,7 @@ class Engine:
         require_choice("truncation", truncation, ("error", "left", "middle"))
         require_choice("head", head, ("required", "none"))
         require_choice("dtype", dtype, ("auto", "float32", "bfloat16"))
-        require_choice("quantization", quantization, (None, "int8"))
+        require_choice("quantization", quantization, (None, "int8", "fp8"))
         text = TextSettings(system, control_tokens, chat_template, bos)
         require_count("num_threads", num_threads)
         require_count("max_batch_tokens", max_batch_tokens)
@@ -179,14 +180,9 @@ class Engine:
             classifier_from_token=classifier_from_token,
         )
         target = select_device(device, _explain_no_gpu(backend, _list_schemes(checkpoint.config, quantization)))
-        if deterministic and target.type == "cuda":
-            raise BackendUnavailable(
-                f"deterministic=True cannot be kept on {device!r}: a GPU's matrix products sum a row in an order that "
-                "depends on the size of the batch; use device='cpu', or deterministic=False"
-            )
         if cuda_graphs and target.type != "cuda":
             raise BackendUnavailable(f"cuda_graphs=True needs a GPU, and device {str(target)!r} is none")
-        memory_bytes = _choose_prefix_memory(prefix_memory_bytes, target)
+        memory_bytes = _choose_prefix_memory(prefix_memory_bytes, target, deterministic)
         threads = num_threads or torch.get_num_threads()
         limit = max_length or checkpoint.config.max_positions
         encoder = build_encoder(
@@ -197,7 +193,7 @@ class Engine:
             max_batch_tokens=max_batch_tokens,
             text=text,
         )
-        build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend, encoder.text)
+        build = partial(_build_decoder, checkpoint, target, dtype, quantization, backend, deterministic, encoder.text)
         return cls(
             worker.submit(threads, build).result(),
             encoder,
@@ -211,14 +207,15 @@ class Engine:
 
     def __repr__(self) -> str:
         config = self.config
-        bits = [scheme.bits for scheme in config.int8_linears.values()]
-        int8 = (
-            f", {len(bits)} of {7 * config.num_layers} linear layers int8 ({bits.count(8)} with activations of 8 bits)"
+        bits = [scheme.bits for scheme in config.quantized_linears.values()]
+        quantised = (
+            f", {len(bits)} of {7 * config.num_layers} linear layers {self.quantization} "
+            f"({bits.count(8)} with activations of 8 bits)"
         )
         return (
             f"Engine({config.architecture or config.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
-            f"{self.dtype}"
-            f"{int8 if bits else ''}, {self.device}, backend {self.backend!r} ({self._decoder.backend.description}), "
+            f"{self.dtype}{quantised if bits else ''}, {self.device}, "
+            f"backend {self.backend!r} ({self._decoder.backend.description}), "
             f"{self.num_threads} threads, pooling {self.pooling!r})"
         )
 
@@ -427,25 +424,26 @@ class Engine:
             raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
 
 
-def _choose_prefix_memory(num_bytes: int | None, device: torch.device) -> int:
+def _choose_prefix_memory(num_bytes: int | None, device: torch.device, deterministic: bool) -> int:
     if num_bytes is None:
         return DEFAULT_BYTES if device.type == "cpu" else 0
     if isinstance(num_bytes, bool) or not isinstance(num_bytes, int) or num_bytes < 0:
         raise InvalidInput(f"prefix_memory_bytes={num_bytes!r}; give a whole number of bytes, 0 for none, or None")
-    if num_bytes and device.type != "cpu":
+    if num_bytes and device.type != "cpu" and not deterministic:
         raise BackendUnavailable(
-            f"prefix_memory_bytes={num_bytes} needs sequences that have the same bits in any batch, which a GPU's "
-            "products do not keep; give 0 or None"
+            f"prefix_memory_bytes={num_bytes} needs sequences that have the same bits in any batch; on a GPU give "
+            "deterministic=True too"
         )
     return num_bytes
 
 
-def _list_schemes(config: ModelConfig, quantization: str | None) -> set[QuantScheme]:
+def _list_schemes(config: ModelConfig, quantization: str | None) -> set[Scheme]:
     """The formats of a model's quantised linear layers, or of those that it is about to get."""
-    return set(config.int8_linears.values()) or ({QuantScheme(8, True)} if quantization else set())
+    wanted: dict[str, Scheme] = {"int8": QuantScheme(8, True), "fp8": Fp8Scheme()}
+    return set(config.quantized_linears.values()) or {wanted[name] for name in (quantization,) if name}
 
 
-def _explain_no_gpu(backend: str, schemes: set[QuantScheme]) -> str | None:
+def _explain_no_gpu(backend: str, schemes: set[Scheme]) -> str | None:
     """Why a GPU that is here cannot run the backend that was named, or these formats; None if it can."""
     if not torch.cuda.is_available():
         return None
@@ -457,21 +455,26 @@ def _build_decoder(
     checkpoint: Checkpoint,
     device: torch.device,
     dtype: str,
-    quantization: str | None,
+    quantization: Quantization | None,
     backend: str,
+    deterministic: bool,
     text: TextSettings,
 ) -> Decoder:
     config: ModelConfig = checkpoint.config
     get: GetTensor = checkpoint.get
     with make_current(device):
-        chosen = select_backend(backend, device.type)
+        chosen = select_backend(backend, device.type, deterministic=deterministic)
         torch_dtype = select_dtype(dtype, config.dtype, device, chosen)
         for reason in filter(None, map(chosen.supports, _list_schemes(config, quantization))):
             raise BackendUnavailable(reason)
-        if quantization and not config.int8_linears:
+        if quantization and not config.quantized_linears:
             from codescaler.quantize.int8 import quantize_tensors
-            from codescaler.quantize.sensitivity import choose_int8
+            from codescaler.quantize.sensitivity import choose_quantized
 
-            config = replace(config, int8_linears=choose_int8(checkpoint, chosen, text=text).linears)
-            get = quantize_tensors(get, config.int8_linears)
+            # What a layer does to scores is measured on the CPU, for activations that the device is fast in.
+            measuring = chosen if device.type == "cpu" else select_backend("auto", "cpu")
+            bits: ActivationBits = 8 if chosen.has_bf16_unit else 16
+            choice = choose_quantized(checkpoint, measuring, activation_bits=bits, quantization=quantization, text=text)
+            config = replace(config, quantized_linears=choice.linears)
+            get = quantize_tensors(get, config.quantized_linears)
         return build_decoder(config, get, chosen, torch_dtype, device)

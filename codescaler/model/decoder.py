@@ -112,7 +112,7 @@ class Layer:
     def _run_mlp(self, context: ForwardContext, x_TD: Tensor) -> Tensor:
         backend, activation, experts = context.backend, context.config.activation, context.config.experts
         if self.experts is None or experts is None:
-            return backend.linear(backend.glu(backend.linear(x_TD, self.gate_up), activation), self.down)
+            return backend.linear(backend.linear_glu(x_TD, self.gate_up, activation), self.down)
         logits_TX = backend.linear(x_TD.to(_upcast(x_TD.dtype)), self.router)
         routing = backend.route(logits_TX, experts.num_chosen, experts.has_normalised_weights)
         return backend.expert_mlp(x_TD, routing, self.experts, activation)
@@ -179,7 +179,7 @@ def build_decoder(
 ) -> Decoder:
     """Reads canonical tensors one at a time through `get` (None where absent), converts and packs them.
 
-    Linear layers of `config.int8_linears` are int8 there already.
+    Linear layers of `config.quantized_linears` are int8 there already.
     """
     heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim)
     new = partial(torch.empty, dtype=dtype, device=device)
@@ -208,7 +208,7 @@ def build_decoder(
     def build_linear(matrix: str, at: str) -> Any:
         names = [f"{at}{name}" for name in FUSED[matrix]]
         weights, biases = ([get(f"{name}.{kind}") for name in names] for kind in ("weight", "bias"))
-        scheme = config.int8_linears.get(names[0])
+        scheme = config.quantized_linears.get(names[0])
         if scheme is None:
             weight = _stack_rows(weights, dtype, device, reuse_scratch if backend.copies_weights else new)
             return backend.pack_linear(LinearWeights(weight, _stack_rows(biases, dtype, device, new)))

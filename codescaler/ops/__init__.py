@@ -57,11 +57,15 @@ def _explain_no_triton(device_type: str) -> str | None:
     return None
 
 
-def select_backend(name: str, device_type: str) -> Backend:
+def select_backend(name: str, device_type: str, *, deterministic: bool = False) -> Backend:
     """Returns backend `name`, or with "auto" the fastest that this host has for `device_type`.
 
+    `deterministic` asks for rows that have the same bits in any batch: on a CPU they have, on a GPU that takes linear
+    layers of our own.
+
     Raises:
-        BackendUnavailable: a backend or instruction set asked for by name cannot run here; it never falls back.
+        BackendUnavailable: a backend or instruction set asked for by name cannot run here; it never falls back. Or it
+            has no linear layers that are deterministic.
         InvalidInput: no backend has that name.
     """
     if name not in ("auto", *BACKEND_NAMES):
@@ -78,11 +82,16 @@ def select_backend(name: str, device_type: str) -> Backend:
     if reason is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run on {device_type!r}: {reason}")
     if name == "reference":
+        if deterministic and device_type != "cpu":
+            raise BackendUnavailable(
+                f"deterministic=True cannot be kept by backend 'reference' on {device_type!r}: torch's products sum a "
+                "row in an order that depends on the size of the batch; use backend='triton', or device='cpu'"
+            )
         return reference.BACKEND
     if name == "triton":
         from codescaler.ops import triton
 
-        return triton.make_backend()
+        return triton.make_backend(deterministic=deterministic)
     from codescaler.ops import cpu
 
     return cpu.make_backend(read_forced_cpu_isa())

@@ -53,8 +53,8 @@ class Backend(ABC):
         if type(format) in self.products:
             return None
         return (
-            f"backend {self.name!r} has no {format.name} linear layers; use device='cpu', or the model before it was "
-            "quantised"
+            f"backend {self.name!r} has no {format.name} linear layers; use another device, backend='reference', which "
+            "is slow, or the model before it was quantised"
         )
 
     def pack_linear(self, weights: LinearWeights, format: LinearFormat = PLAIN, /) -> PackedLinear:
@@ -64,6 +64,13 @@ class Backend(ABC):
     def linear(self, x: Tensor, packed: PackedLinear, /) -> Tensor:
         """Multiplies by packed weights and adds the bias. Shapes: x [T, I] -> [T, O]."""
         return packed(x)
+
+    def linear_glu(self, x: Tensor, packed: PackedLinear, activation: Activation, /) -> Tensor:
+        """Multiplies by packed weights of gate and up, and activates. Shapes: x [T, I] -> [T, F].
+
+        `glu` of `linear`, bit for bit, where a backend does both in one pass too.
+        """
+        return self.glu(self.linear(x, packed), activation)
 
     def pack_experts(self, gate_up: Iterable[Tensor], down: Iterable[Tensor], num_experts: int, /) -> Any:
         """Returns copies of all experts' weights, in their order, for this backend's `expert_mlp` alone.

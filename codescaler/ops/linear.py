@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
-from codescaler.types import QuantScheme
+from codescaler.types import Scheme
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PlainFormat:
 
 
 PLAIN = PlainFormat()
-LinearFormat: TypeAlias = PlainFormat | QuantScheme
+LinearFormat: TypeAlias = PlainFormat | Scheme
 
 
 class LinearWeights(NamedTuple):

@@ -16,7 +16,9 @@ from codescaler.ops.backend import Backend
 from codescaler.ops.linear import ExpertWeights, LinearWeights, PackedLinear, PlainFormat
 from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
-from codescaler.types import HADAMARD_BLOCK, Activation, ActivationBits, QuantScheme
+from codescaler.types import HADAMARD_BLOCK, Activation, ActivationBits, Fp8Scheme, QuantScheme
+
+LARGEST_FP8 = 448.0  # that e4m3 holds
 
 
 def linear(x_TI: Tensor, weights: LinearWeights) -> Tensor:
@@ -43,6 +45,24 @@ def int8_linear(x_TI: Tensor, weights: LinearWeights, scheme: QuantScheme) -> Te
     sums_TO = (q_TI.double().nan_to_num(0.0) @ weights.weight.double().T).to(x.dtype)
     scale_T1 = torch.where(is_zero, 1.0, size_T1 / steps).where(size_T1.isfinite(), torch.nan)
     y = sums_TO * scale_T1 * weights.row_scale.to(x.dtype)
+    return (y if weights.bias is None else y + weights.bias.to(x.dtype)).to(x_TI.dtype)
+
+
+def fp8_linear(x_TI: Tensor, weights: LinearWeights, _: Fp8Scheme) -> Tensor:
+    """Y = s scale (q W^T) + b with q = fp8(x / s), s = max |x| / 448 over each row, 1 for a row of zeros.
+
+    Fp8 is e4m3, rounded to the nearest, halves to even. The product is of the values of fp8, and sums are not rounded
+    to it. A row with a value that is not finite becomes NaN.
+    Shapes: x [T, I] -> [T, O]. Dtypes: weight float8_e4m3fn; y as x.
+    Source: Micikevicius et al. 2022, arXiv:2209.05433.
+    """
+    x = _upcast(x_TI)
+    size_T1 = x.abs().amax(dim=1, keepdim=True)
+    is_zero = size_T1 < 2.0**-100
+    scaled = x * torch.where(is_zero, 0.0, LARGEST_FP8 / size_T1)
+    q_TI = scaled.nan_to_num(0.0).clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn).to(x.dtype)
+    scale_T1 = torch.where(is_zero, 1.0, size_T1 / LARGEST_FP8).where(size_T1.isfinite(), torch.nan)
+    y = (q_TI @ weights.weight.to(x.dtype).T) * scale_T1 * weights.row_scale.to(x.dtype)
     return (y if weights.bias is None else y + weights.bias.to(x.dtype)).to(x_TI.dtype)
 
 
@@ -313,12 +333,17 @@ def pack_int8(weights: LinearWeights, scheme: QuantScheme) -> PackedLinear:
     return lambda x_TI: int8_linear(x_TI, weights, scheme)
 
 
+def pack_fp8(weights: LinearWeights, scheme: Fp8Scheme) -> PackedLinear:
+    """Keeps the weights as they are."""
+    return lambda x_TI: fp8_linear(x_TI, weights, scheme)
+
+
 class ReferenceBackend(Backend):
     """The definitions above as a backend. The truth is not for speed."""
 
     name = "reference"
     description = "pure PyTorch"
-    products = {PlainFormat: pack_plain, QuantScheme: pack_int8}  # noqa: RUF012
+    products = {PlainFormat: pack_plain, QuantScheme: pack_int8, Fp8Scheme: pack_fp8}  # noqa: RUF012
     rms_norm = staticmethod(rms_norm)
     rms_norm_backward = staticmethod(rms_norm_backward)
     qk_norm_rope = staticmethod(qk_norm_rope)

@@ -1,1 +1,1 @@
-"""int8: which linear layers may have it, and how their weights are made."""
+"""int8 and fp8: which linear layers may have them, and how their weights are made."""

@@ -1,4 +1,4 @@
-"""Int8 weights: how a linear layer's are made, and the folder that holds them."""
+"""Int8 weights: how a linear layer's are made, and the folder that holds them, or fp8 weights."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -15,7 +15,8 @@ from codescaler.errors import UnsupportedModel
 from codescaler.io.json import read_json
 from codescaler.model.projections import list_linear_names
 from codescaler.ops.reference import apply_hadamard
-from codescaler.types import QuantScheme
+from codescaler.quantize.fp8 import quantize_weight_to_fp8
+from codescaler.types import Fp8Scheme, Scheme
 
 GetTensor = Callable[[str], torch.Tensor | None]
 
@@ -31,8 +32,8 @@ def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.round(wide / scale).clamp(-127, 127).to(torch.int8), scale
 
 
-def quantize_tensors(get: GetTensor, linears: Mapping[str, QuantScheme]) -> GetTensor:
-    """Returns a look-up of canonical tensors in which these linear layers are int8, `weight` and `weight_scale`."""
+def quantize_tensors(get: GetTensor, linears: Mapping[str, Scheme]) -> GetTensor:
+    """Returns a look-up of canonical tensors. These linear layers are quantised in it, `weight` and `weight_scale`."""
 
     def get_quantized(name: str) -> torch.Tensor | None:
         linear, _, kind = name.rpartition(".")
@@ -40,6 +41,8 @@ def quantize_tensors(get: GetTensor, linears: Mapping[str, QuantScheme]) -> GetT
             return get(name)
         weight = get(f"{linear}.weight")
         assert weight is not None, linear
+        if isinstance(linears[linear], Fp8Scheme):
+            return quantize_weight_to_fp8(weight)[kind == "weight_scale"]
         if linears[linear].has_hadamard:
             weight = apply_hadamard(weight.float())
         return quantize_weight(weight)[kind == "weight_scale"]
@@ -47,13 +50,13 @@ def quantize_tensors(get: GetTensor, linears: Mapping[str, QuantScheme]) -> GetT
     return get_quantized
 
 
-def save_int8(
+def save_quantized(
     checkpoint: Checkpoint,
-    linears: Mapping[str, QuantScheme],
+    linears: Mapping[str, Scheme],
     folder: Path,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Writes a checkpoint with these linear layers, by canonical name, in int8: all of the folder, head included.
+    """Writes a checkpoint with these linear layers, by canonical name, quantised: all of the folder, head included.
 
     `dtype` is what the embedding and the other linear layers are stored in; None leaves theirs.
 

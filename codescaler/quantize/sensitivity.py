@@ -1,4 +1,4 @@
-"""Which linear layers of a reward model may be int8 without changing its rankings, and folders of such models.
+"""Which linear layers of a reward model may be int8 or fp8 without changing its rankings, and folders of such models.
 
 The rule: a model's fused linear layers are int8, with activations of 8 bits where these are faster, but for those that
 would move scores too far. How far each one moves them is measured, to first order and on real programs: the gradient of
@@ -6,7 +6,8 @@ the score by the linear layer's output, times what rounding changes of that outp
 are as good as independent, so their squares add up. One layer after the other goes from activations of 8 bits to 16, or
 to what it was: the layer that gains most for its size first. The rule stops when what is left is below a limit, a share
 of the standard deviation of a problem's scores (`choose_bits_within`). Inputs go through a Hadamard transform first
-(`ops.reference.apply_hadamard`). The head, the embedding and the norms are never int8.
+(`ops.reference.apply_hadamard`). fp8 has activations of 8 bits alone, and no transform. The head, the embedding and the
+norms stay as they are.
 """
 
 import logging
@@ -29,16 +30,17 @@ from codescaler.errors import InvalidInput, UnsupportedModel, WeightsError
 from codescaler.io.records import read_groups
 from codescaler.model.decoder import build_decoder
 from codescaler.model.projections import list_fused_linears
-from codescaler.ops import Backend, LinearWeights, Tree, replace_operations, select_backend
+from codescaler.ops import Backend, LinearWeights, Tree, reference, replace_operations, select_backend
 from codescaler.ops.autograd import make_differentiable
 from codescaler.ops.plan import plan
 from codescaler.ops.reference import apply_hadamard
-from codescaler.quantize.int8 import quantize_weight, save_int8
+from codescaler.quantize.fp8 import quantize_weight_to_fp8
+from codescaler.quantize.int8 import quantize_weight, save_quantized
 from codescaler.text.encoder import build_encoder
 from codescaler.text.program import make_conversation
 from codescaler.text.settings import TextSettings
 from codescaler.text.token_ids import Int32
-from codescaler.types import ACTIVATION_BITS, ActivationBits, QuantScheme
+from codescaler.types import ACTIVATION_BITS, ActivationBits, Fp8Scheme, Quantization, QuantScheme, Scheme
 
 # RMS change of a problem's scores over their standard deviation. 0.05 costs about 0.04 of Kendall's tau (benches
 # fidelity).
@@ -57,7 +59,7 @@ Changes = Mapping[Fused, Mapping[ActivationBits, float]]
 
 
 @dataclass(frozen=True)
-class Int8Choice:
+class QuantChoice:
     """What is to be int8, and why.
 
     `changes` says of each fused linear layer how far int8 moves scores, over the standard deviation of a problem's
@@ -66,14 +68,18 @@ class Int8Choice:
     """
 
     changes: Changes
-    linears: Mapping[str, QuantScheme]
+    linears: Mapping[str, Scheme]
     change: float
 
     @property
     def kept(self) -> list[tuple[str, ...]]:
         """The fused linear layers that stay as they are, those that would move scores most first."""
         left = [names for names in self.changes if names[0] not in self.linears]
-        return sorted(left, key=lambda names: -self.changes[names][16])
+        return sorted(left, key=lambda names: -self.get_least_change(names))
+
+    def get_least_change(self, names: Fused) -> float:
+        """How far a fused linear layer would move scores at the least, if it were quantised."""
+        return min(self.changes[names].values())
 
     def count(self, bits: ActivationBits) -> int:
         """Fused linear layers that are int8, with activations of so many bits."""
@@ -81,17 +87,17 @@ class Int8Choice:
 
 
 @dataclass(frozen=True)
-class Int8Report:
+class QuantReport:
     """What `quantize` wrote."""
 
     folder: Path
-    choice: Int8Choice
+    choice: QuantChoice
     bytes_before: int
     bytes_after: int
 
     def make_record(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
-        kept = {", ".join(names): self.choice.changes[names][16] for names in self.choice.kept}
+        kept = {", ".join(names): self.choice.get_least_change(names) for names in self.choice.kept}
         return {
             "folder": str(self.folder),
             "bytes_before": self.bytes_before,
@@ -113,16 +119,18 @@ def quantize(
     limit: float | None = None,
     activation_bits: ActivationBits | None = None,
     dtype: str = "auto",
-) -> Int8Report:
-    """Writes a reward model with int8 linear layers to `folder`, whole or not at all.
+    quantization: Quantization = "int8",
+) -> QuantReport:
+    """Writes a reward model with int8 or fp8 linear layers to `folder`, whole or not at all.
 
-    `limit` is the RMS change of a problem's scores, over their standard deviation, that int8 linear layers may add up
-    to (None: LIMIT); inf makes all int8. `activation_bits` are the fewest that a linear layer's activations have: 8 is
+    `quantization` is "int8" or "fp8", which GPUs from sm_89 on multiply; a CPU emulates fp8 while it measures.
+    `limit` is the RMS change of a problem's scores, over their standard deviation, that quantised linear layers may add
+    up to (None: LIMIT); inf quantises all. `activation_bits` are the fewest of an int8 linear layer's activations: 8 is
     fastest on CPUs with AVX-512 BF16, 16 moves scores less and is as fast on others; None means what is fastest here.
     `dtype` is that of the embedding and of linear layers that stay: "float32", "bfloat16" or "auto", as it is.
 
     Raises:
-        InvalidInput: the folder is there already; limit, activation_bits or dtype is none.
+        InvalidInput: the folder is there already; limit, activation_bits, dtype or quantization is none.
         UnsupportedModel, WeightsError: the model cannot be used.
         BackendUnavailable: there are no C++ kernels here.
     """
@@ -131,9 +139,9 @@ def quantize(
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
     with new_folder(Path(folder)) as written:
-        choice = choose_int8(checkpoint, select_backend("cpu", "cpu"), limit, activation_bits)
-        save_int8(checkpoint, choice.linears, written, _DTYPES[dtype])
-        return Int8Report(Path(folder), choice, _count_bytes(checkpoint), _count_bytes(open_checkpoint(written)))
+        choice = choose_quantized(checkpoint, select_backend("cpu", "cpu"), limit, activation_bits, quantization)
+        save_quantized(checkpoint, choice.linears, written, _DTYPES[dtype])
+        return QuantReport(Path(folder), choice, _count_bytes(checkpoint), _count_bytes(open_checkpoint(written)))
 
 
 def _count_bytes(checkpoint: Checkpoint) -> int:
@@ -155,7 +163,7 @@ def choose_bits_within(
     def list_moves(fused: Fused) -> Iterator[tuple[float, Fused, bool]]:
         energy, bits = changes[fused][left[fused]] ** 2, left[fused]
         yield energy / sizes[fused] / (2 if bits == 8 else 1), fused, False
-        if bits == 8:
+        if bits == 8 and 16 in changes[fused]:
             yield (energy - changes[fused][16] ** 2) / sizes[fused], fused, True
 
     while sum_in_quadrature(changes, left) > limit:
@@ -172,29 +180,34 @@ def sum_in_quadrature(changes: Changes, left: Mapping[Fused, ActivationBits]) ->
     return float(sum(changes[fused][bits] ** 2 for fused, bits in left.items()) ** 0.5)
 
 
-def choose_int8(
+def choose_quantized(
     checkpoint: Checkpoint,
     backend: Backend,
     limit: float | None = None,
     activation_bits: ActivationBits | None = None,
+    quantization: Quantization = "int8",
     text: TextSettings | None = None,
-) -> Int8Choice:
+) -> QuantChoice:
     """Measures a reward model on programs that come with the package and applies the rule; the same every time.
 
-    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`. `text` says
-    how programs are read, as scoring will read them.
+    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`; the latter
+    says nothing of fp8. `text` says how programs are read, as scoring will read them.
 
     Raises:
         InvalidInput: the model has no head, or is int8 already; the limit is below 0. UnsupportedModel: it has experts.
         WeightsError: it has no tokenizer or chat template, by which programs are read, or gives no finite scores.
     """
-    if checkpoint.config.int8_linears:
-        raise InvalidInput(f"{checkpoint.folder} is int8 already; load it as it is")
+    if checkpoint.config.quantized_linears:
+        raise InvalidInput(f"{checkpoint.folder} is {checkpoint.config.quantization} already; load it as it is")
+    if quantization not in ("int8", "fp8"):
+        raise InvalidInput(f"quantization {quantization!r}; give 'int8' or 'fp8'")
     if checkpoint.config.experts is not None:
         raise UnsupportedModel(f"{checkpoint.folder} is a mixture of experts, which is not quantised; load it as it is")
     limit = LIMIT if limit is None else limit
     if not limit >= 0:
         raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all linear layers")
+    if quantization == "fp8":
+        activation_bits = 8
     if activation_bits is None:
         activation_bits = 8 if backend.has_bf16_unit else 16
     if activation_bits not in ACTIVATION_BITS:
@@ -202,43 +215,60 @@ def choose_int8(
     if checkpoint.config.head == "none":
         raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
     with torch.inference_mode(False), torch.enable_grad():
-        energies, score_energy = _measure(checkpoint, backend, text)
+        energies, score_energy = _measure(checkpoint, backend, quantization, text)
     names, sources = list_fused_linears(checkpoint.config.num_layers), checkpoint.sources
     changes = {
-        fused: dict(zip(ACTIVATION_BITS, row, strict=True))
+        fused: dict(zip(_list_bits(quantization), row, strict=True))
         for fused, row in zip(names, np.sqrt(energies / score_energy).tolist(), strict=True)
     }
     sizes = {fused: sum(math.prod(sources[f"{name}.weight"].shape) for name in fused) for fused in names}
     left = choose_bits_within(changes, sizes, limit, activation_bits)
     total = sum_in_quadrature(changes, left)
     linears = {
-        name: QuantScheme.of(bits, sources[f"{name}.weight"].shape[1]) for fused, bits in left.items() for name in fused
+        name: _make_scheme(quantization, bits, sources[f"{name}.weight"].shape[1])
+        for fused, bits in left.items()
+        for name in fused
     }
-    choice = Int8Choice(changes, linears, total)
+    choice = QuantChoice(changes, linears, total)
     _log.info(
-        "int8: %d of %d linear layers, %d with activations of 8 bits and %d of 16, which move scores by %.3f of their "
+        "%s: %d of %d linear layers, %d with activations of 8 bits and %d of 16, which move scores by %.3f of their "
         "standard deviation; as they are stay: %s",
+        quantization,
         len(left),
         len(names),
         choice.count(8),
         choice.count(16),
         choice.change,
-        "; ".join(f"{', '.join(fused)} ({changes[fused][16]:.3f})" for fused in choice.kept) or "none",
+        "; ".join(f"{', '.join(fused)} ({choice.get_least_change(fused):.3f})" for fused in choice.kept) or "none",
     )
     return choice
 
 
-class _Rounded:
-    """One fused linear layer, exact and in int8 with each number of bits, and what these did in a forward."""
+def _list_bits(quantization: Quantization) -> tuple[ActivationBits, ...]:
+    """How many bits activations may have."""
+    return ACTIVATION_BITS if quantization == "int8" else (8,)
 
-    def __init__(self, backend: Backend, weights: LinearWeights) -> None:
+
+def _make_scheme(quantization: Quantization, bits: ActivationBits, num_inputs: int) -> Scheme:
+    return QuantScheme.of(bits, num_inputs) if quantization == "int8" else Fp8Scheme()
+
+
+class _Rounded:
+    """One fused linear layer, exact and quantised with each number of bits, and what these did in a forward."""
+
+    def __init__(self, backend: Backend, weights: LinearWeights, quantization: Quantization) -> None:
         weight, bias, _ = weights
-        self.weight, self.bias, self.backend = weight, bias, backend
-        schemes = [QuantScheme.of(bits, weight.shape[1]) for bits in ACTIVATION_BITS]
-        integers, scale = quantize_weight(apply_hadamard(weight) if schemes[0].has_hadamard else weight)
-        self.int8 = [backend.pack_linear(LinearWeights(integers, bias, scale[:, 0]), scheme) for scheme in schemes]
-        self.errors = [weight.new_empty(0) for _ in ACTIVATION_BITS]
-        self.changes = [0.0 for _ in ACTIVATION_BITS]
+        self.weight, self.bias = weight, bias
+        schemes = [_make_scheme(quantization, bits, weight.shape[1]) for bits in _list_bits(quantization)]
+        quantize = quantize_weight if quantization == "int8" else quantize_weight_to_fp8
+        rounded, scale = quantize(apply_hadamard(weight) if schemes[0].has_hadamard else weight)
+        # What a CPU does not multiply, the reference emulates.
+        self.backend = backend if backend.supports(schemes[0]) is None else reference.BACKEND
+        self.quantised = [
+            self.backend.pack_linear(LinearWeights(rounded, bias, scale[:, 0]), scheme) for scheme in schemes
+        ]
+        self.errors = [weight.new_empty(0) for _ in schemes]
+        self.changes = [0.0 for _ in schemes]
 
     def __call__(self, x: Tensor) -> Tensor:
         # The first linear layer's input depends on nothing that has a gradient.
@@ -252,7 +282,7 @@ class _Observed(torch.autograd.Function):
         ctx.linear = linear
         y = functional.linear(x, linear.weight, linear.bias)
         x = x.detach()
-        linear.errors = [linear.backend.linear(x, int8) - y for int8 in linear.int8]
+        linear.errors = [linear.backend.linear(x, packed) - y for packed in linear.quantised]
         return y
 
     @staticmethod
@@ -262,7 +292,7 @@ class _Observed(torch.autograd.Function):
 
 
 def _measure(
-    checkpoint: Checkpoint, backend: Backend, text: TextSettings | None
+    checkpoint: Checkpoint, backend: Backend, quantization: Quantization, text: TextSettings | None
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
     """Sums of squares over problems and contrasts: of the changes of each fused linear layer by bits, and of the
     scores.
@@ -270,7 +300,7 @@ def _measure(
     linears: list[_Rounded] = []
 
     def pack_linear(weights: LinearWeights) -> _Rounded:
-        linears.append(_Rounded(backend, weights))
+        linears.append(_Rounded(backend, weights, quantization))
         return linears[-1]
 
     observing = replace_operations(make_differentiable(backend), pack_linear=pack_linear)
@@ -278,7 +308,7 @@ def _measure(
     decoder = build_decoder(checkpoint.config, checkpoint.get, observing, torch.float32, cpu)
     # Those of a head come last, and are never quantised.
     num_linears = len(list_fused_linears(checkpoint.config.num_layers))
-    energies, score_energy = np.zeros((num_linears, len(ACTIVATION_BITS))), 0.0
+    energies, score_energy = np.zeros((num_linears, len(_list_bits(quantization)))), 0.0
     for lists in _list_programs(checkpoint, text):
         (batch,) = plan(lists, 10**9)
         _, scores = decoder.forward(Tree.from_batch(batch, cpu))

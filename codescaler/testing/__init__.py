@@ -16,7 +16,7 @@ from codescaler.testing.checkpoints import (
     save_random_lora,
     split_value_head,
 )
-from codescaler.testing.invariance import WIDTHS, make_branching_lists, run_forward_lists, use_cpu_linear
+from codescaler.testing.invariance import WIDTHS, make_branching_lists, run_forward_lists
 from codescaler.testing.timing import (
     bench_device,
     choose_fastest_dtype,
@@ -73,6 +73,5 @@ __all__ = [
     "save_random_lora",
     "score_error_limit",
     "split_value_head",
-    "use_cpu_linear",
     "write_random_rm",
 ]

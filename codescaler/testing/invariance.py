@@ -1,4 +1,4 @@
-"""What tests and benches of bit-identity share: lists that branch, a forward over them, and products that keep bits."""
+"""What tests and benches of bit-identity share: widths of real models, lists that branch, and a forward over them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,7 @@ import numpy as np
 import torch
 
 from codescaler.model.decoder import Decoder
-from codescaler.ops import Backend, LinearWeights, Tree, replace_operations
-from codescaler.ops.cpu.linear import OneDnnLinear
-from codescaler.ops.linear import PLAIN, PackedLinear
+from codescaler.ops import Tree
 from codescaler.ops.plan import plan
 from codescaler.text.token_ids import Int32
 
@@ -65,17 +63,3 @@ def run_forward_lists(decoder: Decoder, lists: Sequence[Int32]) -> list[torch.Te
         results = decoder.forward(Tree.from_batch(batch, decoder.device))
         order = np.argsort(batch.sequences)
         return [result.cpu()[order] for result in results if result is not None]
-
-
-def use_cpu_linear(backend: Backend) -> Backend:
-    """Returns `backend` with the linear layers of the CPU backend, which give a row the same bits in any batch.
-
-    What differs then between two batches is the doing of the backend's own kernels.
-    """
-
-    def pack_linear(weights: LinearWeights) -> PackedLinear:
-        weight, bias, _ = weights
-        packed = OneDnnLinear(LinearWeights(weight.cpu(), None if bias is None else bias.cpu()), PLAIN)
-        return lambda x: packed(x.cpu()).to(x.device)
-
-    return replace_operations(backend, pack_linear=pack_linear)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codescaler.checkpoint.compressed_tensors import make_quantization_config, read_int8_linears
+from codescaler.checkpoint.compressed_tensors import make_quantization_config, read_quantized_linears
 from codescaler.errors import UnsupportedModel, WeightsError
 from codescaler.io.json import Fields
 from codescaler.model.projections import list_linear_names
@@ -13,7 +13,7 @@ ALL = list_linear_names(2)
 
 
 def read(scheme):
-    return read_int8_linears(Fields({"quantization_config": scheme}, "config.json"), 2)
+    return read_quantized_linears(Fields({"quantization_config": scheme}, "config.json"), 2)
 
 
 def changed(path, value):
@@ -39,7 +39,7 @@ def test_a_weight_is_its_nearest_int8_multiple(random):
 
 
 def test_what_is_written_is_read():
-    assert read_int8_linears(Fields({}, "config.json"), 2) == {}
+    assert read_quantized_linears(Fields({}, "config.json"), 2) == {}
     kept = {"layers.1.mlp.gate_proj", "layers.1.mlp.up_proj"}
     fine = {"layers.0.mlp.down_proj", "layers.1.self_attn.o_proj"}
     mixed = {name: QuantScheme(16 if name in fine else 8, name not in fine) for name in ALL - kept}

@@ -12,7 +12,7 @@ from codescaler.errors import BackendUnavailable
 from codescaler.model.decoder import build_decoder
 from codescaler.ops import Tree, select_backend
 from codescaler.ops.plan import plan
-from codescaler.testing import save_random_checkpoint, use_cpu_linear
+from codescaler.testing import save_random_checkpoint
 
 DEVICE = torch.device("cpu" if is_triton_interpreted() else "cuda")
 VOCABULARY = 200
@@ -33,10 +33,10 @@ def rerun(forward):
     return replay, outputs
 
 
-def load(folder, family, change=lambda backend: backend):
+def load(folder, family, deterministic=False):
     save_random_checkpoint(folder, family, num_hidden_layers=2, vocab_size=VOCABULARY)
     checkpoint = open_checkpoint(folder)
-    backend = change(select_backend("triton", DEVICE.type))
+    backend = select_backend("triton", DEVICE.type, deterministic=deterministic)
     return build_decoder(checkpoint.config, checkpoint.get, backend, torch.float32, DEVICE)
 
 
@@ -78,9 +78,8 @@ def test_a_replay_has_the_bits_of_its_own_batch(decoder):
         assert torch.equal(graphs.forward(batches[0])[1], expected[0][1][:3])
 
 
-@pytest.mark.skipif(DEVICE.type != "cpu", reason="products that keep bits are the CPU's")
 def test_a_padded_tree_has_the_bits_of_the_tree(tmp_path):
-    decoder = load(tmp_path, "qwen3", use_cpu_linear)
+    decoder = load(tmp_path, "qwen3", deterministic=True)
     with torch.inference_mode():
         for num_candidates in (1, 4):
             batch = draw_batch(0, num_candidates)

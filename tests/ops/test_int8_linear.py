@@ -8,18 +8,12 @@ import torch
 from codescaler.env import is_triton_interpreted
 from codescaler.ops import LinearWeights, reference
 from codescaler.ops.linear import PLAIN
-from codescaler.ops.triton.backend import TritonBackend
 from codescaler.quantize.int8 import quantize_weight
 from codescaler.testing import assert_accurate
 from codescaler.types import HADAMARD_BLOCK, QuantScheme
 
-SHAPES = [(1, 1, 1), (2, 3, 5), (5, 17, 31), (6, 448, 64), (17, 1537, 130), (199, 386, 70), (790, 64, 33)]
-
-
-@pytest.fixture(autouse=True)
-def _not_on_triton(device):
-    if is_triton_interpreted() or device.type == "cuda":
-        pytest.skip("there is no Triton kernel of this operation")
+SHAPES = [(1, 1, 1), (2, 3, 5), (5, 17, 31), (6, 448, 64), (17, 1537, 130)]
+SHAPES += [(70, 386, 70)] if is_triton_interpreted() else [(199, 386, 70), (790, 64, 33)]
 
 
 @pytest.fixture(params=[8, 16], ids=["8_bits", "16_bits"])
@@ -54,7 +48,7 @@ def test_has_the_bits_of_the_reference(backend, dtype, random, num_rows, width_i
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("num_rows, width_in, width_out", [(1, 64, 3), (7, 576, 70), (199, 192, 65)])
+@pytest.mark.parametrize("num_rows, width_in, width_out", [(1, 64, 3), (7, 576, 70), (70, 192, 65)])
 def test_rotated_inputs_have_the_bits_of_the_reference(backend, dtype, random, num_rows, width_in, width_out, bits):
     x = torch.randn(num_rows, width_in, generator=random).to(dtype)
     x[0, 5] = 1e4
@@ -86,9 +80,8 @@ def test_a_large_channel_costs_the_others_less_when_rotated(random):
 
 def test_a_number_of_inputs_that_cannot_be_rotated_is_refused(kernels):
     weights = LinearWeights(torch.zeros(3, 96, dtype=torch.int8), None, torch.ones(3))
-    packed = kernels.pack_linear(weights, QuantScheme(8, has_hadamard=True))
     with pytest.raises(ValueError, match="no multiple of 64"):
-        kernels.linear(torch.zeros(2, 96), packed)
+        kernels.linear(torch.zeros(2, 96), kernels.pack_linear(weights, QuantScheme(8, has_hadamard=True)))
 
 
 @pytest.mark.parametrize("width_in", [1, 576, 4864, 2**16])
@@ -106,7 +99,7 @@ def test_sums_hold_the_largest_products(backend, width_in, plain):
 
 def test_zeros_constants_one_huge_channel_and_tiny_rows(backend, dtype, random, scheme):
     x = torch.randn(6, 128, generator=random).to(dtype)
-    x[0], x[1], x[2, 7], x[3], x[4] = 0.0, 3.0, 1e30, 1e-38, 1e-35
+    x[0], x[1], x[2, 7], x[3], x[4] = 0.0, 3.0, 1e3 if dtype == torch.float16 else 1e30, 1e-38, 1e-35
     weights = random_weights(random, 128, 20)
     weight, bias, scale = weights
     result, truth = both(backend, x, weights, scheme)
@@ -134,12 +127,13 @@ def test_a_value_that_is_not_finite_makes_its_row_nan(backend, dtype, random, va
 
 def test_rows_have_the_same_bits_in_any_number_and_on_any_number_of_threads(kernels, dtype, random, scheme):
     packed = kernels.pack_linear(random_weights(random, 384, 200), scheme)
-    x = torch.randn(800, 384, generator=random).to(dtype)
+    last = 67 if is_triton_interpreted() else 800  # the interpreter is slow
+    x = torch.randn(last, 384, generator=random).to(dtype)
     together, threads = kernels.linear(x, packed), torch.get_num_threads()
     try:
         for num_threads in (1, 2, 5):
             torch.set_num_threads(num_threads)
-            for start, end in ((0, 1), (5, 11), (190, 200), (0, 767), (760, 800)):
+            for start, end in ((0, 1), (5, 11), (30, 40), (0, last - 33), (last - 40, last)):
                 assert torch.equal(kernels.linear(x[start:end], packed), together[start:end])
     finally:
         torch.set_num_threads(threads)
@@ -177,5 +171,4 @@ def test_too_many_inputs_are_refused(kernels):
 
 def test_who_computes_int8_says_so(backend, scheme):
     assert backend.supports(scheme) is None
-    assert TritonBackend("sm_90").supports(PLAIN) is None
-    assert "'triton' has no int8 linear layers; use device='cpu'" in TritonBackend("sm_90").supports(scheme)
+    assert backend.supports(PLAIN) is None

@@ -25,7 +25,6 @@ from codescaler.testing import (
     run_forward_lists,
     save_chat,
     save_random_checkpoint,
-    use_cpu_linear,
 )
 from codescaler.train import trainer
 from codescaler.train.config import TrainConfig
@@ -56,6 +55,14 @@ def test_the_interpreter_takes_the_cpu_and_no_bfloat16(tmp_path):
     engine = Engine.from_pretrained(tmp_path, device="cpu", backend="triton")
     assert engine.backend == "triton"
     assert np.isfinite(engine.score_tokens([[1, 2, 3], [1, 2]])).all()
+    assert "torch's linear" in repr(engine)
+    assert "deterministic linear" in repr(Engine.from_pretrained(tmp_path, backend="triton", deterministic=True))
+
+
+def test_a_reference_on_a_gpu_is_not_deterministic():
+    assert select_backend("reference", "cpu", deterministic=True) is reference.BACKEND
+    with pytest.raises(BackendUnavailable, match="use backend='triton'"):
+        select_backend("reference", "cuda", deterministic=True)
 
 
 def forward(folder, backend, dtype, lists):
@@ -79,9 +86,8 @@ def test_the_whole_forward_matches_the_truth(tmp_path, dtype, family):
 @runs
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
 def test_a_sequence_has_the_same_bits_alone_in_a_batch_and_behind_a_shared_prefix(tmp_path, family):
-    """Of our kernels: the matrix products are the CPU backend's, whose bits `tests/test_invariants.py` holds."""
     save_random_checkpoint(tmp_path, family, num_hidden_layers=2)
-    backend = use_cpu_linear(select_backend("triton", DEVICE.type))
+    backend = select_backend("triton", DEVICE.type, deterministic=True)
     lists = make_branching_lists()
     together = forward(tmp_path, backend, torch.float32, lists)
     for index, tokens in enumerate(lists):

@@ -12,6 +12,7 @@ import torch
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
 from codescaler.errors import (
+    BackendUnavailable,
     CodescalerError,
     HostileFile,
     InvalidInput,
@@ -22,11 +23,11 @@ from codescaler.errors import (
 from codescaler.model.projections import list_fused_linears, list_linear_names
 from codescaler.ops import select_backend
 from codescaler.quantize import sensitivity as module
-from codescaler.quantize.int8 import save_int8
-from codescaler.quantize.sensitivity import choose_bits_within, choose_int8, quantize
+from codescaler.quantize.int8 import quantize_tensors, save_quantized
+from codescaler.quantize.sensitivity import choose_bits_within, choose_quantized, quantize
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint, save_random_lora
 from codescaler.train import fit, fit_head
-from codescaler.types import QuantScheme
+from codescaler.types import Fp8Scheme, QuantScheme
 
 LISTS = [[1, 2, 3, 4], [1, 2, 3, 9, 9], [7], list(range(100))]
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
@@ -51,7 +52,7 @@ def folder(plain, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8")
     kept, (down,), fine = list_fused_linears(2)[2], list_fused_linears(2)[3], list_fused_linears(2)[4]
     schemes = {name: QuantScheme(16 if name in {down, *fine} else 8, name in fine) for name in list_linear_names(2)}
-    save_int8(open_checkpoint(plain), {name: how for name, how in schemes.items() if name not in kept}, path)
+    save_quantized(open_checkpoint(plain), {name: how for name, how in schemes.items() if name not in kept}, path)
     return path
 
 
@@ -138,7 +139,7 @@ def test_an_adapter_is_merged_first(plain, tmp_path):
 
 def test_the_engine_says_what_is_int8(plain, folder):
     engine = Engine.from_pretrained(folder)
-    assert (engine.quantization, len(engine.config.int8_linears)) == ("int8", 12)
+    assert (engine.quantization, len(engine.config.quantized_linears)) == ("int8", 12)
     assert "12 of 14 linear layers int8 (8 with activations of 8 bits)" in repr(engine)
     assert Engine.from_pretrained(plain).quantization is None
     assert "int8" not in repr(Engine.from_pretrained(plain))
@@ -156,7 +157,7 @@ def inputs_of(checkpoint, choice):
 
 def test_the_rule_keeps_what_moves_scores_and_measures_the_same_each_time(plain):
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
-    first, second = choose_int8(checkpoint, backend), choose_int8(checkpoint, backend)
+    first, second = choose_quantized(checkpoint, backend), choose_quantized(checkpoint, backend)
     assert first == second
     assert set(first.changes) == set(list_fused_linears(2))
     assert first.change <= module.LIMIT
@@ -171,16 +172,16 @@ def test_a_larger_limit_leaves_more_bits_out(plain):
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     counts = [
         (choice.count(8), choice.count(16), len(choice.kept))
-        for choice in (choose_int8(checkpoint, backend, limit, 8) for limit in (0.0, 0.01, 0.03, math.inf))
+        for choice in (choose_quantized(checkpoint, backend, limit, 8) for limit in (0.0, 0.01, 0.03, math.inf))
     ]
     assert counts[0] == (0, 0, 8) and counts[-1] == (8, 0, 0)
     assert all(sum(count) == 8 for count in counts)
     assert [count[0] for count in counts] == sorted(count[0] for count in counts)
     assert [count[2] for count in counts] == sorted((count[2] for count in counts), reverse=True)
     assert any(count[1] for count in counts)
-    assert choose_int8(checkpoint, backend, math.inf, 16).count(16) == 8
+    assert choose_quantized(checkpoint, backend, math.inf, 16).count(16) == 8
     bits = 8 if backend.has_bf16_unit else 16  # by default what is fastest
-    assert choose_int8(checkpoint, backend, math.inf).count(bits) == 8
+    assert choose_quantized(checkpoint, backend, math.inf).count(bits) == 8
 
 
 def test_a_map_moves_where_that_takes_most_for_its_size():
@@ -200,7 +201,7 @@ def test_measured_change_is_the_change(plain, monkeypatch):
     """The sum of the first-order changes is what scores do when all linear layers are int8."""
     monkeypatch.setattr(module, "LIMIT", math.inf)
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
-    predicted = choose_int8(checkpoint, backend, math.inf).change
+    predicted = choose_quantized(checkpoint, backend, math.inf).change
     lists = list(module._list_programs(checkpoint, None))
     exact, rounded = (
         [Engine.from_pretrained(plain, dtype="float32", quantization=q).score_tokens(ids) for ids in lists]
@@ -215,7 +216,7 @@ def test_a_weight_that_is_not_finite_is_refused(tmp_path):
     save(tmp_path)
     edit_tensors(tmp_path / "model.safetensors", lambda t: t | {f"{Q}.weight": t[f"{Q}.weight"] * torch.inf})
     with pytest.raises(CodescalerError, match="not finite"):
-        choose_int8(open_checkpoint(tmp_path), select_backend("cpu", "cpu"))
+        choose_quantized(open_checkpoint(tmp_path), select_backend("cpu", "cpu"))
 
 
 def replace_tensor(name, change):
@@ -285,3 +286,30 @@ def test_what_cannot_be_done_says_so(plain, folder, tmp_path):
     with pytest.raises(InvalidInput, match="with a reward head"):
         Engine.from_pretrained(plain, head="none", quantization="int8")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "run") == []
+
+
+def test_an_fp8_folder_has_the_bits_of_quantising_at_load(tmp_path):
+    save(tmp_path / "plain")
+    report = quantize(tmp_path / "plain", tmp_path / "fp8", limit=math.inf, quantization="fp8")
+    checkpoint = open_checkpoint(tmp_path / "fp8")
+    assert set(checkpoint.config.quantized_linears.values()) == {Fp8Scheme()} and not report.choice.kept
+    assert checkpoint.sources["layers.0.mlp.down_proj.weight"].dtype == "float8_e4m3fn"
+    assert checkpoint.sources["head.weight"].dtype == checkpoint.sources["norm.weight"].dtype == "float32"
+    loaded = bits(tmp_path / "fp8", backend="reference", dtype="float32")
+    get = quantize_tensors(open_checkpoint(tmp_path / "plain").get, checkpoint.config.quantized_linears)
+    for name in ("weight", "weight_scale"):
+        stored, made = (read(f"layers.0.mlp.down_proj.{name}").float() for read in (checkpoint.get, get))
+        assert torch.equal(stored, made)
+    exact = bits(tmp_path / "plain", backend="reference", dtype="float32")
+    assert 0 < np.abs(loaded - exact).max() < 0.2 * np.abs(exact).max()
+
+
+def test_the_rule_keeps_what_fp8_would_move(tmp_path):
+    save(tmp_path / "plain")
+    choice = choose_quantized(open_checkpoint(tmp_path / "plain"), select_backend("cpu", "cpu"), 1e-3, None, "fp8")
+    assert choice.kept and choice.change <= 1e-3
+    with pytest.raises(InvalidInput, match="quantization 'int4'; give 'int8' or 'fp8'"):
+        quantize(tmp_path / "plain", tmp_path / "int4", quantization="int4")
+    quantize(tmp_path / "plain", tmp_path / "fp8", limit=math.inf, quantization="fp8")
+    with pytest.raises(BackendUnavailable, match="no fp8 linear layers"):
+        bits(tmp_path / "fp8", backend="cpu")

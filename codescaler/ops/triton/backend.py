@@ -4,6 +4,7 @@ Nothing here waits for the device. With TRITON_INTERPRET=1 the kernels run in Tr
 """
 
 import dataclasses
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,12 +30,22 @@ from codescaler.ops.linear import ExpertWeights, LinearWeights, PackedLinear, Pl
 from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables, Routing
 from codescaler.ops.tree import Tree
 from codescaler.ops.triton.gradient_plan import plan_gradient
-from codescaler.types import Activation
+from codescaler.ops.triton.linear import DeterministicLinear, Fp8Linear, Int8Linear
+from codescaler.types import Activation, Fp8Scheme, QuantScheme
 
 
-def make_backend(tile: AttentionConfiguration | None = None) -> Backend:
-    """Returns the backend for the current device's architecture; attention takes `tile`, by default the table's."""
-    return TritonBackend(kernels.get_architecture(), tile)
+def make_backend(tile: AttentionConfiguration | None = None, *, deterministic: bool = False) -> Backend:
+    """Returns the backend for the current device's architecture.
+
+    Attention takes `tile`, by default the table's. `deterministic`: linear layers are our own product, which gives a
+    row the same bits in any batch, and not torch's.
+    """
+    return TritonBackend(kernels.get_architecture(), tile, deterministic=deterministic)
+
+
+def has_fp8(architecture: str) -> bool:
+    """Whether tensor cores multiply e4m3 numbers: from sm_89 on. The interpreter gets them wrong."""
+    return architecture.startswith("sm_") and int(architecture.removeprefix("sm_")) >= 89
 
 
 class TritonBackend(Backend):
@@ -42,12 +53,18 @@ class TritonBackend(Backend):
 
     name = "triton"
 
-    def __init__(self, architecture: str, tile: AttentionConfiguration | None = None) -> None:
+    def __init__(
+        self, architecture: str, tile: AttentionConfiguration | None = None, *, deterministic: bool = False
+    ) -> None:
         self.architecture = architecture
         self.tile = tile
-        self.description = f"Triton {kernels.VERSION}, {architecture}, torch's linear"
+        linear = "deterministic" if deterministic else "torch's"
+        self.description = f"Triton {kernels.VERSION}, {architecture}, {linear} linear"
         self.has_bf16_unit = architecture != "interpreter"
-        self.products = {PlainFormat: self._pack_plain}
+        self.pack_allowed = partial(DeterministicLinear, architecture) if deterministic else reference.pack_plain
+        self.products = {PlainFormat: self._pack_plain, QuantScheme: partial(Int8Linear, architecture)}
+        if has_fp8(architecture):
+            self.products[Fp8Scheme] = partial(Fp8Linear, architecture)
 
     def _pack_plain(self, weights: LinearWeights, format: PlainFormat) -> PackedLinear:
         """Keeps the weight as it is.
@@ -60,7 +77,12 @@ class TritonBackend(Backend):
                 "backend 'triton' cannot compute in bfloat16 in Triton's interpreter, which gets it wrong; "
                 "use dtype='float32', or unset TRITON_INTERPRET on a machine with a GPU"
             )
-        return reference.pack_plain(weights, format)
+        return self.pack_allowed(weights, format)
+
+    def linear_glu(self, x: Tensor, packed: PackedLinear, activation: Activation, /) -> Tensor:
+        if isinstance(packed, DeterministicLinear):
+            return packed.run_glu(x, activation)
+        return super().linear_glu(x, packed, activation)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
         y = torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -1,0 +1,116 @@
+"""Says what fp8 does to rankings, emulated on a CPU: `python benches fp8 MODEL GROUPS`.
+
+MODEL is the folder of a reward model, or `nano`, whose int8 weights are read as the numbers that they stand for. GROUPS
+are labelled programs. Scores in bfloat16 are compared with scores in fp8 and bfloat16, by the rule and with all linear
+layers in fp8. The reference backend emulates fp8: its products are of fp8 numbers, in the order of PyTorch. Exit status
+1 unless
+    mean Kendall's tau of a problem's distinct programs, by the rule >= 0.95.
+"""
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from benches.harness.options import parse_count, report_progress
+from benches.harness.results import RESULTS
+from benches.quality.tau import kendall_tau
+from codescaler.checkpoint.download import resolve_folder
+from codescaler.checkpoint.load import open_checkpoint
+from codescaler.checkpoint.save import copy_text_side
+from codescaler.commands.info import describe_environment
+from codescaler.engine import Engine
+from codescaler.io.records import read_groups
+from codescaler.io.tables import format_table
+from codescaler.metrics import bootstrap_interval
+from codescaler.ops.reference import apply_hadamard
+from codescaler.quantize.sensitivity import quantize
+
+LEAST_TAU = 0.95
+BY_THE_RULE, EVERYWHERE = "by the rule", "every linear layer"
+LIMITS = {BY_THE_RULE: None, EVERYWHERE: math.inf}
+
+
+def main(options: Sequence[str] | None = None) -> int:
+    """Parses the command line, or `options`, measures, prints, and returns the exit status."""
+    arguments = _make_parser().parse_args(options)
+    torch.set_num_threads(arguments.threads)
+    groups = list(read_groups(arguments.groups))
+    taus: dict[str, list[float]] = {}
+    num_layers = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        model = _make_plain(resolve_folder(arguments.model), Path(scratch) / "plain")
+        exact = Engine.from_pretrained(model, device="cpu", dtype="bfloat16", backend="reference")
+        for name, limit in LIMITS.items():
+            report = quantize(model, Path(scratch) / name, limit=limit, quantization="fp8")
+            num_layers[name] = len(report.choice.linears)
+            report_progress(f"{name}: {num_layers[name]} linear layers are fp8, change {report.choice.change:.3f}")
+            rounded = Engine.from_pretrained(report.folder, device="cpu", dtype="bfloat16", backend="reference")
+            taus[name] = []
+            for group in groups:
+                programs = list(dict.fromkeys(c.code for c in group.candidates if c.code is not None))
+                pairs = [(group.prompt, program) for program in programs]
+                taus[name].append(kendall_tau(rounded.score(pairs), exact.score(pairs)))
+                report_progress(f"{name}: {group.task_id} {taus[name][-1]:.3f}")
+    means = {name: float(np.mean(values)) for name, values in taus.items()}
+    intervals = {name: bootstrap_interval(values) for name, values in taus.items()}
+    rows = [
+        (name, str(num_layers[name]), f"{means[name]:.4f}", "[{:.4f}, {:.4f}]".format(*intervals[name]))
+        for name in taus
+    ]
+    print(f"Kendall's tau of fp8 to bfloat16 scores, {len(groups)} problems")
+    print(format_table(("fp8", "linear layers", "mean tau", "95% interval"), rows))
+    holds = means[BY_THE_RULE] >= LEAST_TAU
+    print(f"{'PASS' if holds else 'FAIL'}: by the rule the mean must be {LEAST_TAU}")
+    if arguments.save:
+        values = {
+            **describe_environment("reference"),
+            "groups": arguments.groups.name,
+            "num_problems": len(groups),
+            "num_fp8_linears": num_layers,
+            "mean_tau": means,
+            "interval": intervals,
+            "tau": taus,
+            "holds": holds,
+        }
+        (RESULTS / f"fp8_{arguments.save}.json").write_text(json.dumps(values, indent=2) + "\n")
+    return 0 if holds else 1
+
+
+def _make_plain(folder: Path, target: Path) -> Path:
+    """Returns the folder; of an int8 model, one of the numbers that its weights stand for."""
+    checkpoint = open_checkpoint(folder)
+    if not checkpoint.config.quantized_linears:
+        return folder
+    target.mkdir()
+    tensors = load_file(folder / "model.safetensors")
+    for name, scheme in checkpoint.config.quantized_linears.items():
+        weight = tensors[f"model.{name}.weight"].float() * tensors.pop(f"model.{name}.weight_scale").float()
+        # The transform is its own inverse.
+        tensors[f"model.{name}.weight"] = (apply_hadamard(weight) if scheme.has_hadamard else weight).contiguous()
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]
+    (target / "config.json").write_text(json.dumps(config))
+    copy_text_side([folder], target)
+    return target
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python benches fp8", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("model", help="folder of a reward model, or nano")
+    parser.add_argument("groups", type=Path, help="JSON lines of labelled programs; .gz too")
+    parser.add_argument("--threads", type=parse_count, default=2, help="CPU threads (%(default)s)")
+    parser.add_argument("--save", metavar="NAME", help="write the figures to benches/results/fp8_NAME.json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
