@@ -11,7 +11,7 @@ CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare bench-cpu bench-peers test lint parity bench docs test-asan test-triton compile-triton test-gpu-kit gpu roofline format clean
+.PHONY: help setup demo compare bench-cpu bench-peers test lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ build/vllm/.installed: benches/tools/install_vllm.py | setup
 
 # What takes one core runs two at a time, each one's output in one piece.
 test: setup lint  ## lint, types, C++ under sanitizers, Triton kernels, the GPU kit on the CPU, the whole test suite
-	$(MAKE) -j2 --output-sync=target test-asan test-triton compile-triton test-gpu-kit
+	$(MAKE) -j2 --output-sync=target test-asan test-triton compile-triton-sm_90 test-gpu-kit
 	$(BIN)/python -m pytest --benchmark-disable
 
 test-gpu-kit: setup  ## every part of the GPU kit on the CPU, on tiny shapes in Triton's interpreter
@@ -81,6 +81,9 @@ test-triton: setup  ## the Triton kernels and whole forwards in Triton's interpr
 
 compile-triton: setup  ## compile every Triton kernel for six GPUs, without one, and hold it against the committed table
 	$(BIN)/python benches compile_triton
+
+compile-triton-sm_90: setup
+	$(BIN)/python benches compile_triton --targets sm_90
 
 # BARE=1: this Python as it is, with the packages that it has: no environment, no network. A card's machine is often so.
 gpu: $(if $(BARE),build/.bare,setup)  ## prove and measure everything on a GPU, 7 minutes; SMALL=1: on a CPU, tiny; BARE=1: no set-up

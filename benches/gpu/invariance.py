@@ -15,7 +15,7 @@ import torch
 from benches.gpu.parts import Emit, Row, Setting
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.model.decoder import Decoder, build_decoder
-from codescaler.ops import select_backend
+from codescaler.ops import LinearWeights, select_backend
 from codescaler.testing import WIDTHS, make_branching_lists, run_forward_lists, save_random_checkpoint
 from codescaler.text.token_ids import Int32
 
@@ -30,6 +30,9 @@ def run(setting: Setting, emit: Emit) -> None:
     cases = list(itertools.product(families, dtypes, (LINEAR, DETERMINISTIC, SCORES)))
     for case in setting.take(cases, lambda case: " ".join(case)):
         emit(_measure(*case, setting))
+    if setting.shard == 0:
+        for dtype in dtypes:
+            emit(_measure_host(dtype))
 
 
 def _measure(family: str, dtype: str, what: str, setting: Setting) -> Row:
@@ -49,6 +52,20 @@ def _measure(family: str, dtype: str, what: str, setting: Setting) -> Row:
         num_rows, num_different = count(decoder, lists)
     is_ok = None if what == SCORES else num_different == 0
     return Row(f"{family} {dtype} {what}", is_ok, {"rows": num_rows, "different": num_different})
+
+
+def _measure_host(dtype: str) -> Row:
+    """The same of the CPU's own product: hosts of cards have instructions (AMX) that no other machine of ours has."""
+    backend, num_different, num_counts = select_backend("cpu", "cpu"), 0, 0
+    for inputs, outputs in ((1024, 512), (3072, 256), (4864, 224)):
+        generator = torch.Generator().manual_seed(0)
+        weight, x = (torch.randn(n, inputs, generator=generator).to(getattr(torch, dtype)) for n in (outputs, 700))
+        packed = backend.pack_linear(LinearWeights(weight * 0.02))
+        together = backend.linear(x, packed)
+        different = [not torch.equal(backend.linear(x[:n], packed), together[:n]) for n in ROW_COUNTS]
+        num_different, num_counts = num_different + sum(different), num_counts + len(different)
+    is_ok = num_different == 0 if dtype == "float32" or backend.has_bf16_unit else None
+    return Row(f"host {dtype} linear", is_ok, {"rows": num_counts, "different": num_different})
 
 
 def _count_different_products(decoder: Decoder, lists: Sequence[Int32]) -> tuple[int, int]:

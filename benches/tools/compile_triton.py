@@ -10,7 +10,10 @@ Float32 takes no tensor core, and is not asked for one.
 """
 
 import argparse
+import importlib
 import json
+import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -103,10 +106,20 @@ def main() -> int:
     """Compiles, prints the table, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python benches compile_triton")
     parser.add_argument("--accept", action="store_true", help="take the new table as the one to hold others against")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="all, if none is named")
     arguments = parser.parse_args()
-    rows = [row for target in TARGETS for row in _compile(target)]
+    if arguments.accept and len(arguments.targets) < len(TARGETS):
+        parser.error("--accept writes the whole table; leave --targets out")
+    # A process for each target, since a process has one active driver. By its name, since this module runs as a script.
+    compile_target = importlib.import_module("benches.tools.compile_triton")._compile
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
+        rows = []
+        for name, of_target in zip(arguments.targets, pool.imap(compile_target, arguments.targets), strict=True):
+            print(f"{name}: {len(of_target)} kernels", file=sys.stderr, flush=True)
+            rows += of_target
     print(_format_table(rows))
     committed = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    committed = [row for row in committed if row["target"] in arguments.targets]
     faults = [fault for row in rows for fault in _find_faults(row)]
     if committed and not arguments.accept:
         faults += _find_worse(rows, {(row["kernel"], row["config"], row["target"]): row for row in committed})
@@ -140,7 +153,7 @@ def _compile(name: str) -> list[Row]:
     JITFunction.run = compile_only
     try:
         for _ in _launch_all():
-            print(f"\r{name}: {len(rows)} kernels ", end="", file=sys.stderr, flush=True)
+            pass
     finally:
         JITFunction.run = run
     return list(rows.values())
