@@ -117,7 +117,7 @@ _GRADIENT_TILES = {
     ("sm_90", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(64, 128, 8, 2)),
     ("sm_90", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(32, 128, 8, 2)),
     ("sm_90", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
-    ("sm_100", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(64, 128, 8, 2)),
+    ("sm_100", 64): (AttentionConfiguration(128, 64, 8, 3), AttentionConfiguration(32, 128, 8, 2)),
     ("sm_100", 128): (AttentionConfiguration(128, 64, 8, 2), AttentionConfiguration(64, 128, 8, 2)),
     ("sm_100", 256): (AttentionConfiguration(64, 32, 8, 1), AttentionConfiguration(32, 64, 8, 1)),
     ("gfx942", 64): (AttentionConfiguration(64, 64, 4, 1), AttentionConfiguration(64, 64, 4, 1)),
