@@ -26,6 +26,7 @@ from benches.gpu.random_models import SMALL_SHAPES, SMALL_WORKLOADS, RandomWeigh
 from benches.harness.baselines import VARLEN, score_packed
 from benches.tools.roofline import predict_step
 from codescaler.ops import select_backend
+from codescaler.ops.autograd import mark_written
 from codescaler.testing import QWEN3_1_7B, WORKLOADS, ModelShape, measure_seconds
 from codescaler.train.batches import make_micro_batch
 from codescaler.train.config import TrainConfig
@@ -176,6 +177,7 @@ def _make_stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callabl
         loss().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        mark_written(model.parameters())
         optimizer.zero_grad(set_to_none=True)
 
     step.model = model  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ Forward values are those of the backend underneath; each of our own operations i
 Linear layers keep plain weights, which an optimizer can change. Shape legend: `ops.backend`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ _HAS_WIDE_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()
 class TrainableLinear(torch.nn.Module):
     """A linear layer whose weight is kept as it is given, and multiplied in the dtype of what it multiplies.
 
-    A weight of another dtype is cast once for each value that the optimizer gives it, not once a forward. `keeps_cast`
+    A weight of another dtype is cast once for each value that the optimizer gives it, not once a forward. Call
+    `mark_written` after a step of the optimizer. `keeps_cast`
     False casts it each time: where the weight is sharded, the copy would stay whole.
     """
 
@@ -54,6 +56,15 @@ class TrainableLinear(torch.nn.Module):
             cast = weight.to(dtype)
         self._kept = (weight, weight._version, cast) if self.keeps_cast else None
         return cast
+
+
+def mark_written(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Says that an optimizer has written to parameters, so that no cast of an old value is used again.
+
+    A fused optimizer on a CPU writes without counting it in a parameter's version.
+    """
+    for parameter in parameters:
+        torch.autograd.graph.increment_version(parameter)
 
 
 def make_differentiable(backend: Backend) -> Backend:

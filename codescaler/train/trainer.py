@@ -23,6 +23,7 @@ from codescaler.engine.options import require_count, select_device
 from codescaler.env import count_launched_processes, read_local_rank
 from codescaler.errors import InvalidInput, ShapeMismatch, TrainingDiverged, WeightsError
 from codescaler.ops import select_backend
+from codescaler.ops.autograd import mark_written
 from codescaler.text.control_tokens import ControlTokenMode
 from codescaler.text.encoder import build_encoder
 from codescaler.text.settings import BosRule, TextSettings, write_text_settings
@@ -351,6 +352,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        mark_written(self.parameters.values())
         self.optimizer.zero_grad(set_to_none=True)
         record = {
             "kind": "step",
