@@ -49,5 +49,5 @@ def test_the_readme_has_the_speed_of_the_page():
     nano = page_tables.load_result("nano_test")["figures"]["scorers"]["nano"]["pair_accuracy"]["mean"]
     assert round(100 * nano) == 60
     parity = page_tables.load_result("parity")["rows"]
-    assert f"{len(parity)} model types agree within 1e-5" in README
+    assert f"{len(parity)} models of all families and heads agree within 1e-5" in README
     assert max(row["fp32_max"] for row in parity) < 1e-5
