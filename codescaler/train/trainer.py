@@ -315,16 +315,19 @@ class _Run:
         if processes.is_sharded:  # all of them gather each layer equally often
             mine += [()] * (-(-len(batches) // processes.count) - len(mine))
         finished: list[tuple[Indices, MicroBatch, Tensor, Tensor]] = []
-        for indices in mine:
-            batch = make_micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
-            scores = self.model(batch.tree)[batch.places]
-            part, _ = self.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins, config.center_coefficient)
-            part = part * (sum(self.learned[i].has_pair for i in indices) / num_paired)
-            if batch.teacher is not None:
-                distilled = margin_mse_loss(scores, batch.teacher, batch.bounds)
-                part = part + distilled * (config.teacher_weight * len(indices) / num_problems)
-            (part * processes.loss_scale).backward()
-            finished.append((indices, batch, part.detach(), scores.detach()))
+        with processes.hold_weights(self.model):
+            for indices in mine:
+                batch = make_micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
+                scores = self.model(batch.tree)[batch.places]
+                part, _ = self.pairwise_loss(
+                    scores, batch.labels, batch.offsets, batch.margins, config.center_coefficient
+                )
+                part = part * (sum(self.learned[i].has_pair for i in indices) / num_paired)
+                if batch.teacher is not None:
+                    distilled = margin_mse_loss(scores, batch.teacher, batch.bounds)
+                    part = part + distilled * (config.teacher_weight * len(indices) / num_problems)
+                (part * processes.loss_scale).backward()
+                finished.append((indices, batch, part.detach(), scores.detach()))
         processes.all_reduce_gradients([*self.parameters.values()])
         length = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
         # Not before: who asks a GPU for a number waits for all that it was given, and gives it nothing meanwhile.
