@@ -152,7 +152,8 @@ def choose_experts(model: Any, ids: list[list[int]]) -> str:
 def _attend_per_sequence(qkv: Tensor, spec: AttentionSpec, tree: Tree) -> Tensor:
     """One causal `scaled_dot_product_attention` a sequence: what sequences share is computed for each."""
     heads = spec.heads
-    out = qkv.new_empty(len(qkv), heads.q_width)
+    num_queries = len(tree.token_ids)  # what an engine remembers has keys alone
+    out = qkv.new_empty(num_queries, heads.q_width)
     for node, _, _, _ in tree.last_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
         path = tree.block_tokens[blocks].flatten().long()
@@ -163,7 +164,7 @@ def _attend_per_sequence(qkv: Tensor, spec: AttentionSpec, tree: Tree) -> Tensor
         )
         k, v = (part.repeat_interleave(heads.group, dim=1) for part in (k, v))
         o = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=spec.scale)
-        out[path] = o[0].transpose(0, 1).flatten(1)
+        out[path[path < num_queries]] = o[0].transpose(0, 1).flatten(1)[path < num_queries]
     return out
 
 

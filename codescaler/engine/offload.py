@@ -24,7 +24,11 @@ class Offload:
 
     def __init__(self, holder: object, min_bytes: int = MIN_BYTES) -> None:
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in find_tensors(holder)}
-        self._moved = [_move_out(storage) for storage in storages.values() if storage.nbytes() >= min_bytes]
+        # All copies first: if host memory is short, nothing has been emptied.
+        large = [storage for storage in storages.values() if storage.nbytes() >= min_bytes]
+        self._moved = [_Moved(storage, _view_bytes(storage).to("cpu", copy=True)) for storage in large]
+        for storage in large:
+            storage.resize_(0)
 
     @property
     def num_bytes(self) -> int:
@@ -64,12 +68,6 @@ def _list_parts(holder: Any) -> list[object]:
         slots = [getattr(holder, name) for name in getattr(type(holder), "__slots__", ())]
         return [*vars(holder).values(), *slots] if hasattr(holder, "__dict__") else slots
     return []
-
-
-def _move_out(storage: UntypedStorage) -> _Moved:
-    content = _view_bytes(storage).to("cpu", copy=True)
-    storage.resize_(0)
-    return _Moved(storage, content)
 
 
 def _view_bytes(storage: UntypedStorage) -> Tensor:

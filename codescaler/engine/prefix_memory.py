@@ -20,7 +20,7 @@ from codescaler.text.token_ids import Int32
 DEFAULT_BYTES = 256 << 20
 MIN_TOKENS = KEY_BLOCK  # of a prefix that is kept, and by which it is longer than one that is kept already
 _NUM_RECENT = 4  # sequences of one beginning whose ids are kept, to find what the next has in common with them
-_NUM_BEGINNINGS = 1024
+_NUM_BEGINNINGS = 256
 
 Beginning: TypeAlias = tuple[str | None, bytes]
 
@@ -87,8 +87,8 @@ class PrefixMemory:
                 # As long as the shortest that the family shares, and by a key block or more apart.
                 if all(abs(length - other) >= MIN_TOKENS for other in kept):
                     kept.append(length)
-                    chosen[index] = Prefix(beginning[0], sequences[index][:length])
-            recent.extend(sequences[index] for index in indices[-_NUM_RECENT:])
+                    chosen[index] = Prefix(beginning[0], sequences[index][:length].copy())
+            recent.extend(sequences[index].copy() for index in indices[-_NUM_RECENT:])
             self._recent[beginning] = recent
         while len(self._recent) > _NUM_BEGINNINGS:
             self._recent.popitem(last=False)

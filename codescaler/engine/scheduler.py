@@ -214,8 +214,8 @@ class Scheduler:
         self._compute_or_retry(chosen)
         del chosen  # its arrays are the callers' now
         with self._changed:
-            self._has_turn = bool(self._waiting)
-        if self._has_turn:
+            has_turn = self._has_turn = bool(self._waiting)
+        if has_turn:
             self._queue_turn()
 
     def _await_arrivals(self) -> None:

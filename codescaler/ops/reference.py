@@ -216,7 +216,10 @@ def tree_attention(qkv_TE: Tensor, spec: AttentionSpec, tree: Tree, queries: Ten
         logits = torch.einsum("qkgh,skh->kgqs", q, k) * spec.scale
         if softcap is not None:
             logits = softcap * torch.tanh(logits / softcap)
-        distance = tree.positions[first_token : first_token + num_tokens, None] - tree.positions[keys]
+        # A path's keys stand in order of position; those of remembered tokens have no row in `positions`.
+        distance = tree.positions[first_token : first_token + num_tokens, None] - torch.arange(
+            len(keys), dtype=torch.int32, device=keys.device
+        )
         visible = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
         p = logits.masked_fill(~visible, -torch.inf).softmax(dim=-1)
         o = _sum_weighted(p, v, visible)

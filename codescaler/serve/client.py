@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import json
 import socket
+import ssl
 import time
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -150,6 +151,8 @@ class Client:
             headers["x-request-timeout-ms"] = str(max(1, int(1000 * left_s)))
             try:
                 status, wait_s, answer = self._exchange(method, path, data, headers, max(left_s, 0.1))
+            except (ssl.SSLCertVerificationError, http.client.InvalidURL) as error:
+                raise InvalidInput(f"{self.url} cannot be asked: {error}") from error
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 status, wait_s, answer = 503, None, f"{type(error).__name__}: {error}"
@@ -180,6 +183,8 @@ class Client:
         try:
             answer = json.loads(text)
         except ValueError as error:
+            if response.status in (502, 503, 504):  # of a proxy, or of a server with too many connections
+                return 503, None, text[:200].decode(errors="replace")
             raise EndpointUnavailable(f"{self.url}{path} answered {text[:200]!r}; is it codescaler serve?") from error
         return response.status, float(retry_after) if retry_after.isdigit() else None, answer
 

@@ -25,6 +25,11 @@ class Body(msgspec.Struct, kw_only=True):
 
     model: str | None = None
 
+    def count_rows(self) -> list[int]:
+        """Returns the lengths of the lists whose items become rows."""
+        lists = (getattr(self, name) for name in self.__struct_fields__ if name not in ("model", "messages", "labels"))
+        return [len(value) for value in lists if isinstance(value, list)]
+
 
 class ClassifyBody(Body, kw_only=True):
     """vLLM's /classify and /pooling, TEI's embeddings: text, texts, ids, lists of ids, or messages."""

@@ -7,6 +7,7 @@ The checks of Host and Origin keep a web page that its user happens to visit fro
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 
 from codescaler.errors import InvalidInput
@@ -36,13 +37,14 @@ class Guard:
 
         Raises: Refusal, with status 403 for a foreign host or origin, 401 without a right key.
         """
-        host = _strip_port(headers.get("host", ""))
+        authority = headers.get("host", "").lower()
+        host = _strip_port(authority)
         if self._hosts is not None and host not in self._hosts:
             raise Refusal(
                 403, "host_not_allowed", f"this server does not answer to host {host!r:.200}; add --allowed-host"
             )
         origin = headers.get("origin")
-        if origin is not None and _strip_port(origin.partition("://")[2]) != host:
+        if origin is not None and origin.lower().partition("://")[2] != authority:
             raise Refusal(403, "origin_not_allowed", f"a page of {origin!r:.200} may not call this server")
         if path in OPEN_PATHS or not self._keys:
             return peer
@@ -56,7 +58,8 @@ class Guard:
 
 def list_hosts(host: str, others: Sequence[str] = ()) -> list[str]:
     """Returns the names of a server that is bound to `host`: for the loopback, all of its names."""
-    names = {host.strip("[]").lower(), *others}
+    bare = host.strip("[]").lower()
+    names = {f"[{bare}]" if ":" in bare else bare, *map(_strip_port, others)}
     if is_loopback(host):
         names |= {"localhost", "127.0.0.1", "[::1]"}
     return sorted(names)
@@ -71,5 +74,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _strip_port(host: str) -> str:
-    name, bracket, _ = host.lower().partition("]")
-    return name + bracket if bracket else name.partition(":")[0]
+    """Returns a name without its port; of what is no name and port, all of it, which is no name that is known."""
+    found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(:\d*)?", host.lower())
+    return found[1] if found else host

@@ -38,6 +38,10 @@ class ProgramsBody(Body, kw_only=True, forbid_unknown_fields=True):
     shape: bool = False
     language: str = "python"
 
+    def count_rows(self) -> list[int]:
+        """Returns the number of items and of all candidates; an item of messages is a row."""
+        return [len(self.items), sum(1 if item.candidates is None else len(item.candidates) for item in self.items)]
+
 
 class _Place(msgspec.Struct):
     """Of one candidate: its row, None without a program, and whether it is valid."""

@@ -59,15 +59,17 @@ class Service:
                 finite. CodescalerError: a row cannot be encoded.
         """
         model = self.models.find(job.model)
+        if not job.rows:  # completions without a program
+            return Outcome([], [], model.names[0])
         deadline = time.monotonic() + timeout_s
         loop = asyncio.get_running_loop()
-        putting = loop.run_in_executor(self._encoders, self._put, model, job, client, deadline)
+        putting: asyncio.Future[Any] = loop.run_in_executor(self._encoders, self._put, model, job, client, deadline)
         leaving = asyncio.ensure_future(wait_for_leaving())
         futures: Sequence[Future[Float32]] = ()
         try:
-            counts, futures = await putting
+            counts, futures = await _wait_unless(putting, leaving, deadline)
             waited = [asyncio.wrap_future(future) for future in futures]
-            scores = await _wait_unless(asyncio.gather(*waited), leaving, timeout_s)
+            scores = await _wait_unless(asyncio.gather(*waited), leaving, deadline)
         finally:
             leaving.cancel()
             for future in futures:
@@ -87,6 +89,8 @@ class Service:
     ) -> tuple[list[int], list[Future[Float32]]]:
         """Encodes a job's rows and queues them, a forward's worth in a request so that others come in between."""
         engine = model.engine
+        if time.monotonic() >= deadline:
+            raise DeadlineExceeded("the deadline passed before the text was read; give a later one, or send fewer rows")
         started = time.perf_counter()
         with engine.scheduler.arrival():
             encoded = model.encode(job.rows)
@@ -126,17 +130,22 @@ class Service:
         self._encoders.shutdown(wait=False, cancel_futures=True)
 
 
-async def _wait_unless(
-    scores: "asyncio.Future[list[Float32]]", leaving: "asyncio.Future[Any]", timeout_s: float
-) -> list[Float32]:
-    await asyncio.wait([scores, leaving], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    if scores.done():
-        return scores.result()
-    scores.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else will look at it
-    scores.cancel()
+async def _wait_unless(result: "asyncio.Future[Any]", leaving: "asyncio.Future[Any]", deadline: float) -> Any:
+    left_s = max(0.0, deadline - time.monotonic())
+    await asyncio.wait([result, leaving], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+    if result.done():
+        return result.result()
+    result.add_done_callback(_drop)
     if leaving.done():
         raise Refusal(499, "client_left", "the client closed the connection")
-    raise DeadlineExceeded(f"no score after {timeout_s:.0f} s; give a larger X-Request-Timeout-Ms, or send fewer rows")
+    raise DeadlineExceeded("no score at the deadline; give a larger X-Request-Timeout-Ms, or send fewer rows")
+
+
+def _drop(ended: "asyncio.Future[Any]") -> None:
+    """Takes what nobody waits for any more: rows that were queued meanwhile leave the queue."""
+    if not ended.cancelled() and ended.exception() is None and isinstance(ended.result(), tuple):
+        for future in ended.result()[1]:
+            future.cancel()
 
 
 def _cut(sequences: Sequence[Int32], budget: int) -> list[list[Int32]]:

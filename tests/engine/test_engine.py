@@ -324,8 +324,8 @@ def test_auto_takes_the_cpu_where_a_gpu_has_not_the_format(monkeypatch, caplog):
         def supports(self, format):
             return f"backend 'triton' has no {format.name} linear layers"
 
-    def select(name, device_type):
-        return WithoutInt8() if device_type == "cuda" else select_backend(name, device_type)
+    def select(name, device_type, **options):
+        return WithoutInt8() if device_type == "cuda" else select_backend(name, device_type, **options)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("codescaler.engine.engine.select_backend", select)

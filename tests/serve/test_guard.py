@@ -121,3 +121,14 @@ def test_the_page_runs_nothing_but_its_own_files(server):
         assert "default-src 'none'; script-src 'self'" in policy and "unsafe" not in policy
         assert "http://" not in text and "https://" not in text
         assert "innerHTML" not in text and "onclick" not in text
+
+
+@pytest.mark.parametrize("host", ["[::1]x:80", "[::1", "localhost:80:80", "localhost@evil.example"])
+def test_what_is_no_name_and_port_is_refused(server, host):
+    assert send(server.url + "/classify", ROW, {"Host": host})[0] in (400, 403)
+
+
+def test_another_port_is_another_origin_and_a_slash_is_no_way_around(server):
+    assert send(server.url + "/classify", ROW, {"Origin": "http://127.0.0.1:3000"})[0] == 403
+    assert send(server.url + "/health/", headers={"Host": "evil.example"})[0] == 404
+    assert list_hosts("2001:db8::1", ["proxy:8443"]) == ["[2001:db8::1]", "proxy"]

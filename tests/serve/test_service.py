@@ -249,3 +249,21 @@ def test_the_service_refuses_without_http(server):
 
     with pytest.raises(Refusal, match="there is no model 'missing'"):
         asyncio.run(compute())
+
+
+def test_no_completion_with_a_program_is_no_error(server):
+    with Client(server.url) as client:
+        assert client.reward("a problem", ["no code", "none"]) == [0.0, 0.0]
+        assert [ranked.is_valid for ranked in client.rerank("a problem", ["no code"], extract=True)] == [False]
+
+
+def test_many_candidates_are_refused_before_they_are_read(server):
+    body = {"items": [{"problem": "a", "candidates": [""] * 5000}]}
+    status, _, answer = send(server.url + "/v1/programs", body)
+    assert (status, answer["error"]["code"]) == (400, "too_many_rows")
+
+
+@pytest.mark.parametrize("value", ["000000000001999999", "9" * 412, "-1", "1.5", "\u0661"])
+def test_a_time_that_is_none_is_refused(server, value):
+    headers = {"X-Request-Timeout-Ms": value.encode().decode("latin-1")}
+    assert send(server.url + "/classify", {"input": "a"}, headers)[0] == 400
