@@ -26,7 +26,7 @@ from benches.gpu.random_models import SMALL_SHAPES, SMALL_WORKLOADS, RandomWeigh
 from benches.harness.baselines import VARLEN, score_packed
 from benches.tools.roofline import predict_step
 from codescaler.ops import select_backend
-from codescaler.ops.autograd import mark_written
+from codescaler.ops.autograd import hold_casts
 from codescaler.testing import QWEN3_1_7B, WORKLOADS, ModelShape, measure_seconds
 from codescaler.train.batches import make_micro_batch
 from codescaler.train.config import TrainConfig
@@ -174,10 +174,10 @@ def _make_stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callabl
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step() -> None:
-        loss().backward()
+        with hold_casts(model):
+            loss().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        mark_written(model.parameters())
         optimizer.zero_grad(set_to_none=True)
 
     step.model = model  # type: ignore[attr-defined]

@@ -34,7 +34,6 @@ from codescaler.commands.info import describe_environment, read_cpu_model
 from codescaler.io.records import read_groups
 from codescaler.io.tables import format_table
 from codescaler.ops import select_backend
-from codescaler.ops.autograd import mark_written
 from codescaler.testing import bench_device, describe_device, measure_peak_flops, measure_seconds
 from codescaler.text.encoder import build_encoder
 from codescaler.train.batches import make_micro_batch
@@ -71,7 +70,6 @@ class Ours:
         self.compute_loss(problems).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        mark_written(self.model.parameters())
         self.optimizer.zero_grad(set_to_none=True)
 
     def compute_gradients(self) -> dict[str, torch.Tensor]:

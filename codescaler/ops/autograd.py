@@ -4,7 +4,8 @@ Forward values are those of the backend underneath; each of our own operations i
 Linear layers keep plain weights, which an optimizer can change. Shape legend: `ops.backend`.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,44 +28,41 @@ _HAS_WIDE_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()
 class TrainableLinear(torch.nn.Module):
     """A linear layer whose weight is kept as it is given, and multiplied in the dtype of what it multiplies.
 
-    A weight of another dtype is cast once for each value that the optimizer gives it, not once a forward. Call
-    `mark_written` after a step of the optimizer. `keeps_cast`
-    False casts it each time: where the weight is sharded, the copy would stay whole.
+    A weight of another dtype is cast in each forward; within `hold_casts` once. Nothing tells when a weight has
+    changed: PyTorch's fused optimizers leave its version as it was.
     """
 
     def __init__(self, weights: LinearWeights, _: PlainFormat) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(weights.weight)
         self.bias = None if weights.bias is None else torch.nn.Parameter(weights.bias)
-        self.keeps_cast = True
-        self._kept: tuple[Tensor, int, Tensor] | None = None  # weight, its version, and the cast
+        self.keeps_cast = False
+        self.kept_cast: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: y as x."""
         if self.weight.dtype == x.dtype:
             return functional.linear(x, self.weight, self.bias)
-        y: Tensor = _apply(_CastLinear, x, self.weight, self.bias, self._convert_weight(x.dtype))
+        cast = self.kept_cast
+        if cast is None:
+            with torch.no_grad():
+                cast = self.weight.to(x.dtype)
+            self.kept_cast = cast if self.keeps_cast else None
+        y: Tensor = _apply(_CastLinear, x, self.weight, self.bias, cast)
         return y
 
-    def _convert_weight(self, dtype: torch.dtype) -> Tensor:
-        weight = self.weight
-        if self._kept is not None:
-            kept, version, cast = self._kept
-            if kept is weight and version == weight._version and cast.dtype == dtype:
-                return cast
-        with torch.inference_mode(False), torch.no_grad():
-            cast = weight.to(dtype)
-        self._kept = (weight, weight._version, cast) if self.keeps_cast else None
-        return cast
 
-
-def mark_written(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Says that an optimizer has written to parameters, so that no cast of an old value is used again.
-
-    A fused optimizer on a CPU writes without counting it in a parameter's version.
-    """
-    for parameter in parameters:
-        torch.autograd.graph.increment_version(parameter)
+@contextlib.contextmanager
+def hold_casts(model: torch.nn.Module) -> Iterator[None]:
+    """While weights stay as they are, casts those of each `TrainableLinear` of `model` once, not in each forward."""
+    linears = [module for module in model.modules() if isinstance(module, TrainableLinear)]
+    for linear in linears:
+        linear.keeps_cast = True
+    try:
+        yield
+    finally:
+        for linear in linears:
+            linear.keeps_cast, linear.kept_cast = False, None
 
 
 def make_differentiable(backend: Backend) -> Backend:

@@ -4,6 +4,8 @@
 weights, gradients and optimizer are sharded over the processes (PyTorch's FSDP2), layer by layer.
 """
 
+import contextlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 
 from codescaler.env import count_launched_processes
-from codescaler.ops.autograd import TrainableLinear
+from codescaler.ops.autograd import hold_casts
 from codescaler.train.config import Parallel
 from codescaler.train.model import RewardModel
 
@@ -46,12 +48,13 @@ class Processes:
         """Shards the weights, with "fsdp"."""
         if self.is_sharded:
             mesh = init_device_mesh(device.type, (self.count,))
-            for module in model.modules():
-                if isinstance(module, TrainableLinear):
-                    module.keeps_cast = False
             for layer in model.layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
+
+    def hold_weights(self, model: RewardModel) -> AbstractContextManager[None]:
+        """For the micro-batches of a step, which share their weights. Sharded weights are not kept whole."""
+        return contextlib.nullcontext() if self.is_sharded else hold_casts(model)
 
     def all_reduce_gradients(self, parameters: list[Parameter]) -> None:
         """Leaves on every process the sum of all processes' gradients."""

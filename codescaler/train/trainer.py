@@ -23,7 +23,6 @@ from codescaler.engine.options import require_count, select_device
 from codescaler.env import count_launched_processes, read_local_rank
 from codescaler.errors import InvalidInput, ShapeMismatch, TrainingDiverged, WeightsError
 from codescaler.ops import select_backend
-from codescaler.ops.autograd import mark_written
 from codescaler.text.control_tokens import ControlTokenMode
 from codescaler.text.encoder import build_encoder
 from codescaler.text.settings import BosRule, TextSettings, write_text_settings
@@ -316,16 +315,19 @@ class _Run:
         if processes.is_sharded:  # all of them gather each layer equally often
             mine += [()] * (-(-len(batches) // processes.count) - len(mine))
         finished: list[tuple[Indices, MicroBatch, Tensor, Tensor]] = []
-        for indices in mine:
-            batch = make_micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
-            scores = self.model(batch.tree)[batch.places]
-            part, _ = self.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins, config.center_coefficient)
-            part = part * (sum(self.learned[i].has_pair for i in indices) / num_paired)
-            if batch.teacher is not None:
-                distilled = margin_mse_loss(scores, batch.teacher, batch.bounds)
-                part = part + distilled * (config.teacher_weight * len(indices) / num_problems)
-            (part * processes.loss_scale).backward()
-            finished.append((indices, batch, part.detach(), scores.detach()))
+        with processes.hold_weights(self.model):
+            for indices in mine:
+                batch = make_micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
+                scores = self.model(batch.tree)[batch.places]
+                part, _ = self.pairwise_loss(
+                    scores, batch.labels, batch.offsets, batch.margins, config.center_coefficient
+                )
+                part = part * (sum(self.learned[i].has_pair for i in indices) / num_paired)
+                if batch.teacher is not None:
+                    distilled = margin_mse_loss(scores, batch.teacher, batch.bounds)
+                    part = part + distilled * (config.teacher_weight * len(indices) / num_problems)
+                (part * processes.loss_scale).backward()
+                finished.append((indices, batch, part.detach(), scores.detach()))
         processes.all_reduce_gradients([*self.parameters.values()])
         length = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
         # Not before: who asks a GPU for a number waits for all that it was given, and gives it nothing meanwhile.
@@ -352,7 +354,6 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        mark_written(self.parameters.values())
         self.optimizer.zero_grad(set_to_none=True)
         record = {
             "kind": "step",

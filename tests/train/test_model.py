@@ -9,7 +9,7 @@ import torch
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.model.decoder import build_decoder
 from codescaler.ops import Tree, cpu, reference
-from codescaler.ops.autograd import make_differentiable
+from codescaler.ops.autograd import hold_casts, make_differentiable
 from codescaler.ops.plan import plan
 from codescaler.testing import save_random_checkpoint, save_random_lora
 from codescaler.train.config import TrainConfig
@@ -127,6 +127,30 @@ def test_bfloat16_activations_leave_weights_and_gradients_float32(tmp_path):
         truth = gradients(exact)[name]
         assert gradient.dtype == torch.float32
         assert torch.nn.functional.cosine_similarity(gradient.flatten(), truth.flatten(), dim=0) > 0.98, name
+
+
+def test_casts_are_held_while_asked_for_and_no_longer(tmp_path):
+    """A fused optimizer changes a weight and not its version: only who calls it knows."""
+    save_random_checkpoint(tmp_path, "qwen3", num_hidden_layers=1)
+    model = build_model(open_checkpoint(tmp_path), cpu.make_backend(), TrainConfig(), torch.bfloat16, CPU)
+    sequences = random_sequences()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    with hold_casts(model):
+        first = loss_of(model, sequences)
+        assert torch.equal(loss_of(model, sequences), first)
+        first.backward()
+        layer = model.layers[0].qkv
+        held = layer.kept_cast
+        assert torch.equal(held, layer.weight.to(torch.bfloat16))
+        loss_of(model, sequences)
+        assert layer.kept_cast is held
+    optimizer.step()
+    assert layer.kept_cast is None
+    loss_of(model, sequences)
+    with hold_casts(model):
+        loss_of(model, sequences)
+        assert torch.equal(layer.kept_cast, layer.weight.to(torch.bfloat16))
+        assert not torch.equal(layer.kept_cast, held)
 
 
 @pytest.mark.parametrize("method, parts", [("head", {"head"}), ("lora", {"head", "a", "b"})])
