@@ -7,6 +7,7 @@ Shape suffixes as in `ops.backend`. The last dimension of every tensor is contig
 """
 
 import triton  # type: ignore[import-untyped,unused-ignore]
+from torch import Tensor
 
 VERSION: str = triton.__version__
 
@@ -26,3 +27,8 @@ def count_processors() -> int:
     active = triton.runtime.driver.active
     count: int = active.utils.get_device_properties(active.get_current_device())["multiprocessor_count"]
     return count
+
+
+def is_aligned(tensor: Tensor) -> bool:
+    """Whether a tensor descriptor can describe it: rows start at multiples of 16 bytes."""
+    return tensor.data_ptr() % 16 == 0 and tensor.stride(0) * tensor.element_size() % 16 == 0

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped,unused-ignore]
 
-from . import count_processors
+from . import count_processors, is_aligned
 from .configurations import LinearConfiguration
 from .glu import apply_glu
 
@@ -146,8 +146,3 @@ def linear(
         num_stages=configuration.num_stages,
         enable_fp_fusion=False,  # so that SwiGLU rounds as in `glu`; dots are fused all the same
     )
-
-
-def is_aligned(tensor: Tensor) -> bool:
-    """Whether a tensor descriptor can describe it: rows start at multiples of 16 bytes."""
-    return tensor.data_ptr() % 16 == 0 and tensor.stride(0) * tensor.element_size() % 16 == 0

@@ -12,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped,unused-ignore]
 
-from . import count_processors
+from . import count_processors, is_aligned
 from .configurations import LinearConfiguration
-from .linear import ROWS_OF_TILES, is_aligned, load_tile, place_tile
+from .linear import ROWS_OF_TILES, load_tile, place_tile
 
 # Inputs after which Hopper's fp8 sums, which keep 14 bits, are added to a float32 sum.
 INPUTS_OF_A_SHORT_SUM = 128

@@ -23,6 +23,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from . import is_aligned
 from .configurations import AttentionConfiguration
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
@@ -262,7 +263,7 @@ def tree_attention(
         return
     heads = spec.heads
     head_block = max(triton.next_power_of_2(heads.head_dim), 16)
-    has_tma = configuration.reads == "tma" and head_block == heads.head_dim and _is_aligned(qkv_TE)
+    has_tma = configuration.reads == "tma" and head_block == heads.head_dim and is_aligned(qkv_TE)
     block = [configuration.key_step, head_block]
     tree_attention_kernel[(len(tiles) * heads.num_kv_heads,)](
         qkv_TE,
@@ -296,8 +297,3 @@ def tree_attention(
         num_stages=configuration.num_stages,
         enable_fp_fusion=False,
     )
-
-
-def _is_aligned(x: Tensor) -> bool:
-    """Whether TMA can read its rows: they start at multiples of 16 bytes."""
-    return x.data_ptr() % 16 == 0 and x.stride(0) * x.element_size() % 16 == 0
