@@ -12,7 +12,7 @@ from codescaler.errors import SandboxUnavailable
 from codescaler.sandbox.inside.wire import ConnectionLost, receive, send
 from codescaler.sandbox.isolation import Isolation, make_command
 
-Role = Literal["program", "judge", "main", "replay"]
+Role = Literal["program", "judge", "main", "replay", "together"]
 
 _START_SECONDS = 20.0  # for a fork server to come up; it takes some 50 ms on an idle machine
 _END_SECONDS = 20.0  # for the kernel to end what was killed
