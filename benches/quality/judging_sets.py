@@ -50,7 +50,8 @@ def _read_odex_row(row: dict[str, object]) -> Problem:
     name, start = str(row["entry_point"]), str(row["test_start"])
     statements = tuple(f"{start}{test}\n\ncheck({name})\n" for test in row["test"])  # type: ignore[attr-defined]
     code = f"{row['prompt']}{row['canonical_solution']}{row['suffix']}"
-    return f"odex/{row['task_id']}", code, CallTests(statements, (name,))
+    prelude = start.partition("\ndef check(")[0]  # its imports, which the authors put beside the program
+    return f"odex/{row['task_id']}", code, CallTests(statements, (name,), prelude)
 
 
 def _read_cruxeval_row(row: dict[str, object]) -> Problem:
