@@ -16,7 +16,8 @@ from codescaler.sandbox.box import Box
 from codescaler.sandbox.costs import Costs, measure_costs
 from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, check_isolation, explain_missing
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.verdicts import judge_calls, judge_output
+from codescaler.sandbox.shapes import find_shared_state
+from codescaler.sandbox.verdicts import judge_calls, judge_output, judge_together
 from codescaler.types import CallTests, Tests, Verdict
 
 Result = TypeVar("Result")
@@ -148,6 +149,8 @@ class Sandbox:
         """
         with self._box() as box:
             if isinstance(tests, CallTests):
+                if self._allow_one_process and any(find_shared_state(tests)):
+                    return judge_together(box, self.limits, code, tests)
                 return judge_calls(box, self.limits, code, tests)
             return judge_output(box, self.limits, code, tests)
 

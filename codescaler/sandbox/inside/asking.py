@@ -13,6 +13,7 @@ from codescaler.sandbox.inside.handles import (
     make_class,
     make_error,
     make_standard_class,
+    start_handle,
 )
 from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 
@@ -42,7 +43,7 @@ class Program:
         self._said: set[int] = set()  # numbers of what objects of named classes hold
         self._made: set[int] = set()  # numbers of what the test itself made
         self._makers: set[int] = set()  # numbers of what the tests name as a class, and may be a function
-        self._standard: dict[str, type] = {}
+        self._standard: dict[str, type[Remote]] = {}
         self._handing = Handing()
         self._num_nested = 0
         self._codec = Codec(classes, self._describe, self._restore)
@@ -124,15 +125,13 @@ class Program:
                 name, has_equality, *bases = parts
                 self._handles[number] = make_class(self, number, str(name), has_equality is True, tuple(bases))
             else:
-                self._handles[number] = self._get_class(parts[0] if parts else None)(number)
+                self._handles[number] = start_handle(self._get_class(parts[0] if parts else None), self, number)
         return self._handles[number]
 
-    def _get_class(self, cls: Any) -> Any:
+    def _get_class(self, cls: Any) -> type[Remote]:
         if isinstance(cls, type) and issubclass(cls, Remote):
-            return lambda number: Remote.__new__(cls)._start(self, number)
-        name = str(cls)
-        kind = self._standard.setdefault(name, make_standard_class(name))
-        return lambda number: kind.__new__(kind)._start(self, number)
+            return cls
+        return self._standard.setdefault(str(cls), make_standard_class(str(cls)))
 
     def _answer(self, operation: str, asked: Any) -> tuple[Any, bool]:
         send(self._link, [operation, asked])

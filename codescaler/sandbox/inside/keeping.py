@@ -33,7 +33,7 @@ class Keeper:
         if "__handed__" in vars(value):
             return [None, "handed error", vars(value)["__handed__"]]
         if _is_builtin(cls):
-            return [None, "error", cls, value.args, vars(value), _show_error(value)]
+            return [None, "error", cls, _list_args(value), vars(value), _show_error(value)]
         return [self._keep(value), "error", cls, value.args, vars(value), _show_error(value)]
 
     def _describe_class(self, cls: type) -> list[Any]:
@@ -124,6 +124,13 @@ def _is_builtin(cls: type) -> bool:
 
 def _is_own(cls: type) -> bool:
     return cls.__module__ in ("program", "prelude")
+
+
+def _list_args(error: BaseException) -> tuple[Any, ...]:
+    """What makes an exception again: that of a file is not in its `args`."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return (*error.args[:2], error.filename)
+    return error.args
 
 
 def _show_error(error: BaseException) -> str:
