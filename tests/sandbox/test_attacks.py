@@ -410,7 +410,6 @@ HOSTILE_TESTS = {
     "takes memory": "a = []\nwhile True: a.append(bytearray(1 << 20))",
     "is no Python": "assert (",
     "fails by itself": "1 / 0",
-    "derives from the program's class": "class B(type(f)): pass\nB()",
 }
 
 

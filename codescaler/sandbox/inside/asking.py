@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from codescaler.sandbox.inside.handing import Handing
 from codescaler.sandbox.inside.handles import (
+    NotSendable,
     ProgramStopIteration,
     Remote,
     get_builtin,
@@ -20,10 +21,6 @@ from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 # Operations that Python does on the way to another one: an object that they return is still what it was.
 _STEPS = {"iter", "enter", *(f"i{name}" for name in ("add", "sub", "mul", "or", "and", "xor", "truediv", "floordiv"))}
 _MAX_NESTED = 200  # questions within questions
-
-
-class NotSendable(Exception):
-    """A test hands the program something that cannot be sent."""
 
 
 class Program:
@@ -44,7 +41,7 @@ class Program:
         self._made: set[int] = set()  # numbers of what the test itself made
         self._makers: set[int] = set()  # numbers of what the tests name as a class, and may be a function
         self._standard: dict[str, type[Remote]] = {}
-        self._handing = Handing()
+        self.handing = Handing()
         self._num_nested = 0
         self._codec = Codec(classes, self._describe, self._restore)
 
@@ -102,9 +99,14 @@ class Program:
         """An object of a class that the tests name holds it."""
         self._said.add(get_number(handle) or 0)
 
+    def refuse(self, reason: str) -> NoReturn:
+        """Gives up a test, which may not hide it by an `except` of its own."""
+        self.failure = self.failure or NotSendable(reason)
+        raise self.failure
+
     def _describe(self, value: Any) -> list[Any]:
         number = get_number(value)
-        return [number] if number is not None else self._handing.describe(value)
+        return [number] if number is not None else self.handing.describe(value)
 
     def _restore(self, number: Any, form: Any = None, *parts: Any) -> Any:
         """Returns what stands here for what the program describes: nothing that it says is taken for granted."""
@@ -114,7 +116,7 @@ class Program:
                 raise ConnectionLost(f"a class that Python does not have, {parts[0]!r:.50}")
             return cls
         if form in ("handed", "handed error"):
-            return self._handing.get(parts[0])
+            return self.handing.get(parts[0])
         if form == "error":
             return make_error(number, *parts)
         if type(number) is not int:
@@ -160,7 +162,7 @@ class Program:
                 raise RecursionError("maximum recursion depth exceeded")
             self._num_nested += 1
             try:
-                return ["value", self._codec.encode(self._handing.answer(operation, target, tuple(operands)))]
+                return ["value", self._codec.encode(self.handing.answer(operation, target, tuple(operands)))]
             finally:
                 self._num_nested -= 1
         except (ConnectionLost, NotSendable):

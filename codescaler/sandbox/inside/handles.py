@@ -12,7 +12,7 @@ import builtins
 import dis
 import types
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from codescaler.sandbox.inside.wire import fill
 
@@ -50,6 +50,13 @@ class Peer(Protocol):
     def note_held(self, handle: "Remote") -> None:
         """An object of a class that the tests name holds it."""
 
+    def refuse(self, reason: str) -> NoReturn:
+        """Gives up a test, which may not hide it by an `except` of its own."""
+
+
+class NotSendable(Exception):
+    """A test does what only one process with the program can do."""
+
 
 class NotAsked(TypeError):
     """A test does with an answer what would give away what it expects, or what only data can do."""
@@ -61,6 +68,8 @@ class ShadowType(type):
     __class_program__: Peer
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if "__class_number__" not in vars(cls):
+            cls.__class_program__.refuse(f"a test derives the class {cls.__name__} from the program's")
         made = cls.__class_program__.ask("call", cls, args, kwargs)
         if isinstance(made, Remote):
             cls.__class_program__.note_made(made)
@@ -337,7 +346,7 @@ def make_standard_class(name: str) -> type[Remote]:
     return type(name if name.isidentifier() else "Remote", (Remote,), own)
 
 
-def make_error(number: Any, cls: Any, args: Any, attributes: Any, text: Any) -> BaseException:
+def make_error(number: Any, cls: Any, args: Any, text: Any, *attributes: Any) -> BaseException:
     """Returns an exception of a class, with what the program's holds."""
     if not (isinstance(cls, type) and issubclass(cls, BaseException)) or type(args) is not tuple:
         raise TypeError("an exception of no class")
@@ -350,7 +359,7 @@ def make_error(number: Any, cls: Any, args: Any, attributes: Any, text: Any) -> 
         except Exception:  # a few, such as UnicodeDecodeError, want arguments that are not these
             error = RuntimeError(text)
     vars(error)["is_of_program"] = True
-    fill(error, [part for pair in attributes.items() for part in pair])
+    fill(error, list(attributes))
     return error
 
 
