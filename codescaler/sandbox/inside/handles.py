@@ -340,10 +340,14 @@ def _show_text(self: Any) -> str:
 
 def make_standard_class(name: str) -> type[Remote]:
     """Returns the class of handles of a value whose class is Python's, such as a generator's."""
-    own: dict[str, Any] = {"__slots__": ()}
+    own: dict[str, Any] = {"__slots__": (), "__doc__": property(lambda self: _ask_doc(self))}
     if name in _CLASSES:
         own["__class__"] = property(lambda self: _CLASSES[name])
     return type(name if name.isidentifier() else "Remote", (Remote,), own)
+
+
+def _ask_doc(handle: Remote) -> Any:
+    return handle.__program__.ask("getattr", handle, "__doc__")
 
 
 def make_error(number: Any, cls: Any, args: Any, text: Any, *attributes: Any) -> BaseException:
