@@ -70,10 +70,7 @@ class ShadowType(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if "__class_number__" not in vars(cls):
             cls.__class_program__.refuse(f"a test derives the class {cls.__name__} from the program's")
-        made = cls.__class_program__.ask("call", cls, args, kwargs)
-        if isinstance(made, Remote):
-            cls.__class_program__.note_made(made)
-        return made
+        return cls.__class_program__.ask("call", cls, args, kwargs)
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__") and name not in _READABLE:
