@@ -40,7 +40,7 @@ def _parse(text: str) -> ast.Module:
 def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Module) -> str | None:
     reached: list[ast.AST] = [statement]
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    definitions = {node.name: node for node in setup.body if isinstance(node, kinds)}
+    definitions: dict[str, ast.AST] = {node.name: node for node in setup.body if isinstance(node, kinds)}
     reached += [node for node in setup.body if node not in definitions.values()]
     modules = {"builtins"} | _STATEFUL | set(_list_modules([prelude, setup, statement]))
     modules -= set(_list_variables([setup, statement]))
@@ -63,10 +63,9 @@ def _walk(node: ast.AST, words: set[str]) -> Iterator[ast.AST]:
     """The parts of a piece of code; of the test methods of a class, those that a text in the statement names."""
     yield node
     for child in ast.iter_child_nodes(node):
-        is_test = (
-            isinstance(child, ast.FunctionDef) and child.name.startswith("test") and isinstance(node, ast.ClassDef)
-        )
-        if not is_test or child.name in words or not words:
+        name = getattr(child, "name", None) or ""
+        is_test = isinstance(node, ast.ClassDef) and name.startswith("test")
+        if not is_test or name in words or not words:
             yield from _walk(child, words)
 
 

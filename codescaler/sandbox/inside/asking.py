@@ -4,17 +4,8 @@ import socket
 from typing import Any, NoReturn
 
 from codescaler.sandbox.inside.handing import Handing
-from codescaler.sandbox.inside.handles import (
-    NotSendable,
-    ProgramStopIteration,
-    Remote,
-    get_builtin,
-    get_number,
-    make_class,
-    make_error,
-    make_standard_class,
-    start_handle,
-)
+from codescaler.sandbox.inside.handles import NotSendable, ProgramStopIteration, Remote, start_handle
+from codescaler.sandbox.inside.shadows import get_builtin, get_number, make_class, make_error, make_standard_class
 from codescaler.sandbox.inside.sharing import Sharing
 from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 

@@ -42,7 +42,7 @@ def _split_datetime(value: datetime) -> tuple[Any, ...]:
 
 @functools.lru_cache(maxsize=256)
 def _make_tuple_class(name: str, *fields: str) -> type:
-    return namedtuple(name, fields, rename=True)  # type: ignore[misc]
+    return namedtuple(name, fields, rename=True)
 
 
 def _make_named_tuple(name: str, fields: tuple[str, ...], *values: Any) -> Any:
