@@ -9,12 +9,24 @@ from codescaler.types import CallTests
 
 # What a text must hold for a closer look, which takes longer.
 _SIGNS = re.compile(r"\b(open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|redirect_std|assertLogs"
-                    r"|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile)\w*\b")  # fmt: skip
+                    r"|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile|warnings)\w*\b")  # fmt: skip
 _PURE = {  # of os and sys
     "join", "basename", "dirname", "splitext", "split", "sep", "linesep", "name", "path", "normpath", "maxsize",
     "fspath", "version_info", "getsizeof", "getrecursionlimit", "setrecursionlimit", "PathLike", "float_info", "isabs",
 }  # fmt: skip
-_STATEFUL = {"os", "sys", "shutil", "tempfile", "sqlite3", "subprocess", "locale", "glob", "zipfile", "socket"}
+_STATEFUL = {
+    "os",
+    "sys",
+    "shutil",
+    "tempfile",
+    "sqlite3",
+    "subprocess",
+    "locale",
+    "glob",
+    "zipfile",
+    "socket",
+    "warnings",
+}
 _CALLS = {"open", "patch", "redirect_stdout", "redirect_stderr", "redirect_stdin", "input"}
 _PATH_METHODS = {"exists", "is_file", "is_dir", "read_text", "write_text", "read_bytes", "write_bytes", "unlink",
                  "mkdir", "touch", "iterdir", "rmdir"}  # fmt: skip
@@ -94,7 +106,7 @@ def _describe(node: ast.AST, modules: set[str]) -> str | None:
         owner, name = node.value.id, node.attr
         if owner in modules and not isinstance(node.ctx, ast.Load):
             return f"a new {owner}.{name}"
-        if owner in _STATEFUL & modules and name not in _PURE:
+        if owner in _STATEFUL & modules and (name not in _PURE or (owner, name) == ("sys", "path")):
             return f"{owner}.{name}"
         if owner == "patch" or name in ("patch", "assertLogs"):
             return f"{name}()"

@@ -29,7 +29,7 @@ class Keeper:
         if issubclass(cls, type):
             return self._describe_class(value)
         if not issubclass(cls, BaseException):
-            return [self._keep(value), "object", cls if _is_own(cls) else cls.__name__]
+            return [self._keep(value), "object", cls if _is_own(cls) else f"{cls.__module__}.{cls.__qualname__}"]
         if "__handed__" in vars(value):
             return [None, "handed error", vars(value)["__handed__"]]
         number = None if _is_builtin(cls) else self._keep(value)

@@ -90,9 +90,10 @@ def _show_text(self: Any) -> str:
     return text if isinstance(text, str) else BaseException.__str__(self)
 
 
-def make_standard_class(name: str) -> type[Remote]:
-    """Returns the class of handles of a value whose class is Python's, such as a generator's."""
-    own: dict[str, Any] = {"__slots__": (), "__doc__": property(lambda self: _ask_doc(self))}
+def make_standard_class(path: str) -> type[Remote]:
+    """Returns the class of handles of a value whose class is of a library, such as a generator's."""
+    module, _, name = path.rpartition(".")
+    own: dict[str, Any] = {"__slots__": (), "__module__": module, "__doc__": property(_ask_doc)}
     if name in _CLASSES:
         own["__class__"] = property(lambda self: _CLASSES[name])
     return type(name if name.isidentifier() else "Remote", (Remote,), own)
