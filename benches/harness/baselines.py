@@ -16,6 +16,7 @@ from codescaler.ops import AttentionSpec, Tree, reference
 from codescaler.testing import measure_seconds
 
 Float32 = npt.NDArray[np.float32]
+BFLOAT16_SCORE_LIMIT = 0.1  # of the mean size of a dense model's scores: far above rounding, below another model's
 
 
 class TransformersScorer:
