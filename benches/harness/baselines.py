@@ -155,7 +155,7 @@ def _attend_per_sequence(qkv: Tensor, spec: AttentionSpec, tree: Tree) -> Tensor
     heads = spec.heads
     num_queries = len(tree.token_ids)  # what an engine remembers has keys alone
     out = qkv.new_empty(num_queries, heads.q_width)
-    for node, _, _, _ in tree.last_queries.tolist():
+    for node, _, _, _ in tree.read_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
         path = tree.block_tokens[blocks].flatten().long()
         path = path[path >= 0]

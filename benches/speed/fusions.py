@@ -78,8 +78,8 @@ def _score_lists(decoder: Decoder, is_every_row_pooled: bool, sequences: list[li
         tree = Tree.from_batch(batch, decoder.device)
         if is_every_row_pooled:  # the last layer then computes every token, and the scores are picked from all rows
             every = torch.arange(batch.num_tokens, device=decoder.device)
-            rows = tree.last_tokens[tree.rows]
-            tree = replace(tree, last_queries=tree.all_queries, last_tokens=every, rows=rows)
+            rows = tree.read_tokens[tree.rows]
+            tree = replace(tree, read_queries=tree.all_queries, read_tokens=every, rows=rows)
         scores = decoder.forward(tree)[1].cpu().numpy()
     return scores[np.argsort(batch.sequences)]
 
