@@ -12,8 +12,11 @@ import socket
 import ssl
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 from codescaler.env import read_api_key
 from codescaler.errors import CodescalerError, EndpointUnavailable, InvalidInput
@@ -21,13 +24,16 @@ from codescaler.text.program import Conversation, Pair, normalize_program
 from codescaler.types import RankedCandidate
 
 TIMEOUT_S = 120.0
+MAX_CONNECTIONS = 64  # of an `AsyncClient`
 _PAUSE_S = 0.5  # before a request is sent again, doubled each time up to _LONGEST_PAUSE_S
 _LONGEST_PAUSE_S = 10.0
 _MAX_ROWS = 1024  # of one request
 
+Result = TypeVar("Result")
+
 
 class Client:
-    """Scores and ranks programs on a server. A thread may use one client at a time.
+    """Scores and ranks programs on a server. Any thread may call it. Connections stay open for the calls that follow.
 
     Args:
         url: "http://host:port", or "unix:FILE" for a socket in a file.
@@ -52,7 +58,8 @@ class Client:
         self.timeout_s = timeout_s
         self._parts = parts
         self._api_key = api_key or read_api_key()
-        self._connection: http.client.HTTPConnection | None = None
+        self._idle: list[http.client.HTTPConnection] = []
+        weakref.finalize(self, _close_all, self._idle)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """Returns the raw reward of each (problem, response), or of each list of messages, as `Engine.score` does.
@@ -125,10 +132,8 @@ class Client:
         return [model["id"] for model in self._send("GET", "/v1/models", None, {})["data"]]
 
     def close(self) -> None:
-        """Closes the connection; the next call opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Closes the connections that no call is using; the next call opens another."""
+        _close_all(self._idle)
 
     def __enter__(self) -> "Client":
         return self
@@ -149,12 +154,15 @@ class Client:
         while True:
             left_s = until - time.monotonic()
             headers["x-request-timeout-ms"] = str(max(1, int(1000 * left_s)))
+            connection, is_new = self._take_connection(max(left_s, 0.1))
             try:
-                status, wait_s, answer = self._exchange(method, path, data, headers, max(left_s, 0.1))
+                status, wait_s, answer = self._exchange(connection, method, path, data, headers)
             except (ssl.SSLCertVerificationError, http.client.InvalidURL) as error:
                 raise InvalidInput(f"{self.url} cannot be asked: {error}") from error
             except (OSError, http.client.HTTPException) as error:
-                self.close()
+                connection.close()
+                if not is_new:  # the server may have closed it while it was idle
+                    continue
                 status, wait_s, answer = 503, None, f"{type(error).__name__}: {error}"
             if status == 200:
                 return answer
@@ -169,16 +177,17 @@ class Client:
             pause_s *= 2
 
     def _exchange(
-        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], timeout_s: float
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        data: bytes | None,
+        headers: Mapping[str, str],
     ) -> tuple[int, float | None, Any]:
-        if self._connection is None:
-            self._connection = self._connect()
-        self._connection.timeout = timeout_s
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(timeout_s)
-        self._connection.request(method, path, data, dict(headers))
-        response = self._connection.getresponse()
+        connection.request(method, path, data, dict(headers))
+        response = connection.getresponse()
         text = response.read()
+        self._idle.append(connection)
         retry_after = response.headers.get("retry-after", "")
         try:
             answer = json.loads(text)
@@ -188,6 +197,17 @@ class Client:
             raise EndpointUnavailable(f"{self.url}{path} answered {text[:200]!r}; is it codescaler serve?") from error
         return response.status, float(retry_after) if retry_after.isdigit() else None, answer
 
+    def _take_connection(self, timeout_s: float) -> tuple[http.client.HTTPConnection, bool]:
+        """Returns an idle connection or a new one, and whether it is new."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        connection.timeout = timeout_s
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_s)
+        return connection, connection.sock is None
+
     def _connect(self) -> http.client.HTTPConnection:
         if self._parts.scheme == "unix":
             return _UnixConnection(self._parts.path)
@@ -196,31 +216,35 @@ class Client:
 
 
 class AsyncClient:
-    """`Client` for event loops: each call runs on a thread, with a connection of its own. Arguments as there."""
+    """`Client` for event loops. Calls run on threads of its own, `max_connections` at a time; other arguments as there.
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", **options: Any) -> None:
-        self._url = url
-        self._options = options
-        Client(url, **options)  # checks them
+    A trainer has hundreds of samples under way, and the server can join only those that it has seen.
+    """
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", *, max_connections: int = MAX_CONNECTIONS, **options: Any
+    ) -> None:
+        self._client = Client(url, **options)
+        self._threads = ThreadPoolExecutor(max_connections, "codescaler-client")
+
+    async def score_async(self, pairs: Sequence[Pair]) -> list[float]:
+        """Returns what `Client.score` does; named as in `Engine`."""
+        return await self.score(pairs)
 
     async def score(self, pairs: Sequence[Pair]) -> list[float]:
         """Returns what `Client.score` does."""
-        return await self._call("score", pairs)  # type: ignore[no-any-return]
+        return await self._run(self._client.score, pairs)
 
     async def rerank(self, problem: str, candidates: Sequence[str], **options: Any) -> list[RankedCandidate]:
         """Returns what `Client.rerank` does."""
-        return await self._call("rerank", problem, candidates, **options)  # type: ignore[no-any-return]
+        return await self._run(self._client.rerank, problem, candidates, **options)
 
     async def reward(self, problem: str, completions: Sequence[str], **options: Any) -> list[float]:
         """Returns what `Client.reward` does."""
-        return await self._call("reward", problem, completions, **options)  # type: ignore[no-any-return]
+        return await self._run(self._client.reward, problem, completions, **options)
 
-    async def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
-        def run() -> Any:
-            with Client(self._url, **self._options) as client:
-                return getattr(client, name)(*arguments, **options)
-
-        return await asyncio.to_thread(run)
+    async def _run(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **options))
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -232,6 +256,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def _close_all(connections: list[http.client.HTTPConnection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _make_item(pair: Pair) -> dict[str, Any]:

@@ -34,10 +34,10 @@ def engine(folder):
 
 
 @contextlib.contextmanager
-def serve(*models, guard=None, drain_s=0.0):
+def serve(*models, guard=None, drain_s=0.0, port=0):
     """Runs a server on a thread while the block lasts."""
     app = make_app([ServedModel(*model) for model in models], guard or Guard(HOSTS))
-    listener = open_listener("127.0.0.1", 0, None)
+    listener = open_listener("127.0.0.1", port, None)
     server = DrainingServer(make_config(app), app, drain_s)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
