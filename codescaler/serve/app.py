@@ -99,19 +99,22 @@ class _App:
                 client = self._guard.admit(path, request.headers, peer)
                 response = await handle(request, client)
             except (CodescalerError, ClientDisconnect) as error:
-                refusal = _describe(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, _describe(error))
             except Exception as error:
                 _log.exception("%s failed", path)
-                refusal = make_refusal(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, make_refusal(error))
             self._service.metrics.requests.labels(path, response.status_code).inc()
             self._service.metrics.seconds.labels(path).observe(time.perf_counter() - started)
             return response
 
         return run
+
+    def _refuse(self, path: str, refusal: Refusal) -> Response:
+        self._service.metrics.refused.labels(refusal.code).inc()
+        response = _write_refusal(refusal)
+        if refusal.status == 401:  # of the page's reader, the browser then asks for a password
+            response.headers["www-authenticate"] = 'Basic realm="codescaler"' if path == "/" else "Bearer"
+        return response
 
     def _make_post(self, body_type: type[Body], make_job: MakeJob) -> Callable[[Request, str], Awaitable[Response]]:
         decoder = msgspec.json.Decoder(body_type)
