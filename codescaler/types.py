@@ -173,6 +173,11 @@ class RankedCandidate:
     is_valid: bool
     code: str | None
 
+    @property
+    def place(self) -> tuple[bool, float, int]:
+        """Orders candidates: valid ones first, then by score, then by index."""
+        return (not self.is_valid, float("inf") if self.score is None else -self.score, self.index)
+
 
 @dataclass(frozen=True)
 class CallTests:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from codescaler.engine import Engine
 from codescaler.errors import CodescalerError
+from codescaler.serve.answers import Error, ErrorAnswer, Model, ModelsAnswer, StatusAnswer
 from codescaler.serve.dialects import POSTS, Body, MakeJob
 from codescaler.serve.guard import Guard
 from codescaler.serve.job import Job
@@ -56,20 +57,21 @@ class _App:
     def __init__(self, service: Service, guard: Guard) -> None:
         self._service = service
         self._guard = guard
+        self._started = int(time.time())
         gets: dict[str, Callable[[Request], Response]] = {
             "/": lambda _: Response(read_asset("page.html"), media_type="text/html", headers=PAGE_HEADERS),
             "/page.js": lambda _: Response(read_asset("page.js"), media_type="text/javascript", headers=PAGE_HEADERS),
             "/page.css": lambda _: Response(read_asset("page.css"), media_type="text/css", headers=PAGE_HEADERS),
             "/v1/models": self._list_models,
             "/health": self._show_ready,
-            "/health/live": lambda _: _write({"status": "live"}),
+            "/health/live": lambda _: _write(StatusAnswer(status="live")),
             "/health/ready": self._show_ready,
             "/metrics": lambda _: Response(service.metrics.format(), media_type="text/plain; version=0.0.4"),
             "/openapi.json": lambda _: _write(describe_api(POSTS | NATIVE_POSTS)),
         }
         routes = [Route(path, self._wrap(path, _make_get(make)), methods=["GET"]) for path, make in gets.items()]
-        for path, (body_type, make_job) in (POSTS | NATIVE_POSTS).items():
-            routes.append(Route(path, self._wrap(path, self._make_post(body_type, make_job)), methods=["POST"]))
+        for path, post in (POSTS | NATIVE_POSTS).items():
+            routes.append(Route(path, self._wrap(path, self._make_post(post.body, post.make_job)), methods=["POST"]))
         self.app = Starlette(
             routes=routes, lifespan=self._live, exception_handlers={404: self._refuse_path, 405: self._refuse_path}
         )
@@ -97,19 +99,22 @@ class _App:
                 client = self._guard.admit(path, request.headers, peer)
                 response = await handle(request, client)
             except (CodescalerError, ClientDisconnect) as error:
-                refusal = _describe(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, _describe(error))
             except Exception as error:
                 _log.exception("%s failed", path)
-                refusal = make_refusal(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, make_refusal(error))
             self._service.metrics.requests.labels(path, response.status_code).inc()
             self._service.metrics.seconds.labels(path).observe(time.perf_counter() - started)
             return response
 
         return run
+
+    def _refuse(self, path: str, refusal: Refusal) -> Response:
+        self._service.metrics.refused.labels(refusal.code).inc()
+        response = _write_refusal(refusal)
+        if refusal.status == 401:  # of the page's reader, the browser then asks for a password
+            response.headers["www-authenticate"] = 'Basic realm="codescaler"' if path == "/" else "Bearer"
+        return response
 
     def _make_post(self, body_type: type[Body], make_job: MakeJob) -> Callable[[Request, str], Awaitable[Response]]:
         decoder = msgspec.json.Decoder(body_type)
@@ -125,16 +130,22 @@ class _App:
 
     def _list_models(self, _: Request) -> Response:
         data = [
-            {"id": name, "object": "model", "owned_by": "codescaler", "max_model_len": model.engine.max_length}
+            Model(
+                id=name,
+                object="model",
+                created=self._started,
+                owned_by="codescaler",
+                max_model_len=model.engine.max_length,
+            )
             for model in self._service.models.models
             for name in model.names
         ]
-        return _write({"object": "list", "data": data})
+        return _write(ModelsAnswer(object="list", data=data))
 
     def _show_ready(self, _: Request) -> Response:
         if self._service.is_draining:
             raise Refusal(503, "draining", "this server is about to end; go to another one", retry_after_s=1)
-        return _write({"status": "ready"})
+        return _write(StatusAnswer(status="ready"))
 
 
 def _make_get(make: Callable[[Request], Response]) -> Callable[[Request, str], Awaitable[Response]]:
@@ -226,9 +237,13 @@ def _write(value: Any, headers: dict[str, str] | None = None) -> Response:
 
 
 def _write_refusal(refusal: Refusal) -> Response:
-    kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
-    error = {"message": str(refusal), "type": kind, "param": None, "code": refusal.code}
+    message = str(refusal)
+    kind: Literal["server_error", "invalid_request_error"] = (
+        "server_error" if refusal.status >= 500 else "invalid_request_error"
+    )
+    error = Error(message=message, type=kind, param=None, code=refusal.code)
     headers = {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
-    response = _write({"error": error, "object": "error", "message": str(refusal), "code": refusal.status}, headers)
+    answer = ErrorAnswer(error=error, object="error", message=message, detail=message, code=refusal.status)
+    response = _write(answer, headers)
     response.status_code = refusal.status
     return response

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import jsonschema
 import pytest
 
 from codescaler.engine import Engine
@@ -33,10 +34,10 @@ def engine(folder):
 
 
 @contextlib.contextmanager
-def serve(*models, guard=None, drain_s=0.0):
+def serve(*models, guard=None, drain_s=0.0, port=0):
     """Runs a server on a thread while the block lasts."""
     app = make_app([ServedModel(*model) for model in models], guard or Guard(HOSTS))
-    listener = open_listener("127.0.0.1", 0, None)
+    listener = open_listener("127.0.0.1", port, None)
     server = DrainingServer(make_config(app), app, drain_s)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -69,3 +70,12 @@ def send(url, body=None, headers=None, method=None):
 def read(answer):
     text = answer.read().decode()
     return json.loads(text) if "json" in answer.headers.get("content-type", "") else text
+
+
+def check_answer(server, method, path, status, headers, answer):
+    """An answer is what the server's own description says of it."""
+    api = send(server.url + "/openapi.json")[2]
+    responses = api["paths"][path][method.lower()]["responses"]
+    content = responses.get(str(status), responses["default"])["content"]
+    schema = content[headers["content-type"].partition(";")[0]]["schema"]
+    jsonschema.Draft202012Validator(schema | {"components": api["components"]}).validate(answer)
