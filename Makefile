@@ -57,7 +57,7 @@ test-gpu-kit: setup  ## every part of the GPU kit on the CPU, on tiny shapes in 
 test-clients: setup $(patsubst tests/%/requirements.txt,build/%/.installed,$(wildcard $(CLIENT:%=tests/clients/%/requirements.txt))) $(if $(filter vllm,$(CLIENT)),build/vllm/.installed)  ## real clients of the server, each in its own environment; CLIENT=cohere runs one
 	@failed=; for client in $(CLIENT); do \
 	  python=build/clients/$$client/bin/python; test -x $$python || python=$(BIN)/python; \
-	  CODESCALER_PYTHON=$(abspath $(BIN)/python) $$python -m pytest tests/clients/$$client || failed="$$failed $$client"; \
+	  CODESCALER_PYTHON=$(abspath $(BIN)/python) $$python -m pytest --rootdir=. tests/clients/$$client || failed="$$failed $$client"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 build/clients/%/.installed: tests/clients/%/requirements.txt

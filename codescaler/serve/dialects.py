@@ -199,16 +199,13 @@ def _make_documents_job(body: RerankBody, has_documents: bool) -> Job:
                     relevance_score=outcome.scores[index],
                     document=answers.Document(text=texts[index]) if has_documents else UNSET,
                 )
-                for index in _rank(outcome.scores)[: body.top_n or None]  # vLLM's client says 0 for all
+                for index in _rank(outcome.scores, body.top_n)
             ],
             usage=outcome.usage,
             meta={"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
         )
 
-    if body.top_n is not None and body.top_n < 0:
-        raise Refusal(400, "invalid_request", f"top_n is {body.top_n}; give a whole number, 0 for all")
-    rows = [make_conversation(body.query, text) for text in texts]
-    return Job(body.model, rows, answer, body.use_activation is True)
+    return _make_ranking_job(body, texts, answer)
 
 
 def _make_tei_rerank_job(body: RerankBody, texts: Sequence[str]) -> Job:
@@ -217,10 +214,16 @@ def _make_tei_rerank_job(body: RerankBody, texts: Sequence[str]) -> Job:
             answers.RankedText(
                 index=index, score=outcome.scores[index], text=texts[index] if body.return_text else UNSET
             )
-            for index in _rank(outcome.scores)
+            for index in _rank(outcome.scores, body.top_n)  # TEI has no top_n, but litellm sends it one
         ]
 
-    return Job(body.model, [make_conversation(body.query, text) for text in texts], answer)
+    return _make_ranking_job(body, texts, answer)
+
+
+def _make_ranking_job(body: RerankBody, texts: Sequence[str], answer: Callable[[Outcome], Any]) -> Job:
+    if body.top_n is not None and body.top_n < 0:
+        raise Refusal(400, "invalid_request", f"top_n is {body.top_n}; give a whole number, 0 for all")
+    return Job(body.model, [make_conversation(body.query, text) for text in texts], answer, body.use_activation is True)
 
 
 def _read_document(document: str | dict[str, Any], index: int) -> str:
@@ -263,8 +266,9 @@ def make_reward_job(body: RewardBody) -> Job:
     return Job(body.model, [row], lambda outcome: outcome.scores[0])
 
 
-def _rank(scores: Sequence[float]) -> list[int]:
-    return sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+def _rank(scores: Sequence[float], top_n: int | None) -> list[int]:
+    best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+    return best[: top_n or None]  # vLLM's client says 0 for all
 
 
 def _encode_vector(score: float, encoding: str | None) -> answers.Vector:

@@ -97,6 +97,8 @@ def test_rerank_by_texts_is_a_bare_list(server, scores):
     answer = post(server, "/rerank", {"query": PROBLEM, "texts": PROGRAMS, "truncate": None, "return_text": True})
     best = sort(scores)
     assert answer == [{"index": i, "score": scores[i], "text": PROGRAMS[i]} for i in best]
+    cut = post(server, "/rerank", {"query": PROBLEM, "texts": PROGRAMS, "top_n": 2})  # litellm's
+    assert cut == [{"index": i, "score": scores[i]} for i in best[:2]]
 
 
 def test_predict_nests_as_its_input_does(server, scores, texts):
