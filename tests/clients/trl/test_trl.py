@@ -6,8 +6,8 @@ import transformers
 import trl
 from tokenizers import Tokenizer, models
 
-from codescaler.integrations.reward_function import AsyncRewardFunction, RewardFunction
 from codescaler.engine import Engine
+from codescaler.integrations.reward_function import AsyncRewardFunction, RewardFunction
 
 
 @pytest.fixture
