@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine
+from codescaler.commands.options import Add, add_engine_options, add_model_option, collect_options, open_engine
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ def add_commands(add: Add) -> None:
     shards = score.add_mutually_exclusive_group()
     shards.add_argument("--shard", metavar="I/N", help="score shard I of N into --out-dir, e.g. 3/64")
     shards.add_argument("--shards", type=int, metavar="N", help="score all N shards into --out-dir")
+    score.add_argument(
+        "--ray",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="WORKERS",
+        help="with --shards, score them on a Ray cluster, on so many workers (as many as it has room for)",
+    )
     add_engine_options(score)
     join = add("join-shards", _join, "Check that shards hold every line of a file once, and join them in its order.")
     join.add_argument("rows", type=Path, help="the file that was scored")
@@ -39,6 +47,8 @@ def add_commands(add: Add) -> None:
 def _score(options: argparse.Namespace) -> None:
     if (options.out_dir is None) != (options.shard is None and options.shards is None):
         raise InvalidInput("--out-dir goes with --shard I/N or --shards N; give both, or neither")
+    if options.ray is not None and (options.shards is None or options.ray < 0):
+        raise InvalidInput("--ray goes with --shards N, and its number of workers is 1 or more")
     if options.out_dir is not None:
         _score_shards(options)
     else:
@@ -80,12 +90,39 @@ def _score_shards(options: argparse.Namespace) -> None:
     shards = list_shards(options.shards) if options.shard is None else [parse_shard(options.shard)]
     if not options.rows.is_file():
         raise InvalidInput(f"{options.rows} is no regular file; each shard reads it from its start")
+    if options.ray is not None:
+        _score_on_ray(options, [f"{shard.index}/{shard.count}" for shard in shards])
+        return
     engine = open_engine(options)
     started, num_lines = time.perf_counter(), 0
     with tqdm(unit=" lines", disable=None) as bar:
         for shard in shards:
             num_lines += score_shard(engine, options.rows, options.out_dir, shard, bar.update)
     _report(engine, f"{options.out_dir}: {num_lines} lines in {len(shards)} of {shards[0].count} shards", started)
+
+
+def _score_on_ray(options: argparse.Namespace, tasks: list[str]) -> None:
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from codescaler.commands.shards import open_shard_scorer
+    from codescaler.integrations.ray import run_tasks
+
+    arguments = collect_options(options)
+    for name, value in (("model", options.model), ("base_model", arguments.pop("base_model"))):
+        is_here = value is not None and Path(value).exists()
+        arguments[name] = str(Path(value).resolve()) if is_here else value  # workers run in another folder
+    opener = partial(open_shard_scorer, options.rows.resolve(), options.out_dir.resolve(), arguments)
+    results = run_tasks(
+        tasks,
+        opener,
+        num_workers=options.ray or None,
+        num_cpus=options.num_threads or 1,
+        wants_gpu={"cpu": False, "auto": None}.get(options.device, True),
+    )
+    num_lines = sum(num_rows for _, num_rows in tqdm(results, total=len(tasks), unit=" shards", disable=None))
+    print(f"{options.out_dir}: {num_lines} lines in {len(tasks)} shards", file=sys.stderr)
 
 
 def _join(options: argparse.Namespace) -> None:

@@ -114,6 +114,12 @@ def score_shard(
     return len(lines)
 
 
+def open_shard_scorer(source: Path, folder: Path, options: dict[str, Any]) -> Callable[[str], int]:
+    """Opens an engine, and returns what scores the shard "3/64" as `score_shard` does."""
+    engine = Engine.from_pretrained(**options)
+    return lambda text: score_shard(engine, source, folder, parse_shard(text))
+
+
 def join_shards(source: Path, folder: Path, write: Callable[[str], object]) -> int:
     """Gives `write` the scored lines of all shards, in the order of `source`; returns their number.
 
