@@ -21,6 +21,7 @@ from codescaler.engine import Engine
 from codescaler.errors import CodescalerError
 from codescaler.serve.dialects import POSTS, Body, MakeJob
 from codescaler.serve.guard import Guard
+from codescaler.serve.holding import Holding
 from codescaler.serve.job import Job
 from codescaler.serve.metrics import Metrics
 from codescaler.serve.models import ModelRegistry, ServedModel
@@ -32,6 +33,7 @@ from codescaler.serve.service import Service
 
 MAX_BODY_BYTES = 16 << 20
 _MAX_DISCARDED = 4  # bodies' worth that is read and dropped: a client that is still writing would not see the answer
+_HELD_BYTES = 1 << 16  # a body is counted in steps of these
 MAX_ROWS = 4096  # of one request: more belong into several, so that others come in between
 BODY_S = 30.0  # that a client may take to send a body
 TIMEOUT_S = 120.0  # for the scores of a request, if the client names no time
@@ -83,7 +85,9 @@ class _App:
 
     async def _refuse_path(self, request: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 404)
-        return _write_refusal(Refusal(status, "no_such_route", f"there is no {request.method} {request.url.path:.200}"))
+        return _write_refusal(
+            Refusal(status, "no_such_route", f"there is no {request.method} {request.scope['path']:.200}")
+        )
 
     def _wrap(
         self, path: str, handle: Callable[[Request, str], Awaitable[Response]]
@@ -116,10 +120,12 @@ class _App:
 
         async def post(request: Request, client: str) -> Response:
             timeout_s = _read_timeout(request)
-            body = await _read_body(request)
-            job = await asyncio.to_thread(_make_job, decoder, make_job, body)
-            outcome = await self._service.compute(job, client, timeout_s, partial(_wait_for_leaving, request))
-            return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
+            with Holding() as holding:
+                body = await _read_body(request, partial(self._service.hold_body, client, holding=holding))
+                read_job = partial(_make_job, decoder, make_job, body)
+                leave = partial(_wait_for_leaving, request)
+                job, outcome = await self._service.compute(read_job, len(body), client, timeout_s, leave, holding)
+                return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
 
         return post
 
@@ -158,8 +164,8 @@ def _read_timeout(request: Request) -> float:
     return int(value) / 1000.0
 
 
-async def _read_body(request: Request) -> bytes:
-    """Reads the body within the limits of size and time.
+async def _read_body(request: Request, hold: Callable[[int], None]) -> bytearray:
+    """Reads the body within the limits of size and time. `hold` is told of its bytes, before they are kept.
 
     Raises: Refusal, with status 415 for another type or a compressed body, 413 above the size, 408 after the time.
     """
@@ -168,16 +174,18 @@ async def _read_body(request: Request) -> bytes:
         raise Refusal(415, "not_json", f"the body is {kind!r:.100}; send Content-Type: application/json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "compressed", "the body is compressed; send it as it is")
-    too_large = Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows")
-    chunks: list[bytes] = []
-    num_bytes = 0
+    body = bytearray()
+    num_held = num_bytes = 0
 
     async def read() -> None:
-        nonlocal num_bytes
+        nonlocal num_held, num_bytes
         async for chunk in request.stream():
             num_bytes += len(chunk)
+            if num_held < num_bytes <= MAX_BODY_BYTES:
+                hold(max(num_bytes - num_held, _HELD_BYTES))
+                num_held += max(num_bytes - num_held, _HELD_BYTES)
             if num_bytes <= MAX_BODY_BYTES:
-                chunks.append(chunk)
+                body.extend(chunk)
             elif num_bytes > _MAX_DISCARDED * MAX_BODY_BYTES:
                 break
 
@@ -186,11 +194,11 @@ async def _read_body(request: Request) -> bytes:
     except asyncio.TimeoutError as error:
         raise Refusal(408, "body_too_slow", f"no whole body after {BODY_S:.0f} s") from error
     if num_bytes > MAX_BODY_BYTES:
-        raise too_large
-    return b"".join(chunks)
+        raise Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows")
+    return body
 
 
-def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytearray) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -199,7 +207,7 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
         ) from error
 
 
-def _make_job(decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytes) -> Job:
+def _make_job(decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytearray) -> Job:
     """Reads a body. On a thread, since a large one takes long."""
     decoded = _decode(decoder, body)
     for count in decoded.count_rows():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from codescaler.engine.scheduler import Request
 from codescaler.serve.client import Client
 from codescaler.serve.fairness import FairSelect
+from codescaler.serve.holding import Holding
 from codescaler.serve.job import Job
 from codescaler.serve.refusal import Refusal
 
@@ -51,7 +52,7 @@ def make_request(client, tokens):
 def test_a_client_that_floods_leaves_half_of_every_turn_to_another():
     flood = [make_request("a", [1000 + i] * 100) for i in range(50)]
     others = [make_request("b", [5000 + i] * 100) for i in range(50)]
-    select = FairSelect()
+    select = FairSelect(lambda: 1e6)
     waiting = [*flood, *others]
     for _ in range(4):
         chosen = select(waiting, 1000)
@@ -67,7 +68,7 @@ def test_every_request_has_its_turn(data):
     waiting = [
         make_request(client, [data.draw(st.integers(0, 3))] * data.draw(st.integers(1, 150))) for client in clients
     ]
-    select = FairSelect()
+    select = FairSelect(lambda: 1e6)
     for _ in range(len(waiting)):
         if not waiting:
             return
@@ -81,7 +82,7 @@ def test_every_request_has_its_turn(data):
 def test_siblings_of_a_client_come_together():
     beginnings = [[7] * 64, [8] * 64]
     waiting = [make_request(client, [*beginnings[i % 2], i]) for i in range(8) for client in "ab"]
-    chosen = FairSelect()(waiting, 200)
+    chosen = FairSelect(lambda: 1e6)(waiting, 200)
     for name in "ab":
         taken = [request for request in chosen if request.client == name]
         assert len({request.beginning for request in taken}) < len(taken)
@@ -132,7 +133,7 @@ def test_a_row_past_its_deadline_is_504_and_others_are_scored(server, engine):
 
 def test_a_full_queue_is_503_with_a_time_to_come_again(server, engine, monkeypatch):
     monkeypatch.setattr("codescaler.serve.service.UNMEASURED_TOKENS", 10)
-    monkeypatch.setattr(server.service, "_hold_s", 1e-9)
+    monkeypatch.setattr(server.service._queue, "limit", 1e-9)
     with Gate(engine) as gate:
         first, scored = post_later(server, {"input": "first of them"})
         assert gate.entered.wait(10)
@@ -183,7 +184,7 @@ def wait_until(holds):
 
 
 def test_slow_headers_and_half_a_body_are_cut_off(server, monkeypatch):
-    monkeypatch.setattr("codescaler.serve.server.HEADER_S", 0.2)
+    monkeypatch.setattr("codescaler.serve.protocol.HEADER_S", 0.2)
     monkeypatch.setattr("codescaler.serve.app.BODY_S", 0.2)
     with open_socket(server) as slow:
         slow.sendall(b"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\n")
@@ -245,7 +246,8 @@ def test_several_models_are_told_apart(engine, folder):
 def test_the_service_refuses_without_http(server):
     async def compute():
         job = Job("missing", ["a"], lambda outcome: outcome.scores)
-        return await server.service.compute(job, "me", 1.0, lambda: asyncio.sleep(9))
+        with Holding() as holding:
+            return await server.service.compute(lambda: job, 1, "me", 1.0, lambda: asyncio.sleep(9), holding)
 
     with pytest.raises(Refusal, match="there is no model 'missing'"):
         asyncio.run(compute())
