@@ -98,7 +98,7 @@ class _App:
             started = time.perf_counter()
             try:
                 peer = request.client.host if request.client else "local"
-                client = self._guard.admit(path, request.headers, peer)
+                client = self._guard.admit(path, _merge_headers(request), peer)
                 response = await handle(request, client)
             except (CodescalerError, ClientDisconnect) as error:
                 refusal = _describe(error)
@@ -148,6 +148,14 @@ def _make_get(make: Callable[[Request], Response]) -> Callable[[Request, str], A
         return make(request)
 
     return get
+
+
+def _merge_headers(request: Request) -> dict[str, str]:
+    """Returns the headers, one that stands there twice as a list: a proxy may have read the other one."""
+    merged: dict[str, str] = {}
+    for name, value in request.headers.items():
+        merged[name] = f"{merged[name]}, {value}" if name in merged else value
+    return merged
 
 
 def _read_timeout(request: Request) -> float:

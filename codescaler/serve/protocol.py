@@ -18,6 +18,7 @@ MESSAGE_S = 40.0  # for the rest of the message. A slow body has its answer befo
 WRITE_S = 60.0  # that a client may leave an answer unread
 KEEP_ALIVE_S = 75
 REFUSED_S = 1.0  # that a refused connection stays, since a client that is still writing would not see the answer
+MAX_HEADERS = 256
 MAX_HEADER_BYTES = 1 << 16  # of headers, of trailers, and between two pieces of a body
 
 
@@ -36,11 +37,13 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._expect_within(HEADER_S)
         self._share = self._limit.take(self.client[0] if self.client else "local", 1)
-        if self._share is None:
+        if self._share is None and len(self.connections) > 2 * self._limit.limit:
+            self.transport.abort()
+        elif self._share is None:
             message = "this address has too many connections; use them again, or come again in 1 s"
             self._refuse(503, "too_many_connections", message, "retry-after: 1\r\n")
-        self._expect_within(HEADER_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_within(None)
@@ -56,7 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._expect_within(HEADER_S)
         self._num_bytes += len(data)
         super().data_received(data)
-        if self._num_bytes > MAX_HEADER_BYTES and not (self._is_refused or self.transport.is_closing()):
+        if self._num_bytes > MAX_HEADER_BYTES:
             self._refuse(431, "headers_too_large", f"headers take above {MAX_HEADER_BYTES} bytes; send fewer")
 
     def on_message_begin(self) -> None:
@@ -64,19 +67,33 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_in_headers = True
         self._expect_within(HEADER_S)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_headers:  # a trailer, which nobody reads
+            return
+        super().on_header(name, value)
+        if len(self.headers) > MAX_HEADERS:
+            self._refuse(431, "headers_too_large", f"there are more than {MAX_HEADERS} headers; send fewer")
+            self._is_in_headers = False
+
     def on_headers_complete(self) -> None:
-        self._is_in_headers = False
-        self._expect_within(MESSAGE_S)
-        super().on_headers_complete()
+        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        if has_body and self.parser.should_upgrade():  # the parser does not read it then
+            self._refuse(400, "upgrade_not_supported", "send no Upgrade header; this server speaks HTTP/1.1")
+        if not self._is_refused:
+            self._is_in_headers = False
+            self._expect_within(MESSAGE_S)
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._num_bytes = 0
-        super().on_body(body)
+        if not self._is_refused:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._num_bytes = 0
-        self._expect_within(None if self._is_busy() else KEEP_ALIVE_S)
-        super().on_message_complete()
+        if not self._is_refused:
+            self._expect_within(None if self._is_busy() else KEEP_ALIVE_S)
+            super().on_message_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -112,7 +129,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._write_due = None
 
     def _refuse(self, status: int, code: str, message: str, header: str = "") -> None:
-        """Answers before there is a request, or in place of it, and closes the connection."""
+        """Answers before there is a request, or in place of it, and closes the connection. Reads nothing more."""
+        if self._is_refused or self.transport.is_closing():
+            return
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         body = json.dumps({"error": error, "object": "error", "message": message, "code": status})
         phrase = HTTPStatus(status).phrase
@@ -120,4 +139,6 @@ class LimitedProtocol(HttpToolsProtocol):
             f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
             f"{header}connection: close\r\n\r\n{body}".encode()
         )
-        self.transport.close()
+        self.transport.write_eof()
+        self._is_refused = True
+        self._expect_within(REFUSED_S)
