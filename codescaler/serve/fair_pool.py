@@ -11,7 +11,6 @@ from codescaler.serve.fairness import Ledger
 
 LARGE_BYTES = 1 << 18  # the body of a batch. One thread is left to smaller ones, so that these never wait for a batch
 CALL_BYTES = 1 << 12  # that a call costs besides its body
-STACK_BYTES = 16 << 20  # CPython parses by recursion in C. glibc gives a thread 2 MB where `ulimit -s` is unlimited
 
 Kind: TypeAlias = tuple[str, bool]  # a client, and whether the bodies are large
 
@@ -34,12 +33,8 @@ class FairPool:
         self._ledger = Ledger()
         self._num_large = 0
         self._is_closed = False
-        size = threading.stack_size(STACK_BYTES)
-        try:
-            for number in range(num_threads):
-                threading.Thread(target=self._work, name=f"codescaler-encode-{number}", daemon=True).start()
-        finally:
-            threading.stack_size(size)
+        for number in range(num_threads):
+            threading.Thread(target=self._work, name=f"codescaler-encode-{number}", daemon=True).start()
 
     def submit(self, run: Callable[[], Any], *, client: str, num_bytes: int) -> "Future[Any]":
         """Queues a call that reads a body of `num_bytes`, and returns the future of its result."""

@@ -10,14 +10,15 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from codescaler.engine import Engine
+from codescaler.engine.intake import TEXT_WINDOW
 from codescaler.engine.scheduler import Float32
 from codescaler.errors import DeadlineExceeded
 from codescaler.serve.fair_pool import FairPool
 from codescaler.serve.fairness import FairSelect
 from codescaler.serve.holding import Holding, SharedLimit
-from codescaler.serve.job import Job, Outcome
+from codescaler.serve.job import Job, Outcome, Row
 from codescaler.serve.metrics import Metrics
-from codescaler.serve.models import ModelRegistry, ServedModel
+from codescaler.serve.models import EncodedRows, ModelRegistry, ServedModel
 from codescaler.serve.refusal import Refusal
 from codescaler.text.token_ids import Int32
 
@@ -27,7 +28,7 @@ COALESCE_S = 0.0015  # that an idle engine waits for siblings of the first row: 
 HOLD_S = 120.0  # of work may wait. OpenRLHF waits 180 s on an open connection, and gives up after 5 s of refusals
 NUM_ENCODERS = 2  # threads that tokenize: `tokenizers` lets go of the interpreter lock
 UNMEASURED_TOKENS = 1 << 20  # that may wait before a first forward has shown how fast the engine is
-MAX_TOKENS = 1 << 22  # of one request
+MAX_TOKENS = 1 << 24  # of one request, with shared ones counted for each row
 MAX_HELD_BYTES = 1 << 30  # of bodies whose requests have no answer yet: texts stay until then
 
 
@@ -116,19 +117,34 @@ class Service:
         if not job.rows:  # completions without a program
             return _Queued(job, model, [], [])
         engine = model.engine
-        started = time.perf_counter()
         futures: list[Future[Float32]] = []
         with engine.scheduler.arrival():
-            encoded = model.encode(job.rows)
+            encoded = self._encode(model, job.rows, holding)
             counts = [len(sequence) for sequence in encoded.sequences]
             give_back = self._hold(model, client, sum(counts), holding)
-            self.metrics.count_encoded(encoded, time.perf_counter() - started)
             for chunk in _cut(encoded.sequences, engine.scheduler.budget):
                 future = engine.submit_tokens(chunk, client=client, deadline=deadline)
                 holding.add(future.cancel)
                 future.add_done_callback(partial(_call_with, give_back, sum(map(len, chunk))))
                 futures.append(future)
         return _Queued(job, model, counts, futures)
+
+    def _encode(self, model: ServedModel, rows: Sequence[Row], holding: Holding) -> EncodedRows:
+        """Encodes rows in parts, so that it can stop when nobody waits for them any more."""
+        model.check_sizes(rows)
+        started = time.perf_counter()
+        encoded = EncodedRows([], 0, 0)
+        for first in range(0, len(rows), TEXT_WINDOW):
+            if holding.has_ended:
+                raise Refusal(499, "client_left", "nobody waits for the rows any more")
+            part = model.encode(rows[first : first + TEXT_WINDOW], first)
+            encoded = EncodedRows(
+                encoded.sequences + part.sequences,
+                encoded.num_truncated + part.num_truncated,
+                encoded.num_bos_restored + part.num_bos_restored,
+            )
+        self.metrics.count_encoded(encoded, time.perf_counter() - started)
+        return encoded
 
     def _hold(self, model: ServedModel, client: str, num_tokens: int, holding: Holding) -> Callable[[int], None]:
         """Counts tokens until they have a score or the request ends; returns what gives some of them back."""
