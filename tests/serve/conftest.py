@@ -115,8 +115,8 @@ def make_head(length, path="/classify"):
     ).encode()
 
 
-def wait_until(holds):
-    end = time.monotonic() + 10
+def wait_until(holds, seconds=20):
+    end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it never came true"
         time.sleep(0.005)
