@@ -173,7 +173,8 @@ def start_vllm(python: Path, folder: Path, dtype: str, num_threads: int) -> Serv
         "max-model-len": 4096,
         "max-num-batched-tokens": 4096,
     }
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--enable-prefix-caching"]
+    # Absolute, since a server runs in another folder; not resolved, since an environment's interpreter is a link.
+    command = [python.absolute(), "-m", "vllm.entrypoints.openai.api_server", "--enable-prefix-caching"]
     command += [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     return Server(
         command,
@@ -189,7 +190,15 @@ def start_vllm(python: Path, folder: Path, dtype: str, num_threads: int) -> Serv
 def start_openrlhf(python: Path, folder: Path, num_threads: int) -> Server:
     """OpenRLHF's `serve_rm`, in bfloat16, which is its default."""
     port = _find_port()
-    command = [python, "-m", "openrlhf.cli.serve_rm", "--reward.model_name_or_path", folder, "--host", "127.0.0.1"]
+    command = [
+        python.absolute(),
+        "-m",
+        "openrlhf.cli.serve_rm",
+        "--reward.model_name_or_path",
+        folder,
+        "--host",
+        "127.0.0.1",
+    ]
     command += ["--ds.attn_implementation", "sdpa", "--port", str(port)]
     return Server(command, port, GET_REWARD, folder / "openrlhf.log", OMP_NUM_THREADS=str(num_threads))
 

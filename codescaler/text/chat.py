@@ -5,6 +5,7 @@ interpreter lock while it encodes, so another thread can run the model meanwhile
 pool had started, `tokenizers` encodes on one thread and says so. This module knows no weights and no scores.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,6 +52,20 @@ class Chat:
     def control_tokens(self) -> ControlTokens:
         """Marks control tokens in messages, and encodes what is marked as text."""
         return ControlTokens(self.tokenizer, self.template.literals)
+
+    @cached_property
+    def answer_start(self) -> npt.NDArray[np.int32]:
+        """The tokens that the template writes between a problem and its answer; none where that cannot be told."""
+        roles = ("user", "assistant")
+        try:
+            text, *others = (
+                self.render([{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)])
+                for contents in (("0", "0"), ("1", "0"), ("0", "1"))
+            )
+        except (InvalidInput, WeightsError):
+            return np.empty(0, np.int32)
+        problem, answer = (len(os.path.commonprefix([text, other])) for other in others)
+        return np.array(self.tokenizer.encode(text[problem + 1 : answer], add_special_tokens=False).ids, np.int32)
 
     def render(self, messages: Sequence[Message]) -> str:
         """Returns the template's text for a conversation, without a prompt for a further turn.
