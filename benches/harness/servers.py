@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,28 +124,24 @@ class Server:
 
     def measure_peak_bytes(self) -> int:
         """Returns the largest memory that its processes have held, with a file that several map counted once."""
-        states = [_read_state(folder) for folder in self._list_processes()]
+        found = [re.findall(r"^(VmHWM|RssFile):\s+(\d+) kB$", text, re.MULTILINE) for text in self._read("status")]
+        states = [{name: 1024 * int(size) for name, size in state} for state in found]
         files = [state["RssFile"] for state in states]
         return sum(state["VmHWM"] for state in states) - sum(files) + max(files)
 
     def measure_cpu_s(self) -> float:
         """Returns the CPU time of its processes so far."""
-        stats = [(folder / "stat").read_text().rpartition(") ")[2].split() for folder in self._list_processes()]
+        stats = [text.rpartition(") ")[2].split() for text in self._read("stat")]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / TICKS_PER_S
 
-    def _list_processes(self) -> list[Path]:
-        group = []
+    def _read(self, name: str) -> list[str]:
+        """Reads a file under /proc of each process that lives."""
+        texts = []
         for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if os.getpgid(int(folder.name)) == self._process.pid:
-                    group.append(folder)
-        return group
-
-
-def _read_state(folder: Path) -> Mapping[str, int]:
-    """Sizes of a process in bytes."""
-    found = re.findall(r"^(\w+):\s+(\d+) kB$", (folder / "status").read_text(), re.MULTILINE)
-    return {name: 1024 * int(size) for name, size in found}
+                    texts.append((folder / name).read_text())
+        return texts
 
 
 def start_codescaler(folder: Path, dtype: str, num_threads: int, *options: str) -> Server:

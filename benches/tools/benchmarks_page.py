@@ -180,9 +180,9 @@ def _write_serving() -> Iterator[str]:
     yield "## Serving\n"
     result = load_result("serving_0.6b_bfloat16")
     yield (
-        f"`make bench-serving`: {result['num_rows']} rows, 8 programs a problem, shuffled. Each row is one POST on a new "
-        f"connection, {result['num_connections']} at a time, with fresh texts in each round. The systems take turns. "
-        f"The model has {result['shape']['num_layers']} layers of {result['shape']['name'].upper()} sizes. "
+        f"`make bench-serving`: {result['num_rows']} rows, 8 programs a problem, shuffled. Each row is one POST on a "
+        f"new connection, {result['num_connections']} at a time, with fresh texts in each round. The systems take "
+        f"turns. The model has {result['shape']['num_layers']} layers of {result['shape']['name'].upper()} sizes. "
         f"{describe_setting(result)}\n"
     )
     yield "![Rows a second and memory of the servers](serving.svg)\n"

@@ -5,7 +5,6 @@ interpreter lock while it encodes, so another thread can run the model meanwhile
 pool had started, `tokenizers` encodes on one thread and says so. This module knows no weights and no scores.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from codescaler.errors import InvalidInput, MissingTensor, WeightsError
+from codescaler.errors import CodescalerError, InvalidInput, MissingTensor, WeightsError
 from codescaler.io.files import find_file, read_text_file
 from codescaler.io.json import read_json
 from codescaler.text.control_tokens import ControlTokenMode, ControlTokens, Marks
@@ -62,10 +61,16 @@ class Chat:
                 self.render([{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)])
                 for contents in (("0", "0"), ("1", "0"), ("0", "1"))
             )
-        except (InvalidInput, WeightsError):
+        except CodescalerError:  # a template may refuse these messages
             return np.empty(0, np.int32)
-        problem, answer = (len(os.path.commonprefix([text, other])) for other in others)
-        return np.array(self.tokenizer.encode(text[problem + 1 : answer], add_special_tokens=False).ids, np.int32)
+        problem, answer = (
+            next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), len(text))
+            for other in others
+        )
+        between = text[
+            problem + 1 : answer
+        ].rstrip()  # a tokenizer may join white space with what an answer begins with
+        return np.array(self.tokenizer.encode(between, add_special_tokens=False).ids, np.int32)
 
     def render(self, messages: Sequence[Message]) -> str:
         """Returns the template's text for a conversation, without a prompt for a further turn.

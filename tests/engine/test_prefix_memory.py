@@ -146,7 +146,7 @@ def test_programs_as_text_share_from_the_first_on(tmp_path):
     computed = engine.num_distinct_tokens
     plain = Engine.from_pretrained(tmp_path, device="cpu", dtype="float32", prefix_memory_bytes=0)
     assert np.array_equal(plain.score(rows), one_by_one)
-    shared_beyond_the_problem = 2 * len("return ") + len("a ")
+    shared_beyond_the_problem = 2 * len("\nreturn ") + len("a ")  # white space counts as the answer's
     assert computed == plain.num_distinct_tokens + shared_beyond_the_problem
 
 
