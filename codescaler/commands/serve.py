@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codescaler.commands.options import Add, add_engine_options, collect_options
-from codescaler.env import API_KEY, read_api_key
+from codescaler.env import API_KEY, read_api_key, use_passive_waiting
 from codescaler.errors import BackendUnavailable, InvalidInput
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def add_commands(add: Add) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    use_passive_waiting()  # the server's own threads share the cores with those of a forward
     try:
         from codescaler.serve.app import make_app
         from codescaler.serve.guard import Guard, is_loopback, list_hosts

@@ -97,12 +97,12 @@ class Engine:
         self.scorer = scorer
         self._output_layer = output_layer
         self._graphs = CudaGraphs(decoder) if cuda_graphs else None
+        key_bytes = (
+            2 * self.config.num_layers * self.config.num_kv_heads * self.config.head_dim * decoder.dtype.itemsize
+        )
+        memory = PrefixMemory(prefix_memory_bytes, key_bytes, lambda: encoder.answer_start)
         self._runner = ForwardRunner(
-            decoder,
-            budget,
-            self._graphs,
-            PrefixMemory(prefix_memory_bytes) if prefix_memory_bytes else None,
-            self._build_output_layer,
+            decoder, budget, self._graphs, memory if prefix_memory_bytes else None, self._build_output_layer
         )
         self.scheduler = Scheduler(self._runner, budget=budget, num_threads=num_threads)
         if decoder.device.type == "cuda":

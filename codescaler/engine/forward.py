@@ -154,9 +154,10 @@ class ForwardRunner:
         if self._memory is None or first_read is not None:  # a remembered token has no hidden state to read
             return plan(sequences, self._max_batch_tokens, first_read=first_read), []
         found = [self._memory.find(client, tokens) for client, tokens in zip(clients, sequences, strict=True)]
-        used = list(dict.fromkeys(prefix for prefix in found if prefix is not None))
-        numbers = [None if prefix is None else used.index(prefix) for prefix in found]
-        return plan(sequences, self._max_batch_tokens, [prefix.tokens for prefix in used], numbers), used
+        used = list(dict.fromkeys(part for part in found if part is not None))
+        numbers = [None if part is None else used.index(part) for part in found]
+        prefixes = [prefix.tokens[:length] for prefix, length in used]
+        return plan(sequences, self._max_batch_tokens, prefixes, numbers), [prefix for prefix, _ in used]
 
     def _forward(
         self, batch: TreeBatch, has_features: bool, used: Sequence[Prefix], kept: Mapping[int, Prefix]
