@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from codescaler.sandbox.inside.comparison import choose_comparison
 from codescaler.sandbox.inside.program import make_shared_namespace
 from codescaler.sandbox.inside.wire import Codec, ConnectionClosed, ConnectionLost, receive, send
 
@@ -230,7 +231,7 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
         yield from [("unjudged", f"the tests' own prelude or setup fails: {error!r}")] * len(statements)
         return
     program = Program(link, classes, dialogue, frozenset(task["classes"]))
-    namespace["__name__"] = "tests"
+    namespace |= {"__name__": "tests", **choose_comparison(task["comparison"])}
     entry_points = set(task["entry_points"])
     outcome, message = _run_test(program, setup, namespace, entry_points)
     if outcome != "passed":
