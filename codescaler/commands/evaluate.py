@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add, Run, add_engine_options, add_model_option, collect_options, open_engine
+from codescaler.commands.options import (
+    Add,
+    Run,
+    add_engine_options,
+    add_model_option,
+    collect_options,
+    load_tasks,
+    open_engine,
+)
 from codescaler.errors import InvalidInput
 from codescaler.io.files import write_text_file
 
@@ -81,12 +89,11 @@ def _run_bon(options: argparse.Namespace) -> None:
     from codescaler.evaluate.plot import plot_best_of_n
     from codescaler.evaluate.problems import collect_file_scores, read_evaluation_problems, stratify
     from codescaler.evaluate.tables import format_best_of_n
-    from codescaler.tasks import read_tasks
 
     known = ("auto", "difficulty", "domain", "length", "none")
     if options.by not in known:
         raise InvalidInput(f"--by {options.by!r} is not known; use one of {', '.join(known)}")
-    tasks = read_tasks(options.tasks) if options.tasks else []
+    tasks = load_tasks(options.tasks) if options.tasks else []
     problems = read_evaluation_problems(
         options.file, split=options.split, tasks=tasks, require_syntax=options.require_syntax
     )

@@ -1,15 +1,19 @@
 """What several commands share: the options of an engine, and reading a file of text."""
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from codescaler.errors import InvalidInput
+from codescaler.errors import InvalidInput, make_printable
 from codescaler.text.program import normalize_program
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
+    from codescaler.types import Task
+
+_NUM_REASONS = 5  # of records that are left out, which are shown
 
 
 class Add(Protocol):
@@ -88,3 +92,16 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} cannot be read ({error}); give a file of UTF-8 text") from error
+
+
+def load_tasks(path: Path, format: str = "auto") -> "list[Task]":
+    """Returns the problems of a file, and says how many records are left out, and why."""
+    from codescaler.tasks import read_tasks
+
+    left_out: list[InvalidInput] = []
+    tasks = read_tasks(path, format, left_out=left_out)
+    for error in left_out[:_NUM_REASONS]:
+        print(make_printable(f"left out: {error}"), file=sys.stderr)
+    if left_out:
+        print(f"{path}: {len(tasks)} problems; {len(left_out)} records are left out", file=sys.stderr)
+    return tasks

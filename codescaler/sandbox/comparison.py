@@ -58,7 +58,7 @@ def _is_expected_by_apps(output: str, expected: str) -> bool:
     filled = [line for line in seen if line]
     if wanted in (seen, filled):
         return True
-    if _are_close(filled, wanted):
+    if _has_close_numbers(filled, wanted):
         return True
     words = {frozenset(split) for line in filled if (split := line.split())}
     wanted_words = {frozenset(line.split()) for line in wanted}
@@ -70,7 +70,7 @@ def _is_expected_by_apps(output: str, expected: str) -> bool:
     return rounded is not None and rounded == _round_words(wanted_words)
 
 
-def _are_close(seen: Sequence[str], wanted: Sequence[str]) -> bool:
+def _has_close_numbers(seen: Sequence[str], wanted: Sequence[str]) -> bool:
     if len(seen) != len(wanted):
         return False
     if any(_LEADING_ZERO.fullmatch(word) and line.strip() != word for line, word in zip(seen, wanted, strict=True)):

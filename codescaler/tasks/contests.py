@@ -7,7 +7,7 @@ from string import ascii_uppercase
 
 from codescaler.tasks.own import parse_stdio_case
 from codescaler.tasks.row import Row, parse_rows
-from codescaler.text.extract import can_compile
+from codescaler.text.extract import is_compilable
 from codescaler.types import StdioTests, Task
 
 # CodeContests' names of difficulties by number; the letters are Codeforces' places in a contest.
@@ -34,7 +34,7 @@ def parse_codecontests_task(row: Row) -> Task:
         cases = [(test.read_text("input"), test.read_text("output")) for test in tests]
         prompt, solutions = row.read_text("description"), parse_rows(row, "solutions", ("language", "solution"))
         programs = (s.read_text("solution") for s in solutions if s.values.get("language") in _PYTHON3)
-        reference = next(filter(can_compile, programs), None)
+        reference = next(filter(is_compilable, programs), None)
     return Task(
         f"codecontests/{row.read_text('name')}",
         prompt,

@@ -8,7 +8,7 @@ from typing import Any
 
 from codescaler.tasks.json_calls import add_starter, parse_call, write_assertion
 from codescaler.tasks.row import Row, parse_rows
-from codescaler.text.extract import can_compile
+from codescaler.text.extract import is_compilable
 from codescaler.types import CallTests, StdioTests, Task, Tests
 
 # What both graders put before a program. numpy is there where programs may import site packages.
@@ -55,7 +55,7 @@ def _parse_task(row: Row, task_id: str) -> Task:
     if not isinstance(solutions, list) or not all(isinstance(solution, str) for solution in solutions):
         raise row.make_error("solutions", "give a list of programs, in JSON")
     # Some are of Python 2. A program that returns at top level is one, since its text becomes a function's body.
-    reference = next((solution for solution in solutions if can_compile(solution, allows_return=True)), None)
+    reference = next((solution for solution in solutions if is_compilable(solution, allows_return=True)), None)
     return Task(
         task_id,
         add_starter(row.read_text("question"), starter),

@@ -123,7 +123,7 @@ def _shorten_numbers(code: str) -> str:
     return _LONG_NUMBER.sub(lambda match: "0x" + "0" * (len(match[0]) - 2), code)
 
 
-def can_compile(code: str, *, allows_return: bool = False) -> bool:
+def is_compilable(code: str, *, allows_return: bool = False) -> bool:
     """Whether Python compiles a program, which asks for more than that it parses: a `return` stands in a function.
 
     With `allows_return` it may stand at top level.
