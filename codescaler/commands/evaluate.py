@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,12 +95,14 @@ def _run_bon(options: argparse.Namespace) -> None:
     if options.by not in known:
         raise InvalidInput(f"--by {options.by!r} is not known; use one of {', '.join(known)}")
     tasks = load_tasks(options.tasks) if options.tasks else []
+    counts: Counter[str] = Counter()
     problems = read_evaluation_problems(
-        options.file, split=options.split, tasks=tasks, require_syntax=options.require_syntax
+        options.file, split=options.split, tasks=tasks, require_syntax=options.require_syntax, counts=counts
     )
+    _tell_left_out(counts)
     strata, own = stratify(problems, options.by), collect_file_scores(problems)
     scores, models = _score_units(options, problems)
-    figures = evaluate_best_of_n(problems, own | scores, [*own, *models], strata)
+    figures = evaluate_best_of_n(problems, own | scores, [*own, *models], strata) | {"left_out": dict(counts)}
     settings = {"split": options.split, "require_syntax": options.require_syntax}
     _show(options, format_best_of_n(figures), figures, models, settings)
     if options.plot:
@@ -154,7 +157,10 @@ def _run_calibration(options: argparse.Namespace) -> None:
     from codescaler.evaluate.tables import format_calibration
 
     _require_folder(options.output)
-    problems = [problem for problem in read_evaluation_problems(options.file, split=options.split) if problem.is_mixed]
+    counts: Counter[str] = Counter()
+    labelled = read_evaluation_problems(options.file, split=options.split, counts=counts)
+    _tell_left_out(counts)
+    problems = [problem for problem in labelled if problem.is_mixed]
     if not problems:
         raise InvalidInput(f"{options.file}: no group has a correct and an incorrect program; give some that have both")
     engine = open_engine(options)
@@ -167,6 +173,13 @@ def _run_calibration(options: argparse.Namespace) -> None:
             name=name, file=options.file.name, split=options.split,
         )  # fmt: skip
         write_text_file(options.output, json.dumps(record, indent=2) + "\n")
+
+
+def _tell_left_out(counts: Mapping[str, int]) -> None:
+    from codescaler.evaluate.tables import describe_left_out
+
+    if any(counts.values()):
+        print(describe_left_out(counts), file=sys.stderr)
 
 
 def _require_folder(path: Path | None) -> None:
