@@ -65,6 +65,7 @@ def add_commands(add: Add) -> None:
     rm_bench = add_benchmark(
         "rm-bench", _run_rm_bench, "RM-Bench: easy, normal and hard by domain.", "its total_dataset"
     )
+    rm_bench.add_argument("--domain", help="of rows that say none, as in its files of one domain, such as code")
     rewardbench = add_benchmark("rewardbench", _run_rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
     for command in (bon, pairs, rm_bench, rewardbench):
         add_engine_options(command)
@@ -112,23 +113,26 @@ def _run_bon(options: argparse.Namespace) -> None:
 def _run_pairs(options: argparse.Namespace) -> None:
     from codescaler.evaluate.preferences import read_pairs
 
-    _run_preferences(options, read_pairs)
+    _run_preferences(options, read_pairs, Counter())
 
 
 def _run_rewardbench(options: argparse.Namespace) -> None:
     from codescaler.evaluate.preferences import read_rewardbench
 
-    _run_preferences(options, read_rewardbench)
+    counts: Counter[str] = Counter()
+    _run_preferences(options, functools.partial(read_rewardbench, counts=counts), counts)
 
 
-def _run_preferences(options: argparse.Namespace, read: Callable[[Path], Sequence[Any]]) -> None:
+def _run_preferences(options: argparse.Namespace, read: Callable[[Path], Sequence[Any]], counts: Counter[str]) -> None:
     from codescaler.evaluate.plot import plot_bars
     from codescaler.evaluate.preferences import drop_duplicates, evaluate_preferences
     from codescaler.evaluate.tables import format_preferences
 
     items, num_duplicates = drop_duplicates(read(options.file))
+    _tell_left_out(counts)
     scores, models = _score_units(options, items)
-    figures = evaluate_preferences(items, scores, list(models)) | {"num_duplicates": num_duplicates}
+    figures = evaluate_preferences(items, scores, list(models))
+    figures |= {"num_duplicates": num_duplicates, "left_out": dict(counts)}
     _show(options, format_preferences(figures), figures, models)
     if options.plot:
         bars = {name: scorer["accuracy"] for name, scorer in figures["scorers"].items()}
@@ -141,7 +145,7 @@ def _run_rm_bench(options: argparse.Namespace) -> None:
     from codescaler.evaluate.rm_bench import evaluate_rm_bench, read_rm_bench
     from codescaler.evaluate.tables import format_rm_bench
 
-    items, num_duplicates = drop_duplicates(read_rm_bench(options.file))
+    items, num_duplicates = drop_duplicates(read_rm_bench(options.file, options.domain))
     scores, models = _score_units(options, items)
     figures = evaluate_rm_bench(items, scores, list(models)) | {"num_duplicates": num_duplicates}
     _show(options, format_rm_bench(figures), figures, models)

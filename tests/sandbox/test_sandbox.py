@@ -484,3 +484,15 @@ def test_a_rule_of_comparison_is_at_hand_in_calls(sandbox):
     forger = "class A:\n    def f(self): return self\n    def __eq__(self, other): return True"
     tests = {"classes": ("A",), "entry_points": ("A",), "comparison": "apps"}
     assert check(sandbox, forger, "assert _is_expected(A().f(), [1])", **tests).outcomes == ("failed",)
+
+
+def test_a_missing_package_of_the_tests_names_the_option(sandbox):
+    for tests in (
+        {"prelude": "import nothing_of_that_name"},
+        {"setup": "import nothing_of_that_name"},
+        {"statements": ("import nothing_of_that_name\nassert f(1) == 1",)},
+    ):
+        verdict = sandbox.run("def f(x): return x", CallTests(**{"statements": ("assert f(1) == 1",), **tests}))
+        assert verdict.outcomes == ("unjudged",) and "--allow-site-packages" in verdict.message
+    verdict = check(sandbox, "def f(x): import nothing_of_that_name", "assert f(1) == 1")
+    assert verdict.outcomes == ("error",) and "--allow-site-packages" not in verdict.message
