@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add, load_tasks
+from codescaler.commands.options import Add, add_extract_option, load_tasks
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def _add_sample(steps: Any) -> None:
     step.add_argument("--top-p", type=float, default=0.95, help="(%(default)s)")
     step.add_argument("--max-tokens", type=int, default=1024, help="of a completion (%(default)s)")
     step.add_argument("--seed", type=int, default=0, help="that the seed of each completion comes from (%(default)s)")
+    add_extract_option(step)
     step.add_argument("--split", help="problems of this split only")
     step.add_argument("--difficulty", help="problems of this difficulty only, in the words of their source")
     step.add_argument("--limit", type=int, help="problems from the first on")
@@ -170,7 +171,13 @@ def _sample(options: argparse.Namespace) -> None:
 
     name = options.model if options.endpoint else Path(options.model).resolve().name
     sampling = Sampling(
-        name, options.temperature, options.top_p, options.max_tokens, options.seed, num_samples=options.n
+        name,
+        options.temperature,
+        options.top_p,
+        options.max_tokens,
+        options.seed,
+        num_samples=options.n,
+        extract=options.extract,
     )
     tasks = choose_tasks(load_tasks(options.tasks, options.format), options.split, options.limit, options.difficulty)
     sampler = _make_sampler(options, sampling)

@@ -65,6 +65,16 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="reward model, folder or hub id (nano, in the package)")
 
 
+def add_extract_option(parser: argparse.ArgumentParser, *, is_optional: bool = False) -> None:
+    """Adds how programs are taken out of completions; without the option of `is_optional`, they are programs."""
+    parser.add_argument(
+        "--extract",
+        choices=("paper", "last", "markdown", "markdown-unclosed"),
+        default=False if is_optional else "paper",
+        help="program of a completion: paper (the one block, if it parses), last (block), markdown (by CommonMark)",
+    )
+
+
 def add_engine_options(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(ENGINE_OPTIONS)) -> None:
     group = parser.add_argument_group("engine")
     for name in names:

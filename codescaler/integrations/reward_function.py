@@ -12,7 +12,7 @@ from typing import Any
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.text.extract import extract_training_code
+from codescaler.text.extraction import check_extraction, extract_code
 from codescaler.text.program import make_conversation
 from codescaler.text.shaping import shaped_reward
 
@@ -34,6 +34,7 @@ class RewardFunction:
         language: what the programs are written in, one of `codescaler.text.extract.LANGUAGES`.
         problem_column: name of the keyword argument, a list of texts, that holds the problems; None for the prompts.
         system: the system prompt of the reward model. None is the engine's, and "" none.
+        extract: how a program is taken out of a completion, one of `codescaler.text.extraction.EXTRACTORS`.
 
     Source: CodeScaler, arXiv:2602.17684.
     """
@@ -47,8 +48,9 @@ class RewardFunction:
         language: str = "python",
         problem_column: str | None = None,
         system: str | None = None,
+        extract: str = "paper",
     ) -> None:
-        extract_training_code("", language)  # a language that is not installed should not wait for the first step
+        self.extract = check_extraction(extract, language)  # what is not installed should not wait for the first step
         self.engine = engine
         self.language = language
         self.problem_column = problem_column
@@ -70,12 +72,13 @@ class RewardFunction:
         """
         if len(prompts) != len(completions):
             raise InvalidInput(f"{len(prompts)} prompts and {len(completions)} completions; give one of each")
-        codes = [
-            extract_training_code(_get_text(completion, f"completions[{index}]"), self.language)
+        taken = [
+            extract_code(_get_text(completion, f"completions[{index}]"), self.extract, self.language)
             for index, completion in enumerate(completions)
         ]
+        codes = [code for code, _ in taken]
         problems = self._collect_problems(prompts, columns)
-        valid = [index for index, code in enumerate(codes) if code is not None]
+        valid = [index for index, (_, is_valid) in enumerate(taken) if is_valid]
         conversations = [make_conversation(problems[index], codes[index] or "", self.system) for index in valid]
         rewards = [0.0] * len(codes)
         names = [f"completions[{index}]" for index in valid]
