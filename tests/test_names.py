@@ -26,8 +26,8 @@ unshare upcast update upload use validate vary view visit wait wake warm watch w
 FIRST_WORDS = {"is", "has", "may", "should", "allows", "supports", "from", "of", "main"}
 # What the field calls operations, losses and figures; what users call; what other libraries call by its name.
 OPERATIONS = {
-    "expert_mlp", "fp8_linear", "fp8_rows", "glu", "int8_linear", "int8_rows", "linear", "linear_glu", "log_sum_exp", "pairwise_loss",
-    "pooled_score", "qk_norm_rope", "rms_norm", "scaled_product", "tree_attention",
+    "expert_mlp", "fp8_linear", "fp8_rows", "glu", "int8_linear", "int8_rows", "linear", "linear_glu", "log_sum_exp",
+    "pairwise_loss", "pooled_score", "qk_norm_rope", "rms_norm", "scaled_product", "tree_attention",
 }  # fmt: skip
 FIGURES = {"best_of_n", "bootstrap_interval", "kendall_tau", "pair_accuracy"}
 COLLECTIVES = {"all_reduce_gradients", "all_reduce_sum"}
