@@ -4,6 +4,7 @@ The program may do in this process what it likes, and may find here all that thi
 the arguments that it is called with. What is expected of it is elsewhere.
 """
 
+import ast
 import atexit
 import os
 import socket
@@ -133,9 +134,40 @@ def _answer(codec: Codec, namespace: dict[str, Any], operation: str, asked: Any)
     return codec.encode(value)
 
 
+def _compile_program(code: str, allows_return: bool) -> types.CodeType:
+    """A program that returns at top level becomes the body of a function, but for its imports."""
+    try:
+        return compile(code, "program.py", "exec")
+    except SyntaxError:
+        if not allows_return:
+            raise
+    tree, wrapped = ast.parse(code), ast.parse("def program(): pass\nprogram()")
+    function = wrapped.body[0]
+    assert isinstance(function, ast.FunctionDef)
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    function.body = [node for node in tree.body if node not in imports] or function.body
+    wrapped.body[:0] = imports
+    return compile(wrapped, "program.py", "exec")
+
+
+def _run_program(task: dict[str, Any], namespace: dict[str, Any]) -> None:
+    if task["input_file"]:
+        with open(task["input_file"], "w", encoding="utf-8", errors="surrogateescape") as copy:
+            copy.write(sys.stdin.read())
+    exec(compile(task["prelude"], f"<{PRELUDE}>", "exec"), namespace)
+    exec(_compile_program(task["code"], task["allows_return"]), namespace)
+
+
+def _print_file(name: str) -> None:
+    """Prints what a program wrote to a file in place of standard output, if it did."""
+    if os.path.exists(name):
+        with open(name, "rb") as written:
+            os.write(1, written.read())
+
+
 def run_main(work: socket.socket, stdin: int, stdout: int, stderr: int) -> None:
     """Runs a program's text as Python runs a script, from these files, and ends the process."""
-    code = receive(work)["code"]
+    task = receive(work)
     work.close()
     for number, file in enumerate((stdin, stdout, stderr)):
         os.dup2(file, number)
@@ -149,7 +181,7 @@ def run_main(work: socket.socket, stdin: int, stdout: int, stderr: int) -> None:
     vars(main).update({"__name__": "__main__", "__builtins__": __builtins__})
     status = 0
     try:
-        exec(compile(code, "program.py", "exec"), vars(main))
+        _run_program(task, vars(main))
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
@@ -163,6 +195,8 @@ def run_main(work: socket.socket, stdin: int, stdout: int, stderr: int) -> None:
             if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
         vars(main).clear()  # with its names go its files, and what waits in them is written
+        if task["output_file"]:
+            _print_file(task["output_file"])
     except BaseException:
         status = status or 1
     os._exit(status & 0xFF)
