@@ -94,7 +94,7 @@ def _run_plain(sandbox: Sandbox, jobs: list[tuple[str, Tests]]) -> list[Verdict]
     def run(code: str, tests: Tests) -> Verdict:
         if not isinstance(tests, CallTests):
             return sandbox.run(code, tests)
-        with sandbox._box() as box:
+        with sandbox._box(sandbox.limits) as box:
             return judge_together(box, sandbox.limits, code, tests)
 
     return list(sandbox._run_all(run, jobs))

@@ -1,0 +1,51 @@
+"""The comparison with plain Python finds references and mutants that a sandbox sees otherwise."""
+
+import json
+
+from benches.quality import judging
+from benches.quality.judging_sets import read_sets
+from benches.quality.mutants import make_mutants
+
+PROGRAM = (
+    "class Adder:\n    def add(self, a, b):\n        if a < 0: raise ValueError('negative')\n        return a + b\n"
+)
+TESTS = """import unittest
+from adder import Adder
+class AdderTest(unittest.TestCase):
+    def test_sum(self): self.assertEqual(Adder().add(1, 2), 3)
+    def test_zero(self): self.assertEqual(Adder().add(0, 0), 0)
+    def test_error(self):
+        with self.assertRaises(ValueError) as context: Adder().add(-1, 2)
+        self.assertEqual(type(context.exception), ValueError)
+"""
+
+
+def test_a_folder_of_sets(tmp_path, capsys):
+    folder = tmp_path / "exercises/practice/adder"
+    (folder / ".meta").mkdir(parents=True)
+    (folder / ".meta/example.py").write_text(PROGRAM)
+    (folder / "adder.py").write_text("")
+    (folder / "adder_test.py").write_text(TESTS)
+    row = {"id": "1", "code": "def f(x):\n    return x * 2", "input": "4", "output": "8"}
+    writes = {
+        "id": "2",
+        "code": "def f(x): open('a', 'w').write(x)",
+        "input": "'1') or open('a').read(",
+        "output": "'1'",
+    }
+    (tmp_path / "cruxeval.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in (row, writes)))
+    assert {name: len(problems) for name, problems in read_sets(tmp_path)} == {"exercism": 1, "cruxeval.jsonl": 2}
+    assert judging.main([str(tmp_path), "--workers", "1", "--mutants", "4"]) == 0
+    printed = capsys.readouterr()
+    lines = {line.split()[0]: line.split()[1:] for line in printed.out.splitlines()}
+    assert lines["exercism"][:5] == ["1", "1", "1", "0", "0"]
+    assert lines["exercism"][5] == lines["exercism"][6] != "0"
+    assert lines["cruxeval.jsonl"][:5] == ["2", "2", "1", "0", "1"]
+    assert "cruxeval/2: unjudged: 'the test shares open() with the program" in printed.err
+
+
+def test_mutants_differ_in_one_place():
+    mutants = make_mutants(PROGRAM, 20, 0)
+    assert len(mutants) == len(set(mutants)) > 3
+    assert any("a - b" in mutant for mutant in mutants)
+    assert any("a <= 0" in mutant for mutant in mutants)
