@@ -80,6 +80,18 @@ def test_the_url_of_a_server(served, tokenizer, problem, completions):
     assert [result["scores"] for result in results] == [[score] for score in expected]
 
 
+def test_the_url_may_ask_for_the_shaped_reward(served, tokenizer, problem, programs, completions):
+    executor = SingleTurnAgentExecutor(f"{served.url}/get_reward?shape=true&problem=label")
+    prompt = render(tokenizer, f"Think first.\n{problem}")
+
+    async def run():
+        calls = (execute(executor, tokenizer, prompt, problem, text) for text in [*completions, "I pass."])
+        return await asyncio.gather(*calls)
+
+    rewards = [shape(score) for score in served.score([(problem, program) for program in programs])] + [0.0]
+    assert [read_reward(result) for result in asyncio.run(run())] == rewards
+
+
 def test_a_local_file(package, served, tokenizer, problem, programs, completions, tmp_path):
     path = tmp_path / "reward.py"
     path.write_text(FILE.format(served.url))
