@@ -22,6 +22,7 @@ from codescaler.errors import CodescalerError
 from codescaler.serve.answers import Error, ErrorAnswer, Model, ModelsAnswer, StatusAnswer
 from codescaler.serve.dialects import POSTS, Body, MakeJob
 from codescaler.serve.guard import Guard
+from codescaler.serve.holding import Holding
 from codescaler.serve.job import Job
 from codescaler.serve.metrics import Metrics
 from codescaler.serve.models import ModelRegistry, ServedModel
@@ -34,6 +35,7 @@ from codescaler.serve.trainers import TRAINER_POSTS
 
 MAX_BODY_BYTES = 16 << 20
 _MAX_DISCARDED = 4  # bodies' worth that is read and dropped: a client that is still writing would not see the answer
+_HELD_BYTES = 1 << 16  # a body is counted in steps of these
 MAX_ROWS = 4096  # of one request: more belong into several, so that others come in between
 BODY_S = 30.0  # that a client may take to send a body
 TIMEOUT_S = 120.0  # for the scores of a request, if the client names no time
@@ -88,7 +90,9 @@ class _App:
 
     async def _refuse_path(self, request: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 404)
-        return _write_refusal(Refusal(status, "no_such_route", f"there is no {request.method} {request.url.path:.200}"))
+        return _write_refusal(
+            Refusal(status, "no_such_route", f"there is no {request.method} {request.scope['path']:.200}")
+        )
 
     def _wrap(
         self, path: str, handle: Callable[[Request, str], Awaitable[Response]]
@@ -99,32 +103,37 @@ class _App:
             started = time.perf_counter()
             try:
                 peer = request.client.host if request.client else "local"
-                client = self._guard.admit(path, request.headers, peer)
+                client = self._guard.admit(path, _merge_headers(request), peer)
                 response = await handle(request, client)
             except (CodescalerError, ClientDisconnect) as error:
-                refusal = _describe(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, _describe(error))
             except Exception as error:
                 _log.exception("%s failed", path)
-                refusal = make_refusal(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, make_refusal(error))
             self._service.metrics.requests.labels(path, response.status_code).inc()
             self._service.metrics.seconds.labels(path).observe(time.perf_counter() - started)
             return response
 
         return run
 
+    def _refuse(self, path: str, refusal: Refusal) -> Response:
+        self._service.metrics.refused.labels(refusal.code).inc()
+        response = _write_refusal(refusal)
+        if refusal.status == 401:  # of the page's reader, the browser then asks for a password
+            response.headers["www-authenticate"] = 'Basic realm="codescaler"' if path == "/" else "Bearer"
+        return response
+
     def _make_post(self, body_type: type[Body], make_job: MakeJob) -> Callable[[Request, str], Awaitable[Response]]:
         decoder = msgspec.json.Decoder(body_type)
 
         async def post(request: Request, client: str) -> Response:
             timeout_s = _read_timeout(request)
-            body = await _read_body(request)
-            job = await asyncio.to_thread(_make_job, decoder, make_job, body, request.query_params)
-            outcome = await self._service.compute(job, client, timeout_s, partial(_wait_for_leaving, request))
-            return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
+            with Holding() as holding:
+                body = await _read_body(request, partial(self._service.hold_body, client, holding=holding))
+                read_job = partial(_make_job, decoder, make_job, body, request.query_params)
+                leave = partial(_wait_for_leaving, request)
+                job, outcome = await self._service.compute(read_job, len(body), client, timeout_s, leave, holding)
+                return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
 
         return post
 
@@ -155,6 +164,14 @@ def _make_get(make: Callable[[Request], Response]) -> Callable[[Request, str], A
     return get
 
 
+def _merge_headers(request: Request) -> dict[str, str]:
+    """Returns the headers, one that stands there twice as a list: a proxy may have read the other one."""
+    merged: dict[str, str] = {}
+    for name, value in request.headers.items():
+        merged[name] = f"{merged[name]}, {value}" if name in merged else value
+    return merged
+
+
 def _read_timeout(request: Request) -> float:
     value = request.headers.get("x-request-timeout-ms")
     if value is None:
@@ -169,8 +186,8 @@ def _read_timeout(request: Request) -> float:
     return int(value) / 1000.0
 
 
-async def _read_body(request: Request) -> bytes:
-    """Reads the body within the limits of size and time.
+async def _read_body(request: Request, hold: Callable[[int], None]) -> bytearray:
+    """Reads the body within the limits of size and time. `hold` is told of its bytes, before they are kept.
 
     Raises: Refusal, with status 415 for another type or a compressed body, 413 above the size, 408 after the time.
     """
@@ -179,16 +196,18 @@ async def _read_body(request: Request) -> bytes:
         raise Refusal(415, "not_json", f"the body is {kind!r:.100}; send Content-Type: application/json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "compressed", "the body is compressed; send it as it is")
-    too_large = Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows")
-    chunks: list[bytes] = []
-    num_bytes = 0
+    body = bytearray()
+    num_held = num_bytes = 0
 
     async def read() -> None:
-        nonlocal num_bytes
+        nonlocal num_held, num_bytes
         async for chunk in request.stream():
             num_bytes += len(chunk)
+            if num_held < num_bytes <= MAX_BODY_BYTES:
+                hold(max(num_bytes - num_held, _HELD_BYTES))
+                num_held += max(num_bytes - num_held, _HELD_BYTES)
             if num_bytes <= MAX_BODY_BYTES:
-                chunks.append(chunk)
+                body.extend(chunk)
             elif num_bytes > _MAX_DISCARDED * MAX_BODY_BYTES:
                 break
 
@@ -197,11 +216,11 @@ async def _read_body(request: Request) -> bytes:
     except asyncio.TimeoutError as error:
         raise Refusal(408, "body_too_slow", f"no whole body after {BODY_S:.0f} s") from error
     if num_bytes > MAX_BODY_BYTES:
-        raise too_large
-    return b"".join(chunks)
+        raise Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows")
+    return body
 
 
-def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytearray) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -211,7 +230,7 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
 
 
 def _make_job(
-    decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytes, query_params: Mapping[str, str]
+    decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytearray, query_params: Mapping[str, str]
 ) -> Job:
     """Reads a body. On a thread, since a large one takes long."""
     decoded = _decode(decoder, body)

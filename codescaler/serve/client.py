@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 
 from codescaler.env import read_api_key
 from codescaler.errors import CodescalerError, EndpointUnavailable, InvalidInput
+from codescaler.io.backoff import Backoff, read_retry_after
 from codescaler.text.program import Conversation, Pair, normalize_program
 from codescaler.types import RankedCandidate
 
 TIMEOUT_S = 120.0
 MAX_CONNECTIONS = 64  # of an `AsyncClient`
-_PAUSE_S = 0.5  # before a request is sent again, doubled each time up to _LONGEST_PAUSE_S
+_PAUSE_S = 0.5  # before a request is sent again
 _LONGEST_PAUSE_S = 10.0
 _MAX_ROWS = 1024  # of one request
 
@@ -84,7 +85,7 @@ class Client:
         self,
         problem: str,
         candidates: Sequence[str],
-        extract: bool = False,
+        extract: bool | str = False,
         top_k: int | None = None,
         *,
         language: str = "python",
@@ -103,8 +104,7 @@ class Client:
             )
             for index, record in enumerate(records)
         ]
-        ranked.sort(key=lambda c: (not c.is_valid, float("inf") if c.score is None else -c.score, c.index))
-        return ranked[:top_k]
+        return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]
 
     def reward(
         self, problem: str, completions: Sequence[str], *, language: str = "python", system: str | None = None
@@ -122,10 +122,13 @@ class Client:
         return self.score(pairs)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[dict[str, Any]]:
-        """Returns documents best first, as {"corpus_id", "score"}; named as in sentence-transformers."""
-        scores = self.score([(query, document) for document in documents])
-        best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
-        return [{"corpus_id": index, "score": scores[index]} for index in best[:top_k]]
+        """Returns documents best first, as {"corpus_id", "score"}; named as in sentence-transformers.
+
+        Documents are programs that are compared, as in `rerank`, but their order is that of the scores alone.
+        """
+        body = {"query": query, "documents": list(documents), "top_n": top_k, "return_documents": False}
+        results = self._post("/v2/rerank", body, _hash_problem([{"problem": query}]))["results"]
+        return [{"corpus_id": result["index"], "score": result["relevance_score"]} for result in results]
 
     def list_models(self) -> list[str]:
         """Returns the names of the server's models."""
@@ -148,7 +151,7 @@ class Client:
     def _send(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Any:
         """Sends a request until it is answered; 503 and a missing server are for now."""
         until = time.monotonic() + self.timeout_s
-        pause_s = _PAUSE_S
+        backoff = Backoff(_PAUSE_S, _LONGEST_PAUSE_S)
         if self._api_key:
             headers["authorization"] = f"Bearer {self._api_key}"
         while True:
@@ -163,18 +166,17 @@ class Client:
                 connection.close()
                 if not is_new:  # the server may have closed it while it was idle
                     continue
-                status, wait_s, answer = 503, None, f"{type(error).__name__}: {error}"
+                status, wait_s, answer = 503, 0.0, f"{type(error).__name__}: {error}"
             if status == 200:
                 return answer
             if status != 503:
                 _raise_refusal(status, answer, self.url)
-            pause_s = min(pause_s if wait_s is None else wait_s, _LONGEST_PAUSE_S)
+            pause_s = backoff.step(wait_s)
             if time.monotonic() + pause_s > until:
                 raise EndpointUnavailable(
                     f"{self.url} gave no score in {self.timeout_s:.0f} s ({_get_message(answer)}); is the server up?"
                 )
             time.sleep(pause_s)
-            pause_s *= 2
 
     def _exchange(
         self,
@@ -183,19 +185,18 @@ class Client:
         path: str,
         data: bytes | None,
         headers: Mapping[str, str],
-    ) -> tuple[int, float | None, Any]:
+    ) -> tuple[int, float, Any]:
         connection.request(method, path, data, dict(headers))
         response = connection.getresponse()
         text = response.read()
         self._idle.append(connection)
-        retry_after = response.headers.get("retry-after", "")
         try:
             answer = json.loads(text)
         except ValueError as error:
             if response.status in (502, 503, 504):  # of a proxy, or of a server with too many connections
-                return 503, None, text[:200].decode(errors="replace")
+                return 503, read_retry_after(response.headers), text[:200].decode(errors="replace")
             raise EndpointUnavailable(f"{self.url}{path} answered {text[:200]!r}; is it codescaler serve?") from error
-        return response.status, float(retry_after) if retry_after.isdigit() else None, answer
+        return response.status, read_retry_after(response.headers), answer
 
     def _take_connection(self, timeout_s: float) -> tuple[http.client.HTTPConnection, bool]:
         """Returns an idle connection or a new one, and whether it is new."""
@@ -243,6 +244,29 @@ class AsyncClient:
         """Returns what `Client.reward` does."""
         return await self._run(self._client.reward, problem, completions, **options)
 
+    async def predict(self, pairs: Sequence[Pair]) -> list[float]:
+        """Returns what `Client.predict` does."""
+        return await self.score(pairs)
+
+    async def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[dict[str, Any]]:
+        """Returns what `Client.rank` does."""
+        return await self._run(self._client.rank, query, documents, top_k)
+
+    async def list_models(self) -> list[str]:
+        """Returns what `Client.list_models` does."""
+        return await self._run(self._client.list_models)
+
+    async def close(self) -> None:
+        """Ends the threads and their connections, when the calls that are under way have ended."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._client.close()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def _run(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **options))
 
@@ -272,8 +296,11 @@ def _make_item(pair: Pair) -> dict[str, Any]:
 
 
 def _hash_problem(items: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what names the first item's problem, in whichever form it is sent: all of a conversation but its end."""
     first = items[0] if items else {}
-    problem = first.get("problem") or json.dumps(first.get("messages", [])[:1])
+    problem = first.get("problem")
+    if problem is None:
+        problem = "\n".join(str(message.get("content")) for message in first.get("messages", [])[:-1])
     return hashlib.sha256(problem.encode(errors="surrogatepass")).hexdigest()[:16]
 
 

@@ -21,7 +21,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         names: dict[str, Any] = {"registry": self.registry, "namespace": "codescaler"}
-        self.rows = Counter("rows", "rows that were accepted", **names)
+        self.rows = Counter("rows", "rows that were encoded", **names)
         self.requests = Counter("requests", "answers by route and status", ("route", "status"), **names)
         self.refused = Counter("refused", "requests without a score, by cause", ("code",), **names)
         self.truncated = Counter("truncated_rows", "rows that were cut to the longest length", **names)

@@ -9,8 +9,12 @@ from codescaler.engine import Engine
 from codescaler.errors import InvalidInput
 from codescaler.serve.job import Query, Row
 from codescaler.serve.refusal import Refusal
+from codescaler.text.program import Conversation
 from codescaler.text.queries import cut_prompt
 from codescaler.text.token_ids import Int32
+
+MAX_CHARS_PER_TOKEN = 64  # of a row: tokens of code have 3 or 4, and few have more than this
+MAX_CHARS = 1 << 26  # of a request's rows
 
 
 class EncodedRows(NamedTuple):
@@ -56,8 +60,25 @@ class ServedModel:
         completion = cut_prompt(query.text, query.prompt)
         return [{"role": "user", "content": query.prompt}, {"role": "assistant", "content": completion}]
 
-    def encode(self, rows: Sequence[Row]) -> EncodedRows:
-        """Turns rows into token ids.
+    def check_sizes(self, rows: Sequence[Row]) -> None:
+        """Refuses texts that no model of this length takes, before anything reads them.
+
+        Raises: Refusal, with status 400.
+        """
+        longest = MAX_CHARS_PER_TOKEN * self.engine.max_length
+        total = 0
+        for index, row in enumerate(rows):
+            size = 0 if _is_ids(row) else _count_chars(row)
+            total += size
+            if size > longest:
+                message = f"row {index} has {size} characters; a row may have {longest}, so shorten it"
+                raise Refusal(400, "too_long", message)
+            if total > MAX_CHARS:  # a query of a megabyte stands in the row of each document
+                message = f"the rows have more than {MAX_CHARS} characters together; send fewer at a time"
+                raise Refusal(400, "too_long", message)
+
+    def encode(self, rows: Sequence[Row], first: int = 0) -> EncodedRows:
+        """Turns rows into token ids; the first is number `first` of its request.
 
         Raises:
             InvalidInput, CapacityExceeded, WeightsError: as `Engine.score`; a row is called "row 0", "row 1", ...
@@ -79,7 +100,7 @@ class ServedModel:
             indices = [index for index, row in enumerate(restored) if is_kind(row)]
             if indices:
                 values: list[Any] = [restored[index] for index in indices]
-                encoded = encode(values, [f"row {index}" for index in indices])
+                encoded = encode(values, [f"row {first + index}" for index in indices])
                 num_truncated += encoded.num_truncated
                 sequences.update(zip(indices, encoded.sequences, strict=True))
         num_restored = sum(new is not old for new, old in zip(restored, rows, strict=True))
@@ -97,6 +118,23 @@ class ServedModel:
 
 def _is_ids(row: Row) -> bool:
     return isinstance(row, list) and all(isinstance(token, int) for token in row)
+
+
+def _count_chars(row: object) -> int:
+    """Returns the characters of all texts in a row, however deep they are."""
+    total = 0
+    values = [row]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            total += len(value)
+        elif isinstance(value, Conversation):
+            values += [value.turns, value.system]
+        elif isinstance(value, (list, tuple)):
+            values += value
+        elif isinstance(value, Mapping):
+            values += value.values()
+    return total
 
 
 class ModelRegistry:

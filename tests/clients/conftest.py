@@ -74,7 +74,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def start_server(*arguments, key=""):
+def run_server(*arguments, key=""):
     """Runs `codescaler serve` on a free port of this machine while the block lasts, and gives its URL."""
     command = [PYTHON, "-P", "-m", "codescaler.cli", "serve", *arguments, "--port", "0", *OPTIONS]
     environment = os.environ | {"CODESCALER_API_KEY": key}
@@ -120,15 +120,21 @@ def tiny(project, tmp_path_factory):
 def served(request, project):
     """A server of a small random model, and one of the model in the package."""
     folder = request.getfixturevalue("tiny") if request.param == "tiny" else "nano"
-    with start_server(folder, "--served-name", "a-name") as url:
+    with run_server(folder, "--served-name", "a-name") as url:
         yield Served(url, folder, "a-name", project)
 
 
 @pytest.fixture(scope="session")
 def guarded(tiny, project):
     """A server of the small model that wants KEY."""
-    with start_server(tiny, key=KEY) as url:
+    with run_server(tiny, key=KEY) as url:
         yield Served(url, tiny, tiny, project)
+
+
+@pytest.fixture(scope="session")
+def start_server():
+    """Runs `codescaler serve` with these arguments while a block lasts, and gives its URL."""
+    return run_server
 
 
 @pytest.fixture(scope="session")
@@ -156,3 +162,9 @@ def expected(served):
 def ranking(served):
     """Indices and scores of `programs`, best first, as `codescaler rerank` prints them."""
     return served.rank(PROBLEM, PROGRAMS)
+
+
+@pytest.fixture(scope="session")
+def nano_ranking(project):
+    """`ranking` of the model in the package."""
+    return [tuple(row) for row in project.ask("rank", "nano", PROBLEM, PROGRAMS)]
