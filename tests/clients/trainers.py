@@ -8,9 +8,20 @@ import signal
 import subprocess
 import threading
 
-from conftest import OPTIONS, PYTHON
+from .conftest import OPTIONS, PYTHON
 
 MOST_AT_ONCE = 8
+# The numbers of the paper (arXiv:2602.17684), which examples/rl holds for each trainer.
+RECIPE = {
+    "num_prompts": 128,
+    "num_rollouts": 8,
+    "prompt_tokens": 4096,
+    "response_tokens": 16384,
+    "temperature": 0.6,
+    "learning_rate": 1e-6,
+    "clip": (0.2, 0.28),
+    "num_steps": 250,
+}
 # Has imported all that a server needs when it is told to serve: a restart is the time to load a model, as on a machine
 # that does nothing else.
 STANDBY = """

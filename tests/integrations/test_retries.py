@@ -76,15 +76,15 @@ def test_a_full_server_loses_no_reward(rule, engine):
     rule, bodies, scores = rule
     with serve((engine, ("tiny",))) as server:
         address = server.url.removeprefix("http://").split(":")
-        server.service._num_waiting_tokens = 10**12
-        paused = []
+        queue, paused = server.service._queue, []
+        share = queue.take(("127.0.0.1", "tiny"), 1, queue.limit)  # all that this client may have
 
         def recover():
-            paused.append(server.service._num_waiting_tokens)
-            server.service._num_waiting_tokens = 0
+            paused.append(queue.num_held)
+            share.give_back()
 
         answers = [rule.post(address, body, recover) for body in bodies]
-    assert paused == [10**12]
+    assert paused == [1]
     assert [read_score(answer) for answer in answers] == scores
 
 

@@ -1,17 +1,25 @@
 """OpenRLHF's own executor of single turns: the URL of a server, a local file with our function, and its retries."""
 
+import argparse
+import ast
 import asyncio
+import datetime
+import os
+import shlex
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import openrlhf
 import pytest
 import torch
 from openrlhf.utils.agent import SingleTurnAgentExecutor
-from trainers import Replacement, score_during, shape
 from transformers import AutoTokenizer
 
+from ..trainers import RECIPE, Replacement, score_during, shape
+
 NANO = str(Path(__file__).parents[3] / "codescaler/nano")  # the policy: its tokenizer is all that is used
+EXAMPLES = Path(__file__).parents[3] / "examples/rl"
 NUM_SAMPLES = 60
 FILE = """
 from codescaler.integrations.openrlhf import make_reward_func
@@ -72,6 +80,18 @@ def test_the_url_of_a_server(served, tokenizer, problem, completions):
     assert [result["scores"] for result in results] == [[score] for score in expected]
 
 
+def test_the_url_may_ask_for_the_shaped_reward(served, tokenizer, problem, programs, completions):
+    executor = SingleTurnAgentExecutor(f"{served.url}/get_reward?shape=true&problem=label")
+    prompt = render(tokenizer, f"Think first.\n{problem}")
+
+    async def run():
+        calls = (execute(executor, tokenizer, prompt, problem, text) for text in [*completions, "I pass."])
+        return await asyncio.gather(*calls)
+
+    rewards = [shape(score) for score in served.score([(problem, program) for program in programs])] + [0.0]
+    assert [read_reward(result) for result in asyncio.run(run())] == rewards
+
+
 def test_a_local_file(package, served, tokenizer, problem, programs, completions, tmp_path):
     path = tmp_path / "reward.py"
     path.write_text(FILE.format(served.url))
@@ -86,6 +106,35 @@ def test_a_local_file(package, served, tokenizer, problem, programs, completions
     rewards = [shape(score) for score in served.score([(problem, program) for program in programs])] + [0.0]
     assert [read_reward(result) for result in results] == rewards
     assert [result["extra_logs"] for result in results] == [{"codescaler_valid": float(r > 0)} for r in rewards]
+
+
+def read_arguments(command, monkeypatch):
+    """What `train_ppo_ray` makes of its command line: its own block of `main`, without the training at its end."""
+    source = Path(openrlhf.__file__).parent.joinpath("cli/train_ppo_ray.py").read_text()
+    (main,) = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    assert ast.unparse(main.body.pop()) == "train(args)"
+    monkeypatch.setattr("sys.argv", command[2:])
+    names = {"argparse": argparse, "datetime": datetime.datetime, "os": os}
+    exec(compile(ast.Module(main.body, []), "main", "exec"), names)
+    return names["args"]
+
+
+def test_the_recipe_is_accepted(monkeypatch):
+    script = (EXAMPLES / "openrlhf.sh").read_text().replace("\\\n", " ")
+    args = read_arguments(shlex.split(script, comments=True), monkeypatch)
+    assert (args.reward.remote_url, args.algo.kl.init_coef) == (["reward.py"], 0)
+    assert args.algo.advantage.estimator == "group_norm"  # GRPO's
+    assert args.train.batch_size == args.rollout.batch_size * args.rollout.n_samples_per_prompt
+    assert {
+        "num_prompts": args.rollout.batch_size,
+        "num_rollouts": args.rollout.n_samples_per_prompt,
+        "prompt_tokens": args.data.max_len - args.rollout.max_new_tokens,
+        "response_tokens": args.rollout.max_new_tokens,
+        "temperature": args.rollout.temperature,
+        "learning_rate": args.actor.adam.lr,
+        "clip": tuple(args.actor.eps_clip_low_high),
+        "num_steps": args.data.max_samples * args.train.num_episodes // args.rollout.batch_size,
+    } == RECIPE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -9,11 +9,15 @@ import pytest
 import torch
 import verl
 from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
 from tensordict import TensorDict
-from trainers import Replacement, score_during, shape
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
+from verl.trainer.ppo.reward import resolve_reward_manager_cls
 from verl.utils import hf_tokenizer
+from verl.utils.config import validate_config
+
+from ..trainers import RECIPE, Replacement, score_during, shape
 
 ROOT = Path(__file__).parents[3]
 NANO = str(ROOT / "codescaler/nano")  # the policy: its tokenizer is all that a reward worker reads
@@ -75,6 +79,29 @@ def test_a_reward_model_behind_verl_s_router(served, conversations, engine):
     scores = [result["reward_score"] for result in run(worker, make_data(conversations))]
     messages = [[*prompt, {"role": "assistant", "content": text}] for prompt, text in conversations]
     assert scores == served.score(messages)
+
+
+def test_the_recipe_is_accepted(package):
+    """By verl's own checks. `main_ppo` reads the file in the same way."""
+    with initialize_config_dir(str(ROOT / "examples/rl"), version_base=None):
+        config = compose("verl")
+    with open_dict(config):
+        config.actor_rollout_ref.model.path = NANO  # nothing is downloaded here
+    assert not (config.algorithm.use_kl_in_reward or config.actor_rollout_ref.actor.use_kl_loss)
+    validate_config(config, use_reference_policy=False, use_critic=False)
+    assert resolve_reward_manager_cls(config).__name__ == "CodescalerRewardManager"
+    assert config.reward.reward_kwargs.reward_model.startswith("http://")
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    assert {
+        "num_prompts": config.data.train_batch_size,
+        "num_rollouts": rollout.n,
+        "prompt_tokens": config.data.max_prompt_length,
+        "response_tokens": config.data.max_response_length,
+        "temperature": rollout.temperature,
+        "learning_rate": actor.optim.lr,
+        "clip": (actor.clip_ratio_low, actor.clip_ratio_high),
+        "num_steps": config.trainer.total_training_steps,
+    } == RECIPE
 
 
 def list_rewards(served, problem, programs):
