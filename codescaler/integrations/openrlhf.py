@@ -4,16 +4,15 @@
 
     reward_func = make_reward_func("http://127.0.0.1:8000", problem_in_label=True)
 
-Without a file, `--reward.remote_url http://127.0.0.1:8000/get_reward` asks `codescaler serve`.
+Without a file, `--reward.remote_url "http://127.0.0.1:8000/get_reward?shape=true&problem=label"` has the server do so.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from codescaler.errors import InvalidInput
 from codescaler.integrations.reward_function import RewardFunction
+from codescaler.text.queries import cut_prompt
 
-LEAST_OVERLAP = 16  # characters of a prompt of which the beginning was cut off: fewer may be the same by chance
 RewardFunc = Callable[[Sequence[str], Sequence[str], Sequence[Any]], dict[str, Any]]
 
 
@@ -37,19 +36,3 @@ def make_reward_func(reward_model: str, *, problem_in_label: bool = False, **set
         return {"rewards": rewards, "scores": rewards, "extra_logs": {"codescaler_valid": valid_share}}
 
     return reward_func
-
-
-def cut_prompt(query: str, prompt: str) -> str:
-    """Returns what follows the prompt in a query, which begins with the end of the prompt if that was too long.
-
-    Raises:
-        InvalidInput: the query begins with neither.
-    """
-    if query.startswith(prompt):
-        return query[len(prompt) :]
-    start = prompt.find(query[:LEAST_OVERLAP])
-    while 0 <= start <= len(prompt) - LEAST_OVERLAP:
-        if query.startswith(prompt[start:]):
-            return query[len(prompt) - start :]
-        start = prompt.find(query[:LEAST_OVERLAP], start + 1)
-    raise InvalidInput(f"the query {query!r:.80} does not begin with the prompt {prompt!r:.80}, or with its end")

@@ -4,7 +4,7 @@
     --rm-url http://127.0.0.1:8000
 
 With `--group-rm` all samples of a prompt come in one call. `--rm-url` may also be the folder or hub id of a model.
-Without a custom path, `--rm-type remote_rm --rm-url http://127.0.0.1:8000/reward` asks `codescaler serve`.
+Without a custom path, `--rm-type remote_rm --rm-url http://127.0.0.1:8000/reward?shape=true` has the server do so.
 """
 
 from functools import cache

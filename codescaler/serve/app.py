@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from codescaler.serve.page import PAGE_HEADERS, read_asset
 from codescaler.serve.refusal import Refusal, make_refusal
 from codescaler.serve.schema import describe_api
 from codescaler.serve.service import Service
+from codescaler.serve.trainers import TRAINER_POSTS
 
 MAX_BODY_BYTES = 16 << 20
 _MAX_DISCARDED = 4  # bodies' worth that is read and dropped: a client that is still writing would not see the answer
@@ -37,6 +38,8 @@ MAX_ROWS = 4096  # of one request: more belong into several, so that others come
 BODY_S = 30.0  # that a client may take to send a body
 TIMEOUT_S = 120.0  # for the scores of a request, if the client names no time
 MAX_TIMEOUT_S = 3600.0
+
+ALL_POSTS = POSTS | TRAINER_POSTS | NATIVE_POSTS
 
 _log = logging.getLogger("codescaler.serve")
 
@@ -67,10 +70,10 @@ class _App:
             "/health/live": lambda _: _write(StatusAnswer(status="live")),
             "/health/ready": self._show_ready,
             "/metrics": lambda _: Response(service.metrics.format(), media_type="text/plain; version=0.0.4"),
-            "/openapi.json": lambda _: _write(describe_api(POSTS | NATIVE_POSTS)),
+            "/openapi.json": lambda _: _write(describe_api(ALL_POSTS)),
         }
         routes = [Route(path, self._wrap(path, _make_get(make)), methods=["GET"]) for path, make in gets.items()]
-        for path, post in (POSTS | NATIVE_POSTS).items():
+        for path, post in ALL_POSTS.items():
             routes.append(Route(path, self._wrap(path, self._make_post(post.body, post.make_job)), methods=["POST"]))
         self.app = Starlette(
             routes=routes, lifespan=self._live, exception_handlers={404: self._refuse_path, 405: self._refuse_path}
@@ -122,7 +125,7 @@ class _App:
         async def post(request: Request, client: str) -> Response:
             timeout_s = _read_timeout(request)
             body = await _read_body(request)
-            job = await asyncio.to_thread(_make_job, decoder, make_job, body)
+            job = await asyncio.to_thread(_make_job, decoder, make_job, body, request.query_params)
             outcome = await self._service.compute(job, client, timeout_s, partial(_wait_for_leaving, request))
             return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
 
@@ -210,9 +213,12 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
         ) from error
 
 
-def _make_job(decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytes) -> Job:
+def _make_job(
+    decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytes, query_params: Mapping[str, str]
+) -> Job:
     """Reads a body. On a thread, since a large one takes long."""
     decoded = _decode(decoder, body)
+    decoded.update_from_url(query_params)
     for count in decoded.count_rows():
         if count > MAX_ROWS:
             raise Refusal(400, "too_many_rows", f"the request holds {count} rows; send at most {MAX_ROWS} at a time")

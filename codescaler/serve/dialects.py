@@ -2,13 +2,13 @@
 
 A body is a msgspec struct, and `make_job` reads it. The shapes are those of the projects' own clients and servers:
 vLLM (classify, pooling, score, rerank), Cohere and Jina (rerank v1 and v2), TEI (rerank, predict), Infinity (rerank),
-OpenAI (embeddings; SGLang's reward models answer there), OpenRLHF (get_reward), slime (reward).
+OpenAI (embeddings; SGLang's reward models answer there).
 """
 
 import base64
 import struct
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -25,7 +25,24 @@ MakeJob: TypeAlias = Callable[[Any], Job]
 class Body(msgspec.Struct, kw_only=True):
     """What every request may name."""
 
+    URL_FIELDS: ClassVar[tuple[str, ...]] = ()  # that the URL may set as well
+
     model: str | None = None
+
+    def update_from_url(self, values: Mapping[str, str]) -> None:
+        """Sets fields by the query of the URL: clients whose bodies are fixed can choose by it.
+
+        Raises:
+            Refusal: a name or a value is not known.
+        """
+        types = {field.name: field.type for field in msgspec.structs.fields(self) if field.name in self.URL_FIELDS}
+        for name, value in values.items() if types else ():
+            try:
+                setattr(self, name, msgspec.convert(value, types[name], strict=False))
+            except (KeyError, msgspec.ValidationError) as error:
+                raise Refusal(
+                    400, "invalid_request", f"?{name:.50}={value:.50}: the URL may set {', '.join(types)}"
+                ) from error
 
     def count_rows(self) -> list[int]:
         """Returns the lengths of the lists whose items become rows."""
@@ -71,22 +88,6 @@ class PredictBody(Body, kw_only=True):
     """TEI's /predict: a text, a pair, or a list of either."""
 
     inputs: str | list[str | list[str]]
-
-
-class GetRewardBody(Body, kw_only=True):
-    """OpenRLHF's remote reward model."""
-
-    query: list[str]
-    prompts: list[str] | None = None
-    labels: list[Any] | None = None
-
-
-class RewardBody(Body, kw_only=True):
-    """slime's: one prompt, text or messages, and one response."""
-
-    prompt: str | list[dict[str, Any]]
-    response: str
-    label: Any = None
 
 
 def list_rows(body: ClassifyBody) -> list[Row]:
@@ -249,23 +250,6 @@ def make_predict_job(body: PredictBody) -> Job:
     return Job(body.model, rows, answer)
 
 
-def make_get_reward_job(body: GetRewardBody) -> Job:
-    """OpenRLHF's: texts of the policy's template. Its extra logs become tensors, so they are numbers."""
-
-    def answer(outcome: Outcome) -> answers.GetRewardAnswer:
-        scores = list(outcome.scores)
-        return answers.GetRewardAnswer(rewards=scores, scores=scores, extra_logs={})
-
-    return Job(body.model, list(body.query), answer)
-
-
-def make_reward_job(body: RewardBody) -> Job:
-    """slime's: a bare number."""
-    prompt = [{"role": "user", "content": body.prompt}] if isinstance(body.prompt, str) else body.prompt
-    row: Row = [*prompt, {"role": "assistant", "content": body.response}]
-    return Job(body.model, [row], lambda outcome: outcome.scores[0])
-
-
 def _rank(scores: Sequence[float], top_n: int | None) -> list[int]:
     best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
     return best[: top_n or None]  # vLLM's client says 0 for all
@@ -305,6 +289,4 @@ POSTS: dict[str, Post] = {
     "/v2/rerank": Post(RerankBody, make_cohere_rerank_job, answers.RerankAnswer),
     "/v1/embeddings": Post(ClassifyBody, make_embeddings_job, answers.EmbeddingsAnswer),
     "/predict": Post(PredictBody, make_predict_job, list[answers.Label | list[answers.Label]]),
-    "/get_reward": Post(GetRewardBody, make_get_reward_job, answers.GetRewardAnswer),
-    "/reward": Post(RewardBody, make_reward_job, float),
 }

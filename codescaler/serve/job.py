@@ -4,13 +4,21 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from codescaler.serve.answers import Usage
 from codescaler.text.program import Pair
 
-# A text that a template has been applied to, its token ids, or what an engine scores.
-Row: TypeAlias = str | list[int] | Pair
+
+class Query(NamedTuple):
+    """A prompt with its completion, in the template of a policy."""
+
+    text: str
+    prompt: str
+
+
+# A text that a template has been applied to, its token ids, what a policy read and wrote, or what an engine scores.
+Row: TypeAlias = str | list[int] | Query | Pair
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -58,6 +59,10 @@ class Served:
         """What `Engine.score` gives: pairs of problem and program, or lists of messages."""
         return self._project.ask("score", self.folder, pairs)
 
+    def score_text(self, text):
+        """What the engine gives for a text that a template has been applied to."""
+        return self._project.ask("score_text", self.folder, text)
+
     def rank(self, problem, programs):
         """Indices and scores, best first, as `codescaler rerank` prints them."""
         return [tuple(row) for row in self._project.ask("rank", self.folder, problem, programs)]
@@ -89,6 +94,16 @@ def run_server(*arguments, key=""):
             yield found[1]
         finally:
             process.kill()  # SIGTERM would wait for load balancers
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """Makes `import codescaler` find this checkout. What asks a server needs neither torch nor compiled code."""
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "codescaler").symlink_to(Path(__file__).parents[2] / "codescaler")
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
 
 
 @pytest.fixture(scope="session")

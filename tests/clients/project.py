@@ -29,6 +29,12 @@ def score(folder, pairs):
     return load(folder).score(made).tolist()
 
 
+def score_text(folder, text):
+    """The score of a text that a template has been applied to."""
+    (score,) = load(folder).score_tokens([list_ids(folder, text)])
+    return float(score)
+
+
 def rank(folder, problem, programs):
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()) as printed:
         files = [Path(scratch, f"{index:03}.py") for index in range(len(programs))]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from codescaler.errors import InvalidInput
-from codescaler.integrations.openrlhf import cut_prompt, make_reward_func
+from codescaler.integrations.openrlhf import make_reward_func
+from codescaler.text.queries import cut_prompt
 
 from ..serve.conftest import send
 from .conftest import COMPLETIONS, PROBLEM
@@ -59,10 +60,56 @@ def test_a_query_without_its_prompt_is_refused(query):
         cut_prompt(query, PROMPT)
 
 
-def test_the_http_payload_gives_a_list_of_one_number(server, engine):
-    text = engine.encoder.chat.render(
-        [{"role": "user", "content": PROBLEM}, {"role": "assistant", "content": COMPLETIONS[0]}]
-    )
-    status, _, answer = send(server.url + "/get_reward", {"query": [text], "prompts": [PROBLEM], "labels": [""]})
-    (score,) = engine.score([[{"role": "user", "content": PROBLEM}, {"role": "assistant", "content": COMPLETIONS[0]}]])
-    assert (status, answer) == (200, {"rewards": [score], "scores": [score], "extra_logs": {}})
+def post(server, path, queries, **fields):
+    status, _, answer = send(server.url + path, {"query": queries, "prompts": [PROMPT] * len(queries), **fields})
+    assert status == 200, answer
+    assert answer["rewards"] == answer["scores"]
+    return answer["rewards"]
+
+
+def make_messages(problem, completion):
+    return [{"role": "user", "content": problem}, {"role": "assistant", "content": completion}]
+
+
+def test_a_query_in_the_template_of_the_reward_model_is_scored_as_it_stands(server, engine):
+    messages = make_messages(PROBLEM, COMPLETIONS[0])
+    for given in (messages, [{"role": "system", "content": "Be brief."}, *messages]):
+        text = engine.encoder.chat.render(given)
+        assert post(server, "/get_reward", [text], labels=[""]) == engine.score([given]).tolist()
+
+
+def test_a_query_in_another_template_is_taken_apart_by_its_prompt(server, engine):
+    counted = "codescaler_rebuilt_rows_total"
+    before = send(server.url + "/metrics")[2]
+    expected = engine.score([make_messages(PROMPT, completion) for completion in COMPLETIONS]).tolist()
+    queries = [PROMPT + completion for completion in COMPLETIONS]
+    assert post(server, "/get_reward", queries, labels=[""] * 5) == expected
+    after = send(server.url + "/metrics")[2]
+    numbers = [float(text.partition(f"\n{counted} ")[2].partition("\n")[0]) for text in (before, after)]
+    assert numbers[1] - numbers[0] == 5
+
+
+def test_the_url_may_name_the_label_and_ask_for_the_shaped_reward(server, engine, rewards):
+    queries = [f"{PROMPT}{completion}<|end|>" for completion in COMPLETIONS]
+    labels = [PROBLEM] * 5
+    assert post(server, "/get_reward?shape=true&problem=label", queries, labels=labels) == rewards
+    assert post(server, "/get_reward?shape=1&problem=label&language=c", queries[:1], labels=labels[:1]) == [0.0]
+    plain = engine.score([make_messages(PROBLEM, f"{completion}<|end|>") for completion in COMPLETIONS]).tolist()
+    assert post(server, "/get_reward?problem=label", queries, labels=labels) == plain
+
+
+@pytest.mark.parametrize(
+    "path, body, message",
+    [
+        ("/get_reward?shaped=true", {}, "the URL may set model, shape, language, problem"),
+        ("/get_reward?shape=perhaps", {}, "the URL may set"),
+        ("/get_reward?problem=label", {}, "1 queries, 1 prompts and 0 problems"),
+        ("/get_reward?problem=label", {"labels": [None]}, "a problem is None"),
+        ("/get_reward?shape=true", {"prompts": None}, "1 queries, 0 prompts"),
+        ("/get_reward?shape=true&language=cobol", {}, "'cobol' is not known"),
+        ("/get_reward", {"query": ["another text"]}, "does not begin with the prompt"),
+    ],
+)
+def test_a_query_that_cannot_be_scored_says_why(server, path, body, message):
+    status, _, answer = send(server.url + path, {"query": [PROMPT + COMPLETIONS[0]], "prompts": [PROMPT]} | body)
+    assert (status, message in answer["error"]["message"]) == (400, True), answer
