@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from . import record
+
 PYTHON = os.environ.get("CODESCALER_PYTHON", str(Path(__file__).parents[2] / ".venv/bin/python"))
 OPTIONS = ("--dtype", "float32", "--num-threads", "1")
+RECORDED = Path(__file__).parents[1] / "serve/recorded"
 KEY = "a-key-of-20-letters."
 PROBLEM = "Write a function `add` that adds two numbers."
 PROGRAMS = [
@@ -120,7 +123,10 @@ def tiny(project, tmp_path_factory):
 def served(request, project):
     """A server of a small random model, and one of the model in the package."""
     folder = request.getfixturevalue("tiny") if request.param == "tiny" else "nano"
-    with run_server(folder, "--served-name", "a-name") as url:
+    with run_server(folder, "--served-name", "a-name") as url, contextlib.ExitStack() as stack:
+        if os.environ.get("RECORD") and request.param == "tiny":
+            client = Path(request.config.args[0]).resolve().name
+            url = stack.enter_context(record.record(url, RECORDED / f"{client}.json"))
         yield Served(url, folder, "a-name", project)
 
 
