@@ -100,7 +100,8 @@ def read_evaluation_problems(
             continue
         num_unjudged = sum(candidate.passed is None for candidate in group.candidates)
         counts["unjudged_programs"] += num_unjudged
-        if num_unjudged and num_unjudged == len(group.candidates):
+        has_verdict = any(c.passed is not None and c.code is not None for c in group.candidates)
+        if num_unjudged and not has_verdict:  # what holds no program failed, whatever its tests
             counts["unlabelled_groups"] += 1
             continue
         task = task_of.get(group.task_id)
