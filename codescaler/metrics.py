@@ -142,7 +142,8 @@ def compute_youden(scores: Scores, is_correct: Labels, weights: npt.ArrayLike | 
 def compute_brier(chances: Scores, is_correct: Labels, weights: npt.ArrayLike | None = None) -> float:
     """The mean squared distance of a chance of being correct from what is: 1 or 0."""
     values, correct = _check_scores(chances, is_correct)
-    return float(np.average((values - correct) ** 2, weights=weights))
+    weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    return float((values - correct) ** 2 @ weight / weight.sum())
 
 
 def compute_ece(
@@ -165,5 +166,7 @@ def _sum_by_score(scores: Scores, is_correct: Labels, weights: npt.ArrayLike | N
     weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
     place = np.unique(values, return_inverse=True)[1]
     num = int(place.max(initial=-1)) + 1
-    right, wrong = (np.bincount(place, weights=weight * kind, minlength=num) for kind in (correct, ~correct))
+    right, wrong = np.zeros(num), np.zeros(num)
+    np.add.at(right, place[correct], weight[correct])
+    np.add.at(wrong, place[~correct], weight[~correct])
     return right, wrong
