@@ -47,5 +47,4 @@ def rank_candidates(
         RankedCandidate(index, scores.get(index), is_valid, code)
         for index, (code, (_, is_valid)) in enumerate(zip(codes, taken, strict=True))
     ]
-    ranked.sort(key=lambda c: (not c.is_valid, -math.inf if c.score is None else -c.score, c.index))
-    return ranked[:top_k]
+    return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]

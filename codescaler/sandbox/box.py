@@ -13,7 +13,7 @@ from codescaler.sandbox.inside.wire import ConnectionLost, receive, send
 from codescaler.sandbox.isolation import Isolation, make_command
 from codescaler.sandbox.limits import Limits
 
-Role = Literal["program", "judge", "main", "replay"]
+Role = Literal["program", "judge", "main", "replay", "together"]
 
 _START_SECONDS = 20.0  # for a fork server to come up; it takes some 50 ms on an idle machine
 _END_SECONDS = 20.0  # for the kernel to end what was killed

@@ -16,7 +16,7 @@ from codescaler.sandbox.box import Box
 from codescaler.sandbox.costs import Costs, measure_costs
 from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, check_isolation, explain_missing
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.verdicts import judge_calls, judge_output
+from codescaler.sandbox.verdicts import judge_calls, judge_output, judge_together
 from codescaler.types import CallTests, Tests, Verdict
 
 Result = TypeVar("Result")
@@ -39,6 +39,8 @@ class Sandbox:
         num_workers: programs at a time; default, the processors of this process.
         allow_site_packages: let programs import, and read, the packages installed beside this one. Without, they have
             the standard library.
+        allow_one_process: what cannot be judged from another process is run in the program's, such as tests that read
+            what it wrote, or patch its modules. Such a verdict is forgeable, and says so. Without, it is unjudged.
 
     Attributes:
         isolation: what programs get. num_workers: as above.
@@ -54,12 +56,13 @@ class Sandbox:
         isolation: str | None = None,
         num_workers: int | None = None,
         allow_site_packages: bool = False,
+        allow_one_process: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self.num_workers = num_workers if num_workers is not None else len(os.sched_getaffinity(0))
         if self.num_workers < 1:
             raise InvalidInput(f"num_workers={num_workers}; give at least 1")
-        self._allow_site_packages = allow_site_packages
+        self._allow_site_packages, self._allow_one_process = allow_site_packages, allow_one_process
         self._boxes: queue.SimpleQueue[Box | None] = queue.SimpleQueue()
         acceptable = (
             ISOLATIONS[: ISOLATIONS.index(check_isolation(floor)) + 1]
@@ -149,7 +152,10 @@ class Sandbox:
         limits = self.limits.extend(tests.cpu_seconds)
         with self._box(limits) as box:
             if isinstance(tests, CallTests):
-                return judge_calls(box, limits, code, tests)
+                verdict = judge_calls(box, limits, code, tests)
+                if self._allow_one_process and verdict.passed is None and tests.statements:
+                    verdict = judge_together(box, limits, code, tests)
+                return verdict
             return judge_output(box, limits, code, tests)
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
