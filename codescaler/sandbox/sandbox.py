@@ -125,13 +125,13 @@ class Sandbox:
                 "RLIMIT_CORE": 1,  # not even into a pipe, as with 0
             },
         }
-        return Box(isolation, settings, self._allow_site_packages, limits)
+        return Box(isolation, settings, self._allow_site_packages)
 
     @contextmanager
     def _box(self, limits: Limits) -> Iterator[Box]:
         box = self._boxes.get()
         try:
-            if box is not None and box.limits != limits:
+            if box is not None and box.cpu_seconds != limits.cpu_seconds:
                 box.close()
                 box = None
             box = box or self._make_box(self.isolation, limits)

@@ -179,7 +179,8 @@ def _run(settings: dict[str, Any], role: str, report: int, files: list[int], scr
             hard = resource.getrlimit(kind)[1]
             limit = value * _get_time_factor(role) if name == "RLIMIT_CPU" else value
             limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-            resource.setrlimit(kind, (limit, limit))
+            # Deep recursion asks for a larger stack; memory is bounded anyway.
+            resource.setrlimit(kind, (limit, hard if name == "RLIMIT_STACK" else limit))
         user = _choose_user(settings, role)
         if user is not None:
             os.setgroups([])
