@@ -55,7 +55,15 @@ def make_command(isolation: Isolation, settings: dict[str, Any], allow_site_pack
 
 def _make_bubblewrap_command(tree: dict[str, Any]) -> list[str]:
     shown = [*tree["shown"], (str(Path(__file__).parent), _CODE_INSIDE)]
-    words = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--new-session", "--as-pid-1"]
+    words = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--new-session",
+        "--as-pid-1",
+    ]
     if os.geteuid() != 0:
         words.append("--unshare-user")
     for capability in _CAPABILITIES:
@@ -69,7 +77,8 @@ def _make_bubblewrap_command(tree: dict[str, Any]) -> list[str]:
         words += ["--tmpfs", path, "--remount-ro", path]
     words += ["--dir", "/dev", "--symlink", SCRATCH, "/dev/shm"]  # shm: for locks of multiprocessing
     for name in DEVICES:
-        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+        # Programs can still write to it. Its times and its mode are the host's.
+        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}", "--remount-ro", f"/dev/{name}"]
     words += ["--dir", SCRATCH]
     if not any(target.startswith("/tmp/") for _, target in tree["shown"]):
         words += ["--symlink", SCRATCH, "/tmp"]

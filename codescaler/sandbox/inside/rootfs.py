@@ -43,6 +43,8 @@ def enter_new_root(tree: dict[str, Any]) -> None:
         syscalls.make_read_only(path)
     for name in DEVICES:
         _bind(f"{_OLD}/dev/{name}", f"/dev/{name}")
+        # Programs can still write to it. Its times and its mode are the host's.
+        syscalls.make_read_only(f"/dev/{name}", has_devices=True)
     os.symlink(SCRATCH, "/dev/shm")  # for locks of multiprocessing
     if not os.path.lexists("/tmp"):
         os.symlink(SCRATCH, "/tmp")
