@@ -41,6 +41,7 @@ class Program:
         self.failure: ConnectionLost | NotSendable | None = None  # which a test may not hide by an `except` of its own
         # Numbers of what may be used by its methods: classes that the tests name, their instances, what these hold.
         self._objects: set[int] = set()
+        self._named: set[int] = set()  # numbers of what was found by name
         self._is_object = False  # whether what comes next is one
         self._codec = Codec(classes, _get_number, self._make_remote)
 
@@ -53,6 +54,7 @@ class Program:
             if name in answer:  # and nothing that was not asked for
                 found[name] = answer[name]
         self.names.update(found)
+        self._named.update(_get_number(value) for value in found.values() if isinstance(value, Remote))
         return found
 
     def ask(self, operation: str, target: "Remote", *operands: Any) -> Any:
@@ -60,8 +62,15 @@ class Program:
         self.num_asked += 1
         self._is_object = self.is_object(target)
         try:
-            value, has_changed = self._answer(operation, self._codec.encode((target, *operands)))
-        except (ConnectionLost, NotSendable) as error:
+            asked = self._codec.encode((target, *operands))
+        except NotSendable as error:
+            if not self.is_object(target) and _get_number(target) not in self._named:  # an answer, in place of data
+                raise TypeError(f"the program gave an object, and no data; {error}") from error
+            self.failure = self.failure or error
+            raise
+        try:
+            value, has_changed = self._answer(operation, asked)
+        except ConnectionLost as error:
             self.failure = self.failure or error
             raise
         if has_changed:
@@ -88,7 +97,7 @@ class Program:
             _raise_again(*map(str, answer[1:]))
         value, has_changed = self._codec.decode(answer[1]), answer[2] is True
         parts = value if operation == "names" else {"": value[0] if has_changed else value}
-        if not isinstance(parts, dict):
+        if not isinstance(parts, dict) or any(type(name) is not str for name in parts):  # a key may not say what it is
             raise ConnectionLost("an answer of another form")
         numbers = {name: _get_number(part) for name, part in parts.items() if isinstance(part, Remote)}
         self._dialogue.append([[operation, asked], numbers])
@@ -219,6 +228,8 @@ def judge(work: socket.socket, link: socket.socket) -> None:
         send(work, [GONE, ""])  # the host knows why
     except ConnectionLost as error:
         send(work, ["error", f"the program's process answers with {error}"[:500]])
+    except BaseException as error:  # tests cannot raise here: only what the program gave can
+        send(work, ["error", f"the program's answer cannot be handled: {type(error).__name__}"])
 
 
 def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -> Iterator[tuple[str, str]]:
@@ -226,7 +237,7 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
     try:
         namespace, classes = make_shared_namespace(task["prelude"])
         setup = compile(task["setup"], "<setup>", "exec")
-    except Exception as error:
+    except BaseException as error:
         yield from [("unjudged", f"the tests' own prelude or setup fails: {error!r}")] * len(statements)
         return
     program = Program(link, classes, dialogue, frozenset(task["classes"]))
@@ -248,8 +259,22 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
 def _run_test(
     program: Program, code: types.CodeType, namespace: dict[str, Any], entry_points: set[str]
 ) -> tuple[str, str]:
-    """Runs one test. Raises ConnectionLost if the program is gone or breaks the rules."""
+    """Runs one test. Raises ConnectionLost if the program is gone or breaks the rules.
+
+    What a test, or the setup, has set after it asked the program counts as the program's in later tests.
+    """
     names, num_asked = _find_names(code), program.num_asked
+    try:
+        return _run_code(program, code, namespace, entry_points, names)
+    finally:
+        if program.num_asked > num_asked or program.names.intersection(names):
+            program.names |= _find_set_names(code)
+
+
+def _run_code(
+    program: Program, code: types.CodeType, namespace: dict[str, Any], entry_points: set[str], names: set[str]
+) -> tuple[str, str]:
+    num_asked = program.num_asked
     try:
         unknown = [name for name in names if name not in namespace and not hasattr(builtins, name)]
         for name in unknown:
@@ -261,7 +286,6 @@ def _run_test(
         if missing:
             return "error", f"the program does not define {', '.join(missing)}"
         namespace.update(defined)
-        num_asked = program.num_asked
         try:
             exec(code, namespace)
         finally:
@@ -296,5 +320,9 @@ def _find_names(code: types.CodeType) -> set[str]:
     """Every global name that a piece of code looks up, and does not set itself at its top level."""
     looked_up = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    set_here = {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}
-    return looked_up.union(*map(_find_names, inner)) - set_here
+    return looked_up.union(*map(_find_names, inner)) - _find_set_names(code)
+
+
+def _find_set_names(code: types.CodeType) -> set[str]:
+    """Every name that a piece of code sets at its top level."""
+    return {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}

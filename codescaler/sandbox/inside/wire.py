@@ -182,10 +182,11 @@ class Codec:
 
             for place, (kind, *children) in enumerate(table):
                 parts = map(get_child, children)
-                if kind in _PARTS:
+                if kind in _PARTS or kind == "plain":
                     depths[place] = 1 + max((depths[c[0]] for c in children if _is_reference(c)), default=0)
                     if depths[place] > _MAX_DEPTH:
                         raise ConnectionLost(f"a value of more than {_MAX_DEPTH} levels")
+                if kind in _PARTS:
                     make: Callable[..., Any] = _make_datetime if kind == "datetime" else _PARTS[kind][0]
                     values[place] = make(parts) if kind in _FROM_ONE else make(*parts)
                 elif kind == "plain":
@@ -195,15 +196,25 @@ class Codec:
                 elif kind == "kept":
                     values[place] = self._kept(children[0])
                 elif kind.startswith("object "):
-                    _fill(values[place], list(parts))  # before it is hashed; below again, for circles
+                    self._fill_object(values[place], list(parts))  # before it is hashed; below again, for circles
             for value, (kind, *children) in zip(values, table, strict=True):
-                if kind in _MUTABLE or kind.startswith("object "):
+                if kind in _MUTABLE:
                     _fill(value, list(map(get_child, children)))
+                elif kind.startswith("object "):
+                    self._fill_object(value, list(map(get_child, children)))
             return get_child(root)
         except ConnectionLost:
             raise
         except Exception as error:  # whatever an untrusted message leads to
             raise ConnectionLost(f"a message that holds no value: {error!r:.200}") from error
+
+    def _fill_object(self, value: Any, parts: list[Any]) -> None:
+        for name, part in zip(parts[::2], parts[1::2], strict=True):
+            # Of a method or a cached property, the class has the say. Nor can an object of another class be given it.
+            owners = [type(value), *(self._classes.values() if callable(part) else ())]
+            own = [getattr(owner, name, None) for owner in owners]
+            if not any(callable(each) or hasattr(each, "__get__") for each in own):
+                vars(value)[name] = part
 
     def _make_empty(self, kind: str) -> Any:
         if kind.startswith("object "):
@@ -236,11 +247,5 @@ def _fill(value: Any, parts: list[Any]) -> None:
             value[key] = part
     elif isinstance(value, set):
         value.update(parts)
-    elif isinstance(value, (list, deque, bytearray)):
-        value.extend(parts)
     else:
-        for name, part in pairs:
-            # Of a method or a cached property, the class has the say.
-            own = getattr(type(value), name, None)
-            if not callable(own) and not hasattr(own, "__get__"):
-                vars(value)[name] = part
+        value.extend(parts)
