@@ -50,7 +50,7 @@ class NobodysSandbox:
         for parent in (folder, *folder.parents[:2]):
             parent.chmod(parent.stat().st_mode | 0o055)
         serve = (
-            "import pickle, sys\nfrom codescaler.sandbox import Limits, Sandbox\nfrom codescaler.types import CallTests\n"
+            "import pickle, sys\nfrom codescaler.sandbox import Limits, Sandbox\n"
             f"with Sandbox(Limits(**{vars(LIMITS)}), isolation={isolation!r}, num_workers=1) as sandbox:\n"
             "    while True:\n        try: job = pickle.load(sys.stdin.buffer)\n        except EOFError: break\n"
             "        pickle.dump(sandbox.run(*job), sys.stdout.buffer)\n        sys.stdout.flush()"
