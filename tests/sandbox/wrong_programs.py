@@ -233,7 +233,7 @@ _ANSWERS = {
     ),
     "sends what fills the memory": (
         "import codescaler.sandbox.inside.wire as wire\n"
-        "def f(x): wire.json.dumps = lambda message: '[' + '[],' * (4 << 20) + '0]'",
+        "def f(x): wire.json.dumps = lambda message: '[\"' + 'x' * (62 << 20) + '\"]'",
         TESTS,
         ERROR,
     ),
