@@ -238,11 +238,13 @@ class Verdict:
             the test itself is at fault, and says nothing of the program ("unjudged").
         message: of the first test that did not pass, what was seen; untrusted text, at most 500 characters.
         cpu_seconds: that the program took for all tests.
+        is_forgeable: tests and program ran in one process, where a program can say that it passed.
     """
 
     outcomes: tuple[Outcome, ...]
     message: str = ""
     cpu_seconds: float = 0.0
+    is_forgeable: bool = False
 
     @property
     def passed(self) -> bool | None:

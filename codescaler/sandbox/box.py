@@ -13,7 +13,7 @@ from codescaler.errors import SandboxUnavailable
 from codescaler.sandbox.inside.wire import ConnectionLost, receive, send
 from codescaler.sandbox.isolation import Isolation, make_command
 
-Role = Literal["program", "judge", "main", "replay"]
+Role = Literal["program", "judge", "main", "replay", "together"]
 How = Literal["by itself", "stopped", "late", "uncounted"]
 
 _START_SECONDS = 20.0  # for a fork server to come up; it takes some 50 ms on an idle machine

@@ -38,6 +38,8 @@ class Sandbox:
         num_workers: programs at a time; default, the processors of this process.
         allow_site_packages: let programs import, and read, the packages installed beside this one. Without, they have
             the standard library.
+        allow_one_process: run tests that read what the program wrote, or patch its modules, in its own process. Such a
+            verdict is forgeable, and says so. Without, such tests are unjudged.
 
     Attributes:
         isolation: what programs get. num_workers: as above.
@@ -53,12 +55,13 @@ class Sandbox:
         isolation: str | None = None,
         num_workers: int | None = None,
         allow_site_packages: bool = False,
+        allow_one_process: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self.num_workers = num_workers if num_workers is not None else len(os.sched_getaffinity(0))
         if self.num_workers < 1:
             raise InvalidInput(f"num_workers={num_workers}; give at least 1")
-        self._allow_site_packages = allow_site_packages
+        self._allow_site_packages, self._allow_one_process = allow_site_packages, allow_one_process
         self._boxes: queue.SimpleQueue[Box | None] = queue.SimpleQueue()
         acceptable = (
             ISOLATIONS[: ISOLATIONS.index(check_isolation(floor)) + 1]

@@ -3,11 +3,12 @@
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
-from codescaler.sandbox.box import Box, End
+from codescaler.sandbox.box import Box, End, Process
 from codescaler.sandbox.checker import is_expected
 from codescaler.sandbox.inside.judge import GONE
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
@@ -24,12 +25,23 @@ _CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
 
 def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
     """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test."""
+    return _judge_in_turn(attempt_calls, box, limits, code, tests)
+
+
+def judge_together(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
+    """Runs tests and the program in one process. The verdict is forgeable, and says so."""
+    return replace(_judge_in_turn(_attempt_together, box, limits, code, tests), is_forgeable=True)
+
+
+def _judge_in_turn(
+    attempt_tests: Callable[..., "Attempt"], box: Box, limits: Limits, code: str, tests: CallTests
+) -> Verdict:
     reports: list[Report] = []
     cpu_seconds = 0.0
     for _ in range(_MAX_PROCESSES):
         if len(reports) == len(tests.statements):
             break
-        attempt = attempt_calls(box, limits, code, tests, start=len(reports))
+        attempt = attempt_tests(box, limits, code, tests, start=len(reports))
         reports += attempt.reports
         cpu_seconds += attempt.end.cpu_seconds
     rest = len(tests.statements) - len(reports)
@@ -58,18 +70,7 @@ def attempt_calls(
     program.tell({"code": code, "prelude": tests.prelude})
     judge.tell({**vars(tests), "statements": tests.statements[start:], "has_to_record": has_to_record})
     num_left = len(tests.statements) - start
-    reports: list[Report] = []
-    has_gone = False
-    while len(reports) < num_left and not has_gone:
-        try:
-            outcome, message = map(str, receive(judge.work, _MAX_REPORT_BYTES))
-            has_gone = outcome == GONE
-            if not has_gone and outcome not in get_args(Outcome):
-                raise ValueError(outcome)
-        except (ConnectionLost, TypeError, ValueError):  # the judge has ended, or a test speaks in its place
-            break
-        if not has_gone:
-            reports.append((cast(Outcome, outcome), message[:_MESSAGE_CHARS]))
+    reports, has_gone = _receive_reports(judge, num_left)
     dialogue = None
     if has_to_record and len(reports) == num_left:
         with suppress(ConnectionLost):
@@ -85,6 +86,34 @@ def attempt_calls(
     elif num_left and (judge_end.exit_code or not reports):
         reports += _report_unreported(limits, judge_end, ("unjudged", "the process of the tests"), num_left)
     return Attempt(reports, program_end, dialogue)
+
+
+def _attempt_together(box: Box, limits: Limits, code: str, tests: CallTests, *, start: int) -> Attempt:
+    process = box.start("together")
+    statements = tests.statements[start:]
+    process.tell({**vars(tests), "code": code, "statements": statements})
+    reports, _ = _receive_reports(process, len(statements))
+    num_left = len(statements) - len(reports)
+    end = process.end(kill=not num_left)
+    if num_left:
+        reports += _report_unreported(limits, end, ("error", "the program's process"), num_left)
+    return Attempt(reports, end, None)
+
+
+def _receive_reports(process: Process, num_left: int) -> tuple[list[Report], bool]:
+    """Returns the reports of a process until it ends, and whether it says that the program has gone."""
+    reports: list[Report] = []
+    while len(reports) < num_left:
+        try:
+            outcome, message = map(str, receive(process.work, _MAX_REPORT_BYTES))
+            if outcome == GONE:
+                return reports, True
+            if outcome not in get_args(Outcome):
+                raise ValueError(outcome)
+        except (ConnectionLost, TypeError, ValueError):  # the judge has ended, or a test speaks in its place
+            break
+        reports.append((cast(Outcome, outcome), message[:_MESSAGE_CHARS]))
+    return reports, False
 
 
 def _report_unreported(limits: Limits, end: End, otherwise: Report, num_left: int) -> list[Report]:

@@ -192,7 +192,7 @@ _ANSWERS = {
     "returns an object that is sliced": (
         "class A: pass\ndef f(x): return A()",
         _check("assert f(3)[0:2] == [7, 8]"),
-        FAILED,
+        (*FAILED, *ERROR),
     ),
     "returns an object that slices itself": (
         "class A:\n    def __getitem__(self, k): return self\ndef f(x): return A()",
@@ -271,7 +271,7 @@ _METHOD_TESTS = CallTests(
         "assert Solution().f(3).issubset({7})",
         "assert Solution().f(3).isdigit()",
         "assert Solution().f(3) == 7",
-        "assert Solution().f(3)",
+        "assert Solution().f(3) in (7, 8)",
         "assert Solution().f(3) > 7",
         "assert any(part == 7 for part in Solution().f(3))",
     ),

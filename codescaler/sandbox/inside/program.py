@@ -5,7 +5,6 @@ the arguments that it is called with. What is expected of it is elsewhere.
 """
 
 import atexit
-import operator
 import os
 import socket
 import sys
@@ -13,23 +12,14 @@ import threading
 import traceback
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from codescaler.sandbox.inside.keeping import Keeper
+from codescaler.sandbox.inside.operations import OPERATIONS
 from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 
 PRELUDE = "prelude"
-
-OPERATIONS: dict[str, Callable[..., Any]] = {
-    "call": lambda target, args, kwargs: target(*args, **kwargs),
-    "getattr": getattr,
-    "setattr": setattr,
-    "getitem": operator.getitem,
-    "setitem": operator.setitem,
-    "contains": operator.contains,
-    "len": len,
-    "iter": iter,
-    "next": next,
-}
 
 
 def make_module_namespace(name: str) -> dict[str, Any]:
@@ -54,39 +44,76 @@ def find_redefined(classes: dict[str, type], namespace: dict[str, Any]) -> dict[
 def serve_calls(work: socket.socket, link: socket.socket) -> None:
     """Runs a program's text, then answers what the judge asks of it until the judge has gone."""
     task = receive(work)
-    kept: list[Any] = []
-    number_of: dict[int, int] = {}
-
-    def keep(value: Any) -> int:
-        number = number_of.setdefault(id(value), len(kept))
-        if number == len(kept):
-            kept.append(value)
-        return number
-
+    judge = _Judge(link)
+    judge.codec = codec = Codec({}, judge.keeper.describe, judge.keeper.restore)
     failure: BaseException | None = None
     namespace: dict[str, Any] = {}
-    codec = Codec({}, keep, kept.__getitem__)
     try:
         shared, classes = make_shared_namespace(task["prelude"])
         # Not __main__: what a program does when it is run is not asked for.
         namespace = make_module_namespace("program")
         namespace.update(shared, __name__="program")
         exec(compile(task["code"], "<program>", "exec"), namespace)
-        codec = Codec(find_redefined(classes, namespace), keep, kept.__getitem__)
+        judge.codec = Codec(find_redefined(classes, namespace), judge.keeper.describe, judge.keeper.restore)
     except BaseException as error:
         failure = error
-    while True:
+
+    def answer(operation: str, asked: Any) -> list[Any]:
+        if failure is not None:
+            raise failure
+        return ["value", *_answer(judge.codec, namespace, operation, asked)]
+
+    judge.answer = answer
+    with suppress(ConnectionLost):
+        judge.serve(is_first=True)
+
+
+class _Judge:
+    """The other process, seen from here. Each side may ask while it is asked: questions end in the reverse order."""
+
+    codec: Codec
+    answer: Callable[[str, Any], list[Any]]
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._lock = threading.RLock()  # of who reads: a thread of the program may ask while another one answers
+        self.keeper = Keeper(self.ask)
+
+    def ask(self, operation: str, *operands: Any) -> Any:
+        """Has the judge do an operation on what it has handed over."""
+        with self._lock:
+            send(self._link, ["ask", operation, self.codec.encode(operands)])
+            outcome, answer = self.serve(is_first=False)
+        value = self.codec.decode(answer)
+        if outcome == "raised":
+            raise value
+        return value
+
+    def serve(self, *, is_first: bool) -> Any:
+        """Answers questions until an answer comes to one of our own."""
+        self._lock.acquire()
         try:
-            operation, asked = receive(link)
-        except ConnectionLost:
-            return
+            while True:
+                kind, asked, *_ = message = receive(self._link)
+                if kind in ("value", "raised") and not is_first:
+                    return message
+                self._lock.release()
+                try:
+                    answer = self._try(kind, asked)
+                finally:
+                    self._lock.acquire()
+                send(self._link, answer)
+        finally:
+            self._lock.release()
+
+    def _try(self, operation: str, asked: Any) -> list[Any]:
         try:
-            if failure is not None:
-                raise failure
-            answer = ["value", *_answer(codec, namespace, operation, asked)]
+            return self.answer(operation, asked)
         except BaseException as error:
-            answer = ["raised", type(error).__name__, _show_error(error)]
-        send(link, answer)
+            try:
+                return ["raised", self.codec.encode(error), False]
+            except BaseException:  # what it holds may do anything when it is looked at
+                return ["raised", self.codec.encode(RuntimeError(type(error).__name__)), False]
 
 
 def _answer(codec: Codec, namespace: dict[str, Any], operation: str, asked: Any) -> tuple[Any, bool]:
@@ -101,13 +128,6 @@ def _answer(codec: Codec, namespace: dict[str, Any], operation: str, asked: Any)
     # What a program does to the lists that it is given is seen by the caller, as it would be without a sandbox.
     has_changed = codec.encode(operands) != before
     return codec.encode((value, *operands) if has_changed else value), has_changed
-
-
-def _show_error(error: BaseException) -> str:
-    try:
-        return str(error)[:500]
-    except BaseException:  # a program's own exception may do anything when it is asked for its text
-        return ""
 
 
 def run_main(work: socket.socket, stdin: int, stdout: int, stderr: int) -> None:

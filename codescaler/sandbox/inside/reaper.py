@@ -21,10 +21,13 @@ from codescaler.sandbox.inside import syscalls
 from codescaler.sandbox.inside.judge import judge
 from codescaler.sandbox.inside.program import run_main, serve_calls
 from codescaler.sandbox.inside.replay import replay
+from codescaler.sandbox.inside.together import run_together
 
 _ORPHAN_SECONDS = 0.1  # between two looks for processes whose parents have ended
 
-_ROLES: dict[str, Callable[..., None]] = {"program": serve_calls, "judge": judge, "main": run_main, "replay": replay}
+_ROLES: dict[str, Callable[..., None]] = {
+    "program": serve_calls, "judge": judge, "main": run_main, "replay": replay, "together": run_together,
+}  # fmt: skip
 
 
 def get_time_factor(role: str) -> int:

@@ -100,13 +100,11 @@ class Codec:
 
     Args:
         classes: by name, whose instances go by their attributes: both sides know them.
-        keep: the number under which a value of any other type is kept here; it may raise.
-        kept: what stands for a number that the other side sent.
+        keep: how a value of any other type is described; it may raise.
+        kept: what stands for what the other side has described.
     """
 
-    def __init__(
-        self, classes: Mapping[str, type], keep: Callable[[Any], int | None], kept: Callable[[int], Any]
-    ) -> None:
+    def __init__(self, classes: Mapping[str, type], keep: Callable[[Any], list[Any]], kept: Callable[..., Any]) -> None:
         self._classes, self._keep, self._kept = classes, keep, kept
         self._staying: Any = None
 
@@ -128,7 +126,7 @@ class Codec:
                 continue
             kind, children = self._take_apart(item)
             # An immutable value stands after what it is made of; a mutable one is filled when everything is there.
-            if (kind in _PARTS or kind.startswith("object ")) and not is_left:
+            if (kind in _PARTS or kind == "kept" or kind.startswith("object ")) and not is_left:
                 index[id(item)] = -1  # on its way
                 stack.append((item, True))
             else:
@@ -148,7 +146,7 @@ class Codec:
             attributes = [part for pair in vars(value).items() for part in pair]
             return f"object {name}", attributes
         if value is self._staying:
-            return "kept", [self._keep(value)]
+            return "kept", self._keep(value)
         if isinstance(value, type) and value in _TYPES.values():
             return "type", [value.__name__]
         for kind, base in _MUTABLE.items():
@@ -166,7 +164,7 @@ class Codec:
             return "plain", [int.__pos__(value) if isinstance(value, int) else float.__pos__(value)]
         if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
             return "plain", [value.item()]
-        return "kept", [self._keep(value)]
+        return "kept", self._keep(value)
 
     def decode(self, message: Any) -> Any:
         """Returns the value that a message holds. Raises ConnectionLost if it holds none."""
@@ -194,27 +192,17 @@ class Codec:
                 elif kind == "type":
                     values[place] = _TYPES[children[0]]
                 elif kind == "kept":
-                    values[place] = self._kept(children[0])
+                    values[place] = self._kept(*parts)
                 elif kind.startswith("object "):
-                    self._fill_object(values[place], list(parts))  # before it is hashed; below again, for circles
+                    fill(values[place], list(parts), self._classes)  # before it is hashed; below again, for circles
             for value, (kind, *children) in zip(values, table, strict=True):
-                if kind in _MUTABLE:
-                    _fill(value, list(map(get_child, children)))
-                elif kind.startswith("object "):
-                    self._fill_object(value, list(map(get_child, children)))
+                if kind in _MUTABLE or kind.startswith("object "):
+                    fill(value, list(map(get_child, children)), self._classes)
             return get_child(root)
         except ConnectionLost:
             raise
         except Exception as error:  # whatever an untrusted message leads to
             raise ConnectionLost(f"a message that holds no value: {error!r:.200}") from error
-
-    def _fill_object(self, value: Any, parts: list[Any]) -> None:
-        for name, part in zip(parts[::2], parts[1::2], strict=True):
-            # Of a method or a cached property, the class has the say. Nor can an object of another class be given it.
-            owners = [type(value), *(self._classes.values() if callable(part) else ())]
-            own = [getattr(owner, name, None) for owner in owners]
-            if not any(callable(each) or hasattr(each, "__get__") for each in own):
-                vars(value)[name] = part
 
     def _make_empty(self, kind: str) -> Any:
         if kind.startswith("object "):
@@ -240,12 +228,20 @@ def _describe_child(value: Any, index: Mapping[int, int]) -> Any:
     return value
 
 
-def _fill(value: Any, parts: list[Any]) -> None:
+def fill(value: Any, parts: list[Any], classes: Mapping[str, type] | None = None) -> None:
+    """Puts parts into a container, or attributes into an object."""
     pairs = zip(parts[::2], parts[1::2], strict=True)
     if isinstance(value, dict):
         for key, part in pairs:
             value[key] = part
     elif isinstance(value, set):
         value.update(parts)
-    else:
+    elif isinstance(value, (list, deque, bytearray)):
         value.extend(parts)
+    else:
+        for name, part in pairs:
+            # Of a method or a cached property, the class has the say. Nor can an object of another class be given it.
+            owners = [type(value), *((classes or {}).values() if callable(part) else ())]
+            own = [getattr(owner, name, None) for owner in owners]
+            if not any(callable(each) or hasattr(each, "__get__") for each in own):
+                vars(value)[name] = part
