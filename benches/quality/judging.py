@@ -25,7 +25,7 @@ from codescaler.sandbox.verdicts import judge_together
 from codescaler.types import CallTests, Tests, Verdict
 
 RESULTS = Path(__file__).parents[1] / "results"
-LIMITS = Limits(cpu_seconds=10, wall_seconds=20.0, memory_bytes=4 << 30, num_processes=32)
+LIMITS = Limits(cpu_seconds=4, wall_seconds=15.0, memory_bytes=2 << 30, num_processes=32)
 
 _WORDS = {True: "passed", False: "failed", None: "unjudged"}
 

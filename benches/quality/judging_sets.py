@@ -77,7 +77,9 @@ def _read_exercism(folder: Path) -> Iterator[Problem]:
         if tests:
             code = path.read_text()
             beside = "".join(p.read_text() + "\n" for p in exercise.glob("test_*.py"))
-            test = beside + _remove_module(tests[0].read_text(), {module, *(p.stem for p in exercise.glob("test_*.py"))})
+            test = beside + _remove_module(
+                tests[0].read_text(), {module, *(p.stem for p in exercise.glob("test_*.py"))}
+            )
             yield f"exercism/{exercise.name}", code, make_case_tests(test, code, "")
 
 

@@ -108,6 +108,10 @@ def _add_sandbox_options(step: argparse.ArgumentParser) -> None:
     group.add_argument("--floor", default="namespaces", help="isolation to insist on (%(default)s)")
     group.add_argument("--workers", type=int, help="programs at a time")
     group.add_argument("--allow-site-packages", action="store_true", help="let programs import installed packages")
+    group.add_argument(
+        "--allow-one-process", action="store_true",
+        help="run tests that cannot be judged otherwise in the program's process, where it can forge a verdict",
+    )  # fmt: skip
     for name, kind in _LIMITS.items():
         group.add_argument(
             f"--{name.replace('_', '-')}", type=kind, help="of one program (`codescaler.sandbox.Limits`)"
@@ -227,8 +231,9 @@ def _make_sandbox(options: argparse.Namespace) -> "Sandbox":
 
     limits = Limits(**{name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None})
     return Sandbox(
-        limits, floor=options.floor, num_workers=options.workers, allow_site_packages=options.allow_site_packages
-    )
+        limits, floor=options.floor, num_workers=options.workers, allow_site_packages=options.allow_site_packages,
+        allow_one_process=options.allow_one_process,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -247,7 +252,8 @@ def _running(options: argparse.Namespace, groups: Path) -> "Iterator[tuple[list[
 
 def _describe_limits(options: argparse.Namespace, sandbox: "Sandbox") -> dict[str, Any]:
     """What programs may do, as far as it may matter for what was seen of them."""
-    return {**vars(sandbox.limits), "allow_site_packages": options.allow_site_packages}
+    allowed = {"allow_one_process": True} if options.allow_one_process else {}
+    return {**vars(sandbox.limits), "allow_site_packages": options.allow_site_packages, **allowed}
 
 
 def _run_cost(options: argparse.Namespace) -> None:

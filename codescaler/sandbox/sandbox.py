@@ -16,7 +16,7 @@ from codescaler.sandbox.box import Box
 from codescaler.sandbox.costs import Costs, measure_costs
 from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, check_isolation, explain_missing
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.verdicts import judge_calls, judge_output
+from codescaler.sandbox.verdicts import judge_calls, judge_output, judge_together
 from codescaler.types import CallTests, Tests, Verdict
 
 Result = TypeVar("Result")
@@ -38,8 +38,8 @@ class Sandbox:
         num_workers: programs at a time; default, the processors of this process.
         allow_site_packages: let programs import, and read, the packages installed beside this one. Without, they have
             the standard library.
-        allow_one_process: run tests that read what the program wrote, or patch its modules, in its own process. Such a
-            verdict is forgeable, and says so. Without, such tests are unjudged.
+        allow_one_process: what cannot be judged from another process is run in the program's, such as tests that read
+            what it wrote, or patch its modules. Such a verdict is forgeable, and says so. Without, it is unjudged.
 
     Attributes:
         isolation: what programs get. num_workers: as above.
@@ -148,7 +148,10 @@ class Sandbox:
         """
         with self._box() as box:
             if isinstance(tests, CallTests):
-                return judge_calls(box, self.limits, code, tests)
+                verdict = judge_calls(box, self.limits, code, tests)
+                if self._allow_one_process and verdict.passed is None and tests.statements:
+                    verdict = judge_together(box, self.limits, code, tests)
+                return verdict
             return judge_output(box, self.limits, code, tests)
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:

@@ -13,6 +13,7 @@ from codescaler.sandbox.checker import is_expected
 from codescaler.sandbox.inside.judge import GONE
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
+from codescaler.sandbox.shapes import find_shared_state
 from codescaler.types import CallTests, Outcome, StdioTests, Verdict
 
 Report = tuple[Outcome, str]
@@ -24,18 +25,32 @@ _CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
 
 
 def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
-    """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test."""
-    return _judge_in_turn(attempt_calls, box, limits, code, tests)
+    """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test.
+
+    A test that does not pass, and asks for one process with the program, is unjudged.
+    """
+    reports, cpu_seconds = _run_in_turn(attempt_calls, box, limits, code, tests)
+    if any(outcome != "passed" for outcome, _ in reports):
+        shared = find_shared_state(tests)
+        reports = [_excuse(report, reason) for report, reason in zip(reports, shared, strict=True)]
+    return _make_verdict(reports, cpu_seconds)
+
+
+def _excuse(report: Report, reason: str | None) -> Report:
+    if reason is None or report[0] in ("passed", "timeout"):
+        return report
+    return "unjudged", f"the test shares {reason} with the program; allow_one_process judges it, forgeably"
 
 
 def judge_together(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
     """Runs tests and the program in one process. The verdict is forgeable, and says so."""
-    return replace(_judge_in_turn(_attempt_together, box, limits, code, tests), is_forgeable=True)
+    reports, cpu_seconds = _run_in_turn(_attempt_together, box, limits, code, tests)
+    return replace(_make_verdict(reports, cpu_seconds), is_forgeable=True)
 
 
-def _judge_in_turn(
+def _run_in_turn(
     attempt_tests: Callable[..., "Attempt"], box: Box, limits: Limits, code: str, tests: CallTests
-) -> Verdict:
+) -> tuple[list[Report], float]:
     reports: list[Report] = []
     cpu_seconds = 0.0
     for _ in range(_MAX_PROCESSES):
@@ -45,9 +60,7 @@ def _judge_in_turn(
         reports += attempt.reports
         cpu_seconds += attempt.end.cpu_seconds
     rest = len(tests.statements) - len(reports)
-    return _make_verdict(
-        reports + [("error", f"its process had ended {_MAX_PROCESSES} times by then")] * rest, cpu_seconds
-    )
+    return reports + [("error", f"its process had ended {_MAX_PROCESSES} times by then")] * rest, cpu_seconds
 
 
 @dataclass(frozen=True)

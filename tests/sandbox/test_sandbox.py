@@ -127,7 +127,7 @@ def test_a_test_runs_as_if_the_program_were_here(any_sandbox, code, statement):
         ("def f(x): return None", "assert f(1) < 3"),
         ("def f(x): return x", "assert f('1') == 1"),
         ("def f(x): x = x + [1]", "a = [0]\nf(a)\nassert a == [0, 1]"),
-        ("class B:\n    def x(self): return 1\ndef f(x): return B()", "assert f(1).x() == 1"),
+        ("class B:\n    def x(self): return 1\ndef f(x): return B()", "assert f(1).x() == 2"),
         (
             "from collections import OrderedDict\ndef f(x): return OrderedDict(b=1, a=2)",
             "from collections import OrderedDict\nassert f(1) == OrderedDict(a=2, b=1)",

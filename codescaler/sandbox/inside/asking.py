@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from codescaler.sandbox.inside.handing import Handing
 from codescaler.sandbox.inside.handles import (
+    NotSendable,
     ProgramStopIteration,
     Remote,
     get_builtin,
@@ -13,16 +14,13 @@ from codescaler.sandbox.inside.handles import (
     make_class,
     make_error,
     make_standard_class,
+    start_handle,
 )
 from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 
 # Operations that Python does on the way to another one: an object that they return is still what it was.
 _STEPS = {"iter", "enter", *(f"i{name}" for name in ("add", "sub", "mul", "or", "and", "xor", "truediv", "floordiv"))}
 _MAX_NESTED = 200  # questions within questions
-
-
-class NotSendable(Exception):
-    """A test hands the program something that cannot be sent."""
 
 
 class Program:
@@ -42,8 +40,8 @@ class Program:
         self._said: set[int] = set()  # numbers of what objects of named classes hold
         self._made: set[int] = set()  # numbers of what the test itself made
         self._makers: set[int] = set()  # numbers of what the tests name as a class, and may be a function
-        self._standard: dict[str, type] = {}
-        self._handing = Handing()
+        self._standard: dict[str, type[Remote]] = {}
+        self.handing = Handing()
         self._num_nested = 0
         self._codec = Codec(classes, self._describe, self._restore)
 
@@ -101,9 +99,14 @@ class Program:
         """An object of a class that the tests name holds it."""
         self._said.add(get_number(handle) or 0)
 
+    def refuse(self, reason: str) -> NoReturn:
+        """Gives up a test, which may not hide it by an `except` of its own."""
+        self.failure = self.failure or NotSendable(reason)
+        raise self.failure
+
     def _describe(self, value: Any) -> list[Any]:
         number = get_number(value)
-        return [number] if number is not None else self._handing.describe(value)
+        return [number] if number is not None else self.handing.describe(value)
 
     def _restore(self, number: Any, form: Any = None, *parts: Any) -> Any:
         """Returns what stands here for what the program describes: nothing that it says is taken for granted."""
@@ -113,7 +116,7 @@ class Program:
                 raise ConnectionLost(f"a class that Python does not have, {parts[0]!r:.50}")
             return cls
         if form in ("handed", "handed error"):
-            return self._handing.get(parts[0])
+            return self.handing.get(parts[0])
         if form == "error":
             return make_error(number, *parts)
         if type(number) is not int:
@@ -124,15 +127,13 @@ class Program:
                 name, has_equality, *bases = parts
                 self._handles[number] = make_class(self, number, str(name), has_equality is True, tuple(bases))
             else:
-                self._handles[number] = self._get_class(parts[0] if parts else None)(number)
+                self._handles[number] = start_handle(self._get_class(parts[0] if parts else None), self, number)
         return self._handles[number]
 
-    def _get_class(self, cls: Any) -> Any:
+    def _get_class(self, cls: Any) -> type[Remote]:
         if isinstance(cls, type) and issubclass(cls, Remote):
-            return lambda number: Remote.__new__(cls)._start(self, number)
-        name = str(cls)
-        kind = self._standard.setdefault(name, make_standard_class(name))
-        return lambda number: kind.__new__(kind)._start(self, number)
+            return cls
+        return self._standard.setdefault(str(cls), make_standard_class(str(cls)))
 
     def _answer(self, operation: str, asked: Any) -> tuple[Any, bool]:
         send(self._link, [operation, asked])
@@ -161,7 +162,7 @@ class Program:
                 raise RecursionError("maximum recursion depth exceeded")
             self._num_nested += 1
             try:
-                return ["value", self._codec.encode(self._handing.answer(operation, target, tuple(operands)))]
+                return ["value", self._codec.encode(self.handing.answer(operation, target, tuple(operands)))]
             finally:
                 self._num_nested -= 1
         except (ConnectionLost, NotSendable):

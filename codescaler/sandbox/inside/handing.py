@@ -18,6 +18,7 @@ _OPAQUE = (
     types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, types.FrameType, types.CodeType,
     types.GeneratorType, types.CoroutineType, types.TracebackType, type,
 )  # fmt: skip
+_OWN_MODULES = ("tests", "prelude", "functools", "itertools", "builtins", "operator")
 _OF_OPAQUE = {"call", "next", "iter", "str", "repr", "eq", "bool"}
 
 
@@ -27,13 +28,18 @@ class Handing:
     def __init__(self) -> None:
         self._values: list[Any] = []
         self._number_of: dict[int, int] = {}
+        self.foreign: str | None = None  # the class of an object of a library: a program may need the object itself
 
     def describe(self, value: Any) -> list[Any]:
         """How the program gets a value of the tests: by its name in the standard library, as an error, or by number."""
         if isinstance(value, BaseException):
             return self.describe_error(value)
         name = _find_in_library(value)
-        return [None, "named", *name] if name else [None, "handed", self._keep(value)]
+        if name is not None:
+            return [None, "named", *name]
+        if not isinstance(value, (*_OPAQUE, mock.NonCallableMock)) and type(value).__module__ not in _OWN_MODULES:
+            self.foreign = type(value).__name__
+        return [None, "handed", self._keep(value)]
 
     def describe_error(self, error: BaseException) -> list[Any]:
         """An error without what it says, if it is of an assertion: that may be what is expected."""

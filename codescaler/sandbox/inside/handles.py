@@ -12,7 +12,7 @@ import builtins
 import dis
 import types
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from codescaler.sandbox.inside.wire import fill
 
@@ -30,6 +30,9 @@ _CLASSES: dict[str, type] = {
         types.BuiltinFunctionType, types.AsyncGeneratorType, map, filter, zip, enumerate, reversed,
     )
 }  # fmt: skip
+
+
+Kind = TypeVar("Kind")
 
 
 class Peer(Protocol):
@@ -50,6 +53,13 @@ class Peer(Protocol):
     def note_held(self, handle: "Remote") -> None:
         """An object of a class that the tests name holds it."""
 
+    def refuse(self, reason: str) -> NoReturn:
+        """Gives up a test, which may not hide it by an `except` of its own."""
+
+
+class NotSendable(Exception):
+    """A test does what only one process with the program can do."""
+
 
 class NotAsked(TypeError):
     """A test does with an answer what would give away what it expects, or what only data can do."""
@@ -58,43 +68,46 @@ class NotAsked(TypeError):
 class ShadowType(type):
     """The class of classes that stand for those of the program. To make an instance is a question to the program."""
 
+    __class_program__: Peer
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = cls.__class_program__.ask("call", cls, args, kwargs)  # type: ignore[attr-defined]
+        if "__class_number__" not in vars(cls):
+            cls.__class_program__.refuse(f"a test derives the class {cls.__name__} from the program's")
+        made = cls.__class_program__.ask("call", cls, args, kwargs)
         if isinstance(made, Remote):
-            cls.__class_program__.note_made(made)  # type: ignore[attr-defined]
+            cls.__class_program__.note_made(made)
         return made
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__") and name not in _READABLE:
             raise AttributeError(name)
-        return cls.__class_program__.ask("getattr", cls, name)  # type: ignore[attr-defined]
+        return cls.__class_program__.ask("getattr", cls, name)
 
     def __setattr__(cls, name: str, value: Any) -> None:
-        cls.__class_program__.ask("setattr", cls, name, value)  # type: ignore[attr-defined]
+        cls.__class_program__.ask("setattr", cls, name, value)
 
     def __iter__(cls) -> Iterator[Any]:
         return _iterate(cls.__class_program__, cls)  # type: ignore[attr-defined]
 
     def __len__(cls) -> int:
-        return _require(int, cls.__class_program__.ask("len", cls))  # type: ignore[attr-defined]
+        return _require(int, cls.__class_program__.ask("len", cls))
 
     def __bool__(cls) -> bool:
         return True
 
     def __getitem__(cls, key: Any) -> Any:
-        return cls.__class_program__.ask("getitem", cls, key)  # type: ignore[attr-defined]
+        return cls.__class_program__.ask("getitem", cls, key)
 
     def __contains__(cls, item: Any) -> bool:
         return any(item is other or item == other for other in cls)
 
 
 class Remote:
+    # No docstring: that of the value is asked for.
     __slots__ = ("__is_limited__", "__number__", "__program__")
-
-    def _start(self, program: Peer, number: int, is_limited: bool = False) -> "Remote":
-        for name, value in (("__program__", program), ("__number__", number), ("__is_limited__", is_limited)):
-            object.__setattr__(self, name, value)
-        return self
+    __is_limited__: bool
+    __number__: int
+    __program__: Peer
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.__is_limited__ and (args or kwargs):
@@ -219,10 +232,17 @@ class ProgramStopIteration(Exception):
     is_of_program = True
 
 
+def start_handle(cls: type[Remote], program: Peer, number: int, is_limited: bool = False) -> Remote:
+    """Returns a new handle. (To call its class asks the program for a new object.)"""
+    handle = object.__new__(cls)
+    for name, value in (("__program__", program), ("__number__", number), ("__is_limited__", is_limited)):
+        object.__setattr__(handle, name, value)
+    return handle
+
+
 def limit(handle: Remote) -> Remote:
     """Returns the same handle, for which no question about data is asked."""
-    other: Remote = object.__new__(type(handle))
-    return other._start(handle.__program__, get_number(handle) or 0, True)
+    return start_handle(type(handle), handle.__program__, get_number(handle) or 0, is_limited=True)
 
 
 def get_number(value: Any) -> int | None:
@@ -248,7 +268,7 @@ def _iterate(program: Peer, target: Any) -> Iterator[Any]:
             return
 
 
-def _require(kind: type, value: Any) -> Any:
+def _require(kind: type[Kind], value: Any) -> Kind:
     if type(value) is not kind:
         raise TypeError(f"the program gave a {type(value).__name__}, and no {kind.__name__}")
     return value
@@ -323,7 +343,7 @@ def _show_text(self: Any) -> str:
     return text if isinstance(text, str) else BaseException.__str__(self)
 
 
-def make_standard_class(name: str) -> type:
+def make_standard_class(name: str) -> type[Remote]:
     """Returns the class of handles of a value whose class is Python's, such as a generator's."""
     own: dict[str, Any] = {"__slots__": ()}
     if name in _CLASSES:
@@ -331,12 +351,12 @@ def make_standard_class(name: str) -> type:
     return type(name if name.isidentifier() else "Remote", (Remote,), own)
 
 
-def make_error(number: Any, cls: Any, args: Any, attributes: Any, text: Any) -> BaseException:
+def make_error(number: Any, cls: Any, args: Any, text: Any, *attributes: Any) -> BaseException:
     """Returns an exception of a class, with what the program's holds."""
     if not (isinstance(cls, type) and issubclass(cls, BaseException)) or type(args) is not tuple:
         raise TypeError("an exception of no class")
     if isinstance(cls, ShadowType):
-        error: BaseException = cls.__new__(cls, *args)
+        error: BaseException = cast(Any, cls).__new__(cls, *args)
         vars(error).update(__number__=number, __text__=text)
     else:
         try:
@@ -344,7 +364,7 @@ def make_error(number: Any, cls: Any, args: Any, attributes: Any, text: Any) -> 
         except Exception:  # a few, such as UnicodeDecodeError, want arguments that are not these
             error = RuntimeError(text)
     vars(error)["is_of_program"] = True
-    fill(error, [part for pair in attributes.items() for part in pair])
+    fill(error, list(attributes))
     return error
 
 

@@ -15,7 +15,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from codescaler.sandbox.inside.asking import NotSendable, Program
+from codescaler.sandbox.inside.asking import Program
+from codescaler.sandbox.inside.handles import NotSendable
 from codescaler.sandbox.inside.program import make_shared_namespace
 from codescaler.sandbox.inside.wire import ConnectionClosed, ConnectionLost, receive, send
 
@@ -63,7 +64,12 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
         except Exception as error:
             yield "unjudged", f"the test does not compile: {error}"
         else:
-            yield _run_test(program, code, namespace, entry_points)
+            program.handing.foreign = None
+            outcome, message = _run_test(program, code, namespace, entry_points)
+            if outcome != "passed" and program.handing.foreign is not None:
+                handed = f"a test hands the program a {program.handing.foreign}, which allow_one_process can share"
+                outcome, message = "unjudged", f"{handed}: {message}"
+            yield outcome, message
 
 
 def _run_test(

@@ -32,9 +32,9 @@ class Keeper:
             return [self._keep(value), "object", cls if _is_own(cls) else cls.__name__]
         if "__handed__" in vars(value):
             return [None, "handed error", vars(value)["__handed__"]]
-        if _is_builtin(cls):
-            return [None, "error", cls, value.args, vars(value), _show_error(value)]
-        return [self._keep(value), "error", cls, value.args, vars(value), _show_error(value)]
+        number = None if _is_builtin(cls) else self._keep(value)
+        attributes = [part for pair in vars(value).items() for part in pair]
+        return [number, "error", cls, _list_args(value), _show_error(value), *attributes]
 
     def _describe_class(self, cls: type) -> list[Any]:
         if _is_builtin(cls):
@@ -103,8 +103,26 @@ class Handed:
 
 
 def _add_operations() -> None:
-    for name in ("len", "iter", "bool", "str", "repr", "getitem", "setitem", "delitem", "contains", "lt", "le", "gt",
-                 "ge", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "int", "float", "index"):  # fmt: skip
+    names = "len iter bool str repr getitem setitem delitem contains lt le gt ge int float index and rand or ror"
+    for name in (
+        *names.split(),
+        *[
+            "add",
+            "radd",
+            "sub",
+            "rsub",
+            "mul",
+            "rmul",
+            "truediv",
+            "rtruediv",
+            "mod",
+            "rmod",
+            "pow",
+            "rpow",
+            "neg",
+            "abs",
+        ],
+    ):
         setattr(Handed, f"__{name}__", _make_operation(name))
 
 
@@ -124,6 +142,13 @@ def _is_builtin(cls: type) -> bool:
 
 def _is_own(cls: type) -> bool:
     return cls.__module__ in ("program", "prelude")
+
+
+def _list_args(error: BaseException) -> tuple[Any, ...]:
+    """What makes an exception again: that of a file is not in its `args`."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return (*error.args[:2], error.filename)
+    return error.args
 
 
 def _show_error(error: BaseException) -> str:

@@ -45,7 +45,7 @@ def serve_calls(work: socket.socket, link: socket.socket) -> None:
     """Runs a program's text, then answers what the judge asks of it until the judge has gone."""
     task = receive(work)
     judge = _Judge(link)
-    judge.codec = codec = Codec({}, judge.keeper.describe, judge.keeper.restore)
+    judge.codec = Codec({}, judge.keeper.describe, judge.keeper.restore)
     failure: BaseException | None = None
     namespace: dict[str, Any] = {}
     try:

@@ -34,7 +34,7 @@ def replay(work: socket.socket) -> None:
         exec(code, namespace)
 
     start()
-    codec = Codec(find_redefined(classes, namespace), lambda value: None, kept.__getitem__)
+    codec = Codec(find_redefined(classes, namespace), lambda value: [None], kept.__getitem__)
     steps: list[tuple[Step, Step]] = [(lambda: None, start)]
     for (operation, asked), numbers in task["dialogue"]:
         if operation == "names":

@@ -15,6 +15,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from codescaler.sandbox.inside.arrays import list_array_parts, make_array
+
 MAX_MESSAGE_BYTES = 1 << 26
 
 _MUTABLE: dict[str, type] = {
@@ -126,7 +128,7 @@ class Codec:
                 continue
             kind, children = self._take_apart(item)
             # An immutable value stands after what it is made of; a mutable one is filled when everything is there.
-            if (kind in _PARTS or kind == "kept" or kind.startswith("object ")) and not is_left:
+            if (kind in _PARTS or kind in ("kept", "ndarray") or kind.startswith("object ")) and not is_left:
                 index[id(item)] = -1  # on its way
                 stack.append((item, True))
             else:
@@ -157,6 +159,9 @@ class Codec:
         for kind, (base, parts_of) in _PARTS.items():
             if isinstance(value, base) and (not isinstance(value, time) or value.tzinfo is None):
                 return kind, list(parts_of(value))
+        array = list_array_parts(value)
+        if array is not None:
+            return "ndarray", array
         # Of a subclass, such as an enumeration, what it is at heart, whatever its own methods say.
         if isinstance(value, str):
             return "plain", [str.__str__(value)]
@@ -191,6 +196,8 @@ class Codec:
                     values[place] = get_child(children[0])
                 elif kind == "type":
                     values[place] = _TYPES[children[0]]
+                elif kind == "ndarray":
+                    values[place] = make_array(*parts)
                 elif kind == "kept":
                     values[place] = self._kept(*parts)
                 elif kind.startswith("object "):
@@ -207,7 +214,7 @@ class Codec:
     def _make_empty(self, kind: str) -> Any:
         if kind.startswith("object "):
             return object.__new__(self._classes[kind.removeprefix("object ")])
-        if kind not in _PARTS and kind not in ("plain", "type", "kept"):
+        if kind not in _PARTS and kind not in ("plain", "type", "kept", "ndarray"):
             return _MUTABLE[kind]()
         return None
 
