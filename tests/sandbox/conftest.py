@@ -1,8 +1,10 @@
 """Every isolation that this host has, with limits that keep a test short, also as a user who is not root."""
 
+import contextlib
 import os
 import pickle
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -45,10 +47,8 @@ class NobodysSandbox:
     """A sandbox in a process of an ordinary user. `run` is as in `Sandbox`."""
 
     def __init__(self, folder, isolation):
-        package = Path(codescaler.__file__).parent
-        subprocess.run(["cp", "-r", package, folder], check=True)
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(parent.stat().st_mode | 0o055)
+        subprocess.run(["cp", "-r", Path(codescaler.__file__).parent, folder], check=True)
+        Path(folder).chmod(0o755)
         serve = (
             "import pickle, sys\nfrom codescaler.sandbox import Limits, Sandbox\n"
             f"with Sandbox(Limits(**{vars(LIMITS)}), isolation={isolation!r}, num_workers=1) as sandbox:\n"
@@ -56,7 +56,7 @@ class NobodysSandbox:
             "        pickle.dump(sandbox.run(*job), sys.stdout.buffer)\n        sys.stdout.flush()"
         )
         self._process = subprocess.Popen(
-            [PYTHON, "-B", "-c", serve], env=os.environ | {"PYTHONPATH": str(folder)}, cwd="/", user=NOBODY,
+            [PYTHON, "-B", "-c", serve], env=os.environ | {"PYTHONPATH": folder}, cwd="/", user=NOBODY,
             group=NOBODY, extra_groups=[], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
@@ -75,11 +75,11 @@ USERS = ["me", "nobody"] if os.geteuid() == 0 and Path(PYTHON).exists() else ["m
 
 
 @pytest.fixture(scope="session", params=[(isolation, user) for isolation in STRONG for user in USERS], ids="-".join)
-def anyones_sandbox(request, tmp_path_factory):
+def anyones_sandbox(request):
     isolation, user = request.param
     if user == "me":
-        sandbox = Sandbox(LIMITS, isolation=isolation, num_workers=1)
+        with Sandbox(LIMITS, isolation=isolation, num_workers=1) as sandbox:
+            yield sandbox
     else:
-        sandbox = NobodysSandbox(tmp_path_factory.mktemp("nobody"), isolation)
-    yield sandbox
-    sandbox.close()
+        with tempfile.TemporaryDirectory() as folder, contextlib.closing(NobodysSandbox(folder, isolation)) as sandbox:
+            yield sandbox
