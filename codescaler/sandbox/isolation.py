@@ -77,8 +77,7 @@ def _make_bubblewrap_command(tree: dict[str, Any]) -> list[str]:
         words += ["--tmpfs", path, "--remount-ro", path]
     words += ["--dir", "/dev", "--symlink", SCRATCH, "/dev/shm"]  # shm: for locks of multiprocessing
     for name in DEVICES:
-        # Programs can still write to it. Its times and its mode are the host's.
-        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}", "--remount-ro", f"/dev/{name}"]
+        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     words += ["--dir", SCRATCH]
     if not any(target.startswith("/tmp/") for _, target in tree["shown"]):
         words += ["--symlink", SCRATCH, "/tmp"]

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from codescaler.sandbox.inside import syscalls
 from codescaler.sandbox.inside.reaper import choose_user, get_time_factor, reap
-from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root
+from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root, protect_devices
 from codescaler.sandbox.inside.wire import ConnectionLost, send
 
 builtins.exit, builtins.quit = (_sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit"))  # as a script has
@@ -148,4 +148,6 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     if settings["root"] is not None:
         enter_new_root(settings["root"])
+    if settings["has_namespaces"]:
+        protect_devices()
     keep(settings)

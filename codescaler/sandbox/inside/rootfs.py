@@ -43,8 +43,6 @@ def enter_new_root(tree: dict[str, Any]) -> None:
         syscalls.make_read_only(path)
     for name in DEVICES:
         _bind(f"{_OLD}/dev/{name}", f"/dev/{name}")
-        # Programs can still write to it. Its times and its mode are the host's.
-        syscalls.make_read_only(f"/dev/{name}", has_devices=True)
     os.symlink(SCRATCH, "/dev/shm")  # for locks of multiprocessing
     if not os.path.lexists("/tmp"):
         os.symlink(SCRATCH, "/tmp")
@@ -55,6 +53,12 @@ def enter_new_root(tree: dict[str, Any]) -> None:
     if child:
         os.close(0)
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+
+
+def protect_devices() -> None:
+    """Keeps the times and the modes of devices, which are the host's. Programs can still write to them."""
+    for name in DEVICES:
+        syscalls.make_read_only(f"/dev/{name}", has_devices=True)
 
 
 def _show(source: str, target: str) -> None:
