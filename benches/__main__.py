@@ -14,7 +14,7 @@ SCRIPTS = {
         *("far", "fidelity", "fp8", "judging", "labels", "nano_data", "parity", "ranking", "robustness", "tau"),
         *("steady", "templates", "train_study"),
     ),
-    "tools": ("benchmarks_page", "compile_triton", "install_vllm", "prose", "roofline"),
+    "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Reference programs and mutants of them, judged beside plain Python: `python benches judging FOLDER`.
 
-FOLDER holds published sets: exercism/python, ClassEval, ODEX, CRUXEval, mxeval, and what `codescaler.tasks` reads. Plain
-Python is one process that runs the prelude, the program, the setup and each statement, in the same box.
+FOLDER holds published sets: exercism/python, ClassEval, ODEX, CRUXEval, mxeval, and what `codescaler.tasks` reads.
+Plain Python is one process that runs the prelude, the program, the setup and each statement, in the same box.
 
   references   of those that plain passes: passed, failed, unjudged here
   mutants      of those that plain fails: failed (or error, or time-out), passed, unjudged here

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codescaler.commands.options import Add, add_engine_options, collect_options
-from codescaler.env import API_KEY, read_api_key
+from codescaler.env import API_KEY, read_api_key, use_passive_waiting
 from codescaler.errors import BackendUnavailable, InvalidInput
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def add_commands(add: Add) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    use_passive_waiting()  # the server's own threads share the cores with those of a forward
     try:
         from codescaler.serve.app import make_app
         from codescaler.serve.guard import Guard, is_loopback, list_hosts
@@ -70,11 +71,10 @@ def _open_models(options: argparse.Namespace) -> "list[tuple[Engine, tuple[str, 
     models: list[str | None] = list(dict.fromkeys(options.models)) or [None]
     names: dict[str, list[str]] = {model or "nano": [] for model in models}
     for name in options.served_name:
-        model, equals, alias = name.rpartition("=")
-        model = model if equals else next(iter(names))
-        if model not in names or (len(names) > 1 and not equals):
+        model = next((model for model in names if name.startswith(f"{model}=")), None)
+        if model is None and (len(names) > 1 or "=" in name):
             raise InvalidInput(f"--served-name {name}: give MODEL=NAME, with a MODEL of {', '.join(names)}")
-        names[model].append(alias)
+        names[model or next(iter(names))].append(name if model is None else name.removeprefix(f"{model}="))
     return [
         (Engine.from_pretrained(model, **collect_options(options)), (model or "nano", *names[model or "nano"]))
         for model in models

@@ -91,7 +91,7 @@ class Sandbox:
 
     def _try_box(self, isolation: Isolation) -> Box:
         """A box in which the interpreter works, as it does not where an unprivileged user cannot read its library."""
-        box = self._make_box(isolation)
+        box = self._make_box(isolation, self.limits)
         trial = CallTests(("assert f()",))
         verdict = judge_calls(box, self.limits, _TRIAL, trial)
         if not verdict.passed:
@@ -104,8 +104,8 @@ class Sandbox:
         """What the isolation is, in words."""
         return DESCRIPTIONS[self.isolation]
 
-    def _make_box(self, isolation: Isolation) -> Box:
-        limits, is_root = self.limits, os.geteuid() == 0
+    def _make_box(self, isolation: Isolation, limits: Limits) -> Box:
+        is_root = os.geteuid() == 0
         # As root, every box has two users that nobody else is: the kernel counts processes by user. The number is
         # random, since hosts in other namespaces cannot be asked. In a user namespace the kernel counts by namespace,
         # and what the box itself needs is counted too.
@@ -125,13 +125,16 @@ class Sandbox:
                 "RLIMIT_CORE": 1,  # not even into a pipe, as with 0
             },
         }
-        return Box(isolation, settings, self._allow_site_packages)
+        return Box(isolation, settings, self._allow_site_packages, limits)
 
     @contextmanager
-    def _box(self) -> Iterator[Box]:
+    def _box(self, limits: Limits) -> Iterator[Box]:
         box = self._boxes.get()
         try:
-            box = box or self._make_box(self.isolation)
+            if box is not None and box.limits != limits:
+                box.close()
+                box = None
+            box = box or self._make_box(self.isolation, limits)
             yield box
         except BaseException:
             if box is not None:
@@ -146,13 +149,14 @@ class Sandbox:
 
         Raises: SandboxUnavailable if a box breaks, which is never the program's doing alone.
         """
-        with self._box() as box:
+        limits = self.limits.extend(tests.cpu_seconds)
+        with self._box(limits) as box:
             if isinstance(tests, CallTests):
-                verdict = judge_calls(box, self.limits, code, tests)
+                verdict = judge_calls(box, limits, code, tests)
                 if self._allow_one_process and verdict.passed is None and tests.statements:
-                    verdict = judge_together(box, self.limits, code, tests)
+                    verdict = judge_together(box, limits, code, tests)
                 return verdict
-            return judge_output(box, self.limits, code, tests)
+            return judge_output(box, limits, code, tests)
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
         """Yields the verdict of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
@@ -165,8 +169,9 @@ class Sandbox:
 
         Raises: SandboxUnavailable if a box breaks.
         """
-        with self._box() as box:
-            return measure_costs(box, self.limits, codes, tests, num_rounds)
+        limits = self.limits.extend(tests.cpu_seconds)
+        with self._box(limits) as box:
+            return measure_costs(box, limits, codes, tests, num_rounds)
 
     def measure_many(
         self, jobs: Iterable[tuple[Sequence[str], Tests]], *, num_rounds: int = 5

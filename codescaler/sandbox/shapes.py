@@ -11,8 +11,8 @@ from codescaler.types import CallTests
 _SIGNS = re.compile(r"\b(open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|redirect_std|assertLogs"
                     r"|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile)\w*\b")  # fmt: skip
 _PURE = {  # of os and sys
-    "join", "basename", "dirname", "splitext", "split", "sep", "linesep", "name", "path", "normpath", "maxsize", "fspath",
-    "version_info", "getsizeof", "getrecursionlimit", "setrecursionlimit", "PathLike", "float_info", "isabs", "exc_info",
+    "join", "basename", "dirname", "splitext", "split", "sep", "linesep", "name", "path", "normpath", "maxsize",
+    "fspath", "version_info", "getsizeof", "getrecursionlimit", "setrecursionlimit", "PathLike", "float_info", "isabs",
 }  # fmt: skip
 _STATEFUL = {"os", "sys", "shutil", "tempfile", "sqlite3", "subprocess", "locale", "glob", "zipfile", "socket"}
 _CALLS = {"open", "patch", "redirect_stdout", "redirect_stderr", "redirect_stdin", "input"}
@@ -39,9 +39,8 @@ def _parse(text: str) -> ast.Module:
 
 def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Module) -> str | None:
     reached: list[ast.AST] = [statement]
-    definitions = {
-        node.name: node for node in setup.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }  # fmt: skip
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    definitions = {node.name: node for node in setup.body if isinstance(node, kinds)}
     reached += [node for node in setup.body if node not in definitions.values()]
     modules = {"builtins"} | _STATEFUL | set(_list_modules([prelude, setup, statement]))
     modules -= set(_list_variables([setup, statement]))

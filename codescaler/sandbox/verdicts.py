@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from codescaler.sandbox.box import Box, End, Process
-from codescaler.sandbox.checker import is_expected
+from codescaler.sandbox.comparison import is_expected
 from codescaler.sandbox.inside.judge import GONE
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
@@ -145,7 +145,7 @@ def judge_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verd
     reports: list[Report] = []
     cpu_seconds = 0.0
     for stdin, expected in tests.cases:
-        report, end = run_main(box, limits, code, stdin, expected)
+        report, end = run_main(box, limits, code, tests, stdin, expected)
         reports.append(report)
         cpu_seconds += end.cpu_seconds
         if report[0] == "timeout":
@@ -154,13 +154,13 @@ def judge_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verd
     return _make_verdict(reports, cpu_seconds)
 
 
-def run_main(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> tuple[Report, End]:
+def run_main(box: Box, limits: Limits, code: str, tests: StdioTests, stdin: str, expected: str) -> tuple[Report, End]:
     """Runs the program once, and returns the report on its output, and how it ended."""
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     try:
         _write(files[0], stdin)
         main = box.start("main", *files)
-        main.tell({"code": code})
+        main.tell({"code": code, **{key: value for key, value in vars(tests).items() if key != "cases"}})
         end = main.end(kill=False)
         output, errors = (_read(file, limits.output_bytes) for file in files[1:])
     finally:
@@ -173,7 +173,7 @@ def run_main(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> 
         return ("unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"), end
     if end.exit_code:
         return ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_describe_ending(end)}"), end
-    if is_expected(output, expected):
+    if is_expected(output, expected, tests.comparison):
         return ("passed", ""), end
     return ("failed", f"printed {output[:200]!r}, not {expected[:200]!r}"), end
 

@@ -482,7 +482,7 @@ class Yes:
 def answered(codec, namespace, operation, asked):
     if operation != 'names': return old(codec, namespace, operation, asked)
     names = {name: namespace[name] for name in asked if name in namespace}
-    return codec.encode({**names, **dict.fromkeys(('set', 'sorted', 'round', 'math', 'abs'), Yes())}), False
+    return codec.encode({**names, **dict.fromkeys(('set', 'sorted', 'round', 'math', 'abs'), Yes())})
 inside._answer = answered
 def f(x): return None
 """,

@@ -1,7 +1,6 @@
 """`Program`: the other process, seen from the judge."""
 
 import socket
-from collections import deque
 from typing import Any, NoReturn
 
 from codescaler.sandbox.inside.handing import Handing
@@ -16,10 +15,12 @@ from codescaler.sandbox.inside.handles import (
     make_standard_class,
     start_handle,
 )
+from codescaler.sandbox.inside.sharing import Sharing
 from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 
 # Operations that Python does on the way to another one: an object that they return is still what it was.
-_STEPS = {"iter", "enter", *(f"i{name}" for name in ("add", "sub", "mul", "or", "and", "xor", "truediv", "floordiv"))}
+_STEPS = {"iter", "enter"}
+_IN_PLACE = {f"i{name}" for name in ("add", "sub", "mul", "or", "and", "xor", "truediv", "floordiv", "mod", "pow")}
 _MAX_NESTED = 200  # questions within questions
 
 
@@ -43,13 +44,14 @@ class Program:
         self._standard: dict[str, type[Remote]] = {}
         self.handing = Handing()
         self._num_nested = 0
-        self._codec = Codec(classes, self._describe, self._restore)
+        self._sharing = Sharing(0)
+        self._codec = Codec(classes, self._describe, self._restore, self._sharing)
 
     def get_named(self, names: list[str]) -> dict[str, Any]:
         """Returns what the program calls by these names, as far as it defines them."""
         found = {}
         for name in names:
-            answer = self._answer("names", [name])[0]
+            answer = self._answer("names", [name])
             if name in answer:  # and nothing that was not asked for
                 found[name] = answer[name]
                 if name in self._own_classes and (number := get_number(found[name])) is not None:
@@ -61,19 +63,14 @@ class Program:
         """Has the program do an operation, and returns its value."""
         self.num_asked += 1
         number = get_number(target)
-        is_step = operation in _STEPS and number in self._made
+        was_made = number in self._made
         try:
-            value, has_changed = self._answer(operation, self._codec.encode((target, *operands)))
+            value = self._answer(operation, self._codec.encode((target, *operands)))
         except (ConnectionLost, NotSendable) as error:
             self.failure = self.failure or error
             raise
-        if has_changed:
-            value, *after = value
-            for given, other in zip(operands, after, strict=True):
-                _update(given, other)
-        if (is_step and value is target) or (
-            operation == "call" and number in self._makers and isinstance(value, Remote)
-        ):
+        is_same = was_made and ((operation in _STEPS and value is target) or operation in _IN_PLACE)
+        if isinstance(value, Remote) and (is_same or (operation == "call" and number in self._makers)):
             self.note_made(value)
         return value
 
@@ -135,23 +132,23 @@ class Program:
             return cls
         return self._standard.setdefault(str(cls), make_standard_class(str(cls)))
 
-    def _answer(self, operation: str, asked: Any) -> tuple[Any, bool]:
-        send(self._link, [operation, asked])
+    def _answer(self, operation: str, asked: Any) -> Any:
+        send(self._link, [operation, asked, self._sharing.release_unused()])
         answer = receive(self._link)
         while isinstance(answer, list) and len(answer) == 3 and answer[0] == "ask":
             send(self._link, self._answer_program(*answer[1:]))
             answer = receive(self._link)
-        if not isinstance(answer, list) or len(answer) != 3 or answer[0] not in ("value", "raised"):
+        if not isinstance(answer, list) or len(answer) != 2 or answer[0] not in ("value", "raised"):
             raise ConnectionLost("an answer of another form")
-        value, has_changed = self._codec.decode(answer[1]), answer[2] is True
+        value = self._codec.decode(answer[1])
         if answer[0] == "raised":
             _raise_again(value)
-        parts = value if operation == "names" else {"": value[0] if has_changed else value}
+        parts = value if operation == "names" else {"": value}
         if not isinstance(parts, dict) or any(type(name) is not str for name in parts):  # a key may not say what it is
             raise ConnectionLost("an answer of another form")
         numbers = {name: number for name, part in parts.items() if (number := get_number(part)) is not None}
         self._dialogue.append([[operation, asked], numbers])
-        return value, has_changed
+        return value
 
     def _answer_program(self, operation: Any, asked: Any) -> list[Any]:
         """Does what the program asks of a value of the tests."""
@@ -178,26 +175,3 @@ def _raise_again(error: Any) -> NoReturn:
     if isinstance(error, (StopIteration, GeneratorExit)):
         raise ProgramStopIteration(*error.args)
     raise error
-
-
-def _update(given: Any, after: Any) -> Any:
-    """Leaves in a container what the program left in its copy, and returns the container."""
-    if not isinstance(given, type(after)):  # a subclass, such as defaultdict, came back as what it is at heart
-        return after
-    if isinstance(given, (list, tuple)):
-        parts: Any = [_update(one, other) for one, other in zip(given, after, strict=False)] + list(after[len(given) :])
-        if isinstance(given, tuple):
-            return tuple(parts)
-        given[:] = parts
-    elif isinstance(given, (dict, set)):
-        parts = {k: _update(given.get(k), v) for k, v in after.items()} if isinstance(given, dict) else after
-        given.clear()
-        given.update(parts)
-    elif isinstance(given, (deque, bytearray)):
-        given.clear()
-        given.extend(after)
-    elif isinstance(getattr(given, "__dict__", None), dict):
-        vars(given).update(vars(after))
-    else:
-        return after
-    return given

@@ -30,8 +30,11 @@ from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root, protect_de
 from codescaler.sandbox.inside.wire import ConnectionLost, send
 
 builtins.exit, builtins.quit = (_sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit"))  # as a script has
-for _name in ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string"):
+for _name in ("bisect", "collections", "copy", "datetime", "fractions", "functools", "heapq", "itertools", "math",
+              "random", "re", "statistics", "string", "typing"):  # fmt: skip
     __import__(_name)
+if hasattr(sys, "set_int_max_str_digits"):
+    sys.set_int_max_str_digits(0)  # limits on time hold for long numbers too
 
 _MAX_FILES = 8
 _LOAD = 1

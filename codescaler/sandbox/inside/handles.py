@@ -73,10 +73,7 @@ class ShadowType(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if "__class_number__" not in vars(cls):
             cls.__class_program__.refuse(f"a test derives the class {cls.__name__} from the program's")
-        made = cls.__class_program__.ask("call", cls, args, kwargs)
-        if isinstance(made, Remote):
-            cls.__class_program__.note_made(made)
-        return made
+        return cls.__class_program__.ask("call", cls, args, kwargs)
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__") and name not in _READABLE:
@@ -345,10 +342,14 @@ def _show_text(self: Any) -> str:
 
 def make_standard_class(name: str) -> type[Remote]:
     """Returns the class of handles of a value whose class is Python's, such as a generator's."""
-    own: dict[str, Any] = {"__slots__": ()}
+    own: dict[str, Any] = {"__slots__": (), "__doc__": property(lambda self: _ask_doc(self))}
     if name in _CLASSES:
         own["__class__"] = property(lambda self: _CLASSES[name])
     return type(name if name.isidentifier() else "Remote", (Remote,), own)
+
+
+def _ask_doc(handle: Remote) -> Any:
+    return handle.__program__.ask("getattr", handle, "__doc__")
 
 
 def make_error(number: Any, cls: Any, args: Any, text: Any, *attributes: Any) -> BaseException:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from codescaler.sandbox.inside.asking import Program
+from codescaler.sandbox.inside.comparison import choose_comparison
 from codescaler.sandbox.inside.handles import NotSendable
 from codescaler.sandbox.inside.program import make_shared_namespace
 from codescaler.sandbox.inside.wire import ConnectionClosed, ConnectionLost, receive, send
@@ -49,10 +50,12 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
         namespace, classes = make_shared_namespace(task["prelude"])
         setup = compile(task["setup"], "<setup>", "exec")
     except BaseException as error:
-        yield from [("unjudged", f"the tests' own prelude or setup fails: {error!r}")] * len(statements)
+        yield from [("unjudged", f"the tests' own prelude or setup fails: {_describe_missing(error)}")] * len(
+            statements
+        )
         return
     program = Program(link, classes, dialogue, frozenset(task["classes"]))
-    namespace["__name__"] = "tests"
+    namespace |= {"__name__": "tests", **choose_comparison(task["comparison"])}
     entry_points = set(task["entry_points"])
     outcome, message = _run_test(program, setup, namespace, entry_points)
     if outcome != "passed":
@@ -119,10 +122,18 @@ def _run_code(
     except BaseException as error:
         if hasattr(error, "is_of_program"):
             return "error", _show_error(error)
+        if isinstance(error, ModuleNotFoundError):
+            return "unjudged", f"the test needs what is not there: {_describe_missing(error)}"
         if program.num_asked == num_asked and not program.names.intersection(names):
-            return "unjudged", f"the test asks nothing of the program, and fails: {_show_error(error)}"
+            return "unjudged", f"the test asks nothing of the program, and fails: {_describe_missing(error)}"
         return "failed", _show_error(error)
     return "passed", ""
+
+
+def _describe_missing(error: BaseException) -> str:
+    """An error; of a package that the tests import and that is not there, the option that may help."""
+    is_missing = isinstance(error, ModuleNotFoundError) and not hasattr(error, "is_of_program")
+    return f"{error!r}{'; --allow-site-packages lets them import what is installed' if is_missing else ''}"
 
 
 def _show_error(error: BaseException) -> str:

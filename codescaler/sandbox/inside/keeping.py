@@ -102,28 +102,10 @@ class Handed:
         return object.__hash__(self)
 
 
-def _add_operations() -> None:
-    names = "len iter bool str repr getitem setitem delitem contains lt le gt ge int float index and rand or ror"
-    for name in (
-        *names.split(),
-        *[
-            "add",
-            "radd",
-            "sub",
-            "rsub",
-            "mul",
-            "rmul",
-            "truediv",
-            "rtruediv",
-            "mod",
-            "rmod",
-            "pow",
-            "rpow",
-            "neg",
-            "abs",
-        ],
-    ):
-        setattr(Handed, f"__{name}__", _make_operation(name))
+_OPERATIONS = (
+    "len iter bool str repr getitem setitem delitem contains lt le gt ge int float index and rand or ror add radd sub "
+    "rsub mul rmul truediv rtruediv mod rmod pow rpow neg abs"
+)
 
 
 def _make_operation(name: str) -> Any:
@@ -133,7 +115,8 @@ def _make_operation(name: str) -> Any:
     return operate
 
 
-_add_operations()
+for _name in _OPERATIONS.split():
+    setattr(Handed, f"__{_name}__", _make_operation(_name))
 
 
 def _is_builtin(cls: type) -> bool:
