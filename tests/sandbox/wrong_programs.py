@@ -26,8 +26,7 @@ _NAMES = """
 import codescaler.sandbox.inside.program as inside
 old = inside._answer
 def answer(codec, namespace, operation, asked):
-    if operation != 'names': return old(codec, namespace, operation, asked)
-    return codec.encode(NAMES), False
+    return old(codec, namespace, operation, asked) if operation != 'names' else codec.encode(NAMES)
 inside._answer = answer
 def f(x): return 1
 """
@@ -197,7 +196,7 @@ _ANSWERS = {
     "returns an object that slices itself": (
         "class A:\n    def __getitem__(self, k): return self\ndef f(x): return A()",
         _check("assert f(3)[0:2] == [7, 8]", "a = f(3)\na[1:] = [8]\nassert a == [7, 8]"),
-        FAILED,
+        (*FAILED, *ERROR),
     ),
     "returns an object that sorts": (
         "class A:\n    def sort(self, **k): pass\ndef f(x): return A()",
@@ -225,11 +224,11 @@ _ANSWERS = {
         ERROR,
     ),
     "answers with what is no name": (_NAMES.replace("NAMES", "{1: 2, (): 3}"), TESTS, ERROR),
-    "says that arguments have changed": (
+    "answers with what is no value": (
         "import codescaler.sandbox.inside.program as inside\nold = inside._answer\n"
-        "inside._answer = lambda *a: (old(*a)[0], a[2] == 'call')\ndef f(x): return 3",
+        "inside._answer = lambda *a: (old(*a), True) if a[2] == 'call' else old(*a)\ndef f(x): return 3",
         _check("assert f(3) == 7", "assert f([3]) == 7"),
-        FAILED,
+        ERROR,
     ),
     "sends what fills the memory": (
         "import codescaler.sandbox.inside.wire as wire\n"
