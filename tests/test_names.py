@@ -15,8 +15,8 @@ download draw drop dump edit encode end enter estimate evaluate exchange exit ex
 finalize find finish fit format free gather generate get give group handle hash hold indent index init introduce
 invert iterate join judge keep kill label launch lay leave lengthen limit list load locate lock log make mark measure
 merge mount move multiply name normalise normalize note number open order overwrite pack pad parse patch pay pivot
-place plan plot post predict prefill prepare preview print profile prune pull put quantize queue raise randomize rank
-read reap receive record reformat refuse register release remove rename render renew replace replay report request
+place plan plot post predict prefill prepare preview print profile protect prune pull put quantize queue raise randomize
+rank read reap receive record reformat refuse register release remove rename render renew replace replay report request
 require rerank resample reset resolve restore reuse reward rewrap rewrite round route run sample save scale score
 select send serve settle shape shard share shorten show shrink skip sleep sort spend split stack start step stop
 stratify stream strengthen strip submit sum summarize take tell time tokenize train trim truncate try unfuse unpack

@@ -194,14 +194,18 @@ def _make_verdict(reports: list[Report], cpu_seconds: float) -> Verdict:
 
 
 def _report_time_out(limits: Limits, end: End) -> str | None:
-    if end.is_late:
+    if end.how == "late":
         return f"ran for more than {limits.wall_seconds:g} s"
+    if end.how == "uncounted":
+        return "escaped what counts its time"
     if end.cpu_seconds > limits.cpu_seconds + (-_CLOCK_SECONDS if end.exit_code == -signal.SIGKILL else _CLOCK_SECONDS):
         return f"{_CPU_TIME_OUT} {limits.cpu_seconds} s of CPU time"
     return None
 
 
 def _describe_ending(end: End) -> str:
+    if end.how == "stopped":
+        return "closed its connection"
     if end.exit_code < 0:
         number = -end.exit_code
         return f"was ended by signal {signal.Signals(number).name if number in {*signal.Signals} else number}"
