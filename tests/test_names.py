@@ -36,7 +36,8 @@ LOSSES = {"bradley_terry_loss", "margin_mse_loss"}
 FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
 HOOKS = {
     "assemble_rm_scores", "backward", "connection_lost", "connection_made", "data_received", "do_POST", "forward",
-    "generic_visit", "getitem", "on_body", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete",
+    "generic_visit", "getitem", "on_body", "on_header", "on_headers_complete", "on_message_begin",
+    "on_message_complete",
     "pause_writing",
     "pytest_collection_modifyitems", "pytest_runtest_logreport",
     "read1", "redirect_request", "resume_writing",
