@@ -118,3 +118,55 @@ def _check_scores(scores: Scores, is_correct: Labels) -> tuple[npt.NDArray[np.fl
     if np.isnan(values).any():
         raise InvalidInput(f"score {int(np.isnan(values).argmax())} is nan; look for non-finite weights")
     return values, correct
+
+
+def compute_auc(scores: Scores, is_correct: Labels, weights: npt.ArrayLike | None = None) -> float:
+    """The chance that a correct program scores above an incorrect one, whatever their problems; a tie counts half.
+
+    It is the area under the ROC curve. NaN without a program of each kind.
+    """
+    right, wrong = _sum_by_score(scores, is_correct, weights)
+    below = np.cumsum(wrong) - wrong
+    with np.errstate(invalid="ignore"):
+        return float(right @ (below + wrong / 2) / (right.sum() * wrong.sum()))
+
+
+def compute_youden(scores: Scores, is_correct: Labels, weights: npt.ArrayLike | None = None) -> float:
+    """Youden's J at the best threshold: the largest TPR - FPR. 0 is a coin, 1 is a perfect verifier."""
+    right, wrong = _sum_by_score(scores, is_correct, weights)
+    with np.errstate(invalid="ignore"):
+        gaps = np.cumsum(wrong) / wrong.sum() - np.cumsum(right) / right.sum()
+    return float(max(gaps.max(), 0.0)) if not np.isnan(gaps).any() else math.nan
+
+
+def compute_brier(chances: Scores, is_correct: Labels, weights: npt.ArrayLike | None = None) -> float:
+    """The mean squared distance of a chance of being correct from what is: 1 or 0."""
+    values, correct = _check_scores(chances, is_correct)
+    weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    return float((values - correct) ** 2 @ weight / weight.sum())
+
+
+def compute_ece(
+    chances: Scores, is_correct: Labels, weights: npt.ArrayLike | None = None, *, num_bins: int = 10
+) -> float:
+    """The expected calibration error: how far chances are from the share that is correct, over bins of equal width.
+
+    Source: Guo et al. 2017, arXiv:1706.04599.
+    """
+    values, correct = _check_scores(chances, is_correct)
+    weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    place = np.minimum((values * num_bins).astype(int), num_bins - 1)
+    distance = np.bincount(place, weights=weight * (values - correct), minlength=num_bins)
+    return float(np.abs(distance).sum() / weight.sum())
+
+
+def _sum_by_score(scores: Scores, is_correct: Labels, weights: npt.ArrayLike | None) -> tuple[Figures, Figures]:
+    """The weights of correct and of incorrect programs at each score, from the lowest on."""
+    values, correct = _check_scores(scores, is_correct)
+    weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    place = np.unique(values, return_inverse=True)[1]
+    num = int(place.max(initial=-1)) + 1
+    right, wrong = np.zeros(num), np.zeros(num)
+    np.add.at(right, place[correct], weight[correct])
+    np.add.at(wrong, place[~correct], weight[~correct])
+    return right, wrong

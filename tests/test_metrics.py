@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.metrics import best_of_n, bootstrap_interval, pair_accuracy
+from codescaler.metrics import (
+    best_of_n,
+    bootstrap_interval,
+    compute_auc,
+    compute_brier,
+    compute_ece,
+    compute_youden,
+    pair_accuracy,
+)
 
 
 def test_pairs_by_hand():
@@ -61,3 +69,26 @@ def test_the_interval_is_the_same_again_and_narrows_with_more_problems():
 def test_bad_input_is_named(call, message):
     with pytest.raises(InvalidInput, match=message):
         call()
+
+
+def test_figures_of_one_threshold_by_hand():
+    scores, correct = [3.0, 1.0, 2.0, 2.0, 0.0], [True, True, True, False, False]
+    assert compute_auc(scores, correct) == (2 + 1 + 1.5) / 6
+    assert compute_youden(scores, correct) == pytest.approx(0.5)  # all above 0: TPR 1, FPR 1/2
+    assert compute_auc(scores, correct, [1, 0, 0, 1, 0]) == 1.0
+    assert math.isnan(compute_auc([1.0], [True])) and math.isnan(compute_youden([1.0], [True]))
+    assert compute_youden([0.0, 1.0], [True, False]) == 0.0
+    chances, correct = [0.9, 0.8, 0.3, 0.05], [True, False, False, False]
+    assert compute_brier(chances, correct) == pytest.approx((0.01 + 0.64 + 0.09 + 0.0025) / 4)
+    assert compute_ece(chances, correct) == pytest.approx((0.1 + 0.8 + 0.3 + 0.05) / 4)
+    assert compute_ece([0.5, 0.5], [True, False]) == 0.0
+    assert compute_ece([1.0, 0.0], [True, False], [3, 1]) == 0.0
+
+
+def test_auc_is_the_share_of_pairs_on_random_scores():
+    generator = np.random.default_rng(0)
+    scores, correct = generator.integers(0, 5, 60).astype(float), generator.random(60) < 0.4
+    assert compute_auc(scores, correct) == pytest.approx(pair_accuracy(scores, correct))
+    thresholds = [-1.0, *np.unique(scores)]
+    gaps = [(scores[correct] > t).mean() - (scores[~correct] > t).mean() for t in thresholds]
+    assert compute_youden(scores, correct) == pytest.approx(max(gaps))

@@ -88,6 +88,7 @@ def _add_calibration(benchmarks: Any) -> None:
 
 def _run_bon(options: argparse.Namespace) -> None:
     from codescaler.evaluate.best_of_n import evaluate_best_of_n
+    from codescaler.evaluate.discrimination import evaluate_discrimination
     from codescaler.evaluate.plot import plot_best_of_n
     from codescaler.evaluate.problems import collect_file_scores, read_evaluation_problems, stratify
     from codescaler.evaluate.tables import format_best_of_n
@@ -103,7 +104,9 @@ def _run_bon(options: argparse.Namespace) -> None:
     _tell_left_out(counts)
     strata, own = stratify(problems, options.by), collect_file_scores(problems)
     scores, models = _score_units(options, problems)
-    figures = evaluate_best_of_n(problems, own | scores, [*own, *models], strata) | {"left_out": dict(counts)}
+    figures = evaluate_best_of_n(problems, own | scores, [*own, *models], strata)
+    discrimination = evaluate_discrimination(problems, own | scores, [*own, *models])
+    figures |= {"left_out": dict(counts), "discrimination": discrimination}
     settings = {"split": options.split, "require_syntax": options.require_syntax}
     _show(options, format_best_of_n(figures), figures, models, settings)
     if options.plot:

@@ -22,6 +22,7 @@ from codescaler.text.program import make_conversation, normalize_program
 
 _PAIR_FIELDS = ("domain", "difficulty", "aspect")
 _TIES = "ties"
+_JUDGEBENCH_LABELS = ("A>B", "B>A")
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ class Item:
 
 
 def read_pairs(path: Path) -> list[Item]:
-    """Returns the pairs of a file, {prompt, chosen, rejected} or by the names of the paper."""
+    """Returns the pairs of a file: {prompt, chosen, rejected}, by the names of the paper, or of JudgeBench."""
     items = []
     for name, record in read_objects(path):
+        if "response_A" in record:
+            record = _convert_judgebench(record, name)
         if "candidates" in record:
             raise InvalidInput(f"{name} has candidates; give pairs, and groups to `codescaler eval bon`")
         group = parse_group(record, name)
@@ -48,6 +51,16 @@ def read_pairs(path: Path) -> list[Item]:
             responses.append(_make_response(group.problem, candidate.code, group.system, word == "chosen", where))
         items.append(Item(tuple(responses), group.prompt, _read_labels(record, _PAIR_FIELDS, name)))
     return _require_items(items, path)
+
+
+def _convert_judgebench(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The pair of a row of JudgeBench; its `source` is the domain, which is livecodebench for coding."""
+    answers = [record["response_A"], record.get("response_B")]
+    if record.get("label") not in _JUDGEBENCH_LABELS:
+        raise InvalidInput(f"{name}: label is {record.get('label')!r:.80}; give 'A>B' or 'B>A'")
+    chosen, rejected = answers if record["label"] == _JUDGEBENCH_LABELS[0] else answers[::-1]
+    known = {} if record.get("source") is None else {"domain": record["source"]}
+    return {"prompt": record.get("question"), "chosen": chosen, "rejected": rejected, **known}
 
 
 def read_rewardbench(path: Path, counts: Counter[str] | None = None) -> list[Item]:

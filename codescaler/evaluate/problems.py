@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.scorers import Response
+from codescaler.evaluate.verdict_rows import gather_verdict_rows
 from codescaler.io.records import Group, parse_group, read_objects
 from codescaler.io.turns import Problem, join_contents
 from codescaler.metrics import Figures
@@ -82,7 +83,7 @@ def read_evaluation_problems(
     require_syntax: bool = False,
     counts: Counter[str] | None = None,
 ) -> list[EvaluationProblem]:
-    """Returns the problems of a file of groups, those of one split if it is given.
+    """Returns the problems of a file of groups, or of rows with verdicts, those of one split if it is given.
 
     Difficulty and domain are the group's own, else those of the task of the same task_id. Candidates whose `passed` is
     null, and groups of no others, are left out; `counts` counts them.
@@ -91,7 +92,7 @@ def read_evaluation_problems(
     """
     task_of, problems, splits = {task.task_id: task for task in tasks}, [], set()
     counts = Counter() if counts is None else counts
-    for name, record in read_objects(path):
+    for name, record in gather_verdict_rows(read_objects(path), tasks):
         if "candidates" not in record:
             raise InvalidInput(f"{name} has no candidates; give groups, and pairs to `codescaler eval pairs`")
         group = parse_group(record, name)
@@ -100,7 +101,8 @@ def read_evaluation_problems(
             continue
         num_unjudged = sum(candidate.passed is None for candidate in group.candidates)
         counts["unjudged_programs"] += num_unjudged
-        if num_unjudged and num_unjudged == len(group.candidates):
+        has_verdict = any(c.passed is not None and c.code is not None for c in group.candidates)
+        if num_unjudged and not has_verdict:  # what holds no program failed, whatever its tests
             counts["unlabelled_groups"] += 1
             continue
         task = task_of.get(group.task_id)

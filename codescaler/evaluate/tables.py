@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from codescaler.errors import make_printable
+from codescaler.evaluate.discrimination import select_rows
 from codescaler.evaluate.estimates import Estimate
 from codescaler.evaluate.rm_bench import LEVELS
 from codescaler.io.tables import format_table
@@ -43,9 +44,20 @@ def format_best_of_n(figures: Mapping[str, Any]) -> str:
     keys = ("pair_accuracy", "best_of_n_on_mixed", "best_of_n")
     titles = ("correct pairs", f"mixed: N={num}", f"all: N={num}")
     parts += _format_gains(figures["gains"], titles, lambda gain: [gain[key] for key in keys])
+    if figures.get("discrimination"):
+        parts += _format_discrimination(figures["discrimination"])
     if figures["strata"] is not None:
         parts += _format_strata(figures["strata"], list(scorers), num)
     return "\n\n".join(parts)
+
+
+def _format_discrimination(figures: Mapping[str, Any]) -> list[str]:
+    rows = [(name, *map(format_percent, estimates)) for name, estimates in select_rows(figures)]
+    return [
+        "One threshold for the programs of all problems. The chance of being correct is the logistic function of a "
+        "score.",
+        format_table(("", "AUC", "Youden's J", "ECE", "Brier"), rows),
+    ]
 
 
 def _format_strata(strata: Mapping[str, Any], scorers: Sequence[str], num: int) -> list[str]:

@@ -6,46 +6,52 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from codescaler.errors import SandboxUnavailable
 from codescaler.sandbox.inside.wire import ConnectionLost, receive, send
 from codescaler.sandbox.isolation import Isolation, make_command
-from codescaler.sandbox.limits import Limits
 
 Role = Literal["program", "judge", "main", "replay", "together"]
+How = Literal["by itself", "stopped", "late", "uncounted"]
 
 _START_SECONDS = 20.0  # for a fork server to come up; it takes some 50 ms on an idle machine
+_MAX_STRETCH = 32  # of wall time: on a busy machine, and for costs
 _END_SECONDS = 20.0  # for the kernel to end what was killed
 _ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended: exit code, or the negative number of a signal; what it took; whether it ran out of time."""
+    """How a process ended, and what it took with all that it started.
+
+    Attributes:
+        exit_code: or the negative number of a signal.
+        how: by itself, which limits on CPU time are too; stopped by the host; stopped at the end of its wall time;
+            or in a way in which its time could not be counted.
+    """
 
     exit_code: int
     cpu_seconds: float
     max_bytes: int
-    is_late: bool
+    how: How
 
 
 class Box:
     """One fork server. Raises SandboxUnavailable if it cannot be started, with what it said."""
 
-    def __init__(
-        self, isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool, limits: Limits
-    ) -> None:
-        self.limits = limits
-        self._wall_seconds = limits.wall_seconds
+    def __init__(self, isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool) -> None:
+        self._wall_seconds: float = settings["wall_seconds"]
+        self.cpu_seconds: int = settings["limits"]["RLIMIT_CPU"]
         self._control, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with inside, tempfile.TemporaryFile() as errors:
+        with inside, tempfile.TemporaryFile() as errors, Path("/proc/loadavg").open("rb") as load:
             # Where memory ends, the kernel should end a box before anything else of the host's.
             shell = 'echo 1000 > /proc/self/oom_score_adj; exec "$@"'
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", shell, "sh", *make_command(isolation, settings, allow_site_packages)],
                 stdin=inside.fileno(),
-                stdout=subprocess.DEVNULL,
+                stdout=load,
                 stderr=errors,
                 env=_ENVIRONMENT,
                 cwd="/",
@@ -97,7 +103,7 @@ class Process:
         self._status, self.work = status, work
         # The watcher in the box keeps the time. That it does is not taken for granted.
         for connection in (status, work):
-            connection.settimeout(wall_seconds + _END_SECONDS)
+            connection.settimeout(_MAX_STRETCH * wall_seconds + _END_SECONDS)
 
     def tell(self, message: Any) -> None:
         """Sends a message; that a process is gone shows when it is waited for."""
@@ -118,5 +124,5 @@ class Process:
                 raise SandboxUnavailable(f"a box is broken: {error}") from error
         if ended == "broken":
             raise SandboxUnavailable(f"a box cannot start a process: {figures[0]}")
-        cpu_seconds, max_kilobytes, is_late = figures
-        return End(os.waitstatus_to_exitcode(ended), cpu_seconds, max_kilobytes * 1024, is_late)
+        cpu_seconds, max_kilobytes, how = figures
+        return End(os.waitstatus_to_exitcode(ended), cpu_seconds, max_kilobytes * 1024, how)

@@ -55,7 +55,15 @@ def make_command(isolation: Isolation, settings: dict[str, Any], allow_site_pack
 
 def _make_bubblewrap_command(tree: dict[str, Any]) -> list[str]:
     shown = [*tree["shown"], (str(Path(__file__).parent), _CODE_INSIDE)]
-    words = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--new-session", "--as-pid-1"]
+    words = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--new-session",
+        "--as-pid-1",
+    ]
     if os.geteuid() != 0:
         words.append("--unshare-user")
     for capability in _CAPABILITIES:

@@ -1,9 +1,9 @@
 """`Sandbox`: programs and tests to verdicts, several at a time, each in a box."""
 
 import functools
-import itertools
 import os
 import queue
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,8 +22,7 @@ from codescaler.types import CallTests, Tests, Verdict
 Result = TypeVar("Result")
 
 FIRST_USER = 1 << 30  # of the numbers of users that no host gives out
-
-_box_numbers = itertools.count()  # of all sandboxes of this process
+_NUM_USERS = 1 << 30
 
 _TRIAL = "import unicodedata\ndef f(): return True"  # a module in a library of its own
 
@@ -107,9 +106,10 @@ class Sandbox:
 
     def _make_box(self, isolation: Isolation, limits: Limits) -> Box:
         is_root = os.geteuid() == 0
-        # As root, every box has two users that nobody else is: the kernel counts processes by user. In a user namespace
-        # it counts by namespace, and what the box itself needs is counted too.
-        user = FIRST_USER + (os.getpid() & 0x3FFFFF) * 256 + next(_box_numbers) % 128 * 2 if is_root else None
+        # As root, every box has two users that nobody else is: the kernel counts processes by user. The number is
+        # random, since hosts in other namespaces cannot be asked. In a user namespace the kernel counts by namespace,
+        # and what the box itself needs is counted too.
+        user = FIRST_USER + secrets.randbelow(_NUM_USERS // 2) * 2 if is_root else None
         settings: dict[str, Any] = {
             "host": os.getpid(),  # for who looks at the list of processes
             "user": user,
@@ -125,13 +125,13 @@ class Sandbox:
                 "RLIMIT_CORE": 1,  # not even into a pipe, as with 0
             },
         }
-        return Box(isolation, settings, self._allow_site_packages, limits)
+        return Box(isolation, settings, self._allow_site_packages)
 
     @contextmanager
     def _box(self, limits: Limits) -> Iterator[Box]:
         box = self._boxes.get()
         try:
-            if box is not None and box.limits != limits:
+            if box is not None and box.cpu_seconds != limits.cpu_seconds:
                 box.close()
                 box = None
             box = box or self._make_box(self.isolation, limits)

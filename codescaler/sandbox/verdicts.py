@@ -21,6 +21,7 @@ Report = tuple[Outcome, str]
 _MAX_REPORT_BYTES = 1 << 14
 _MESSAGE_CHARS = 500
 _MAX_PROCESSES = 3  # of a program: each may use up its time
+_CPU_TIME_OUT = "took more than"  # begins what is said of a test that ran out of CPU time
 _CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
 
 
@@ -52,15 +53,24 @@ def _run_in_turn(
     attempt_tests: Callable[..., "Attempt"], box: Box, limits: Limits, code: str, tests: CallTests
 ) -> tuple[list[Report], float]:
     reports: list[Report] = []
-    cpu_seconds = 0.0
-    for _ in range(_MAX_PROCESSES):
-        if len(reports) == len(tests.statements):
-            break
+    cpu_seconds, num_ended = 0.0, 0
+    while len(reports) < len(tests.statements) and num_ended < _MAX_PROCESSES:
         attempt = attempt_tests(box, limits, code, tests, start=len(reports))
-        reports += attempt.reports
+        own = _drop_shared_time_out(attempt.reports)
+        reports += own
+        num_ended += len(own) == len(attempt.reports)
         cpu_seconds += attempt.end.cpu_seconds
     rest = len(tests.statements) - len(reports)
     return reports + [("error", f"its process had ended {_MAX_PROCESSES} times by then")] * rest, cpu_seconds
+
+
+def _drop_shared_time_out(reports: list[Report]) -> list[Report]:
+    """The reports before CPU time ran out in a test that was not the first of its process.
+
+    Each test has the time of a process. What is dropped meets a new one.
+    """
+    is_late = [outcome == "timeout" and message.startswith(_CPU_TIME_OUT) for outcome, message in reports]
+    return reports[: is_late.index(True)] if any(is_late) and not is_late[0] else reports
 
 
 @dataclass(frozen=True)
@@ -184,14 +194,18 @@ def _make_verdict(reports: list[Report], cpu_seconds: float) -> Verdict:
 
 
 def _report_time_out(limits: Limits, end: End) -> str | None:
-    if end.is_late:
+    if end.how == "late":
         return f"ran for more than {limits.wall_seconds:g} s"
+    if end.how == "uncounted":
+        return "escaped what counts its time"
     if end.cpu_seconds > limits.cpu_seconds + (-_CLOCK_SECONDS if end.exit_code == -signal.SIGKILL else _CLOCK_SECONDS):
-        return f"took more than {limits.cpu_seconds} s of CPU time"
+        return f"{_CPU_TIME_OUT} {limits.cpu_seconds} s of CPU time"
     return None
 
 
 def _describe_ending(end: End) -> str:
+    if end.how == "stopped":
+        return "closed its connection"
     if end.exit_code < 0:
         number = -end.exit_code
         return f"was ended by signal {signal.Signals(number).name if number in {*signal.Signals} else number}"

@@ -14,6 +14,7 @@ from codescaler.types import StdioTests, Task
 _DIFFICULTIES = ("UNKNOWN_DIFFICULTY", "EASY", "MEDIUM", "HARD", "HARDER", "HARDEST", "EXTERNAL", *ascii_uppercase[:22])
 _PYTHON3 = (3, "PYTHON3")  # in CodeContests' list of languages
 _MAX_SECONDS = 600
+_CASE = ("input", "output")
 
 
 def parse_codecontests_task(row: Row) -> Task:
@@ -41,6 +42,24 @@ def parse_codecontests_task(row: Row) -> Task:
         _make_tests(row, tuple(cases)) if cases else None,
         reference=reference,
         difficulty=_parse_difficulty(row),
+        split=row.read_text_or_none("split"),
+        name=row.name,
+    )
+
+
+def parse_codecontests_plus_task(row: Row) -> Task:
+    """A row of CodeContests+. Its checkers are programs in C++, which are not run: outputs are compared as usual."""
+    cases = tuple((test.read_text("input"), test.read_text("output")) for test in parse_rows(row, "test_cases", _CASE))
+    submissions = parse_rows(row, "correct_submissions", ("language", "code"))
+    programs = (s.read_text("code") for s in submissions if s.values.get("language") == "py3")
+    limit = row.values.get("time_limit")  # in milliseconds
+    if limit is not None and (type(limit) is not int or not 0 <= limit <= 1000 * _MAX_SECONDS):
+        raise row.make_error("time_limit", "give a whole number of milliseconds")
+    return Task(
+        f"codecontests+/{row.read_text('id')}",
+        row.read_text("description"),
+        StdioTests(cases, comparison="codecontests", cpu_seconds=-(-(limit or 0) // 1000) or None) if cases else None,
+        reference=next(filter(is_compilable, programs), None),
         split=row.read_text_or_none("split"),
         name=row.name,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_objects
 from codescaler.tasks.calls import parse_humaneval_task, parse_leetcode_task, parse_mbpp_task
-from codescaler.tasks.contests import parse_codecontests_task
+from codescaler.tasks.contests import parse_codecontests_plus_task, parse_codecontests_task
 from codescaler.tasks.livecodebench import parse_livecodebench_task
 from codescaler.tasks.own import parse_own_task
 from codescaler.tasks.row import Row
@@ -27,6 +27,7 @@ FORMATS: dict[str, tuple[Reader, tuple[frozenset[str], ...]]] = {
         parse_codecontests_task,
         (frozenset({"name", "description", "public_tests"}), frozenset({"name", "statement", "tests"})),
     ),
+    "codecontests+": (parse_codecontests_plus_task, (frozenset({"id", "description", "test_cases"}),)),
     "apps": (parse_apps_task, (frozenset({"problem_id", "question", "input_output"}),)),
     "taco": (parse_taco_task, (frozenset({"question", "input_output"}),)),
 }

@@ -129,3 +129,12 @@ def test_ties_are_left_out_and_counted(tmp_path):
     items = read_rewardbench(write(tmp_path, row | {"subset": "Ties"}, row | {"subset": "Math"}), counts)
     assert [item.labels["subset"] for item in items] == ["Math"]
     assert counts == {"items of the subset Ties": 1}
+
+
+def test_pairs_of_judgebench_are_read(tmp_path):
+    row = {"pair_id": "1", "question": "q", "response_A": "a", "response_B": "b", "label": "B>A", "source": "mmlu"}
+    first, second = read_pairs(write(tmp_path, row, row | {"label": "A>B"}))
+    assert [response.text for response in first.responses] == ["b", "a"] and first.labels == {"domain": "mmlu"}
+    assert [response.text for response in second.responses] == ["a", "b"]
+    with pytest.raises(InvalidInput, match="label is 'A=B'; give 'A>B' or 'B>A'"):
+        read_pairs(write(tmp_path, row | {"label": "A=B"}))

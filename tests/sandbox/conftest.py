@@ -1,11 +1,22 @@
-"""Every isolation that this host has, with limits that keep a test short."""
+"""Every isolation that this host has, with limits that keep a test short, also as a user who is not root."""
+
+import contextlib
+import os
+import pickle
+import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
+import codescaler
 from codescaler.errors import SandboxUnavailable
-from codescaler.sandbox import ISOLATIONS, Limits, Sandbox
+from codescaler.sandbox import ISOLATIONS, Sandbox
 
-LIMITS = Limits(cpu_seconds=1, wall_seconds=4.0, memory_bytes=256 << 20)
+from .wrong_programs import LIMITS
+
+PYTHON = "/usr/bin/python3"  # the system's, since this one may be out of an ordinary user's reach
+NOBODY = 65534
 
 
 def available(isolation):
@@ -30,3 +41,45 @@ def any_sandbox(request):
 def sandbox(request):
     with Sandbox(LIMITS, isolation=request.param, num_workers=1) as sandbox:
         yield sandbox
+
+
+class NobodysSandbox:
+    """A sandbox in a process of an ordinary user. `run` is as in `Sandbox`."""
+
+    def __init__(self, folder, isolation):
+        subprocess.run(["cp", "-r", Path(codescaler.__file__).parent, folder], check=True)
+        Path(folder).chmod(0o755)
+        serve = (
+            "import pickle, sys\nfrom codescaler.sandbox import Limits, Sandbox\n"
+            f"with Sandbox(Limits(**{vars(LIMITS)}), isolation={isolation!r}, num_workers=1) as sandbox:\n"
+            "    while True:\n        try: job = pickle.load(sys.stdin.buffer)\n        except EOFError: break\n"
+            "        pickle.dump(sandbox.run(*job), sys.stdout.buffer)\n        sys.stdout.flush()"
+        )
+        self._process = subprocess.Popen(
+            [PYTHON, "-B", "-c", serve], env=os.environ | {"PYTHONPATH": folder}, cwd="/", user=NOBODY,
+            group=NOBODY, extra_groups=[], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, code, tests):
+        pickle.dump((code, tests), self._process.stdin)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(30)
+
+
+USERS = ["me", "nobody"] if os.geteuid() == 0 and Path(PYTHON).exists() else ["me"]
+
+
+@pytest.fixture(scope="session", params=[(isolation, user) for isolation in STRONG for user in USERS], ids="-".join)
+def anyones_sandbox(request):
+    isolation, user = request.param
+    if user == "me":
+        with Sandbox(LIMITS, isolation=isolation, num_workers=1) as sandbox:
+            yield sandbox
+    else:
+        with tempfile.TemporaryDirectory() as folder, contextlib.closing(NobodysSandbox(folder, isolation)) as sandbox:
+            yield sandbox

@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -296,6 +299,23 @@ def test_files_of_the_host_are_not_there(sandbox, path):
     assert returns(sandbox, code).passed
 
 
+@pytest.mark.parametrize("change", ["os.utime(path)", "os.utime(path, (1, 1))", "os.chmod(path, 0o600)"])
+def test_a_shown_device_stays_as_it_is(anyones_sandbox, change):
+    code = f"""
+import os
+def f(x):
+    path = '/dev/null'
+    with open(path, 'w') as file: file.write('x')
+    try: {change}
+    except OSError: return 'refused'
+    return 'changed'
+"""
+    before = Path("/dev/null").stat()
+    assert returns(anyones_sandbox, code).passed
+    after = Path("/dev/null").stat()
+    assert (after.st_mtime_ns, after.st_mode) == (before.st_mtime_ns, before.st_mode)
+
+
 def test_privileges_are_gone_for_good(sandbox):
     code = """
 import ctypes, os
@@ -344,6 +364,9 @@ CALLS = {
     "a program for the kernel": "libc.syscall(321 if x86 else 280, 0, None, 0)",
     "a socket to the hypervisor": "libc.socket(40, 1, 0)",
     "a socket to the kernel": "libc.socket(16, 3, 0)",
+    "a pair of sockets of another family": "libc.socketpair(30, 1, 0, (ctypes.c_int * 2)())",
+    "a file of another process": "libc.syscall(438, 0, 0, 0)",
+    "limits of another process": "libc.prlimit(1, 7, None, None)",
 }
 
 
@@ -368,6 +391,24 @@ def test_two_sandboxes_do_not_share_what_programs_may_use(sandbox):
         thread.start()
         assert all(sandbox.run(code, TESTS).passed for _ in range(10))
         thread.join()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs namespaces, as root")
+def test_two_hosts_with_one_process_number_do_not_share_what_programs_may_use(sandbox):
+    """Each is process 1 of a namespace of its own, as in two containers. A bomb of one leaves the other's verdicts."""
+    code = f"import os\ndef f(x):\n    if os.fork() == 0: os._exit(0)\n    os.wait()\n    return {SECRET}"
+    start = "from codescaler.sandbox import Limits, Sandbox\nfrom codescaler.types import CallTests, StdioTests\n"
+    start += (
+        f"sandbox = Sandbox(Limits(cpu_seconds=4, wall_seconds=8.0), isolation={sandbox.isolation!r}, num_workers=1)\n"
+    )
+    bomb = f"{start}print('ready', flush=True)\nsandbox.run({FORGED_OUTPUT['bombs']!r}, StdioTests((('', '1'),)))"
+    good = f"{start}print([sandbox.run({code!r}, {TESTS!r}).outcomes for _ in range(10)])"
+    alone = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c"]
+    with subprocess.Popen([*alone, bomb], stdout=subprocess.PIPE, text=True) as neighbour:
+        assert neighbour.stdout.readline() == "ready\n"
+        done = subprocess.run([*alone, good], capture_output=True, text=True, check=False)
+        neighbour.kill()
+    assert done.stdout.strip() == str([("passed",)] * 10), done.stderr
 
 
 def test_no_process_is_left(any_sandbox):

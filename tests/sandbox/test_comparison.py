@@ -4,6 +4,7 @@
 """
 
 import random
+import re
 import sys
 from decimal import Decimal, InvalidOperation
 
@@ -23,28 +24,34 @@ def is_padded(word):
 
 
 def grade_lines(output, expected):
-    rows, goals = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (output, expected))
-    if rows == goals:
-        return True
-    if len(rows) != len(goals):
-        return False
-    for row, goal in zip(rows, goals, strict=True):
-        if row != goal and not (
-            len(row.split()) == len(goal.split()) and all(map(near_word, row.split(), goal.split()))
-        ):
-            return False
-    return True
+    rows, goals = ([line.rstrip() for line in text.rstrip().split("\n")] for text in (output, expected))
+    return len(rows) == len(goals) and all(map(is_near_line, rows, goals))
 
 
-def near_word(word, goal):
-    if word == goal:
+def is_near_line(row, goal):
+    if row == goal:
         return True
+    has_numbers_alone = all(is_number(word) for word in goal.split())
+    if has_numbers_alone and len(row) - len(row.lstrip()) == len(goal) - len(goal.lstrip()):
+        words, wanted = row.split(), goal.split()
+    else:
+        words, wanted = (re.split(r"(\s+)", line) for line in (row, goal))
+    return len(words) == len(wanted) and all(map(is_near_word, words, wanted))
+
+
+def is_number(word):
     try:
-        number, wanted = float(word), float(goal)
+        return bool(float(word)) or True
     except ValueError:
         return False
-    is_whole = goal.lstrip("+-").isdigit()
-    return number == wanted if is_whole else abs(number - wanted) <= 1e-6 * max(1.0, abs(wanted)) * (1 + 1e-9)
+
+
+def is_near_word(word, goal):
+    if word == goal:
+        return True
+    if not (is_number(goal) and is_number(word)) or not ("." in goal or "e" in goal):
+        return False
+    return abs(Decimal(word) - Decimal(goal)) <= Decimal("1e-6") * max(1, abs(Decimal(goal)))
 
 
 def grade_livecodebench(output, expected):

@@ -137,11 +137,25 @@ def test_what_a_class_defines_is_not_hidden_by_an_attribute():
     assert back.value == 3
 
 
+def test_what_another_class_defines_is_not_given_as_a_function():
+    codec = Codec({"Node": Node, "Other": type("Other", (), {})}, refuse, lambda number: print)
+    back = codec.decode([[1], [["kept", 7], ["object Other", "is_correct", [0], "value", [2]], ["type", "int"]]])
+    assert vars(back) == {"value": int}
+    assert vars(codec.decode([[0], [["object Other", "is_correct", True]]])) == {"is_correct": True}
+
+
 def test_tuples_that_hashing_could_not_stand_are_refused():
     table = [["tuple"], *(["tuple", [place]] for place in range(150_000)), ["set", [150_000]]]
     with pytest.raises(ConnectionLost, match="more than 10000 levels"):
         CODEC.decode([[150_001], table])
     assert CODEC.decode([[100], table[:101]])
+    hidden = [
+        ["tuple"],
+        *([kind, [place]] for place, kind in enumerate(["plain", "tuple"] * 75_000)),
+        ["set", [150_000]],
+    ]
+    with pytest.raises(ConnectionLost, match="more than 10000 levels"):
+        CODEC.decode([[150_001], hidden])
 
 
 def test_an_object_that_is_hashed_by_its_attributes():

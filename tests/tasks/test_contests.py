@@ -71,3 +71,15 @@ def test_codecontests_of_fewer_fields(tmp_path):
 def test_codecontests_is_checked(tmp_path, changes, message):
     with pytest.raises(InvalidInput, match=f"line 1.*{message}"):
         read(tmp_path, CONTEST, **changes)
+
+
+def test_codecontests_plus(tmp_path):
+    record = {
+        "id": "1575_A", "description": "Add.", "test_cases": [{"input": "1", "output": "2"}], "time_limit": 2500,
+        "correct_submissions": [{"language": "py3", "code": "print 1"}, {"language": "py3", "code": "x = 1"}],
+    }  # fmt: skip
+    task = read(tmp_path, record)
+    assert (task.task_id, task.reference, task.tests.cases) == ("codecontests+/1575_A", "x = 1", (("1", "2"),))
+    assert (task.tests.cpu_seconds, task.tests.comparison) == (3, "codecontests")
+    with pytest.raises(InvalidInput, match="time_limit is 'x'; give a whole number of milliseconds"):
+        read(tmp_path, record, time_limit="x")

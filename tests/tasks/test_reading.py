@@ -61,6 +61,13 @@ RECORDS = {
         "solutions": {"language": [2, 3], "solution": ["int main() {}", "print(int(input()) + 1)"]},
         "difficulty": 7,
     },
+    "codecontests+": {
+        "id": "1575_A",
+        "description": "Add.",
+        "test_cases": [{"input": "1\n", "output": "2\n"}],
+        "time_limit": 2500,
+        "correct_submissions": [{"language": "cpp", "code": "int main() {}"}, {"language": "py3", "code": "x = 1"}],
+    },
     "apps": {
         "problem_id": 1,
         "question": "Add.",

@@ -135,7 +135,7 @@ class Program:
         if answer[0] == "raised":
             _raise_again(value)
         parts = value if operation == "names" else {"": value}
-        if not isinstance(parts, dict):
+        if not isinstance(parts, dict) or any(type(name) is not str for name in parts):  # a key may not say what it is
             raise ConnectionLost("an answer of another form")
         numbers = {name: number for name, part in parts.items() if (number := get_number(part)) is not None}
         self._dialogue.append([[operation, asked], numbers])

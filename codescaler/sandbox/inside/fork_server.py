@@ -1,12 +1,11 @@
 """The fork server of a box: starts one process a job, alone in namespaces of its own, and reports how it ended.
 
     host -> fork server: a role, with the job's sockets and files.   fork server -> watcher: a fork, one a job
-    watcher -> reaper: a fork, process 1 of a new process namespace.   reaper -> program: a fork, without any privilege
+    watcher -> reaper: a fork, process 1 of a new process namespace (see `reaper`)
     watcher -> host: how the program ended, when everything that it started is gone
 
-The fork server never reads a job, so that no job finds an earlier one in memory that it inherits. The reaper ends what
-the program leaves, and counts its time; the kernel kills what is in the namespace when the reaper ends. The watcher
-keeps the time from outside.
+The fork server never reads a job, so that no job finds an earlier one in memory that it inherits. The watcher keeps the
+time from outside. It never kills the reaper before the reaper has said how the program ended.
 """
 
 import _sitebuiltins
@@ -21,16 +20,13 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from codescaler.sandbox.inside import syscalls
-from codescaler.sandbox.inside.judge import judge
-from codescaler.sandbox.inside.program import run_main, serve_calls
-from codescaler.sandbox.inside.replay import replay
-from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root
-from codescaler.sandbox.inside.together import run_together
+from codescaler.sandbox.inside.reaper import choose_user, get_time_factor, reap
+from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root, protect_devices
 from codescaler.sandbox.inside.wire import ConnectionLost, send
 
 builtins.exit, builtins.quit = (_sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit"))  # as a script has
@@ -41,10 +37,10 @@ if hasattr(sys, "set_int_max_str_digits"):
     sys.set_int_max_str_digits(0)  # limits on time hold for long numbers too
 
 _MAX_FILES = 8
-
-_ROLES: dict[str, Callable[..., None]] = {
-    "program": serve_calls, "judge": judge, "main": run_main, "replay": replay, "together": run_together,
-}  # fmt: skip
+_LOAD = 1
+_MAX_STRETCH = 8  # of wall time, on a busy machine
+_LOOK_SECONDS = 0.5  # between two looks at how busy it is
+_REAP_SECONDS = 10.0  # for a reaper to end a program; it takes less than a millisecond on an idle machine
 
 
 def keep(settings: dict[str, Any]) -> None:
@@ -68,6 +64,7 @@ def keep(settings: dict[str, Any]) -> None:
 def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
     status = socket.socket(fileno=files[0])
     report, report_inside = os.pipe()
+    stop_inside, stop = os.pipe()  # the reaper ends the program when this side closes, whoever ends the watcher
     scratch = None
     try:
         null = os.open(os.devnull, os.O_RDWR)
@@ -82,21 +79,22 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
             os.chmod(scratch, 0o1777)
         pid = os.fork()
         if pid == 0:
-            os.close(report)
-            status.close()
-            _reap(settings, role, report_inside, files[1:], scratch or SCRATCH)
-        for file in (report_inside, *files[1:]):
+            for file in (report, stop, files[0]):
+                os.close(file)
+            status.detach()
+            reap(settings, role, files[1:], scratch or SCRATCH, report_inside, stop_inside)
+        for file in (report_inside, stop_inside, *files[1:]):
             os.close(file)
         ended = os.pidfd_open(pid)
-        seconds = settings["wall_seconds"] * _get_time_factor(role)
-        ready, _, _ = select.select([status.fileno(), ended], [], [], seconds)
-        if ended not in ready:  # too late; or the host wants the end, by closing the connection or otherwise
+        seconds = settings["wall_seconds"] * get_time_factor(role)
+        is_in_time = _await_any([status.fileno(), ended], seconds)
+        os.close(stop)  # it is too late, or the host wants the end, or the end has come
+        if not select.select([ended], [], [], _REAP_SECONDS)[0]:
             os.kill(pid, signal.SIGKILL)
-        _, code, usage = os.wait4(pid, 0)
+        _, _, usage = os.wait4(pid, 0)
         if not settings["has_namespaces"]:
-            _kill_others(_choose_user(settings, role), pid)
-        said = os.read(report, 4096)
-        send(status, [*_report(said, code, usage), not ready])
+            _kill_others(choose_user(settings, role), pid)
+        send(status, _report(os.read(report, 4096), usage, is_in_time))
     except BaseException as error:
         with suppress(ConnectionLost):
             send(status, ["broken", f"{type(error).__name__}: {error}"])
@@ -106,47 +104,31 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         os._exit(0)
 
 
-def _get_time_factor(role: str) -> int:
-    """How many times the limits on time a role may use: costs are measured again and again."""
-    return 4 if role == "replay" else 1
+def _await_any(files: list[int], seconds: float) -> bool:
+    """Waits until there is something to read, but not for longer than these seconds of a machine that is idle."""
+    while seconds > 0:
+        start = time.monotonic()
+        if select.select(files, [], [], min(max(seconds, 0.01), _LOOK_SECONDS))[0]:
+            return True
+        seconds -= (time.monotonic() - start) * _estimate_share()
+    return False
 
 
-def _report(said: bytes, code: int, usage: resource.struct_rusage) -> list[Any]:
-    """What process 1 said of the program, or what is known of itself and all that it reaped, if it was killed."""
-    if said:
-        report: list[Any] = json.loads(said)
-        if report[0] == "broken":
-            raise OSError(report[1])
-        return report
-    return [code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]
+def _estimate_share() -> float:
+    """The share of a processor that a process gets now, by how many want one (standard output is /proc/loadavg)."""
+    running = os.pread(_LOAD, 100, 0).split()[3].partition(b"/")[0]
+    return min(1.0, max((os.cpu_count() or 1) / max(int(running), 1), 1 / _MAX_STRETCH))
 
 
-def _reap(settings: dict[str, Any], role: str, report: int, files: list[int], scratch: str) -> NoReturn:
-    """Process 1 of the namespace: starts the program, and ends and counts all that it leaves behind."""
-    if not settings["has_namespaces"]:
-        os.setsid()  # what the watcher ends is this group
-    pid = os.fork()
-    if pid == 0:
-        _run(settings, role, report, files, scratch)
-    for file in files:
-        os.close(file)
-    while (ended := os.wait())[0] != pid:
-        pass
-    if settings["has_namespaces"]:
-        with suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            while True:
-                os.wait()
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with suppress(OSError):
-        os.write(report, json.dumps([ended[1], usage.ru_utime + usage.ru_stime, usage.ru_maxrss]).encode())
-    os._exit(0)
-
-
-def _choose_user(settings: dict[str, Any], role: str) -> int | None:
-    """The tests have a user of their own, so that neither side uses up what the other may."""
-    return None if settings["user"] is None else settings["user"] + (role == "judge")
+def _report(said: bytes, usage: resource.struct_rusage, is_in_time: bool) -> list[Any]:
+    """What the reaper said of the program. A program that kept the reaper from it may have taken any time."""
+    if not said:
+        return [int(signal.SIGKILL), usage.ru_utime + usage.ru_stime, usage.ru_maxrss, "uncounted"]
+    status, was_stopped, cpu_seconds, max_kilobytes = json.loads(said.splitlines()[0])
+    if status == "broken":
+        raise OSError(was_stopped)
+    how = "by itself" if not was_stopped else "stopped" if is_in_time else "late"
+    return [status, cpu_seconds, max_kilobytes, how]
 
 
 def _kill_others(user: int | None, pid: int) -> None:
@@ -164,47 +146,11 @@ def _kill_others(user: int | None, pid: int) -> None:
     os.waitpid(child, 0)
 
 
-def _run(settings: dict[str, Any], role: str, report: int, files: list[int], scratch: str) -> NoReturn:
-    try:
-        if settings["has_namespaces"]:
-            os.setsid()
-        for number in range(3, 64):
-            if number not in (report, *files):
-                with suppress(OSError):
-                    os.close(number)
-        os.dup2(0, 1)
-        os.dup2(0, 2)
-        for name, value in settings["limits"].items():
-            kind = getattr(resource, name)
-            hard = resource.getrlimit(kind)[1]
-            limit = value * _get_time_factor(role) if name == "RLIMIT_CPU" else value
-            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-            resource.setrlimit(kind, (limit, limit))
-        user = _choose_user(settings, role)
-        if user is not None:
-            os.setgroups([])
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
-        syscalls.drop_privileges()
-        syscalls.refuse_calls()
-        os.chdir(scratch)
-        os.environ["HOME"] = os.environ["TMPDIR"] = scratch
-        work = socket.socket(fileno=files[0])
-        links = [socket.socket(fileno=file) for file in files[1:]] if role != "main" else files[1:]
-    except BaseException as error:
-        os.write(report, json.dumps(["broken", f"{type(error).__name__}: {error}"]).encode())
-        os._exit(1)
-    os.close(report)
-    try:
-        _ROLES[role](work, *links)
-    except BaseException:
-        os._exit(1)
-    os._exit(0)
-
-
 def main() -> None:
     """Builds the box where that has not been done, and keeps it. The argument is JSON: the settings."""
     settings = json.loads(sys.argv[1])
     if settings["root"] is not None:
         enter_new_root(settings["root"])
+    if settings["has_namespaces"]:
+        protect_devices()
     keep(settings)

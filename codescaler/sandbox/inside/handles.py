@@ -13,8 +13,11 @@ import types
 from collections.abc import Iterator
 from typing import Any, NoReturn, Protocol, TypeVar
 
-# Methods of data that take what a test expects. An answer that is an object is not asked for them.
-_PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", "count", "index", "find", "match"}
+# Methods of data that say yes or no, or take what a test expects. An answer that is an object is not asked for them.
+_PREDICATES = {
+    *(name for data in (str, bytes, int, float, set) for name in dir(data) if name.startswith("is")),
+    *("startswith", "endswith", "count", "index", "find", "match"),
+}
 # Of functions and classes, and so on: what Python keeps under such names, and tests read.
 READABLE = {"__name__", "__qualname__", "__annotations__", "__dict__", "__wrapped__", "__members__", "__fields__"}
 
@@ -66,8 +69,10 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in READABLE:  # asked by Python on its own account
             raise AttributeError(name)
-        value, has_say = self.__program__.ask("getattr", self, name), self.__program__.has_say(self)
         is_predicate = name in _PREDICATES and not self.__program__.is_made(self)
+        if is_predicate and name.startswith("is"):
+            raise NotAsked(f"the program gave an object, and no data; its {name} is not asked for")
+        value, has_say = self.__program__.ask("getattr", self, name), self.__program__.has_say(self)
         if isinstance(value, Remote):
             if is_predicate or not has_say:
                 return limit(value)

@@ -40,6 +40,8 @@ def judge(work: socket.socket, link: socket.socket) -> None:
         send(work, [GONE, ""])  # the host knows why
     except ConnectionLost as error:
         send(work, ["error", f"the program's process answers with {error}"[:500]])
+    except BaseException as error:  # tests cannot raise here: only what the program gave can
+        send(work, ["error", f"the program's answer cannot be handled: {type(error).__name__}"])
 
 
 def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -> Iterator[tuple[str, str]]:
@@ -47,7 +49,7 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
     try:
         namespace, classes = make_shared_namespace(task["prelude"])
         setup = compile(task["setup"], "<setup>", "exec")
-    except Exception as error:
+    except BaseException as error:
         yield from [("unjudged", f"the tests' own prelude or setup fails: {_describe_missing(error)}")] * len(
             statements
         )
@@ -76,8 +78,22 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
 def _run_test(
     program: Program, code: types.CodeType, namespace: dict[str, Any], entry_points: set[str]
 ) -> tuple[str, str]:
-    """Runs one test. Raises ConnectionLost if the program is gone or breaks the rules."""
+    """Runs one test. Raises ConnectionLost if the program is gone or breaks the rules.
+
+    What a test, or the setup, has set after it asked the program counts as the program's in later tests.
+    """
     names, num_asked = _find_names(code), program.num_asked
+    try:
+        return _run_code(program, code, namespace, entry_points, names)
+    finally:
+        if program.num_asked > num_asked or program.names.intersection(names):
+            program.names |= _find_set_names(code)
+
+
+def _run_code(
+    program: Program, code: types.CodeType, namespace: dict[str, Any], entry_points: set[str], names: set[str]
+) -> tuple[str, str]:
+    num_asked = program.num_asked
     try:
         unknown = [name for name in names if name not in namespace and not hasattr(builtins, name)]
         for name in unknown:
@@ -89,7 +105,6 @@ def _run_test(
         if missing:
             return "error", f"the program does not define {', '.join(missing)}"
         namespace.update(defined)
-        num_asked = program.num_asked
         try:
             exec(code, namespace)
         finally:
@@ -132,5 +147,9 @@ def _find_names(code: types.CodeType) -> set[str]:
     """Every global name that a piece of code looks up, and does not set itself at its top level."""
     looked_up = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    set_here = {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}
-    return looked_up.union(*map(_find_names, inner)) - set_here
+    return looked_up.union(*map(_find_names, inner)) - _find_set_names(code)
+
+
+def _find_set_names(code: types.CodeType) -> set[str]:
+    """Every name that a piece of code sets at its top level."""
+    return {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}

@@ -55,6 +55,12 @@ def enter_new_root(tree: dict[str, Any]) -> None:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
 
 
+def protect_devices() -> None:
+    """Keeps the times and the modes of devices, which are the host's. Programs can still write to them."""
+    for name in DEVICES:
+        syscalls.make_read_only(f"/dev/{name}", has_devices=True)
+
+
 def _show(source: str, target: str) -> None:
     _bind(source, target)
     syscalls.make_read_only(target)

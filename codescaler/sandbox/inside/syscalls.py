@@ -64,9 +64,10 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _call("syscall", ctypes.c_long(number), _encode_path(new_root), _encode_path(put_old))
 
 
-def make_read_only(target: str) -> None:
-    """Makes a mount and all below it read-only, without set-user-id programs and without devices. Linux 5.12."""
-    attributes = (ctypes.c_uint64 * 4)(MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0)  # the MOUNT_ATTR_ bits are the same
+def make_read_only(target: str, *, has_devices: bool = False) -> None:
+    """Makes a mount and all below it read-only, and without set-user-id programs. Linux 5.12."""
+    wanted = MS_RDONLY | MS_NOSUID | (0 if has_devices else MS_NODEV)  # the MOUNT_ATTR_ bits are the same
+    attributes = (ctypes.c_uint64 * 4)(wanted, 0, 0, 0)
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
     flags = ctypes.c_uint(_AT_RECURSIVE)
     _call("syscall", ctypes.c_long(_MOUNT_SETATTR), _AT_FDCWD, _encode_path(target), flags, attributes, size)
@@ -81,46 +82,29 @@ def drop_privileges() -> None:
 
 
 # What no program needs, and what would outlive it, get past its limits, or open much of the kernel to it: System V
-# memory and queues, POSIX queues, keys, ptrace, mounts, namespaces, bpf, userfaultfd, perf, io_uring. By machine: its
-# number in filters, the calls, and the calls that are looked into, socket and clone.
-_REFUSED: dict[str, tuple[int, tuple[int, ...], int, int]] = {
+# memory and queues, POSIX queues, keys, ptrace, mounts, namespaces, bpf, userfaultfd, perf, io_uring, files of others.
+# By machine: its number in filters, the calls, and the calls that are looked into.
+_REFUSED: dict[str, tuple[int, tuple[int, ...], dict[str, int]]] = {
     "x86_64": (
         0xC000003E,
         (
             *(*range(29, 32), *range(64, 72), 101, 155, 165, 166, 220, *range(240, 246), 248, 249, 250, 272, 298, 308),
-            *(310, 311, 321, 323, *range(425, 434), 435, 442),
+            *(310, 311, 312, 321, 323, *range(425, 434), 435, 438, 440, 442),
         ),
-        41,
-        56,
+        {"socket": 41, "socketpair": 53, "clone": 56, "sigaction": 13, "prlimit": 302},
     ),
     "aarch64": (
         0xC00000B7,
         (
-            39,
-            40,
-            41,
-            97,
-            117,
-            *range(180, 198),
-            217,
-            218,
-            219,
-            241,
-            268,
-            270,
-            271,
-            280,
-            282,
-            *range(425, 434),
-            435,
-            442,
+            *(39, 40, 41, 97, 117, *range(180, 198), 217, 218, 219, 241, 268, 270, 271, 272, 280, 282),
+            *(*range(425, 434), 435, 438, 440, 442),
         ),
-        198,
-        220,
+        {"socket": 198, "socketpair": 199, "clone": 220, "sigaction": 134, "prlimit": 261},
     ),
 }
 _FAMILIES = (1, 2, 10)  # of sockets that are allowed: UNIX, INET, INET6
 _CLONE_NEW = 0x7E020000
+_SIGCHLD = 17
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 
@@ -128,17 +112,25 @@ def refuse_calls() -> None:
     """Has the kernel refuse some system calls for good, in this process and all that it starts (a seccomp filter)."""
     if platform.machine() not in _REFUSED:
         raise OSError(f"seccomp: the system calls of {platform.machine()} are not known here")
-    architecture, refused, socket_call, clone_call = _REFUSED[platform.machine()]
+    architecture, refused, looked_into = _REFUSED[platform.machine()]
     load, equal, at_least, any_set, give = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of classic BPF
     number, machine, argument = 0, 4, 16  # where a call's data has its number, the machine, the first argument
-    allow, refuse = (give, 0, 0, 0x7FFF0000), (give, 0, 0, 0x00050000 | errno.ENOSYS)
+    allow, refuse, pretend = ((give, 0, 0, action) for action in (0x7FFF0000, 0x00050000 | errno.ENOSYS, 0x00050000))
     steps = [(load, 0, 0, machine), (equal, 1, 0, architecture), refuse, (load, 0, 0, number)]
     steps += [(at_least, 0, 1, 0x40000000), refuse]  # x86's third set of numbers
     for call in refused:
         steps += [(equal, 0, 1, call), refuse]
     families = [(equal, len(_FAMILIES) - place, 0, family) for place, family in enumerate(_FAMILIES)]
-    steps += [(equal, 0, len(_FAMILIES) + 3, socket_call), (load, 0, 0, argument), *families, refuse, allow]
-    steps += [(equal, 0, 3, clone_call), (load, 0, 0, argument), (any_set, 0, 1, _CLONE_NEW), refuse, allow]
+    for name, checks in (
+        ("socket", [*families, refuse]),
+        ("socketpair", [*families, refuse]),
+        ("clone", [(any_set, 0, 1, _CLONE_NEW), refuse]),
+        # Of a child whose parent does not care how it ends, nobody would know what time it took.
+        ("sigaction", [(equal, 0, 1, _SIGCHLD), pretend]),
+        ("prlimit", [(equal, 1, 0, 0), refuse]),  # of another process, which may be the one that counts
+    ):
+        steps += [(equal, 0, len(checks) + 2, looked_into[name]), (load, 0, 0, argument), *checks, allow]
+    steps += [allow]
     code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
     filters = struct.pack("<HxxxxxxQ", len(steps), ctypes.addressof(code))
     _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(filters), 0, 0)

@@ -236,10 +236,11 @@ class Codec:
 
             for place, (kind, *children) in enumerate(table):
                 parts = map(get_child, children)
-                if kind in _PARTS:
+                if kind in _PARTS or kind == "plain":
                     depths[place] = 1 + max((depths[c[0]] for c in children if _is_reference(c)), default=0)
                     if depths[place] > _MAX_DEPTH:
                         raise ConnectionLost(f"a value of more than {_MAX_DEPTH} levels")
+                if kind in _PARTS:
                     make: Callable[..., Any] = _MAKERS.get(kind) or _PARTS[kind][0]
                     values[place] = make(parts) if kind in _FROM_ONE else make(*parts)
                 elif kind == "plain":
@@ -251,12 +252,12 @@ class Codec:
                 elif kind == "kept":
                     values[place] = self._kept(*parts)
                 elif kind.startswith("object "):
-                    fill(values[place], list(parts))  # before it is hashed; below again, for circles
+                    fill(values[place], list(parts), self._classes)  # before it is hashed; below again, for circles
             for place, (value, (kind, *children)) in enumerate(zip(values, table, strict=True)):
                 if kind in _MUTABLE or kind.startswith("object "):
                     if place in numbers:
                         clear(value)
-                    fill(value, list(map(get_child, children)))
+                    fill(value, list(map(get_child, children)), self._classes)
             for number in numbers.values():
                 self._get_sharing().note(number)
             return get_child(root)
@@ -303,7 +304,7 @@ def clear(value: Any) -> None:
         vars(value).clear()
 
 
-def fill(value: Any, parts: list[Any]) -> None:
+def fill(value: Any, parts: list[Any], classes: Mapping[str, type] | None = None) -> None:
     """Puts parts into a container, or attributes into an object."""
     pairs = zip(parts[::2], parts[1::2], strict=True)
     if isinstance(value, dict):
@@ -315,7 +316,8 @@ def fill(value: Any, parts: list[Any]) -> None:
         value.extend(parts)
     else:
         for name, part in pairs:
-            # Of a method or a cached property, the class has the say.
-            own = getattr(type(value), name, None)
-            if not callable(own) and not hasattr(own, "__get__"):
+            # Of a method or a cached property, the class has the say. Nor can an object of another class be given it.
+            owners = [type(value), *((classes or {}).values() if callable(part) else ())]
+            own = [getattr(owner, name, None) for owner in owners]
+            if not any(callable(each) or hasattr(each, "__get__") for each in own):
                 vars(value)[name] = part

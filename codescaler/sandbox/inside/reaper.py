@@ -1,0 +1,118 @@
+"""The reaper of a job: process 1 of its namespace. It starts the program, and ends and counts all that it starts.
+
+    reaper -> program: a fork, without any privilege.   reaper -> watcher: how the program ended, and what it took
+
+A program cannot end process 1 of its namespace, and process 1 waits for every process that the program leaves. So the
+time of all of them is counted, also of those that are killed here. What is known of the program's own end is read
+before anything is killed. The kernel kills what is in the namespace when the reaper ends.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from codescaler.sandbox.inside import syscalls
+from codescaler.sandbox.inside.judge import judge
+from codescaler.sandbox.inside.program import run_main, serve_calls
+from codescaler.sandbox.inside.replay import replay
+from codescaler.sandbox.inside.together import run_together
+
+_ORPHAN_SECONDS = 0.1  # between two looks for processes whose parents have ended
+
+_ROLES: dict[str, Callable[..., None]] = {
+    "program": serve_calls, "judge": judge, "main": run_main, "replay": replay, "together": run_together,
+}  # fmt: skip
+
+
+def get_time_factor(role: str) -> int:
+    """How many times the limits on time a role may use: costs are measured again and again."""
+    return 4 if role == "replay" else 1
+
+
+def choose_user(settings: dict[str, Any], role: str) -> int | None:
+    """The tests have a user of their own, so that neither side uses up what the other may."""
+    return None if settings["user"] is None else settings["user"] + (role == "judge")
+
+
+def reap(settings: dict[str, Any], role: str, files: list[int], scratch: str, report: int, stop: int) -> NoReturn:
+    """Starts the program, and ends everything when it ends or when `stop` closes, whichever is first."""
+    # The user of the program may be this one's, and process 1 is deaf only to signals that it has no handler for.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if not settings["has_namespaces"]:
+        os.setsid()  # what the watcher ends is this group
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _run(settings, role, files, scratch, report)
+    for file in files:
+        os.close(file)
+    status = _await_end(pid, stop)
+    was_stopped = status is None
+    with suppress(ProcessLookupError):
+        os.kill(-1 if settings["has_namespaces"] else pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while True:
+            ended = os.wait()
+            status = ended[1] if status is None and ended[0] == pid else status
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with suppress(OSError):
+        said = [status, was_stopped, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]
+        os.write(report, json.dumps(said).encode() + b"\n")
+    os._exit(0)
+
+
+def _await_end(pid: int, stop: int) -> int | None:
+    """Returns how the program ended, or None if it still runs when `stop` closes."""
+    process, status = os.pidfd_open(pid), None
+    is_stopped = False
+    while status is None and not is_stopped:
+        is_stopped = stop in select.select([stop, process], [], [], _ORPHAN_SECONDS)[0]
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                status = ended[1] if status is None and ended[0] == pid else status
+    return status
+
+
+def _run(settings: dict[str, Any], role: str, files: list[int], scratch: str, report: int) -> NoReturn:
+    try:
+        if settings["has_namespaces"]:
+            os.setsid()
+        for number in range(3, 64):
+            if number not in (report, *files):
+                with suppress(OSError):
+                    os.close(number)
+        os.dup2(0, 1)
+        os.dup2(0, 2)
+        for name, value in settings["limits"].items():
+            kind = getattr(resource, name)
+            hard = resource.getrlimit(kind)[1]
+            limit = value * get_time_factor(role) if name == "RLIMIT_CPU" else value
+            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            # Deep recursion asks for a larger stack; memory is bounded anyway.
+            resource.setrlimit(kind, (limit, hard if name == "RLIMIT_STACK" else limit))
+        user = choose_user(settings, role)
+        if user is not None:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        syscalls.drop_privileges()
+        syscalls.refuse_calls()
+        os.chdir(scratch)
+        os.environ["HOME"] = os.environ["TMPDIR"] = scratch
+        work = socket.socket(fileno=files[0])
+        links = [socket.socket(fileno=file) for file in files[1:]] if role != "main" else files[1:]
+    except BaseException as error:
+        os.write(report, json.dumps(["broken", f"{type(error).__name__}: {error}", 0, 0]).encode() + b"\n")
+        os._exit(1)
+    os.close(report)
+    try:
+        _ROLES[role](work, *links)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
