@@ -199,7 +199,7 @@ class _Reads:
         self._ends = counts.cumsum()
         self._starts = self._ends - counts
         bounds = np.cumsum([0, *(len(request.sequences) for request in requests)])
-        self._bounds = np.append(0, self._ends)[bounds]
+        self._bounds = np.concatenate([np.zeros(1, np.int64), self._ends])[bounds]
 
     @property
     def num_positions(self) -> int:
@@ -208,9 +208,8 @@ class _Reads:
     def locate(self, batch: TreeBatch) -> npt.NDArray[np.int64]:
         """Returns the places of what is read of a batch, in the order of its rows."""
         counts = batch.row_counts.astype(np.int64)
-        shifts = self._starts[batch.sequences] - (counts.cumsum() - counts)
-        places: npt.NDArray[np.int64] = np.repeat(shifts, counts) + np.arange(counts.sum())
-        return places
+        firsts = np.repeat(self._starts[batch.sequences] - (counts.cumsum() - counts), counts)
+        return (firsts + np.arange(len(firsts))).astype(np.int64)
 
     def split_sequences(self, values: Float32) -> list[Float32]:
         """Returns the part of each sequence."""

@@ -31,7 +31,9 @@ def rank_candidates(
     require_count("top_k", top_k)
     names = names or [f"candidate {index}" for index in range(len(candidates))]
     if extract is False:
-        taken = [(text, is_valid_code(normalize_program(text), language)) for text in candidates]
+        taken: list[tuple[str | None, bool]] = [
+            (text, is_valid_code(normalize_program(text), language)) for text in candidates
+        ]
     else:
         way = check_extraction(extract, language)
         taken = [extract_code(text, way, language) for text in candidates]
