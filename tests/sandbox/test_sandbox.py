@@ -321,10 +321,10 @@ def test_a_closed_sandbox_leaves_no_process(sandbox):
 
 
 def test_the_floor(monkeypatch, sandbox):
-    def refuse(kind, *settings):
+    def refuse(kind, *arguments):
         if kind != "limits":
             raise SandboxUnavailable("not on this host")
-        return Box(sandbox.isolation, *settings)  # "limits" may need a Python that all may read
+        return Box(sandbox.isolation, *arguments)  # "limits" may need a Python that all may read
 
     Box = module.Box
     monkeypatch.setattr(module, "Box", refuse)
