@@ -25,7 +25,6 @@ def url(tmp_path_factory, project_path):
     patch = pytest.MonkeyPatch()
     for name, value in (("RAY_AUTH_MODE", "disabled"), ("RAY_USAGE_STATS_ENABLED", "0"), ("OMP_NUM_THREADS", "1")):
         patch.setenv(name, value)
-    patch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine starts slowly
     patch.setenv("PYTHONPATH", f"{folder}:{EXAMPLES}")
     patch.syspath_prepend(str(EXAMPLES))
     import ray

@@ -125,7 +125,6 @@ def environment(tmp_path):
     )
     (tmp_path / "sitecustomize.py").write_text(f"import site\nsite.addsitedir({place.strip()!r})\n")
     ours = {"PYTHONPATH": str(tmp_path), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    ours["RAY_raylet_start_wait_time_s"] = "300"  # a busy machine starts slowly
     return os.environ | ours | {MARK: str(os.getpid()), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 
 
