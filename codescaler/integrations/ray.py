@@ -7,7 +7,7 @@ A task that was cut off runs again, and goes on by itself where it can.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from codescaler.errors import BackendUnavailable, CodescalerError
+from codescaler import errors
 
 MAX_TASK_DEATHS = 4  # of workers in one task: a task that kills each worker would do so for ever
 
@@ -38,14 +38,16 @@ def run_tasks(
         import ray
         import ray.data
     except ImportError as error:
-        raise BackendUnavailable(f"Ray is not here ({error}); pip install 'codescaler[ray]'") from error
+        raise errors.BackendUnavailable(f"Ray is not here ({error}); pip install 'codescaler[ray]'") from error
     if not ray.is_initialized():
         ray.init()  # the cluster of RAY_ADDRESS or of this machine, and if there is none, one of our own
     resources = ray.cluster_resources()
     num_gpus = int(bool(resources.get("GPU")) if wants_gpu is None else wants_gpu)
     room = int(resources.get("GPU", 0)) if num_gpus else int(resources.get("CPU", 0)) // num_cpus
     if not room:
-        raise BackendUnavailable(f"the cluster has {resources}; a worker needs {num_cpus} CPUs and {num_gpus} GPUs")
+        raise errors.BackendUnavailable(
+            f"the cluster has {resources}; a worker needs {num_cpus} CPUs and {num_gpus} GPUs"
+        )
     results = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks)).map(
         _Worker,
         fn_constructor_args=(open_worker,),
@@ -55,31 +57,29 @@ def run_tasks(
         ),
         num_cpus=num_cpus,
         num_gpus=num_gpus,
-        max_restarts=-1,
-        max_task_retries=MAX_TASK_DEATHS,
+        ray_remote_args_fn=_make_actor_options,
     )
-    try:
-        for row in results.iter_rows():
-            yield row["task"], row["result"]
-    except Exception as error:
-        cause = _find_cause(error)
-        if cause is None:
-            raise
-        raise cause from error
+    for row in results.iter_rows():
+        if row["error"]:
+            raise getattr(errors, row["kind"])(row["error"])
+        yield row["task"], row["result"]
+
+
+def _make_actor_options() -> dict[str, Any]:
+    """Without these, Ray Data would try a task for ever."""
+    return {"max_restarts": -1, "max_task_retries": MAX_TASK_DEATHS}
 
 
 class _Worker:
-    """One actor of the pool."""
+    """One actor of the pool. It returns errors of ours as text: Ray would drop the cause of an error on its way."""
 
     def __init__(self, open_worker: Callable[[], RunTask]) -> None:
-        self._run = open_worker()
+        self._open = open_worker
+        self._run: RunTask | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return row | {"result": self._run(row["task"])}
-
-
-def _find_cause(error: BaseException | None) -> CodescalerError | None:
-    """The error of ours that Ray has wrapped, None if there is none."""
-    while error is not None and not isinstance(error, CodescalerError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
+        try:
+            self._run = self._run or self._open()
+            return row | {"result": self._run(row["task"]), "kind": "", "error": ""}
+        except errors.CodescalerError as error:
+            return row | {"result": 0, "kind": type(error).__name__, "error": str(error)}

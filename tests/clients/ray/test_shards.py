@@ -73,10 +73,9 @@ def count_rows(folder):
     return count
 
 
-def wait_for_rows(process, folder, count):
-    while process.poll() is None and count_rows(folder) < count:
+def wait_for_rows(processes, folder, count):
+    while any(process.poll() is None for process in processes) and count_rows(folder) < count:
         time.sleep(0.05)
-    assert process.poll() is None, f"ended with {process.returncode} before {count} rows"
 
 
 def check_joined(rows, folder, whole):
@@ -87,17 +86,23 @@ def check_joined(rows, folder, whole):
     assert sorted(json.loads(line)["id"] for line in joined.splitlines()) == list(range(NUM_ROWS))
 
 
-def test_a_process_that_is_killed_twice_loses_and_doubles_nothing(model, rows, whole, tmp_path):
+def test_processes_that_are_killed_lose_and_double_nothing(model, rows, whole, tmp_path):
+    """Three at a time, as a Slurm array runs them. One that is killed is started again."""
     folder = tmp_path / "out"
-    for index in (1, 2, 3):
+
+    def start(index):
         command = make_command(PYTHON, model, rows, "--out-dir", folder, "--shard", f"{index}/3")
-        for count in (NUM_ROWS // 3, 2 * NUM_ROWS // 3):
-            if count_rows(folder) < count - 64 and (index - 1) * NUM_ROWS / 3 < count < index * NUM_ROWS / 3 + 200:
-                with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-                    wait_for_rows(process, folder, count - 256)
-                    process.send_signal(signal.SIGKILL)
-                print(f"shard {index}/3 killed at {count_rows(folder)} rows of {NUM_ROWS}")
-        run(command)
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    running = {index: start(index) for index in (1, 2, 3)}
+    for count in (NUM_ROWS // 3, 2 * NUM_ROWS // 3):
+        wait_for_rows(running.values(), folder, count)
+        victim = next(index for index, process in running.items() if process.poll() is None)
+        running[victim].send_signal(signal.SIGKILL)
+        assert running[victim].wait() == -signal.SIGKILL
+        print(f"shard {victim}/3 killed at {count_rows(folder)} rows of {NUM_ROWS}")
+        running[victim] = start(victim)
+    assert [process.wait() for process in running.values()] == [0, 0, 0]
     check_joined(rows, folder, whole)
 
 
@@ -130,7 +135,7 @@ def test_ray_replaces_workers_that_are_killed(model, rows, whole, tmp_path, envi
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
         try:
             for count in (NUM_ROWS // 3, 2 * NUM_ROWS // 3):
-                wait_for_rows(process, folder, count)
+                wait_for_rows([process], folder, count)
                 victim = next(find_workers())
                 os.kill(victim, signal.SIGKILL)
                 print(f"worker {victim} killed at {count_rows(folder)} rows of {NUM_ROWS}")
