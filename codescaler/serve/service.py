@@ -185,13 +185,13 @@ async def _wait_unless(result: "asyncio.Future[Any]", leaving: "asyncio.Future[A
     await asyncio.wait([result, leaving], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
     if result.done():
         return result.result()
-    result.add_done_callback(_ignore_error)
+    result.add_done_callback(_take_error)
     if leaving.done():
         raise Refusal(499, "client_left", "the client closed the connection")
     raise DeadlineExceeded("no score at the deadline; give a larger X-Request-Timeout-Ms, or send fewer rows")
 
 
-def _ignore_error(ended: "asyncio.Future[Any]") -> None:
+def _take_error(ended: "asyncio.Future[Any]") -> None:
     """Takes the error of what nobody waits for any more: asyncio logs an error that nobody took."""
     if not ended.cancelled():
         ended.exception()
