@@ -20,6 +20,7 @@ Layout = Literal["phi3", "internlm2"]
 Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
 Quantization = Literal["int8", "fp8"]
+ScorerName = Literal["reward", "likelihood", "likelihood_mean", "likelihood_min", "reviewer", "coder_reviewer"]
 ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
 HADAMARD_BLOCK = 64  # inputs of a linear layer that are transformed together; their number has to be a multiple
 
@@ -138,6 +139,7 @@ class ModelConfig:
     attention_scale: float
     layer_windows: tuple[int | None, ...]
     attention_softcap: float | None = None
+    logit_softcap: float | None = None  # of the output layer
     embedding_scale: float | None = None
     norm_weight_offset: float = 0.0
     has_qk_norm: bool = False
@@ -170,6 +172,11 @@ class RankedCandidate:
     score: float | None
     is_valid: bool
     code: str | None
+
+    @property
+    def place(self) -> tuple[bool, float, int]:
+        """Orders candidates: valid ones first, then by score, then by index."""
+        return (not self.is_valid, float("inf") if self.score is None else -self.score, self.index)
 
 
 @dataclass(frozen=True)

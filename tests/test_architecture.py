@@ -30,6 +30,7 @@ LIBRARIES = {
     "quantize": {"torch", "numpy", "safetensors"},
     "engine": {"torch", "numpy"},
     "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn"},
+    "integrations": {"ray", "swift", "verl"},
     "data": {"torch", "numpy", "transformers", "radon", "ruff"},
     "train": {"torch", "numpy", "safetensors", "tqdm", "matplotlib"},
     "evaluate": {"numpy", "matplotlib", "tqdm"},

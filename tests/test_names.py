@@ -16,9 +16,9 @@ finalize find finish fit format free gather generate get give group handle hash 
 invert iterate join judge keep kill label launch lay lengthen limit list load locate lock log make mark measure
 merge mount move multiply name normalise normalize note number open order overwrite pack pad parse patch pay pivot
 place plan plot post predict prefill prepare preview profile prune pull put quantize queue raise randomize rank read
-reap receive record reformat refuse release remove rename render renew replace replay report request require rerank
-resample reset resolve restore reuse reward rewrap rewrite round route run sample save scale score select send serve
-settle shape shard share show shrink skip sleep sort spend split stack start step stop stratify stream strengthen
+reap receive record reformat refuse register release remove rename render renew replace replay report request require
+rerank resample reset resolve restore reuse reward rewrap rewrite round route run sample save scale score select send
+serve settle shape shard share show shrink skip sleep sort spend split stack start step stop stratify stream strengthen
 strip submit sum summarize take tell time tokenize train trim truncate try unfuse unpack unshare upcast update
 upload use validate vary view visit wait wake warm watch weigh withdraw wrap write
 """
@@ -34,9 +34,10 @@ COLLECTIVES = {"all_reduce_gradients", "all_reduce_sum"}
 LOSSES = {"bradley_terry_loss", "margin_mse_loss"}
 FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
 HOOKS = {
-    "backward", "connection_lost", "connection_made", "data_received", "do_POST", "forward", "generic_visit", "getitem",
-    "on_body", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete", "pause_writing",
-    "pytest_collection_modifyitems", "pytest_runtest_logreport", "read1", "redirect_request", "resume_writing",
+    "assemble_rm_scores", "backward", "connection_lost", "connection_made", "data_received", "do_POST", "forward",
+    "generic_visit", "getitem", "on_body", "on_header", "on_headers_complete", "on_message_begin",
+    "on_message_complete", "pause_writing", "pytest_collection_modifyitems", "pytest_runtest_logreport", "read1",
+    "redirect_request", "resume_writing",
 }  # fmt: skip
 TERMS = OPERATIONS | FIGURES | COLLECTIVES | LOSSES | FACE | HOOKS
 THINGS = {"property", "cached_property", "contextmanager", "fixture", "overload"}  # decorators of what is no action

@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from codescaler.errors import InvalidInput
 from codescaler.text.program import normalize_program
+from codescaler.types import ScorerName
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
@@ -45,6 +46,11 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
         "choices": ("tokenizer", "template"),
         "default": "tokenizer",
         "help": "who begins a text with a BOS: tokenizer (exactly one, if it puts one) or template (%(default)s)",
+    },
+    "scorer": {
+        "choices": get_args(ScorerName),
+        "default": "reward",
+        "help": "what scores are: the reward head's, or log-likelihoods of a causal language model (%(default)s)",
     },
     "classifier_from_token": {
         "nargs": "+",

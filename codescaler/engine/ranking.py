@@ -40,5 +40,4 @@ def rank_candidates(
         RankedCandidate(index, scores.get(index), code is not None and (extract or is_valid_code(code, language)), code)
         for index, code in enumerate(codes)
     ]
-    ranked.sort(key=lambda c: (not c.is_valid, -math.inf if c.score is None else -c.score, c.index))
-    return ranked[:top_k]
+    return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]

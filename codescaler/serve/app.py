@@ -7,9 +7,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from codescaler.engine import Engine
 from codescaler.errors import CodescalerError
+from codescaler.serve.answers import Error, ErrorAnswer, Model, ModelsAnswer, StatusAnswer
 from codescaler.serve.dialects import POSTS, Body, MakeJob
 from codescaler.serve.guard import Guard
 from codescaler.serve.holding import Holding
@@ -30,6 +31,7 @@ from codescaler.serve.page import PAGE_HEADERS, read_asset
 from codescaler.serve.refusal import Refusal, make_refusal
 from codescaler.serve.schema import describe_api
 from codescaler.serve.service import Service
+from codescaler.serve.trainers import TRAINER_POSTS
 
 MAX_BODY_BYTES = 16 << 20
 _MAX_DISCARDED = 4  # bodies' worth that is read and dropped: a client that is still writing would not see the answer
@@ -38,6 +40,8 @@ MAX_ROWS = 4096  # of one request: more belong into several, so that others come
 BODY_S = 30.0  # that a client may take to send a body
 TIMEOUT_S = 120.0  # for the scores of a request, if the client names no time
 MAX_TIMEOUT_S = 3600.0
+
+ALL_POSTS = POSTS | TRAINER_POSTS | NATIVE_POSTS
 
 _log = logging.getLogger("codescaler.serve")
 
@@ -58,20 +62,21 @@ class _App:
     def __init__(self, service: Service, guard: Guard) -> None:
         self._service = service
         self._guard = guard
+        self._started = int(time.time())
         gets: dict[str, Callable[[Request], Response]] = {
             "/": lambda _: Response(read_asset("page.html"), media_type="text/html", headers=PAGE_HEADERS),
             "/page.js": lambda _: Response(read_asset("page.js"), media_type="text/javascript", headers=PAGE_HEADERS),
             "/page.css": lambda _: Response(read_asset("page.css"), media_type="text/css", headers=PAGE_HEADERS),
             "/v1/models": self._list_models,
             "/health": self._show_ready,
-            "/health/live": lambda _: _write({"status": "live"}),
+            "/health/live": lambda _: _write(StatusAnswer(status="live")),
             "/health/ready": self._show_ready,
             "/metrics": lambda _: Response(service.metrics.format(), media_type="text/plain; version=0.0.4"),
-            "/openapi.json": lambda _: _write(describe_api(POSTS | NATIVE_POSTS)),
+            "/openapi.json": lambda _: _write(describe_api(ALL_POSTS)),
         }
         routes = [Route(path, self._wrap(path, _make_get(make)), methods=["GET"]) for path, make in gets.items()]
-        for path, (body_type, make_job) in (POSTS | NATIVE_POSTS).items():
-            routes.append(Route(path, self._wrap(path, self._make_post(body_type, make_job)), methods=["POST"]))
+        for path, post in ALL_POSTS.items():
+            routes.append(Route(path, self._wrap(path, self._make_post(post.body, post.make_job)), methods=["POST"]))
         self.app = Starlette(
             routes=routes, lifespan=self._live, exception_handlers={404: self._refuse_path, 405: self._refuse_path}
         )
@@ -101,19 +106,22 @@ class _App:
                 client = self._guard.admit(path, _merge_headers(request), peer)
                 response = await handle(request, client)
             except (CodescalerError, ClientDisconnect) as error:
-                refusal = _describe(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, _describe(error))
             except Exception as error:
                 _log.exception("%s failed", path)
-                refusal = make_refusal(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, make_refusal(error))
             self._service.metrics.requests.labels(path, response.status_code).inc()
             self._service.metrics.seconds.labels(path).observe(time.perf_counter() - started)
             return response
 
         return run
+
+    def _refuse(self, path: str, refusal: Refusal) -> Response:
+        self._service.metrics.refused.labels(refusal.code).inc()
+        response = _write_refusal(refusal)
+        if refusal.status == 401:  # of the page's reader, the browser then asks for a password
+            response.headers["www-authenticate"] = 'Basic realm="codescaler"' if path == "/" else "Bearer"
+        return response
 
     def _make_post(self, body_type: type[Body], make_job: MakeJob) -> Callable[[Request, str], Awaitable[Response]]:
         decoder = msgspec.json.Decoder(body_type)
@@ -122,7 +130,7 @@ class _App:
             timeout_s = _read_timeout(request)
             with Holding() as holding:
                 body = await _read_body(request, partial(self._service.hold_body, client, holding=holding))
-                read_job = partial(_make_job, decoder, make_job, body)
+                read_job = partial(_make_job, decoder, make_job, body, request.query_params)
                 leave = partial(_wait_for_leaving, request)
                 job, outcome = await self._service.compute(read_job, len(body), client, timeout_s, leave, holding)
                 return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
@@ -131,16 +139,22 @@ class _App:
 
     def _list_models(self, _: Request) -> Response:
         data = [
-            {"id": name, "object": "model", "owned_by": "codescaler", "max_model_len": model.engine.max_length}
+            Model(
+                id=name,
+                object="model",
+                created=self._started,
+                owned_by="codescaler",
+                max_model_len=model.engine.max_length,
+            )
             for model in self._service.models.models
             for name in model.names
         ]
-        return _write({"object": "list", "data": data})
+        return _write(ModelsAnswer(object="list", data=data))
 
     def _show_ready(self, _: Request) -> Response:
         if self._service.is_draining:
             raise Refusal(503, "draining", "this server is about to end; go to another one", retry_after_s=1)
-        return _write({"status": "ready"})
+        return _write(StatusAnswer(status="ready"))
 
 
 def _make_get(make: Callable[[Request], Response]) -> Callable[[Request, str], Awaitable[Response]]:
@@ -215,9 +229,12 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytearray) -> Any:
         ) from error
 
 
-def _make_job(decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytearray) -> Job:
+def _make_job(
+    decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytearray, query_params: Mapping[str, str]
+) -> Job:
     """Reads a body. On a thread, since a large one takes long."""
     decoded = _decode(decoder, body)
+    decoded.update_from_url(query_params)
     for count in decoded.count_rows():
         if count > MAX_ROWS:
             raise Refusal(400, "too_many_rows", f"the request holds {count} rows; send at most {MAX_ROWS} at a time")
@@ -242,9 +259,13 @@ def _write(value: Any, headers: dict[str, str] | None = None) -> Response:
 
 
 def _write_refusal(refusal: Refusal) -> Response:
-    kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
-    error = {"message": str(refusal), "type": kind, "param": None, "code": refusal.code}
+    message = str(refusal)
+    kind: Literal["server_error", "invalid_request_error"] = (
+        "server_error" if refusal.status >= 500 else "invalid_request_error"
+    )
+    error = Error(message=message, type=kind, param=None, code=refusal.code)
     headers = {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
-    response = _write({"error": error, "object": "error", "message": str(refusal), "code": refusal.status}, headers)
+    answer = ErrorAnswer(error=error, object="error", message=message, detail=message, code=refusal.status)
+    response = _write(answer, headers)
     response.status_code = refusal.status
     return response

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput
-from codescaler.serve.job import Row
+from codescaler.serve.job import Query, Row
 from codescaler.serve.refusal import Refusal
 from codescaler.text.program import Conversation
+from codescaler.text.queries import cut_prompt
 from codescaler.text.token_ids import Int32
 
 MAX_CHARS_PER_TOKEN = 64  # of a row: tokens of code have 3 or 4, and few have more than this
@@ -17,11 +19,18 @@ MAX_CHARS = 1 << 26  # of a request's rows
 
 
 class EncodedRows(NamedTuple):
-    """Rows as ids, how many of them were truncated, and how many had lost the BOS of their template."""
+    """Rows as ids. How many were truncated, had lost the BOS of their template, or had the template of a policy."""
 
     sequences: list[Int32]
     num_truncated: int
     num_bos_restored: int
+    num_rebuilt: int
+
+    @classmethod
+    def join(cls, parts: Sequence["EncodedRows"]) -> "EncodedRows":
+        """Returns rows that follow each other as one."""
+        sequences, truncated, restored, rebuilt = zip(*parts, strict=True)
+        return cls(list(chain.from_iterable(sequences)), sum(truncated), sum(restored), sum(rebuilt))
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,25 @@ class ServedModel:
                 message = f"the rows have more than {MAX_CHARS} characters together; send fewer at a time"
                 raise Refusal(400, "too_long", message)
 
+    @cached_property
+    def template_starts(self) -> tuple[str, ...]:
+        """How texts of the template may begin: with a message of the user or the system, and with a BOS or without."""
+        try:
+            system = {"role": "system", "content": "0"}
+            text = self.engine.encoder.chat.render([system, {"role": "user", "content": "1"}])
+        except InvalidInput:  # there is no place for it
+            return (self.template_start,)
+        starts = (self.template_start, text.partition("0")[0])
+        bos = self.engine.encoder.chat.special_tokens.get("bos_token") or ""
+        return *starts, *(start.removeprefix(bos) for start in starts)
+
+    def _restore_messages(self, query: Query) -> Row:
+        """Returns the text of a query in this model's template, and of another template the messages."""
+        if query.text.startswith(self.template_starts):
+            return query.text
+        completion = cut_prompt(query.text, query.prompt)
+        return [{"role": "user", "content": query.prompt}, {"role": "assistant", "content": completion}]
+
     def encode(self, rows: Sequence[Row], first: int = 0) -> EncodedRows:
         """Turns rows into token ids; the first is number `first` of its request.
 
@@ -63,6 +91,11 @@ class ServedModel:
             InvalidInput, CapacityExceeded, WeightsError: as `Engine.score`; a row is called "row 0", "row 1", ...
         """
         encoder = self.engine.encoder
+        given = rows
+        rows = [self._restore_messages(row) if isinstance(row, Query) else row for row in given]
+        num_rebuilt = sum(
+            isinstance(old, Query) and not isinstance(new, str) for old, new in zip(given, rows, strict=True)
+        )
         restored = [self._restore_bos(row) if isinstance(row, str) else row for row in rows]
         sequences: dict[int, Int32] = {}
         num_truncated = 0
@@ -78,7 +111,7 @@ class ServedModel:
                 num_truncated += encoded.num_truncated
                 sequences.update(zip(indices, encoded.sequences, strict=True))
         num_restored = sum(new is not old for new, old in zip(restored, rows, strict=True))
-        return EncodedRows([sequences[index] for index in range(len(rows))], num_truncated, num_restored)
+        return EncodedRows([sequences[index] for index in range(len(rows))], num_truncated, num_restored, num_rebuilt)
 
     def _restore_bos(self, text: str) -> str:
         """Puts a BOS back that a client has cut off in the belief that the server adds one, as verl does."""

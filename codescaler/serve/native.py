@@ -3,9 +3,11 @@
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from codescaler.errors import InvalidInput
-from codescaler.serve.dialects import Body, MakeJob
+from codescaler.serve.answers import Candidate, ProgramsAnswer
+from codescaler.serve.dialects import Body, Post
 from codescaler.serve.job import Job, Outcome, Row
 from codescaler.serve.refusal import Refusal
 from codescaler.text.extract import extract_training_code, is_valid_code
@@ -62,9 +64,9 @@ def make_programs_job(body: ProgramsBody) -> Job:
             places[-1].append(_Place(None if row is None else len(rows), is_valid))
             rows.extend([] if row is None else [row])
 
-    def answer(outcome: Outcome) -> Any:
-        results = [[_make_record(outcome, place, body.shape) for place in of_item] for of_item in places]
-        return {"id": outcome.request_id, "model": outcome.model, "results": results, "usage": outcome.usage}
+    def answer(outcome: Outcome) -> ProgramsAnswer:
+        results = [[_make_candidate(outcome, place, body.shape) for place in of_item] for of_item in places]
+        return ProgramsAnswer(id=outcome.request_id, model=outcome.model, results=results, usage=outcome.usage)
 
     return Job(body.model, rows, answer)
 
@@ -84,12 +86,10 @@ def _list_rows(item: Item, body: ProgramsBody) -> list[tuple[Row | None, bool]]:
     return listed
 
 
-def _make_record(outcome: Outcome, place: _Place, has_reward: bool) -> dict[str, Any]:
+def _make_candidate(outcome: Outcome, place: _Place, has_reward: bool) -> Candidate:
     score = None if place.row is None else outcome.scores[place.row]
-    record: dict[str, Any] = {"score": score, "is_valid": place.is_valid}
-    if has_reward:
-        record["reward"] = shaped_reward(0.0 if score is None else score, is_valid=place.is_valid)
-    return record
+    reward = shaped_reward(0.0 if score is None else score, is_valid=place.is_valid) if has_reward else UNSET
+    return Candidate(score=score, is_valid=place.is_valid, reward=reward)
 
 
-NATIVE_POSTS: dict[str, tuple[type[Body], MakeJob]] = {"/v1/programs": (ProgramsBody, make_programs_job)}
+NATIVE_POSTS = {"/v1/programs": Post(ProgramsBody, make_programs_job, ProgramsAnswer)}

@@ -11,7 +11,7 @@ import pytest
 
 from codescaler import cli
 from codescaler.checkpoint.download import PACKAGED_MODEL
-from codescaler.commands.score_file import _make_settings
+from codescaler.commands.score_file import make_settings
 from codescaler.engine import Engine
 from codescaler.evaluate.calibration import read_calibration
 from codescaler.testing import save_chat, save_random_checkpoint
@@ -396,7 +396,7 @@ def test_a_file_of_another_template_does_not_go_on(folder, tmp_path, capsys):
     target, rows = tmp_path / "out.jsonl", tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "p", "response": "x = 1"}\n')
     engine = Engine.from_pretrained(folder)
-    (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(_make_settings(engine, are_programs=False)))
+    (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(make_settings(engine, are_programs=False)))
     (tmp_path / "out.jsonl.partial").write_text('{"prompt": "p", "response": "x = 1", "score": 0}\n')
     (tmp_path / "same.jinja").write_text((folder / "chat_template.jinja").read_text() + "{# the same text #}")
     options = ("-o", target, "--model", folder)

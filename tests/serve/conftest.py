@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import jsonschema
 import pytest
 
 from codescaler.engine import Engine
@@ -35,10 +36,10 @@ def engine(folder):
 
 
 @contextlib.contextmanager
-def serve(*models, guard=None, drain_s=0.0, max_connections=MAX_CONNECTIONS):
+def serve(*models, guard=None, drain_s=0.0, port=0, max_connections=MAX_CONNECTIONS):
     """Runs a server on a thread while the block lasts."""
     app = make_app([ServedModel(*model) for model in models], guard or Guard(HOSTS))
-    listener = open_listener("127.0.0.1", 0, None)
+    listener = open_listener("127.0.0.1", port, None)
     server = DrainingServer(make_config(app, max_connections), app, drain_s)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -120,3 +121,12 @@ def wait_until(holds, seconds=20):
     while not holds():
         assert time.monotonic() < end, "it never came true"
         time.sleep(0.005)
+
+
+def check_answer(server, method, path, status, headers, answer):
+    """An answer is what the server's own description says of it."""
+    api = send(server.url + "/openapi.json")[2]
+    responses = api["paths"][path][method.lower()]["responses"]
+    content = responses.get(str(status), responses["default"])["content"]
+    schema = content[headers["content-type"].partition(";")[0]]["schema"]
+    jsonschema.Draft202012Validator(schema | {"components": api["components"]}).validate(answer)
