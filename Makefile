@@ -12,7 +12,7 @@ CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare bench-cpu bench-peers test test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
+.PHONY: help setup demo compare bench-cpu bench-peers bench-serving test test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ bench-cpu: setup  ## time everything on this CPU beside its peers, and print one
 bench-peers: setup build/vllm/.installed  ## time the workloads beside transformers and vLLM's CPU build (2 GB, an hour)
 	for workload in bon8 bon16 pairs; do \
 	  $(BIN)/python benches compare $$workload --vllm build/vllm/bin/python --save || exit 1; done
+
+# Ten minutes on two cores that do nothing else.
+bench-serving: setup build/vllm/.installed build/openrlhf/.installed  ## load the server as trainers do, beside vLLM's and OpenRLHF's
+	$(BIN)/python benches serving --vllm build/vllm/bin/python --openrlhf build/openrlhf/bin/python --save $(OPTIONS)
+
+build/openrlhf/.installed: benches/tools/install_openrlhf.py | setup
+	$(BIN)/python benches install_openrlhf build/openrlhf
 
 build/vllm/.installed: benches/tools/install_vllm.py | setup
 	$(BIN)/python benches install_vllm build/vllm

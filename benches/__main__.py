@@ -14,10 +14,10 @@ SCRIPTS = {
         "train_speed",
     ),
     "quality": (
-        *("far", "fidelity", "fp8", "labels", "nano_data", "parity", "ranking", "robustness", "tau", "templates"),
-        "train_study",
+        *("far", "fidelity", "fp8", "judging", "labels", "nano_data", "parity", "ranking", "robustness", "tau"),
+        *("templates", "train_study"),
     ),
-    "tools": ("benchmarks_page", "compile_triton", "install_vllm", "prose", "roofline"),
+    "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What scores beside what: systems, the checkpoints that all of them load, and the rounds in which they take turns."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,14 @@ class System:
 
 
 def write_checkpoint(folder: Path, shape: ModelShape) -> None:
-    """Writes a random reward model that every system can load: vLLM wants a tokenizer, though it is given token ids."""
+    """Writes a random reward model that every system can load.
+
+    vLLM wants a tokenizer, though it is given token ids, and OpenRLHF an EOS token to pad with.
+    """
     write_random_rm(folder, shape)
     save_chat(folder)
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
 
 
 def save_with_int8(folder: Path, int8_folder: Path) -> None:

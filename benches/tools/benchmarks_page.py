@@ -1,6 +1,6 @@
-"""Writes docs/benchmarks.md and docs/speed.svg from benches/results/: `python benches benchmarks_page`.
+"""Writes docs/benchmarks.md and its pictures from benches/results/: `python benches benchmarks_page`.
 
-A test fails if the page or the picture differs from what the results give. To change a figure, measure it again.
+A test fails if the page or a picture differs from what the results give. To change a figure, measure it again.
 """
 
 import argparse
@@ -9,15 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benches.speed.serving_table import list_lines
 from benches.tools import page_tables
 from benches.tools.install_vllm import WHEEL
 from benches.tools.page_gpu import write_gpus
 from benches.tools.page_quality import write_quality
 from benches.tools.page_tables import describe_setting, format_percent, format_table, load_result, read_results
-from benches.tools.speed_picture import draw_speed
+from benches.tools.speed_picture import draw_serving, draw_speed
 
 ROOT = Path(__file__).parents[2]
-PAGE, PICTURE = ROOT / "docs/benchmarks.md", ROOT / "docs/speed.svg"
+PAGE, PICTURE, SERVING_PICTURE = (ROOT / "docs" / name for name in ("benchmarks.md", "speed.svg", "serving.svg"))
 OURS, INT8 = "codescaler", "codescaler, int8"
 PADDED, SORTED, VLLM = "transformers, one padded batch", "transformers, sorted, by fours", "vLLM"
 WORKLOADS = {
@@ -47,11 +48,15 @@ Weights are random where a table speaks of speed alone. The systems of one table
 
 
 def main(options: Sequence[str] | None = None) -> int:
-    """Writes both files, or with --check says whether they are up to date."""
-    parser = argparse.ArgumentParser(prog="benchmarks_page", description="Writes docs/benchmarks.md and its picture.")
+    """Writes the files, or with --check says whether they are up to date."""
+    parser = argparse.ArgumentParser(prog="benchmarks_page", description="Writes docs/benchmarks.md and its pictures.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is not up to date")
     arguments = parser.parse_args(options)
-    made = {PAGE: build_page(), PICTURE: draw_speed(load_result("compare_bon8_0.6b_bfloat16"))}
+    made = {
+        PAGE: build_page(),
+        PICTURE: draw_speed(load_result("compare_bon8_0.6b_bfloat16")),
+        SERVING_PICTURE: draw_serving(load_result("serving_0.6b_bfloat16")),
+    }
     stale = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         print(f"{path.relative_to(ROOT)} {'is not up to date' if arguments.check else 'written'}")
@@ -97,6 +102,7 @@ def _write_speed() -> Iterator[str]:
     )
     yield _summarize(compared)
     yield from (_write_workload(result) for result in compared)
+    yield from _write_serving()
     for write in (_write_experts, _write_startup, _write_threads, _write_fusions, _write_scaling, _write_operations):
         yield from write()
     yield from _write_training_speed()
@@ -168,6 +174,25 @@ def _write_experts() -> Iterator[str]:
         "scores' size, so the command ends with FAIL. Those of codescaler are within their own limit.\n"
     )
     yield _write_workload(result)
+
+
+def _write_serving() -> Iterator[str]:
+    yield "## Serving\n"
+    result = load_result("serving_0.6b_bfloat16")
+    yield (
+        f"`make bench-serving`: {result['num_rows']} rows, 8 programs a problem, shuffled. Each row is one POST on a "
+        f"new connection, {result['num_connections']} at a time, with fresh texts in each round. The systems take "
+        f"turns. The model has {result['shape']['num_layers']} layers of {result['shape']['name'].upper()} sizes. "
+        f"{describe_setting(result)}\n"
+    )
+    yield "![Rows a second and memory of the servers](serving.svg)\n"
+    yield format_table(
+        ["figure", "must reach", "aim", "measured"],
+        [
+            (line.figure, line.must, line.aim, line.measured or ("yes" if line.passes else "no"))
+            for line in list_lines(result)
+        ],
+    )
 
 
 def _write_startup() -> Iterator[str]:

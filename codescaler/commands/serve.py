@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codescaler.commands.options import Add, add_engine_options, collect_options
-from codescaler.env import API_KEY, read_api_key
+from codescaler.commands.options import ENGINE_OPTIONS, Add, add_engine_options, collect_options
+from codescaler.env import API_KEY, read_api_key, use_passive_waiting
 from codescaler.errors import BackendUnavailable, InvalidInput
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
+
+_OPTIONS = tuple(name for name in ENGINE_OPTIONS if name != "scorer")  # clients send ids too, which have no program
 
 
 def add_commands(add: Add) -> None:
@@ -35,10 +37,11 @@ def add_commands(add: Add) -> None:
     serve.add_argument(
         "--allowed-host", action="append", default=[], metavar="NAME", help="a name that the server is reached by"
     )
-    add_engine_options(serve)
+    add_engine_options(serve, _OPTIONS)
 
 
 def _serve(options: argparse.Namespace) -> None:
+    use_passive_waiting()  # the server's own threads share the cores with those of a forward
     try:
         from codescaler.serve.app import make_app
         from codescaler.serve.guard import Guard, is_loopback, list_hosts
@@ -75,7 +78,10 @@ def _open_models(options: argparse.Namespace) -> "list[tuple[Engine, tuple[str, 
             raise InvalidInput(f"--served-name {name}: give MODEL=NAME, with a MODEL of {', '.join(names)}")
         names[model or next(iter(names))].append(name if model is None else name.removeprefix(f"{model}="))
     return [
-        (Engine.from_pretrained(model, **collect_options(options)), (model or "nano", *names[model or "nano"]))
+        (
+            Engine.from_pretrained(model, **collect_options(options, _OPTIONS)),
+            (model or "nano", *names[model or "nano"]),
+        )
         for model in models
     ]
 

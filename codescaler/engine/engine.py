@@ -97,12 +97,12 @@ class Engine:
         self.scorer = scorer
         self._output_layer = output_layer
         self._graphs = CudaGraphs(decoder) if cuda_graphs else None
+        key_bytes = (
+            2 * self.config.num_layers * self.config.num_kv_heads * self.config.head_dim * decoder.dtype.itemsize
+        )
+        memory = PrefixMemory(prefix_memory_bytes, key_bytes, lambda: encoder.answer_start)
         self._runner = ForwardRunner(
-            decoder,
-            budget,
-            self._graphs,
-            PrefixMemory(prefix_memory_bytes) if prefix_memory_bytes else None,
-            self._build_output_layer,
+            decoder, budget, self._graphs, memory if prefix_memory_bytes else None, self._build_output_layer
         )
         self.scheduler = Scheduler(self._runner, budget=budget, num_threads=num_threads)
         if decoder.device.type == "cuda":
@@ -433,7 +433,7 @@ class Engine:
         self,
         problem: str | Sequence[Message],
         candidates: Sequence[str],
-        extract: bool = False,
+        extract: bool | str = False,
         top_k: int | None = None,
         *,
         language: str = "python",
@@ -444,10 +444,11 @@ class Engine:
 
         The problem is a text, or the messages before the program.
 
-        With `extract`, candidates are completions: the training extractor takes the program out of each, and one
-        without a program that parses is invalid and has no score. Without, each is a program, and is valid if it
-        parses as one of `language`, one of `codescaler.text.extract.LANGUAGES`. `text.program.normalize_program` comes
-        before the score: white space around a program, a byte-order mark and other line ends move nothing. `top_k`
+        With `extract`, candidates are completions: the training extractor takes the program out of each, or the one
+        of `text.extraction.EXTRACTORS` that it names. A completion without a program has no score. Without, each is a
+        program, and is valid if it parses as one of `language`, one of `codescaler.text.extract.LANGUAGES`.
+        `text.program.normalize_program` comes before the score: white space around a program, a byte-order mark and
+        other line ends move nothing. `top_k`
         keeps that many.
         `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ... `system` is as in
         `score`. Control tokens in a program are text, unless the engine was loaded with control_tokens="tokens".

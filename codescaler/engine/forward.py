@@ -154,9 +154,10 @@ class ForwardRunner:
         if self._memory is None or first_read is not None:  # a remembered token has no hidden state to read
             return plan(sequences, self._max_batch_tokens, first_read=first_read), []
         found = [self._memory.find(client, tokens) for client, tokens in zip(clients, sequences, strict=True)]
-        used = list(dict.fromkeys(prefix for prefix in found if prefix is not None))
-        numbers = [None if prefix is None else used.index(prefix) for prefix in found]
-        return plan(sequences, self._max_batch_tokens, [prefix.tokens for prefix in used], numbers), used
+        used = list(dict.fromkeys(part for part in found if part is not None))
+        numbers = [None if part is None else used.index(part) for part in found]
+        prefixes = [prefix.tokens[:length] for prefix, length in used]
+        return plan(sequences, self._max_batch_tokens, prefixes, numbers), [prefix for prefix, _ in used]
 
     def _forward(
         self, batch: TreeBatch, has_features: bool, used: Sequence[Prefix], kept: Mapping[int, Prefix]
@@ -198,7 +199,7 @@ class _Reads:
         self._ends = counts.cumsum()
         self._starts = self._ends - counts
         bounds = np.cumsum([0, *(len(request.sequences) for request in requests)])
-        self._bounds = np.append(0, self._ends)[bounds]
+        self._bounds = np.concatenate([np.zeros(1, np.int64), self._ends])[bounds]
 
     @property
     def num_positions(self) -> int:
@@ -207,9 +208,8 @@ class _Reads:
     def locate(self, batch: TreeBatch) -> npt.NDArray[np.int64]:
         """Returns the places of what is read of a batch, in the order of its rows."""
         counts = batch.row_counts.astype(np.int64)
-        shifts = self._starts[batch.sequences] - (counts.cumsum() - counts)
-        places: npt.NDArray[np.int64] = np.repeat(shifts, counts) + np.arange(counts.sum())
-        return places
+        firsts = np.repeat(self._starts[batch.sequences] - (counts.cumsum() - counts), counts)
+        return (firsts + np.arange(len(firsts))).astype(np.int64)
 
     def split_sequences(self, values: Float32) -> list[Float32]:
         """Returns the part of each sequence."""

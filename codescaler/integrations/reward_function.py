@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.integrations.scorers import open_async_scorer, open_scorer
-from codescaler.text.extract import extract_training_code
+from codescaler.text.extraction import check_extraction, extract_code
 from codescaler.text.program import Conversation, make_conversation
 from codescaler.text.shaping import shaped_reward
 
@@ -81,8 +81,9 @@ class _Reward(Generic[ScorerT]):
         language: str = "python",
         problem_column: str | None = None,
         system: str | None = None,
+        extract: str = "paper",
     ) -> None:
-        extract_training_code("", language)  # a language that is not installed should not wait for the first step
+        self.extract = check_extraction(extract, language)  # what is not installed should not wait for the first step
         self.engine = engine
         self.language = language
         self.problem_column = problem_column
@@ -96,6 +97,7 @@ class _Reward(Generic[ScorerT]):
         language: str = "python",
         problem_column: str | None = None,
         system: str | None = None,
+        extract: str = "paper",
         **options: Any,
     ) -> RewardT:
         """Returns the reward of a server, by its URL, or of a model that is loaded, by its folder or hub id.
@@ -105,17 +107,18 @@ class _Reward(Generic[ScorerT]):
         Raises: InvalidInput, and as these two.
         """
         engine = cls._open_scorer(reward_model, **options)
-        return cls(engine, language=language, problem_column=problem_column, system=system)
+        return cls(engine, language=language, problem_column=problem_column, system=system, extract=extract)
 
     def _read(self, prompts: Sequence[Turn], completions: Sequence[Turn], columns: Mapping[str, Any]) -> _Programs:
         if len(prompts) != len(completions):
             raise InvalidInput(f"{len(prompts)} prompts and {len(completions)} completions; give one of each")
-        codes = [
-            extract_training_code(_get_text(completion, f"completions[{index}]"), self.language)
+        taken = [
+            extract_code(_get_text(completion, f"completions[{index}]"), self.extract, self.language)
             for index, completion in enumerate(completions)
         ]
+        codes = [code for code, _ in taken]
         problems = self._collect_problems(prompts, columns)
-        valid = [index for index, code in enumerate(codes) if code is not None]
+        valid = [index for index, (_, is_valid) in enumerate(taken) if is_valid]
         conversations = [make_conversation(problems[index], codes[index] or "", self.system) for index in valid]
         return _Programs(conversations, valid, len(codes))
 
@@ -148,6 +151,7 @@ class RewardFunction(_Reward[Scorer]):
         language: what the programs are written in, one of `codescaler.text.extract.LANGUAGES`.
         problem_column: name of the keyword argument, a list of texts, that holds the problems; None for the prompts.
         system: the system prompt of the reward model. None is the engine's, and "" none.
+        extract: how a program is taken out of a completion, one of `codescaler.text.extraction.EXTRACTORS`.
 
     Source: CodeScaler, arXiv:2602.17684.
     """

@@ -85,7 +85,7 @@ class Client:
         self,
         problem: str,
         candidates: Sequence[str],
-        extract: bool = False,
+        extract: bool | str = False,
         top_k: int | None = None,
         *,
         language: str = "python",

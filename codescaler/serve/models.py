@@ -48,23 +48,6 @@ class ServedModel:
         length = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
         return texts[0][:length]
 
-    def check_sizes(self, rows: Sequence[Row]) -> None:
-        """Refuses texts that no model of this length takes, before anything reads them.
-
-        Raises: Refusal, with status 400.
-        """
-        longest = MAX_CHARS_PER_TOKEN * self.engine.max_length
-        total = 0
-        for index, row in enumerate(rows):
-            size = 0 if _is_ids(row) else _count_chars(row)
-            total += size
-            if size > longest:
-                message = f"row {index} has {size} characters; a row may have {longest}, so shorten it"
-                raise Refusal(400, "too_long", message)
-            if total > MAX_CHARS:  # a query of a megabyte stands in the row of each document
-                message = f"the rows have more than {MAX_CHARS} characters together; send fewer at a time"
-                raise Refusal(400, "too_long", message)
-
     @cached_property
     def template_starts(self) -> tuple[str, ...]:
         """How texts of the template may begin: with a message of the user or the system, and with a BOS or without."""
@@ -83,6 +66,23 @@ class ServedModel:
             return query.text
         completion = cut_prompt(query.text, query.prompt)
         return [{"role": "user", "content": query.prompt}, {"role": "assistant", "content": completion}]
+
+    def check_sizes(self, rows: Sequence[Row]) -> None:
+        """Refuses texts that no model of this length takes, before anything reads them.
+
+        Raises: Refusal, with status 400.
+        """
+        longest = MAX_CHARS_PER_TOKEN * self.engine.max_length
+        total = 0
+        for index, row in enumerate(rows):
+            size = 0 if _is_ids(row) else _count_chars(row)
+            total += size
+            if size > longest:
+                message = f"row {index} has {size} characters; a row may have {longest}, so shorten it"
+                raise Refusal(400, "too_long", message)
+            if total > MAX_CHARS:  # a query of a megabyte stands in the row of each document
+                message = f"the rows have more than {MAX_CHARS} characters together; send fewer at a time"
+                raise Refusal(400, "too_long", message)
 
     def encode(self, rows: Sequence[Row], first: int = 0) -> EncodedRows:
         """Turns rows into token ids; the first is number `first` of its request.

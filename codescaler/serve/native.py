@@ -10,7 +10,8 @@ from codescaler.serve.answers import Candidate, ProgramsAnswer
 from codescaler.serve.dialects import Body, Post
 from codescaler.serve.job import Job, Outcome, Row
 from codescaler.serve.refusal import Refusal
-from codescaler.text.extract import extract_training_code, is_valid_code
+from codescaler.text.extract import is_valid_code
+from codescaler.text.extraction import check_extraction, extract_code
 from codescaler.text.program import Conversation, make_conversation, normalize_program
 from codescaler.text.shaping import shaped_reward
 
@@ -31,12 +32,13 @@ class Item(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ProgramsBody(Body, kw_only=True, forbid_unknown_fields=True):
     """Items, and what becomes of their texts.
 
-    `extract`: candidates are completions, and the program in the one fenced block of each is scored. A completion
-    without a program is not valid and has no score. `shape`: rewards as in the paper, 0 for what is not valid.
+    `extract`: candidates are completions, and the program in the one fenced block of each is scored, or the program by
+    another way of `codescaler.text.extraction.EXTRACTORS`. A completion without a program is not valid and has no
+    score. `shape`: rewards as in the paper, 0 for what is not valid.
     """
 
     items: list[Item]
-    extract: bool = False
+    extract: bool | str = False
     shape: bool = False
     language: str = "python"
 
@@ -78,8 +80,11 @@ def _list_rows(item: Item, body: ProgramsBody) -> list[tuple[Row | None, bool]]:
     listed: list[tuple[Row | None, bool]] = []
     for text in item.candidates or []:
         try:
-            code = extract_training_code(text, body.language) if body.extract else normalize_program(text)
-            is_valid = code is not None and (body.extract or is_valid_code(code, body.language))
+            if body.extract is False:
+                code: str | None = normalize_program(text)
+                is_valid = is_valid_code(code or "", body.language)
+            else:
+                code, is_valid = extract_code(text, check_extraction(body.extract, body.language), body.language)
         except InvalidInput as error:
             raise Refusal(400, "invalid_request", str(error)) from error
         listed.append((None if code is None else make_conversation(item.problem or "", code, item.system), is_valid))

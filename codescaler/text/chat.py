@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from codescaler.errors import InvalidInput, MissingTensor, WeightsError
+from codescaler.errors import CodescalerError, InvalidInput, MissingTensor, WeightsError
 from codescaler.io.files import find_file, read_text_file
 from codescaler.io.json import read_json
 from codescaler.text.control_tokens import ControlTokenMode, ControlTokens, Marks
@@ -68,6 +68,25 @@ class Chat:
     def control_tokens(self) -> ControlTokens:
         """Marks control tokens in messages, and encodes what is marked as text."""
         return ControlTokens(self.tokenizer, self.template.literals)
+
+    @cached_property
+    def answer_start(self) -> npt.NDArray[np.int32]:
+        """The tokens that the template writes between a problem and its answer; none where that cannot be told."""
+        roles = ("user", "assistant")
+        try:
+            text, *others = (
+                self.render([{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)])
+                for contents in (("0", "0"), ("1", "0"), ("0", "1"))
+            )
+        except CodescalerError:  # a template may refuse these messages
+            return np.empty(0, np.int32)
+        problem, answer = (
+            next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), len(text))
+            for other in others
+        )
+        # A tokenizer may join white space with what an answer begins with.
+        between = text[problem + 1 : answer].rstrip()
+        return np.array(self.tokenizer.encode(between, add_special_tokens=False).ids, np.int32)
 
     def render(self, messages: Sequence[Message]) -> str:
         """Returns the template's text for a conversation, without a prompt for a further turn.

@@ -76,6 +76,11 @@ class Encoder:
         """The checkpoint's chat template and tokenizer."""
         return load_chat(*self.chat_folders, template=self.text.chat_template, bos=self.text.bos)
 
+    @property
+    def answer_start(self) -> Int32:
+        """The tokens between a problem and its answer; none before a text has been encoded."""
+        return self.chat.answer_start if "chat" in self.__dict__ else np.empty(0, np.int32)
+
     def encode_pairs(self, pairs: Iterable[Pair], names: Sequence[str], system: str | None = None) -> Encoded:
         """Renders and tokenizes pairs, messages or conversations. `names` are what errors call them.
 

@@ -114,7 +114,7 @@ def test_rerank_takes_programs_out_of_completions(folder, files, capsys):
     (files / "e.md").write_text(block + block)
     (files / "f.md").write_text(f"```python\n{PROGRAMS['b.py']}```")
     programs = (files / "a.py", files / "d.md", files / "e.md", files / "f.md")
-    assert run("rerank", "--model", folder, files / "problem.md", *programs, "--extract", "--json") == 0
+    assert run("rerank", "--model", folder, files / "problem.md", *programs, "--extract", "paper", "--json") == 0
     ranking = json.loads(capsys.readouterr().out)["ranking"]
     assert [(entry["index"], entry["code"], entry["invalid_because"]) for entry in ranking] == [
         (1, PROGRAMS["a.py"].strip(), None),
@@ -298,7 +298,7 @@ def test_info_says_what_is_available_and_why_not(capsys):
     [
         (("rerank", "--model", "{folder}", "{files}/problem.md"), 2, "there is no candidate"),
         (("rerank", "--model", "{folder}", "{files}/problem.md", "{files}/absent.py"), 2, "absent.py cannot be read"),
-        (("rerank", "--model", "{folder}", "{files}/groups.jsonl", "--extract"), 2, "--extract is for files"),
+        (("rerank", "--model", "{folder}", "{files}/groups.jsonl", "--extract", "last"), 2, "--extract is for files"),
         (("rerank", "--model", "{folder}", "{files}/groups.jsonl", "--top-k", "0"), 2, "--top-k 0"),
         (("rerank", "--model", "{files}/absent", "{files}/groups.jsonl"), 3, "no such folder"),
         (("rerank", "--model", "{files}", "{files}/groups.jsonl"), 3, "config.json is not there"),

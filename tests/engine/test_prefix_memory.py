@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from codescaler.engine import Engine
 from codescaler.engine.prefix_memory import MIN_TOKENS, Prefix, PrefixMemory
 from codescaler.errors import InvalidInput
-from codescaler.testing import save_random_checkpoint
+from codescaler.testing import save_chat, save_random_checkpoint
 
 
 @pytest.fixture(scope="module", params=[("qwen3", "float32"), ("qwen3", "bfloat16"), ("gemma2", "float32")], ids=str)
@@ -88,6 +88,68 @@ def test_over_random_calls_no_bit_changes(engines, rounds):
             assert np.array_equal(engine.score_tokens(call), expected)
 
 
+def test_a_prefix_serves_in_part():
+    """The first two programs begin alike by chance, and the third does not."""
+    memory = PrefixMemory()
+    problem = np.arange(100, dtype=np.int32)
+    first, second, third = (np.append(problem, np.array(end, np.int32)) for end in ([7, 7, 1], [7, 7, 2], [8, 3]))
+    (prefix,) = memory.choose(["me"] * 2, [first, second]).values()
+    assert len(prefix.tokens) == 102
+    prefix.layers.append(Layers())
+    memory.keep([prefix])
+    assert memory.find("me", third) == (prefix, 100)
+    assert memory.choose(["me"], [third]) == {}, "two tokens less than is kept"
+
+
+def test_problems_below_one_system_prompt_are_kept_apart():
+    memory = PrefixMemory()
+    system = np.arange(80, dtype=np.int32)
+    problems = [np.append(system, np.full(90, first, np.int32)) for first in (201, 202)]
+    rows = [np.append(problem, np.array([end], np.int32)) for problem in problems for end in (301, 302)]
+    chosen = memory.choose(["me"] * 4, rows)
+    assert sorted(prefix.tokens[-1] for prefix in chosen.values()) == [201, 202]
+
+
+ANSWER = np.array([90, 91], np.int32)
+
+
+@pytest.mark.parametrize(
+    "tokens, length",
+    [
+        ([1] * 100 + [90, 91, 5], 102),
+        ([1] * 100 + [90, 91, 5, 90, 91, 6], 105),  # the last answer of several
+        ([1] * 100 + [90, 91, 5, 91], 102),
+        ([1] * 100 + [90, 91], None),  # no answer begins here
+        ([1] * 60 + [90, 91] + [5] * 40, None),  # too short to keep
+        ([1] * 100 + [91, 90, 5], None),
+    ],
+)
+def test_the_first_program_of_a_problem_shows_where_the_answer_starts(tokens, length):
+    memory = PrefixMemory(get_answer_start=lambda: ANSWER)
+    chosen = memory.choose(["me"], [np.array(tokens, np.int32)])
+    assert [len(prefix.tokens) for prefix in chosen.values()] == ([] if length is None else [length])
+
+
+def test_no_more_is_copied_than_has_room():
+    memory = PrefixMemory(max_bytes=2500, bytes_per_token=10, get_answer_start=lambda: ANSWER)
+    problems = [np.append(np.full(98, first, np.int32), ANSWER) for first in range(4)]
+    chosen = memory.choose(["me"] * 4, [np.append(problem, np.int32(5)) for problem in problems])
+    assert sorted(chosen) == [2, 3], "the last 2 of 100 tokens each"
+
+
+def test_programs_as_text_share_from_the_first_on(tmp_path):
+    save_random_checkpoint(tmp_path, "qwen3", vocab_size=300, pad_token_id=299, max_position_embeddings=1024)
+    save_chat(tmp_path)
+    engine = Engine.from_pretrained(tmp_path, device="cpu", dtype="float32")
+    rows = [("Add two numbers. " * 6, f"return {value}") for value in ("a + b", "b + a", "a - b")]
+    one_by_one = [engine.score([row])[0] for row in rows]
+    computed = engine.num_distinct_tokens
+    plain = Engine.from_pretrained(tmp_path, device="cpu", dtype="float32", prefix_memory_bytes=0)
+    assert np.array_equal(plain.score(rows), one_by_one)
+    shared_beyond_the_problem = 2 * len("\nreturn ") + len("a ")  # white space counts as the answer's
+    assert computed == plain.num_distinct_tokens + shared_beyond_the_problem
+
+
 def test_another_client_gains_nothing(make_engine):
     lists = make_family(0, 200, 4)
     engine = make_engine(None)
@@ -115,11 +177,11 @@ def test_the_memory_is_bounded_and_forgets_what_was_not_used():
     prefixes = [make_prefix(first) for first in range(3)]
     memory.keep(prefixes[:2])
     longer = np.append(prefixes[0].tokens, np.int32(9))
-    assert memory.find("me", longer) is prefixes[0]
+    assert memory.find("me", longer) == (prefixes[0], MIN_TOKENS)
     memory.keep(prefixes[2:])
     assert (len(memory), memory.num_bytes) == (2, 200)
     assert memory.find("me", np.append(prefixes[1].tokens, np.int32(9))) is None
-    assert memory.find("me", longer) is prefixes[0]
+    assert memory.find("me", longer) == (prefixes[0], MIN_TOKENS)
     assert memory.find("you", longer) is None
     assert memory.find("me", prefixes[0].tokens) is None, "a sequence has a token of its own to compute"
     memory.clear()

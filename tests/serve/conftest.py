@@ -74,6 +74,15 @@ def read(answer):
     return json.loads(text) if "json" in answer.headers.get("content-type", "") else text
 
 
+def check_answer(server, method, path, status, headers, answer):
+    """An answer is what the server's own description says of it."""
+    api = send(server.url + "/openapi.json")[2]
+    responses = api["paths"][path][method.lower()]["responses"]
+    content = responses.get(str(status), responses["default"])["content"]
+    schema = content[headers["content-type"].partition(";")[0]]["schema"]
+    jsonschema.Draft202012Validator(schema | {"components": api["components"]}).validate(answer)
+
+
 class Gate:
     """Holds the engine's forwards back until it opens."""
 
@@ -121,12 +130,3 @@ def wait_until(holds, seconds=20):
     while not holds():
         assert time.monotonic() < end, "it never came true"
         time.sleep(0.005)
-
-
-def check_answer(server, method, path, status, headers, answer):
-    """An answer is what the server's own description says of it."""
-    api = send(server.url + "/openapi.json")[2]
-    responses = api["paths"][path][method.lower()]["responses"]
-    content = responses.get(str(status), responses["default"])["content"]
-    schema = content[headers["content-type"].partition(";")[0]]["schema"]
-    jsonschema.Draft202012Validator(schema | {"components": api["components"]}).validate(answer)

@@ -231,6 +231,23 @@ def test_what_each_family_makes_of_a_program(folders):
     }
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_start_of_an_answer_stands_between_problem_and_answer(folders, family):
+    chat = load_chat(folders[family])
+    start = chat.answer_start
+    text = chat.tokenizer.decode(start.tolist(), skip_special_tokens=False)
+    rendered = chat.render([{"role": "user", "content": "Add."}, {"role": "assistant", "content": "return a"}])
+    assert rendered.partition(f"Add.{text}")[2].lstrip().startswith("return a")
+    (ids,) = chat.encode([rendered])
+    places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + len(start)], start)]
+    assert len(start) > 2 and len(places) == 1
+
+
+def test_a_template_that_refuses_a_pair_tells_no_start_of_an_answer(folder):
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('never') }}")
+    assert len(load_chat(folder).answer_start) == 0
+
+
 def test_many_texts_get_the_ids_each_gets_alone(folders):
     chat = load_chat(folders["qwen3"])
     texts = [chat.render(make_messages((PROBLEM, PROGRAM * n))) for n in range(20)]
