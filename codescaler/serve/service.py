@@ -28,6 +28,7 @@ COALESCE_S = 0.0015  # that an idle engine waits for siblings of the first row: 
 HOLD_S = 120.0  # of work may wait. OpenRLHF waits 180 s on an open connection, and gives up after 5 s of refusals
 NUM_ENCODERS = 2  # threads that tokenize: `tokenizers` lets go of the interpreter lock
 UNMEASURED_TOKENS = 1 << 20  # that may wait before a first forward has shown how fast the engine is
+MIN_FORWARDS = 8  # that may wait at any speed: forwards of single short rows look slow, and thousands fill a few
 MAX_TOKENS = 1 << 24  # of one request, with shared ones counted for each row
 MAX_HELD_BYTES = 1 << 30  # of bodies whose requests have no answer yet: texts stay until then
 
@@ -148,7 +149,8 @@ class Service:
             message = f"the request has {num_tokens} tokens; send at most {MAX_TOKENS} at a time"
             raise Refusal(400, "too_many_tokens", message)
         limit_s = self._queue.limit
-        token_s = 1.0 / (_measure_speed(model.engine) or UNMEASURED_TOKENS / limit_s)
+        least = MIN_FORWARDS * model.engine.scheduler.budget / limit_s
+        token_s = 1.0 / max(_measure_speed(model.engine) or UNMEASURED_TOKENS / limit_s, least)
         share = self._queue.take((client, model.names[0]), num_tokens, token_s)
         if share is None:
             wait_s = round(min(30.0, max(1.0, num_tokens * token_s)))
