@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 SCRIPTS = {
-    "speed": ("compare", "cpu", "fusions", "scaling", "scheduler", "serving", "startup", "threads", "train_speed"),
+    "speed": (
+        *("compare", "cpu", "fusions", "scaling", "scheduler", "serving", "serving_faults", "startup", "threads"),
+        "train_speed",
+    ),
     "quality": (
         *("far", "fidelity", "fp8", "judging", "labels", "nano_data", "parity", "ranking", "robustness", "tau"),
         *("steady", "templates", "train_study"),

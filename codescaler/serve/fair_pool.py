@@ -34,7 +34,7 @@ class FairPool:
         self._num_large = 0
         self._is_closed = False
         for number in range(num_threads):
-            threading.Thread(target=self._work, name=f"codescaler-encode-{number}", daemon=True).start()
+            threading.Thread(target=self._run, name=f"codescaler-encode-{number}", daemon=True).start()
 
     def submit(self, run: Callable[[], Any], *, client: str, num_bytes: int) -> "Future[Any]":
         """Queues a call that reads a body of `num_bytes`, and returns the future of its result."""
@@ -42,7 +42,7 @@ class FairPool:
         with self._changed:
             self._queues.setdefault(call.kind, {})[call] = None
             self._changed.notify()
-        call.future.add_done_callback(partial(self._forget, call))
+        call.future.add_done_callback(partial(self._remove, call))
         return call.future
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class FairPool:
         for call in waiting:
             call.future.cancel()
 
-    def _forget(self, call: _Call, _: "Future[Any]") -> None:
+    def _remove(self, call: _Call, _: "Future[Any]") -> None:
         with self._changed:
             queue = self._queues.get(call.kind, {})
             queue.pop(call, None)
@@ -69,14 +69,14 @@ class FairPool:
             return None
         self._ledger.start_turn(self._queues.keys())
         call = next(iter(self._queues[min(kinds, key=self._ledger.get_served)]))
-        self._ledger.charge(call.kind, call.cost)
+        self._ledger.add_cost(call.kind, call.cost)
         self._num_large += call.kind[1]
         del self._queues[call.kind][call]
         if not self._queues[call.kind]:
             del self._queues[call.kind]
         return call
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
             with self._changed:
                 while (call := self._take()) is None:

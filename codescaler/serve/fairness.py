@@ -39,7 +39,7 @@ class Ledger:
         """Returns what a client has had."""
         return self._served[client]
 
-    def charge(self, client: Hashable, cost: float) -> None:
+    def add_cost(self, client: Hashable, cost: float) -> None:
         """Adds what a client gets now."""
         self._served[client] += cost
 
@@ -98,7 +98,7 @@ class FairSelect:
     ) -> Sequence[Request]:
         if sum(request.num_tokens for request in waiting) <= budget:
             for request in waiting:
-                self._ledger.charge(request.client, request.num_tokens)
+                self._ledger.add_cost(request.client, request.num_tokens)
             return waiting
         ordered = {client: deque(_put_siblings_together(queue)) for client, queue in queues.items()}
         chosen: list[Request] = []
@@ -111,7 +111,7 @@ class FairSelect:
             if chosen and not fits:
                 break
             chosen.append(ordered[client].popleft())
-            self._ledger.charge(client, tree.num_tokens - before)
+            self._ledger.add_cost(client, tree.num_tokens - before)
             if not ordered[client]:
                 del ordered[client]
         return chosen

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 from codescaler.engine import Engine
@@ -24,6 +25,12 @@ class EncodedRows(NamedTuple):
     num_truncated: int
     num_bos_restored: int
     num_rebuilt: int
+
+    @classmethod
+    def join(cls, parts: Sequence["EncodedRows"]) -> "EncodedRows":
+        """Returns rows that follow each other as one."""
+        sequences, truncated, restored, rebuilt = zip(*parts, strict=True)
+        return cls(list(chain.from_iterable(sequences)), sum(truncated), sum(restored), sum(rebuilt))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_within(HEADER_S)
+        self._await_within(HEADER_S)
         self._share = self._limit.take(self.client[0] if self.client else "local", 1)
         if self._share is None and len(self.connections) > 2 * self._limit.limit:
             self.transport.abort()
@@ -46,7 +46,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(503, "too_many_connections", message, "retry-after: 1\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._expect_within(None)
+        self._await_within(None)
         self._stop_watching_writes()
         if self._share is not None:
             self._share.give_back()
@@ -56,7 +56,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         if self._due is None and not self._is_busy():  # the first byte of a message, or of nothing
-            self._expect_within(HEADER_S)
+            self._await_within(HEADER_S)
         self._num_bytes += len(data)
         super().data_received(data)
         if self._num_bytes > MAX_HEADER_BYTES:
@@ -65,7 +65,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_headers = True
-        self._expect_within(HEADER_S)
+        self._await_within(HEADER_S)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_in_headers:  # a trailer, which nobody reads
@@ -81,7 +81,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(400, "upgrade_not_supported", "send no Upgrade header; this server speaks HTTP/1.1")
         if not self._is_refused:
             self._is_in_headers = False
-            self._expect_within(MESSAGE_S)
+            self._await_within(MESSAGE_S)
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -92,7 +92,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._num_bytes = 0
         if not self._is_refused:
-            self._expect_within(None if self._is_busy() else KEEP_ALIVE_S)
+            self._await_within(None if self._is_busy() else KEEP_ALIVE_S)
             super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -110,7 +110,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Whether a request has no whole answer yet."""
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
 
-    def _expect_within(self, seconds: float | None) -> None:
+    def _await_within(self, seconds: float | None) -> None:
         """Gives the client this time for what it has to send now; None: it has nothing to send."""
         if self._due is not None:
             self._due.cancel()
@@ -119,7 +119,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._due = None
         if self.pipeline or (self._is_in_headers and self._is_busy()):
-            self._expect_within(HEADER_S)  # a request before this one has no answer yet, and nothing is read meanwhile
+            self._await_within(HEADER_S)  # a request before this one has no answer yet, and nothing is read meanwhile
         else:
             self.transport.close()
 
@@ -141,4 +141,4 @@ class LimitedProtocol(HttpToolsProtocol):
         )
         self.transport.write_eof()
         self._is_refused = True
-        self._expect_within(REFUSED_S)
+        self._await_within(REFUSED_S)

@@ -28,6 +28,7 @@ COALESCE_S = 0.0015  # that an idle engine waits for siblings of the first row: 
 HOLD_S = 120.0  # of work may wait. OpenRLHF waits 180 s on an open connection, and gives up after 5 s of refusals
 NUM_ENCODERS = 2  # threads that tokenize: `tokenizers` lets go of the interpreter lock
 UNMEASURED_TOKENS = 1 << 20  # that may wait before a first forward has shown how fast the engine is
+MIN_FORWARDS = 8  # that may wait at any speed: forwards of single short rows look slow, and thousands fill a few
 MAX_TOKENS = 1 << 24  # of one request, with shared ones counted for each row
 MAX_HELD_BYTES = 1 << 30  # of bodies whose requests have no answer yet: texts stay until then
 
@@ -133,17 +134,12 @@ class Service:
         """Encodes rows in parts, so that it can stop when nobody waits for them any more."""
         model.check_sizes(rows)
         started = time.perf_counter()
-        encoded = EncodedRows([], 0, 0, 0)
+        parts: list[EncodedRows] = []
         for first in range(0, len(rows), TEXT_WINDOW):
             if holding.has_ended:
                 raise Refusal(499, "client_left", "nobody waits for the rows any more")
-            part = model.encode(rows[first : first + TEXT_WINDOW], first)
-            encoded = EncodedRows(
-                encoded.sequences + part.sequences,
-                encoded.num_truncated + part.num_truncated,
-                encoded.num_bos_restored + part.num_bos_restored,
-                encoded.num_rebuilt + part.num_rebuilt,
-            )
+            parts.append(model.encode(rows[first : first + TEXT_WINDOW], first))
+        encoded = EncodedRows.join(parts)
         self.metrics.count_encoded(encoded, time.perf_counter() - started)
         return encoded
 
@@ -153,7 +149,8 @@ class Service:
             message = f"the request has {num_tokens} tokens; send at most {MAX_TOKENS} at a time"
             raise Refusal(400, "too_many_tokens", message)
         limit_s = self._queue.limit
-        token_s = 1.0 / (_measure_speed(model.engine) or UNMEASURED_TOKENS / limit_s)
+        least = MIN_FORWARDS * model.engine.scheduler.budget / limit_s
+        token_s = 1.0 / max(_measure_speed(model.engine) or UNMEASURED_TOKENS / limit_s, least)
         share = self._queue.take((client, model.names[0]), num_tokens, token_s)
         if share is None:
             wait_s = round(min(30.0, max(1.0, num_tokens * token_s)))
@@ -186,13 +183,13 @@ async def _wait_unless(result: "asyncio.Future[Any]", leaving: "asyncio.Future[A
     await asyncio.wait([result, leaving], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
     if result.done():
         return result.result()
-    result.add_done_callback(_ignore_error)
+    result.add_done_callback(_take_error)
     if leaving.done():
         raise Refusal(499, "client_left", "the client closed the connection")
     raise DeadlineExceeded("no score at the deadline; give a larger X-Request-Timeout-Ms, or send fewer rows")
 
 
-def _ignore_error(ended: "asyncio.Future[Any]") -> None:
+def _take_error(ended: "asyncio.Future[Any]") -> None:
     """Takes the error of what nobody waits for any more: asyncio logs an error that nobody took."""
     if not ended.cancelled():
         ended.exception()

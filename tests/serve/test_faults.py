@@ -1,6 +1,6 @@
 """Clients that break off, rows that no model takes, clocks that jump, servers that end: nobody else loses a score."""
 
-import ast
+import http.client
 import json
 import os
 import signal
@@ -131,14 +131,11 @@ def test_nobody_encodes_for_a_client_that_has_left(server, engine, monkeypatch):
 
 
 def test_clocks_are_monotonic():
-    """A step of the clock moves no deadline: the time of day only stamps an answer."""
-    uses = []
+    """A step of the clock moves no deadline: the time of day only stamps answers, in whole seconds."""
     for path in Path(codescaler.serve.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns"):
-                uses.append(path.name)
-            assert not (isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"))
-    assert uses == ["job.py"]
+        text = path.read_text()
+        assert text.count("time.time") == text.count("= int(time.time())") + text.count(": int(time.time())"), path
+        assert "datetime" not in text, path
 
 
 @pytest.mark.parametrize("step_s", [-1e9, 1e9])
@@ -182,7 +179,7 @@ def post_as_verl(url, row):
     for attempt in range(16):
         try:
             status, _, answer = send(url + "/classify", {"input": row})
-        except OSError:
+        except (OSError, http.client.HTTPException):
             status = 0
         assert not 400 <= status < 500, "the run has ended"
         if status == 200:

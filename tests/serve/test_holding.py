@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from codescaler.serve.holding import Holding, SharedLimit
 
-from .conftest import send
+from .conftest import send, wait_until
 
 
 def test_a_holding_gives_back_in_reverse_whatever_ends_it():
@@ -91,4 +91,4 @@ def test_tokens_are_given_back_if_a_part_cannot_be_queued(server, engine, monkey
     assert send(server.url + "/classify", {"input": [[1, 2, 3]] * 3})[0] == 500
     assert server.service.num_waiting_tokens == 0
     assert server.service._bodies.num_held == 0
-    assert all(part.done() for part in parts)
+    wait_until(lambda: all(part.done() for part in parts))

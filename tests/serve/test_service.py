@@ -52,6 +52,7 @@ def test_a_row_past_its_deadline_is_504_and_others_are_scored(server, engine):
 
 def test_a_full_queue_is_503_with_a_time_to_come_again(server, engine, monkeypatch):
     monkeypatch.setattr("codescaler.serve.service.UNMEASURED_TOKENS", 10)
+    monkeypatch.setattr("codescaler.serve.service.MIN_FORWARDS", 0)
     monkeypatch.setattr(server.service._queue, "limit", 1e-9)
     with Gate(engine) as gate:
         first, scored = post_later(server, {"input": "first of them"})
