@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 CXX ?= g++
 ASAN_DIR := build/asan
 GPU_SMALL := build/gpu_small
+CLIENT ?= $(patsubst tests/clients/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/clients/*/)))
 CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 # PYTHONSAFEPATH keeps the folder kernels/ from being imported in place of another project's package of that name.
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare bench-cpu bench-peers bench-serving test lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
+.PHONY: help setup demo compare bench-cpu bench-peers bench-serving test test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +58,20 @@ test: setup lint  ## lint, types, C++ under sanitizers, Triton kernels, the GPU 
 
 test-gpu-kit: setup  ## every part of the GPU kit on the CPU, on tiny shapes in Triton's interpreter
 	$(BIN)/python benches gpu --small --out $(GPU_SMALL)
+
+# A folder of tests/clients is a client. With a requirements.txt it has an environment of its own, else it runs in .venv.
+# What a no_deps.txt beside it lists is installed without what that requires.
+test-clients: setup $(patsubst tests/%/requirements.txt,build/%/.installed,$(wildcard $(CLIENT:%=tests/clients/%/requirements.txt))) $(if $(filter vllm,$(CLIENT)),build/vllm/.installed)  ## real clients of the server, each in its own environment; CLIENT=cohere runs one
+	@failed=; for client in $(CLIENT); do \
+	  python=build/clients/$$client/bin/python; test -x $$python || python=$(BIN)/python; \
+	  CODESCALER_PYTHON=$(abspath $(BIN)/python) $$python -m pytest --rootdir=. tests/clients/$$client || failed="$$failed $$client"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+build/clients/%/.installed: tests/clients/%/requirements.txt
+	$(PYTHON) -m venv --clear build/clients/$*
+	build/clients/$*/bin/python -m pip install -q pytest -r $<
+	$(if $(wildcard tests/clients/$*/no_deps.txt),build/clients/$*/bin/python -m pip install -q --no-deps -r tests/clients/$*/no_deps.txt)
+	@touch $@
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

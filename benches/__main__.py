@@ -11,8 +11,8 @@ from pathlib import Path
 SCRIPTS = {
     "speed": ("compare", "cpu", "fusions", "scaling", "scheduler", "serving", "startup", "threads", "train_speed"),
     "quality": (
-        *("far", "fidelity", "fp8", "labels", "nano_data", "parity", "ranking", "robustness", "tau", "templates"),
-        "train_study",
+        *("far", "fidelity", "fp8", "judging", "labels", "nano_data", "parity", "ranking", "robustness", "tau"),
+        *("templates", "train_study"),
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }

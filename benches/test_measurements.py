@@ -80,6 +80,18 @@ def test_startup_is_judged():
     assert judged(memory=memory | {"peak_bytes": 1251}) == [True, True, False, True]
 
 
+def test_bfloat16_scores_are_judged_by_confirmed_float32_scores():
+    truth = compare.Truth(np.array([1.0, -1.0], dtype=np.float32), num_confirmed=2, max_difference=1e-6)
+    padded = truth.scores + np.float32(0.02)
+
+    def judged(error, **changes):
+        scores = {systems.OURS: truth.scores + np.float32(error), systems.PADDED: padded}
+        return compare._judge(scores, replace(truth, **changes)).is_correct
+
+    assert judged(0.04) and not judged(0.05) and not judged(float("nan"))
+    assert not judged(0.04, max_difference=2e-4) and not judged(0.04, max_difference=float("nan"))
+
+
 def test_threads_that_change_bits_are_found(results, monkeypatch):
     class Engine:
         def __init__(self):

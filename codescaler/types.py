@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 HeadKind = Literal[
     "sequence_classification",
@@ -20,6 +20,7 @@ Layout = Literal["phi3", "internlm2"]
 Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
 Quantization = Literal["int8", "fp8"]
+ScorerName = Literal["reward", "likelihood", "likelihood_mean", "likelihood_min", "reviewer", "coder_reviewer"]
 ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
 HADAMARD_BLOCK = 64  # inputs of a linear layer that are transformed together; their number has to be a multiple
 
@@ -138,6 +139,7 @@ class ModelConfig:
     attention_scale: float
     layer_windows: tuple[int | None, ...]
     attention_softcap: float | None = None
+    logit_softcap: float | None = None  # of the output layer
     embedding_scale: float | None = None
     norm_weight_offset: float = 0.0
     has_qk_norm: bool = False
@@ -171,6 +173,16 @@ class RankedCandidate:
     is_valid: bool
     code: str | None
 
+    @property
+    def place(self) -> tuple[bool, float, int]:
+        """Orders candidates: valid ones first, then by score, then by index."""
+        return (not self.is_valid, float("inf") if self.score is None else -self.score, self.index)
+
+
+# How what a program gives is compared with what is expected: by whose rule. docs/sandbox.md has a line for each.
+Comparison = Literal["lines", "livecodebench", "apps", "codecontests"]
+COMPARISONS: tuple[Comparison, ...] = get_args(Comparison)
+
 
 @dataclass(frozen=True)
 class CallTests:
@@ -184,6 +196,8 @@ class CallTests:
         setup: runs before the tests, with the program's names at hand.
         classes: names of the program's classes, whose instances the statements use by their methods. What functions
             return counts as data. An object in it has no say: its methods could answer what a test expects.
+        comparison: the rule of `_is_expected(value, expected)`, which the statements may call; None without it.
+        cpu_seconds: that the source gives each test, where it is more than the limit of programs.
     """
 
     statements: tuple[str, ...]
@@ -191,13 +205,30 @@ class CallTests:
     prelude: str = ""
     setup: str = ""
     classes: tuple[str, ...] = ()
+    comparison: Comparison | None = None
+    cpu_seconds: int | None = None
 
 
 @dataclass(frozen=True)
 class StdioTests:
-    """Tests that run a whole program: (standard input, expected standard output) of each."""
+    """Tests that run a whole program.
+
+    Attributes:
+        cases: (standard input, expected standard output) of each test.
+        prelude: runs before the program, in its names.
+        comparison: the rule by which output is expected.
+        allows_return: a program may return at top level: its text then is the body of a function.
+        cpu_seconds: as in `CallTests`.
+        input_file, output_file: names of files in place of standard input and output; empty for none.
+    """
 
     cases: tuple[tuple[str, str], ...]
+    prelude: str = ""
+    comparison: Comparison = "lines"
+    allows_return: bool = False
+    cpu_seconds: int | None = None
+    input_file: str = ""
+    output_file: str = ""
 
 
 Tests: TypeAlias = CallTests | StdioTests
@@ -238,11 +269,13 @@ class Verdict:
             the test itself is at fault, and says nothing of the program ("unjudged").
         message: of the first test that did not pass, what was seen; untrusted text, at most 500 characters.
         cpu_seconds: that the program took for all tests.
+        is_forgeable: tests and program ran in one process, where a program can say that it passed.
     """
 
     outcomes: tuple[Outcome, ...]
     message: str = ""
     cpu_seconds: float = 0.0
+    is_forgeable: bool = False
 
     @property
     def passed(self) -> bool | None:

@@ -30,7 +30,7 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _apply_softcap(logits, softcap, scale):
+def apply_softcap(logits, softcap, scale):
     """Softcap * tanh(logits * scale / softcap), in units of log 2."""
     x = logits * (scale / softcap)
     e = tl.exp2(tl.abs(x) * (-2.0 * _LOG2_E))
@@ -49,7 +49,7 @@ def _take_keys(q, k, row_max, row_sum, acc, step, rows, options, STEP: tl.conste
     scale, softcap, window = options
     x = tl.dot(q, tl.trans(k), input_precision="ieee")
     if HAS_SOFTCAP:
-        x = _apply_softcap(x, softcap, scale)
+        x = apply_softcap(x, softcap, scale)
     # Every row of the tile sees all keys of most steps. The branch holds no load, so it does not break the pipeline.
     if HAS_WINDOW or step + STEP > first_position + 1:
         distance = (position - step)[:, None] - tl.arange(0, STEP)[None, :]

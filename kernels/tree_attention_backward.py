@@ -20,14 +20,14 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import AttentionConfiguration
-from .tree_attention import _LOG2_E, _apply_softcap
+from .tree_attention import _LOG2_E, apply_softcap
 
 
 @triton.jit
 def _weigh(x, log_sums, scale, softcap, HAS_SOFTCAP: tl.constexpr):
     """Returns P and the slope of the soft-cap from Q K^T; the vector broadcasts along the keys."""
     if HAS_SOFTCAP:
-        x = _apply_softcap(x, softcap, scale)
+        x = apply_softcap(x, softcap, scale)
         tanh = x / (softcap * _LOG2_E)
         p, slope = tl.exp2(x - log_sums), 1.0 - tanh * tanh
     else:

@@ -11,6 +11,8 @@ from codescaler.ops import cpu, reference, select_backend
 from codescaler.ops.backend import Backend
 from codescaler.testing.interpreter import prepare_interpreter
 
+collect_ignore = ["clients"]  # they run in environments of their own: make test-clients
+
 CUDA = "triton-cuda"
 REFERENCE = "reference"
 

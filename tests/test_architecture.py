@@ -22,7 +22,7 @@ SIDE_BY_SIDE = {"integrations", "data", "train", "evaluate"}
 # Third-party packages that a room may use besides the standard library.
 LIBRARIES = {
     "metrics": {"numpy"},
-    "text": {"numpy", "tree_sitter", "tokenizers", "jinja2"},
+    "text": {"numpy", "tree_sitter", "tokenizers", "jinja2", "markdown_it"},
     "kernels": {"torch", "triton"},
     "ops": {"torch", "numpy"},
     "model": {"torch"},
@@ -30,6 +30,7 @@ LIBRARIES = {
     "quantize": {"torch", "numpy", "safetensors"},
     "engine": {"torch", "numpy"},
     "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn"},
+    "integrations": {"ray", "swift", "verl"},
     "data": {"torch", "numpy", "transformers", "radon", "ruff"},
     "train": {"torch", "numpy", "safetensors", "tqdm", "matplotlib"},
     "evaluate": {"numpy", "matplotlib", "tqdm"},

@@ -11,31 +11,31 @@ VERBS = """
 act add admit advance announce answer append apply ask assert assign attempt attend augment average await barrier
 bench bind bound broadcast build call cast change check choose clear close collate collect combine compare compile
 complete compute concat connect convert copy correlate count cross cut decode derive describe destroy detach detect
-download draw drop dump edit encode end enter estimate evaluate exchange exit explain extract fail fill filter
+download draw drop dump edit encode end enter estimate evaluate exchange exit explain extend extract fail fill filter
 finalize find finish fit format free gather generate get give group handle hash hold indent index init introduce
-invert iterate join judge keep kill label launch lay lengthen limit list load locate lock log make mark measure
+invert iterate join judge keep kill label launch lay leave lengthen limit list load locate lock log make mark measure
 merge mount move multiply name normalise normalize note number open order overwrite pack pad parse patch pay pivot
-place plan plot post predict prefill prepare preview profile prune pull put quantize queue raise randomize rank read
-reap receive record reformat refuse release remove rename render renew replace replay report request require rerank
-resample reset resolve restore reuse reward rewrap rewrite round route run sample save scale score select send serve
-settle shape shard share show shrink skip sleep sort spend split stack start step stop stratify stream strengthen
-strip submit sum summarize take tell time tokenize train trim truncate try unfuse unpack unshare upcast update
-upload use validate vary view visit wait wake warm watch weigh withdraw wrap write
+place plan plot post predict prefill prepare preview print profile prune pull put quantize queue raise randomize rank
+read reap receive record reformat refuse register release remove rename render renew replace replay report request
+require rerank resample reset resolve restore reuse reward rewrap rewrite round route run sample save scale score
+select send serve settle shape shard share shorten show shrink skip sleep sort spend split stack start step stop
+stratify stream strengthen strip submit sum summarize take tell time tokenize train trim truncate try unfuse unpack
+unshare upcast update upload use validate vary view visit wait wake warm watch weigh withdraw wrap write
 """
 # Predicates, constructors, the entry point.
 FIRST_WORDS = {"is", "has", "may", "should", "allows", "supports", "from", "of", "main"}
 # What the field calls operations, losses and figures; what users call; what other libraries call by its name.
 OPERATIONS = {
-    "expert_mlp", "fp8_linear", "fp8_rows", "glu", "int8_linear", "int8_rows", "linear", "linear_glu", "pairwise_loss",
-    "pooled_score", "qk_norm_rope", "rms_norm", "scaled_product", "tree_attention",
+    "expert_mlp", "fp8_linear", "fp8_rows", "glu", "int8_linear", "int8_rows", "linear", "linear_glu", "log_sum_exp",
+    "pairwise_loss", "pooled_score", "qk_norm_rope", "rms_norm", "scaled_product", "tree_attention",
 }  # fmt: skip
 FIGURES = {"best_of_n", "bootstrap_interval", "kendall_tau", "pair_accuracy"}
 COLLECTIVES = {"all_reduce_gradients", "all_reduce_sum"}
 LOSSES = {"bradley_terry_loss", "margin_mse_loss"}
 FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
 HOOKS = {
-    "backward", "connection_lost", "connection_made", "do_POST", "forward", "generic_visit", "getitem",
-    "on_headers_complete", "on_message_begin", "pytest_collection_modifyitems", "pytest_runtest_logreport",
+    "assemble_rm_scores", "backward", "connection_lost", "connection_made", "do_POST", "forward", "generic_visit",
+    "getitem", "on_headers_complete", "on_message_begin", "pytest_collection_modifyitems", "pytest_runtest_logreport",
     "read1", "redirect_request",
 }  # fmt: skip
 TERMS = OPERATIONS | FIGURES | COLLECTIVES | LOSSES | FACE | HOOKS

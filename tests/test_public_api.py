@@ -42,7 +42,7 @@ def test_a_public_name_is_documented(name):
 @pytest.mark.parametrize("name", [*PUBLIC, "__version__"])
 def test_a_public_name_can_be_imported_first(name):
     loaded = modules_after(f"from codescaler import {name}")
-    assert ("torch" in loaded) == (name in {"Engine", "RewardFunction"})
+    assert ("torch" in loaded) == (name == "Engine")
 
 
 def test_from_pretrained_arguments():
@@ -51,7 +51,7 @@ def test_from_pretrained_arguments():
         "model": None, "device": "auto", "dtype": "auto", "quantization": None, "backend": "auto",
         "num_threads": None, "max_batch_tokens": None, "pooling": "hf", "truncation": "error", "max_length": None,
         "system": None, "control_tokens": None, "chat_template": None, "bos": "tokenizer",
-        "head": "required", "base_model": None, "deterministic": False,
+        "head": "required", "scorer": "reward", "base_model": None, "deterministic": False,
         "cuda_graphs": False, "prefix_memory_bytes": None, "classifier_from_token": None,
         "revision": None, "local_files_only": False,
     }  # fmt: skip

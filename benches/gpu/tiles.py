@@ -65,7 +65,7 @@ class Case:
         self.truth, self.peer = (
             reference.tree_attention(x, self.spec, self.tree, some) for x in (self.qkv.double(), self.qkv)
         )
-        node = int(batch.last_queries[-1, 0])
+        node = int(batch.read_queries[-1, 0])
         blocks = batch.node_blocks[batch.node_block_offsets[node] : batch.node_block_offsets[node + 1]]
         path = batch.block_tokens[blocks].ravel()
         self.path = torch.from_numpy(path[path >= 0]).to(setting.device)

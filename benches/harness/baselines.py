@@ -16,6 +16,7 @@ from codescaler.ops import AttentionSpec, Tree, reference
 from codescaler.testing import measure_seconds
 
 Float32 = npt.NDArray[np.float32]
+BFLOAT16_SCORE_LIMIT = 0.1  # of the mean size of a dense model's scores: far above rounding, below another model's
 
 
 class TransformersScorer:
@@ -154,7 +155,7 @@ def _attend_per_sequence(qkv: Tensor, spec: AttentionSpec, tree: Tree) -> Tensor
     heads = spec.heads
     num_queries = len(tree.token_ids)  # what an engine remembers has keys alone
     out = qkv.new_empty(num_queries, heads.q_width)
-    for node, _, _, _ in tree.last_queries.tolist():
+    for node, _, _, _ in tree.read_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
         path = tree.block_tokens[blocks].flatten().long()
         path = path[path >= 0]

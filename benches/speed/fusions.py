@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benches.harness.baselines import STOCK_TORCH, Float32
+from benches.harness.baselines import BFLOAT16_SCORE_LIMIT, STOCK_TORCH, Float32
 from benches.harness.options import choose_shape, make_parser
 from benches.harness.results import save
 from benches.harness.systems import take_turns
-from benches.speed.compare import CONFIRMATION_LIMIT
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.io.tables import format_table
 from codescaler.model.decoder import Decoder, build_decoder
@@ -49,7 +48,7 @@ def main(options: Sequence[str] | None = None) -> int:
     ratios = {
         name: statistics.median(map(float.__truediv__, values, seconds[FUSED])) for name, values in seconds.items()
     }
-    limit = FLOAT32_SCORE_LIMIT if dtype == torch.float32 else CONFIRMATION_LIMIT
+    limit = FLOAT32_SCORE_LIMIT if dtype == torch.float32 else BFLOAT16_SCORE_LIMIT
     size = float(np.abs(scores[FUSED]).mean())
     off = {name: float(np.abs(values - scores[FUSED]).max()) / size for name, values in scores.items()}
     wrong = [name for name, distance in off.items() if not distance <= limit]
@@ -79,8 +78,8 @@ def _score_lists(decoder: Decoder, is_every_row_pooled: bool, sequences: list[li
         tree = Tree.from_batch(batch, decoder.device)
         if is_every_row_pooled:  # the last layer then computes every token, and the scores are picked from all rows
             every = torch.arange(batch.num_tokens, device=decoder.device)
-            rows = tree.last_tokens[tree.rows]
-            tree = replace(tree, last_queries=tree.all_queries, last_tokens=every, rows=rows)
+            rows = tree.read_tokens[tree.rows]
+            tree = replace(tree, read_queries=tree.all_queries, read_tokens=every, rows=rows)
         scores = decoder.forward(tree)[1].cpu().numpy()
     return scores[np.argsort(batch.sequences)]
 

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import torch
 
+from benches.harness.baselines import BFLOAT16_SCORE_LIMIT
 from benches.harness.options import choose_shape, make_parser, parse_count, report_progress
 from benches.harness.results import save
 from benches.harness.systems import OURS, VLLM, write_checkpoint
 from benches.harness.vllm_scorer import VllmProcess
-from benches.speed.compare import CONFIRMATION_LIMIT
 from codescaler.engine.engine import DEFAULT_BATCH_TOKENS
 from codescaler.io.tables import format_table
 from codescaler.ops.cpu.backend import TOKEN_BLOCK
@@ -169,7 +169,7 @@ def make_checks(
     medians: dict[str, float], scores: dict[str, float], memory: dict[str, int], dtype: str
 ) -> dict[str, bool]:
     """Each sentence of the verdict, and whether it holds. NaN compares false, so it fails."""
-    share = FLOAT32_SCORE_LIMIT if dtype == "float32" else CONFIRMATION_LIMIT
+    share = FLOAT32_SCORE_LIMIT if dtype == "float32" else BFLOAT16_SCORE_LIMIT
     difference = max(abs(score - scores[OURS]) for score in scores.values())
     limit = share * abs(scores[TRANSFORMERS])
     grown = memory["peak_bytes"] - memory["after_import_torch_bytes"]

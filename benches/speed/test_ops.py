@@ -241,6 +241,16 @@ def test_glu(record, backend, dtype, random, tree):
     record(lambda: backend.glu(gate_up, "silu"), tokens=len(gate_up), num_bytes=num_bytes(gate_up, y))
 
 
+def test_log_sum_exp(record, backend, dtype, random):
+    logits, running = torch.randn(512, 8192, generator=random).to(dtype), torch.tensor([-torch.inf, 0.0]).repeat(512, 1)
+    truth, once = running.double(), running.clone()
+    reference.log_sum_exp(logits, truth)
+    backend.log_sum_exp(logits, once)
+    peer = logits.float().logsumexp(dim=1)
+    assert_accurate(once[:, 0] + once[:, 1].log(), truth[:, 0] + truth[:, 1].log(), peer)
+    record(lambda: backend.log_sum_exp(logits, running), tokens=len(logits), num_bytes=num_bytes(logits))
+
+
 def test_route(record, backend, dtype, random, tree):
     logits = torch.randn(len(tree.token_ids), 128, generator=random)
     experts, weights = backend.route(logits, 8, True)
@@ -290,7 +300,7 @@ def test_tree_attention(record, backend, dtype, random, tree):
 
 
 def test_pooled_score(record, backend, dtype, random, tree):
-    count = len(tree.last_tokens)
+    count = len(tree.read_tokens)
     x = torch.randn(count, SHAPE.hidden_size, generator=random).to(dtype)
     residual = torch.randn(x.shape, generator=random)
     norm, head = (
@@ -343,14 +353,14 @@ def test_glu_backward(record, backend, dtype, random, tree):
 def test_tree_attention_backward(record, backend, dtype, random, tree):
     qkv = torch.randn(len(tree.token_ids), QKV_WIDTH, generator=random).to(dtype)
     grad_out = torch.randn(len(qkv), HEADS.q_width, generator=random).to(dtype)
-    last, gradient = grad_out[: len(tree.last_tokens)], backend.tree_attention_backward
+    last, gradient = grad_out[: len(tree.read_tokens)], backend.tree_attention_backward
     truth, peer = (
-        reference.tree_attention_backward(x, ATTENTION, tree, tree.last_queries, g)
+        reference.tree_attention_backward(x, ATTENTION, tree, tree.read_queries, g)
         for x, g in ((qkv.double(), last.double()), (qkv, last))
     )
     # Terms of both signs cancel: their errors count against their size.
     scale = truth.abs().max()
-    result = gradient(qkv, ATTENTION, tree, tree.last_queries, last)
+    result = gradient(qkv, ATTENTION, tree, tree.read_queries, last)
     assert_accurate((result + scale).to(dtype), truth + scale, (peer + scale).to(dtype))
     num_pairs = int(tree.positions.sum()) + len(qkv)
     record(

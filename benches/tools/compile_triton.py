@@ -181,6 +181,7 @@ def _launch_all() -> Iterator[None]:
         if softcap is not None:
             backend.tree_attention(qkv, AttentionSpec(heads, 0.1, softcap, 512), tree, tree.all_queries)
         backend.pooled_score(x, residual, tree.rows, weight, 1e-6, weight[None], None)
+        backend.log_sum_exp(_make_empty(count, 8192), _make_empty(count, 2, dtype=torch.float32), softcap)
         yield
         backend.rms_norm_backward(residual, weight, 1e-6, x, residual)
         before = qkv[:, : heads.q_width + heads.kv_width] if has_norm else None
@@ -188,7 +189,7 @@ def _launch_all() -> Iterator[None]:
         backend.qk_norm_rope_backward(before, heads, tree.positions, rotary, norm, norm, 1e-6, qkv)
         backend.glu_backward(_make_empty(count, 2 * ffn), activation, _make_empty(count, ffn))
         yield
-        for queries in (tree.all_queries, tree.last_queries):
+        for queries in (tree.all_queries, tree.read_queries):
             spec = AttentionSpec(heads, 0.1, softcap)
             out, log_sums = backend.attend_for_gradient(qkv, spec, tree, queries)
             backend.tree_attention_backward(qkv, spec, tree, queries, out, (out, log_sums))

@@ -128,9 +128,9 @@ def predict(shape: ModelShape, workload: Workload) -> dict[str, dict[str, object
     arrays = [np.array(ids, dtype=np.int32) for ids in workload.draw_sequences()]
     (tree,) = plan(arrays, 10**9)
     lengths = np.array([len(ids) for ids in arrays])
-    last, layers = len(tree.last_queries), shape.num_layers
+    last, layers = len(tree.read_queries), shape.num_layers
     ours = list(list_layer_launches(shape, tree.num_tokens, count_tile_pairs(tree, tree.all_queries, shape), True))
-    end_pairs = count_tile_pairs(tree, tree.last_queries, shape)
+    end_pairs = count_tile_pairs(tree, tree.read_queries, shape)
     end = list(list_layer_launches(shape, tree.num_tokens, end_pairs, True, last))
     varlen = list(list_layer_launches(shape, int(lengths.sum()), float((lengths * (lengths + 1) / 2).sum()), True))
     width, count = int(lengths.max()), len(lengths)

@@ -79,12 +79,22 @@ def _list_gemma3_windows(fields: Fields, num_layers: int) -> tuple[int | None, .
     return _list_layer_windows(fields, _read_sliding_window(fields), slides)
 
 
+def read_logit_softcap(fields: Fields, family: str) -> float | None:
+    """Returns what bounds the logits of the output layer; null and no entry mean nothing, but 30 in Gemma2."""
+    if fields.is_null("final_logit_softcapping") or (
+        family != "gemma2" and fields.values.get("final_logit_softcapping") is None
+    ):
+        return None
+    return fields.read_number("final_logit_softcapping", 30.0)
+
+
 def _read_gemma2_extras(fields: Fields, config: ModelConfig) -> dict[str, Any]:
     """What Gemma has; the embedding scale is exact here, the decoder rounds it to the weight dtype."""
     has_softcap = not fields.is_null("attn_logit_softcapping")
     return {
         "attention_scale": fields.read_number("query_pre_attn_scalar", 256) ** -0.5,
         "attention_softcap": fields.read_number("attn_logit_softcapping", 50.0) if has_softcap else None,
+        "logit_softcap": read_logit_softcap(fields, config.family),
         "embedding_scale": math.sqrt(config.hidden_size),
         "norm_weight_offset": 1.0,
         "has_post_norms": True,

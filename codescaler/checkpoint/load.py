@@ -29,7 +29,7 @@ from codescaler.checkpoint.tensor_files import (
     open_model_files,
     open_safetensors,
 )
-from codescaler.checkpoint.vocabulary import read_vocabulary_head
+from codescaler.checkpoint.vocabulary import find_output_layer, read_vocabulary_head
 from codescaler.errors import (
     CodescalerError,
     HostileFile,
@@ -49,6 +49,7 @@ _UNUSED = re.compile(
     r"(?:language_model\.)?lm_head\.weight|output\.weight|(?:.+\.)?rotary_emb\.inv_freq"
     r"|(?:model\.)?(?:vision_tower|multi_modal_projector)\..+"
 )
+_LANGUAGE_MODEL = re.compile(".*For(?:CausalLM|ConditionalGeneration)")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Checkpoint:
 
     `config.head` is the head that was found and `config.dtype` the dtype the embedding is stored in.
     `base_folder` is the base model's folder if `folder` is a LoRA adapter. `head_names` are canonical names of the
-    head's tensors, by stored name.
+    head's tensors, by stored name. `output_layer` is that of a language model [V, D], and of no reward model.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Checkpoint:
     sources: Mapping[str, TensorSource] = field(repr=False)
     base_folder: Path | None = None
     head_names: Mapping[str, str] = field(default_factory=dict)
+    output_layer: TensorSource | None = field(default=None, repr=False)
 
     def has(self, name: str) -> bool:
         """Says whether the checkpoint has a tensor of this canonical name."""
@@ -167,11 +169,19 @@ def open_checkpoint(
         embedding = sources.get("embed_tokens.weight")
         row = read_vocabulary_head(form.tokens, {**stored, **added}, embedding, fields, config, folders[::-1])
         sources["head.weight"] = row
+    output_layer = None
+    if _LANGUAGE_MODEL.fullmatch(class_name or ""):
+        output_layer = find_output_layer({**stored, **added}, sources.get("embed_tokens.weight"), fields, config)
     _validate(sources, shapes, form, folder, _list_stored_dtypes(config))
+    if output_layer is not None and output_layer.shape[1:] != (config.hidden_size,):
+        raise ShapeMismatch(
+            f"{output_layer.origin} has shape {output_layer.shape}; {config.hidden_size} inputs are wanted."
+        )
     config = replace(config, dtype=sources["embed_tokens.weight"].dtype)
     if form is not None:
         config = replace(config, head=form.kind, head_input=form.input)
-    return Checkpoint(folder, config, sources, None if adapter is None else body, {} if form is None else form.tensors)
+    base, head_names = None if adapter is None else body, {} if form is None else form.tensors
+    return Checkpoint(folder, config, sources, base, head_names, output_layer)
 
 
 def _locate_base_folder(
@@ -222,7 +232,8 @@ def _explain_no_head(folders: Sequence[Path], config: ModelConfig) -> str:
     found = f" Its head is in {pickle}, a pickle, which is never read: save it as {VALUE_HEAD_FILE}." if pickle else ""
     return (
         f"{folders[-1]}: {config.architecture or config.family} has no reward head.{found} Give a reward model, or "
-        "head='none' for features only; for a model that answers with a token, name it in classifier_from_token."
+        "head='none' for features only; scorer='likelihood' ranks with a language model, and classifier_from_token "
+        "names the token that a model answers with."
     )
 
 

@@ -41,6 +41,17 @@ class VocabularyRow:
         return rows if len(rows) == 1 else rows[1:] - rows[:1]
 
 
+def find_output_layer(
+    stored: Mapping[str, TensorSource], embedding: TensorSource | None, fields: Fields, config: ModelConfig
+) -> TensorSource | None:
+    """Returns the weight of the output layer, which may be the embedding; None if there is none."""
+    is_tied = fields.read_flag("tie_word_embeddings") or (
+        fields.values.get("tie_word_embeddings") is None and FAMILIES[config.family].is_tied
+    )
+    own = next((stored[name] for name in _STORED if name in stored), None)
+    return embedding if own is None and is_tied else own
+
+
 def read_vocabulary_head(
     tokens: Tokens,
     stored: Mapping[str, TensorSource],
@@ -55,18 +66,12 @@ def read_vocabulary_head(
         InvalidInput: a token is not in the vocabulary. MissingTensor: there is no output layer.
         UnsupportedModel: logits are capped, so that a difference of rows is not a difference of logits.
     """
-    cap = fields.values.get("final_logit_softcapping", 30.0 if config.family == "gemma2" else None)
-    if cap is not None:
+    if config.logit_softcap is not None:
         raise UnsupportedModel(
-            f"{fields.where}: final_logit_softcapping is {str(cap)[:80]}; scores by rows of the output layer would not "
-            "be the model's logits. Score this one with transformers."
+            f"{fields.where}: final_logit_softcapping is {config.logit_softcap}; scores by rows of the output layer "
+            "would not be the model's logits. Score this one with transformers."
         )
-    vocabulary = next((stored[name] for name in _STORED if name in stored), None)
-    is_tied = fields.read_flag("tie_word_embeddings") or (
-        fields.values.get("tie_word_embeddings") is None and FAMILIES[config.family].is_tied
-    )
-    if vocabulary is None and is_tied:
-        vocabulary = embedding
+    vocabulary = find_output_layer(stored, embedding, fields, config)
     if vocabulary is None:
         raise MissingTensor(f"{fields.where}: the model has no lm_head.weight, and its embedding is not tied to it.")
     if len(vocabulary.shape) != 2 or not vocabulary.shape[0]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add
+from codescaler.commands.options import Add, add_extract_option, load_tasks
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def _add_sample(steps: Any) -> None:
     step.add_argument("--top-p", type=float, default=0.95, help="(%(default)s)")
     step.add_argument("--max-tokens", type=int, default=1024, help="of a completion (%(default)s)")
     step.add_argument("--seed", type=int, default=0, help="that the seed of each completion comes from (%(default)s)")
+    add_extract_option(step)
     step.add_argument("--split", help="problems of this split only")
     step.add_argument("--difficulty", help="problems of this difficulty only, in the words of their source")
     step.add_argument("--limit", type=int, help="problems from the first on")
@@ -108,6 +109,10 @@ def _add_sandbox_options(step: argparse.ArgumentParser) -> None:
     group.add_argument("--floor", default="namespaces", help="isolation to insist on (%(default)s)")
     group.add_argument("--workers", type=int, help="programs at a time")
     group.add_argument("--allow-site-packages", action="store_true", help="let programs import installed packages")
+    group.add_argument(
+        "--allow-one-process", action="store_true",
+        help="run tests that cannot be judged otherwise in the program's process, where it can forge a verdict",
+    )  # fmt: skip
     for name, kind in _LIMITS.items():
         group.add_argument(
             f"--{name.replace('_', '-')}", type=kind, help="of one program (`codescaler.sandbox.Limits`)"
@@ -167,13 +172,18 @@ def _sample(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from codescaler.data.sample.sampling import Sampling, choose_tasks, sample_tasks
-    from codescaler.tasks import read_tasks
 
     name = options.model if options.endpoint else Path(options.model).resolve().name
     sampling = Sampling(
-        name, options.temperature, options.top_p, options.max_tokens, options.seed, num_samples=options.n
+        name,
+        options.temperature,
+        options.top_p,
+        options.max_tokens,
+        options.seed,
+        num_samples=options.n,
+        extract=options.extract,
     )
-    tasks = choose_tasks(read_tasks(options.tasks, options.format), options.split, options.limit, options.difficulty)
+    tasks = choose_tasks(load_tasks(options.tasks, options.format), options.split, options.limit, options.difficulty)
     sampler = _make_sampler(options, sampling)
     with tqdm(total=len(tasks), unit=" problems", disable=None) as bar:
         counts = sample_tasks(tasks, sampler, sampling, options.output, bar.update)
@@ -227,8 +237,9 @@ def _make_sandbox(options: argparse.Namespace) -> "Sandbox":
 
     limits = Limits(**{name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None})
     return Sandbox(
-        limits, floor=options.floor, num_workers=options.workers, allow_site_packages=options.allow_site_packages
-    )
+        limits, floor=options.floor, num_workers=options.workers, allow_site_packages=options.allow_site_packages,
+        allow_one_process=options.allow_one_process,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -237,9 +248,8 @@ def _running(options: argparse.Namespace, groups: Path) -> "Iterator[tuple[list[
     from tqdm import tqdm
 
     from codescaler.io.records import read_lines
-    from codescaler.tasks import read_tasks
 
-    tasks = read_tasks(options.tasks, options.format)
+    tasks = load_tasks(options.tasks, options.format)
     num_groups = sum(1 for _ in read_lines(groups))
     with _make_sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
         yield tasks, sandbox, bar.update
@@ -247,7 +257,8 @@ def _running(options: argparse.Namespace, groups: Path) -> "Iterator[tuple[list[
 
 def _describe_limits(options: argparse.Namespace, sandbox: "Sandbox") -> dict[str, Any]:
     """What programs may do, as far as it may matter for what was seen of them."""
-    return {**vars(sandbox.limits), "allow_site_packages": options.allow_site_packages}
+    allowed = {"allow_one_process": True} if options.allow_one_process else {}
+    return {**vars(sandbox.limits), "allow_site_packages": options.allow_site_packages, **allowed}
 
 
 def _run_cost(options: argparse.Namespace) -> None:
@@ -273,11 +284,11 @@ def _run_tests(options: argparse.Namespace) -> None:
     from codescaler.data.label.generated_tests import strengthen_tasks
     from codescaler.io.files import open_output
     from codescaler.io.resumable import require_new_file
-    from codescaler.tasks import make_task_record, read_tasks
+    from codescaler.tasks import make_task_record
     from codescaler.types import CallTests
 
     require_new_file(options.output)
-    tasks = read_tasks(options.tasks, options.format)
+    tasks = load_tasks(options.tasks, options.format)
     num_made = num_kept = num_tasks = 0
     with _make_sandbox(options) as sandbox, open_output(options.output, "x") as file:
         made = strengthen_tasks(sandbox, tasks, num_tests=options.n, seed=options.seed)

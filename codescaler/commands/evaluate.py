@@ -4,11 +4,20 @@ import argparse
 import functools
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add, Run, add_engine_options, add_model_option, collect_options, open_engine
+from codescaler.commands.options import (
+    Add,
+    Run,
+    add_engine_options,
+    add_model_option,
+    collect_options,
+    load_tasks,
+    open_engine,
+)
 from codescaler.errors import InvalidInput
 from codescaler.io.files import write_text_file
 
@@ -56,6 +65,7 @@ def add_commands(add: Add) -> None:
     rm_bench = add_benchmark(
         "rm-bench", _run_rm_bench, "RM-Bench: easy, normal and hard by domain.", "its total_dataset"
     )
+    rm_bench.add_argument("--domain", help="of rows that say none, as in its files of one domain, such as code")
     rewardbench = add_benchmark("rewardbench", _run_rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
     for command in (bon, pairs, rm_bench, rewardbench):
         add_engine_options(command)
@@ -81,18 +91,19 @@ def _run_bon(options: argparse.Namespace) -> None:
     from codescaler.evaluate.plot import plot_best_of_n
     from codescaler.evaluate.problems import collect_file_scores, read_evaluation_problems, stratify
     from codescaler.evaluate.tables import format_best_of_n
-    from codescaler.tasks import read_tasks
 
     known = ("auto", "difficulty", "domain", "length", "none")
     if options.by not in known:
         raise InvalidInput(f"--by {options.by!r} is not known; use one of {', '.join(known)}")
-    tasks = read_tasks(options.tasks) if options.tasks else []
+    tasks = load_tasks(options.tasks) if options.tasks else []
+    counts: Counter[str] = Counter()
     problems = read_evaluation_problems(
-        options.file, split=options.split, tasks=tasks, require_syntax=options.require_syntax
+        options.file, split=options.split, tasks=tasks, require_syntax=options.require_syntax, counts=counts
     )
+    _tell_left_out(counts)
     strata, own = stratify(problems, options.by), collect_file_scores(problems)
     scores, models = _score_units(options, problems)
-    figures = evaluate_best_of_n(problems, own | scores, [*own, *models], strata)
+    figures = evaluate_best_of_n(problems, own | scores, [*own, *models], strata) | {"left_out": dict(counts)}
     settings = {"split": options.split, "require_syntax": options.require_syntax}
     _show(options, format_best_of_n(figures), figures, models, settings)
     if options.plot:
@@ -102,23 +113,26 @@ def _run_bon(options: argparse.Namespace) -> None:
 def _run_pairs(options: argparse.Namespace) -> None:
     from codescaler.evaluate.preferences import read_pairs
 
-    _run_preferences(options, read_pairs)
+    _run_preferences(options, read_pairs, Counter())
 
 
 def _run_rewardbench(options: argparse.Namespace) -> None:
     from codescaler.evaluate.preferences import read_rewardbench
 
-    _run_preferences(options, read_rewardbench)
+    counts: Counter[str] = Counter()
+    _run_preferences(options, functools.partial(read_rewardbench, counts=counts), counts)
 
 
-def _run_preferences(options: argparse.Namespace, read: Callable[[Path], Sequence[Any]]) -> None:
+def _run_preferences(options: argparse.Namespace, read: Callable[[Path], Sequence[Any]], counts: Counter[str]) -> None:
     from codescaler.evaluate.plot import plot_bars
     from codescaler.evaluate.preferences import drop_duplicates, evaluate_preferences
     from codescaler.evaluate.tables import format_preferences
 
     items, num_duplicates = drop_duplicates(read(options.file))
+    _tell_left_out(counts)
     scores, models = _score_units(options, items)
-    figures = evaluate_preferences(items, scores, list(models)) | {"num_duplicates": num_duplicates}
+    figures = evaluate_preferences(items, scores, list(models))
+    figures |= {"num_duplicates": num_duplicates, "left_out": dict(counts)}
     _show(options, format_preferences(figures), figures, models)
     if options.plot:
         bars = {name: scorer["accuracy"] for name, scorer in figures["scorers"].items()}
@@ -131,7 +145,7 @@ def _run_rm_bench(options: argparse.Namespace) -> None:
     from codescaler.evaluate.rm_bench import evaluate_rm_bench, read_rm_bench
     from codescaler.evaluate.tables import format_rm_bench
 
-    items, num_duplicates = drop_duplicates(read_rm_bench(options.file))
+    items, num_duplicates = drop_duplicates(read_rm_bench(options.file, options.domain))
     scores, models = _score_units(options, items)
     figures = evaluate_rm_bench(items, scores, list(models)) | {"num_duplicates": num_duplicates}
     _show(options, format_rm_bench(figures), figures, models)
@@ -147,7 +161,10 @@ def _run_calibration(options: argparse.Namespace) -> None:
     from codescaler.evaluate.tables import format_calibration
 
     _require_folder(options.output)
-    problems = [problem for problem in read_evaluation_problems(options.file, split=options.split) if problem.is_mixed]
+    counts: Counter[str] = Counter()
+    labelled = read_evaluation_problems(options.file, split=options.split, counts=counts)
+    _tell_left_out(counts)
+    problems = [problem for problem in labelled if problem.is_mixed]
     if not problems:
         raise InvalidInput(f"{options.file}: no group has a correct and an incorrect program; give some that have both")
     engine = open_engine(options)
@@ -160,6 +177,13 @@ def _run_calibration(options: argparse.Namespace) -> None:
             name=name, file=options.file.name, split=options.split,
         )  # fmt: skip
         write_text_file(options.output, json.dumps(record, indent=2) + "\n")
+
+
+def _tell_left_out(counts: Mapping[str, int]) -> None:
+    from codescaler.evaluate.tables import describe_left_out
+
+    if any(counts.values()):
+        print(describe_left_out(counts), file=sys.stderr)
 
 
 def _require_folder(path: Path | None) -> None:

@@ -1,15 +1,20 @@
 """What several commands share: the options of an engine, and reading a file of text."""
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from codescaler.errors import InvalidInput
+from codescaler.errors import InvalidInput, make_printable
 from codescaler.text.program import normalize_program
+from codescaler.types import ScorerName
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
+    from codescaler.types import Task
+
+_NUM_REASONS = 5  # of records that are left out, which are shown
 
 
 class Add(Protocol):
@@ -46,6 +51,11 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
         "default": "tokenizer",
         "help": "who begins a text with a BOS: tokenizer (exactly one, if it puts one) or template (%(default)s)",
     },
+    "scorer": {
+        "choices": get_args(ScorerName),
+        "default": "reward",
+        "help": "what scores are: the reward head's, or log-likelihoods of a causal language model (%(default)s)",
+    },
     "classifier_from_token": {
         "nargs": "+",
         "metavar": "TOKEN",
@@ -59,6 +69,16 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="reward model, folder or hub id (nano, in the package)")
+
+
+def add_extract_option(parser: argparse.ArgumentParser, *, is_optional: bool = False) -> None:
+    """Adds how programs are taken out of completions; without the option of `is_optional`, they are programs."""
+    parser.add_argument(
+        "--extract",
+        choices=("paper", "last", "markdown", "markdown-unclosed"),
+        default=False if is_optional else "paper",
+        help="program of a completion: paper (the one block, if it parses), last (block), markdown (by CommonMark)",
+    )
 
 
 def add_engine_options(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(ENGINE_OPTIONS)) -> None:
@@ -88,3 +108,16 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} cannot be read ({error}); give a file of UTF-8 text") from error
+
+
+def load_tasks(path: Path, format: str = "auto") -> "list[Task]":
+    """Returns the problems of a file, and says how many records are left out, and why."""
+    from codescaler.tasks import read_tasks
+
+    left_out: list[InvalidInput] = []
+    tasks = read_tasks(path, format, left_out=left_out)
+    for error in left_out[:_NUM_REASONS]:
+        print(make_printable(f"left out: {error}"), file=sys.stderr)
+    if left_out:
+        print(f"{path}: {len(tasks)} problems; {len(left_out)} records are left out", file=sys.stderr)
+    return tasks

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine, read_text
+from codescaler.commands.options import (
+    Add,
+    add_engine_options,
+    add_extract_option,
+    add_model_option,
+    open_engine,
+    read_text,
+)
 from codescaler.errors import InvalidInput, SettingsMismatch
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ def add_commands(add: Add) -> None:
     rerank.add_argument(
         "--calibration", type=Path, metavar="FILE", help="file of `eval calibration` (MODEL/calibration.json)"
     )
-    rerank.add_argument("--extract", action="store_true", help="take the program out of the fenced block of each file")
+    add_extract_option(rerank, is_optional=True)
     rerank.add_argument("--language", default="python", help="that the programs must parse as (%(default)s)")
     rerank.add_argument("--top-k", type=int, help="show this many")
     rerank.add_argument("--json", action="store_true", help="print JSON, for a file of groups one line each")
@@ -85,7 +92,7 @@ def _rerank(options: argparse.Namespace) -> None:
 
 
 def _rank_group(
-    engine: "Engine", group: "Group", extract: bool, language: str, names: Sequence[str]
+    engine: "Engine", group: "Group", extract: bool | str, language: str, names: Sequence[str]
 ) -> "list[RankedCandidate]":
     """Ranks a group; candidates without code come last, unscored."""
     from codescaler.types import RankedCandidate

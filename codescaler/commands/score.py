@@ -1,12 +1,17 @@
-"""The command `score`."""
+"""The commands `score` and `join-shards`."""
 
 import argparse
 import io
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine
+from codescaler.commands.options import Add, add_engine_options, add_model_option, collect_options, open_engine
 from codescaler.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from codescaler.engine import Engine
 
 
 def add_commands(add: Add) -> None:
@@ -18,22 +23,49 @@ def add_commands(add: Add) -> None:
         help='JSON lines, {"prompt": ..., "response": ...} or {"messages": [...]}, or groups (with -o); .gz too',
     )
     add_model_option(score)
-    score.add_argument("-o", "--output", type=Path, help="file to write; a killed run goes on. Without: stdout")
+    target = score.add_mutually_exclusive_group()
+    target.add_argument("-o", "--output", type=Path, help="file to write; a killed run goes on. Without: stdout")
+    target.add_argument("--out-dir", type=Path, metavar="DIR", help="folder to write shards to; a killed run goes on")
+    shards = score.add_mutually_exclusive_group()
+    shards.add_argument("--shard", metavar="I/N", help="score shard I of N into --out-dir, e.g. 3/64")
+    shards.add_argument("--shards", type=int, metavar="N", help="score all N shards into --out-dir")
+    score.add_argument(
+        "--ray",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="WORKERS",
+        help="with --shards, score them on a Ray cluster, on so many workers (as many as it has room for)",
+    )
     add_engine_options(score)
+    join = add("join-shards", _join, "Check that shards hold every line of a file once, and join them in its order.")
+    join.add_argument("rows", type=Path, help="the file that was scored")
+    join.add_argument("shards", type=Path, metavar="DIR", help="the --out-dir of its shards")
+    join.add_argument("-o", "--output", type=Path, help="file to write. Without: check only")
 
 
 def _score(options: argparse.Namespace) -> None:
-    import time
+    if (options.out_dir is None) != (options.shard is None and options.shards is None):
+        raise InvalidInput("--out-dir goes with --shard I/N or --shards N; give both, or neither")
+    if options.ray is not None and (options.shards is None or options.ray < 0):
+        raise InvalidInput("--ray goes with --shards N, and its number of workers is 1 or more")
+    if options.out_dir is not None:
+        _score_shards(options)
+    else:
+        _score_file(options)
 
-    from codescaler.commands.score_file import score_file, score_groups, score_lines
+
+def _score_file(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from codescaler.commands.score_file import has_groups, score_file, score_groups, score_lines
     from codescaler.io.records import read_lines
     from codescaler.io.resumable import require_new_file
 
-    has_groups = False
+    are_groups = False
     if options.rows.is_file() or not options.rows.exists():  # a pipe gives its rows once
-        first = next(read_lines(options.rows), None)  # what can be refused at once should not wait for the model
-        has_groups = first is not None and "candidates" in first[2]
-    if has_groups and options.output is None:
+        are_groups = has_groups(options.rows)  # what can be refused at once should not wait for the model
+    if are_groups and options.output is None:
         raise InvalidInput(f"{options.rows} holds groups, whose scores are written to a file only; give -o")
     if options.output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -43,17 +75,77 @@ def _score(options: argparse.Namespace) -> None:
         return
     require_new_file(options.output)
     engine = open_engine(options)
-    from tqdm import tqdm
-
     started = time.perf_counter()
     with tqdm(total=_count_lines(options.rows), unit=" lines", disable=None) as bar:
-        score = score_groups if has_groups else score_file
+        score = score_groups if are_groups else score_file
         num_rows = score(engine, options.rows, options.output, bar.update)
+    _report(engine, f"{options.output}: {num_rows} {'groups' if are_groups else 'rows'}", started)
+
+
+def _score_shards(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from codescaler.commands.shards import list_shards, parse_shard, score_shard
+
+    shards = list_shards(options.shards) if options.shard is None else [parse_shard(options.shard)]
+    if not options.rows.is_file():
+        raise InvalidInput(f"{options.rows} is no regular file; each shard reads it from its start")
+    if options.ray is not None:
+        _score_on_ray(options, [f"{shard.index}/{shard.count}" for shard in shards])
+        return
+    engine = open_engine(options)
+    started, num_lines = time.perf_counter(), 0
+    with tqdm(unit=" lines", disable=None) as bar:
+        for shard in shards:
+            num_lines += score_shard(engine, options.rows, options.out_dir, shard, bar.update)
+    _report(engine, f"{options.out_dir}: {num_lines} lines in {len(shards)} of {shards[0].count} shards", started)
+
+
+def _score_on_ray(options: argparse.Namespace, tasks: list[str]) -> None:
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from codescaler.commands.shards import open_shard_scorer
+    from codescaler.integrations.ray import run_tasks
+
+    arguments = collect_options(options)
+    for name, value in (("model", options.model), ("base_model", arguments.pop("base_model"))):
+        is_here = value is not None and Path(value).exists()
+        arguments[name] = str(Path(value).resolve()) if is_here else value  # workers run in another folder
+    opener = partial(open_shard_scorer, options.rows.resolve(), options.out_dir.resolve(), arguments)
+    results = run_tasks(
+        tasks,
+        opener,
+        num_workers=options.ray or None,
+        num_cpus=options.num_threads or 1,
+        wants_gpu={"cpu": False, "auto": None}.get(options.device, True),
+    )
+    num_lines = sum(num_rows for _, num_rows in tqdm(results, total=len(tasks), unit=" shards", disable=None))
+    print(f"{options.out_dir}: {num_lines} lines in {len(tasks)} shards", file=sys.stderr)
+
+
+def _join(options: argparse.Namespace) -> None:
+    from codescaler.commands.shards import join_shards
+    from codescaler.io.files import open_output
+    from codescaler.io.resumable import require_new_file
+
+    if options.output is None:
+        num_lines = join_shards(options.rows, options.shards, lambda _: None)
+    else:
+        require_new_file(options.output)
+        partial = options.output.with_name(f"{options.output.name}.partial")
+        with open_output(partial, "w") as file:
+            num_lines = join_shards(options.rows, options.shards, lambda line: file.write(f"{line}\n".encode()))
+        partial.replace(options.output)
+    print(f"{options.shards}: {num_lines} lines, each line of {options.rows} once", file=sys.stderr)
+
+
+def _report(engine: "Engine", what: str, started: float) -> None:
     seconds = time.perf_counter() - started
     text, forward = engine.text_seconds / seconds, engine.forward_seconds / seconds
-    kind = "groups" if has_groups else "rows"
     print(
-        f"{options.output}: {num_rows} {kind}. This run: {seconds:.1f} s, {engine.num_tokens} tokens, "
+        f"{what}. This run: {seconds:.1f} s, {engine.num_tokens} tokens, "
         f"{engine.num_distinct_tokens} of them computed; {engine.num_truncated} rows truncated; "
         f"forward {forward:.1%} of the time, text {text:.1%} beside it",
         file=sys.stderr,

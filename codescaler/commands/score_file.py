@@ -34,8 +34,12 @@ def score_lines(engine: Engine, lines: Iterable[Line]) -> Iterator[str]:
         yield f"{_open_row(text)}{_require_finite(score, name)!r}}}"
 
 
-def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[int], None]) -> int:
+def score_file(
+    engine: Engine, source: Path, target: Path, advance: Callable[[int], None], lines: Iterator[Line] | None = None
+) -> int:
     """Scores the rows of `source` into `target`, which appears when it is whole; returns the number of rows.
+
+    `lines` are those of `source` that are scored, by default all.
 
     Until then the rows are in `target`.partial, beside the settings that made them. The same call goes on from there,
     and the file becomes the one of an undisturbed run, since a score does not depend on what is scored with it.
@@ -48,12 +52,12 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
     """
     require_new_file(target)
     partial, settings_path = (target.with_name(target.name + end) for end in (".partial", ".partial.json"))
-    lines = read_lines(source)
+    lines = read_lines(source) if lines is None else lines
     with open_output(partial, "a+") as output:
         lock(output, partial)
-        settings = _make_settings(engine, are_programs=False)
+        settings = make_settings(engine, are_programs=False)
         if output.tell():
-            _require_same(settings, settings_path)
+            require_same_settings(settings, settings_path)
         else:
             write_text_file(settings_path, json.dumps(settings, indent=2) + "\n")
         num_rows = num_told = _skip_done(lines, output, partial, source)
@@ -72,17 +76,19 @@ def score_file(engine: Engine, source: Path, target: Path, advance: Callable[[in
     return num_rows
 
 
-def score_groups(engine: Engine, source: Path, target: Path, advance: Callable[[int], None]) -> int:
+def score_groups(
+    engine: Engine, source: Path, target: Path, advance: Callable[[int], None], lines: Iterator[Line] | None = None
+) -> int:
     """Adds a score to every program of the groups of `source`, as a teacher's; returns the number of groups.
 
-    `target` and a killed run are as in `score_file`.
+    `target`, `lines` and a killed run are as in `score_file`.
 
     Raises: as `score_file`.
     """
-    settings = _make_settings(engine, are_programs=True) | {"groups": compute_file_digest([source])}
+    settings = make_settings(engine, are_programs=True) | {"groups": compute_file_digest([source])}
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
-        groups = ((_group(record, name), record) for name, _, record in read_lines(source))
+        groups = ((_group(record, name), record) for name, _, record in lines or read_lines(source))
         for_scores, for_output = itertools.tee(output.skip_done(groups, lambda item: item[0].task_id))
         named_pairs = (
             (f"{group.name}: candidates[{index}]", make_conversation(group.problem, candidate.code, group.system))
@@ -105,6 +111,26 @@ def score_groups(engine: Engine, source: Path, target: Path, advance: Callable[[
     return num_groups
 
 
+def has_groups(source: Path) -> bool:
+    """Whether the records of a file are groups. They are what its first line is."""
+    first = next(read_lines(source), None)
+    return first is not None and "candidates" in first[2]
+
+
+def is_scored_from(scored: str, text: str, record: dict[str, Any]) -> bool:
+    """Whether a scored line was made from this line."""
+    if "candidates" not in record:
+        return scored.startswith(_open_row(text))
+    return _remove_scores(json.loads(scored)) == _remove_scores(record)
+
+
+def _remove_scores(record: dict[str, Any]) -> dict[str, Any]:
+    candidates = [
+        {key: value for key, value in candidate.items() if key != "score"} for candidate in record.get("candidates", ())
+    ]
+    return record | {"candidates": candidates}
+
+
 def _group(record: dict[str, Any], name: str) -> Group:
     if "candidates" not in record:
         raise InvalidInput(f"{name} has no candidates, the lines before have; give groups alone, or rows alone")
@@ -122,7 +148,7 @@ def _open_row(text: str) -> str:
     return f'{text[:-1].rstrip()}, "score": '
 
 
-def _make_settings(engine: Engine, *, are_programs: bool) -> dict[str, Any]:
+def make_settings(engine: Engine, *, are_programs: bool) -> dict[str, Any]:
     """What scores depend on. The bits of one score stand for weights, template, backend and processor."""
     return {
         "architecture": engine.config.architecture,
@@ -136,11 +162,23 @@ def _make_settings(engine: Engine, *, are_programs: bool) -> dict[str, Any]:
     }
 
 
-def _require_same(settings: dict[str, Any], path: Path) -> None:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns what scores beside `path` were made with.
+
+    Raises: InvalidInput.
+    """
     try:
-        before = read_json(path)
+        return read_json(path)
     except WeightsError as error:
         raise InvalidInput(f"{path} cannot be read ({error}); delete the partial output to start again") from error
+
+
+def require_same_settings(settings: dict[str, Any], path: Path) -> None:
+    """Checks that the scores beside `path` were made with these settings.
+
+    Raises: InvalidInput.
+    """
+    before = read_settings(path)
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         key = changed[0]

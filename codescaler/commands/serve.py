@@ -71,11 +71,10 @@ def _open_models(options: argparse.Namespace) -> "list[tuple[Engine, tuple[str, 
     models: list[str | None] = list(dict.fromkeys(options.models)) or [None]
     names: dict[str, list[str]] = {model or "nano": [] for model in models}
     for name in options.served_name:
-        model, equals, alias = name.rpartition("=")
-        model = model if equals else next(iter(names))
-        if model not in names or (len(names) > 1 and not equals):
+        model = next((model for model in names if name.startswith(f"{model}=")), None)
+        if model is None and (len(names) > 1 or "=" in name):
             raise InvalidInput(f"--served-name {name}: give MODEL=NAME, with a MODEL of {', '.join(names)}")
-        names[model].append(alias)
+        names[model or next(iter(names))].append(name if model is None else name.removeprefix(f"{model}="))
     return [
         (Engine.from_pretrained(model, **collect_options(options)), (model or "nano", *names[model or "nano"]))
         for model in models

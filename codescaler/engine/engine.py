@@ -16,24 +16,36 @@ import torch
 
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
+from codescaler.checkpoint.tensor_files import TensorSource
 from codescaler.engine import worker
 from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
+from codescaler.engine.likelihood import choose_scorer
 from codescaler.engine.options import make_current, require_choice, require_count, select_device, select_dtype
 from codescaler.engine.prefix_memory import DEFAULT_BYTES, PrefixMemory
 from codescaler.engine.ranking import rank_candidates
 from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
-from codescaler.errors import BackendUnavailable, InvalidInput
+from codescaler.errors import BackendUnavailable, InvalidInput, UnsupportedModel
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
+from codescaler.model.output_layer import OutputLayer, build_output_layer
 from codescaler.ops import explain_unavailable, select_backend
 from codescaler.text.control_tokens import ControlTokenMode
 from codescaler.text.encoder import Encoder, build_encoder
 from codescaler.text.program import Message, Pair
 from codescaler.text.settings import BosRule, TextSettings
 from codescaler.text.token_ids import Pooling, TokenLists, Truncation
-from codescaler.types import ActivationBits, Fp8Scheme, ModelConfig, Quantization, QuantScheme, RankedCandidate, Scheme
+from codescaler.types import (
+    ActivationBits,
+    Fp8Scheme,
+    ModelConfig,
+    Quantization,
+    QuantScheme,
+    RankedCandidate,
+    Scheme,
+    ScorerName,
+)
 
 DEFAULT_BATCH_TOKENS = 8192  # distinct tokens; large enough to fill a machine, activations stay near 150 MB
 
@@ -50,6 +62,7 @@ class Engine:
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
         text: the system prompt, and what control tokens in messages are.
+        scorer: what scores are, as in `from_pretrained`.
         encoder: from text to token ids. scheduler: the queue of all callers, with settings for servers.
     """
 
@@ -64,6 +77,8 @@ class Engine:
         max_length: int,
         cuda_graphs: bool = False,
         prefix_memory_bytes: int = 0,
+        output_layer: TensorSource | None = None,
+        scorer: ScorerName = "reward",
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.folder = folder
@@ -79,16 +94,20 @@ class Engine:
         self.encoder = encoder
         self._decoder = decoder
         budget = self.max_batch_tokens or DEFAULT_BATCH_TOKENS
+        self.scorer = scorer
+        self._output_layer = output_layer
         self._graphs = CudaGraphs(decoder) if cuda_graphs else None
         key_bytes = (
             2 * self.config.num_layers * self.config.num_kv_heads * self.config.head_dim * decoder.dtype.itemsize
         )
         memory = PrefixMemory(prefix_memory_bytes, key_bytes, lambda: encoder.answer_start)
-        self._runner = ForwardRunner(decoder, budget, self._graphs, memory if prefix_memory_bytes else None)
+        self._runner = ForwardRunner(
+            decoder, budget, self._graphs, memory if prefix_memory_bytes else None, self._build_output_layer
+        )
         self.scheduler = Scheduler(self._runner, budget=budget, num_threads=num_threads)
         if decoder.device.type == "cuda":
             self.scheduler.burst_s = GPU_BURST_S
-        self._intake = Intake(encoder, self.scheduler)
+        self._intake = Intake(encoder, self.scheduler, choose_scorer(scorer))
 
     @classmethod
     def from_pretrained(
@@ -109,6 +128,7 @@ class Engine:
         chat_template: str | None = None,
         bos: BosRule = "tokenizer",
         head: Literal["required", "none"] = "required",
+        scorer: ScorerName = "reward",
         classifier_from_token: Sequence[str | int] | None = None,
         base_model: str | Path | None = None,
         deterministic: bool = False,
@@ -146,7 +166,10 @@ class Engine:
             bos: "tokenizer" begins each text with exactly one BOS if the tokenizer puts one there; "template" leaves
                 the text as rendered, as transformers' `apply_chat_template` does.
             head: "required" refuses a model without a reward head; "none" loads any supported causal LM, and
-                only features can be asked for.
+                only features and log-likelihoods can be asked for.
+            scorer: what scores are. "reward" is the reward head's. A causal LM without one scores by the log-likelihood
+                of the program after its problem: "likelihood" (the sum over its tokens), "likelihood_mean",
+                "likelihood_min"; of the problem after its program: "reviewer"; or by both sums, "coder_reviewer".
             classifier_from_token: the token, or two, that a causal LM answers with. The score is the logit of the
                 token, or of the second minus the first: ["no", "yes"]. An id stands for a token too.
             base_model: folder or hub id of a LoRA folder's base; None means what the folder names.
@@ -173,6 +196,12 @@ class Engine:
         require_count("num_threads", num_threads)
         require_count("max_batch_tokens", max_batch_tokens)
         require_count("max_length", max_length)
+        if choose_scorer(scorer) is not None:
+            if classifier_from_token is not None:
+                raise InvalidInput(
+                    f"classifier_from_token names a head, and scorer={scorer!r} has none; give one of them"
+                )
+            head = "none"
         folder = resolve_folder(model, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(
             folder,
@@ -181,6 +210,8 @@ class Engine:
             local_files_only=local_files_only,
             classifier_from_token=classifier_from_token,
         )
+        if scorer != "reward" and checkpoint.output_layer is None:
+            raise UnsupportedModel(_explain_no_output_layer(folder))
         target = select_device(device, _explain_no_gpu(backend, _list_schemes(checkpoint.config, quantization)))
         if cuda_graphs and target.type != "cuda":
             raise BackendUnavailable(f"cuda_graphs=True needs a GPU, and device {str(target)!r} is none")
@@ -205,6 +236,8 @@ class Engine:
             max_length=limit,
             cuda_graphs=cuda_graphs,
             prefix_memory_bytes=memory_bytes,
+            output_layer=checkpoint.output_layer,
+            scorer=scorer,
         )
 
     def __repr__(self) -> str:
@@ -253,11 +286,14 @@ class Engine:
 
     @cached_property
     def head_digest(self) -> str:
-        """Names the reward head, and so the model that was trained with it: 16 hexadecimal digits.
+        """Names the reward head, and so the model that was trained with it: 16 hexadecimal digits. Without a head
+        it names the scorer and the language model.
 
         The same in every dtype and on every device, since a head is never rounded.
         """
-        self._require_head()
+        self._require_scores()
+        if self.scorer != "reward":
+            return compute_digest([self.scorer.encode(), self._decoder.norm.cpu().numpy().tobytes()])
         tensors = [tensor.cpu().numpy().tobytes() for tensor in self._decoder.head_tensors]
         return compute_digest([*tensors, b""] if len(tensors) == 1 else tensors)  # b"": of a head without a bias
 
@@ -277,7 +313,7 @@ class Engine:
 
         Raises: as `score_tokens`, but for the head, which is not needed.
         """
-        return self._intake.put_tokens(ids, wants_features=True).result()
+        return self._intake.put_tokens(ids, wants="features").result()
 
     def score(self, pairs: Sequence[Pair], *, system: str | None = None) -> Float32:
         """Returns the raw reward of each (problem, response), or of each list of messages. Shapes: B pairs -> [B].
@@ -313,7 +349,7 @@ class Engine:
 
         Raises: as `score`.
         """
-        self._require_head()
+        self._require_scores()
         return self._intake.put_pairs(pairs, system, client=client, deadline=deadline)
 
     def submit_tokens(
@@ -340,7 +376,7 @@ class Engine:
 
         Raises: as `submit`.
         """
-        self._require_head()
+        self._require_scores()
         return await self._intake.compute_pairs(pairs, system, client=client, deadline=deadline)
 
     def features(self, pairs: Sequence[Pair], *, system: str | None = None) -> Float32:
@@ -350,6 +386,28 @@ class Engine:
         """
         windows = self.feature_stream(require_list(pairs), system=system)
         return np.concatenate([np.empty((0, self.config.hidden_size), np.float32), *windows])
+
+    def log_likelihood(
+        self, pairs: Sequence[Pair], *, reduce: Literal["sum", "mean", "min"] = "sum", system: str | None = None
+    ) -> Float32:
+        """Returns how likely a causal LM finds each response after its problem. Shapes: B pairs -> [B], float32.
+
+        The sum, mean or least of log p(token | what precedes it), over the tokens of the last message; tokens that the
+        template writes are not counted. A pair has the same bits in any batch on a CPU, and on a GPU with
+        `deterministic`.
+
+        Raises:
+            UnsupportedModel: the model is no causal LM. InvalidInput: as `score`; a response has no token, or a pair is
+            longer than `max_length`: what is truncated has no likelihood. WeightsError: as `score`; or the template
+            rewrites the response.
+        """
+        names = {"sum": "likelihood", "mean": "likelihood_mean", "min": "likelihood_min"}
+        require_choice("reduce", reduce, tuple(names))
+        if self._output_layer is None:
+            raise UnsupportedModel(_explain_no_output_layer(self.folder))
+        scorer = choose_scorer(names[reduce])
+        windows = self._intake.stream_pairs(require_list(pairs), None, system, wants="scores", scorer=scorer)
+        return np.concatenate([np.empty(0, np.float32), *windows])
 
     def score_stream(
         self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
@@ -361,21 +419,21 @@ class Engine:
 
         Raises: as `score`, when it comes to the pair; what was computed before has been yielded by then.
         """
-        self._require_head()
-        for scores in self._intake.stream_pairs(pairs, names, system, wants_features=False):
+        self._require_scores()
+        for scores in self._intake.stream_pairs(pairs, names, system, wants="scores"):
             yield from scores.tolist()
 
     def feature_stream(
         self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
     ) -> Iterator[Float32]:
         """Yields the features of a few hundred pairs after the other, each time [n, D]; as `score_stream`."""
-        yield from self._intake.stream_pairs(pairs, names, system, wants_features=True)
+        yield from self._intake.stream_pairs(pairs, names, system, wants="features")
 
     def rerank(
         self,
         problem: str | Sequence[Message],
         candidates: Sequence[str],
-        extract: bool = False,
+        extract: bool | str = False,
         top_k: int | None = None,
         *,
         language: str = "python",
@@ -386,10 +444,11 @@ class Engine:
 
         The problem is a text, or the messages before the program.
 
-        With `extract`, candidates are completions: the training extractor takes the program out of each, and one
-        without a program that parses is invalid and has no score. Without, each is a program, and is valid if it
-        parses as one of `language`, one of `codescaler.text.extract.LANGUAGES`. `text.program.normalize_program` comes
-        before the score: white space around a program, a byte-order mark and other line ends move nothing. `top_k`
+        With `extract`, candidates are completions: the training extractor takes the program out of each, or the one
+        of `text.extraction.EXTRACTORS` that it names. A completion without a program has no score. Without, each is a
+        program, and is valid if it parses as one of `language`, one of `codescaler.text.extract.LANGUAGES`.
+        `text.program.normalize_program` comes before the score: white space around a program, a byte-order mark and
+        other line ends move nothing. `top_k`
         keeps that many.
         `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ... `system` is as in
         `score`. Control tokens in a program are text, unless the engine was loaded with control_tokens="tokens".
@@ -423,7 +482,27 @@ class Engine:
 
     def _require_head(self) -> None:
         if not self._decoder.head_tensors:
-            raise InvalidInput("this engine was loaded with head='none' and has no scores; ask for features")
+            raise InvalidInput(
+                f"this engine was loaded with head='none' or scorer={self.scorer!r} and has no reward head; ask for "
+                "features or log_likelihood"
+            )
+
+    def _require_scores(self) -> None:
+        if self.scorer == "reward":
+            self._require_head()
+
+    def _build_output_layer(self) -> OutputLayer:
+        decoder = self._decoder
+        assert self._output_layer is not None
+        softcap = self.config.logit_softcap
+        return build_output_layer(self._output_layer.read(), softcap, decoder.backend, decoder.dtype, decoder.device)
+
+
+def _explain_no_output_layer(folder: Path) -> str:
+    return (
+        f"{folder} is no causal language model with an output layer, so that no token has a likelihood; give the "
+        "language model itself, such as the base model that a reward model was trained from"
+    )
 
 
 def _choose_prefix_memory(num_bytes: int | None, device: torch.device, deterministic: bool) -> int:

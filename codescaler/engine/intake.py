@@ -10,12 +10,15 @@ from functools import partial
 from itertools import count, islice
 from typing import Any
 
+from codescaler.engine.likelihood import LikelihoodScorer
 from codescaler.engine.options import is_list
-from codescaler.engine.scheduler import Float32, Request, Scheduler
+from codescaler.engine.scheduler import Float32, Request, Scheduler, Want
 from codescaler.errors import CodescalerError, InvalidInput
-from codescaler.text.encoder import Encoded, Encoder
+from codescaler.text.encoder import Encoder
 from codescaler.text.program import Pair
 from codescaler.text.token_ids import TokenLists
+
+Encode = Callable[[], dict[str, Any]]  # returns fields of a request
 
 TEXT_WINDOW = 256  # pairs tokenized at a time; siblings of one problem mostly fall into one window
 
@@ -23,26 +26,28 @@ TEXT_WINDOW = 256  # pairs tokenized at a time; siblings of one problem mostly f
 class Intake:
     """Turns what callers give into requests of one scheduler. `settings` are fields of `scheduler.Request`.
 
-    Errors of encoding are raised here, before a request waits: they touch no other caller.
+    `scorer` makes the scores of pairs where it is given, the reward head does so elsewhere. Errors of encoding are
+    raised here, before a request waits: they touch no other caller.
     """
 
-    def __init__(self, encoder: Encoder, scheduler: Scheduler) -> None:
+    def __init__(self, encoder: Encoder, scheduler: Scheduler, scorer: LikelihoodScorer | None = None) -> None:
         self._encoder = encoder
         self._scheduler = scheduler
+        self._scorer = scorer
 
     def put_tokens(self, ids: TokenLists, **settings: Any) -> Future[Float32]:
         """Queues token lists and returns a future of their result."""
         with self._scheduler.arrival():
-            return self._put(partial(self._encoder.encode_tokens, ids), settings)
+            return self._put(lambda: self._encoder.encode_tokens(ids)._asdict(), settings)
 
     def put_pairs(self, pairs: Sequence[Pair], system: str | None = None, **settings: Any) -> Future[Float32]:
-        """Encodes and queues pairs and returns a future of their result."""
+        """Encodes and queues pairs and returns a future of their scores."""
         encode = self._prepare_encoding(pairs, system)
         with self._scheduler.arrival():
             return self._put(encode, settings)
 
     async def compute_pairs(self, pairs: Sequence[Pair], system: str | None = None, **settings: Any) -> Float32:
-        """Returns the result of pairs, which are encoded on a thread of the event loop's executor."""
+        """Returns the scores of pairs, which are encoded on a thread of the event loop's executor."""
         encode = self._prepare_encoding(pairs, system)
         future: Future[Float32] = Future()  # made before the request, so that a task can be cancelled at any time
 
@@ -65,12 +70,19 @@ class Intake:
         return await asyncio.wrap_future(future)
 
     def stream_pairs(
-        self, pairs: Iterable[Pair], names: Iterable[str] | None, system: str | None, *, wants_features: bool
+        self,
+        pairs: Iterable[Pair],
+        names: Iterable[str] | None,
+        system: str | None,
+        *,
+        wants: Want,
+        scorer: LikelihoodScorer | None = None,
     ) -> Iterator[Float32]:
         """Yields the results of TEXT_WINDOW pairs at a time, in order.
 
         A window is encoded and queued while the forward of the window before runs. What has been computed is yielded
-        before an error of a later window is raised. A stream that is closed cancels what still waits.
+        before an error of a later window is raised. A stream that is closed cancels what still waits. `scorer` stands
+        in place of the intake's own.
         """
         named = zip(names or (f"pairs[{index}]" for index in count()), pairs, strict=False)
         queued: deque[Future[Float32]] = deque()
@@ -83,8 +95,9 @@ class Intake:
                         window = list(islice(named, TEXT_WINDOW))
                         is_last = not window
                         if window:
-                            encode = self._prepare_window(window, system)
-                            queued.append(self._put_window(encode, wants_features, is_first=not queued))
+                            named_pairs = ([pair for _, pair in window], [name for name, _ in window])
+                            encode = partial(self._encode, *named_pairs, system, wants, scorer or self._scorer)
+                            queued.append(self._put_window(encode, is_first=not queued))
                     except CodescalerError as error:
                         failure, is_last = error, True
                 if len(queued) > (not is_last):
@@ -95,26 +108,35 @@ class Intake:
             for future in queued:
                 future.cancel()
 
-    def _prepare_window(self, window: Sequence[tuple[str, Pair]], system: str | None) -> Callable[[], Encoded]:
-        names, pairs = zip(*window, strict=True)
-        return partial(self._encoder.encode_pairs, pairs, names, system)
-
-    def _put_window(self, encode: Callable[[], Encoded], wants_features: bool, is_first: bool) -> Future[Float32]:
+    def _put_window(self, encode: Encode, is_first: bool) -> Future[Float32]:
         # A later window is not announced, since the window before it would wait for it.
         with self._scheduler.arrival() if is_first else nullcontext():
-            return self._put(encode, {"wants_features": wants_features})
+            return self._put(encode, {})
 
-    def _prepare_encoding(self, pairs: Sequence[Pair], system: str | None) -> Callable[[], Encoded]:
+    def _prepare_encoding(self, pairs: Sequence[Pair], system: str | None) -> Encode:
         names = [f"pairs[{index}]" for index in range(len(require_list(pairs)))]
-        return partial(self._encoder.encode_pairs, pairs, names, system)
+        return partial(self._encode, pairs, names, system, "scores", self._scorer)
 
-    def _put(self, encode: Callable[[], Encoded], settings: dict[str, Any]) -> Future[Float32]:
+    def _encode(
+        self,
+        pairs: Sequence[Pair],
+        names: Sequence[str],
+        system: str | None,
+        wants: Want,
+        scorer: LikelihoodScorer | None,
+    ) -> dict[str, Any]:
+        """Returns fields of a request for these pairs."""
+        if scorer is None or wants == "features":
+            return {**self._encoder.encode_pairs(pairs, names, system)._asdict(), "wants": wants}
+        sequences, starts = scorer.encode(self._encoder, pairs, names, system)
+        first_read = [start - 1 for start in starts]  # a token is predicted by the one before
+        return {"sequences": sequences, "wants": "log_probs", "first_read": first_read, "combine": scorer.combine}
+
+    def _put(self, encode: Encode, settings: dict[str, Any]) -> Future[Float32]:
         started = time.perf_counter()
-        sequences, num_truncated = encode()
+        fields = encode()
         text_seconds = time.perf_counter() - started
-        return self._scheduler.put(
-            Request(sequences, num_truncated=num_truncated, text_seconds=text_seconds, **settings)
-        )
+        return self._scheduler.put(Request(**fields, text_seconds=text_seconds, **settings))
 
 
 def require_list(pairs: Sequence[Pair]) -> Sequence[Pair]:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codescaler.ops.plan import KEY_BLOCK, TreeBatch, measure_common_prefix
-from codescaler.text.token_ids import Int32
+from codescaler.ops.plan import KEY_BLOCK, TreeBatch
+from codescaler.text.token_ids import Int32, measure_common_prefix
 
 DEFAULT_BYTES = 256 << 20
 MIN_TOKENS = KEY_BLOCK  # of a prefix that is kept, and by which it is longer than one that is kept already

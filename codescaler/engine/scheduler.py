@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from codescaler.ops.plan import KEY_BLOCK
 from codescaler.text.token_ids import Int32
 
 Float32 = npt.NDArray[np.float32]
+Want = Literal["scores", "features", "log_probs"]
 
 # A turn of an idle engine waits at most ARRIVAL_S for callers that are encoding: 64 threads that start together have
 # encoded a pair each by then. In a burst of threads it waits until none has come for BURST_S, the interval after which
@@ -41,7 +43,10 @@ class Request:
 
     Attributes:
         sequences: their ids; none is empty.
-        wants_features: whether the result is features [B, D] instead of scores [B].
+        wants: "scores" [P], "features" [P, D], or "log_probs" [P], P positions of one sequence after the other.
+        combine: makes the result of log-probabilities, an array a sequence; None gives them one after the other.
+        first_read: the positions from which on sequences are read; None is the last of each alone. Log-probabilities
+            are those of the tokens behind these positions, and the last position has none.
         num_truncated, text_seconds: what encoding them did and took, for the engine's counters.
         client: who asks. It means nothing here; a rule that replaces `select_oldest` may read it.
         deadline: the request fails if it still waits then, by `time.monotonic`. None waits for any time.
@@ -50,7 +55,9 @@ class Request:
     """
 
     sequences: Sequence[Int32]
-    wants_features: bool = False
+    wants: Want = "scores"
+    first_read: Sequence[int] | None = None
+    combine: Callable[[Sequence[Float32]], Float32] | None = None
     num_truncated: int = 0
     text_seconds: float = 0.0
     client: str | None = None

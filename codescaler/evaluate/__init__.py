@@ -10,7 +10,8 @@ What counts, for reward models and baselines alike:
   one form      A program is read without outer white space, byte-order mark and carriage returns. A pair whose sides
                 are then the same program is left out and counted.
   copies        Each counts as it was sampled in best-of-N; in pairs a program counts once a problem.
-  labels        A candidate without passed is refused. A program that is labelled both ways ties with itself.
+  labels        A candidate whose passed is null or absent is left out and counted, as is a group of no others. A
+                program that is labelled both ways ties with itself.
   best-of-N     The chance that the best-scored of N candidates, drawn without replacement, is right: exact, over all
                 draws, then the mean over problems. N goes to the size of the smallest problem.
   mixed         problems have a correct and an incorrect program: all that a scorer can win or lose.

@@ -4,6 +4,7 @@ An item is right if its best-scored response is a chosen one; responses that tie
 one that is chosen earns 1/k. For a pair this is: a tie counts half.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,19 +50,18 @@ def read_pairs(path: Path) -> list[Item]:
     return _require_items(items, path)
 
 
-def read_rewardbench(path: Path) -> list[Item]:
+def read_rewardbench(path: Path, counts: Counter[str] | None = None) -> list[Item]:
     """Returns the rows of RewardBench ({prompt, chosen, rejected}, text or messages), or of 2 (lists of texts).
 
-    The subset Ties of RewardBench 2 is refused: its weighted score is not an accuracy, and is not computed here.
+    The subset Ties of RewardBench 2 is left out, and counted in `counts`: its weighted score is not an accuracy, and is
+    not computed here.
     """
-    items = []
+    items, num_ties = [], 0
     for name, record in read_objects(path):
         labels = _read_labels(record, ("subset",), name)
         if labels.get("subset", "").lower() == _TIES:
-            raise InvalidInput(
-                f"{name} is of subset {labels['subset']!r}, which has a rule of its own that is not computed here; "
-                "take its rows out of the file"
-            )
+            num_ties += 1
+            continue
         responses = []
         for word in ("chosen", "rejected"):
             value = record.get(word)
@@ -72,6 +72,12 @@ def read_rewardbench(path: Path) -> list[Item]:
                 where = f"{name}: {word}{f'[{index}]' if is_several else ''}"
                 responses.append(parse_response(record, answer, word == "chosen", where))
         items.append(Item(tuple(responses), f"{labels.get('subset')}\0{record.get('id', name)}", labels))
+    if num_ties and not items:
+        raise InvalidInput(
+            f"{path} has the subset Ties alone, whose score is not computed here; give other subsets too"
+        )
+    if num_ties and counts is not None:
+        counts["items of the subset Ties"] += num_ties
     return _require_items(items, path)
 
 

@@ -2,6 +2,7 @@
 into.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ class EvaluationProblem:
     """One problem's candidates. `codes` is None where there is no program, which is incorrect whatever its label.
 
     `own_scores` are the file's, of the candidates with a program; None if it has none. `system` is as in `Group`.
+    `places` are those of the candidates in the record, of which some may have no verdict.
     """
 
     task_id: str
@@ -39,6 +41,7 @@ class EvaluationProblem:
     difficulty: str | None = None
     domain: str | None = None
     system: str | None = None
+    places: tuple[int, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -62,23 +65,32 @@ class EvaluationProblem:
                 make_conversation(self.problem, code, self.system),
                 code,
                 bool(correct),
-                f"{self.name}: candidates[{index}]",
+                f"{self.name}: candidates[{place}]",
             )
-            for index, (code, correct) in enumerate(zip(self.codes, self.is_correct, strict=True))
+            for place, code, correct in zip(
+                self.places or range(len(self.codes)), self.codes, self.is_correct, strict=True
+            )
             if code is not None
         ]
 
 
 def read_evaluation_problems(
-    path: Path, *, split: str | None = None, tasks: Sequence[Task] = (), require_syntax: bool = False
+    path: Path,
+    *,
+    split: str | None = None,
+    tasks: Sequence[Task] = (),
+    require_syntax: bool = False,
+    counts: Counter[str] | None = None,
 ) -> list[EvaluationProblem]:
     """Returns the problems of a file of groups, those of one split if it is given.
 
-    Difficulty and domain are the group's own, else those of the task of the same task_id.
+    Difficulty and domain are the group's own, else those of the task of the same task_id. Candidates whose `passed` is
+    null, and groups of no others, are left out; `counts` counts them.
 
     Raises: InvalidInput if the file or a group cannot be used, or no group is left.
     """
     task_of, problems, splits = {task.task_id: task for task in tasks}, [], set()
+    counts = Counter() if counts is None else counts
     for name, record in read_objects(path):
         if "candidates" not in record:
             raise InvalidInput(f"{name} has no candidates; give groups, and pairs to `codescaler eval pairs`")
@@ -86,10 +98,17 @@ def read_evaluation_problems(
         splits.add(str(group.split))
         if split is not None and group.split != split:
             continue
+        num_unjudged = sum(candidate.passed is None for candidate in group.candidates)
+        counts["unjudged_programs"] += num_unjudged
+        if num_unjudged and num_unjudged == len(group.candidates):
+            counts["unlabelled_groups"] += 1
+            continue
         task = task_of.get(group.task_id)
         known = {key: _label(record, key, name) or getattr(task, key, None) for key in ("difficulty", "domain")}
         problems.append(parse_problem(group, require_syntax=require_syntax, **known))
     if not problems:
+        if counts["unlabelled_groups"]:
+            raise InvalidInput(f"{path} has no candidate with a verdict; run `codescaler data label` on it first")
         seen = f", but of {', '.join(sorted(splits))}" if splits else ""
         raise InvalidInput(f"{path} has no group{f' of split {split!r}' if split else ''}{seen}; name another")
     return problems
@@ -105,23 +124,33 @@ def parse_problem(
     """Returns a group's problem after a check of its labels, and of its own scores if it has any."""
     if not group.candidates:
         raise InvalidInput(f"{group.name} has no candidate; take it out, since nothing can be picked from it")
-    programs = [None if c.code is None else normalize_program(c.code) for c in group.candidates]
+    judged = [(place, candidate) for place, candidate in enumerate(group.candidates) if candidate.passed is not None]
+    if not judged:
+        raise InvalidInput(f"{group.name} has no candidate with a verdict; give true or false as passed")
+    programs = [None if c.code is None else normalize_program(c.code) for _, c in judged]
     codes = tuple(None if code is None or (require_syntax and not is_valid_code(code)) else code for code in programs)
-    for index, candidate in enumerate(group.candidates):
-        if candidate.passed is None:
-            raise InvalidInput(f"{group.name}: candidates[{index}] has no passed; give true or false")
-    correct = [bool(c.passed) and code is not None for c, code in zip(group.candidates, codes, strict=True)]
+    correct = [bool(c.passed) and code is not None for (_, c), code in zip(judged, codes, strict=True)]
     own = None
-    if any(candidate.score is not None for candidate in group.candidates):
-        held = [index for index, code in enumerate(codes) if code is not None]
-        unscored = [index for index in held if group.candidates[index].score is None]
+    if any(candidate.score is not None for _, candidate in judged):
+        held = [(place, c) for (place, c), code in zip(judged, codes, strict=True) if code is not None]
+        unscored = [place for place, candidate in held if candidate.score is None]
         if unscored:
             raise InvalidInput(
                 f"{group.name}: candidates[{unscored[0]}] has no score, others have; give one to every program, or none"
             )
-        own = np.array([group.candidates[index].score for index in held], dtype=np.float64)
+        own = np.array([candidate.score for _, candidate in held], dtype=np.float64)
+    places = tuple(place for place, _ in judged)
     return EvaluationProblem(
-        group.task_id, group.problem, codes, np.array(correct), group.name, own, difficulty, domain, group.system
+        group.task_id,
+        group.problem,
+        codes,
+        np.array(correct),
+        group.name,
+        own,
+        difficulty,
+        domain,
+        group.system,
+        places,
     )
 
 

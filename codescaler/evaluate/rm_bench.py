@@ -23,13 +23,18 @@ NUM_STYLES = 3
 LEVELS = ("easy", "normal", "hard", "average")
 
 
-def read_rm_bench(path: Path) -> list[Item]:
-    """Returns the items of a file, {id, prompt, chosen: [3 texts], rejected: [3 texts], domain}."""
+def read_rm_bench(path: Path, domain: str | None = None) -> list[Item]:
+    """Returns the items of a file, {id, prompt, chosen: [3 texts], rejected: [3 texts], domain}.
+
+    `domain` is that of rows which say none, as in the files of one domain.
+    """
     items: dict[str, Item] = {}
     for name, record in read_objects(path):
-        domain, identity = record.get("domain"), record.get("id")
-        if not isinstance(domain, str) or not domain:
-            raise InvalidInput(f"{name}: domain is {domain!r:.80}; give a string such as 'code'")
+        label, identity = record.get("domain", domain), record.get("id")
+        if not isinstance(label, str) or not label:
+            raise InvalidInput(
+                f"{name}: domain is {label!r:.80}; give a string such as 'code', or --domain for the file"
+            )
         if not isinstance(identity, str | int):
             raise InvalidInput(f"{name}: id is {identity!r:.80}; give a string or a whole number")
         responses = []
@@ -40,10 +45,10 @@ def read_rm_bench(path: Path) -> list[Item]:
             responses += [
                 parse_response(record, t, word == "chosen", f"{name}: {word}[{i}]") for i, t in enumerate(texts)
             ]
-        cluster = f"{domain}\0{identity}"
+        cluster = f"{label}\0{identity}"
         if cluster in items:
-            raise InvalidInput(f"{name}: id {identity!r:.80} stands twice in domain {domain!r}; take one out")
-        items[cluster] = Item(tuple(responses), cluster, {"domain": domain})
+            raise InvalidInput(f"{name}: id {identity!r:.80} stands twice in domain {label!r}; take one out")
+        items[cluster] = Item(tuple(responses), cluster, {"domain": label})
     if not items:
         raise InvalidInput(f"{path} has no item; give at least one")
     return list(items.values())

@@ -101,6 +101,12 @@ def format_rm_bench(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def describe_left_out(counts: Mapping[str, int]) -> str:
+    """Such as "3 unjudged programs, 1 unlabelled groups are left out."; nothing for no counts."""
+    told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+    return f"{told} are left out." if told else ""
+
+
 def _tell_duplicates(figures: Mapping[str, Any]) -> str:
     count = figures.get("num_duplicates", 0)
     return f"\n{count} items are left out, whose chosen and rejected responses are the same program." if count else ""

@@ -1,93 +1,126 @@
-"""CodeScaler's reward for TRL's `GRPOTrainer` and `RLOOTrainer`: extraction, score and shaping in one callable.
+"""CodeScaler's reward for trainers: extraction, score and shaping in one callable. Imports no trainer and no torch.
 
-    reward = RewardFunction(Engine.from_pretrained("LARK-Lab/CodeScaler-1.7B"))
+    reward = RewardFunction.open("http://127.0.0.1:8000")  # a server, or a model that is loaded into this process
     GRPOTrainer(model, reward_funcs=reward, ...)
 
-TRL itself is not imported.
+The calls are those of TRL's `GRPOTrainer` and `RLOOTrainer`. The modules beside this one turn what other trainers pass
+into prompts and completions.
 """
 
+import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.text.extract import extract_training_code
-from codescaler.text.program import make_conversation
+from codescaler.integrations.scorers import open_async_scorer, open_scorer
+from codescaler.text.extraction import check_extraction, extract_code
+from codescaler.text.program import Conversation, make_conversation
 from codescaler.text.shaping import shaped_reward
 
 Turn = str | Sequence[Mapping[str, Any]]
+LogMetric = Callable[[str, float], None]
 
 
-class RewardFunction:
-    """Rewards completions as the paper does: 0.0 without exactly one fenced block that parses, else softplus(score).
+class Scorer(Protocol):
+    """What `RewardFunction` asks: an `Engine` or a `Client`."""
 
-    The problem that the reward model reads is the prompt: a text as it stands; of messages, all but system ones, which
-    speak to the policy. If the policy's prompt holds more than the problem, keep the problem in a column of the data
-    set and name it by `problem_column`. Control tokens in a program are text, unless the engine was loaded with
-    control_tokens="tokens". All completions of a call are scored together, so that those of one prompt share its
-    tokens.
+    def score_stream(self, pairs: Iterable[Conversation], names: Iterable[str] | None = None) -> Iterator[float]:
+        """Yields a score for each conversation."""
 
-    Args:
-        engine: a reward model. A problem and program longer than its `max_length` end the training run, unless it was
-            loaded with truncation="left" or "middle".
-        language: what the programs are written in, one of `codescaler.text.extract.LANGUAGES`.
-        problem_column: name of the keyword argument, a list of texts, that holds the problems; None for the prompts.
-        system: the system prompt of the reward model. None is the engine's, and "" none.
 
-    Source: CodeScaler, arXiv:2602.17684.
-    """
+class AsyncScorer(Protocol):
+    """What `AsyncRewardFunction` asks: an `Engine` or an `AsyncClient`."""
 
-    __name__ = "codescaler_reward"  # TRL logs rewards under it
+    async def score_async(self, pairs: Sequence[Conversation]) -> Sequence[float]:
+        """Returns a score for each conversation."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        language: str = "python",
-        problem_column: str | None = None,
-        system: str | None = None,
-    ) -> None:
-        extract_training_code("", language)  # a language that is not installed should not wait for the first step
-        self.engine = engine
-        self.language = language
-        self.problem_column = problem_column
-        self.system = system
 
-    def __call__(
-        self,
-        prompts: Sequence[Turn],
-        completions: Sequence[Turn],
-        *,
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
-    ) -> list[float]:
-        """Returns one reward for each completion; other keyword arguments than the problem's column are ignored.
+ScorerT = TypeVar("ScorerT")
+RewardT = TypeVar("RewardT", bound="_Reward[Any]")
 
-        Raises:
-            InvalidInput: prompts and completions do not match, or are neither texts nor messages.
-            WeightsError: a score is not finite. Otherwise as `Engine.score`.
-        """
-        if len(prompts) != len(completions):
-            raise InvalidInput(f"{len(prompts)} prompts and {len(completions)} completions; give one of each")
-        codes = [
-            extract_training_code(_get_text(completion, f"completions[{index}]"), self.language)
-            for index, completion in enumerate(completions)
-        ]
-        problems = self._collect_problems(prompts, columns)
-        valid = [index for index, code in enumerate(codes) if code is not None]
-        conversations = [make_conversation(problems[index], codes[index] or "", self.system) for index in valid]
-        rewards = [0.0] * len(codes)
-        names = [f"completions[{index}]" for index in valid]
-        for index, score in zip(valid, self.engine.score_stream(conversations, names), strict=True):
+
+@dataclass(frozen=True)
+class _Programs:
+    """The programs of some completions, ready to be scored. `indices` are the completions that have one."""
+
+    conversations: list[Conversation]
+    indices: list[int]
+    num_completions: int
+
+    @property
+    def names(self) -> list[str]:
+        """What errors call the programs."""
+        return [f"completions[{index}]" for index in self.indices]
+
+    def shape(self, scores: Iterable[float], log_metric: LogMetric | None) -> list[float]:
+        """Returns a reward for each completion, 0.0 where there is no program."""
+        rewards = [0.0] * self.num_completions
+        for index, score in zip(self.indices, scores, strict=True):
             if not math.isfinite(score):
                 raise WeightsError(
                     f"completions[{index}] scores {score}; look for non-finite weights in the checkpoint"
                 )
             rewards[index] = shaped_reward(score, is_valid=True)
-        if log_metric is not None and codes:
-            log_metric("codescaler/valid_share", len(valid) / len(codes))
+        if log_metric is not None and rewards:
+            log_metric("codescaler/valid_share", len(self.indices) / len(rewards))
         return rewards
+
+
+class _Reward(Generic[ScorerT]):
+    """What both reward functions are made with, and how they read programs."""
+
+    __name__ = "codescaler_reward"  # TRL logs rewards under it
+    _open_scorer: Callable[..., Any]
+
+    def __init__(
+        self,
+        engine: ScorerT,
+        *,
+        language: str = "python",
+        problem_column: str | None = None,
+        system: str | None = None,
+        extract: str = "paper",
+    ) -> None:
+        self.extract = check_extraction(extract, language)  # what is not installed should not wait for the first step
+        self.engine = engine
+        self.language = language
+        self.problem_column = problem_column
+        self.system = system
+
+    @classmethod
+    def open(
+        cls: type[RewardT],
+        reward_model: str,
+        *,
+        language: str = "python",
+        problem_column: str | None = None,
+        system: str | None = None,
+        extract: str = "paper",
+        **options: Any,
+    ) -> RewardT:
+        """Returns the reward of a server, by its URL, or of a model that is loaded, by its folder or hub id.
+
+        `options` are those of the client or of `Engine.from_pretrained`. A client waits ten minutes for its server.
+
+        Raises: InvalidInput, and as these two.
+        """
+        engine = cls._open_scorer(reward_model, **options)
+        return cls(engine, language=language, problem_column=problem_column, system=system, extract=extract)
+
+    def _read(self, prompts: Sequence[Turn], completions: Sequence[Turn], columns: Mapping[str, Any]) -> _Programs:
+        if len(prompts) != len(completions):
+            raise InvalidInput(f"{len(prompts)} prompts and {len(completions)} completions; give one of each")
+        taken = [
+            extract_code(_get_text(completion, f"completions[{index}]"), self.extract, self.language)
+            for index, completion in enumerate(completions)
+        ]
+        codes = [code for code, _ in taken]
+        problems = self._collect_problems(prompts, columns)
+        valid = [index for index, (_, is_valid) in enumerate(taken) if is_valid]
+        conversations = [make_conversation(problems[index], codes[index] or "", self.system) for index in valid]
+        return _Programs(conversations, valid, len(codes))
 
     def _collect_problems(self, prompts: Sequence[Turn], columns: Mapping[str, Any]) -> list[list[Mapping[str, Any]]]:
         """Returns the messages before the program, for each completion."""
@@ -101,6 +134,71 @@ class RewardFunction:
         if not isinstance(problems, Sequence) or len(problems) != len(prompts):
             raise InvalidInput(f"column {self.problem_column!r} holds no text for each of {len(prompts)} prompts")
         return [_make_messages(problem, f"{self.problem_column}[{index}]") for index, problem in enumerate(problems)]
+
+
+class RewardFunction(_Reward[Scorer]):
+    """Rewards completions as the paper does: 0.0 without exactly one fenced block that parses, else softplus(score).
+
+    The problem that the reward model reads is the prompt: a text as it stands; of messages, all but system ones, which
+    speak to the policy. If the policy's prompt holds more than the problem, keep the problem in a column of the data
+    set and name it by `problem_column`. Control tokens in a program are text, unless the engine was loaded with
+    control_tokens="tokens". All completions of a call are scored together, so that those of one prompt share its
+    tokens.
+
+    Args:
+        engine: a reward model, or the `Client` of a server. A problem and program longer than the model's `max_length`
+            end the training run, unless the model was loaded with truncation="left" or "middle".
+        language: what the programs are written in, one of `codescaler.text.extract.LANGUAGES`.
+        problem_column: name of the keyword argument, a list of texts, that holds the problems; None for the prompts.
+        system: the system prompt of the reward model. None is the engine's, and "" none.
+        extract: how a program is taken out of a completion, one of `codescaler.text.extraction.EXTRACTORS`.
+
+    Source: CodeScaler, arXiv:2602.17684.
+    """
+
+    _open_scorer = staticmethod(open_scorer)
+
+    def __call__(
+        self,
+        prompts: Sequence[Turn],
+        completions: Sequence[Turn],
+        *,
+        log_metric: LogMetric | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """Returns one reward for each completion; other keyword arguments than the problem's column are ignored.
+
+        Raises:
+            InvalidInput: prompts and completions do not match, or are neither texts nor messages.
+            WeightsError: a score is not finite. Otherwise as `Engine.score`.
+        """
+        programs = self._read(prompts, completions, columns)
+        return programs.shape(self.engine.score_stream(programs.conversations, programs.names), log_metric)
+
+
+class AsyncRewardFunction(_Reward[AsyncScorer]):
+    """`RewardFunction` to be awaited. Calls at the same time share forwards, so one completion a call is no waste.
+
+    Arguments as there. `engine` is a reward model, or the `AsyncClient` of a server.
+    """
+
+    _open_scorer = staticmethod(open_async_scorer)
+
+    async def __call__(
+        self,
+        prompts: Sequence[Turn],
+        completions: Sequence[Turn],
+        *,
+        log_metric: LogMetric | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """Returns what `RewardFunction` does. Programs are taken out and parsed on a thread.
+
+        Raises: as `RewardFunction`.
+        """
+        programs = await asyncio.to_thread(self._read, prompts, completions, columns)
+        scores = await self.engine.score_async(programs.conversations) if programs.indices else []
+        return programs.shape((float(score) for score in scores), log_metric)
 
 
 def _make_messages(prompt: Turn, name: str) -> list[Mapping[str, Any]]:

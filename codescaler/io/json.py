@@ -1,7 +1,7 @@
 """An untrusted JSON file, and typed look-ups in its object; knows nothing of what the settings mean."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,35 @@ MAX_SIZE = 2**31 - 1
 _MAX_JSON_BYTES = 64 * 2**20  # the index of a 405B model takes a tenth of a megabyte
 # Beyond any setting in use, and far from what float32 takes for zero or infinity, which makes NaN of sound weights.
 MIN_NUMBER, MAX_NUMBER = 1e-30, 1e30
+_MAX_INT_DIGITS = 2**20  # takes seconds; tests of contests have tens of thousands
+_ANY_INT_DIGITS = 4300  # that Python reads at any setting
+
+
+def parse_json(text: str, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """Returns the value of a JSON text, in which a whole number may have `_MAX_INT_DIGITS` digits.
+
+    Raises: ValueError, RecursionError, as `json.loads`.
+    """
+    try:
+        return json.loads(text, parse_constant=parse_constant)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:  # more digits than Python reads, if nothing else
+        if "int_max_str_digits" not in str(error):
+            raise
+    return json.loads(text, parse_constant=parse_constant, parse_int=parse_whole_number)
+
+
+def parse_whole_number(digits: str) -> int:
+    """Returns the whole number that a text of any length writes: halves are read alone, so that no limit holds."""
+    if len(digits) > _MAX_INT_DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits, more than {_MAX_INT_DIGITS}")
+    if digits.startswith("-"):
+        return -parse_whole_number(digits[1:])
+    if len(digits) <= _ANY_INT_DIGITS:
+        return int(digits)
+    num_low = len(digits) // 2
+    return int(parse_whole_number(digits[:-num_low]) * 10**num_low + parse_whole_number(digits[-num_low:]))
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from codescaler.errors import InvalidInput
+from codescaler.io.json import parse_json
 from codescaler.io.turns import Message, Problem, join_contents, parse_prompt, read_prompt, read_system, split_answer
 
 MAX_LINE_CHARS = 2**26  # a row larger than 64 MB is a file without line ends, and would fill the memory
@@ -73,26 +74,32 @@ def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     A name that ends in .gz is unpacked on the way. Nothing is read ahead: the file may be larger than memory.
     """
     with _open_text(path) as lines:
-        yield from _iterate_lines(path, lines)
+        yield from _iterate_lines(path, lines, json.loads)  # what cannot be written again is refused
 
 
-def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_objects(path: Path, left_out: list[InvalidInput] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields name and JSON object of each record of a file of JSON lines, or of one JSON array ("items.json, item 3").
 
-    An array is read as a whole, and may have `MAX_ARRAY_CHARS` characters.
+    An array is read as a whole, and may have `MAX_ARRAY_CHARS` characters. With `left_out`, a record that is no object
+    is passed over, and its error added there.
     """
     with _open_text(path) as lines:
         is_array = lines.read(4096).lstrip().startswith("[")
         lines.seek(0)
         if not is_array:
-            yield from ((name, record) for name, _, record in _iterate_lines(path, lines))
+            yield from ((name, record) for name, _, record in _iterate_lines(path, lines, parse_json, left_out))
             return
         text = lines.read(MAX_ARRAY_CHARS + 1)
         if len(text) > MAX_ARRAY_CHARS:
             raise InvalidInput(f"{path} is a JSON array of more than {MAX_ARRAY_CHARS} characters; use JSON lines")
-        for number, value in enumerate(_parse_json(text, str(path)), start=1):
+        for number, value in enumerate(_parse_json(text, str(path), parse_json), start=1):
             name = f"{path}, item {number}"
-            yield name, _require_object(value, name)
+            try:
+                record = _require_object(value, name)
+            except InvalidInput as error:
+                _leave_out(error, left_out)
+            else:
+                yield name, record
 
 
 @contextmanager
@@ -121,7 +128,9 @@ class _BoundedGzipFile(gzip.GzipFile):
         return data
 
 
-def _iterate_lines(path: Path, lines: TextIO) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _iterate_lines(
+    path: Path, lines: TextIO, parse: Callable[[str], Any], left_out: list[InvalidInput] | None = None
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
     number = num_blank = 0
     while text := lines.readline(MAX_LINE_CHARS):
         number += 1
@@ -131,8 +140,20 @@ def _iterate_lines(path: Path, lines: TextIO) -> Iterator[tuple[str, str, dict[s
         name = f"{path}, line {number}"
         if len(text) == MAX_LINE_CHARS:
             raise InvalidInput(f"{name} has {MAX_LINE_CHARS} characters or more; write one JSON object a line")
-        if not num_blank:
-            yield name, text.strip(), _require_object(_parse_json(text, name), name)
+        if num_blank:
+            continue
+        try:
+            record = _require_object(_parse_json(text, name, parse), name)
+        except InvalidInput as error:
+            _leave_out(error, left_out)
+        else:
+            yield name, text.strip(), record
+
+
+def _leave_out(error: InvalidInput, left_out: list[InvalidInput] | None) -> None:
+    if left_out is None:
+        raise error
+    left_out.append(error)
 
 
 def read_groups(source: str | Path | Iterable[Group | Mapping[str, Any]]) -> list[Group]:
@@ -219,9 +240,9 @@ def parse_row(record: Mapping[str, Any], name: str) -> tuple[tuple[str, str] | l
     return messages, system
 
 
-def _parse_json(text: str, name: str) -> Any:
+def _parse_json(text: str, name: str, parse: Callable[[str], Any]) -> Any:
     try:
-        return json.loads(text)
+        return parse(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{name} is not JSON ({error}); write one object a line") from error
 

@@ -81,7 +81,7 @@ class Layer:
             qkv_TE = context.memory.join(qkv_TE, heads.q_width)
         queries = tree.all_queries
         if is_last:  # keys and values need every token, the rest only the pooled ones
-            queries, residual_TD = tree.last_queries, residual_TD[tree.last_tokens]
+            queries, residual_TD = tree.read_queries, residual_TD[tree.read_tokens]
         o_TE = backend.tree_attention(qkv_TE, self.attention, tree, queries)
         del qkv_TE
         return self._run_after_attention(context, o_TE, residual_TD), residual_TD

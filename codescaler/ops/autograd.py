@@ -80,6 +80,7 @@ class DifferentiableBackend(Backend):
     token_block = None  # its slices of the residual could not be updated in place
     pooled_score = staticmethod(reference.pooled_score)  # a row a sequence: nothing to gain
     # Experts are not trained; `Checkpoint.require_trainable` says so.
+    log_sum_exp = staticmethod(reference.log_sum_exp)
     route = staticmethod(reference.route)
     expert_mlp = staticmethod(reference.expert_mlp)
 

@@ -3,7 +3,7 @@
 Shape legend, here and in every operation:
     T packed tokens, B sequences, U distinct sequences, R query rows, D hidden, N query heads, K kv heads,
     H head dim, E = (N + 2K)H fused q|k|v width, F ffn, I and O input and output width of a linear layer,
-    X experts, C experts that a token goes through.
+    X experts, C experts that a token goes through, V tokens of the vocabulary.
 Activations are float32 or bfloat16 (`triton`: float16 too; `reference`: any). The residual stream, norm
 weights, RoPE tables and the head are float32: they are small, and rounding them is what makes bfloat16 scores tie.
 """
@@ -143,6 +143,10 @@ class Backend(ABC):
         """Returns the gradient by gate_up. Shapes: grad_y [T, F] -> [T, 2F]."""
 
     @abstractmethod
+    def log_sum_exp(self, logits: Tensor, running: Tensor, softcap: float | None = None, /) -> None:
+        """Takes a block of logits into each row's running softmax, in place. Shapes: [U, V], running [U, 2]."""
+
+    @abstractmethod
     def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
         """Chooses each token's experts and weights them. Shapes: [T, X] -> [T, C]. Dtypes: logits float32."""
 
@@ -154,7 +158,7 @@ class Backend(ABC):
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
         """Attends from each query token to its own path. Shapes: qkv [T, E] -> [R, N * H].
 
-        `queries` are the tree's `all_queries` or `last_queries`.
+        `queries` are the tree's `all_queries` or `read_queries`.
         """
 
     def attend_for_gradient(

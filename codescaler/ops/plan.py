@@ -16,8 +16,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from codescaler.text.token_ids import Int32
+from codescaler.text.token_ids import Int32, measure_common_prefix
 
 KEY_BLOCK = 64  # positions a key block covers; part of the numbers: changing it changes bits
 
@@ -33,7 +34,10 @@ class TreeSizes(NamedTuple):
 
 @dataclass(frozen=True)
 class TreeBatch:
-    """One packed prefix tree. Legend: T tokens, M nodes, U distinct sequences, B sequences, C key blocks.
+    """One packed prefix tree. Legend: T tokens, M nodes, B sequences, C key blocks, Q runs, P positions that are read.
+
+    Of most sequences the last position alone is read. Sequences that share a token share what is read there: U distinct
+    tokens are read.
 
     A *query run* is a row `(node, first_token, num_tokens, out_row)`: these tokens of the node are queries,
     and their results go to rows `out_row, out_row + 1, ...`.
@@ -45,8 +49,9 @@ class TreeBatch:
         node_block_offsets: [M + 1]; node m attends to the key blocks
             `node_blocks[node_block_offsets[m]:node_block_offsets[m + 1]]`, in order of position.
         all_queries: [M, 4] query runs that cover every token.
-        last_queries: [U, 4] query runs of each distinct sequence's last token alone.
-        rows: [B] which of the U distinct sequences each sequence is.
+        read_queries: [Q, 4] query runs of the tokens that are read.
+        rows: [P] the row of each position that is read, sequence by sequence, among those of the U tokens.
+        row_counts: [B] how many last positions of each sequence are read.
         sequences: [B] each sequence's index in the list that was planned.
 
     Attributes:
@@ -62,8 +67,9 @@ class TreeBatch:
     node_block_offsets: Int32
     node_blocks: Int32
     all_queries: Int32
-    last_queries: Int32
+    read_queries: Int32
     rows: Int32
+    row_counts: Int32
     sequences: Int32
     num_positions: int
     sizes: TreeSizes | None = None
@@ -74,9 +80,22 @@ class TreeBatch:
         """Number of tokens that can be attended to: those of the forward, and those remembered."""
         return self.num_tokens + sum(end - start for _, start, end in self.remembered)
 
+    @property
+    def read_tokens(self) -> Int32:
+        """The packed tokens that are read. Shape: [U]."""
+        _, first_token, num_tokens, out_row = self.read_queries.T
+        tokens = _make_int32(np.repeat(first_token - out_row, num_tokens) + np.arange(num_tokens.sum()))
+        return tokens if self.sizes is None else _lengthen(tokens, self.sizes.num_sequences)
+
+    @property
+    def last_rows(self) -> Int32:
+        """The row of each sequence's last token. Shape: [B]."""
+        last: Int32 = self.rows[self.row_counts.cumsum() - 1]
+        return last
+
     def list_path(self, row: int, length: int) -> Int32:
-        """Returns the keys at the first `length` positions of a distinct sequence."""
-        node = self.last_queries[row, 0]
+        """Returns the keys at the first `length` positions of a sequence whose last token has this row."""
+        node = self.read_queries[self.read_queries[:, 3].searchsorted(row, side="right") - 1, 0]
         blocks = self.node_blocks[self.node_block_offsets[node] : self.node_block_offsets[node + 1]]
         path: Int32 = self.block_tokens[blocks].ravel()[:length]
         return path
@@ -100,8 +119,9 @@ class TreeBatch:
 
         What is added belongs to no node: nothing attends to an added token, and an added sequence repeats the first.
         A node covers at most two key blocks more than its tokens fill, and has at most as many nodes on its path as it
-        has positions.
+        has positions. Of each sequence the last position alone is read.
         """
+        assert len(self.rows) == len(self.sequences), "several positions of a sequence are read"
         num_blocks = sizes.num_tokens // KEY_BLOCK + 2 * sizes.num_nodes
         num_node_blocks = sizes.num_nodes * (sizes.num_positions // KEY_BLOCK)
         return TreeBatch(
@@ -112,8 +132,9 @@ class TreeBatch:
             node_block_offsets=_lengthen(self.node_block_offsets, sizes.num_nodes + 1, self.node_block_offsets[-1]),
             node_blocks=_lengthen(self.node_blocks, num_node_blocks),
             all_queries=_lengthen(self.all_queries, sizes.num_nodes),
-            last_queries=_lengthen(self.last_queries, sizes.num_nodes),
+            read_queries=_lengthen(self.read_queries, sizes.num_nodes),
             rows=_lengthen(self.rows, sizes.num_sequences),
+            row_counts=self.row_counts,
             sequences=self.sequences,
             num_positions=sizes.num_positions,
             sizes=sizes,
@@ -177,6 +198,7 @@ class _Item(NamedTuple):
     shared: int
     sequence: int | None
     prefix: int | None
+    first_read: int  # position from which on the sequence is read
 
 
 def plan(
@@ -184,6 +206,7 @@ def plan(
     max_batch_tokens: int,
     prefixes: Sequence[Int32] = (),
     prefix_of: Sequence[int | None] | None = None,
+    first_read: Sequence[int] | None = None,
 ) -> list[TreeBatch]:
     """Cuts non-empty token lists (1-D int32, ids not negative) into prefix trees of at most
     `max_batch_tokens` distinct tokens each; a longer single sequence gets a tree of its own.
@@ -191,6 +214,7 @@ def plan(
     Sequences are visited in lexicographic order, which puts shared prefixes side by side: a sequence's cost
     is its length less the prefix it shares with the one before. `prefix_of` says which of the remembered `prefixes`
     a sequence begins with, if any. A prefix is shorter than its sequence, and costs nothing.
+    `first_read` are the positions from which on sequences are read, None for the last alone; none is within a prefix.
     """
     # Big-endian bytes sort as the ids do, and bytes compare at memcmp speed.
     keys = [sequence.astype(">i4").tobytes() for sequence in sequences]
@@ -200,32 +224,25 @@ def plan(
     for index in sorted(range(len(keys)), key=keys.__getitem__):
         number = None if prefix_of is None else prefix_of[index]
         prefix = None if number is None else prefixes[number]
-        added = _list_items(items, sequences[index], index, prefix, number)
+        read = len(sequences[index]) - 1 if first_read is None else first_read[index]
+        added = _list_items(items, sequences[index], index, read, prefix, number)
         if items and cost + len(sequences[index]) - added[-1].shared > max_batch_tokens:
             batches.append(_build(items))
             items, cost = [], 0
-            added = _list_items(items, sequences[index], index, prefix, number)
+            added = _list_items(items, sequences[index], index, read, prefix, number)
         items += added
         cost += len(sequences[index]) - added[-1].shared
     return [*batches, _build(items)] if items else batches
 
 
 def _list_items(
-    items: Sequence[_Item], tokens: Int32, index: int, prefix: Int32 | None, number: int | None
+    items: Sequence[_Item], tokens: Int32, index: int, first_read: int, prefix: Int32 | None, number: int | None
 ) -> list[_Item]:
     """Returns what a sequence adds to a tree: itself, and before it a remembered prefix that the tree has not yet."""
     shared = measure_common_prefix(items[-1].tokens, tokens) if items else 0
     if prefix is None or len(prefix) <= shared:
-        return [_Item(tokens, shared, index, None)]
-    return [_Item(prefix, shared, None, number), _Item(tokens, len(prefix), index, None)]
-
-
-def measure_common_prefix(left: Int32, right: Int32) -> int:
-    """Returns how many first tokens two lists have in common."""
-    size = min(len(left), len(right))
-    different = left[:size] != right[:size]
-    first = int(different.argmax()) if size else 0
-    return first if size and different[first] else size
+        return [_Item(tokens, shared, index, None, first_read)]
+    return [_Item(prefix, shared, None, number, 0), _Item(tokens, len(prefix), index, None, first_read)]
 
 
 @dataclass
@@ -248,14 +265,14 @@ def _build(items: Sequence[_Item]) -> TreeBatch:
     """Builds the tree of token lists in lexicographic order."""
     runs: list[_Run] = []
     path: list[_Run] = []  # the runs that make up the list before, root first
-    rows: list[int] = []
+    reads: list[npt.NDArray[np.int64]] = []  # packed tokens that are read, of each sequence
     token_ids: list[Int32] = []
     remembered: list[tuple[int, int, int]] = []
     num_tokens = num_remembered = 0
-    for tokens, shared, sequence, prefix in items:
-        if sequence is not None and rows and shared == len(tokens):
+    for tokens, shared, sequence, prefix, first_read in items:
+        if sequence is not None and reads and shared == len(tokens):
             # Sorted order puts a proper prefix first, so this is the sequence before over again.
-            rows.append(rows[-1])
+            reads.append(_list_tokens(path, first_read))
             continue
         while path and path[-1].start >= shared:
             path.pop()
@@ -266,7 +283,7 @@ def _build(items: Sequence[_Item]) -> TreeBatch:
         runs.append(run)
         path.append(run)
         if prefix is None:
-            rows.append(len(token_ids))
+            reads.append(_list_tokens(path, first_read))
             token_ids.append(tokens[shared:])
             num_tokens += len(tokens) - shared
         else:
@@ -275,16 +292,32 @@ def _build(items: Sequence[_Item]) -> TreeBatch:
     for run in runs:
         run.first_token += num_tokens if run.is_remembered else 0
     indices = [item.sequence for item in items if item.sequence is not None]
-    return _lay_out(runs, np.concatenate(token_ids), np.array(rows), np.array(indices), tuple(remembered))
+    return _lay_out(runs, np.concatenate(token_ids), reads, np.array(indices), tuple(remembered))
+
+
+def _list_tokens(path: Sequence[_Run], first: int) -> npt.NDArray[np.int64]:
+    """Returns the packed tokens of a path from position `first` on."""
+    pieces: list[npt.NDArray[np.int64]] = []
+    end = path[-1].end
+    for run in reversed(path):
+        assert not run.is_remembered, "a remembered token is no query"
+        pieces.append(np.arange(max(run.start, first), end) + (run.first_token - run.start))
+        end = run.start
+        if end <= first:
+            break
+    return np.concatenate(pieces[::-1])
 
 
 def _lay_out(
-    runs: list[_Run], token_ids: Int32, rows: Int32, sequences: Int32, remembered: tuple[tuple[int, int, int], ...]
+    runs: list[_Run],
+    token_ids: Int32,
+    reads: Sequence[npt.NDArray[np.int64]],
+    sequences: Int32,
+    remembered: tuple[tuple[int, int, int], ...],
 ) -> TreeBatch:
     """Numbers nodes and key blocks, parents before children."""
     node_starts: list[int] = []
     queries: list[tuple[int, int, int, int]] = []
-    last_queries: list[tuple[int, int, int, int]] = []
     node_blocks: list[list[int]] = []
     blocks: list[Int32] = []
     node_at: dict[tuple[int, int], int] = {}  # (run's first token, end position) -> node
@@ -307,9 +340,8 @@ def _lay_out(
             node_blocks.append([*inherited, *range(len(blocks), len(blocks) + len(own))])
             blocks.extend(own)
             parent = node
-        if not run.is_remembered:
-            last_queries.append((node, run.first_token + run.end - run.start - 1, 1, len(last_queries)))
 
+    read_queries, rows = _find_read_runs(np.array(queries), np.concatenate(reads))
     lengths = np.array([length for _, _, length, _ in queries])
     shifts = [first_token - node_starts[node] for node, first_token, _, _ in queries]
     positions = np.arange(len(token_ids)) - np.repeat(shifts, lengths)
@@ -321,12 +353,28 @@ def _lay_out(
         node_block_offsets=_make_int32(np.cumsum([0, *map(len, node_blocks)])),
         node_blocks=_make_int32(np.concatenate(node_blocks)),
         all_queries=_make_int32(queries),
-        last_queries=_make_int32(last_queries),
+        read_queries=_make_int32(read_queries),
         rows=_make_int32(rows),
+        row_counts=_make_int32([len(tokens) for tokens in reads]),
         sequences=_make_int32(sequences),
         num_positions=int(positions.max()) + 1,
         remembered=remembered,
     )
+
+
+def _find_read_runs(
+    queries: npt.NDArray[np.int64], reads: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns the query runs of the distinct tokens in `reads`, and which of their rows each has.
+
+    `queries` are the runs of all tokens, in the order of these.
+    """
+    tokens, rows = np.unique(reads, return_inverse=True)
+    within = queries[:, 1].searchsorted(tokens, side="right") - 1
+    is_start = (np.diff(tokens, prepend=-2) != 1) | (np.diff(within, prepend=-1) != 0)
+    starts = np.flatnonzero(is_start)
+    lengths = np.diff(starts, append=len(tokens))
+    return np.stack([queries[within[starts], 0], tokens[starts], lengths, starts], axis=1), rows
 
 
 def _fill_blocks(start: int, end: int, first_token: int) -> Int32:

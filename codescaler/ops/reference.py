@@ -85,6 +85,22 @@ def apply_hadamard(x_TI: Tensor) -> Tensor:
     return y.mul(HADAMARD_BLOCK**-0.5)
 
 
+def log_sum_exp(logits_UV: Tensor, running_U2: Tensor, softcap: float | None = None) -> None:
+    """(m, s) <- (M, s exp(m - M) + sum_v exp(c(x_v) - M)), M = max(m, max_v c(x_v)), in place: softmax block by block.
+
+    c(x) = softcap * tanh(x / softcap). It starts at (-inf, 0), and m + log s is the logarithm of the sum at the end.
+    Shapes: logits [U, V]; running [U, 2]. Dtypes: running float32.
+    Source: Milakov and Gimelshein 2018, arXiv:1805.02867, alg. 3.
+    """
+    x_UV = logits_UV.to(running_U2.dtype)
+    if softcap is not None:
+        x_UV = softcap * torch.tanh(x_UV / softcap)
+    most_U, sum_U = running_U2.unbind(1)
+    new_U = torch.maximum(most_U, x_UV.amax(dim=1))
+    sum_U = sum_U * (most_U - new_U).exp() + (x_UV - new_U[:, None]).exp().sum(dim=1)
+    running_U2.copy_(torch.stack([new_U, sum_U], dim=1))
+
+
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
     """Y = z / sqrt(mean(z^2) + eps) * weight, with z = x, or with residual += x first and z = residual.
 
@@ -352,6 +368,7 @@ class ReferenceBackend(Backend):
     qk_norm_rope = staticmethod(qk_norm_rope)
     glu = staticmethod(glu)
     glu_backward = staticmethod(glu_backward)
+    log_sum_exp = staticmethod(log_sum_exp)
     route = staticmethod(route)
     expert_mlp = staticmethod(expert_mlp)
     tree_attention = staticmethod(tree_attention)

@@ -19,9 +19,9 @@ Integers: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Tree:
-    """`plan.TreeBatch` as tensors on one device: fields and shapes as there, and `last_tokens` [U].
+    """`plan.TreeBatch` as tensors on one device: fields and shapes as there.
 
-    All are int32, but for `token_ids`, `rows` and `last_tokens`, which are int64 since they index. `batch` is the same
+    All are int32, but for `token_ids`, `rows` and `read_tokens`, which are int64 since they index. `batch` is the same
     on the host, for what would otherwise wait for the device.
     """
 
@@ -31,8 +31,8 @@ class Tree:
     node_block_offsets: Tensor
     node_blocks: Tensor
     all_queries: Tensor
-    last_queries: Tensor
-    last_tokens: Tensor
+    read_queries: Tensor
+    read_tokens: Tensor
     rows: Tensor
     batch: TreeBatch
     _packed: Tensor = field(repr=False, compare=False)
@@ -57,8 +57,8 @@ class Tree:
         return runs
 
     def count_rows(self, queries: Tensor) -> int:
-        """Returns the rows of attention's result for `all_queries` or `last_queries`."""
-        return len(self.token_ids if queries is self.all_queries else self.last_tokens)
+        """Returns the rows of attention's result for `all_queries` or `read_queries`."""
+        return len(self.token_ids if queries is self.all_queries else self.read_tokens)
 
     def plan_once(self, queries: Tensor, kind: Hashable, make: Callable[[Int32], Plan]) -> Plan:
         """Returns what `make` makes of `queries` on the host, once: later layers get the same plan."""
@@ -69,7 +69,7 @@ class Tree:
         return plan
 
     def upload_tiles(self, queries: Tensor, max_tokens: int, key_step: int) -> tuple[Tensor, Tensor]:
-        """Returns `plan_tiles` of `all_queries` or `last_queries` and `plan_steps` on their device, planned once."""
+        """Returns `plan_tiles` of `all_queries` or `read_queries` and `plan_steps` on their device, planned once."""
 
         def make(runs: Int32) -> tuple[Tensor, Tensor]:
             tiles = self.batch.plan_tiles(runs, max_tokens, is_padded=True)
@@ -93,8 +93,8 @@ class Tree:
                     _copy_over(target, [array])
 
     def _name(self, queries: Tensor) -> str:
-        assert queries is self.all_queries or queries is self.last_queries, "query runs of another tree"
-        return "all_queries" if queries is self.all_queries else "last_queries"
+        assert queries is self.all_queries or queries is self.read_queries, "query runs of another tree"
+        return "all_queries" if queries is self.all_queries else "read_queries"
 
 
 def upload(arrays: Sequence[Integers], device: torch.device) -> list[Tensor]:
@@ -104,9 +104,8 @@ def upload(arrays: Sequence[Integers], device: torch.device) -> list[Tensor]:
 
 def _list_arrays(batch: TreeBatch) -> dict[str, Integers]:
     """What the tensors of a tree hold, by name."""
-    names = ("positions", "block_tokens", "node_block_offsets", "node_blocks", "all_queries", "last_queries")
-    last_tokens = batch.last_queries[:, 1]
-    indices = {"token_ids": batch.token_ids, "last_tokens": last_tokens, "rows": batch.rows}
+    names = ("positions", "block_tokens", "node_block_offsets", "node_blocks", "all_queries", "read_queries")
+    indices = {"token_ids": batch.token_ids, "read_tokens": batch.read_tokens, "rows": batch.rows}
     return {name: getattr(batch, name) for name in names} | {
         name: array.astype(np.int64) for name, array in indices.items()
     }

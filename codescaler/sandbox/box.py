@@ -11,8 +11,9 @@ from typing import Any, Literal
 from codescaler.errors import SandboxUnavailable
 from codescaler.sandbox.inside.wire import ConnectionLost, receive, send
 from codescaler.sandbox.isolation import Isolation, make_command
+from codescaler.sandbox.limits import Limits
 
-Role = Literal["program", "judge", "main", "replay"]
+Role = Literal["program", "judge", "main", "replay", "together"]
 
 _START_SECONDS = 20.0  # for a fork server to come up; it takes some 50 ms on an idle machine
 _END_SECONDS = 20.0  # for the kernel to end what was killed
@@ -32,8 +33,11 @@ class End:
 class Box:
     """One fork server. Raises SandboxUnavailable if it cannot be started, with what it said."""
 
-    def __init__(self, isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool) -> None:
-        self._wall_seconds: float = settings["wall_seconds"]
+    def __init__(
+        self, isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool, limits: Limits
+    ) -> None:
+        self.limits = limits
+        self._wall_seconds = limits.wall_seconds
         self._control, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with inside, tempfile.TemporaryFile() as errors:
             # Where memory ends, the kernel should end a box before anything else of the host's.

@@ -94,8 +94,8 @@ def _measure_output_cost(box: Box, limits: Limits, code: str, tests: StdioTests)
     """The seconds of all tests, without those of a program of no text."""
     total = 0.0
     for stdin, expected in tests.cases:
-        (outcome, _), end = run_main(box, limits, code, stdin, expected)
-        _, start = run_main(box, limits, "", stdin, "")
+        (outcome, _), end = run_main(box, limits, code, tests, stdin, expected)
+        _, start = run_main(box, limits, "", tests, stdin, "")
         if outcome != "passed":
             return None
         total += end.cpu_seconds - start.cpu_seconds

@@ -1,6 +1,6 @@
 """What a program may use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codescaler.errors import InvalidInput
 
@@ -27,3 +27,9 @@ class Limits:
         for name, value in vars(self).items():
             if not isinstance(value, (int, float)) or value <= 0 or (name != "wall_seconds" and value != int(value)):
                 raise InvalidInput(f"{name} is {value!r}; give a number above 0, of whole units but for wall_seconds")
+
+    def extend(self, cpu_seconds: int | None) -> "Limits":
+        """Returns limits with at least the time that tests give a program, None for no time of their own."""
+        if cpu_seconds is None or cpu_seconds <= self.cpu_seconds:
+            return self
+        return replace(self, cpu_seconds=cpu_seconds, wall_seconds=max(self.wall_seconds, 2.0 * cpu_seconds))

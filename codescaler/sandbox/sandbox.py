@@ -16,7 +16,7 @@ from codescaler.sandbox.box import Box
 from codescaler.sandbox.costs import Costs, measure_costs
 from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, check_isolation, explain_missing
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.verdicts import judge_calls, judge_output
+from codescaler.sandbox.verdicts import judge_calls, judge_output, judge_together
 from codescaler.types import CallTests, Tests, Verdict
 
 Result = TypeVar("Result")
@@ -39,6 +39,8 @@ class Sandbox:
         num_workers: programs at a time; default, the processors of this process.
         allow_site_packages: let programs import, and read, the packages installed beside this one. Without, they have
             the standard library.
+        allow_one_process: what cannot be judged from another process is run in the program's, such as tests that read
+            what it wrote, or patch its modules. Such a verdict is forgeable, and says so. Without, it is unjudged.
 
     Attributes:
         isolation: what programs get. num_workers: as above.
@@ -54,12 +56,13 @@ class Sandbox:
         isolation: str | None = None,
         num_workers: int | None = None,
         allow_site_packages: bool = False,
+        allow_one_process: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self.num_workers = num_workers if num_workers is not None else len(os.sched_getaffinity(0))
         if self.num_workers < 1:
             raise InvalidInput(f"num_workers={num_workers}; give at least 1")
-        self._allow_site_packages = allow_site_packages
+        self._allow_site_packages, self._allow_one_process = allow_site_packages, allow_one_process
         self._boxes: queue.SimpleQueue[Box | None] = queue.SimpleQueue()
         acceptable = (
             ISOLATIONS[: ISOLATIONS.index(check_isolation(floor)) + 1]
@@ -89,7 +92,7 @@ class Sandbox:
 
     def _try_box(self, isolation: Isolation) -> Box:
         """A box in which the interpreter works, as it does not where an unprivileged user cannot read its library."""
-        box = self._make_box(isolation)
+        box = self._make_box(isolation, self.limits)
         trial = CallTests(("assert f()",))
         verdict = judge_calls(box, self.limits, _TRIAL, trial)
         if not verdict.passed:
@@ -102,8 +105,8 @@ class Sandbox:
         """What the isolation is, in words."""
         return DESCRIPTIONS[self.isolation]
 
-    def _make_box(self, isolation: Isolation) -> Box:
-        limits, is_root = self.limits, os.geteuid() == 0
+    def _make_box(self, isolation: Isolation, limits: Limits) -> Box:
+        is_root = os.geteuid() == 0
         # As root, every box has two users that nobody else is: the kernel counts processes by user. In a user namespace
         # it counts by namespace, and what the box itself needs is counted too.
         user = FIRST_USER + (os.getpid() & 0x3FFFFF) * 256 + next(_box_numbers) % 128 * 2 if is_root else None
@@ -122,13 +125,16 @@ class Sandbox:
                 "RLIMIT_CORE": 1,  # not even into a pipe, as with 0
             },
         }
-        return Box(isolation, settings, self._allow_site_packages)
+        return Box(isolation, settings, self._allow_site_packages, limits)
 
     @contextmanager
-    def _box(self) -> Iterator[Box]:
+    def _box(self, limits: Limits) -> Iterator[Box]:
         box = self._boxes.get()
         try:
-            box = box or self._make_box(self.isolation)
+            if box is not None and box.limits != limits:
+                box.close()
+                box = None
+            box = box or self._make_box(self.isolation, limits)
             yield box
         except BaseException:
             if box is not None:
@@ -143,10 +149,14 @@ class Sandbox:
 
         Raises: SandboxUnavailable if a box breaks, which is never the program's doing alone.
         """
-        with self._box() as box:
+        limits = self.limits.extend(tests.cpu_seconds)
+        with self._box(limits) as box:
             if isinstance(tests, CallTests):
-                return judge_calls(box, self.limits, code, tests)
-            return judge_output(box, self.limits, code, tests)
+                verdict = judge_calls(box, limits, code, tests)
+                if self._allow_one_process and verdict.passed is None and tests.statements:
+                    verdict = judge_together(box, limits, code, tests)
+                return verdict
+            return judge_output(box, limits, code, tests)
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
         """Yields the verdict of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
@@ -159,8 +169,9 @@ class Sandbox:
 
         Raises: SandboxUnavailable if a box breaks.
         """
-        with self._box() as box:
-            return measure_costs(box, self.limits, codes, tests, num_rounds)
+        limits = self.limits.extend(tests.cpu_seconds)
+        with self._box(limits) as box:
+            return measure_costs(box, limits, codes, tests, num_rounds)
 
     def measure_many(
         self, jobs: Iterable[tuple[Sequence[str], Tests]], *, num_rounds: int = 5

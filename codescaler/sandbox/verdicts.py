@@ -3,15 +3,17 @@
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
-from codescaler.sandbox.box import Box, End
-from codescaler.sandbox.checker import is_expected
+from codescaler.sandbox.box import Box, End, Process
+from codescaler.sandbox.comparison import is_expected
 from codescaler.sandbox.inside.judge import GONE
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
+from codescaler.sandbox.shapes import find_shared_state
 from codescaler.types import CallTests, Outcome, StdioTests, Verdict
 
 Report = tuple[Outcome, str]
@@ -23,19 +25,42 @@ _CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
 
 
 def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
-    """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test."""
+    """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test.
+
+    A test that does not pass, and asks for one process with the program, is unjudged.
+    """
+    reports, cpu_seconds = _run_in_turn(attempt_calls, box, limits, code, tests)
+    if any(outcome != "passed" for outcome, _ in reports):
+        shared = find_shared_state(tests)
+        reports = [_excuse(report, reason) for report, reason in zip(reports, shared, strict=True)]
+    return _make_verdict(reports, cpu_seconds)
+
+
+def _excuse(report: Report, reason: str | None) -> Report:
+    if reason is None or report[0] in ("passed", "timeout"):
+        return report
+    return "unjudged", f"the test shares {reason} with the program; allow_one_process judges it, forgeably"
+
+
+def judge_together(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
+    """Runs tests and the program in one process. The verdict is forgeable, and says so."""
+    reports, cpu_seconds = _run_in_turn(_attempt_together, box, limits, code, tests)
+    return replace(_make_verdict(reports, cpu_seconds), is_forgeable=True)
+
+
+def _run_in_turn(
+    attempt_tests: Callable[..., "Attempt"], box: Box, limits: Limits, code: str, tests: CallTests
+) -> tuple[list[Report], float]:
     reports: list[Report] = []
     cpu_seconds = 0.0
     for _ in range(_MAX_PROCESSES):
         if len(reports) == len(tests.statements):
             break
-        attempt = attempt_calls(box, limits, code, tests, start=len(reports))
+        attempt = attempt_tests(box, limits, code, tests, start=len(reports))
         reports += attempt.reports
         cpu_seconds += attempt.end.cpu_seconds
     rest = len(tests.statements) - len(reports)
-    return _make_verdict(
-        reports + [("error", f"its process had ended {_MAX_PROCESSES} times by then")] * rest, cpu_seconds
-    )
+    return reports + [("error", f"its process had ended {_MAX_PROCESSES} times by then")] * rest, cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -58,18 +83,7 @@ def attempt_calls(
     program.tell({"code": code, "prelude": tests.prelude})
     judge.tell({**vars(tests), "statements": tests.statements[start:], "has_to_record": has_to_record})
     num_left = len(tests.statements) - start
-    reports: list[Report] = []
-    has_gone = False
-    while len(reports) < num_left and not has_gone:
-        try:
-            outcome, message = map(str, receive(judge.work, _MAX_REPORT_BYTES))
-            has_gone = outcome == GONE
-            if not has_gone and outcome not in get_args(Outcome):
-                raise ValueError(outcome)
-        except (ConnectionLost, TypeError, ValueError):  # the judge has ended, or a test speaks in its place
-            break
-        if not has_gone:
-            reports.append((cast(Outcome, outcome), message[:_MESSAGE_CHARS]))
+    reports, has_gone = _receive_reports(judge, num_left)
     dialogue = None
     if has_to_record and len(reports) == num_left:
         with suppress(ConnectionLost):
@@ -85,6 +99,34 @@ def attempt_calls(
     elif num_left and (judge_end.exit_code or not reports):
         reports += _report_unreported(limits, judge_end, ("unjudged", "the process of the tests"), num_left)
     return Attempt(reports, program_end, dialogue)
+
+
+def _attempt_together(box: Box, limits: Limits, code: str, tests: CallTests, *, start: int) -> Attempt:
+    process = box.start("together")
+    statements = tests.statements[start:]
+    process.tell({**vars(tests), "code": code, "statements": statements})
+    reports, _ = _receive_reports(process, len(statements))
+    num_left = len(statements) - len(reports)
+    end = process.end(kill=not num_left)
+    if num_left:
+        reports += _report_unreported(limits, end, ("error", "the program's process"), num_left)
+    return Attempt(reports, end, None)
+
+
+def _receive_reports(process: Process, num_left: int) -> tuple[list[Report], bool]:
+    """Returns the reports of a process until it ends, and whether it says that the program has gone."""
+    reports: list[Report] = []
+    while len(reports) < num_left:
+        try:
+            outcome, message = map(str, receive(process.work, _MAX_REPORT_BYTES))
+            if outcome == GONE:
+                return reports, True
+            if outcome not in get_args(Outcome):
+                raise ValueError(outcome)
+        except (ConnectionLost, TypeError, ValueError):  # the judge has ended, or a test speaks in its place
+            break
+        reports.append((cast(Outcome, outcome), message[:_MESSAGE_CHARS]))
+    return reports, False
 
 
 def _report_unreported(limits: Limits, end: End, otherwise: Report, num_left: int) -> list[Report]:
@@ -103,7 +145,7 @@ def judge_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verd
     reports: list[Report] = []
     cpu_seconds = 0.0
     for stdin, expected in tests.cases:
-        report, end = run_main(box, limits, code, stdin, expected)
+        report, end = run_main(box, limits, code, tests, stdin, expected)
         reports.append(report)
         cpu_seconds += end.cpu_seconds
         if report[0] == "timeout":
@@ -112,13 +154,13 @@ def judge_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verd
     return _make_verdict(reports, cpu_seconds)
 
 
-def run_main(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> tuple[Report, End]:
+def run_main(box: Box, limits: Limits, code: str, tests: StdioTests, stdin: str, expected: str) -> tuple[Report, End]:
     """Runs the program once, and returns the report on its output, and how it ended."""
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     try:
         _write(files[0], stdin)
         main = box.start("main", *files)
-        main.tell({"code": code})
+        main.tell({"code": code, **{key: value for key, value in vars(tests).items() if key != "cases"}})
         end = main.end(kill=False)
         output, errors = (_read(file, limits.output_bytes) for file in files[1:])
     finally:
@@ -131,7 +173,7 @@ def run_main(box: Box, limits: Limits, code: str, stdin: str, expected: str) -> 
         return ("unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"), end
     if end.exit_code:
         return ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_describe_ending(end)}"), end
-    if is_expected(output, expected):
+    if is_expected(output, expected, tests.comparison):
         return ("passed", ""), end
     return ("failed", f"printed {output[:200]!r}, not {expected[:200]!r}"), end
 

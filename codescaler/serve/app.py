@@ -7,9 +7,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,8 +19,10 @@ from starlette.routing import Route
 
 from codescaler.engine import Engine
 from codescaler.errors import CodescalerError
+from codescaler.serve.answers import Error, ErrorAnswer, Model, ModelsAnswer, StatusAnswer
 from codescaler.serve.dialects import POSTS, Body, MakeJob
 from codescaler.serve.guard import Guard
+from codescaler.serve.holding import Holding
 from codescaler.serve.job import Job
 from codescaler.serve.metrics import Metrics
 from codescaler.serve.models import ModelRegistry, ServedModel
@@ -29,13 +31,17 @@ from codescaler.serve.page import PAGE_HEADERS, read_asset
 from codescaler.serve.refusal import Refusal, make_refusal
 from codescaler.serve.schema import describe_api
 from codescaler.serve.service import Service
+from codescaler.serve.trainers import TRAINER_POSTS
 
 MAX_BODY_BYTES = 16 << 20
 _MAX_DISCARDED = 4  # bodies' worth that is read and dropped: a client that is still writing would not see the answer
+_HELD_BYTES = 1 << 16  # a body is counted in steps of these
 MAX_ROWS = 4096  # of one request: more belong into several, so that others come in between
 BODY_S = 30.0  # that a client may take to send a body
 TIMEOUT_S = 120.0  # for the scores of a request, if the client names no time
 MAX_TIMEOUT_S = 3600.0
+
+ALL_POSTS = POSTS | TRAINER_POSTS | NATIVE_POSTS
 
 _log = logging.getLogger("codescaler.serve")
 
@@ -56,20 +62,21 @@ class _App:
     def __init__(self, service: Service, guard: Guard) -> None:
         self._service = service
         self._guard = guard
+        self._started = int(time.time())
         gets: dict[str, Callable[[Request], Response]] = {
             "/": lambda _: Response(read_asset("page.html"), media_type="text/html", headers=PAGE_HEADERS),
             "/page.js": lambda _: Response(read_asset("page.js"), media_type="text/javascript", headers=PAGE_HEADERS),
             "/page.css": lambda _: Response(read_asset("page.css"), media_type="text/css", headers=PAGE_HEADERS),
             "/v1/models": self._list_models,
             "/health": self._show_ready,
-            "/health/live": lambda _: _write({"status": "live"}),
+            "/health/live": lambda _: _write(StatusAnswer(status="live")),
             "/health/ready": self._show_ready,
             "/metrics": lambda _: Response(service.metrics.format(), media_type="text/plain; version=0.0.4"),
-            "/openapi.json": lambda _: _write(describe_api(POSTS | NATIVE_POSTS)),
+            "/openapi.json": lambda _: _write(describe_api(ALL_POSTS)),
         }
         routes = [Route(path, self._wrap(path, _make_get(make)), methods=["GET"]) for path, make in gets.items()]
-        for path, (body_type, make_job) in (POSTS | NATIVE_POSTS).items():
-            routes.append(Route(path, self._wrap(path, self._make_post(body_type, make_job)), methods=["POST"]))
+        for path, post in ALL_POSTS.items():
+            routes.append(Route(path, self._wrap(path, self._make_post(post.body, post.make_job)), methods=["POST"]))
         self.app = Starlette(
             routes=routes, lifespan=self._live, exception_handlers={404: self._refuse_path, 405: self._refuse_path}
         )
@@ -83,7 +90,9 @@ class _App:
 
     async def _refuse_path(self, request: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 404)
-        return _write_refusal(Refusal(status, "no_such_route", f"there is no {request.method} {request.url.path:.200}"))
+        return _write_refusal(
+            Refusal(status, "no_such_route", f"there is no {request.method} {request.scope['path']:.200}")
+        )
 
     def _wrap(
         self, path: str, handle: Callable[[Request, str], Awaitable[Response]]
@@ -94,47 +103,58 @@ class _App:
             started = time.perf_counter()
             try:
                 peer = request.client.host if request.client else "local"
-                client = self._guard.admit(path, request.headers, peer)
+                client = self._guard.admit(path, _merge_headers(request), peer)
                 response = await handle(request, client)
             except (CodescalerError, ClientDisconnect) as error:
-                refusal = _describe(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, _describe(error))
             except Exception as error:
                 _log.exception("%s failed", path)
-                refusal = make_refusal(error)
-                self._service.metrics.refused.labels(refusal.code).inc()
-                response = _write_refusal(refusal)
+                response = self._refuse(path, make_refusal(error))
             self._service.metrics.requests.labels(path, response.status_code).inc()
             self._service.metrics.seconds.labels(path).observe(time.perf_counter() - started)
             return response
 
         return run
 
+    def _refuse(self, path: str, refusal: Refusal) -> Response:
+        self._service.metrics.refused.labels(refusal.code).inc()
+        response = _write_refusal(refusal)
+        if refusal.status == 401:  # of the page's reader, the browser then asks for a password
+            response.headers["www-authenticate"] = 'Basic realm="codescaler"' if path == "/" else "Bearer"
+        return response
+
     def _make_post(self, body_type: type[Body], make_job: MakeJob) -> Callable[[Request, str], Awaitable[Response]]:
         decoder = msgspec.json.Decoder(body_type)
 
         async def post(request: Request, client: str) -> Response:
             timeout_s = _read_timeout(request)
-            body = await _read_body(request)
-            job = await asyncio.to_thread(_make_job, decoder, make_job, body)
-            outcome = await self._service.compute(job, client, timeout_s, partial(_wait_for_leaving, request))
-            return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
+            with Holding() as holding:
+                body = await _read_body(request, partial(self._service.hold_body, client, holding=holding))
+                read_job = partial(_make_job, decoder, make_job, body, request.query_params)
+                leave = partial(_wait_for_leaving, request)
+                job, outcome = await self._service.compute(read_job, len(body), client, timeout_s, leave, holding)
+                return _write(job.answer(outcome), {"x-request-id": outcome.request_id})
 
         return post
 
     def _list_models(self, _: Request) -> Response:
         data = [
-            {"id": name, "object": "model", "owned_by": "codescaler", "max_model_len": model.engine.max_length}
+            Model(
+                id=name,
+                object="model",
+                created=self._started,
+                owned_by="codescaler",
+                max_model_len=model.engine.max_length,
+            )
             for model in self._service.models.models
             for name in model.names
         ]
-        return _write({"object": "list", "data": data})
+        return _write(ModelsAnswer(object="list", data=data))
 
     def _show_ready(self, _: Request) -> Response:
         if self._service.is_draining:
             raise Refusal(503, "draining", "this server is about to end; go to another one", retry_after_s=1)
-        return _write({"status": "ready"})
+        return _write(StatusAnswer(status="ready"))
 
 
 def _make_get(make: Callable[[Request], Response]) -> Callable[[Request, str], Awaitable[Response]]:
@@ -142,6 +162,14 @@ def _make_get(make: Callable[[Request], Response]) -> Callable[[Request, str], A
         return make(request)
 
     return get
+
+
+def _merge_headers(request: Request) -> dict[str, str]:
+    """Returns the headers, one that stands there twice as a list: a proxy may have read the other one."""
+    merged: dict[str, str] = {}
+    for name, value in request.headers.items():
+        merged[name] = f"{merged[name]}, {value}" if name in merged else value
+    return merged
 
 
 def _read_timeout(request: Request) -> float:
@@ -158,8 +186,8 @@ def _read_timeout(request: Request) -> float:
     return int(value) / 1000.0
 
 
-async def _read_body(request: Request) -> bytes:
-    """Reads the body within the limits of size and time.
+async def _read_body(request: Request, hold: Callable[[int], None]) -> bytearray:
+    """Reads the body within the limits of size and time. `hold` is told of its bytes, before they are kept.
 
     Raises: Refusal, with status 415 for another type or a compressed body, 413 above the size, 408 after the time.
     """
@@ -168,16 +196,18 @@ async def _read_body(request: Request) -> bytes:
         raise Refusal(415, "not_json", f"the body is {kind!r:.100}; send Content-Type: application/json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "compressed", "the body is compressed; send it as it is")
-    too_large = Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows")
-    chunks: list[bytes] = []
-    num_bytes = 0
+    body = bytearray()
+    num_held = num_bytes = 0
 
     async def read() -> None:
-        nonlocal num_bytes
+        nonlocal num_held, num_bytes
         async for chunk in request.stream():
             num_bytes += len(chunk)
+            if num_held < num_bytes <= MAX_BODY_BYTES:
+                hold(max(num_bytes - num_held, _HELD_BYTES))
+                num_held += max(num_bytes - num_held, _HELD_BYTES)
             if num_bytes <= MAX_BODY_BYTES:
-                chunks.append(chunk)
+                body.extend(chunk)
             elif num_bytes > _MAX_DISCARDED * MAX_BODY_BYTES:
                 break
 
@@ -186,11 +216,11 @@ async def _read_body(request: Request) -> bytes:
     except asyncio.TimeoutError as error:
         raise Refusal(408, "body_too_slow", f"no whole body after {BODY_S:.0f} s") from error
     if num_bytes > MAX_BODY_BYTES:
-        raise too_large
-    return b"".join(chunks)
+        raise Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows")
+    return body
 
 
-def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytearray) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -199,9 +229,12 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
         ) from error
 
 
-def _make_job(decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytes) -> Job:
+def _make_job(
+    decoder: "msgspec.json.Decoder[Any]", make_job: MakeJob, body: bytearray, query_params: Mapping[str, str]
+) -> Job:
     """Reads a body. On a thread, since a large one takes long."""
     decoded = _decode(decoder, body)
+    decoded.update_from_url(query_params)
     for count in decoded.count_rows():
         if count > MAX_ROWS:
             raise Refusal(400, "too_many_rows", f"the request holds {count} rows; send at most {MAX_ROWS} at a time")
@@ -226,9 +259,13 @@ def _write(value: Any, headers: dict[str, str] | None = None) -> Response:
 
 
 def _write_refusal(refusal: Refusal) -> Response:
-    kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
-    error = {"message": str(refusal), "type": kind, "param": None, "code": refusal.code}
+    message = str(refusal)
+    kind: Literal["server_error", "invalid_request_error"] = (
+        "server_error" if refusal.status >= 500 else "invalid_request_error"
+    )
+    error = Error(message=message, type=kind, param=None, code=refusal.code)
     headers = {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
-    response = _write({"error": error, "object": "error", "message": str(refusal), "code": refusal.status}, headers)
+    answer = ErrorAnswer(error=error, object="error", message=message, detail=message, code=refusal.status)
+    response = _write(answer, headers)
     response.status_code = refusal.status
     return response

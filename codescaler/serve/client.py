@@ -12,22 +12,29 @@ import socket
 import ssl
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 from codescaler.env import read_api_key
 from codescaler.errors import CodescalerError, EndpointUnavailable, InvalidInput
+from codescaler.io.backoff import Backoff, read_retry_after
 from codescaler.text.program import Conversation, Pair, normalize_program
 from codescaler.types import RankedCandidate
 
 TIMEOUT_S = 120.0
-_PAUSE_S = 0.5  # before a request is sent again, doubled each time up to _LONGEST_PAUSE_S
+MAX_CONNECTIONS = 64  # of an `AsyncClient`
+_PAUSE_S = 0.5  # before a request is sent again
 _LONGEST_PAUSE_S = 10.0
 _MAX_ROWS = 1024  # of one request
 
+Result = TypeVar("Result")
+
 
 class Client:
-    """Scores and ranks programs on a server. A thread may use one client at a time.
+    """Scores and ranks programs on a server. Any thread may call it. Connections stay open for the calls that follow.
 
     Args:
         url: "http://host:port", or "unix:FILE" for a socket in a file.
@@ -52,7 +59,8 @@ class Client:
         self.timeout_s = timeout_s
         self._parts = parts
         self._api_key = api_key or read_api_key()
-        self._connection: http.client.HTTPConnection | None = None
+        self._idle: list[http.client.HTTPConnection] = []
+        weakref.finalize(self, _close_all, self._idle)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """Returns the raw reward of each (problem, response), or of each list of messages, as `Engine.score` does.
@@ -77,7 +85,7 @@ class Client:
         self,
         problem: str,
         candidates: Sequence[str],
-        extract: bool = False,
+        extract: bool | str = False,
         top_k: int | None = None,
         *,
         language: str = "python",
@@ -96,8 +104,7 @@ class Client:
             )
             for index, record in enumerate(records)
         ]
-        ranked.sort(key=lambda c: (not c.is_valid, float("inf") if c.score is None else -c.score, c.index))
-        return ranked[:top_k]
+        return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]
 
     def reward(
         self, problem: str, completions: Sequence[str], *, language: str = "python", system: str | None = None
@@ -115,20 +122,21 @@ class Client:
         return self.score(pairs)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[dict[str, Any]]:
-        """Returns documents best first, as {"corpus_id", "score"}; named as in sentence-transformers."""
-        scores = self.score([(query, document) for document in documents])
-        best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
-        return [{"corpus_id": index, "score": scores[index]} for index in best[:top_k]]
+        """Returns documents best first, as {"corpus_id", "score"}; named as in sentence-transformers.
+
+        Documents are programs that are compared, as in `rerank`, but their order is that of the scores alone.
+        """
+        body = {"query": query, "documents": list(documents), "top_n": top_k, "return_documents": False}
+        results = self._post("/v2/rerank", body, _hash_problem([{"problem": query}]))["results"]
+        return [{"corpus_id": result["index"], "score": result["relevance_score"]} for result in results]
 
     def list_models(self) -> list[str]:
         """Returns the names of the server's models."""
         return [model["id"] for model in self._send("GET", "/v1/models", None, {})["data"]]
 
     def close(self) -> None:
-        """Closes the connection; the next call opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Closes the connections that no call is using; the next call opens another."""
+        _close_all(self._idle)
 
     def __enter__(self) -> "Client":
         return self
@@ -143,50 +151,63 @@ class Client:
     def _send(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Any:
         """Sends a request until it is answered; 503 and a missing server are for now."""
         until = time.monotonic() + self.timeout_s
-        pause_s = _PAUSE_S
+        backoff = Backoff(_PAUSE_S, _LONGEST_PAUSE_S)
         if self._api_key:
             headers["authorization"] = f"Bearer {self._api_key}"
         while True:
             left_s = until - time.monotonic()
             headers["x-request-timeout-ms"] = str(max(1, int(1000 * left_s)))
+            connection, is_new = self._take_connection(max(left_s, 0.1))
             try:
-                status, wait_s, answer = self._exchange(method, path, data, headers, max(left_s, 0.1))
+                status, wait_s, answer = self._exchange(connection, method, path, data, headers)
             except (ssl.SSLCertVerificationError, http.client.InvalidURL) as error:
                 raise InvalidInput(f"{self.url} cannot be asked: {error}") from error
             except (OSError, http.client.HTTPException) as error:
-                self.close()
-                status, wait_s, answer = 503, None, f"{type(error).__name__}: {error}"
+                connection.close()
+                if not is_new:  # the server may have closed it while it was idle
+                    continue
+                status, wait_s, answer = 503, 0.0, f"{type(error).__name__}: {error}"
             if status == 200:
                 return answer
             if status != 503:
                 _raise_refusal(status, answer, self.url)
-            pause_s = min(pause_s if wait_s is None else wait_s, _LONGEST_PAUSE_S)
+            pause_s = backoff.step(wait_s)
             if time.monotonic() + pause_s > until:
                 raise EndpointUnavailable(
                     f"{self.url} gave no score in {self.timeout_s:.0f} s ({_get_message(answer)}); is the server up?"
                 )
             time.sleep(pause_s)
-            pause_s *= 2
 
     def _exchange(
-        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], timeout_s: float
-    ) -> tuple[int, float | None, Any]:
-        if self._connection is None:
-            self._connection = self._connect()
-        self._connection.timeout = timeout_s
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(timeout_s)
-        self._connection.request(method, path, data, dict(headers))
-        response = self._connection.getresponse()
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        data: bytes | None,
+        headers: Mapping[str, str],
+    ) -> tuple[int, float, Any]:
+        connection.request(method, path, data, dict(headers))
+        response = connection.getresponse()
         text = response.read()
-        retry_after = response.headers.get("retry-after", "")
+        self._idle.append(connection)
         try:
             answer = json.loads(text)
         except ValueError as error:
             if response.status in (502, 503, 504):  # of a proxy, or of a server with too many connections
-                return 503, None, text[:200].decode(errors="replace")
+                return 503, read_retry_after(response.headers), text[:200].decode(errors="replace")
             raise EndpointUnavailable(f"{self.url}{path} answered {text[:200]!r}; is it codescaler serve?") from error
-        return response.status, float(retry_after) if retry_after.isdigit() else None, answer
+        return response.status, read_retry_after(response.headers), answer
+
+    def _take_connection(self, timeout_s: float) -> tuple[http.client.HTTPConnection, bool]:
+        """Returns an idle connection or a new one, and whether it is new."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        connection.timeout = timeout_s
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_s)
+        return connection, connection.sock is None
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._parts.scheme == "unix":
@@ -196,31 +217,58 @@ class Client:
 
 
 class AsyncClient:
-    """`Client` for event loops: each call runs on a thread, with a connection of its own. Arguments as there."""
+    """`Client` for event loops. Calls run on threads of its own, `max_connections` at a time; other arguments as there.
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", **options: Any) -> None:
-        self._url = url
-        self._options = options
-        Client(url, **options)  # checks them
+    A trainer has hundreds of samples under way, and the server can join only those that it has seen.
+    """
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", *, max_connections: int = MAX_CONNECTIONS, **options: Any
+    ) -> None:
+        self._client = Client(url, **options)
+        self._threads = ThreadPoolExecutor(max_connections, "codescaler-client")
+
+    async def score_async(self, pairs: Sequence[Pair]) -> list[float]:
+        """Returns what `Client.score` does; named as in `Engine`."""
+        return await self.score(pairs)
 
     async def score(self, pairs: Sequence[Pair]) -> list[float]:
         """Returns what `Client.score` does."""
-        return await self._call("score", pairs)  # type: ignore[no-any-return]
+        return await self._run(self._client.score, pairs)
 
     async def rerank(self, problem: str, candidates: Sequence[str], **options: Any) -> list[RankedCandidate]:
         """Returns what `Client.rerank` does."""
-        return await self._call("rerank", problem, candidates, **options)  # type: ignore[no-any-return]
+        return await self._run(self._client.rerank, problem, candidates, **options)
 
     async def reward(self, problem: str, completions: Sequence[str], **options: Any) -> list[float]:
         """Returns what `Client.reward` does."""
-        return await self._call("reward", problem, completions, **options)  # type: ignore[no-any-return]
+        return await self._run(self._client.reward, problem, completions, **options)
 
-    async def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
-        def run() -> Any:
-            with Client(self._url, **self._options) as client:
-                return getattr(client, name)(*arguments, **options)
+    async def predict(self, pairs: Sequence[Pair]) -> list[float]:
+        """Returns what `Client.predict` does."""
+        return await self.score(pairs)
 
-        return await asyncio.to_thread(run)
+    async def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[dict[str, Any]]:
+        """Returns what `Client.rank` does."""
+        return await self._run(self._client.rank, query, documents, top_k)
+
+    async def list_models(self) -> list[str]:
+        """Returns what `Client.list_models` does."""
+        return await self._run(self._client.list_models)
+
+    async def close(self) -> None:
+        """Ends the threads and their connections, when the calls that are under way have ended."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._client.close()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _run(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **options))
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -234,6 +282,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def _close_all(connections: list[http.client.HTTPConnection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
 def _make_item(pair: Pair) -> dict[str, Any]:
     given = pair if isinstance(pair, Conversation) else Conversation(pair)
     messages = list(given.turns)
@@ -243,8 +296,11 @@ def _make_item(pair: Pair) -> dict[str, Any]:
 
 
 def _hash_problem(items: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what names the first item's problem, in whichever form it is sent: all of a conversation but its end."""
     first = items[0] if items else {}
-    problem = first.get("problem") or json.dumps(first.get("messages", [])[:1])
+    problem = first.get("problem")
+    if problem is None:
+        problem = "\n".join(str(message.get("content")) for message in first.get("messages", [])[:-1])
     return hashlib.sha256(problem.encode(errors="surrogatepass")).hexdigest()[:16]
 
 

@@ -4,6 +4,8 @@ The checks of Host and Origin keep a web page that its user happens to visit fro
 (DNS rebinding). Browsers send both headers on every POST, and a page cannot change them.
 """
 
+import base64
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -48,12 +50,20 @@ class Guard:
             raise Refusal(403, "origin_not_allowed", f"a page of {origin!r:.200} may not call this server")
         if path in OPEN_PATHS or not self._keys:
             return peer
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = (key if scheme.lower() == "bearer" else headers.get("x-api-key", "")).strip().encode()
+        given = _read_key(headers)
         # Every key is compared, so that the time tells nothing.
         if not any([hmac.compare_digest(given, known) for known in self._keys]):
             raise Refusal(401, "key_not_valid", "send a valid key as Authorization: Bearer KEY")
         return hashlib.sha256(given).hexdigest()[:16]
+
+
+def _read_key(headers: Mapping[str, str]) -> bytes:
+    """Returns the key that a request shows: a browser asks its user for one, and sends it as a password."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
+    return (value if scheme.lower() == "bearer" else headers.get("x-api-key", "")).strip().encode()
 
 
 def list_hosts(host: str, others: Sequence[str] = ()) -> list[str]:

@@ -4,12 +4,21 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+from codescaler.serve.answers import Usage
 from codescaler.text.program import Pair
 
-# A text that a template has been applied to, its token ids, or what an engine scores.
-Row: TypeAlias = str | list[int] | Pair
+
+class Query(NamedTuple):
+    """A prompt with its completion, in the template of a policy."""
+
+    text: str
+    prompt: str
+
+
+# A text that a template has been applied to, its token ids, what a policy read and wrote, or what an engine scores.
+Row: TypeAlias = str | list[int] | Query | Pair
 
 
 @dataclass(frozen=True)
@@ -23,10 +32,10 @@ class Outcome:
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
-    def usage(self) -> dict[str, int]:
-        """Token counts, as OpenAI names them."""
+    def usage(self) -> Usage:
+        """Token counts of all rows."""
         total = sum(self.num_tokens)
-        return {"prompt_tokens": total, "total_tokens": total, "completion_tokens": 0}
+        return Usage(prompt_tokens=total, total_tokens=total)
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Job:
 
     Attributes:
         model: that the client named, None for the only one.
-        answer: makes the answer of the outcome, as JSON values.
+        answer: makes the answer of the outcome, for msgspec to encode.
         use_activation: whether scores go through the logistic function.
     """
 

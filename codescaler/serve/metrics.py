@@ -21,11 +21,12 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         names: dict[str, Any] = {"registry": self.registry, "namespace": "codescaler"}
-        self.rows = Counter("rows", "rows that were accepted", **names)
+        self.rows = Counter("rows", "rows that were encoded", **names)
         self.requests = Counter("requests", "answers by route and status", ("route", "status"), **names)
         self.refused = Counter("refused", "requests without a score, by cause", ("code",), **names)
         self.truncated = Counter("truncated_rows", "rows that were cut to the longest length", **names)
         self.bos_restored = Counter("bos_restored_rows", "rows whose lost BOS was put back", **names)
+        self.rebuilt = Counter("rebuilt_rows", "rows that had the template of a policy", **names)
         self.encode_seconds = Counter("encode_seconds", "time spent on text", **names)
         self.seconds = Histogram("request_seconds", "time from a request to its answer", ("route",), **names)
 
@@ -33,6 +34,7 @@ class Metrics:
         self.rows.inc(len(encoded.sequences))
         self.truncated.inc(encoded.num_truncated)
         self.bos_restored.inc(encoded.num_bos_restored)
+        self.rebuilt.inc(encoded.num_rebuilt)
         self.encode_seconds.inc(seconds)
 
     def watch(self, service: "Service") -> None:

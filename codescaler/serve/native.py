@@ -3,12 +3,15 @@
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from codescaler.errors import InvalidInput
-from codescaler.serve.dialects import Body, MakeJob
+from codescaler.serve.answers import Candidate, ProgramsAnswer
+from codescaler.serve.dialects import Body, Post
 from codescaler.serve.job import Job, Outcome, Row
 from codescaler.serve.refusal import Refusal
-from codescaler.text.extract import extract_training_code, is_valid_code
+from codescaler.text.extract import is_valid_code
+from codescaler.text.extraction import check_extraction, extract_code
 from codescaler.text.program import Conversation, make_conversation, normalize_program
 from codescaler.text.shaping import shaped_reward
 
@@ -29,12 +32,13 @@ class Item(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ProgramsBody(Body, kw_only=True, forbid_unknown_fields=True):
     """Items, and what becomes of their texts.
 
-    `extract`: candidates are completions, and the program in the one fenced block of each is scored. A completion
-    without a program is not valid and has no score. `shape`: rewards as in the paper, 0 for what is not valid.
+    `extract`: candidates are completions, and the program in the one fenced block of each is scored, or the program by
+    another way of `codescaler.text.extraction.EXTRACTORS`. A completion without a program is not valid and has no
+    score. `shape`: rewards as in the paper, 0 for what is not valid.
     """
 
     items: list[Item]
-    extract: bool = False
+    extract: bool | str = False
     shape: bool = False
     language: str = "python"
 
@@ -62,9 +66,9 @@ def make_programs_job(body: ProgramsBody) -> Job:
             places[-1].append(_Place(None if row is None else len(rows), is_valid))
             rows.extend([] if row is None else [row])
 
-    def answer(outcome: Outcome) -> Any:
-        results = [[_make_record(outcome, place, body.shape) for place in of_item] for of_item in places]
-        return {"id": outcome.request_id, "model": outcome.model, "results": results, "usage": outcome.usage}
+    def answer(outcome: Outcome) -> ProgramsAnswer:
+        results = [[_make_candidate(outcome, place, body.shape) for place in of_item] for of_item in places]
+        return ProgramsAnswer(id=outcome.request_id, model=outcome.model, results=results, usage=outcome.usage)
 
     return Job(body.model, rows, answer)
 
@@ -76,20 +80,21 @@ def _list_rows(item: Item, body: ProgramsBody) -> list[tuple[Row | None, bool]]:
     listed: list[tuple[Row | None, bool]] = []
     for text in item.candidates or []:
         try:
-            code = extract_training_code(text, body.language) if body.extract else normalize_program(text)
-            is_valid = code is not None and (body.extract or is_valid_code(code, body.language))
+            if body.extract is False:
+                code: str | None = normalize_program(text)
+                is_valid = is_valid_code(code or "", body.language)
+            else:
+                code, is_valid = extract_code(text, check_extraction(body.extract, body.language), body.language)
         except InvalidInput as error:
             raise Refusal(400, "invalid_request", str(error)) from error
         listed.append((None if code is None else make_conversation(item.problem or "", code, item.system), is_valid))
     return listed
 
 
-def _make_record(outcome: Outcome, place: _Place, has_reward: bool) -> dict[str, Any]:
+def _make_candidate(outcome: Outcome, place: _Place, has_reward: bool) -> Candidate:
     score = None if place.row is None else outcome.scores[place.row]
-    record: dict[str, Any] = {"score": score, "is_valid": place.is_valid}
-    if has_reward:
-        record["reward"] = shaped_reward(0.0 if score is None else score, is_valid=place.is_valid)
-    return record
+    reward = shaped_reward(0.0 if score is None else score, is_valid=place.is_valid) if has_reward else UNSET
+    return Candidate(score=score, is_valid=place.is_valid, reward=reward)
 
 
-NATIVE_POSTS: dict[str, tuple[type[Body], MakeJob]] = {"/v1/programs": (ProgramsBody, make_programs_job)}
+NATIVE_POSTS = {"/v1/programs": Post(ProgramsBody, make_programs_job, ProgramsAnswer)}

@@ -1,4 +1,4 @@
-"""The description of the API, made from the bodies that the routes read."""
+"""The description of the API, made from the bodies that the routes read and the records that they answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,34 +6,49 @@ from typing import Any
 import msgspec
 
 from codescaler import __version__
-from codescaler.serve.dialects import Body, MakeJob
+from codescaler.serve.answers import ErrorAnswer, ModelsAnswer, StatusAnswer
+from codescaler.serve.dialects import Post
 
-ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "code"],
-            "properties": {name: {"type": "string"} for name in ("message", "type", "code")},
-        }
-    },
+_GETS = {
+    "/v1/models": ModelsAnswer,
+    "/health": StatusAnswer,
+    "/health/live": StatusAnswer,
+    "/health/ready": StatusAnswer,
+}
+_FILES = {
+    "/": "text/html",
+    "/page.css": "text/css",
+    "/page.js": "text/javascript",
+    "/metrics": "text/plain",
+    "/openapi.json": "application/json",
 }
 
 
-def describe_api(posts: Mapping[str, tuple[type[Body], MakeJob]]) -> dict[str, Any]:
+def describe_api(posts: Mapping[str, Post]) -> dict[str, Any]:
     """Returns the OpenAPI 3.1 description of the routes."""
-    kinds = list(dict.fromkeys(body for body, _ in posts.values()))
-    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    kinds = list(
+        dict.fromkeys([*(kind for post in posts.values() for kind in (post.body, post.answer)), *_GETS.values()])
+    )
+    made, components = msgspec.json.schema_components([*kinds, ErrorAnswer], ref_template="#/components/schemas/{name}")
+    *schemas, error = made
     by_kind = dict(zip(kinds, schemas, strict=True))
+
+    def describe(answer: Mapping[str, Any]) -> dict[str, Any]:
+        return {"responses": {"200": answer, "default": _describe_content("application/json", error)}}
+
     paths: dict[str, Any] = {}
-    for path, (body, make_job) in posts.items():
-        summary = (make_job.__doc__ or "").partition("\n")[0]
-        paths[path] = {"post": _describe_post(summary, by_kind[body])}
-    for path in ("/v1/models", "/health/live", "/health/ready"):
+    for path, post in posts.items():
         paths[path] = {
-            "get": {"responses": {"200": _describe_json({"type": "object"}), "default": _describe_json(ERROR)}}
+            "post": {
+                "summary": (post.make_job.__doc__ or "").partition("\n")[0],
+                "requestBody": {"required": True} | _describe_content("application/json", by_kind[post.body]),
+                **describe(_describe_content("application/json", by_kind[post.answer])),
+            }
         }
+    for path, kind in _GETS.items():
+        paths[path] = {"get": describe(_describe_content("application/json", by_kind[kind]))}
+    for path, media_type in _FILES.items():
+        paths[path] = {"get": describe(_describe_content(media_type, {}))}
     return {
         "openapi": "3.1.0",
         "info": {"title": "codescaler serve", "version": __version__},
@@ -42,13 +57,5 @@ def describe_api(posts: Mapping[str, tuple[type[Body], MakeJob]]) -> dict[str, A
     }
 
 
-def _describe_post(summary: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {"200": _describe_json({}), "default": _describe_json(ERROR)},
-    }
-
-
-def _describe_json(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"description": "JSON", "content": {"application/json": {"schema": schema}}}
+def _describe_content(media_type: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"description": media_type, "content": {media_type: {"schema": schema}}}

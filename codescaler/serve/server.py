@@ -1,60 +1,31 @@
-"""`run_server`: uvicorn around the application, with a time limit for headers and an end that loses no accepted row."""
+"""`run_server`: uvicorn around the application, and an end that loses no accepted row."""
 
 import asyncio
 import contextlib
+import errno
 import os
+import resource
 import signal
 import socket
 import stat
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from codescaler.errors import InvalidInput
+from codescaler.serve.holding import SharedLimit
+from codescaler.serve.protocol import KEEP_ALIVE_S, LimitedProtocol
 
-HEADER_S = 10.0  # that a client may take from its connection to the end of its headers
-KEEP_ALIVE_S = 75
 MAX_CONNECTIONS = 8192
+MAX_FILES = 1 << 16  # that the process asks for: each connection is one
 BACKLOG = 4096  # connections that come in one moment, of trainers with a connection a row
 DRAIN_S = 2.0  # from "not ready" to the closed socket: load balancers ask about once a second
 GRACE_S = 180.0  # that accepted rows may take after that
-
-
-class TimedProtocol(HttpToolsProtocol):
-    """HTTP that closes a connection whose headers do not come: a slow client must not hold it for ever."""
-
-    _headers_due: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._headers_due = self.loop.call_later(HEADER_S, self._give_up)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._headers_due is None:  # a later request of the connection
-            self._headers_due = self.loop.call_later(HEADER_S, self._give_up)
-
-    def on_headers_complete(self) -> None:
-        self._stop_waiting()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _stop_waiting(self) -> None:
-        if self._headers_due is not None:
-            self._headers_due.cancel()
-            self._headers_due = None
-
-    def _give_up(self) -> None:
-        self._headers_due = None
-        self.transport.close()
 
 
 class DrainingServer(uvicorn.Server):
@@ -95,22 +66,36 @@ class DrainingServer(uvicorn.Server):
 
 def run_server(app: Starlette, listener: socket.socket, *, drain_s: float = DRAIN_S) -> None:
     """Serves until SIGTERM or SIGINT, and returns when every accepted request has its answer."""
-    DrainingServer(make_config(app), app, drain_s).run(sockets=[listener])
+    DrainingServer(make_config(app, count_connections(raise_file_limit())), app, drain_s).run(sockets=[listener])
 
 
-def make_config(app: Starlette) -> uvicorn.Config:
+def raise_file_limit() -> int:
+    """Raises the number of files that this process may open, and returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return MAX_FILES if soft == resource.RLIM_INFINITY else soft
+
+
+def count_connections(num_files: int) -> int:
+    """Returns how many connections the server may have: a quarter of its files, since a limit that is shared bends."""
+    return max(1, min(MAX_CONNECTIONS, num_files // 4))
+
+
+def make_config(app: Starlette, max_connections: int = MAX_CONNECTIONS) -> uvicorn.Config:
     """Returns uvicorn's settings: its fast loop and parser by name, so that their absence is an error."""
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=TimedProtocol,
+        http=partial(LimitedProtocol, SharedLimit(max_connections)),  # type: ignore[arg-type]
         ws="none",
         access_log=False,
-        log_level="warning",
+        log_level="error",  # a line for each bad request would let a client fill a disk
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(GRACE_S),
     )
@@ -127,8 +112,7 @@ def open_listener(host: str, port: int, uds: Path | None) -> socket.socket:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         else:
-            if uds.exists() and stat.S_ISSOCK(uds.lstat().st_mode):
-                uds.unlink()  # left by a server that was killed
+            _remove_abandoned(uds)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 os.fchmod(listener.fileno(), 0o600)  # before the file is there, so that nobody is faster
@@ -140,3 +124,20 @@ def open_listener(host: str, port: int, uds: Path | None) -> socket.socket:
     except OSError as error:
         raise InvalidInput(f"{uds or f'{host}:{port}'} cannot be listened on ({error}); choose another") from error
     return listener
+
+
+def _remove_abandoned(uds: Path) -> None:
+    """Removes the socket that a killed server has left.
+
+    Raises: OSError if a server listens there: it would lose its clients and never know.
+    """
+    if not (uds.exists() and stat.S_ISSOCK(uds.lstat().st_mode)):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(uds))
+        except ConnectionRefusedError:
+            uds.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "a server listens there")

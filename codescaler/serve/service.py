@@ -2,20 +2,23 @@
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+from codescaler.engine import Engine
+from codescaler.engine.intake import TEXT_WINDOW
 from codescaler.engine.scheduler import Float32
 from codescaler.errors import DeadlineExceeded
+from codescaler.serve.fair_pool import FairPool
 from codescaler.serve.fairness import FairSelect
-from codescaler.serve.job import Job, Outcome
+from codescaler.serve.holding import Holding, SharedLimit
+from codescaler.serve.job import Job, Outcome, Row
 from codescaler.serve.metrics import Metrics
-from codescaler.serve.models import ModelRegistry, ServedModel
+from codescaler.serve.models import EncodedRows, ModelRegistry, ServedModel
 from codescaler.serve.refusal import Refusal
 from codescaler.text.token_ids import Int32
 
@@ -25,6 +28,17 @@ COALESCE_S = 0.0015  # that an idle engine waits for siblings of the first row: 
 HOLD_S = 120.0  # of work may wait. OpenRLHF waits 180 s on an open connection, and gives up after 5 s of refusals
 NUM_ENCODERS = 2  # threads that tokenize: `tokenizers` lets go of the interpreter lock
 UNMEASURED_TOKENS = 1 << 20  # that may wait before a first forward has shown how fast the engine is
+MAX_TOKENS = 1 << 24  # of one request, with shared ones counted for each row
+MAX_HELD_BYTES = 1 << 30  # of bodies whose requests have no answer yet: texts stay until then
+
+
+class _Queued(NamedTuple):
+    """A job on an engine's queue: the tokens of its rows, and the future of each part."""
+
+    job: Job
+    model: ServedModel
+    num_tokens: list[int]
+    futures: list[Future[Float32]]
 
 
 class Service:
@@ -36,98 +50,135 @@ class Service:
         self.models = models
         self.metrics = metrics
         self.is_draining = False
-        self._hold_s = hold_s
-        self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "codescaler-encode")
-        self._lock = threading.Lock()
-        self._num_waiting_tokens = 0
+        self._encoders = FairPool(NUM_ENCODERS)
+        self._bodies = SharedLimit(MAX_HELD_BYTES)
+        self._queue = SharedLimit(hold_s)  # in seconds: all engines of a process take turns on one thread
         for model in models.models:
             scheduler = model.engine.scheduler
-            scheduler.select = FairSelect()
+            scheduler.select = FairSelect(partial(_measure_speed, model.engine))
             scheduler.coalesce_s = coalesce_s
             scheduler.burst_s = 0.0  # whoever calls here is always another thread
 
     @property
     def num_waiting_tokens(self) -> int:
         """Tokens of accepted rows that have no score yet."""
-        return self._num_waiting_tokens
+        return self._queue.num_held
 
-    async def compute(self, job: Job, client: str, timeout_s: float, wait_for_leaving: Leave) -> Outcome:
-        """Returns the scores of a job; its rows leave the queue if the client leaves first.
+    def hold_body(self, client: str, num_bytes: int, holding: Holding) -> None:
+        """Counts bytes of a body until its request ends.
+
+        Raises: Refusal, with status 503 if the client holds too many already.
+        """
+        share = self._bodies.take(client, num_bytes)
+        if share is None:
+            raise Refusal(503, "too_many_bytes", "too many bytes of requests wait; come again in 1 s", retry_after_s=1)
+        holding.add(share.give_back)
+
+    async def compute(
+        self,
+        read_job: Callable[[], Job],
+        num_bytes: int,
+        client: str,
+        timeout_s: float,
+        wait_for_leaving: Leave,
+        holding: Holding,
+    ) -> tuple[Job, Outcome]:
+        """Returns a job and its scores; its rows leave the queue when `holding` ends, as when the client leaves.
+
+        `read_job` makes the job of a body of `num_bytes`. It runs on a thread that encodes.
 
         Raises:
             Refusal: the model is unknown, the queue is full, the deadline passed, the client left, a score is not
                 finite. CodescalerError: a row cannot be encoded.
         """
-        model = self.models.find(job.model)
-        if not job.rows:  # completions without a program
-            return Outcome([], [], model.names[0])
         deadline = time.monotonic() + timeout_s
-        loop = asyncio.get_running_loop()
-        putting: asyncio.Future[Any] = loop.run_in_executor(self._encoders, self._put, model, job, client, deadline)
         leaving = asyncio.ensure_future(wait_for_leaving())
-        futures: Sequence[Future[Float32]] = ()
-        try:
-            counts, futures = await _wait_unless(putting, leaving, deadline)
-            waited = [asyncio.wrap_future(future) for future in futures]
-            scores = await _wait_unless(asyncio.gather(*waited), leaving, deadline)
-        finally:
-            leaving.cancel()
-            for future in futures:
-                future.cancel()
+        holding.add(leaving.cancel)
+        put = partial(self._put, read_job, client, deadline, holding)
+        putting = self._encoders.submit(put, client=client, num_bytes=num_bytes)
+        holding.add(putting.cancel)
+        queued: _Queued = await _wait_unless(asyncio.wrap_future(putting), leaving, deadline)
+        waited = [asyncio.wrap_future(future) for future in queued.futures]
+        scores = await _wait_unless(asyncio.gather(*waited), leaving, deadline)
         flat = [float(score) for score in chain.from_iterable(scores)]
         for index, score in enumerate(flat):
             if not math.isfinite(score):
                 raise Refusal(500, "score_not_finite", f"row {index} scores {score}; look for non-finite weights")
-        if job.use_activation:
-            flat = [
-                1.0 / (1.0 + math.exp(-score)) if score >= 0 else 1.0 - 1.0 / (1.0 + math.exp(score)) for score in flat
-            ]
-        return Outcome(flat, counts, model.names[0])
+        if queued.job.use_activation:
+            flat = [_apply_logistic(score) for score in flat]
+        return queued.job, Outcome(flat, queued.num_tokens, queued.model.names[0])
 
-    def _put(
-        self, model: ServedModel, job: Job, client: str, deadline: float
-    ) -> tuple[list[int], list[Future[Float32]]]:
+    def _put(self, read_job: Callable[[], Job], client: str, deadline: float, holding: Holding) -> _Queued:
         """Encodes a job's rows and queues them, a forward's worth in a request so that others come in between."""
-        engine = model.engine
-        if time.monotonic() >= deadline:
+        job = read_job()
+        model = self.models.find(job.model)
+        if time.monotonic() >= deadline or holding.has_ended:
             raise DeadlineExceeded("the deadline passed before the text was read; give a later one, or send fewer rows")
-        started = time.perf_counter()
+        if not job.rows:  # completions without a program
+            return _Queued(job, model, [], [])
+        engine = model.engine
+        futures: list[Future[Float32]] = []
         with engine.scheduler.arrival():
-            encoded = model.encode(job.rows)
+            encoded = self._encode(model, job.rows, holding)
             counts = [len(sequence) for sequence in encoded.sequences]
-            self._hold(model, sum(counts))
-            self.metrics.count_encoded(encoded, time.perf_counter() - started)
-            futures = []
+            give_back = self._hold(model, client, sum(counts), holding)
             for chunk in _cut(encoded.sequences, engine.scheduler.budget):
                 future = engine.submit_tokens(chunk, client=client, deadline=deadline)
-                future.add_done_callback(partial(self._release, sum(map(len, chunk))))
+                holding.add(future.cancel)
+                future.add_done_callback(partial(_call_with, give_back, sum(map(len, chunk))))
                 futures.append(future)
-        return counts, futures
+        return _Queued(job, model, counts, futures)
 
-    def _hold(self, model: ServedModel, num_tokens: int) -> None:
-        engine = model.engine
-        speed = engine.num_tokens / engine.forward_seconds if engine.forward_seconds > 1.0 else math.inf
-        limit = UNMEASURED_TOKENS if speed == math.inf else speed * self._hold_s
-        with self._lock:
-            # A request that finds the queue empty is accepted, whatever its size.
-            if self._num_waiting_tokens and self._num_waiting_tokens + num_tokens > limit:
-                wait_s = 1 if speed == math.inf else round(min(30.0, max(1.0, num_tokens / speed)))
-                raise Refusal(
-                    503,
-                    "queue_full",
-                    f"{self._num_waiting_tokens} tokens wait and {num_tokens} more are above the limit of {limit:.0f}; "
-                    f"come again in {wait_s} s, or start more servers",
-                    retry_after_s=wait_s,
-                )
-            self._num_waiting_tokens += num_tokens
+    def _encode(self, model: ServedModel, rows: Sequence[Row], holding: Holding) -> EncodedRows:
+        """Encodes rows in parts, so that it can stop when nobody waits for them any more."""
+        model.check_sizes(rows)
+        started = time.perf_counter()
+        encoded = EncodedRows([], 0, 0, 0)
+        for first in range(0, len(rows), TEXT_WINDOW):
+            if holding.has_ended:
+                raise Refusal(499, "client_left", "nobody waits for the rows any more")
+            part = model.encode(rows[first : first + TEXT_WINDOW], first)
+            encoded = EncodedRows(
+                encoded.sequences + part.sequences,
+                encoded.num_truncated + part.num_truncated,
+                encoded.num_bos_restored + part.num_bos_restored,
+                encoded.num_rebuilt + part.num_rebuilt,
+            )
+        self.metrics.count_encoded(encoded, time.perf_counter() - started)
+        return encoded
 
-    def _release(self, num_tokens: int, _: Future[Float32]) -> None:
-        with self._lock:
-            self._num_waiting_tokens -= num_tokens
+    def _hold(self, model: ServedModel, client: str, num_tokens: int, holding: Holding) -> Callable[[int], None]:
+        """Counts tokens until they have a score or the request ends; returns what gives some of them back."""
+        if num_tokens > MAX_TOKENS:
+            message = f"the request has {num_tokens} tokens; send at most {MAX_TOKENS} at a time"
+            raise Refusal(400, "too_many_tokens", message)
+        limit_s = self._queue.limit
+        token_s = 1.0 / (_measure_speed(model.engine) or UNMEASURED_TOKENS / limit_s)
+        share = self._queue.take((client, model.names[0]), num_tokens, token_s)
+        if share is None:
+            wait_s = round(min(30.0, max(1.0, num_tokens * token_s)))
+            raise Refusal(
+                503,
+                "queue_full",
+                f"{self.num_waiting_tokens} tokens wait, and {num_tokens} more would wait for above {limit_s:.0f} s; "
+                f"come again in {wait_s} s, or start more servers",
+                retry_after_s=wait_s,
+            )
+        holding.add(share.give_back)
+        return share.give_back
 
     def close(self) -> None:
         """Ends the threads that tokenize."""
-        self._encoders.shutdown(wait=False, cancel_futures=True)
+        self._encoders.close()
+
+
+def _measure_speed(engine: Engine) -> float:
+    """Returns the tokens of a second so far, 0 while too few have been computed to tell."""
+    return engine.num_tokens / engine.forward_seconds if engine.forward_seconds > 1.0 else 0.0
+
+
+def _call_with(give_back: Callable[[int], None], num_tokens: int, _: object) -> None:
+    give_back(num_tokens)
 
 
 async def _wait_unless(result: "asyncio.Future[Any]", leaving: "asyncio.Future[Any]", deadline: float) -> Any:
@@ -135,17 +186,20 @@ async def _wait_unless(result: "asyncio.Future[Any]", leaving: "asyncio.Future[A
     await asyncio.wait([result, leaving], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
     if result.done():
         return result.result()
-    result.add_done_callback(_drop)
+    result.add_done_callback(_ignore_error)
     if leaving.done():
         raise Refusal(499, "client_left", "the client closed the connection")
     raise DeadlineExceeded("no score at the deadline; give a larger X-Request-Timeout-Ms, or send fewer rows")
 
 
-def _drop(ended: "asyncio.Future[Any]") -> None:
-    """Takes what nobody waits for any more: rows that were queued meanwhile leave the queue."""
-    if not ended.cancelled() and ended.exception() is None and isinstance(ended.result(), tuple):
-        for future in ended.result()[1]:
-            future.cancel()
+def _ignore_error(ended: "asyncio.Future[Any]") -> None:
+    """Takes the error of what nobody waits for any more: asyncio logs an error that nobody took."""
+    if not ended.cancelled():
+        ended.exception()
+
+
+def _apply_logistic(score: float) -> float:
+    return 1.0 / (1.0 + math.exp(-score)) if score >= 0 else 1.0 - 1.0 / (1.0 + math.exp(score))
 
 
 def _cut(sequences: Sequence[Int32], budget: int) -> list[list[Int32]]:

@@ -19,6 +19,7 @@ def parse_mbpp_task(row: Row, *, challenge: bool = False) -> Task:
 
     The prompt shows the first test, since the text does not name the function: "text, line break, Your code should
     pass this test:, line break, test". Entry points are what the reference defines at top level and the tests use.
+    MBPP+ has more tests in the field `test`, which stand after the published three.
     """
     number = row.values.get("task_id")
     if not isinstance(number, int) or isinstance(number, bool):
@@ -27,12 +28,15 @@ def parse_mbpp_task(row: Row, *, challenge: bool = False) -> Task:
     if not shown:
         raise row.make_error("test_list", "give at least one test")
     tests = row.read_texts("challenge_test_list") if challenge else shown
-    text = row.read_text(row.find_first("text", "prompt"))
+    text, setup = row.read_text(row.find_first("text", "prompt")), row.read_text_or_none("test_setup_code") or ""
+    if (more := row.read_text_or_none("test")) and not challenge:
+        before, statements = _split_loop(more)
+        tests, setup = (*tests, *statements), f"{setup}\n{before}".strip()
     call_tests = CallTests(
         tests,
-        entry_points=_list_entry_points(reference, (*tests, row.read_text_or_none("test_setup_code") or "")),
+        entry_points=_list_entry_points(reference, (*tests[: len(shown) + 1], setup)),
         prelude="\n".join(row.read_texts("test_imports")),
-        setup=row.read_text_or_none("test_setup_code") or "",
+        setup=setup,
         classes=_list_classes(reference),
     )
     return Task(
@@ -43,6 +47,32 @@ def parse_mbpp_task(row: Row, *, challenge: bool = False) -> Task:
         split=next((split for split, first, last in _MBPP_SPLITS if first <= number <= last), None),
         name=row.name,
     )
+
+
+def _split_loop(text: str) -> tuple[str, tuple[str, ...]]:
+    """Splits tests that end with a loop over lists into what stands before it, and a statement for each turn.
+
+    Tests of another form are one statement.
+    """
+    tree = parse_syntax_tree(text)
+    loop = tree.body[-1] if tree is not None and tree.body else None
+    if tree is None or not isinstance(loop, ast.For):
+        return "", (text,)
+    lengths = {
+        target.id: len(statement.value.elts)
+        for statement in tree.body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.List)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    used = [lengths[node.id] for node in ast.walk(loop.iter) if isinstance(node, ast.Name) and node.id in lengths]
+    if not used:
+        return "", (text,)
+    target, turns, body = (ast.unparse(part) for part in (loop.target, loop.iter, ast.Module(loop.body, [])))
+    body = body.replace("\n", "\n    ")
+    lines = text.encode().splitlines(keepends=True)
+    before = b"".join(lines[: loop.lineno - 1]).decode()
+    return before, tuple(f"for {target} in [list({turns})[{k}]]:\n    {body}" for k in range(min(used)))
 
 
 def parse_leetcode_task(row: Row) -> Task:

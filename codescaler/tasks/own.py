@@ -1,32 +1,25 @@
 """Our own record of a task, in both directions: what `make_task_record` writes, `parse_own_task` reads.
 
 {"task_id": ..., "prompt": ..., "tests": null
-    or {"statements": [...], "entry_points": [...], "prelude": "", "setup": "", "classes": [...]}
-    or {"cases": [[stdin, stdout], ...]},
+    or {"statements": [...], "entry_points": [...], "prelude": "", "setup": "", "classes": [...],
+        "comparison": null, "cpu_seconds": null}
+    or {"cases": [[stdin, stdout], ...], "prelude": "", "comparison": "lines", "allows_return": false,
+        "cpu_seconds": null, "input_file": "", "output_file": ""},
  "reference": ..., "difficulty": ..., "split": ..., "license": ..., "domain": ...}
 """
 
+import json
 from typing import Any
 
 from codescaler.tasks.row import Row
-from codescaler.types import CallTests, StdioTests, Task, Tests
+from codescaler.types import COMPARISONS, CallTests, Comparison, StdioTests, Task, Tests
 
 _OPTIONAL = ("reference", "difficulty", "split", "license", "domain")
 
 
 def make_task_record(task: Task) -> dict[str, Any]:
     """Returns the record of a task, from which `read_tasks` makes an equal one but for its `name`."""
-    tests: dict[str, Any] | None = None
-    if isinstance(task.tests, CallTests):
-        tests = {
-            "statements": list(task.tests.statements),
-            "entry_points": list(task.tests.entry_points),
-            "prelude": task.tests.prelude,
-            "setup": task.tests.setup,
-            "classes": list(task.tests.classes),
-        }
-    elif task.tests is not None:
-        tests = {"cases": [list(case) for case in task.tests.cases]}
+    tests = None if task.tests is None else json.loads(json.dumps(vars(task.tests)))  # tuples become lists
     fields = {key: getattr(task, key) for key in _OPTIONAL}
     return {"task_id": task.task_id, "prompt": task.prompt, "tests": tests, **fields}
 
@@ -46,11 +39,37 @@ def _parse_tests(row: Row) -> Tests | None:
     if "statements" in tests.values:
         prelude, setup = (tests.read_text_or_none(key) or "" for key in ("prelude", "setup"))
         statements, entry_points, classes = (tests.read_texts(key) for key in ("statements", "entry_points", "classes"))
-        return CallTests(statements, entry_points, prelude, setup, classes)
+        comparison, seconds = _read_comparison(tests), _read_seconds(tests)
+        return CallTests(statements, entry_points, prelude, setup, classes, comparison, seconds)
     cases = tests.values["cases"]
     if not isinstance(cases, list):
         raise tests.make_error("cases", "give a list of [stdin, stdout]")
-    return StdioTests(tuple(parse_stdio_case(case, f"{tests.name}.cases[{index}]") for index, case in enumerate(cases)))
+    prelude, input_file, output_file = (
+        tests.read_text_or_none(key) or "" for key in ("prelude", "input_file", "output_file")
+    )
+    return StdioTests(
+        tuple(parse_stdio_case(case, f"{tests.name}.cases[{index}]") for index, case in enumerate(cases)),
+        prelude,
+        _read_comparison(tests) or "lines",
+        tests.values.get("allows_return") is True,
+        _read_seconds(tests),
+        input_file,
+        output_file,
+    )
+
+
+def _read_comparison(tests: Row) -> Comparison | None:
+    name = tests.read_text_or_none("comparison")
+    if name is not None and name not in COMPARISONS:
+        raise tests.make_error("comparison", f"give one of {', '.join(COMPARISONS)}")
+    return name
+
+
+def _read_seconds(tests: Row) -> int | None:
+    seconds = tests.values.get("cpu_seconds")
+    if seconds is not None and (type(seconds) is not int or seconds < 1):
+        raise tests.make_error("cpu_seconds", "give a whole number of at least 1")
+    return seconds
 
 
 def parse_stdio_case(case: Any, where: str) -> tuple[str, str]:

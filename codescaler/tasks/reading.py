@@ -7,9 +7,11 @@ from pathlib import Path
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_objects
 from codescaler.tasks.calls import parse_humaneval_task, parse_leetcode_task, parse_mbpp_task
-from codescaler.tasks.contests import parse_codecontests_task, parse_livecodebench_task, parse_taco_task
+from codescaler.tasks.contests import parse_codecontests_task
+from codescaler.tasks.livecodebench import parse_livecodebench_task
 from codescaler.tasks.own import parse_own_task
 from codescaler.tasks.row import Row
+from codescaler.tasks.taco import parse_apps_task, parse_taco_task
 from codescaler.types import Task
 
 Reader = Callable[[Row], Task]
@@ -25,21 +27,25 @@ FORMATS: dict[str, tuple[Reader, tuple[frozenset[str], ...]]] = {
         parse_codecontests_task,
         (frozenset({"name", "description", "public_tests"}), frozenset({"name", "statement", "tests"})),
     ),
+    "apps": (parse_apps_task, (frozenset({"problem_id", "question", "input_output"}),)),
     "taco": (parse_taco_task, (frozenset({"question", "input_output"}),)),
 }
 
 
-def read_tasks(path: str | Path, format: str = "auto") -> list[Task]:
+def read_tasks(path: str | Path, format: str = "auto", *, left_out: list[InvalidInput] | None = None) -> list[Task]:
     """Returns the problems of a file: JSON lines, or a JSON array of objects; a name that ends in .gz is unpacked.
 
     `format` is a name of `FORMATS`; "auto" tells each record's by its fields. Problems without an id that is theirs
-    everywhere get one with the name of their source: "mbpp/601", "leetcode/two-sum".
+    everywhere get one with the name of their source: "mbpp/601", "leetcode/two-sum". With `left_out`, a record that
+    cannot be used, or whose task_id has occurred, is passed over, and its error added there.
 
     Raises: InvalidInput if the file or a record cannot be used, or a task_id occurs twice; file and line are named.
+        With `left_out`, if no record can be used.
     """
     if format != "auto" and format not in FORMATS:
         raise InvalidInput(f"format {format!r} is not known; use auto or one of {', '.join(FORMATS)}")
-    return _read(Path(path), functools.partial(_choose_reader, names=FORMATS if format == "auto" else (format,)))
+    choose_reader = functools.partial(_choose_reader, names=FORMATS if format == "auto" else (format,))
+    return _read(Path(path), choose_reader, left_out)
 
 
 def read_challenge_tasks(path: str | Path) -> list[Task]:
@@ -52,16 +58,25 @@ def read_challenge_tasks(path: str | Path) -> list[Task]:
     return [task for task in _read(Path(path), choose_reader) if task.tests is not None]
 
 
-def _read(path: Path, reader_of: Callable[[Row], Reader]) -> list[Task]:
+def _read(path: Path, choose_reader: Callable[[Row], Reader], left_out: list[InvalidInput] | None = None) -> list[Task]:
     tasks: dict[str, Task] = {}
-    for name, record in read_objects(path):
+    for name, record in read_objects(path, left_out):
         row = Row(record, name)
-        task = reader_of(row)(row)
-        if task.task_id in tasks:
-            raise InvalidInput(
-                f"{name}: task_id {task.task_id!r:.80} is that of {tasks[task.task_id].name} too; remove one of them"
-            )
-        tasks[task.task_id] = task
+        try:
+            task = choose_reader(row)(row)
+            if task.task_id in tasks:
+                raise InvalidInput(
+                    f"{name}: task_id {task.task_id!r:.80} is that of {tasks[task.task_id].name} too; remove one of "
+                    "them"
+                )
+        except InvalidInput as error:
+            if left_out is None:
+                raise
+            left_out.append(error)
+        else:
+            tasks[task.task_id] = task
+    if left_out and not tasks:
+        raise left_out[0]
     return list(tasks.values())
 
 

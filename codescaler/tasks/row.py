@@ -1,11 +1,12 @@
 """`Row`: typed look-ups in one record of a file. All errors are `InvalidInput` and name the record and the value."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from codescaler.errors import InvalidInput
+from codescaler.io.json import parse_json as parse_json_text
+from codescaler.io.literals import write_literal
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Row:
 
     def make_error(self, key: str, advice: str) -> InvalidInput:
         """The error for a field that cannot be used."""
-        return InvalidInput(f"{self.name}: {key} is {self.values.get(key)!r:.80}; {advice}")
+        return InvalidInput(f"{self.name}: {key} is {write_literal(self.values.get(key))[:80]}; {advice}")
 
     def read_text(self, key: str) -> str:
         value = self.values.get(key)
@@ -59,6 +60,17 @@ class Row:
         return parse_json(value, f"{self.name}: {key}") if isinstance(value, str) and value.strip() else value or None
 
 
+def parse_rows(row: Row, key: str, columns: tuple[str, ...]) -> list[Row]:
+    """Rows that are written as a list of objects, or as an object of lists of one length."""
+    value = row.values.get(key)
+    if isinstance(value, dict):
+        lists = [column for name in columns if isinstance(column := value.get(name), list)]
+        if len(lists) != len(columns) or len(set(map(len, lists))) != 1:
+            raise row.make_error(key, f"give lists {' and '.join(columns)} of one length")
+        value = [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
+    return row.read_objects(key, value or [])
+
+
 def parse_json(text: str, where: str) -> Any:
     """Returns the value of a JSON text; NaN and infinities, which are no JSON, are refused."""
 
@@ -66,6 +78,6 @@ def parse_json(text: str, where: str) -> Any:
         raise ValueError(f"{constant} is no JSON")
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        return parse_json_text(text, refuse)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{where} is {text!r:.80}, which is not JSON ({error}); fix it") from error

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from codescaler.text.control_tokens import ControlTokenMode, ControlTokens, Mark
 from codescaler.text.program import Message, Turns
 from codescaler.text.settings import TEMPLATE_FILE, BosRule
 from codescaler.text.special_tokens import CONFIG_FILE, read_special_tokens
+from codescaler.text.token_ids import measure_common_prefix
 from codescaler.text.tokenizer import TOKENIZER_FILE, explain_tokenizer_errors, find_bos_id, load_tokenizer
 
 if TYPE_CHECKING:
@@ -30,6 +31,22 @@ if TYPE_CHECKING:
 
 _MAX_TEMPLATE_BYTES = 2**20
 _MAX_PLACED = 1024  # system messages that are remembered as checked
+
+
+class LastTurn(NamedTuple):
+    """A conversation's ids. Those of its last message are [start, end)."""
+
+    ids: npt.NDArray[np.int32]
+    start: int
+    end: int
+
+
+class _Rendered(NamedTuple):
+    """A conversation's text, the marks in it, and its last message as it was given to the template."""
+
+    text: str
+    marks: Marks | None
+    last: str
 
 
 @dataclass(frozen=True)
@@ -67,9 +84,8 @@ class Chat:
             next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), len(text))
             for other in others
         )
-        between = text[
-            problem + 1 : answer
-        ].rstrip()  # a tokenizer may join white space with what an answer begins with
+        # A tokenizer may join white space with what an answer begins with.
+        between = text[problem + 1 : answer].rstrip()
         return np.array(self.tokenizer.encode(between, add_special_tokens=False).ids, np.int32)
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -121,24 +137,65 @@ class Chat:
 
         Raises: as `render` and `encode`. WeightsError: a control token cannot be text to this tokenizer.
         """
-        texts: list[str] = []
-        marked: dict[int, Marks] = {}
-        for index, (messages, mode) in enumerate(conversations):
-            marks = None
-            if mode == "text":
-                messages, marks = self.control_tokens.put_marks(messages)
-            if marks is not None:
-                marked[index] = marks
-            text = self.render(messages)
-            texts.append(text if close is None else close(text))
-        plain = [index for index in range(len(texts)) if index not in marked]
-        arrays = self.encode([texts[index] for index in plain], [names[index] for index in plain])
+        rendered = [self._render_marked(messages, mode, close) for messages, mode in conversations]
+        return self._encode_marked([(each.text, each.marks) for each in rendered], names)
+
+    def encode_last_turns(
+        self, conversations: Iterable[tuple[Sequence[Message], ControlTokenMode]], names: Sequence[str]
+    ) -> list[LastTurn]:
+        """Returns the ids of `encode_conversations`, and which of them are tokens of the last message.
+
+        Raises: as `encode_conversations`. WeightsError: the template does not write the last message as it is.
+        """
+        rendered = [self._render_marked(messages, mode) for messages, mode in conversations]
+        bounds = [self._find_last(each, name) for each, name in zip(rendered, names, strict=True)]
+        # Siblings have one beginning. What a tokenizer makes of a text may differ only where the text was cut.
+        parts = {
+            (each.text[:at], each.marks): name
+            for each, name, ats in zip(rendered, names, bounds, strict=True)
+            for at in (len(each.text), *ats)
+        }
+        encoded = dict(zip(parts, self._encode_marked([*parts], [*parts.values()]), strict=True))
+        turns = []
+        for each, (start, end) in zip(rendered, bounds, strict=True):
+            ids, before, through = (encoded[each.text[:at], each.marks] for at in (len(each.text), start, end))
+            last = measure_common_prefix(ids, through)
+            turns.append(LastTurn(ids, measure_common_prefix(ids, before), last + (last < len(through))))
+        return turns
+
+    def _find_last(self, rendered: _Rendered, name: str) -> tuple[int, int]:
+        """Returns where the last message stands in the text. Some templates take white space around it away."""
+        for content in (rendered.last, rendered.last.strip()):
+            at = rendered.text.rfind(content)
+            if at >= 0:
+                return at, at + len(content)
+        raise WeightsError(
+            f"{self.template.where} does not write the last message of {name} as it is, so that its tokens cannot be "
+            "told from others; use another chat template"
+        )
+
+    def _render_marked(
+        self, messages: Sequence[Message], mode: ControlTokenMode, close: Callable[[str], str] | None = None
+    ) -> _Rendered:
+        marks = None
+        if mode == "text":
+            messages, marks = self.control_tokens.put_marks(messages)
+        text = self.render(messages)
+        return _Rendered(text if close is None else close(text), marks, messages[-1]["content"])
+
+    def _encode_marked(
+        self, texts: Sequence[tuple[str, Marks | None]], names: Sequence[str]
+    ) -> list[npt.NDArray[np.int32]]:
+        """Returns the ids of rendered texts, what is marked as text."""
+        plain = [index for index, (_, marks) in enumerate(texts) if marks is None]
+        arrays = self.encode([texts[index][0] for index in plain], [names[index] for index in plain])
         of_place = dict(zip(plain, arrays, strict=True))
-        for index, marks in marked.items():
-            _require_unicode(texts[index], names[index])
-            with explain_tokenizer_errors(self.tokenizer_path):
-                ids = np.array(self.control_tokens.encode(texts[index], marks), dtype=np.int32)
-            of_place[index] = self._add_bos(ids)
+        for index, (text, marks) in enumerate(texts):
+            if marks is not None:
+                _require_unicode(text, names[index])
+                with explain_tokenizer_errors(self.tokenizer_path):
+                    ids = np.array(self.control_tokens.encode(text, marks), dtype=np.int32)
+                of_place[index] = self._add_bos(ids)
         return [of_place[index] for index in range(len(texts))]
 
     def encode(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[npt.NDArray[np.int32]]:

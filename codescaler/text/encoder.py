@@ -37,6 +37,13 @@ class Encoded(NamedTuple):
     num_truncated: int
 
 
+class Continuations(NamedTuple):
+    """Sequences of ids that end with the last turn of their conversation, and where it begins in each."""
+
+    sequences: list[Int32]
+    starts: list[int]
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Encodes for one checkpoint. Build one with `build_encoder`. Any thread may call it.
@@ -88,6 +95,30 @@ class Encoder:
         close = self._close if self.closes_with_eos else None
         return self._encode(zip(names, self.chat.encode_conversations(conversations, names, close), strict=True))
 
+    def encode_continuations(
+        self, pairs: Iterable[Pair], names: Sequence[str], system: str | None = None
+    ) -> Continuations:
+        """Renders and tokenizes pairs whose last turn's tokens are to be predicted. What follows that turn is cut off.
+
+        Raises: as `encode_pairs`. InvalidInput: a sequence is longer than `max_length`, or its last turn has no token.
+        """
+        settings = self.text if system is None else replace(self.text, system=system)
+        conversations = [_settle(settings, pair, name) for pair, name in zip(pairs, names, strict=True)]
+        found = Continuations([], [])
+        for name, turn in zip(names, self.chat.encode_last_turns(conversations, names), strict=True):
+            sequence = check_ids(name, turn.ids[: turn.end], self.vocab_size)
+            if turn.end <= max(turn.start, 1):
+                raise InvalidInput(f"{name}: its last turn has no token whose likelihood could be asked for")
+            if self.max_length is not None and len(sequence) > self.max_length:
+                raise InvalidInput(
+                    f"{name} has {len(sequence)} tokens, more than max_length={self.max_length}; shorten it, since "
+                    "what is truncated has no likelihood"
+                )
+            self._check_capacity(name, sequence)
+            found.sequences.append(sequence)
+            found.starts.append(max(turn.start, 1))
+        return found
+
     def encode_texts(self, texts: Sequence[str], names: Sequence[str]) -> Encoded:
         """Tokenizes texts that a template has been applied to; control tokens in them are control tokens.
 
@@ -126,13 +157,16 @@ class Encoder:
             if self.max_length is not None and len(sequence) > self.max_length:
                 sequence = truncate(name, sequence, self.max_length, self.truncation)
                 num_truncated += 1
-            if self.max_batch_tokens is not None and len(sequence) > self.max_batch_tokens:
-                raise CapacityExceeded(
-                    f"{name} has {len(sequence)} tokens, more than max_batch_tokens={self.max_batch_tokens}; "
-                    "raise max_batch_tokens or shorten the sequence"
-                )
+            self._check_capacity(name, sequence)
             sequences.append(sequence)
         return Encoded(sequences, num_truncated)
+
+    def _check_capacity(self, name: str, sequence: Int32) -> None:
+        if self.max_batch_tokens is not None and len(sequence) > self.max_batch_tokens:
+            raise CapacityExceeded(
+                f"{name} has {len(sequence)} tokens, more than max_batch_tokens={self.max_batch_tokens}; "
+                "raise max_batch_tokens or shorten the sequence"
+            )
 
     def _cut_after_pooled(self, sequence: Int32) -> Int32:
         """What follows the pooled token cannot influence a causal model's score, so it does not count as length."""

@@ -27,6 +27,9 @@ _BLOCK = re.compile(r"```(?:\w+)?\n(.*?)```", re.DOTALL)
 
 _FILENAME = "<codescaler.text.extract>"
 
+_ANY_DIGITS = 4300  # that Python reads in a whole number; more are a matter of its release and settings
+_LONG_NUMBER = re.compile(rf"(?<![\w.])[0-9]{{{_ANY_DIGITS + 1},}}(?![\w.])")
+
 # Packages that ship their grammar compiled, and the function in each that returns it.
 _GRAMMARS = {
     "c": ("tree_sitter_c", "language"),
@@ -104,10 +107,34 @@ def parse_syntax_tree(code: str) -> ast.Module | None:
     # is parsed here, so it can stay; `catch_warnings` would put back other threads' filters. Adding it again is no
     # duplicate: it moves to the front.
     warnings.filterwarnings("ignore", module=re.escape(_FILENAME))
-    try:
-        return ast.parse(code, filename=_FILENAME) if len(code) <= MAX_CODE_CHARS else None
-    except Exception:  # RecursionError and MemoryError are how the parser says "too deep"
+    if len(code) > MAX_CODE_CHARS:
         return None
+    for text in (code, _shorten_numbers(code)):
+        try:
+            return ast.parse(text, filename=_FILENAME)
+        except Exception:  # RecursionError and MemoryError are how the parser says "too deep"
+            if len(code) <= _ANY_DIGITS:
+                break
+    return None
+
+
+def _shorten_numbers(code: str) -> str:
+    """A text of the same length, with a small number for each whole number of more digits than Python reads."""
+    return _LONG_NUMBER.sub(lambda match: "0x" + "0" * (len(match[0]) - 2), code)
+
+
+def is_compilable(code: str, *, allows_return: bool = False) -> bool:
+    """Whether Python compiles a program, which asks for more than that it parses: a `return` stands in a function.
+
+    With `allows_return` it may stand at top level.
+    """
+    tree = parse_syntax_tree(code)
+    try:
+        return tree is not None and bool(compile(tree, _FILENAME, "exec", dont_inherit=True))
+    except SyntaxError as error:
+        return allows_return and error.msg == "'return' outside function"
+    except Exception:  # RecursionError and MemoryError: too deep
+        return False
 
 
 class _Watch:

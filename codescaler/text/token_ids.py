@@ -64,3 +64,11 @@ def truncate(name: str, sequence: Int32, max_length: int, truncation: Truncation
         )
     head = max_length // 2 if truncation == "middle" else 0
     return np.concatenate([sequence[:head], sequence[len(sequence) - max_length + head :]])
+
+
+def measure_common_prefix(left: Int32, right: Int32) -> int:
+    """Returns how many first tokens two lists have in common."""
+    size = min(len(left), len(right))
+    different = left[:size] != right[:size]
+    first = int(different.argmax()) if size else 0
+    return first if size and different[first] else size

@@ -206,6 +206,18 @@ class KernelSet {
     });
   }
 
+  void log_sum_exp(const py::object& logits, const py::object& running, float softcap, int threads) const {
+    const Tensor logits_(logits, "log_sum_exp: logits"), running_(running, "log_sum_exp: running");
+    call(logits_, threads, [&](auto type, const auto& kernels) {
+      using T = decltype(type);
+      const T* data = logits_.rows<T>(-1, -1);
+      const int64_t rows = logits_.size(0), width = logits_.size(1);
+      return [=, run = kernels.log_sum_exp,
+              a = LogSumExpArgs<T>{data, logits_.row_stride(), rows, width, softcap,
+                                   running_.get<float>({rows, 2})}] { run(a, threads); };
+    });
+  }
+
   void route(const py::object& logits, bool has_normalised_weights, const py::object& experts,
              const py::object& weights, int threads) const {
     const Tensor logits_(logits, "route: logits"), experts_(experts, "route: experts"),
@@ -446,6 +458,7 @@ PYBIND11_MODULE(_C, m) {
       .def("rms_norm", &KernelSet::rms_norm)
       .def("qk_norm_rope", &KernelSet::qk_norm_rope)
       .def("glu", &KernelSet::glu)
+      .def("log_sum_exp", &KernelSet::log_sum_exp)
       .def("route", &KernelSet::route)
       .def("combine_experts", &KernelSet::combine_experts)
       .def("pooled_score", &KernelSet::pooled_score)

@@ -64,6 +64,15 @@ struct GluArgs {
   Activation activation;
 };
 
+// Each row's running (maximum, sum of exp(logit - maximum)) takes in a block of its logits.
+template <class T>
+struct LogSumExpArgs {
+  const T* logits;
+  int64_t logits_stride, num_rows, width;
+  float softcap;   // 0 for none
+  float* running;  // [num_rows, 2]
+};
+
 struct RouteArgs {
   const float* logits;
   int64_t logits_stride, num_rows, num_experts, num_chosen;
@@ -167,6 +176,7 @@ struct TypedKernels {
   void (*rms_norm)(const RmsNormArgs<T>&, int num_threads);
   void (*qk_norm_rope)(const QkNormRopeArgs<T>&, int num_threads);
   void (*glu)(const GluArgs<T>&, int num_threads);
+  void (*log_sum_exp)(const LogSumExpArgs<T>&, int num_threads);
   void (*combine_experts)(const CombineExpertsArgs<T>&, int num_threads);
   void (*pooled_score)(const PooledScoreArgs<T>&, int num_threads);
   void (*tree_attention)(const TreeAttentionArgs<T>&, int num_threads);

@@ -131,6 +131,36 @@ void glu(const GluArgs<T>& a, int num_threads) {
 }
 
 template <class T>
+void log_sum_exp(const LogSumExpArgs<T>& a, int num_threads) {
+  const bool has_softcap = a.softcap != 0.0f;
+  const Vec cap = set1(a.softcap), inverse_cap = set1(has_softcap ? 1.0f / a.softcap : 0.0f);
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+  for (int64_t row = 0; row < a.num_rows; ++row) {
+    const T* logits = a.logits + row * a.logits_stride;
+    float* running = a.running + row * 2;
+    const auto limit = [&](Vec x) { return has_softcap ? cap * tanh(x * inverse_cap) : x; };
+    const Vec lowest = set1(-INFINITY);
+    Vec highest = lowest;
+    for_lanes(
+        a.width, [&](int64_t i) { highest = max(load(logits + i), highest); },
+        [&](int64_t i, int64_t n) { highest = max(keep_between(load_n(logits + i, n), 0, n, lowest), highest); });
+    // A cap keeps the order, and what runs was capped before.
+    const float most = fmaxf(running[0], largest(limit(set1(largest(highest)))));
+    const Vec shift = set1(most);
+    Vec total = set1(0.0f);
+    for_lanes(
+        a.width, [&](int64_t i) { total = total + exp(limit(load(logits + i)) - shift); },
+        [&](int64_t i, int64_t n) {
+          total = total + keep_between(exp(limit(load_n(logits + i, n)) - shift), 0, n, set1(0.0f));
+        });
+    float lanes[Vec::width];
+    store(lanes, exp(set1(running[0] - most)));
+    running[0] = most;
+    running[1] = running[1] * lanes[0] + sum(total);
+  }
+}
+
+template <class T>
 void pooled_score(const PooledScoreArgs<T>& a, int num_threads) {
 #pragma omp parallel for num_threads(num_threads) schedule(static)
   for (int64_t b = 0; b < a.num_rows; ++b) {

@@ -108,6 +108,27 @@ void test_glu(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows
   }
 }
 
+template <class T>
+void test_log_sum_exp(const Kernels& table, const TypedKernels<T>& kernels, int64_t rows, int64_t width) {
+  for (const float softcap : {0.0f, 2.0f}) {
+    std::vector<float> running;
+    for (int64_t r = 0; r < rows; ++r) running.insert(running.end(), {-INFINITY, 0.0f});
+    running.shrink_to_fit();
+    std::vector<double> sums(static_cast<size_t>(rows));
+    for (int64_t block = 0; block < 2; ++block) {
+      const auto logits = random_values<T>(rows * width, 3.0f);
+      kernels.log_sum_exp({logits.data(), width, rows, width, softcap, running.data()}, 2);
+      for (int64_t i = 0; i < rows * width; ++i) {
+        const double x = widen(logits[size_t(i)]);
+        sums[size_t(i / width)] += std::exp(softcap ? softcap * std::tanh(x / softcap) : x);
+      }
+    }
+    for (int64_t r = 0; r < rows; ++r)
+      check(std::fabs(running[size_t(2 * r)] + std::log(running[size_t(2 * r + 1)]) - std::log(sums[size_t(r)])), 2e-5,
+            table.name, "log_sum_exp");
+  }
+}
+
 void test_route(const Kernels& table, int64_t rows, int64_t experts, int64_t chosen) {
   auto logits = random_values<float>(rows * experts, 2.0f);
   logits[size_t(experts - 1)] = logits[0];  // a tie in the first row
@@ -454,6 +475,7 @@ void test_all(const Kernels& table, const TypedKernels<T>& kernels) {
   for (const int64_t width : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 64, 97}) {
     test_rms_norm(table, kernels, 3, width);
     test_glu(table, kernels, 3, width);
+    test_log_sum_exp(table, kernels, 3, width);
     test_combine_experts(table, kernels, width);
     test_pooled_score(table, kernels, 3, width);
     test_qk_norm_rope(table, kernels, 2 * width);

@@ -11,7 +11,7 @@ import pytest
 
 from codescaler import cli
 from codescaler.checkpoint.download import PACKAGED_MODEL
-from codescaler.commands.score_file import _make_settings
+from codescaler.commands.score_file import make_settings
 from codescaler.engine import Engine
 from codescaler.evaluate.calibration import read_calibration
 from codescaler.testing import save_chat, save_random_checkpoint
@@ -114,7 +114,7 @@ def test_rerank_takes_programs_out_of_completions(folder, files, capsys):
     (files / "e.md").write_text(block + block)
     (files / "f.md").write_text(f"```python\n{PROGRAMS['b.py']}```")
     programs = (files / "a.py", files / "d.md", files / "e.md", files / "f.md")
-    assert run("rerank", "--model", folder, files / "problem.md", *programs, "--extract", "--json") == 0
+    assert run("rerank", "--model", folder, files / "problem.md", *programs, "--extract", "paper", "--json") == 0
     ranking = json.loads(capsys.readouterr().out)["ranking"]
     assert [(entry["index"], entry["code"], entry["invalid_because"]) for entry in ranking] == [
         (1, PROGRAMS["a.py"].strip(), None),
@@ -298,7 +298,7 @@ def test_info_says_what_is_available_and_why_not(capsys):
     [
         (("rerank", "--model", "{folder}", "{files}/problem.md"), 2, "there is no candidate"),
         (("rerank", "--model", "{folder}", "{files}/problem.md", "{files}/absent.py"), 2, "absent.py cannot be read"),
-        (("rerank", "--model", "{folder}", "{files}/groups.jsonl", "--extract"), 2, "--extract is for files"),
+        (("rerank", "--model", "{folder}", "{files}/groups.jsonl", "--extract", "last"), 2, "--extract is for files"),
         (("rerank", "--model", "{folder}", "{files}/groups.jsonl", "--top-k", "0"), 2, "--top-k 0"),
         (("rerank", "--model", "{files}/absent", "{files}/groups.jsonl"), 3, "no such folder"),
         (("rerank", "--model", "{files}", "{files}/groups.jsonl"), 3, "config.json is not there"),
@@ -396,7 +396,7 @@ def test_a_file_of_another_template_does_not_go_on(folder, tmp_path, capsys):
     target, rows = tmp_path / "out.jsonl", tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "p", "response": "x = 1"}\n')
     engine = Engine.from_pretrained(folder)
-    (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(_make_settings(engine, are_programs=False)))
+    (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(make_settings(engine, are_programs=False)))
     (tmp_path / "out.jsonl.partial").write_text('{"prompt": "p", "response": "x = 1", "score": 0}\n')
     (tmp_path / "same.jinja").write_text((folder / "chat_template.jinja").read_text() + "{# the same text #}")
     options = ("-o", target, "--model", folder)

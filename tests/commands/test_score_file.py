@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from codescaler.commands.score_file import _make_settings, score_file, score_groups
+from codescaler.commands.score_file import make_settings, score_file, score_groups
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, OutputUnavailable, WeightsError
 from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
@@ -146,7 +146,7 @@ def test_a_partial_file_may_end_anywhere(folder, tmp_path):
     engine = Engine.from_pretrained(folder)
     assert score_file(engine, rows, target, lambda _: None) == 2
     whole = target.read_bytes()
-    (tmp_path / "kept.json").write_text(json.dumps(_make_settings(engine, are_programs=False)))
+    (tmp_path / "kept.json").write_text(json.dumps(make_settings(engine, are_programs=False)))
     for cut in range(len(whole)):
         target.unlink()
         (tmp_path / "out.jsonl.partial").write_bytes(whole[:cut])

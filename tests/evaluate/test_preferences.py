@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_prompts_and_responses_may_be_messages(tmp_path, prompt, chosen, expecte
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"subset": "Ties"}, "line 1 is of subset 'Ties', which has a rule of its own"),
+        ({"subset": "Ties"}, "has the subset Ties alone, whose score is not computed here"),
         ({"chosen": []}, "line 1: chosen is empty"),
         ({"chosen": 3}, "line 1: chosen is 3; give text, or a list of messages"),
         ({"chosen": [3]}, r"line 1: chosen: a message is 3; give an object with role and content"),
@@ -121,3 +122,10 @@ def test_prompts_and_responses_may_be_messages(tmp_path, prompt, chosen, expecte
 def test_a_malformed_row_is_named(tmp_path, changes, message):
     with pytest.raises(InvalidInput, match=message):
         read_rewardbench(write(tmp_path, {"prompt": "p", "chosen": "a", "rejected": "b"} | changes))
+
+
+def test_ties_are_left_out_and_counted(tmp_path):
+    row, counts = {"prompt": "p", "chosen": ["a"], "rejected": ["b", "c"]}, Counter()
+    items = read_rewardbench(write(tmp_path, row | {"subset": "Ties"}, row | {"subset": "Math"}), counts)
+    assert [item.labels["subset"] for item in items] == ["Math"]
+    assert counts == {"items of the subset Ties": 1}

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -68,7 +69,6 @@ def candidate(**changes):
         ({"prompt": "p", "chosen": "a", "rejected": "b"}, "line 1 has no candidates; give groups, and pairs to"),
         (GROUP | {"candidates": []}, "line 1 has no candidate; take it out"),
         (GROUP | {"difficulty": [3]}, r"line 1: difficulty is \[3\]; give a string or a whole number"),
-        (candidate(passed=None), r"line 1: candidates\[0\] has no passed; give true or false"),
         (candidate(score=float("nan")), r"line 1: candidates\[0\]: score is nan; give a number"),
         (candidate(score="1"), r"line 1: candidates\[0\]: score is '1'; give a number"),
         (candidate(score=True), r"line 1: candidates\[0\]: score is True; give a number"),
@@ -117,3 +117,15 @@ def test_unknown_difficulty_is_said_and_length_serves(tmp_path):
     assert set(alike.labels) == {"1: to 4 characters"}
     with pytest.raises(InvalidInput, match=r"of 5 of 6 problems is not known, e\.g\. of .*line 2; give --tasks a file"):
         stratify(problems, "difficulty")
+
+
+def test_what_is_not_judged_is_left_out_and_counted(tmp_path):
+    unjudged = {"code": "b = 1", "passed": None}
+    group = GROUP | {"candidates": [unjudged, *without_scores()["candidates"], {"code": "c = 1"}]}
+    counts = Counter()
+    (problem,) = read(tmp_path, group, GROUP | {"candidates": [unjudged], "unlabelled": "no tests"}, counts=counts)
+    assert counts == {"unjudged_programs": 3, "unlabelled_groups": 1}
+    assert problem.codes == ("a = 1", None, "a = (")
+    assert [r.name.rpartition(": ")[2] for r in problem.responses] == ["candidates[1]", "candidates[3]"]
+    with pytest.raises(InvalidInput, match="no candidate with a verdict; run `codescaler data label` on it first"):
+        read(tmp_path, GROUP | {"candidates": [unjudged]})

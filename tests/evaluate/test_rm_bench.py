@@ -90,3 +90,10 @@ def test_ties_are_wrong_and_random_does_not_tie(figures):
 def test_a_malformed_item_is_named(tmp_path, records, message):
     with pytest.raises(InvalidInput, match=message):
         read_rm_bench(write(tmp_path, *records))
+
+
+def test_a_file_of_one_domain_is_told_its_domain(tmp_path):
+    row = {key: value for key, value in item("1", "code").items() if key != "domain"}
+    assert [unit.labels for unit in read_rm_bench(write(tmp_path, row), "math")] == [{"domain": "math"}]
+    with pytest.raises(InvalidInput, match="domain is None; give a string such as 'code', or --domain"):
+        read_rm_bench(write(tmp_path, row))

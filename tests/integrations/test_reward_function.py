@@ -1,33 +1,25 @@
 """The reward of the paper as TRL calls it, alone and inside its trainer."""
 
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import codescaler.integrations
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.integrations.reward_function import RewardFunction
-from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
+from codescaler.integrations.reward_function import AsyncRewardFunction, RewardFunction
+from codescaler.testing import edit_tensors
 from codescaler.text.shaping import shaped_reward
 
-PROBLEM = "Write a function to add two numbers."
-CODE = "def add(a, b):\n    return a + b"
-RIGHT = f"Here it is:\n```python\n{CODE}\n```"
-BROKEN = "```python\ndef add(a, b:\n```"
+from .conftest import CODES, COMPLETIONS, PROBLEM
+
+CODE, RIGHT, BROKEN = CODES[0], COMPLETIONS[0], COMPLETIONS[3]
 TWO_BLOCKS = f"{RIGHT}\n{RIGHT}"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("rm")
-    save_random_checkpoint(path, "qwen3", vocab_size=300, pad_token_id=299)
-    save_chat(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def engine(folder):
-    return Engine.from_pretrained(folder)
 
 
 def expected(engine, problem=PROBLEM):
@@ -38,6 +30,36 @@ def test_rewards_are_extracted_scored_and_shaped(engine):
     rewards = RewardFunction(engine)([PROBLEM] * 4, [RIGHT, BROKEN, TWO_BLOCKS, CODE])
     assert rewards == [expected(engine), 0.0, 0.0, 0.0]
     assert rewards[0] > 0
+
+
+def test_a_server_and_a_model_give_the_same_rewards_awaited_or_not(reward_model, rewards):
+    given = [PROBLEM] * len(COMPLETIONS), COMPLETIONS
+    assert RewardFunction.open(reward_model)(*given) == rewards
+    reward = AsyncRewardFunction.open(reward_model)
+
+    async def run():
+        one_by_one = (reward([PROBLEM], [completion]) for completion in COMPLETIONS)
+        return await asyncio.gather(reward(*given), *one_by_one)
+
+    together, *alone = asyncio.run(run())
+    assert together == [value for (value,) in alone] == rewards
+
+
+@pytest.mark.parametrize("reward_model", ["", None, 5])
+def test_a_reward_model_is_named_by_a_text(reward_model):
+    with pytest.raises(InvalidInput, match="reward_model is"):
+        RewardFunction.open(reward_model)
+
+
+def test_a_trainer_that_asks_a_server_loads_neither_torch_nor_another_trainer():
+    names = [path.stem for path in Path(codescaler.integrations.__path__[0]).glob("*.py") if path.stem != "__init__"]
+    imports = "; ".join(f"import codescaler.integrations.{name}" for name in sorted(names))
+    code = f"""{imports}; import sys
+from codescaler.integrations.reward_function import AsyncRewardFunction, RewardFunction
+for kind in (AsyncRewardFunction, RewardFunction): kind.open('http://127.0.0.1:1')
+print(sorted({{'torch', 'numpy', 'starlette', 'msgspec', 'trl', 'verl', 'verifiers', 'swift'}} & {{*sys.modules}}))"""
+    found = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert (len(names) >= 7, found.stdout) == (True, "[]\n")
 
 
 def test_messages_give_the_reward_of_their_texts(engine):
@@ -128,8 +150,8 @@ def test_a_score_that_is_not_finite_is_an_error(folder, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # of TRL and what it stands on
-@pytest.mark.parametrize("method", ["GRPO", "RLOO"])
-def test_two_steps_of_training(engine, tmp_path, monkeypatch, method):
+@pytest.mark.parametrize("method, is_async", [("GRPO", False), ("RLOO", True)])
+def test_two_steps_of_training(engine, server, tmp_path, monkeypatch, method, is_async):
     """A policy whose vocabulary holds whole completions, so that some of what it samples is valid."""
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     datasets, transformers, trl = (pytest.importorskip(name) for name in ("datasets", "transformers", "trl"))
@@ -146,15 +168,17 @@ def test_two_steps_of_training(engine, tmp_path, monkeypatch, method):
             vocab_size=len(texts), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
         )
     )
-    reward, calls = RewardFunction(engine), []
+    # Awaited, it asks a server. TRL sees by its `__call__` that it is to be awaited.
+    reward, calls = AsyncRewardFunction.open(server.url) if is_async else RewardFunction(engine), []
 
-    def watched(prompts, completions, **columns):
-        calls.append((completions, rewards := reward(prompts, completions, **columns)))
-        return rewards
+    async def watch(prompts, completions, **columns):
+        rewards = reward(prompts, completions, **columns)
+        calls.append((completions, await rewards if is_async else rewards))
+        return calls[-1][1]
 
     trainer = getattr(trl, f"{method}Trainer")(
         policy,
-        reward_funcs=[reward, watched],
+        reward_funcs=[reward, watch],
         train_dataset=datasets.Dataset.from_dict({"prompt": [PROBLEM] * 8}),
         processing_class=tokenizer,
         args=getattr(trl, f"{method}Config")(

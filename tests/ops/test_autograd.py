@@ -66,7 +66,7 @@ def test_glu(random, activation):
     assert torch.autograd.gradcheck(lambda x: BACKEND.glu(x, activation), (gate_up,))
 
 
-@pytest.mark.parametrize("queries", [TREE.all_queries, TREE.last_queries], ids=["all", "last"])
+@pytest.mark.parametrize("queries", [TREE.all_queries, TREE.read_queries], ids=["all", "last"])
 @pytest.mark.parametrize("softcap, window", [(None, None), (2.0, 3)])
 def test_tree_attention(random, queries, softcap, window):
     qkv = leaf(len(TREE.positions), HEADS.qkv_width, random=random)

@@ -33,7 +33,7 @@ def test_a_key_is_seen_by_the_run_of_its_subtree(branches):
 @pytest.mark.parametrize("branches", TREES)
 def test_parts_hold_each_visible_pair_once(branches, num_keys, step, rows_of_a_part, is_last):
     batch = make_random_tree(branches).batch
-    row_tokens = batch.last_queries[:, 1] if is_last else np.arange(batch.num_tokens, dtype=np.int32)
+    row_tokens = batch.read_queries[:, 1] if is_last else np.arange(batch.num_tokens, dtype=np.int32)
     parts, totals = plan_parts(find_subtree_ends(batch), row_tokens, num_keys, step, rows_of_a_part)
     visible = find_visible_pairs(batch)[row_tokens]
     counts = np.zeros_like(visible, dtype=int)

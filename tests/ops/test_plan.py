@@ -44,9 +44,9 @@ def check(sequences, max_batch_tokens):
         prefixes = {tokens[: i + 1] for tokens in lists for i in range(len(tokens))}
         assert batch.num_tokens == len(prefixes)
         assert batch.num_tokens <= max_batch_tokens or len(set(lists)) == 1
-        assert len(batch.last_queries) == len(set(lists))
+        assert len(batch.read_queries) == len(set(lists))
         for tokens, row in zip(lists, batch.rows, strict=True):
-            node, last_token, num_tokens, out_row = batch.last_queries[row]
+            node, last_token, num_tokens, out_row = batch.read_queries[row]
             path = path_of(batch, node)
             assert (num_tokens, out_row, path[-1]) == (1, row, last_token)
             assert tuple(batch.token_ids[path]) == tokens
@@ -78,11 +78,11 @@ def check_padded(batch):
     assert batch.num_tokens <= sizes.num_tokens <= max(17 / 16 * batch.num_tokens, batch.num_tokens + 15)
     assert len(padded.block_tokens) == sizes.num_tokens // KEY_BLOCK + 2 * sizes.num_nodes
     assert len(padded.node_blocks) == sizes.num_nodes * sizes.num_positions // KEY_BLOCK
-    for name in ("token_ids", "positions", "block_tokens", "node_blocks", "all_queries", "last_queries", "rows"):
+    for name in ("token_ids", "positions", "block_tokens", "node_blocks", "all_queries", "read_queries", "rows"):
         array = getattr(batch, name)
         assert np.array_equal(getattr(padded, name)[: len(array)], array)
     for max_tokens in (1, 7):
-        for queries, others in ((batch.all_queries, padded.all_queries), (batch.last_queries, padded.last_queries)):
+        for queries, others in ((batch.all_queries, padded.all_queries), (batch.read_queries, padded.read_queries)):
             tiles = batch.plan_tiles(queries, max_tokens, is_padded=True)
             lengthened = padded.plan_tiles(others, max_tokens, is_padded=True)
             assert np.array_equal(lengthened[: len(tiles)], tiles)
@@ -158,7 +158,7 @@ def test_tiles_cover_every_query_once_longest_path_first():
     for first_block, first, _, out_row, position in tiles:
         assert batch.block_tokens[batch.node_blocks[first_block + position // KEY_BLOCK], position % KEY_BLOCK] == first
         assert out_row == first
-    assert len(batch.plan_tiles(batch.last_queries, 7, is_padded=True)) == 2
+    assert len(batch.plan_tiles(batch.read_queries, 7, is_padded=True)) == 2
 
 
 def test_a_tile_that_is_not_padded_costs_by_its_tokens():

@@ -34,8 +34,8 @@ def test_matches_the_truth(backend, dtype, device, heads, options):
     spec = AttentionSpec(heads, heads.head_dim**-0.5, softcap, window)
     out = backend.tree_attention(qkv, spec, tree, tree.all_queries)
     assert_accurate(out, truth, peer)
-    last = backend.tree_attention(qkv, spec, tree, tree.last_queries)
-    assert_accurate(last, truth[tree.last_tokens], peer[tree.last_tokens])
+    last = backend.tree_attention(qkv, spec, tree, tree.read_queries)
+    assert_accurate(last, truth[tree.read_tokens], peer[tree.read_tokens])
 
 
 def test_the_reference_is_attention_along_a_path(random):
@@ -44,7 +44,7 @@ def test_the_reference_is_attention_along_a_path(random):
     tree = make_random_tree(BRANCHES)
     qkv = make_random_qkv(tree, heads, torch.float64, random)
     out = reference.tree_attention(qkv, AttentionSpec(heads, 0.25), tree, tree.all_queries)
-    for node, _, _, row in tree.last_queries.tolist():
+    for node, _, _, row in tree.read_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
         path = tree.block_tokens[blocks].flatten().long()
         path = path[path >= 0]
@@ -55,7 +55,7 @@ def test_the_reference_is_attention_along_a_path(random):
         k, v = (x.repeat_interleave(2, dim=0) for x in (k, v))
         expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.25)
         assert torch.allclose(out[path], expected.transpose(0, 1).flatten(1), rtol=1e-12)
-        assert row < len(tree.last_tokens)
+        assert row < len(tree.read_tokens)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -102,9 +102,9 @@ def test_bits_do_not_depend_on_tree_tiles_or_threads(kernels, dtype, random, dev
     finally:
         torch.set_num_threads(num_threads)
     assert torch.equal(together, single)
-    last = kernels.tree_attention(qkv, spec, tree, tree.last_queries)
-    assert torch.equal(together[tree.last_tokens], last)
-    for node, *_ in tree.last_queries.tolist():
+    last = kernels.tree_attention(qkv, spec, tree, tree.read_queries)
+    assert torch.equal(together[tree.read_tokens], last)
+    for node, *_ in tree.read_queries.tolist():
         blocks = tree.node_blocks[tree.node_block_offsets[node] : tree.node_block_offsets[node + 1]].long()
         path = tree.block_tokens[blocks].flatten().long()
         path = path[path >= 0]

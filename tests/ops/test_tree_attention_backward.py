@@ -19,7 +19,7 @@ if not is_triton_interpreted():  # minutes, were it all of them
 def truth_and_peer(heads, dtype, softcap, window, is_last, device):
     tree, random = make_random_tree(BRANCHES), torch.Generator(device).manual_seed(0)
     qkv = make_random_qkv(tree, heads, dtype, random)
-    queries = tree.last_queries if is_last else tree.all_queries
+    queries = tree.read_queries if is_last else tree.all_queries
     grad_out = torch.randn(int(queries[:, 2].sum()), heads.q_width, generator=random, device=device).to(dtype)
 
     def gradient(qkv, grad_out):
@@ -70,8 +70,8 @@ def test_rows_may_lie_apart(kernels, dtype, random):
 def test_the_forward_that_was_kept_gives_the_bits_of_the_one_computed_again(kernels, dtype, random):
     heads, tree = Heads(6, 2, 32), make_random_tree(BRANCHES[1:])
     qkv = make_random_qkv(tree, heads, dtype, random)
-    arguments = (qkv, AttentionSpec(heads, 0.2, 5.0), tree, tree.last_queries)
-    grad_out = torch.randn(len(tree.last_tokens), heads.q_width, generator=random).to(dtype)
+    arguments = (qkv, AttentionSpec(heads, 0.2, 5.0), tree, tree.read_queries)
+    grad_out = torch.randn(len(tree.read_tokens), heads.q_width, generator=random).to(dtype)
     out, more = kernels.attend_for_gradient(*arguments)
     assert torch.equal(out, kernels.tree_attention(*arguments))
     kept = kernels.tree_attention_backward(*arguments, grad_out, None if more is None else (out, more))

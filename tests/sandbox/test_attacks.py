@@ -410,7 +410,6 @@ HOSTILE_TESTS = {
     "takes memory": "a = []\nwhile True: a.append(bytearray(1 << 20))",
     "is no Python": "assert (",
     "fails by itself": "1 / 0",
-    "sends a function": "assert f(lambda: 1) == 1",
 }
 
 
@@ -442,7 +441,7 @@ class Yes:
 def answered(codec, namespace, operation, asked):
     if operation != 'names': return old(codec, namespace, operation, asked)
     names = {name: namespace[name] for name in asked if name in namespace}
-    return codec.encode({**names, **dict.fromkeys(('set', 'sorted', 'round', 'math', 'abs'), Yes())}), False
+    return codec.encode({**names, **dict.fromkeys(('set', 'sorted', 'round', 'math', 'abs'), Yes())})
 inside._answer = answered
 def f(x): return None
 """,

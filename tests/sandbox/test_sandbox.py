@@ -127,7 +127,7 @@ def test_a_test_runs_as_if_the_program_were_here(any_sandbox, code, statement):
         ("def f(x): return None", "assert f(1) < 3"),
         ("def f(x): return x", "assert f('1') == 1"),
         ("def f(x): x = x + [1]", "a = [0]\nf(a)\nassert a == [0, 1]"),
-        ("class B:\n    def x(self): return 1\ndef f(x): return B()", "assert f(1).x() == 1"),
+        ("class B:\n    def x(self): return 1\ndef f(x): return B()", "assert f(1).x() == 2"),
         (
             "from collections import OrderedDict\ndef f(x): return OrderedDict(b=1, a=2)",
             "from collections import OrderedDict\nassert f(1) == OrderedDict(a=2, b=1)",
@@ -437,3 +437,62 @@ with Sandbox(isolation={kind!r}, num_workers=1) as sandbox:
     )  # fmt: skip
     assert done.stdout.strip() == "[True, False]", done.stderr
     assert sys.version_info >= (3, 10)
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        ("print(math.isqrt(int(input())))", {"prelude": "import math\n"}),
+        ("from __future__ import annotations\nprint(3)", {"prelude": "import math\n"}),
+        ("import sys\nn = int(input())\nif n == 9:\n    print(3)\n    return\nprint(4)", {"allows_return": True}),
+        ("for line in open('in.txt'): print(int(line) // 3)", {"input_file": "in.txt"}),
+        ("open('out.txt', 'w').write(str(int(input()) // 3))", {"output_file": "out.txt"}),
+        ("print(int(open('a').read()) // 3)", {"input_file": "a", "output_file": "b"}),
+        ("print(3.0000001)", {"comparison": "apps"}),
+    ],
+)
+def test_programs_run_as_their_benchmark_has_it(any_sandbox, code, tests):
+    verdict = any_sandbox.run(code, StdioTests((("9\n", "3"),), **tests))
+    assert verdict.passed, verdict
+    assert any_sandbox.run(code, StdioTests((("9\n", "3"),))).passed is not True or "__future__" in code
+
+
+def test_a_return_at_top_level_is_an_error_without_leave(sandbox):
+    verdict = sandbox.run("print(3)\nreturn", StdioTests((("", "3"),)))
+    assert verdict.outcomes == ("error",) and "'return' outside function" in verdict.message
+
+
+def test_long_numbers_have_no_limit_but_time(sandbox):
+    code = "def f(x): return int('9' * x) + 1\nLONG = " + "1" * 5000
+    number = "1" + "0" * 5000
+    assert check(sandbox, code, f"assert f(5000) == {number}", f"assert str(LONG) == '{'1' * 5000}'").passed
+    assert sandbox.run("print(int(input()) + 1)", StdioTests((("9" * 5000, number),))).passed
+    assert not sandbox.run("print(int(input()) + 2)", StdioTests((("9" * 5000, number),))).passed
+
+
+def test_tests_may_bring_more_time_than_the_limits(sandbox):
+    code = "import time\ndef f(x):\n    while time.process_time() < 1.3: pass\n    return x"
+    assert check(sandbox, code, "assert f(1) == 1").outcomes == ("timeout",)
+    assert check(sandbox, code, "assert f(1) == 1", cpu_seconds=3).passed
+    assert check(sandbox, code, "assert f(1) == 1").outcomes == ("timeout",)
+
+
+def test_a_rule_of_comparison_is_at_hand_in_calls(sandbox):
+    code = "def f(x): return (x, 2)"
+    assert check(sandbox, code, "assert _is_expected(f(1), [1, 2])", comparison="livecodebench").passed
+    assert not check(sandbox, code, "assert _is_expected(f(1), [1, 3])", comparison="livecodebench").passed
+    forger = "class A:\n    def f(self): return self\n    def __eq__(self, other): return True"
+    tests = {"classes": ("A",), "entry_points": ("A",), "comparison": "apps"}
+    assert check(sandbox, forger, "assert _is_expected(A().f(), [1])", **tests).outcomes == ("failed",)
+
+
+def test_a_missing_package_of_the_tests_names_the_option(sandbox):
+    for tests in (
+        {"prelude": "import nothing_of_that_name"},
+        {"setup": "import nothing_of_that_name"},
+        {"statements": ("import nothing_of_that_name\nassert f(1) == 1",)},
+    ):
+        verdict = sandbox.run("def f(x): return x", CallTests(**{"statements": ("assert f(1) == 1",), **tests}))
+        assert verdict.outcomes == ("unjudged",) and "--allow-site-packages" in verdict.message
+    verdict = check(sandbox, "def f(x): import nothing_of_that_name", "assert f(1) == 1")
+    assert verdict.outcomes == ("error",) and "--allow-site-packages" not in verdict.message

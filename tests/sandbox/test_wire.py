@@ -34,8 +34,8 @@ class Loud(str):
         return "loud"
 
 
-def refuse(value):
-    raise TypeError(type(value).__name__)
+def refuse(*value):
+    raise TypeError(type(value[0]).__name__)
 
 
 CODEC = Codec({"Node": Node}, refuse, lambda number: ("kept", number))
@@ -86,7 +86,7 @@ def test_kinds(value):
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
-        (Pair(1, [2]), (1, [2])), (Color.RED, 1),
+        (Color.RED, 1),
         (defaultdict(list, a=[1]), {"a": [1]}), (Loud("x"), "x"),
     ],
 )  # fmt: skip
@@ -94,6 +94,12 @@ def test_a_subclass_goes_as_what_it_is_at_heart(value, plain):
     back = there_and_back(value)
     assert back == plain
     assert type(back) is type(plain)
+
+
+def test_a_named_tuple_keeps_its_names():
+    back = there_and_back(Pair(1, [2]))
+    assert back == (1, [2])
+    assert (back.a, back.b, type(back).__name__) == (1, [2], "Pair")
 
 
 def test_nan_stays():
@@ -148,7 +154,7 @@ def test_an_object_that_is_hashed_by_its_attributes():
 
 
 def test_a_value_of_another_type_is_kept():
-    codec = Codec({}, lambda value: 7, lambda number: ("kept", number))
+    codec = Codec({}, lambda value: [7], lambda number: ("kept", number))
     assert codec.decode(codec.encode([print, print])) == [("kept", 7), ("kept", 7)]
     with pytest.raises(TypeError, match="builtin_function"):
         CODEC.encode([print])

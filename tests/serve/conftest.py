@@ -2,18 +2,21 @@
 
 import contextlib
 import json
+import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import jsonschema
 import pytest
 
 from codescaler.engine import Engine
 from codescaler.serve.app import make_app
 from codescaler.serve.guard import Guard
 from codescaler.serve.models import ServedModel
-from codescaler.serve.server import DrainingServer, make_config, open_listener
+from codescaler.serve.server import MAX_CONNECTIONS, DrainingServer, make_config, open_listener
 from codescaler.testing import save_chat, save_random_checkpoint
 
 HOSTS = ["127.0.0.1", "localhost"]
@@ -33,11 +36,11 @@ def engine(folder):
 
 
 @contextlib.contextmanager
-def serve(*models, guard=None, drain_s=0.0):
+def serve(*models, guard=None, drain_s=0.0, port=0, max_connections=MAX_CONNECTIONS):
     """Runs a server on a thread while the block lasts."""
     app = make_app([ServedModel(*model) for model in models], guard or Guard(HOSTS))
-    listener = open_listener("127.0.0.1", 0, None)
-    server = DrainingServer(make_config(app), app, drain_s)
+    listener = open_listener("127.0.0.1", port, None)
+    server = DrainingServer(make_config(app, max_connections), app, drain_s)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -69,3 +72,61 @@ def send(url, body=None, headers=None, method=None):
 def read(answer):
     text = answer.read().decode()
     return json.loads(text) if "json" in answer.headers.get("content-type", "") else text
+
+
+def check_answer(server, method, path, status, headers, answer):
+    """An answer is what the server's own description says of it."""
+    api = send(server.url + "/openapi.json")[2]
+    responses = api["paths"][path][method.lower()]["responses"]
+    content = responses.get(str(status), responses["default"])["content"]
+    schema = content[headers["content-type"].partition(";")[0]]["schema"]
+    jsonschema.Draft202012Validator(schema | {"components": api["components"]}).validate(answer)
+
+
+class Gate:
+    """Holds the engine's forwards back until it opens."""
+
+    def __init__(self, engine):
+        self._scheduler, self._compute = engine.scheduler, engine.scheduler._compute
+        self._open, self.entered = threading.Event(), threading.Event()
+
+    def __enter__(self):
+        def compute(requests):
+            self.entered.set()
+            assert self._open.wait(30)
+            return self._compute(requests)
+
+        self._scheduler._compute = compute
+        return self
+
+    def open(self):
+        self._open.set()
+
+    def __exit__(self, *_):
+        self._open.set()
+        self._scheduler._compute = self._compute
+
+
+def post_later(server, body, headers=None):
+    result = []
+    thread = threading.Thread(target=lambda: result.append(send(server.url + "/classify", body, headers)))
+    thread.start()
+    return thread, result
+
+
+def open_socket(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def make_head(length, path="/classify"):
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def wait_until(holds, seconds=20):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)

@@ -1,5 +1,6 @@
 """Who may call the server: each rule, with a request that would pass without it."""
 
+import base64
 import gzip
 import json
 import stat
@@ -33,6 +34,16 @@ def test_a_key_guards_every_route(guarded, path):
         assert send(guarded.url + path, body, headers)[0] == 401
     assert send(guarded.url + path, body, {"Authorization": f"Bearer {KEY}"})[0] in (200, 400)
     assert send(guarded.url + path, body, {"X-Api-Key": "another-key-of-16"})[0] in (200, 400)
+
+
+def test_a_browser_sends_the_key_as_a_password(guarded):
+    status, headers, _ = send(guarded.url + "/")
+    assert (status, headers["WWW-Authenticate"]) == (401, 'Basic realm="codescaler"')
+    assert send(guarded.url + "/v1/models")[1]["WWW-Authenticate"] == "Bearer"  # a program is not asked
+    for said, expected in ((f"any:{KEY}", 200), (f":{KEY}", 200), (KEY, 401), (f"{KEY}:", 401), ("any:wrong", 401)):
+        basic = {"Authorization": f"Basic {base64.b64encode(said.encode()).decode()}"}
+        assert send(guarded.url + "/v1/models", headers=basic)[0] == expected
+    assert send(guarded.url + "/", headers={"Authorization": "Basic \u00e9=:"})[0] == 401
 
 
 def test_a_supervisor_needs_no_key(guarded):

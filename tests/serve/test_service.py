@@ -3,23 +3,17 @@
 import asyncio
 import json
 import random
-import socket
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from codescaler.engine.scheduler import Request
 from codescaler.serve.client import Client
-from codescaler.serve.fairness import FairSelect
+from codescaler.serve.holding import Holding
 from codescaler.serve.job import Job
 from codescaler.serve.refusal import Refusal
 
-from .conftest import send, serve
+from .conftest import Gate, make_head, open_socket, post_later, send, serve, wait_until
 
 
 def make_rows(num_problems=4, num_candidates=6):
@@ -44,80 +38,6 @@ def test_scores_have_the_same_bits_in_any_order_of_arrival(server, engine):
             assert list(pool.map(score, order)) == [expected[row] for row in order]
 
 
-def make_request(client, tokens):
-    return Request([np.array(tokens, dtype=np.int32)], client=client)
-
-
-def test_a_client_that_floods_leaves_half_of_every_turn_to_another():
-    flood = [make_request("a", [1000 + i] * 100) for i in range(50)]
-    others = [make_request("b", [5000 + i] * 100) for i in range(50)]
-    select = FairSelect()
-    waiting = [*flood, *others]
-    for _ in range(4):
-        chosen = select(waiting, 1000)
-        counts = [sum(request.client == name for request in chosen) for name in "ab"]
-        assert min(counts) >= 4, counts
-        waiting = [request for request in waiting if request not in chosen]
-
-
-@settings(max_examples=50, deadline=None)
-@given(data=st.data())
-def test_every_request_has_its_turn(data):
-    clients = data.draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
-    waiting = [
-        make_request(client, [data.draw(st.integers(0, 3))] * data.draw(st.integers(1, 150))) for client in clients
-    ]
-    select = FairSelect()
-    for _ in range(len(waiting)):
-        if not waiting:
-            return
-        chosen = select(waiting, 100)
-        assert chosen and len(set(map(id, chosen))) == len(chosen)
-        assert waiting[0] in chosen or len({request.client for request in waiting}) > 1
-        waiting = [request for request in waiting if request not in chosen]
-    assert not waiting
-
-
-def test_siblings_of_a_client_come_together():
-    beginnings = [[7] * 64, [8] * 64]
-    waiting = [make_request(client, [*beginnings[i % 2], i]) for i in range(8) for client in "ab"]
-    chosen = FairSelect()(waiting, 200)
-    for name in "ab":
-        taken = [request for request in chosen if request.client == name]
-        assert len({request.beginning for request in taken}) < len(taken)
-
-
-class Gate:
-    """Holds the engine's forwards back until it opens."""
-
-    def __init__(self, engine):
-        self._scheduler, self._compute = engine.scheduler, engine.scheduler._compute
-        self._open, self.entered = threading.Event(), threading.Event()
-
-    def __enter__(self):
-        def compute(requests):
-            self.entered.set()
-            assert self._open.wait(30)
-            return self._compute(requests)
-
-        self._scheduler._compute = compute
-        return self
-
-    def open(self):
-        self._open.set()
-
-    def __exit__(self, *_):
-        self._open.set()
-        self._scheduler._compute = self._compute
-
-
-def post_later(server, body, headers=None):
-    result = []
-    thread = threading.Thread(target=lambda: result.append(send(server.url + "/classify", body, headers)))
-    thread.start()
-    return thread, result
-
-
 def test_a_row_past_its_deadline_is_504_and_others_are_scored(server, engine):
     with Gate(engine) as gate:
         first, scored = post_later(server, {"input": "first"})
@@ -132,7 +52,7 @@ def test_a_row_past_its_deadline_is_504_and_others_are_scored(server, engine):
 
 def test_a_full_queue_is_503_with_a_time_to_come_again(server, engine, monkeypatch):
     monkeypatch.setattr("codescaler.serve.service.UNMEASURED_TOKENS", 10)
-    monkeypatch.setattr(server.service, "_hold_s", 1e-9)
+    monkeypatch.setattr(server.service._queue, "limit", 1e-9)
     with Gate(engine) as gate:
         first, scored = post_later(server, {"input": "first of them"})
         assert gate.entered.wait(10)
@@ -162,35 +82,6 @@ def test_a_row_whose_client_has_left_is_not_computed(server, engine):
     send(server.url + "/classify", {"input": "next"})
     assert engine.num_tokens - before < 20
     assert "client_left" in send(server.url + "/metrics")[2]
-
-
-def open_socket(server):
-    host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
-
-
-def make_head(length, path="/classify"):
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-    ).encode()
-
-
-def wait_until(holds):
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
-
-
-def test_slow_headers_and_half_a_body_are_cut_off(server, monkeypatch):
-    monkeypatch.setattr("codescaler.serve.server.HEADER_S", 0.2)
-    monkeypatch.setattr("codescaler.serve.app.BODY_S", 0.2)
-    with open_socket(server) as slow:
-        slow.sendall(b"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-        assert slow.recv(100) == b""
-    with open_socket(server) as half:
-        half.sendall(make_head(1000) + b'{"input":')
-        assert b"408" in half.recv(1000).partition(b"\r\n")[0]
 
 
 def test_a_request_that_fails_in_the_engine_fails_alone(server, engine):
@@ -245,7 +136,8 @@ def test_several_models_are_told_apart(engine, folder):
 def test_the_service_refuses_without_http(server):
     async def compute():
         job = Job("missing", ["a"], lambda outcome: outcome.scores)
-        return await server.service.compute(job, "me", 1.0, lambda: asyncio.sleep(9))
+        with Holding() as holding:
+            return await server.service.compute(lambda: job, 1, "me", 1.0, lambda: asyncio.sleep(9), holding)
 
     with pytest.raises(Refusal, match="there is no model 'missing'"):
         asyncio.run(compute())

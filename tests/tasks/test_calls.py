@@ -138,3 +138,23 @@ def test_humaneval(tmp_path):
     assert passes(task.tests, task.reference) == [True]
     assert passes(task.tests, "def zero(x):\n    return 7") == [False]
     assert task.tests.setup == "\nMETADATA = {}\n\n"
+
+
+def test_the_tests_of_mbpp_plus_follow_the_published_ones(tmp_path):
+    more = """import math
+
+def assertion(out, exp):
+    assert out == exp
+
+inputs = [[1], [2], [5]]
+results = [2, 3, 6]
+for i, (inp, exp) in enumerate(zip(inputs, results)):
+    assertion(f(*inp), exp)
+"""
+    record = {"task_id": 2, "prompt": "Add.", "code": "def f(a): return a + 1", "test_list": ["assert f(1) == 2"]}
+    tests = read(tmp_path, record, test=more).tests
+    assert len(tests.statements) == 4 and tests.entry_points == ("f",)
+    assert passes(tests, "def f(a): return a + 1") == [True] * 4
+    assert passes(tests, "def f(a): return min(a + 1, 5)") == [True, True, True, False]
+    one = read(tmp_path, record, test="assert f(7) == 8").tests
+    assert one.statements == ("assert f(1) == 2", "assert f(7) == 8")

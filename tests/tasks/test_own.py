@@ -10,6 +10,8 @@ TASKS = [
     Task("a", "p", CallTests(("assert f() == 1", "f()"), ("f",), "import math", "x = 1"), "def f(): ..."),
     Task("b", "", CallTests((), ()), "", "hard", "train", "MIT", "graphs"),
     Task("c", "p", StdioTests((("1\n", "2\n"), ("", "")))),
+    Task("c2", "p", StdioTests((("1\n", "2\n"),), "import math", "apps", True, 6, "in.txt", "out.txt")),
+    Task("c3", "p", CallTests(("f()",), ("f",), classes=("A",), comparison="livecodebench", cpu_seconds=3)),
     Task("d", "p"),
 ]
 
@@ -33,12 +35,14 @@ def test_a_task_comes_back_as_it_was(tmp_path):
         ({"tests": {"statements": [3]}}, r"tests: statements is \[3\]; give a list of strings"),
         ({"tests": {"cases": [["1"]]}}, r"tests.cases\[0\]: stdin is None; give a string"),
         ({"tests": {"cases": [["1", 2]]}}, r"tests.cases\[0\]: stdout is 2; give a string"),
+        ({"tests": {"cases": [], "comparison": "exact"}}, "comparison is 'exact'; give one of lines, livecodebench"),
+        ({"tests": {"cases": [], "cpu_seconds": 0}}, "cpu_seconds is 0; give a whole number of at least 1"),
         ({"difficulty": 3}, "difficulty is 3; give a string"),
         ({"task_id": 3}, "task_id is 3; give a string"),
     ],
 )
 def test_a_malformed_record_is_named(tmp_path, changes, message):
     path = tmp_path / "tasks.jsonl"
-    path.write_text(json.dumps(make_task_record(TASKS[3]) | changes))
+    path.write_text(json.dumps(make_task_record(TASKS[-1]) | changes))
     with pytest.raises(InvalidInput, match=f"line 1.*{message}"):
         read_tasks(path)

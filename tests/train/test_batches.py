@@ -39,7 +39,7 @@ def test_the_order_is_the_seed_s_and_the_epoch_s():
 def test_a_micro_batch_puts_each_sequence_s_score_in_its_place():
     batch = make_micro_batch([PROBLEMS[3], PROBLEMS[0]], torch.device("cpu"))
     # Stand-ins for scores: how long each sequence is, in the tree's order.
-    ends = batch.tree.positions[batch.tree.last_tokens][batch.tree.rows.long()] + 1
+    ends = batch.tree.positions[batch.tree.read_tokens][batch.tree.rows.long()] + 1
     assert ends[batch.places].tolist() == [27, 55, 15, 30]
     assert batch.offsets.tolist() == [0, 2, 4] and batch.labels.tolist() == [True, False] * 2
     assert batch.margins.tolist() == [0.5, 0.5]

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from codescaler.data.sample.sampling import Completion, Request, Sampling
 from codescaler.errors import EndpointUnavailable, InvalidInput
+from codescaler.io.backoff import Backoff, read_retry_after
 
 _MAX_ANSWER_BYTES = 2**26
 _MAX_WAIT_SECONDS = 60.0
@@ -98,6 +99,7 @@ class Endpoint:
             "max_tokens": self._sampling.max_tokens,
             "seed": seed,
         }
+        backoff = Backoff(self._backoff_seconds, _MAX_WAIT_SECONDS)
         for number in range(1, self._num_tries + 1):
             try:
                 return self._ask(json.dumps(body).encode())
@@ -108,8 +110,7 @@ class Endpoint:
                     ) from error
                 with self._lock:
                     self.num_retries += 1
-                backoff = self._backoff_seconds * 2 ** (number - 1)
-                stopped.wait(min(_MAX_WAIT_SECONDS, max(error.wait_seconds, backoff)))
+                stopped.wait(backoff.step(error.wait_seconds))
         raise AssertionError("num_tries is at least 1")
 
     def _ask(self, body: bytes) -> Completion:
@@ -124,7 +125,7 @@ class Endpoint:
             with error:
                 said = error.read(2000).decode("utf-8", "replace")
             if error.code == 429 or error.code >= 500:
-                raise _Passing(f"it answered {error.code}: {said!r:.300}", _read_retry_after(error.headers)) from error
+                raise _Passing(f"it answered {error.code}: {said!r:.300}", read_retry_after(error.headers)) from error
             raise InvalidInput(
                 f"{self._url} answered {error.code}: {said!r:.300}; check --endpoint, --model and CODESCALER_API_KEY"
             ) from error
@@ -146,11 +147,6 @@ def make_chat_url(url: str) -> str:
     if not path.endswith("/chat/completions"):
         path += "/chat/completions" if path.endswith("/v1") else "/v1/chat/completions"
     return urllib.parse.urlunsplit(parts._replace(path=path))
-
-
-def _read_retry_after(headers: Message) -> float:
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else 0.0
 
 
 def _parse_completion(data: bytes) -> Completion:

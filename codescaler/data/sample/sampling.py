@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_lines
 from codescaler.io.resumable import ResumableFile, compute_digest
-from codescaler.text.extract import extract_training_code
+from codescaler.text.extraction import check_extraction, extract_code
 from codescaler.types import Task
 
 
@@ -26,8 +26,10 @@ class Sampling:
     max_tokens: int = 1024
     seed: int = 0
     num_samples: int = 10
+    extract: str = "paper"
 
     def __post_init__(self) -> None:
+        check_extraction(self.extract, "python")
         if not 0 <= self.temperature <= 100:
             raise InvalidInput(f"temperature {self.temperature}; give a number of at least 0, such as 0.8")
         if not 0 < self.top_p <= 1:
@@ -143,7 +145,7 @@ def make_group_record(task: Task, completions: Sequence[Completion], sampling: S
     candidates: list[dict[str, Any]] = []
     first: dict[tuple[bool, str], int] = {}
     for index, completion in enumerate(completions):
-        code = extract_training_code(completion.text)
+        code, _ = extract_code(completion.text, sampling.extract)
         candidate = {"completion": completion.text, "code": code, "finish": completion.finish}
         same = first.setdefault((code is None, completion.text if code is None else code), index)
         candidates.append(candidate if same == index else candidate | {"duplicate_of": same})

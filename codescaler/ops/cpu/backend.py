@@ -101,6 +101,9 @@ class CpuBackend(Backend):
         self.kernels.glu_backward(gate_up.contiguous(), is_gelu, grad_y.contiguous(), grad, torch.get_num_threads())
         return grad
 
+    def log_sum_exp(self, logits: Tensor, running: Tensor, softcap: float | None = None, /) -> None:
+        self.kernels.log_sum_exp(logits, running, softcap or 0.0, torch.get_num_threads())
+
     def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
         experts = logits.new_empty(len(logits), num_chosen, dtype=torch.int32)
         weights = logits.new_empty(len(logits), num_chosen)

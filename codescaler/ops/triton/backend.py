@@ -15,6 +15,7 @@ from codescaler.kernels import (
     configurations,
     expert_mlp,
     glu,
+    log_sum_exp,
     pairwise_loss,
     pooled_score,
     qk_norm_rope,
@@ -134,6 +135,9 @@ class TritonBackend(Backend):
         grad = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
         glu.glu_backward(gate_up, grad_y, grad, is_gelu=activation == "gelu_tanh")
         return grad
+
+    def log_sum_exp(self, logits: Tensor, running: Tensor, softcap: float | None = None, /) -> None:
+        log_sum_exp.log_sum_exp(logits, running, softcap)
 
     def route(self, logits: Tensor, num_chosen: int, has_normalised_weights: bool, /) -> Routing:
         experts = logits.new_empty(len(logits), num_chosen, dtype=torch.int32)

@@ -37,7 +37,7 @@ class GradientPlan(NamedTuple):
 
 
 def plan_gradient(tree: Tree, queries: Tensor, num_keys: int, step: int) -> GradientPlan:
-    """Returns the plan of `all_queries` or `last_queries` on their device, made once for all layers."""
+    """Returns the plan of `all_queries` or `read_queries` on their device, made once for all layers."""
 
     def make(runs: Int32) -> GradientPlan:
         ends, is_every_token = find_subtree_ends(tree.batch), queries is tree.all_queries

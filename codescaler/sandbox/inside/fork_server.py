@@ -30,15 +30,21 @@ from codescaler.sandbox.inside.judge import judge
 from codescaler.sandbox.inside.program import run_main, serve_calls
 from codescaler.sandbox.inside.replay import replay
 from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root
+from codescaler.sandbox.inside.together import run_together
 from codescaler.sandbox.inside.wire import ConnectionLost, send
 
 builtins.exit, builtins.quit = (_sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit"))  # as a script has
-for _name in ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string"):
+for _name in ("bisect", "collections", "copy", "datetime", "fractions", "functools", "heapq", "itertools", "math",
+              "random", "re", "statistics", "string", "typing"):  # fmt: skip
     __import__(_name)
+if hasattr(sys, "set_int_max_str_digits"):
+    sys.set_int_max_str_digits(0)  # limits on time hold for long numbers too
 
 _MAX_FILES = 8
 
-_ROLES: dict[str, Callable[..., None]] = {"program": serve_calls, "judge": judge, "main": run_main, "replay": replay}
+_ROLES: dict[str, Callable[..., None]] = {
+    "program": serve_calls, "judge": judge, "main": run_main, "replay": replay, "together": run_together,
+}  # fmt: skip
 
 
 def keep(settings: dict[str, Any]) -> None:

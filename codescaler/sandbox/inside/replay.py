@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from codescaler.sandbox.inside.program import OPERATIONS, find_redefined, make_module_namespace, make_shared_namespace
+from codescaler.sandbox.inside.operations import OPERATIONS
+from codescaler.sandbox.inside.program import find_redefined, make_module_namespace, make_shared_namespace
 from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
 
 Step = Callable[[], Any]
@@ -33,7 +34,7 @@ def replay(work: socket.socket) -> None:
         exec(code, namespace)
 
     start()
-    codec = Codec(find_redefined(classes, namespace), lambda value: None, kept.__getitem__)
+    codec = Codec(find_redefined(classes, namespace), lambda value: [None], kept.__getitem__)
     steps: list[tuple[Step, Step]] = [(lambda: None, start)]
     for (operation, asked), numbers in task["dialogue"]:
         if operation == "names":

@@ -5,15 +5,21 @@ i-th entry of the table. An entry is a kind and its children, so that neither de
 that has no kind stays where it is, and goes as its number ("kept").
 """
 
+import functools
 import json
+import re
 import socket
 import struct
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, deque, namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path, PurePath
 from typing import Any
+
+from codescaler.sandbox.inside.arrays import list_array_parts, make_array
+from codescaler.sandbox.inside.sharing import Sharing
 
 MAX_MESSAGE_BYTES = 1 << 26
 
@@ -34,9 +40,30 @@ def _split_datetime(value: datetime) -> tuple[Any, ...]:
     return *clock, value.fold, None if offset is None else offset.total_seconds()
 
 
+@functools.lru_cache(maxsize=256)
+def _make_tuple_class(name: str, *fields: str) -> type:
+    return namedtuple(name, fields, rename=True)  # type: ignore[misc]
+
+
+def _make_named_tuple(name: str, fields: tuple[str, ...], *values: Any) -> Any:
+    return _make_tuple_class(name, *fields)(*values)
+
+
+def _find_match(pattern: re.Pattern[Any], text: Any, start: int, end: int, last: int) -> re.Match[Any]:
+    """Matches again, at a known place."""
+    match = pattern.match(text, start, last)
+    if match is None or match.end() != end:
+        raise ValueError("no match at this place")
+    return match
+
+
 # Immutable values, by what makes them again.
 _PARTS: dict[str, tuple[type, Callable[[Any], Iterable[Any]]]] = {
     "tuple": (tuple, tuple),
+    "slice": (slice, lambda value: (value.start, value.stop, value.step)),
+    "Path": (PurePath, lambda value: (str(value),)),
+    "Pattern": (re.Pattern, lambda value: (value.pattern, value.flags)),
+    "Match": (re.Match, lambda value: (value.re, value.string, value.start(), value.end(), value.endpos)),
     "frozenset": (frozenset, tuple),
     "bytes": (bytes, tuple),
     "complex": (complex, lambda value: (value.real, value.imag)),
@@ -50,7 +77,13 @@ _PARTS: dict[str, tuple[type, Callable[[Any], Iterable[Any]]]] = {
 }
 # Types that a test may hand over, such as `int`. No function may pass: a program could have the judge call it.
 _TYPES = {cls.__name__: cls for cls in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)}
+# What makes a value of a kind, if it is not its class.
+_MAKERS: dict[str, Callable[..., Any]] = {
+    "datetime": _make_datetime, "Path": Path, "Pattern": re.compile, "Match": _find_match,
+}  # fmt: skip
 _FROM_ONE = ("tuple", "frozenset", "bytes")  # made from one iterable; the others from several arguments
+# Values of classes that are not known beforehand.
+_FORMS: dict[str, Callable[..., Any]] = {"ndarray": make_array, "namedtuple": _make_named_tuple}
 _MAX_DEPTH = 10_000  # of tuples in tuples: Python hashes them by recursion, unchecked
 _MAX_JSON_INT = 1 << 53
 
@@ -100,19 +133,24 @@ class Codec:
 
     Args:
         classes: by name, whose instances go by their attributes: both sides know them.
-        keep: the number under which a value of any other type is kept here; it may raise.
-        kept: what stands for a number that the other side sent.
+        keep: how a value of any other type is described; it may raise.
+        kept: what stands for what the other side has described.
+        sharing: of the containers that both sides hold; without, every container comes as a new one.
     """
 
     def __init__(
-        self, classes: Mapping[str, type], keep: Callable[[Any], int | None], kept: Callable[[int], Any]
+        self,
+        classes: Mapping[str, type],
+        keep: Callable[[Any], list[Any]],
+        kept: Callable[..., Any],
+        sharing: Sharing | None = None,
     ) -> None:
-        self._classes, self._keep, self._kept = classes, keep, kept
+        self._classes, self._keep, self._kept, self._sharing = classes, keep, kept, sharing
         self._staying: Any = None
 
     def keep_value(self, value: Any) -> "Codec":
         """The same codec, but one value stays where it is."""
-        other = Codec(self._classes, self._keep, self._kept)
+        other = Codec(self._classes, self._keep, self._kept, self._sharing)
         other._staying = value
         return other
 
@@ -121,26 +159,35 @@ class Codec:
         index: dict[int, int] = {}
         entries: list[tuple[str, list[Any]]] = []
         alive: list[Any] = []  # an id may not be given to another object
-        stack = [(value, False)]
+        shared: list[tuple[int, Any]] = []
+        changed = self._sharing.find_changed() if self._sharing else ()
+        stack: list[tuple[Any, tuple[str, list[Any]] | None]] = [(container, None) for container in changed]
+        stack.append((value, None))
         while stack:
-            item, is_left = stack.pop()
+            item, left = stack.pop()
+            is_left = left is not None
             if _is_scalar(item) or (not is_left and id(item) in index):
                 continue
-            kind, children = self._take_apart(item)
+            kind, children = left or self._take_apart(item)
             # An immutable value stands after what it is made of; a mutable one is filled when everything is there.
-            if (kind in _PARTS or kind.startswith("object ")) and not is_left:
+            if (kind in _PARTS or kind in ("kept", *_FORMS) or kind.startswith("object ")) and not is_left:
                 index[id(item)] = -1  # on its way
-                stack.append((item, True))
+                stack.append((item, (kind, children)))
             else:
+                if kind in _MUTABLE or kind.startswith("object "):
+                    shared.append((len(entries), item))
                 index[id(item)] = len(entries)
                 entries.append((kind, children))
             if not is_left:
                 alive += [item, children]
-                stack += [(child, False) for child in reversed(children)]
-        return [
+                stack += [(child, None) for child in reversed(children)]
+        message = [
             _describe_child(value, index),
             [[kind, *(_describe_child(child, index) for child in children)] for kind, children in entries],
         ]
+        if self._sharing and shared:
+            message.append([(place, self._sharing.share(item)) for place, item in shared])
+        return message
 
     def _take_apart(self, value: Any) -> tuple[str, list[Any]]:
         name = type(value).__name__
@@ -148,7 +195,7 @@ class Codec:
             attributes = [part for pair in vars(value).items() for part in pair]
             return f"object {name}", attributes
         if value is self._staying:
-            return "kept", [self._keep(value)]
+            return "kept", self._keep(value)
         if isinstance(value, type) and value in _TYPES.values():
             return "type", [value.__name__]
         for kind, base in _MUTABLE.items():
@@ -156,9 +203,15 @@ class Codec:
                 if isinstance(value, dict):
                     return kind, [part for pair in dict.items(value) for part in pair]
                 return kind, list(base.__iter__(value))  # type: ignore[attr-defined]
+        fields = getattr(type(value), "_fields", None)
+        if isinstance(value, tuple) and isinstance(fields, tuple) and len(fields) == tuple.__len__(value):
+            return "namedtuple", [name, fields, *tuple.__iter__(value)]
         for kind, (base, parts_of) in _PARTS.items():
             if isinstance(value, base) and (not isinstance(value, time) or value.tzinfo is None):
                 return kind, list(parts_of(value))
+        array = list_array_parts(value)
+        if array is not None:
+            return "ndarray", array
         # Of a subclass, such as an enumeration, what it is at heart, whatever its own methods say.
         if isinstance(value, str):
             return "plain", [str.__str__(value)]
@@ -166,13 +219,14 @@ class Codec:
             return "plain", [int.__pos__(value) if isinstance(value, int) else float.__pos__(value)]
         if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
             return "plain", [value.item()]
-        return "kept", [self._keep(value)]
+        return "kept", self._keep(value)
 
     def decode(self, message: Any) -> Any:
         """Returns the value that a message holds. Raises ConnectionLost if it holds none."""
         try:
-            root, table = message
-            values = [self._make_empty(entry[0]) for entry in table]
+            root, table, *rest = message
+            numbers = dict(rest[0]) if rest and self._sharing else {}
+            values = [self._make_empty(entry[0], numbers.get(place)) for place, entry in enumerate(table)]
             depths = [0] * len(table)
 
             def get_child(item: Any) -> Any:
@@ -186,31 +240,43 @@ class Codec:
                     depths[place] = 1 + max((depths[c[0]] for c in children if _is_reference(c)), default=0)
                     if depths[place] > _MAX_DEPTH:
                         raise ConnectionLost(f"a value of more than {_MAX_DEPTH} levels")
-                    make: Callable[..., Any] = _make_datetime if kind == "datetime" else _PARTS[kind][0]
+                    make: Callable[..., Any] = _MAKERS.get(kind) or _PARTS[kind][0]
                     values[place] = make(parts) if kind in _FROM_ONE else make(*parts)
                 elif kind == "plain":
                     values[place] = get_child(children[0])
                 elif kind == "type":
                     values[place] = _TYPES[children[0]]
+                elif kind in _FORMS:
+                    values[place] = _FORMS[kind](*parts)
                 elif kind == "kept":
-                    values[place] = self._kept(children[0])
+                    values[place] = self._kept(*parts)
                 elif kind.startswith("object "):
-                    _fill(values[place], list(parts))  # before it is hashed; below again, for circles
-            for value, (kind, *children) in zip(values, table, strict=True):
+                    fill(values[place], list(parts))  # before it is hashed; below again, for circles
+            for place, (value, (kind, *children)) in enumerate(zip(values, table, strict=True)):
                 if kind in _MUTABLE or kind.startswith("object "):
-                    _fill(value, list(map(get_child, children)))
+                    if place in numbers:
+                        clear(value)
+                    fill(value, list(map(get_child, children)))
+            for number in numbers.values():
+                self._get_sharing().note(number)
             return get_child(root)
         except ConnectionLost:
             raise
         except Exception as error:  # whatever an untrusted message leads to
             raise ConnectionLost(f"a message that holds no value: {error!r:.200}") from error
 
-    def _make_empty(self, kind: str) -> Any:
-        if kind.startswith("object "):
-            return object.__new__(self._classes[kind.removeprefix("object ")])
-        if kind not in _PARTS and kind not in ("plain", "type", "kept"):
-            return _MUTABLE[kind]()
-        return None
+    def _make_empty(self, kind: str, number: int | None) -> Any:
+        if kind in _PARTS or kind in ("plain", "type", "kept", *_FORMS):
+            return None
+        is_object = kind.startswith("object ")
+        cls = self._classes[kind.removeprefix("object ")] if is_object else _MUTABLE[kind]
+        if number is not None:
+            return self._get_sharing().get(number, cls)
+        return object.__new__(cls) if is_object else cls()
+
+    def _get_sharing(self) -> Sharing:
+        assert self._sharing is not None
+        return self._sharing
 
 
 def _is_scalar(value: Any) -> bool:
@@ -229,7 +295,16 @@ def _describe_child(value: Any, index: Mapping[int, int]) -> Any:
     return value
 
 
-def _fill(value: Any, parts: list[Any]) -> None:
+def clear(value: Any) -> None:
+    """Takes everything out of a container, or all attributes from an object."""
+    if isinstance(value, (list, dict, set, deque, bytearray)):
+        value.clear()
+    else:
+        vars(value).clear()
+
+
+def fill(value: Any, parts: list[Any]) -> None:
+    """Puts parts into a container, or attributes into an object."""
     pairs = zip(parts[::2], parts[1::2], strict=True)
     if isinstance(value, dict):
         for key, part in pairs:

@@ -2,72 +2,100 @@
 // Text enters the page by textContent alone, so that nothing in it is markup.
 const get = (id) => document.getElementById(id);
 
+const EXAMPLE = {
+  problem: "Write a function second_largest(numbers) that returns the second largest distinct number of a list, or None.",
+  programs: [
+    "def second_largest(numbers):\n    return sorted(numbers)[1]",
+    "def second_largest(numbers):\n    distinct = sorted(set(numbers))\n"
+      + "    return distinct[-2] if len(distinct) > 1 else None",
+  ],
+};
+
 // Control characters and marks of direction could make a program look like another one.
 function makeVisible(text) {
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
     (character) => "\\u" + character.charCodeAt(0).toString(16).padStart(4, "0"));
 }
 
-function addProgram() {
-  const label = document.createElement("label");
-  label.textContent = "Program " + (get("programs").children.length + 1);
-  const area = document.createElement("textarea");
-  area.rows = 6;
-  label.append(area);
-  get("programs").append(label);
+function makeElement(name, text) {
+  const element = document.createElement(name);
+  element.textContent = makeVisible(text);
+  return element;
 }
 
-function makeHeaders() {
-  const headers = { "content-type": "application/json" };
-  if (get("key").value) headers.authorization = "Bearer " + get("key").value;
-  return headers;
+function addProgram() {
+  const label = makeElement("label", "Program " + (get("programs").children.length + 1));
+  const area = document.createElement("textarea");
+  area.rows = 5;
+  area.spellcheck = false;
+  label.append(area);
+  get("programs").append(label);
+  return area;
+}
+
+function fillExample() {
+  get("problem").value = EXAMPLE.problem;
+  const areas = [...document.querySelectorAll("#programs textarea")];
+  EXAMPLE.programs.forEach((program, index) => { (areas[index] || addProgram()).value = program; });
+}
+
+async function ask(path, options) {
+  const answer = await fetch(path, options);
+  const result = await answer.json();
+  if (!answer.ok) throw new Error(result.error.message);
+  return result;
 }
 
 async function listModels() {
-  const answer = await fetch("/v1/models", { headers: makeHeaders() });
-  if (!answer.ok) return;
-  for (const model of (await answer.json()).data) {
-    const option = document.createElement("option");
+  for (const model of (await ask("/v1/models")).data) {
+    const option = makeElement("option", model.id);
     option.value = model.id;
-    option.textContent = makeVisible(model.id);
     get("model").append(option);
   }
 }
 
 async function rank() {
-  const programs = [...document.querySelectorAll("#programs textarea")].map((area) => area.value).filter((text) => text);
-  const item = { problem: get("problem").value, candidates: programs };
-  const body = JSON.stringify({ model: get("model").value || null, items: [item] });
-  get("message").textContent = "Scoring...";
-  const answer = await fetch("/v1/programs", { method: "POST", headers: makeHeaders(), body });
-  const result = await answer.json();
-  get("message").textContent = answer.ok ? "" : makeVisible(result.error.message);
-  get("ranking").hidden = !answer.ok;
-  if (answer.ok) showRanking(programs, result.results[0]);
+  const texts = [...document.querySelectorAll("#programs textarea")].map((area) => area.value);
+  const numbers = [...texts.keys()].filter((index) => texts[index].trim());
+  if (!numbers.length) throw new Error("Write a program first, better two.");
+  const item = { problem: get("problem").value, candidates: numbers.map((index) => texts[index]) };
+  const body = JSON.stringify({ model: get("model").value, items: [item] });
+  const headers = { "content-type": "application/json" };
+  const { results } = await ask("/v1/programs", { method: "POST", headers, body });
+  showRanking(results[0].map((record, index) => ({ ...record, number: numbers[index], text: item.candidates[index] })));
 }
 
-function showRanking(programs, records) {
-  const rows = records.map((record, index) => ({ ...record, program: programs[index] }));
-  rows.sort((a, b) => b.is_valid - a.is_valid || b.score - a.score);
-  const body = get("ranking").tBodies[0];
-  body.replaceChildren(...rows.map((row, index) => {
+function showRanking(rows) {
+  rows.sort((a, b) => b.is_valid - a.is_valid || b.score - a.score || a.number - b.number);
+  get("ranking").tBodies[0].replaceChildren(...rows.map((row, index) => {
     const line = document.createElement("tr");
-    const cells = [String(index + 1), row.score.toFixed(3) + (row.is_valid ? "" : " (does not parse)"), row.program];
-    cells.forEach((text, column) => {
-      const cell = document.createElement("td");
-      const holder = column === 2 ? document.createElement("pre") : cell;
-      holder.textContent = makeVisible(text);
-      if (holder !== cell) cell.append(holder);
-      line.append(cell);
-    });
-    if (!row.is_valid) line.className = "invalid";
+    const program = document.createElement("td");
+    const note = "Program " + (row.number + 1) + (row.is_valid ? "" : ", does not parse");
+    program.append(makeElement("small", note), makeElement("pre", row.text));
+    line.append(makeElement("td", String(index + 1)), makeElement("td", row.score.toFixed(3)), program);
+    line.className = row.is_valid ? "" : "invalid";
     return line;
   }));
+  get("ranking").hidden = false;
 }
 
-get("add").addEventListener("click", addProgram);
-get("rank").addEventListener("click", () => rank().catch((error) => { get("message").textContent = String(error); }));
-get("key").addEventListener("change", () => { get("model").replaceChildren(); listModels(); });
+// One thing at a time, and what goes wrong is shown.
+async function run(task, message) {
+  get("message").textContent = message;
+  get("rank").disabled = true;
+  try {
+    await task();
+    get("message").textContent = "";
+  } catch (error) {
+    get("message").textContent = makeVisible(error.message);
+  } finally {
+    get("rank").disabled = false;
+  }
+}
+
+get("add").addEventListener("click", () => addProgram().focus());
+get("example").addEventListener("click", fillExample);
+get("form").addEventListener("submit", (event) => { event.preventDefault(); run(rank, "Scoring..."); });
 addProgram();
 addProgram();
-listModels();
+run(listModels, "");

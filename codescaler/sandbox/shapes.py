@@ -1,0 +1,104 @@
+"""Which tests ask for one process with the program: those that read what it wrote, or change what it runs in."""
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+
+from codescaler.types import CallTests
+
+# What a text must hold for a closer look, which takes longer.
+_SIGNS = re.compile(r"\b(open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|redirect_std|assertLogs"
+                    r"|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile)\w*\b")  # fmt: skip
+_PURE = {  # of os and sys
+    "join", "basename", "dirname", "splitext", "split", "sep", "linesep", "name", "path", "normpath", "maxsize",
+    "fspath", "version_info", "getsizeof", "getrecursionlimit", "setrecursionlimit", "PathLike", "float_info", "isabs",
+}  # fmt: skip
+_STATEFUL = {"os", "sys", "shutil", "tempfile", "sqlite3", "subprocess", "locale", "glob", "zipfile", "socket"}
+_CALLS = {"open", "patch", "redirect_stdout", "redirect_stderr", "redirect_stdin", "input"}
+_PATH_METHODS = {"exists", "is_file", "is_dir", "read_text", "write_text", "read_bytes", "write_bytes", "unlink",
+                 "mkdir", "touch", "iterdir", "rmdir"}  # fmt: skip
+_ALWAYS = {"setUp", "tearDown", "setUpClass", "tearDownClass"}
+
+
+@functools.lru_cache(maxsize=256)
+def find_shared_state(tests: CallTests) -> tuple[str | None, ...]:
+    """Returns, for each statement, what of the process it shares with the program, in words; None if nothing."""
+    if not any(map(_SIGNS.search, (tests.setup, *tests.statements))):
+        return (None,) * len(tests.statements)
+    setup, prelude = _parse(tests.setup), _parse(tests.prelude)
+    return tuple(_find_in_statement(setup, _parse(statement), prelude) for statement in tests.statements)
+
+
+def _parse(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module([], [])
+
+
+def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Module) -> str | None:
+    reached: list[ast.AST] = [statement]
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    definitions = {node.name: node for node in setup.body if isinstance(node, kinds)}
+    reached += [node for node in setup.body if node not in definitions.values()]
+    modules = {"builtins"} | _STATEFUL | set(_list_modules([prelude, setup, statement]))
+    modules -= set(_list_variables([setup, statement]))
+    names: set[str] = set()
+    words: set[str] = set()
+    found = None
+    while reached and found is None:
+        node = reached.pop()
+        for part in _walk(node, words):
+            found = found or _describe(part, modules)
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                words.add(part.value)
+            if isinstance(part, ast.Name) and part.id in definitions and part.id not in names:
+                names.add(part.id)
+                reached.append(definitions[part.id])
+    return found
+
+
+def _walk(node: ast.AST, words: set[str]) -> Iterator[ast.AST]:
+    """The parts of a piece of code; of the test methods of a class, those that a text in the statement names."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        is_test = (
+            isinstance(child, ast.FunctionDef) and child.name.startswith("test") and isinstance(node, ast.ClassDef)
+        )
+        if not is_test or child.name in words or not words:
+            yield from _walk(child, words)
+
+
+def _list_variables(trees: list[ast.Module]) -> Iterator[str]:
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+                yield node.id
+            elif isinstance(node, ast.arg):
+                yield node.arg
+
+
+def _list_modules(trees: list[ast.Module]) -> Iterator[str]:
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+
+
+def _describe(node: ast.AST, modules: set[str]) -> str | None:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
+        return f"{node.func.id}()"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _PATH_METHODS:
+        return f"{node.func.attr}()"
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        owner, name = node.value.id, node.attr
+        if owner in modules and not isinstance(node.ctx, ast.Load):
+            return f"a new {owner}.{name}"
+        if owner in _STATEFUL & modules and name not in _PURE:
+            return f"{owner}.{name}"
+        if owner == "patch" or name in ("patch", "assertLogs"):
+            return f"{name}()"
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os.path" and node.attr not in _PURE:
+        return f"os.path.{node.attr}"
+    return None

@@ -1,0 +1,32 @@
+"""The ways to take a program out of a completion, by name."""
+
+from collections.abc import Callable
+
+from codescaler.errors import InvalidInput
+from codescaler.text.extract import extract_evaluation_code, extract_training_code, is_valid_code
+from codescaler.text.markdown import extract_markdown_code
+
+EXTRACTORS: dict[str, Callable[[str, str], str | None]] = {
+    "paper": extract_training_code,
+    "last": lambda completion, language: extract_evaluation_code(completion),
+    "markdown": extract_markdown_code,
+    "markdown-unclosed": lambda completion, language: extract_markdown_code(completion, language, allow_unclosed=True),
+}
+
+
+def check_extraction(name: str | bool, language: str) -> str:
+    """Returns the name of a way, which True leaves to the paper, after a check that all it needs is there.
+
+    Raises: InvalidInput if there is no such way, or as the extractor.
+    """
+    name = "paper" if name is True else name
+    if name not in EXTRACTORS:
+        raise InvalidInput(f"extract={name!r} is not known; use one of {', '.join(EXTRACTORS)}")
+    extract_code("", name, language)
+    return str(name)
+
+
+def extract_code(completion: str, name: str, language: str = "python") -> tuple[str | None, bool]:
+    """Returns the program that a completion holds, None for none, and whether it parses."""
+    code = EXTRACTORS[name](completion, language)
+    return code, code is not None and (name != "last" or is_valid_code(code, language))
