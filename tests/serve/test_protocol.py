@@ -1,6 +1,7 @@
 """What a connection may take: each limit, with bytes that would pass without it."""
 
 import socket
+import time
 
 import pytest
 
