@@ -107,7 +107,11 @@ class Server:
         try:
             yield
         finally:
-            self._send_signal(signal.SIGSTOP)
+            self.stop()
+
+    def stop(self) -> None:
+        """Has it take no time until its next turn."""
+        self._send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """Ends it, at once if it does not end by itself in half a minute."""

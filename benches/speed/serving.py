@@ -10,60 +10,40 @@ target of speed that is missed is only shown.
 
 import argparse
 import contextlib
-import random
 import resource
-import statistics
-import string
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benches.harness.http_load import count_failures, post_all
 from benches.harness.options import choose_shape, make_parser, report_progress
 from benches.harness.results import save
 from benches.harness.servers import Server, start_codescaler, start_openrlhf, start_vllm
 from benches.harness.systems import write_checkpoint
+from benches.speed.serving_load import (
+    Load,
+    Turn,
+    count_distinct,
+    render,
+    score_texts,
+    send_at_once,
+    send_slowly,
+    summarize,
+    time_lone_client,
+)
 from benches.speed.serving_table import CALL, OPENRLHF, OURS, VLLM, Line, list_lines
 from codescaler.engine import Engine
-from codescaler.engine.scheduler import TokenCounter
 from codescaler.io.tables import format_table
 from codescaler.testing import QWEN3_0_6B
 
 CPU = torch.device("cpu")
 DEFAULT_LAYERS = 8
-
-
-@dataclass(frozen=True)
-class Load:
-    """How much is sent."""
-
-    num_problems: int = 16
-    num_programs: int = 8
-    problem_letters: int = 256
-    program_letters: tuple[int, int] = (60, 340)
-    num_connections: int = 64
-    num_lone_rows: int = 20
-    arrival_s: float = 30.0
-    num_crowd: int = 4000
-
-    def draw_rows(self, seed: int) -> list[tuple[str, str]]:
-        """Returns shuffled problems with programs. The checkpoint's tokenizer makes a token of each letter."""
-        draw = random.Random(seed)
-        rows = []
-        for _ in range(self.num_problems):
-            problem = "".join(draw.choices(string.ascii_lowercase, k=self.problem_letters))
-            for _ in range(self.num_programs):
-                letters = draw.choices(string.ascii_lowercase, k=draw.randint(*self.program_letters))
-                rows.append((problem, "".join(letters)))
-        draw.shuffle(rows)
-        return rows
 
 
 FULL = Load()
@@ -105,150 +85,114 @@ def _raise_file_limit(num_files: int) -> None:
 
 
 def _measure(folder: Path, load: Load, arguments: argparse.Namespace) -> dict[str, Any]:
-    dtype, num_threads = arguments.dtype, arguments.threads
-    engine = Engine.from_pretrained(folder, device="cpu", dtype=dtype, num_threads=num_threads, prefix_memory_bytes=0)
+    settings = folder, arguments.dtype, arguments.threads
+    engine = Engine.from_pretrained(
+        folder, device="cpu", dtype=arguments.dtype, num_threads=arguments.threads, prefix_memory_bytes=0
+    )
+    servers: dict[str, Server] = {}
     with contextlib.ExitStack() as stack:
 
         def start(name: str, start_server: Callable[..., Server], *settings: Any) -> Server:
             server = start_server(*settings)
             stack.callback(server.close)
             report_progress(f"{name} answers after {server.start_s:.0f} s")
+            server.stop()
             return server
 
-        servers = {}
-        if arguments.vllm:
-            servers[VLLM] = start(VLLM, start_vllm, arguments.vllm, folder, dtype, num_threads)
-        if arguments.openrlhf:
-            servers[OPENRLHF] = start(OPENRLHF, start_openrlhf, arguments.openrlhf, folder, num_threads)
-        servers[OURS] = ours = start(OURS, start_codescaler, folder, dtype, num_threads)
+        for name, python, start_peer in (
+            (VLLM, arguments.vllm, start_vllm),
+            (OPENRLHF, arguments.openrlhf, start_openrlhf),
+        ):
+            with _leave_out(name):
+                if python:
+                    servers[name] = start(name, start_peer, python, *settings)
+        servers[OURS] = ours = start(OURS, start_codescaler, *settings)
         figures = _take_turns(engine, servers, load, arguments.rounds)
         with ours.turn():
-            figures["lone"] = _time_lone_client(engine, ours, load)
-            figures["trickle"] = {"with prefix memory": _send_slowly(engine, ours, load)}
+            figures["lone"] = time_lone_client(engine, ours, load)
+            figures["trickle"] = {"with prefix memory": send_slowly(engine, ours, load)}
         for name, server in servers.items():
             figures["systems"][name] |= {"peak_bytes": server.measure_peak_bytes(), "start_s": server.start_s}
         with ours.turn():
-            figures["crowd"] = _send_at_once(ours, load)
-        forgetful = start("without prefix memory", start_codescaler, folder, dtype, num_threads, *NO_MEMORY)
-        figures["trickle"]["without"] = _send_slowly(engine, forgetful, load)
+            figures["crowd"] = send_at_once(ours, load)
+        forgetful = start("without prefix memory", start_codescaler, *settings, "--prefix-memory-bytes", "0")
+        with forgetful.turn():
+            figures["trickle"]["without"] = send_slowly(engine, forgetful, load)
     return figures
 
 
-NO_MEMORY = ("--prefix-memory-bytes", "0")
+@contextlib.contextmanager
+def _leave_out(name: str) -> Iterator[None]:
+    """Goes on without a peer that fails: the other figures took minutes."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        report_progress(f"{name} is left out: {error}")
 
 
 def _take_turns(engine: Engine, servers: dict[str, Server], load: Load, rounds: int) -> dict[str, Any]:
-    """Has the engine and every server score the rows of each round. The first warms up, with a quarter of them."""
-    systems: dict[str, dict[str, Any]] = {
-        name: {"rows_per_s": [], "cpu_s_per_row": [], "seconds": []} for name in (CALL, *servers)
-    }
-    difference, tokens, has_same_bits = {name: 0.0 for name in servers}, {"computed": 0, "distinct": 0}, True
-    for number in range(rounds + 1):
-        rows = load.draw_rows(number)
-        rows = rows if number else rows[: len(rows) // 4]
-        texts = [_render(engine, row) for row in rows]
-        started, cpu_s = time.perf_counter(), time.process_time()
-        expected = engine.score(rows)
-        turns = {CALL: (len(rows), time.perf_counter() - started, time.process_time() - cpu_s)}
-        for name, server in servers.items():
-            sent = texts[: len(texts) // 8] if name == OPENRLHF else texts
-            before = server.measure_cpu_s()
-            with server.turn():
-                computed = server.read_counter("distinct_tokens") if name == OURS else 0
-                scores, latencies, seconds = _score(server, sent, load.num_connections)
-                if name == OURS and number:
-                    tokens["computed"] += int(server.read_counter("distinct_tokens") - computed)
-                    tokens["distinct"] += _count_distinct(engine, texts)
-            turns[name] = (len(sent), seconds, server.measure_cpu_s() - before)
-            difference[name] = max(difference[name], float(np.abs(scores - expected[: len(sent)]).max()))
-            has_same_bits &= name != OURS or np.array_equal(scores, expected)
-            systems[name]["seconds"] += latencies if number else []
-        for name, (num_rows, seconds, cpu) in turns.items() if number else ():
-            systems[name]["rows_per_s"].append(num_rows / seconds)
-            systems[name]["cpu_s_per_row"].append(cpu / num_rows)
-        shown = ", ".join(f"{name} {num_rows / seconds:.1f}" for name, (num_rows, seconds, _) in turns.items())
+    """Has the engine and every server score the rows of each round, after a quarter of a round to warm up.
+
+    A peer that fails is taken out of `servers`.
+    """
+    first = load.draw_rows(0)
+    _run_round(engine, servers, first[: len(first) // 4], load)
+    turns = []
+    for number in range(1, rounds + 1):
+        turns.append(_run_round(engine, servers, load.draw_rows(number), load))
+        shown = ", ".join(f"{name} {len(turn.scores) / turn.seconds:.1f}" for name, turn in turns[-1].items())
         report_progress(f"round {number} of {rounds}, rows/s: {shown}")
-    for name in servers:
-        latencies = systems[name].pop("seconds")
-        systems[name] |= _summarize(latencies) | {"largest_difference": difference[name]}
-    del systems[CALL]["seconds"]
+    pairs = [(turn[OURS], turn[CALL]) for turn in turns]
     return {
         "num_rows": load.num_problems * load.num_programs,
         "num_connections": load.num_connections,
-        "systems": systems,
-        "tokens": tokens,
-        "has_same_bits": bool(has_same_bits),
-        "score_deviation": float(expected.std()),
+        "systems": {name: _describe(name, turns) for name in (CALL, *servers)},
+        "tokens": {
+            "computed": sum(ours.num_tokens for ours, _ in pairs),
+            "distinct": sum(call.num_tokens for _, call in pairs),
+        },
+        "has_same_bits": all(np.array_equal(ours.scores, call.scores) for ours, call in pairs),
+        "score_deviation": float(turns[-1][CALL].scores.std()),
     }
 
 
-def _render(engine: Engine, row: tuple[str, str]) -> str:
-    """The text of a row's conversation, as a trainer sends it."""
-    problem, program = row
-    return engine.encoder.chat.render([{"role": "user", "content": problem}, {"role": "assistant", "content": program}])
+def _run_round(
+    engine: Engine, servers: dict[str, Server], rows: Sequence[tuple[str, str]], load: Load
+) -> dict[str, Turn]:
+    texts = [render(engine, row) for row in rows]
+    started, cpu_s = time.perf_counter(), time.process_time()
+    scores = engine.score(rows)
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
+    turns = {CALL: Turn(scores, [], seconds, cpu_s, count_distinct(engine, texts))}
+    for name, server in list(servers.items()):
+        with contextlib.nullcontext() if name == OURS else _leave_out(name), server.turn():
+            sent = texts[: max(len(texts) // 8, 1)] if name == OPENRLHF else texts
+            cpu_s, num_tokens = server.measure_cpu_s(), _count_computed(name, server)
+            turn = score_texts(server, sent, load.num_connections)
+            turns[name] = turn._replace(
+                cpu_s=server.measure_cpu_s() - cpu_s, num_tokens=_count_computed(name, server) - num_tokens
+            )
+        if name not in turns:
+            del servers[name]
+    return turns
 
 
-def _score(
-    server: Server, texts: Sequence[str], num_connections: int, starts: Sequence[float] = ()
-) -> tuple[Any, list[float], float]:
-    """Returns scores, each row's seconds, and the seconds of all."""
-    bodies = [server.make_body(text) for text in texts]
-    started = time.perf_counter()
-    answers = post_all(server.port, server.dialect.path, bodies, num_connections, starts)
-    seconds = time.perf_counter() - started
-    scores = np.array([server.find_score(answer.body) for answer in answers], np.float32)
-    return scores, [answer.seconds for answer in answers], seconds
+def _count_computed(name: str, server: Server) -> int:
+    return int(server.read_counter("distinct_tokens")) if name == OURS else 0
 
 
-def _count_distinct(engine: Engine, texts: Sequence[str]) -> int:
-    tree = TokenCounter()
-    encoded = engine.encoder.encode_texts(texts, [str(index) for index in range(len(texts))])
-    assert tree.add(encoded.sequences, sys.maxsize)
-    return tree.num_tokens
-
-
-def _summarize(seconds: Sequence[float]) -> dict[str, float]:
-    ordered = sorted(seconds)
-    return {"p50_s": statistics.median(ordered), "p99_s": ordered[int(0.99 * (len(ordered) - 1))]}
-
-
-def _time_lone_client(engine: Engine, server: Server, load: Load) -> dict[str, float]:
-    """One row at a time, each on a new connection, beside the engine's own time for the row."""
-    seconds: dict[str, list[float]] = {"engine": [], "server": []}
-    for number in range(load.num_lone_rows):
-        row = load.draw_rows(1000 + number)[0]
-        started = time.perf_counter()
-        engine.score([row])
-        seconds["engine"].append(time.perf_counter() - started)
-        seconds["server"] += _score(server, [_render(engine, row)], 1)[1]
-    report_progress("a lone client")
-    return {f"{name}_p50_s": statistics.median(values) for name, values in seconds.items()}
-
-
-def _send_slowly(engine: Engine, server: Server, load: Load) -> dict[str, float]:
-    """The rows of one round come evenly over a time, as RL samples do."""
-    texts = [_render(engine, row) for row in load.draw_rows(2000)]
-    starts = [load.arrival_s * index / len(texts) for index in range(len(texts))]
-    counters = ("distinct_tokens", "forward_seconds")
-    before = [server.read_counter(name) for name in counters]
-    _, latencies, _ = _score(server, texts, len(texts), starts)
-    grown = [server.read_counter(name) - value for name, value in zip(counters, before, strict=True)]
-    report_progress(f"rows over {load.arrival_s:g} s")
-    return {
-        "arrival_s": load.arrival_s,
-        "distinct_tokens": _count_distinct(engine, texts),
-        "computed_tokens": grown[0],
-        "forward_s": grown[1],
-        **_summarize(latencies),
+def _describe(name: str, turns: Sequence[dict[str, Turn]]) -> dict[str, Any]:
+    """The figures of one system over all rounds."""
+    own = [turn[name] for turn in turns]
+    figures: dict[str, Any] = {
+        "rows_per_s": [len(turn.scores) / turn.seconds for turn in own],
+        "cpu_s_per_row": [turn.cpu_s / len(turn.scores) for turn in own],
     }
-
-
-def _send_at_once(server: Server, load: Load) -> dict[str, int]:
-    """Rows of a few tokens on as many connections in one moment."""
-    bodies = [server.make_body(f"row {index}") for index in range(load.num_crowd)]
-    failures = count_failures(server.port, server.dialect.path, bodies)
-    report_progress(f"{load.num_crowd} connections in one moment: {failures} without a score")
-    return {"num_connections": load.num_crowd, "num_failures": failures}
+    if name == CALL:
+        return figures
+    differences = (np.abs(turn[name].scores - turn[CALL].scores[: len(turn[name].scores)]).max() for turn in turns)
+    latencies = [seconds for turn in own for seconds in turn.latencies]
+    return figures | summarize(latencies) | {"largest_difference": float(max(differences))}
 
 
 if __name__ == "__main__":

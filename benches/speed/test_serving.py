@@ -48,7 +48,7 @@ GOOD = {
 
 def test_a_small_run_passes_where_speed_does_not_matter(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(written, "RESULTS", tmp_path)
-    assert serving.main(["--small", "--dtype", "float32", "--rounds", "1", "--save"]) in (0, 1), capsys.readouterr().out
+    assert serving.main(["--small", "--dtype", "float32", "--rounds", "1", "--save"]) == 0, capsys.readouterr().out
     figures = json.loads((tmp_path / "serving_0.6b_float32.json").read_text())
     assert figures["has_same_bits"] and set(figures["systems"]) == {CALL, OURS}
     assert figures["crowd"] == {"num_connections": 100, "num_failures": 0}

@@ -17,6 +17,7 @@ HEADER_S = 10.0  # that a client may take from its connection, or its first byte
 MESSAGE_S = 40.0  # for the rest of the message. A slow body has its answer before, a body that nobody reads has not
 WRITE_S = 60.0  # that a client may leave an answer unread
 KEEP_ALIVE_S = 75
+LATE_S = 0.05  # beyond these times, in which a busy loop reads what came within them
 REFUSED_S = 1.0  # that a refused connection stays, since a client that is still writing would not see the answer
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 1 << 16  # of headers, of trailers, and between two pieces of a body
@@ -114,7 +115,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Gives the client this time for what it has to send now; None: it has nothing to send."""
         if self._due is not None:
             self._due.cancel()
-        self._due = None if seconds is None else self.loop.call_later(seconds, self._give_up)
+        self._due = None if seconds is None else self.loop.call_later(seconds, self._read_once_more)
+
+    def _read_once_more(self) -> None:
+        """Leaves the loop a pass to read what has come: where thousands connect at once, it reads late."""
+        self._due = self.loop.call_later(LATE_S, self._give_up)
 
     def _give_up(self) -> None:
         self._due = None

@@ -1,6 +1,7 @@
 """What a connection may take: each limit, with bytes that would pass without it."""
 
 import socket
+import time
 
 import pytest
 
@@ -39,6 +40,15 @@ def test_slow_headers_are_cut_off(server, monkeypatch):
     shorten(monkeypatch, HEADER_S=0.1)
     assert talk(server, HEAD) == b""
     assert talk(server, b"") == b""
+
+
+def test_a_request_that_came_in_time_is_read_by_a_busy_loop(server, monkeypatch):
+    """Timers run before sockets are read."""
+    shorten(monkeypatch, HEADER_S=0.2)
+    with open_socket(server) as connection:
+        server.server._loop.call_soon_threadsafe(time.sleep, 0.5)
+        connection.sendall(REQUEST)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
 def test_half_a_body_is_answered_and_cut_off(server, monkeypatch):
