@@ -4,6 +4,7 @@
 """
 
 import random
+import re
 import sys
 from decimal import Decimal, InvalidOperation
 
@@ -28,23 +29,29 @@ def grade_lines(output, expected):
         return True
     if len(rows) != len(goals):
         return False
-    for row, goal in zip(rows, goals, strict=True):
-        if row != goal and not (
-            len(row.split()) == len(goal.split()) and all(map(near_word, row.split(), goal.split()))
-        ):
-            return False
-    return True
+    return all(map(is_same_row, rows, goals))
+
+
+def is_same_row(row, goal):
+    words, goals = row.split(), goal.split()
+    blanks, wanted = re.split(r"\S+", row), re.split(r"\S+", goal)
+    if all(map(is_number, goals)):
+        blanks, wanted = len(blanks[0]), len(wanted[0])
+    return row == goal or (blanks == wanted and len(words) == len(goals) and all(map(near_word, words, goals)))
+
+
+def is_number(word):
+    try:
+        return float(word) is not None and word.lower().strip("+-.e0123456789") == ""
+    except ValueError:
+        return False
 
 
 def near_word(word, goal):
-    if word == goal:
-        return True
-    try:
-        number, wanted = float(word), float(goal)
-    except ValueError:
-        return False
-    is_whole = goal.lstrip("+-").isdigit()
-    return number == wanted if is_whole else abs(number - wanted) <= 1e-6 * max(1.0, abs(wanted)) * (1 + 1e-9)
+    if word == goal or not (set(".eE") & set(goal) and is_number(word) and is_number(goal)):
+        return word == goal
+    number, wanted = float(word), float(goal)
+    return abs(number - wanted) <= 1e-6 * max(1.0, abs(wanted)) * (1 + 1e-9)
 
 
 def grade_livecodebench(output, expected):
