@@ -37,8 +37,8 @@ FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
 HOOKS = {
     "assemble_rm_scores", "backward", "connection_lost", "connection_made", "data_received", "do_POST", "forward",
     "generic_visit", "getitem", "on_body", "on_header", "on_headers_complete", "on_message_begin",
-on_message_complete pause_writing pytest_collection_modifyitems pytest_runtest_logreport read redirect_request
-resume_writing
+    "on_message_complete", "pause_writing", "pytest_collection_modifyitems", "pytest_runtest_logreport", "read1",
+    "redirect_request", "resume_writing",
 }  # fmt: skip
 TERMS = OPERATIONS | FIGURES | COLLECTIVES | LOSSES | FACE | HOOKS
 THINGS = {"property", "cached_property", "contextmanager", "fixture", "overload"}  # decorators of what is no action
