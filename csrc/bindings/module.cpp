@@ -213,8 +213,9 @@ class KernelSet {
       const T* data = logits_.rows<T>(-1, -1);
       const int64_t rows = logits_.size(0), width = logits_.size(1);
       return [=, run = kernels.log_sum_exp,
-              a = LogSumExpArgs<T>{data, logits_.row_stride(), rows, width, softcap,
-                                   running_.get<float>({rows, 2})}] { run(a, threads); };
+              a = LogSumExpArgs<T>{data, logits_.row_stride(), rows, width, softcap, running_.get<float>({rows, 2})}] {
+        run(a, threads);
+      };
     });
   }
 
