@@ -12,7 +12,7 @@ from codescaler.errors import InvalidInput
 @pytest.fixture
 def open_models(monkeypatch):
     monkeypatch.setattr(Engine, "from_pretrained", lambda model=None, **_: model)
-    monkeypatch.setattr(serve, "collect_options", lambda _: {})
+    monkeypatch.setattr(serve, "collect_options", lambda *_: {})
     return lambda models, names: serve._open_models(argparse.Namespace(models=models, served_name=names))
 
 

@@ -75,7 +75,8 @@ def test_every_client_is_recorded():
 def test_clients_that_try_twice_more_get_their_score(named, monkeypatch, path):
     """Cohere 5 and 7 and openai 3: 503 and 429 are tried twice more, after the whole seconds of a Retry-After."""
     body = next(record["body"] for record in RECORDED.values() if record["path"] == path)
-    monkeypatch.setattr(named.service, "_num_waiting_tokens", 10**12)
+    take = named.service._queue.take
+    monkeypatch.setattr(named.service._queue, "take", lambda *_: None)  # the queue is full
     waits, statuses = [], []
     for _ in range(3):
         status, headers, answer = send(named.url + path, body)
@@ -84,6 +85,6 @@ def test_clients_that_try_twice_more_get_their_score(named, monkeypatch, path):
             break
         assert answer["error"]["code"] == "queue_full"
         waits.append(int(headers["Retry-After"]))
-        monkeypatch.setattr(named.service, "_num_waiting_tokens", 0)  # the queue empties while the client waits
+        monkeypatch.setattr(named.service._queue, "take", take)  # it empties while the client waits
     assert statuses == [503, 200]
     assert 1 <= waits[0] <= 30

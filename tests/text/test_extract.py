@@ -58,15 +58,13 @@ def test_examples(completion, training, evaluation):
         ("x = '\\d'", True),
         ("x = 1\0", False),
         ("x = '\ud800'", False),
-        ("1" * 60_000, True),
+        ("1" * 60_000, True),  # whatever the limit of digits that this Python has
         ("x = 1\n" * 5000, True),
         ("#" * MAX_CODE_CHARS, True),
         ("#" * (MAX_CODE_CHARS + 1), False),
     ],
 )
 def test_python_verdicts(code, is_valid):
-    if code.startswith("111") and sys.version_info >= (3, 11):
-        is_valid = False  # integers above 4,300 digits are refused from 3.11 on
     assert is_valid_code(code) == is_valid
 
 
