@@ -187,8 +187,13 @@ def start_vllm(python: Path, folder: Path, dtype: str, num_threads: int) -> Serv
     )
 
 
-def start_openrlhf(python: Path, folder: Path, num_threads: int) -> Server:
-    """OpenRLHF's `serve_rm`, in bfloat16, which is its default."""
+def start_openrlhf(python: Path, folder: Path, dtype: str, num_threads: int) -> Server:
+    """OpenRLHF's `serve_rm`.
+
+    Raises: RuntimeError if it does not come up, or if `dtype` is not its own.
+    """
+    if dtype != "bfloat16":
+        raise RuntimeError(f"serve_rm computes in bfloat16, not in {dtype}")
     port = _find_port()
     command = [
         python.absolute(),
