@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -68,26 +67,27 @@ class ForwardRunner:
         """Returns each request's scores or features."""
         sequences = [sequence for request in requests for sequence in request.sequences]
         clients = [request.client for request in requests for _ in request.sequences]
-        reads = _Reads(requests, sequences)
-        batches, used = self._plan(sequences, clients, reads.first)
+        batches, used = self._plan(sequences, clients)
         kept = {} if self._memory is None else self._memory.choose(clients, sequences)
-        scores = np.full(reads.num_positions, np.nan, dtype=np.float32)
+        scores = np.full(len(sequences), np.nan, dtype=np.float32)
         # Features are a thousand times as large: they are kept and copied only if a request wants them.
         has_features = any(request.wants == "features" for request in requests)
-        features = np.empty((reads.num_positions * has_features, self._decoder.config.hidden_size), dtype=np.float32)
+        features = np.empty((len(sequences) if has_features else 0, self._decoder.config.hidden_size), dtype=np.float32)
         # A GPU is waited for once all batches are under way, so that it never waits for us.
         outputs = [self._forward(batch, has_features, used, kept) for batch in batches]
         for batch, (batch_features, batch_scores) in zip(batches, outputs, strict=True):
-            at = reads.locate(batch)
             if batch_features is not None:
-                features[at] = batch_features.cpu().numpy()
+                features[batch.sequences] = batch_features.cpu().numpy()
             if batch_scores is not None:
-                scores[at] = batch_scores.cpu().numpy()
+                scores[batch.sequences] = batch_scores.cpu().numpy()
         self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
         if len(requests) == 1:
             return [features if has_features else scores]
-        parts = {"scores": reads.split(scores), "features": reads.split(features) if has_features else []}
-        return [parts[request.wants][index].copy() for index, request in enumerate(requests)]
+        ends = np.cumsum([len(request.sequences) for request in requests]).tolist()
+        return [
+            (features if request.wants == "features" else scores)[end - len(request.sequences) : end].copy()
+            for request, end in zip(requests, ends, strict=True)
+        ]
 
     def _compute_log_probs(self, requests: Sequence[Request]) -> list[Float32]:
         """Returns the log-probability of each token behind a position that is read."""
@@ -97,10 +97,9 @@ class ForwardRunner:
             self._output_layer = self._build_output_layer()
         whole = [sequence for request in requests for sequence in request.sequences]
         sequences = [sequence[:-1] for sequence in whole]  # what follows the last token is asked by nobody
-        reads = _Reads(requests, sequences)
-        log_probs = np.empty(reads.num_positions, dtype=np.float32)
+        first_read = [position for request in requests for position in request.first_read]
         outputs: list[Tensor] = []
-        batches = plan(sequences, self._max_batch_tokens, first_read=reads.first)
+        batches = plan(sequences, self._max_batch_tokens, first_read=first_read)
         for batch in batches:
             targets = [whole[index][-count:] for index, count in zip(batch.sequences, batch.row_counts, strict=True)]
             rows_P, targets_P, every_U = upload(
@@ -114,15 +113,13 @@ class ForwardRunner:
             x_UD, _ = decoder.forward(replace(Tree.from_batch(batch, device), rows=every_U))
             x_UD = x_UD.to(decoder.dtype)
             outputs.append(self._output_layer.compute_log_probs(decoder.backend, x_UD, rows_P, targets_P))
+        log_probs: dict[int, Float32] = {}
         for batch, output in zip(batches, outputs, strict=True):
-            log_probs[reads.locate(batch)] = output.cpu().numpy()
+            of_sequences = np.split(output.cpu().numpy(), batch.row_counts.cumsum()[:-1])
+            log_probs.update(zip(batch.sequences.tolist(), of_sequences, strict=True))
         self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
-        parts = iter(reads.split_sequences(log_probs))
-        own = [[next(parts) for _ in request.sequences] for request in requests]
-        return [
-            np.concatenate(each) if request.combine is None else request.combine(each)
-            for request, each in zip(requests, own, strict=True)
-        ]
+        parts = iter([log_probs[index] for index in range(len(sequences))])
+        return [request.combine([next(parts) for _ in request.sequences]) for request in requests]
 
     def sleep(self) -> None:
         """Moves the weights of a GPU to host memory, and frees what the device holds besides; from then on calls fail.
@@ -147,12 +144,10 @@ class ForwardRunner:
             self._offload.restore()
             self._offload = None
 
-    def _plan(
-        self, sequences: Sequence[Int32], clients: Sequence[str | None], first_read: Sequence[int] | None
-    ) -> tuple[list[TreeBatch], list[Prefix]]:
+    def _plan(self, sequences: Sequence[Int32], clients: Sequence[str | None]) -> tuple[list[TreeBatch], list[Prefix]]:
         """Returns the trees of sequences, and the remembered prefixes that these name by number."""
-        if self._memory is None or first_read is not None:  # a remembered token has no hidden state to read
-            return plan(sequences, self._max_batch_tokens, first_read=first_read), []
+        if self._memory is None:
+            return plan(sequences, self._max_batch_tokens), []
         found = [self._memory.find(client, tokens) for client, tokens in zip(clients, sequences, strict=True)]
         used = list(dict.fromkeys(part for part in found if part is not None))
         numbers = [None if part is None else used.index(part) for part in found]
@@ -165,7 +160,7 @@ class ForwardRunner:
         decoder = self._decoder
         filled = [
             (kept[index], batch.list_path(row, len(kept[index].tokens)))
-            for index, row in zip(batch.sequences.tolist(), batch.last_rows.tolist(), strict=True)
+            for index, row in zip(batch.sequences.tolist(), batch.rows.tolist(), strict=True)
             if index in kept
         ]
         if batch.remembered or filled:
@@ -173,48 +168,8 @@ class ForwardRunner:
             features, scores = decoder.forward(tree, LayerMemory(batch, used, filled, decoder.device))
             assert self._memory is not None
             self._memory.keep([prefix for prefix, _ in filled])
-        elif self._graphs is None or len(batch.rows) > len(batch.sequences):
+        elif self._graphs is None:
             features, scores = decoder.forward(Tree.from_batch(batch, decoder.device))
         else:
             features, scores = self._graphs.forward(batch)
         return features if has_features else None, scores
-
-
-class _Reads:
-    """Where what is read of each sequence stands in one array of all positions.
-
-    `first` are the positions from which on sequences are read, None if of each the last alone is.
-    """
-
-    def __init__(self, requests: Sequence[Request], sequences: Sequence[Int32]) -> None:
-        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-        self.first: list[int] | None = None
-        counts = np.ones_like(lengths)  # of positions that are read
-        if any(request.first_read is not None for request in requests):
-            self.first = []
-            for request in requests:
-                last = (len(sequence) - 1 for sequence in request.sequences)
-                self.first += last if request.first_read is None else request.first_read
-            counts = lengths - np.array(self.first, dtype=np.int64)
-        self._ends = counts.cumsum()
-        self._starts = self._ends - counts
-        bounds = np.cumsum([0, *(len(request.sequences) for request in requests)])
-        self._bounds = np.concatenate([np.zeros(1, np.int64), self._ends])[bounds]
-
-    @property
-    def num_positions(self) -> int:
-        return int(self._bounds[-1])
-
-    def locate(self, batch: TreeBatch) -> npt.NDArray[np.int64]:
-        """Returns the places of what is read of a batch, in the order of its rows."""
-        counts = batch.row_counts.astype(np.int64)
-        firsts = np.repeat(self._starts[batch.sequences] - (counts.cumsum() - counts), counts)
-        return (firsts + np.arange(len(firsts))).astype(np.int64)
-
-    def split_sequences(self, values: Float32) -> list[Float32]:
-        """Returns the part of each sequence."""
-        return np.split(values, self._ends[:-1])
-
-    def split(self, values: Float32) -> list[Float32]:
-        """Returns the part of each request."""
-        return np.split(values, self._bounds[1:-1])

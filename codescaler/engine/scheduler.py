@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from bisect import bisect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,10 +43,9 @@ class Request:
 
     Attributes:
         sequences: their ids; none is empty.
-        wants: "scores" [P], "features" [P, D], or "log_probs" [P], P positions of one sequence after the other.
-        combine: makes the result of log-probabilities, an array a sequence; None gives them one after the other.
-        first_read: the positions from which on sequences are read; None is the last of each alone. Log-probabilities
-            are those of the tokens behind these positions, and the last position has none.
+        wants: "scores" [B], "features" [B, D], or "log_probs": what `combine` makes of these.
+        first_read: the positions from which on sequences are read for log-probabilities, those of the tokens behind.
+        combine: makes the result of log-probabilities, of which each sequence has an array.
         num_truncated, text_seconds: what encoding them did and took, for the engine's counters.
         client: who asks. It means nothing here; a rule that replaces `select_oldest` may read it.
         deadline: the request fails if it still waits then, by `time.monotonic`. None waits for any time.
@@ -56,8 +55,8 @@ class Request:
 
     sequences: Sequence[Int32]
     wants: Want = "scores"
-    first_read: Sequence[int] | None = None
-    combine: Callable[[Sequence[Float32]], Float32] | None = None
+    first_read: Sequence[int] = ()
+    combine: Callable[[Sequence[Float32]], Float32] = np.concatenate
     num_truncated: int = 0
     text_seconds: float = 0.0
     client: str | None = None
@@ -87,12 +86,9 @@ def select_oldest(waiting: Sequence[Request], budget: int) -> Sequence[Request]:
     """
     if sum(request.num_tokens for request in waiting) <= budget:
         return waiting
-    families: dict[bytes, list[Request]] = {}  # in order of the oldest
-    for request in waiting:
-        families.setdefault(request.beginning, []).append(request)
     chosen: list[Request] = []
     tree = TokenCounter()
-    for request in chain.from_iterable(families.values()):
+    for request in put_siblings_together(waiting):
         fits = tree.add(request.sequences, budget)
         if chosen and not fits:
             break
@@ -100,6 +96,14 @@ def select_oldest(waiting: Sequence[Request], budget: int) -> Sequence[Request]:
         if not fits:
             break
     return chosen
+
+
+def put_siblings_together(requests: Iterable[Request]) -> list[Request]:
+    """Returns requests family by family, a family at the place of its first request."""
+    families: dict[bytes, list[Request]] = {}
+    for request in requests:
+        families.setdefault(request.beginning, []).append(request)
+    return [*chain.from_iterable(families.values())]
 
 
 class TokenCounter:

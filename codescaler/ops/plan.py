@@ -87,15 +87,9 @@ class TreeBatch:
         tokens = _make_int32(np.repeat(first_token - out_row, num_tokens) + np.arange(num_tokens.sum()))
         return tokens if self.sizes is None else _lengthen(tokens, self.sizes.num_sequences)
 
-    @property
-    def last_rows(self) -> Int32:
-        """The row of each sequence's last token. Shape: [B]."""
-        last: Int32 = self.rows[self.row_counts.cumsum() - 1]
-        return last
-
     def list_path(self, row: int, length: int) -> Int32:
-        """Returns the keys at the first `length` positions of a sequence whose last token has this row."""
-        node = self.read_queries[self.read_queries[:, 3].searchsorted(row, side="right") - 1, 0]
+        """Returns the keys at the first `length` positions of a sequence of which the last token alone is read."""
+        node = self.read_queries[row, 0]
         blocks = self.node_blocks[self.node_block_offsets[node] : self.node_block_offsets[node + 1]]
         path: Int32 = self.block_tokens[blocks].ravel()[:length]
         return path

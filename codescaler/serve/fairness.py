@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 
-from codescaler.engine.scheduler import Request, TokenCounter
+from codescaler.engine.scheduler import Request, TokenCounter, put_siblings_together
 
 LINGER_S = 1.0  # after its last answer, a client still counts: it is about to send its next row
 SLICE_S = 0.005  # of work, that a forward may hold whatever the demands: smaller ones would waste a GPU
@@ -100,7 +100,7 @@ class FairSelect:
             for request in waiting:
                 self._ledger.add_cost(request.client, request.num_tokens)
             return waiting
-        ordered = {client: deque(_put_siblings_together(queue)) for client, queue in queues.items()}
+        ordered = {client: deque(put_siblings_together(queue)) for client, queue in queues.items()}
         chosen: list[Request] = []
         tree = TokenCounter()
         fits = True
@@ -115,10 +115,3 @@ class FairSelect:
             if not ordered[client]:
                 del ordered[client]
         return chosen
-
-
-def _put_siblings_together(queue: Sequence[Request]) -> list[Request]:
-    families: dict[bytes, list[Request]] = {}
-    for request in queue:
-        families.setdefault(request.beginning, []).append(request)
-    return [request for family in families.values() for request in family]
