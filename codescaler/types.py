@@ -20,6 +20,7 @@ Layout = Literal["phi3", "internlm2"]
 Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
 Quantization = Literal["int8", "fp8"]
+ExtractorName = Literal["paper", "last", "markdown", "markdown-unclosed"]
 ScorerName = Literal["reward", "likelihood", "likelihood_mean", "likelihood_min", "reviewer", "coder_reviewer"]
 ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
 HADAMARD_BLOCK = 64  # inputs of a linear layer that are transformed together; their number has to be a multiple

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from codescaler.errors import InvalidInput, make_printable
 from codescaler.text.program import normalize_program
-from codescaler.types import ScorerName
+from codescaler.types import ExtractorName, ScorerName
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
@@ -75,7 +75,7 @@ def add_extract_option(parser: argparse.ArgumentParser, *, is_optional: bool = F
     """Adds how programs are taken out of completions; without the option of `is_optional`, they are programs."""
     parser.add_argument(
         "--extract",
-        choices=("paper", "last", "markdown", "markdown-unclosed"),
+        choices=get_args(ExtractorName),
         default=False if is_optional else "paper",
         help="program of a completion: paper (the one block, if it parses), last (block), markdown (by CommonMark)",
     )

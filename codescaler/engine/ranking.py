@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from codescaler.engine.options import is_list, require_count
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.text.extract import is_valid_code
-from codescaler.text.extraction import check_extraction, extract_code
-from codescaler.text.program import Message, Pair, make_conversation, normalize_program
+from codescaler.text.extraction import read_programs
+from codescaler.text.program import Message, Pair, make_conversation
 from codescaler.types import RankedCandidate
 
 ScorePairs = Callable[[Sequence[Pair], Sequence[str]], Iterator[float]]
@@ -30,21 +29,13 @@ def rank_candidates(
         raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
     require_count("top_k", top_k)
     names = names or [f"candidate {index}" for index in range(len(candidates))]
-    if extract is False:
-        taken: list[tuple[str | None, bool]] = [
-            (text, is_valid_code(normalize_program(text), language)) for text in candidates
-        ]
-    else:
-        way = check_extraction(extract, language)
-        taken = [extract_code(text, way, language) for text in candidates]
-    codes = [None if code is None else normalize_program(code) for code, _ in taken]
-    pairs = {index: make_conversation(problem, code, system) for index, code in enumerate(codes) if code is not None}
+    taken = read_programs(candidates, extract, language)
+    pairs = {
+        index: make_conversation(problem, code, system) for index, (code, _) in enumerate(taken) if code is not None
+    }
     scores = dict(zip(pairs, score_pairs([*pairs.values()], [names[i] for i in pairs]), strict=True))
     for index, score in scores.items():
         if not math.isfinite(score):
             raise WeightsError(f"{names[index]} scores {score}; look for non-finite weights in this checkpoint")
-    ranked = [
-        RankedCandidate(index, scores.get(index), is_valid, code)
-        for index, (code, (_, is_valid)) in enumerate(zip(codes, taken, strict=True))
-    ]
+    ranked = [RankedCandidate(index, scores.get(index), is_valid, code) for index, (code, is_valid) in enumerate(taken)]
     return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]

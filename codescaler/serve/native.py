@@ -5,14 +5,12 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from codescaler.errors import InvalidInput
 from codescaler.serve.answers import Candidate, ProgramsAnswer
 from codescaler.serve.dialects import Body, Post
 from codescaler.serve.job import Job, Outcome, Row
 from codescaler.serve.refusal import Refusal
-from codescaler.text.extract import is_valid_code
-from codescaler.text.extraction import check_extraction, extract_code
-from codescaler.text.program import Conversation, make_conversation, normalize_program
+from codescaler.text.extraction import read_programs
+from codescaler.text.program import Conversation, make_conversation
 from codescaler.text.shaping import shaped_reward
 
 
@@ -77,18 +75,10 @@ def _list_rows(item: Item, body: ProgramsBody) -> list[tuple[Row | None, bool]]:
     """Returns each candidate's row, None where nothing can be extracted, and whether it is valid."""
     if item.messages is not None:
         return [(Conversation(item.messages, item.system, item.is_program), True)]
-    listed: list[tuple[Row | None, bool]] = []
-    for text in item.candidates or []:
-        try:
-            if body.extract is False:
-                code: str | None = normalize_program(text)
-                is_valid = is_valid_code(code or "", body.language)
-            else:
-                code, is_valid = extract_code(text, check_extraction(body.extract, body.language), body.language)
-        except InvalidInput as error:
-            raise Refusal(400, "invalid_request", str(error)) from error
-        listed.append((None if code is None else make_conversation(item.problem or "", code, item.system), is_valid))
-    return listed
+    return [
+        (None if code is None else make_conversation(item.problem or "", code, item.system), is_valid)
+        for code, is_valid in read_programs(item.candidates or [], body.extract, body.language)
+    ]
 
 
 def _make_candidate(outcome: Outcome, place: _Place, has_reward: bool) -> Candidate:

@@ -1,10 +1,11 @@
 """The ways to take a program out of a completion, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from codescaler.errors import InvalidInput
 from codescaler.text.extract import extract_evaluation_code, extract_training_code, is_valid_code
 from codescaler.text.markdown import extract_markdown_code
+from codescaler.text.program import normalize_program
 
 EXTRACTORS: dict[str, Callable[[str, str], str | None]] = {
     "paper": extract_training_code,
@@ -12,6 +13,20 @@ EXTRACTORS: dict[str, Callable[[str, str], str | None]] = {
     "markdown": extract_markdown_code,
     "markdown-unclosed": lambda completion, language: extract_markdown_code(completion, language, allow_unclosed=True),
 }
+
+
+def read_programs(texts: Sequence[str], extract: bool | str, language: str) -> list[tuple[str | None, bool]]:
+    """Returns the program of each text in the form that is compared, None for none, and whether it parses.
+
+    Texts are programs where `extract` is False, else completions.
+
+    Raises: as `check_extraction`.
+    """
+    if extract is False:
+        return [(code, is_valid_code(code, language)) for code in map(normalize_program, texts)]
+    name = check_extraction(extract, language)
+    taken = [extract_code(text, name, language) for text in texts]
+    return [(None if code is None else normalize_program(code), is_valid) for code, is_valid in taken]
 
 
 def check_extraction(name: str | bool, language: str) -> str:

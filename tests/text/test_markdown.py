@@ -1,10 +1,13 @@
 """Programs by CommonMark: what the paper's extractors do not find, and what is no program."""
 
+from typing import get_args
+
 import pytest
 
 from codescaler.errors import InvalidInput
 from codescaler.text.extraction import EXTRACTORS, check_extraction, extract_code
 from codescaler.text.markdown import extract_markdown_code
+from codescaler.types import ExtractorName
 
 
 @pytest.mark.parametrize(
@@ -70,5 +73,6 @@ def test_a_way_is_chosen_by_name():
     assert taken["paper"] == (None, False) and taken["last"] == ("x =", False)
     assert taken["markdown"] == taken["markdown-unclosed"] == ("x = 1", True)
     assert (check_extraction(True, "python"), check_extraction("last", "python")) == ("paper", "last")
+    assert get_args(ExtractorName) == tuple(EXTRACTORS)  # what the command line offers
     with pytest.raises(InvalidInput, match="extract='first' is not known; use one of paper, last, markdown"):
         check_extraction("first", "python")
