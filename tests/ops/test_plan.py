@@ -107,6 +107,27 @@ def test_keeps_every_promise(sequences, max_batch_tokens):
     check(sequences, max_batch_tokens)
 
 
+@settings(max_examples=100, deadline=None)
+@given(families_of_lists(), st.sampled_from([40, 10**9]), st.randoms())
+def test_sequences_may_be_read_from_any_position_on(sequences, max_batch_tokens, random):
+    first_read = [random.randrange(len(tokens)) for tokens in sequences]
+    for batch in plan(as_arrays(sequences), max_batch_tokens, first_read=first_read):
+        rows = np.split(batch.rows, batch.row_counts.cumsum()[:-1])
+        read = {}
+        for index, of_sequence in zip(batch.sequences, rows, strict=True):
+            positions = range(first_read[index], len(sequences[index]))
+            for position, row in zip(positions, of_sequence, strict=True):
+                assert read.setdefault(row, tuple(sequences[index][: position + 1])) == tuple(
+                    sequences[index][: position + 1]
+                )
+        assert sorted(read) == list(range(len(batch.read_tokens))) and len(set(read.values())) == len(read)
+        for node, first_token, num_tokens, out_row in batch.read_queries:
+            path = path_of(batch, node)
+            at = path.tolist().index(first_token)
+            for step in range(num_tokens):
+                assert tuple(batch.token_ids[path[: at + step + 1]]) == read[out_row + step]
+
+
 @pytest.mark.parametrize("length", [1, KEY_BLOCK - 1, KEY_BLOCK, KEY_BLOCK + 1, 5 * KEY_BLOCK])
 def test_prompt_and_branches_around_a_key_block(length):
     prompt = [7] * length
