@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from codescaler.testing import QWEN3_0_6B, QWEN3_1_7B, QWEN3_30B_A3B, ModelShape, choose_fastest_dtype
 
-SHAPES = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B, "30b-a3b": QWEN3_30B_A3B}
+NARROW = ModelShape(512, 1536, num_layers=8, num_heads=8, num_kv_heads=4, head_dim=64, vocab_size=8192)
+SHAPES = {"30m": NARROW, "0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B, "30b-a3b": QWEN3_30B_A3B}
 
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -110,11 +110,11 @@ def main(options: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="codescaler-compare-") as folder:
         report_progress(f"writing a random checkpoint of {shape.num_layers} layers")
         write_checkpoint(Path(folder), shape)
-        systems, left_out = _load(Path(folder), arguments, workload, sequences, device)
-        scores = {system.name: _warm_up(system, sequences) for system in systems}
-        truth = (
+        truth = (  # first: models in float32 do not fit beside the systems
             None if dtype == torch.float32 else _score_in_float32(Path(folder), arguments.threads, sequences, device)
         )
+        systems, left_out = _load(Path(folder), arguments, workload, sequences, device)
+        scores = {system.name: _warm_up(system, sequences) for system in systems}
         scorers = {system.name: system.score for system in systems}
         seconds, peak = take_turns(scorers, workload, arguments.rounds, dtype, device)
     ideal_s = count_score_flops(shape, sequences) / peak
@@ -210,7 +210,7 @@ def _warm_up(system: System, sequences: list[list[int]]) -> Float32:
 
 
 def _score_in_float32(folder: Path, num_threads: int, sequences: list[list[int]], device: torch.device) -> Truth:
-    report_progress("scoring once in float32, to hold the bfloat16 scores against")
+    report_progress("scoring once in float32, to hold the scores of bfloat16 against")
     engine = Engine.from_pretrained(folder, device=str(device), dtype="float32", num_threads=num_threads)
     scores = engine.score_tokens(sequences)
     del engine  # before another model of that size
