@@ -236,6 +236,8 @@ def test_what_shares_the_process_is_judged_in_one_by_an_option(sandbox, name):
     assert verdict.outcomes == ("unjudged",)
     assert reason in verdict.message
     assert "allow_one_process" in verdict.message
+    wrong = sandbox.run("def f(): return 'x'", CallTests((statement,)))  # which no program would forge
+    assert (wrong.passed, wrong.is_forgeable) == (False, False)
     with Sandbox(sandbox.limits, isolation=sandbox.isolation, num_workers=1, allow_one_process=True) as wide:
         verdict = wide.run(code, CallTests((statement,)))
         assert (verdict.passed, verdict.is_forgeable) == (True, True)
@@ -244,11 +246,31 @@ def test_what_shares_the_process_is_judged_in_one_by_an_option(sandbox, name):
         assert (verdict.passed, verdict.is_forgeable) == (True, False)
 
 
+def test_one_process_compares_by_the_rule_of_the_benchmark(sandbox):
+    statement = "open('a', 'w').write('(7,)')\nassert _is_expected(f(), [7])"
+    tests = CallTests((statement,), comparison="livecodebench")
+    with Sandbox(sandbox.limits, isolation=sandbox.isolation, num_workers=1, allow_one_process=True) as wide:
+        assert wide.run("def f(): return eval(open('a').read())", tests).passed
+        assert wide.run("def f(): return (7,) * len(open('a').read())", tests).passed is False
+
+
+@pytest.mark.parametrize("tests", [
+    CallTests(("assert open('a', 'w').write(f()) == 7",), prelude="import nowhere"),
+    CallTests(("import nowhere\nassert open('a', 'w').write(f()) == 7",)),
+    CallTests(("assert open('a', 'w').write(f()) ==",)),
+])  # fmt: skip
+def test_tests_at_fault_are_unjudged_in_one_process_too(sandbox, tests):
+    with Sandbox(sandbox.limits, isolation=sandbox.isolation, num_workers=1, allow_one_process=True) as wide:
+        for each in (sandbox, wide):
+            assert each.run("def f(): return 'x'", tests).passed is None
+
+
 def test_what_only_one_process_can_do_is_unjudged(sandbox):
     derives = CallTests(("class B(A): pass\nassert B().x == 1",), classes=("A",))
     verdict = sandbox.run("class A:\n    x = 1", derives)
     assert verdict.outcomes == ("unjudged",)
-    assert verdict.message == "a test derives the class B from the program's"
+    assert verdict.message.startswith("a test derives the class B from the program's; allow_one_process")
+    assert sandbox.run("class A:\n    x = 2", derives).outcomes == ("failed",)
     hands = CallTests(("import array\nassert f(array.array('i', [1])) == 'array'",))
     verdict = sandbox.run("def f(x): return type(x).__name__", hands)
     assert verdict.outcomes == ("unjudged",)
