@@ -81,7 +81,8 @@ def _holds(figure: dict[str, int]) -> bool:
 
 def _name_cause(message: str) -> str:
     """The first words, which are ours or Python's: what follows may be of a set's tests."""
-    return re.split(r"[;:,'\"(]", message)[0][:60].strip()
+    last = message.rpartition("\n")[2] if message.startswith("Traceback") else message
+    return re.split(r"[;:,'\"(]", last)[0][:60].strip()
 
 
 def _measure(

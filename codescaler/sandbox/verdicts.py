@@ -32,7 +32,7 @@ def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdic
     forge that it passes. So what fails there is wrong, and what passes there is unjudged.
     """
     reports, cpu_seconds = _run_in_turn(attempt_calls, box, limits, code, tests)
-    if any(outcome not in ("passed", "timeout") for outcome, _ in reports):
+    if any(outcome != "passed" for outcome, _ in reports):
         shared = find_shared_state(tests)
         reports = [_excuse(report, reason) for report, reason in zip(reports, shared, strict=True)]
     verdict = _make_verdict(reports, cpu_seconds)
@@ -44,7 +44,7 @@ def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdic
 
 
 def _excuse(report: Report, reason: str | None) -> Report:
-    if reason is None or report[0] in ("passed", "timeout"):
+    if reason is None or report[0] == "passed":
         return report
     return "unjudged", f"the test shares {reason} with the program; {ONE_PROCESS} judges it, forgeably"
 

@@ -5,6 +5,7 @@
 import pytest
 
 from codescaler.sandbox import Limits, Sandbox
+from codescaler.sandbox.shapes import find_shared_state
 from codescaler.types import CallTests
 
 MONEY = """
@@ -226,7 +227,25 @@ ONE_PROCESS = {
                         "text, sys.stdout = sys.stdout.getvalue(), old\nassert text == '7\\n'", "sys.stdout"),
     "a patched function": ("def f(): return input()", "import builtins\nbuiltins.input = lambda: '7'\nassert f() == '7'",
                            "builtins.input"),
+    "a patched part of a package": (
+        "from urllib import request\ndef f(): return request.urlopen('http://nowhere')",
+        "from urllib import request\nrequest.urlopen = lambda url: '7'\nassert f() == '7'", "request.urlopen"),
+    "a patched function, for ever": (
+        "import os\ndef f():\n    while not os.listdir(): pass\n    return '7'",
+        "import os\nos.listdir = lambda: ['7']\nassert f() == '7'", "os.listdir"),
+    "its names": ("def f(): return globals()", "assert f() is globals()", "globals()"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("statement, shared", [
+    ("import time\nassert f() < 1", "the clock"),
+    ("import pandas as pd\nassert f().equals(pd.DataFrame())", "objects of pandas"),
+    ("from PIL.Image import new\nassert f(new('L', (1, 1)))", "objects of PIL"),
+    ("image.save('a.png')\nassert f('a.png')", "save()"),
+    ("import numpy as np, math, unittest\nassert (f() == np.ones(2)).all()", None),
+])  # fmt: skip
+def test_shapes_of_tests_that_ask_for_one_process(statement, shared):
+    assert find_shared_state(CallTests((statement,))) == (shared,)
 
 
 @pytest.mark.parametrize("name", ONE_PROCESS)
