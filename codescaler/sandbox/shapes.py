@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from codescaler.types import CallTests
 
 # What a text must hold for a closer look, which takes longer.
-_SIGNS = re.compile(r"\b(import|globals|open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|redirect_std|assertLogs"
-                    r"|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile|warnings)\w*\b")  # fmt: skip
+_SIGNS = re.compile(r"\b(import|globals|open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|save|to_"
+                    r"|redirect_std|assertLogs|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile"
+                    r"|warnings)\w*\b")  # fmt: skip
 _PURE = {  # of os and sys
     "join", "basename", "dirname", "splitext", "split", "sep", "linesep", "name", "path", "normpath", "maxsize",
     "fspath", "version_info", "getsizeof", "getrecursionlimit", "setrecursionlimit", "PathLike", "float_info", "isabs",
