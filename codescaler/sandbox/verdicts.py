@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
@@ -13,7 +13,7 @@ from codescaler.sandbox.comparison import is_expected
 from codescaler.sandbox.inside.judge import GONE, ONE_PROCESS
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.shapes import find_shared_state
+from codescaler.sandbox.shapes import find_shared_state, shares_files
 from codescaler.types import CallTests, Outcome, StdioTests, Verdict
 
 Report = tuple[Outcome, str]
@@ -31,7 +31,8 @@ def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdic
     A test that does not pass, and asks for one process with the program, runs in one too. There the program could only
     forge that it passes. So what fails there is wrong, and what passes there is unjudged.
     """
-    reports, cpu_seconds = _run_in_turn(attempt_calls, box, limits, code, tests)
+    with box.share_scratch() if shares_files(tests) else nullcontext():
+        reports, cpu_seconds = _run_in_turn(attempt_calls, box, limits, code, tests)
     if any(outcome != "passed" for outcome, _ in reports):
         shared = find_shared_state(tests)
         reports = [_excuse(report, reason) for report, reason in zip(reports, shared, strict=True)]
