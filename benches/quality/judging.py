@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(format_table(("set", *columns), rows))
     if options.save:
         _save(RESULTS / f"judging_{options.save}.json", {"figures": figures, "causes": causes})
-    return 0 if all(map(_holds, figures.values())) else 1
+    return 0 if all(map(_is_met, figures.values())) else 1
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -80,7 +80,7 @@ def _save(path: Path, parts: dict[str, dict[str, Any]]) -> None:
     path.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _holds(figure: dict[str, int]) -> bool:
+def _is_met(figure: dict[str, int]) -> bool:
     return not figure["failed"] and figure["caught"] >= MIN_CAUGHT * figure["plain fails"]
 
 

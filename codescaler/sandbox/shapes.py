@@ -56,7 +56,7 @@ _RUNNERS = re.compile(r"exec|eval|compile|__import__|system|popen|startfile|(exe
 
 
 @functools.lru_cache(maxsize=256)
-def shares_files(tests: CallTests) -> bool:
+def may_share_files(tests: CallTests) -> bool:
     """Whether tests and program can share a folder: the tests use files, and nothing that runs what is in them."""
     if not any(map(_FILES.search, (tests.setup, *tests.statements))):
         return False
