@@ -27,6 +27,7 @@ def write_quality() -> Iterator[str]:
     yield from _write_robustness()
     yield from _write_forms()
     yield from _write_labels()
+    yield from _write_judging()
     yield from _write_training()
 
 
@@ -263,6 +264,19 @@ def _write_forms_of(
             cells.append("; ".join(f"{100 * one['pairs_right'][side]['accuracy']['mean']:.1f}" for one in both))
         rows.append([title, *cells])
     yield format_table(["form", "mean size of the shift", "correct side alone", "incorrect side alone", "both"], rows)
+
+
+def _write_judging() -> Iterator[str]:
+    figures = load_result("judging_published")["figures"]
+    yield "## Verdicts beside plain Python\n"
+    yield (
+        "`python benches judging FOLDER`, on published sets. Of references, those count that plain Python passes. Of "
+        "mutants, those count that plain Python fails. Of some sets, a part was measured.\n"
+    )
+    names = ("plain passes", "passed", "failed", "unjudged", "plain fails", "caught")
+    rows = [[name.rpartition("/")[2], *(figure[key] for key in names)] for name, figure in figures.items()]
+    header = ["set", "plain Python passes", "pass here", "fail here", "unjudged", "plain Python fails", "wrong here"]
+    yield format_table(header, rows)
 
 
 def _write_labels() -> Iterator[str]:
