@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from codescaler.engine.options import make_current, require_choice, require_coun
 from codescaler.engine.prefix_memory import DEFAULT_BYTES, PrefixMemory
 from codescaler.engine.ranking import rank_candidates
 from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
+from codescaler.engine.trace import LineScore, trace_programs
 from codescaler.errors import BackendUnavailable, InvalidInput, UnsupportedModel
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
@@ -457,6 +458,40 @@ class Engine:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
         """
         return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names, system)
+
+    @overload
+    def trace(
+        self, problem: str | Sequence[Message], programs: str, *, system: str | None = None
+    ) -> list[LineScore]: ...
+
+    @overload
+    def trace(
+        self,
+        problem: str | Sequence[Message],
+        programs: list[str] | tuple[str, ...],
+        *,
+        names: Sequence[str] | None = None,
+        system: str | None = None,
+    ) -> list[list[LineScore]]: ...
+
+    def trace(
+        self,
+        problem: str | Sequence[Message],
+        programs: str | list[str] | tuple[str, ...],
+        *,
+        names: Sequence[str] | None = None,
+        system: str | None = None,
+    ) -> list[LineScore] | list[list[LineScore]]:
+        """Returns the score after each line of a program, or of each of several programs of one problem.
+
+        A line's value is the score of the program that ends there, so that the last is the score that `rerank` gives,
+        to the bit. Programs are read as in `rerank`. All beginnings are one tree: tokens are computed once.
+
+        Raises: as `rerank`.
+        """
+        if isinstance(programs, str):
+            return trace_programs(self.score_stream, problem, [programs], ["program"], system)[0]
+        return trace_programs(self.score_stream, problem, programs, names, system)
 
     def sleep(self) -> None:
         """Gives the memory of the GPU back until `wake`: weights go to host memory. For a trainer that shares the card.
