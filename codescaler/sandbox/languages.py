@@ -4,6 +4,7 @@ Knows commands and folders, runs no program of a stranger. Where a language is a
 """
 
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -39,7 +40,7 @@ class Language:
         trial: a program that prints 1.
         find_home: where it is installed, by the path of its first tool; None if that is not asked.
         folders: of the host, that its tools read.
-        test_mark, compile_tests: what marks tests that need a compiler of their own, and the command of that.
+        test_mark: of tests that the language itself finds and runs. test_source, compile_tests: their file and command.
         reserved_bytes: of address space, that its runtime takes and leaves empty. num_threads: of its runtime.
         environment: of its tools.
     """
@@ -53,6 +54,7 @@ class Language:
     find_home: Callable[[str], str] | None = None
     folders: tuple[str, ...] = ()
     test_mark: str = ""
+    test_source: str = ""
     compile_tests: Command = ()
     reserved_bytes: int = 0
     num_threads: int = 0
@@ -78,6 +80,7 @@ _GCC_FOLDERS = ("/usr/include", "/usr/libexec/gcc")
 _RUST = ("{home}/bin/rustc", "--edition=2021", "-O", "--cap-lints=allow", "-Cstrip=symbols", "-Ccodegen-units=1",
          "-Clinker={cc}", "-Clink-arg=-fuse-ld=bfd", "-oprogram", "{source}")  # fmt: skip
 _GO = ("{home}/bin/go",)
+# The first thread, which runs `main`, has the stack of -Xss, and the others that of -XX:ThreadStackSize in KiB.
 _JAVA = ("-XX:+UseSerialGC", "-XX:ActiveProcessorCount=1", "-XX:-UsePerfData")
 
 LANGUAGES: dict[str, Language] = {
@@ -92,21 +95,21 @@ LANGUAGES: dict[str, Language] = {
     "go": Language(
         ("go",), "golang-go", "program.go", (*_GO, "build", "-o", "program", "{source}"), ("program/program",),
         'package main\nimport "fmt"\nfunc main() { fmt.Println(1) }', find_home=_ask("env", "GOROOT"),
-        test_mark="testing.T", compile_tests=(*_GO, "test", "-c", "-o", "program", "{source}"),
+        test_mark="testing.T", test_source="program_test.go", compile_tests=(*_GO, "test", "-c", "-o", "program", "{source}"),
         reserved_bytes=1 << 30, num_threads=16,
         environment={"CGO_ENABLED": "0", "GO111MODULE": "off", "GOFLAGS": "", "GOMAXPROCS": "2", "GOPATH": "/nowhere",
-                     "GOTOOLCHAIN": "local"},
+                     "GOROOT": "{home}", "GOTOOLCHAIN": "local"},
     ),
     "java": Language(
         ("javac",), "default-jdk-headless", "{public}.java",
         ("{home}/bin/javac", *(f"-J{flag}" for flag in _JAVA), "-J-Xmx1g", "-proc:none", "-nowarn", "-Xmaxerrs", "4",
          "-encoding", "UTF-8", "{source}"),
-        ("{home}/bin/java", *_JAVA, "-Xmx{heap}m", "-Xss64m", "{asserts}", "-cp", "program", "{main}"),
+        ("{home}/bin/java", *_JAVA, "-Xmx{heap}m", "-Xss64m", "-XX:ThreadStackSize=1024", "{asserts}", "-cp", "program", "{main}"),
         "class Main { public static void main(String[] a) { System.out.println(1); } }",
         find_home=lambda javac: str(Path(javac).resolve().parents[1]), reserved_bytes=3 << 30, num_threads=32,
     ),
     "javascript": Language(
-        ("node",), "nodejs", "program.js", (),
+        ("node",), "nodejs", "program.js", ("{node}", "--v8-pool-size=1", "--check", "{source}"),
         ("{node}", "--v8-pool-size=1", "--stack-size=60000", "--max-old-space-size={heap}", "program/{source}"),
         "console.log(1)", reserved_bytes=2 << 30, num_threads=16,
     ),
@@ -131,7 +134,7 @@ class Toolchain:
     def environment(self) -> dict[str, str]:
         """What its tools are told. Without /proc, they do not find the libraries beside themselves."""
         libraries = {"LD_LIBRARY_PATH": f"{self.paths['home']}/lib"} if "home" in self.paths else {}
-        return {**libraries, **self.language.environment}
+        return libraries | {key: value.format_map(self.paths) for key, value in self.language.environment.items()}
 
     def plan(self, text: str, has_tests: bool, limits: Limits) -> tuple[str, list[str], list[str]]:
         """Returns the name of the file of a program, and how it is compiled and run. Tests may stand in its text."""
@@ -139,8 +142,9 @@ class Toolchain:
         main, public = _find_classes(text) if self.name == "java" else ("", "")
         names = {**self.paths, "main": main, "public": public, "asserts": "-ea" if has_tests else "-da"}
         names["heap"] = str((limits.memory_bytes * 3 // 4) >> 20)
-        names["source"] = language.source.format_map(names)
-        compile = language.compile_tests if has_tests and language.test_mark in text else language.compile
+        is_marked = has_tests and language.test_mark != "" and language.test_mark in text
+        names["source"] = (language.test_source if is_marked else language.source).format_map(names)
+        compile = language.compile_tests if is_marked else language.compile
         return names["source"], *([word.format_map(names) for word in words] for words in (compile, language.run))
 
 
@@ -175,10 +179,10 @@ def find_toolchain(name: str) -> Toolchain:
 
 
 def _list_linked(home: str) -> list[str]:
-    """The folders outside that the links below a folder lead to, but for those of documents."""
-    entries = (Path(folder, name) for folder, _, names in os.walk(home) for name in names)
-    targets = {entry.resolve().parent for entry in entries if entry.is_symlink() and entry.suffix != ".txt"}
-    return sorted(str(path) for path in targets if not path.is_relative_to(Path(home).resolve()))
+    """What links below a folder stand for, if it is outside: some systems keep settings and sources elsewhere."""
+    entries = (Path(folder, name) for folder, *names in os.walk(home) for name in itertools.chain(*names))
+    targets = {os.path.normpath(entry.parent / entry.readlink()) for entry in entries if entry.is_symlink()}
+    return sorted(target for target in targets if not Path(target).is_relative_to(home))
 
 
 # Each is linear in time, also of what is opened and never closed.

@@ -108,7 +108,10 @@ def _judge_run(limits: Limits, end: End, output: str, errors: str, expected: str
     late = report_time_out(limits, end)
     if late:
         return "timeout", late
-    seen = errors.strip()[-MESSAGE_CHARS:] or f"the program {describe_ending(end)}"
+    said = errors.strip() or (output.strip() if tests.harness else "")
+    # Python says at last what the error is, and others say it first.
+    said = said[-MESSAGE_CHARS:] if tests.language == "python" else said[:MESSAGE_CHARS]
+    seen = said or f"the program {describe_ending(end)}"
     if tests.harness:
         is_crash = end.exit_code < 0 and end.exit_code != -signal.SIGABRT  # which is how C's assert ends
         return ("passed", "") if not end.exit_code else ("error" if is_crash else "failed", seen)

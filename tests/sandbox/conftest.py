@@ -11,10 +11,13 @@ import pytest
 
 import codescaler
 from codescaler.errors import SandboxUnavailable
-from codescaler.sandbox import ISOLATIONS, Sandbox
+from codescaler.sandbox import ISOLATIONS, Limits, Sandbox
+from codescaler.sandbox.languages import find_toolchain
 
 from .wrong_programs import LIMITS
 
+# Of programs in other languages: the start of a runtime alone takes half a second on a busy machine.
+LANGUAGE_LIMITS = Limits(cpu_seconds=1, wall_seconds=6.0, memory_bytes=512 << 20)
 PYTHON = "/usr/bin/python3"  # the system's, since this one may be out of an ordinary user's reach
 NOBODY = 65534
 
@@ -25,6 +28,15 @@ def available(isolation):
     except SandboxUnavailable:
         return False
     return True
+
+
+def find_missing(language):
+    """Why programs of a language cannot be judged here; empty if they can."""
+    try:
+        find_toolchain(language)
+    except SandboxUnavailable as error:
+        return str(error)
+    return ""
 
 
 # "limits" does not isolate from files and network; what it does promise is tested beside the others.
@@ -83,3 +95,10 @@ def anyones_sandbox(request):
     else:
         with tempfile.TemporaryDirectory() as folder, contextlib.closing(NobodysSandbox(folder, isolation)) as sandbox:
             yield sandbox
+
+
+@pytest.fixture(scope="session")
+def language_sandbox():
+    """One for all languages, since each has a trial first. It judges test programs too."""
+    with Sandbox(LANGUAGE_LIMITS, num_workers=1, allow_one_process=True) as sandbox:
+        yield sandbox
