@@ -261,6 +261,11 @@ class Task:
     domain: str | None = None
     name: str = "task"
 
+    @property
+    def language(self) -> str:
+        """What its programs are written in."""
+        return self.tests.language if isinstance(self.tests, StdioTests) else "python"
+
 
 Outcome = Literal["passed", "failed", "error", "timeout", "unjudged"]
 

@@ -71,51 +71,88 @@ def _ask(*arguments: str) -> Callable[[str], str]:
     return ask
 
 
-def _compile_by_gcc(tool: str, standard: str) -> Command:
-    return (f"{{{tool}}}", f"-std={standard}", "-O2", "-w", "-fmax-errors=4", "-o", "program", "{source}", "-lm")
-
-
 _LINKING = ("as", "ld")
+_GCC = ("-O2", "-w", "-fmax-errors=4", "-o", "program", "{source}", "-lm")
 _GCC_FOLDERS = ("/usr/include", "/usr/libexec/gcc")
+_NATIVE = ("program/program",)
 _RUST = ("{home}/bin/rustc", "--edition=2021", "-O", "--cap-lints=allow", "-Cstrip=symbols", "-Ccodegen-units=1",
          "-Clinker={cc}", "-Clink-arg=-fuse-ld=bfd", "-oprogram", "{source}")  # fmt: skip
 _GO = ("{home}/bin/go",)
-# The first thread, which runs `main`, has the stack of -Xss, and the others that of -XX:ThreadStackSize in KiB.
+_GO_OUTPUT = ("-o", "program", "{source}")
 _JAVA = ("-XX:+UseSerialGC", "-XX:ActiveProcessorCount=1", "-XX:-UsePerfData")
+_JAVAC = ("-J-Xmx1g", "-proc:none", "-nowarn", "-Xmaxerrs", "4", "-encoding", "UTF-8", "{source}")
+# The first thread, which runs `main`, has the stack of -Xss, and the others that of -XX:ThreadStackSize in KiB.
+_JAVA_MEMORY = ("-Xmx{heap}m", "-Xss64m", "-XX:ThreadStackSize=1024")
+_NODE = ("{node}", "--v8-pool-size=1")
 
 LANGUAGES: dict[str, Language] = {
     "c": Language(
-        ("gcc", *_LINKING), "gcc and libc6-dev", "program.c", _compile_by_gcc("gcc", "gnu17"), ("program/program",),
-        '#include <stdio.h>\nint main() { puts("1"); }', folders=_GCC_FOLDERS,
+        tools=("gcc", *_LINKING),
+        install="gcc and libc6-dev",
+        source="program.c",
+        compile=("{gcc}", "-std=gnu17", *_GCC),
+        run=_NATIVE,
+        trial='#include <stdio.h>\nint main() { puts("1"); }',
+        folders=_GCC_FOLDERS,
     ),
     "cpp": Language(
-        ("g++", *_LINKING), "g++", "program.cpp", _compile_by_gcc("g++", "gnu++20"), ("program/program",),
-        "#include <iostream>\nint main() { std::cout << 1; }", folders=_GCC_FOLDERS,
+        tools=("g++", *_LINKING),
+        install="g++",
+        source="program.cpp",
+        compile=("{g++}", "-std=gnu++20", *_GCC),
+        run=_NATIVE,
+        trial="#include <iostream>\nint main() { std::cout << 1; }",
+        folders=_GCC_FOLDERS,
     ),
     "go": Language(
-        ("go",), "golang-go", "program.go", (*_GO, "build", "-o", "program", "{source}"), ("program/program",),
-        'package main\nimport "fmt"\nfunc main() { fmt.Println(1) }', find_home=_ask("env", "GOROOT"),
-        test_mark="testing.T", test_source="program_test.go", compile_tests=(*_GO, "test", "-c", "-o", "program", "{source}"),
-        reserved_bytes=1 << 30, num_threads=16,
-        environment={"CGO_ENABLED": "0", "GO111MODULE": "off", "GOFLAGS": "", "GOMAXPROCS": "2", "GOPATH": "/nowhere",
-                     "GOROOT": "{home}", "GOTOOLCHAIN": "local"},
+        tools=("go",),
+        install="golang-go",
+        source="program.go",
+        compile=(*_GO, "build", *_GO_OUTPUT),
+        run=_NATIVE,
+        trial='package main\nimport "fmt"\nfunc main() { fmt.Println(1) }',
+        find_home=_ask("env", "GOROOT"),
+        test_mark="testing.T",
+        test_source="program_test.go",
+        compile_tests=(*_GO, "test", "-c", "-vet=off", *_GO_OUTPUT),
+        reserved_bytes=1 << 30,
+        num_threads=16,
+        environment={
+            "CGO_ENABLED": "0", "GO111MODULE": "off", "GOFLAGS": "", "GOMAXPROCS": "2", "GOPATH": "/nowhere",
+            "GOROOT": "{home}", "GOTOOLCHAIN": "local",
+        },
     ),
     "java": Language(
-        ("javac",), "default-jdk-headless", "{public}.java",
-        ("{home}/bin/javac", *(f"-J{flag}" for flag in _JAVA), "-J-Xmx1g", "-proc:none", "-nowarn", "-Xmaxerrs", "4",
-         "-encoding", "UTF-8", "{source}"),
-        ("{home}/bin/java", *_JAVA, "-Xmx{heap}m", "-Xss64m", "-XX:ThreadStackSize=1024", "{asserts}", "-cp", "program", "{main}"),
-        "class Main { public static void main(String[] a) { System.out.println(1); } }",
-        find_home=lambda javac: str(Path(javac).resolve().parents[1]), reserved_bytes=3 << 30, num_threads=32,
+        tools=("javac",),
+        install="default-jdk-headless",
+        source="{public}.java",
+        compile=("{home}/bin/javac", *(f"-J{flag}" for flag in _JAVA), *_JAVAC),
+        run=("{home}/bin/java", *_JAVA, *_JAVA_MEMORY, "{asserts}", "-cp", "program", "{main}"),
+        trial="class Main { public static void main(String[] a) { System.out.println(1); } }",
+        find_home=lambda javac: str(Path(javac).resolve().parents[1]),
+        reserved_bytes=3 << 30,
+        num_threads=32,
     ),
     "javascript": Language(
-        ("node",), "nodejs", "program.js", ("{node}", "--v8-pool-size=1", "--check", "{source}"),
-        ("{node}", "--v8-pool-size=1", "--stack-size=60000", "--max-old-space-size={heap}", "program/{source}"),
-        "console.log(1)", reserved_bytes=2 << 30, num_threads=16,
+        tools=("node",),
+        install="nodejs",
+        source="program.js",
+        compile=(*_NODE, "--check", "{source}"),
+        run=(*_NODE, "--stack-size=60000", "--max-old-space-size={heap}", "program/{source}"),
+        trial="console.log(1)",
+        reserved_bytes=2 << 30,
+        num_threads=16,
     ),
     "rust": Language(
-        ("rustc", "cc", "ld.bfd", *_LINKING), "rustc and gcc", "program.rs", _RUST, ("program/program",),
-        "fn main() { println!(\"1\"); }", find_home=_ask("--print", "sysroot"), test_mark="#[test]",
+        tools=("rustc", "cc", "ld.bfd", *_LINKING),
+        install="rustc and gcc",
+        source="program.rs",
+        compile=_RUST,
+        run=_NATIVE,
+        trial='fn main() { println!("1"); }',
+        find_home=_ask("--print", "sysroot"),
+        test_mark="#[test]",
+        test_source="program.rs",
         compile_tests=(*_RUST, "--test"),
     ),
 }  # fmt: skip
@@ -145,7 +182,8 @@ class Toolchain:
         is_marked = has_tests and language.test_mark != "" and language.test_mark in text
         names["source"] = (language.test_source if is_marked else language.source).format_map(names)
         compile = language.compile_tests if is_marked else language.compile
-        return names["source"], *([word.format_map(names) for word in words] for words in (compile, language.run))
+        commands = [[word.format_map(names) for word in words] for words in (compile, language.run)]
+        return names["source"], commands[0], commands[1]
 
 
 @functools.cache
@@ -187,7 +225,9 @@ def _list_linked(home: str) -> list[str]:
 
 # Each is linear in time, also of what is opened and never closed.
 _JAVA_REMARK = re.compile(r"//[^\n]*|/\*.*?(?:\*/|\Z)|\"(?:\\.|[^\"\\\n])*\"?|'(?:\\.|[^'\\\n])*'?", re.DOTALL)
-_JAVA_CLASS = re.compile(r"(\bpublic\s+(?:\w+\s+){0,4}?)?\b(?:class|interface|enum|record)\s+(\w+)|(\bmain\s*\()|([{}])")
+_JAVA_CLASS = re.compile(
+    r"(\bpublic\s+(?:\w+\s+){0,4}?)?\b(?:class|interface|enum|record)\s+(\w+)|(\bmain\s*\()|([{}])"
+)
 
 
 def _find_classes(text: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from codescaler.sandbox.languages import COMPILE_LIMITS, Language, Toolchain, fi
 from codescaler.sandbox.limits import Limits
 from codescaler.sandbox.outputs import judge_output
 from codescaler.sandbox.verdicts import judge_calls, judge_together
-from codescaler.types import CallTests, StdioTests, Tests, Verdict
+from codescaler.types import CallTests, Outcome, StdioTests, Tests, Verdict
 
 Result = TypeVar("Result")
 
@@ -122,9 +122,7 @@ class Sandbox:
         toolchain = find_toolchain(name)
         tests = StdioTests((("", "1"),), language=name)
         with closing(self._make_box(self.isolation, self.limits, toolchain)) as box:
-            verdict = judge_output(
-                box, self.limits, toolchain.language.trial, tests, toolchain, self._compile_limits
-            )
+            verdict = judge_output(box, self.limits, toolchain.language.trial, tests, toolchain, self._compile_limits)
         if not verdict.passed:
             raise SandboxUnavailable(
                 f"programs in {name!r} cannot be judged here: {toolchain.language.trial!r} fails: {verdict.message}. "
@@ -180,7 +178,8 @@ class Sandbox:
         limits = self.limits.extend(tests.cpu_seconds)
         if isinstance(tests, StdioTests):
             if tests.harness and not self._allow_one_process:
-                return Verdict(("unjudged",) * len(tests.cases), _HARNESS)
+                unjudged: Outcome = "unjudged"
+                return Verdict((unjudged,) * len(tests.cases), _HARNESS)
             toolchain = self.require_language(tests.language)
             with self._box(limits, toolchain) as box:
                 return judge_output(box, limits, code, tests, toolchain, self._compile_limits)
@@ -197,7 +196,8 @@ class Sandbox:
     def measure_costs(self, codes: Sequence[str], tests: Tests, *, num_rounds: int = 5) -> list[Costs | None]:
         """Returns the CPU time, in seconds, of each program for all tests, in each of `num_rounds` rounds.
 
-        None of a program that does not pass all tests each time, or is not in Python. How: see `codescaler.sandbox.costs`.
+        None of a program that does not pass all tests each time, or is not in Python. How: see
+        `codescaler.sandbox.costs`.
 
         Raises: SandboxUnavailable if a box breaks.
         """

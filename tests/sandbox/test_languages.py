@@ -135,7 +135,7 @@ def test_a_missing_tool_is_named_with_what_to_install(monkeypatch):
         for language in LANGUAGES:
             with pytest.raises(SandboxUnavailable, match=f"'{language}'.*not on the path; install"):
                 sandbox.run("", StdioTests((("", ""),), language=language))
-        with pytest.raises(SandboxUnavailable, match="'typescript' are not judged.*python, or one of c, cpp"):
+        with pytest.raises(SandboxUnavailable, match=r"'typescript' are not judged.*python, or one of c, cpp"):
             sandbox.run("", StdioTests((("", ""),), language="typescript"))
 
 
@@ -157,7 +157,7 @@ def test_a_tool_that_does_not_work_is_named_too(monkeypatch):
     [
         ("class A {} class B { static void main(String[] a) {} }", "B", "B"),
         ("public class A { static class B { void main() {} } public static void main(String[] a) {} }", "A", "A"),
-        ("class S { public static class N {} }\npublic final class M { public static void main(String... a) {} }", "M", "M"),
+        ("class S { public static class N {} }\npublic final class M { static void main(String... a) {} }", "M", "M"),
         ('// public class X {\nclass A { String s = "class Y { void main("; /* } */ void main() {} }', "A", "A"),
         ("package a.b; public class A { public static void main(String[] a) {} }", "a.b.A", "A"),
         ("public class P {} class Q { public static void main(String[] a) {} }", "Q", "P"),

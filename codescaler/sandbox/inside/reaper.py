@@ -35,7 +35,7 @@ _ROLES_WITH_FILES = ("main", "compile", "execute")  # in place of a connection t
 
 def get_limits(settings: dict[str, Any], role: str) -> dict[str, Any]:
     """What a role may use, of those that have limits of their own."""
-    limits: dict[str, Any] = settings["limits"]
+    limits: dict[str, dict[str, Any]] = settings["limits"]
     return limits.get(role, limits["any"])
 
 
