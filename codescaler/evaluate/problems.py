@@ -108,7 +108,9 @@ def read_evaluation_problems(
             continue
         task = task_of.get(group.task_id)
         known = {key: _label(record, key, name) or getattr(task, key, None) for key in ("difficulty", "domain")}
-        language = read_language(record, name) or (task.language if task is not None else "python")
+        language = "python" if task is None else task.language
+        if require_syntax:
+            language = read_language(record, name) or language
         problems.append(parse_problem(group, require_syntax=require_syntax, language=language, **known))
     if not problems:
         if counts["unlabelled_groups"]:
