@@ -47,7 +47,7 @@ puts(connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&a, sizeof a) ? "refused" 
     ),
     "writes outside its folder": (
         "c", """#include <stdio.h>
-int main() { puts(fopen("/usr/lib/here", "w") || fopen("/etc/here", "w") || fopen("/here", "w") ? "x" : "refused"); }""",
+int main() { puts(fopen("/usr/lib/a", "w") || fopen("/etc/a", "w") || fopen("/a", "w") ? "written" : "refused"); }""",
     ),
     "finds the environment of the host": (
         "c", """#include <stdio.h>
@@ -63,8 +63,8 @@ int main() { for (char **e = environ; *e; e++) if (strstr(*e, "SECRET")) puts(*e
 #include <unistd.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
-int main() { int gained = !setuid(0) && !getuid(); gained |= !unshare(CLONE_NEWUSER) | !mount("x", "/scratch", "tmpfs", 0, 0);
-gained |= !kill(1, SIGINT) & 0; gained |= !ptrace(PTRACE_ATTACH, 1, 0, 0); puts(gained ? "gained" : "refused"); }""",
+int main() { kill(1, SIGINT); puts((!setuid(0) && !getuid()) || !unshare(CLONE_NEWUSER)
+|| !mount("x", "/scratch", "tmpfs", 0, 0) || !ptrace(PTRACE_ATTACH, 1, 0, 0) ? "gained" : "refused"); }""",
     ),
     "leaves something to its next run": (
         "c", """#include <stdio.h>
@@ -87,14 +87,15 @@ WRONG = {
         "c", "#include <unistd.h>\n__attribute__((constructor)) void f() { _exit(0); }\nint main() {}", {"failed"},
     ),
     "prints for ever": ("c", "#include <stdio.h>\nint main() { for (;;) puts(\"1\"); }", {"error"}),
-    "forks without end": ("c", "#include <unistd.h>\nint main() { for (int i = 0; i < 1000; i++) fork(); }", {"failed"}),
+    "forks without end": ("c", "#include <unistd.h>\nint main() { for (int i = 0; i < 999; i++) fork(); }", {"failed"}),
     "burns time in children": (
         "c", f"""#include <stdio.h>
 #include <time.h>
 #include <signal.h>
 #include <unistd.h>
 int main() {{ int p[2]; char c; signal(SIGCHLD, SIG_IGN); pipe(p);
-for (int i = 0; i < 3; i++) {{ if (!fork()) {{ setsid(); while (clock() < 600000); write(p[1], "x", 1); pause(); }} read(p[0], &c, 1); }}
+for (int i = 0; i < 3; i++, read(p[0], &c, 1))
+if (!fork()) {{ setsid(); while (clock() < 600000); write(p[1], "x", 1); pause(); }}
 puts("{SECRET}"); }}""", {"timeout"},
     ),
     "takes all memory": (
@@ -102,15 +103,15 @@ puts("{SECRET}"); }}""", {"timeout"},
         "int main() { for (;;) { char *p = malloc(1 << 20); if (!p) return 1; memset(p, 1, 1 << 20); } }", {"error"},
     ),
     "starts threads without end": (
-        "java", "class Main { public static void main(String[] a) { for (;;) { var t = new Thread(() -> { while (true) try "
-        "{ Thread.sleep(1000); } catch (Exception e) {} }); t.setDaemon(true); t.start(); } } }", {"error"},
+        "java", "class Main { public static void main(String[] a) { for (;;) { var t = new Thread(() -> "
+        "{ try { Thread.sleep(60000); } catch (Exception e) {} }); t.setDaemon(true); t.start(); } } }", {"error"},
     ),
     "takes all memory outside the heap": (
         "javascript", "const a = []; for (;;) a.push(Buffer.alloc(1 << 24, 1))", {"error"},
     ),
     "starts processes without end": (
-        "javascript", "const { spawn } = require('child_process')\n"
-        "for (let i = 0; i < 100; i++) spawn('/usr/bin/node', ['-e', 'setTimeout(() => {}, 1e9)']).on('error', () => {})\n"
+        "javascript", "const { spawn } = require('child_process')\nfor (let i = 0; i < 100; i++)\n"
+        "spawn(process.argv[0], ['-e', 'setTimeout(() => {}, 1e9)']).on('error', () => {})\n"
         "setTimeout(() => process.exit(), 100)", {"failed"},
     ),
 }  # fmt: skip

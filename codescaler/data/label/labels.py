@@ -150,7 +150,7 @@ class _Run:
     def _make_pending(self, record: Mapping[str, Any], name: str) -> _Pending:
         task = self._tasks[str(record["task_id"])]
         language = read_language(record, name) or task.language
-        tests, reason = _translate_tests(task.tests, language), None
+        tests, reason = _convert_tests(task.tests, language), None
         if task.tests is None:
             reason = "the task has no tests"
         elif tests is None:
@@ -185,7 +185,7 @@ class _Run:
         return {**group.record, **added, "candidates": labelled, "verifier": self._verifier}
 
 
-def _translate_tests(tests: Tests | None, language: str) -> Tests | None:
+def _convert_tests(tests: Tests | None, language: str) -> Tests | None:
     """Tests for programs in a language; None if they cannot be, since they are in another language themselves."""
     if tests is None or language == ("python" if isinstance(tests, CallTests) else tests.language):
         return tests
