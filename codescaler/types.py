@@ -216,11 +216,14 @@ class StdioTests:
 
     Attributes:
         cases: (standard input, expected standard output) of each test.
-        prelude: runs before the program, in its names.
+        prelude: runs before the program, in its names. In another language than Python, text that stands before it.
         comparison: the rule by which output is expected.
         allows_return: a program may return at top level: its text then is the body of a function.
         cpu_seconds: as in `CallTests`.
         input_file, output_file: names of files in place of standard input and output; empty for none.
+        language: of the program, and of the texts beside it.
+        harness: text that stands behind the program, and tests it: the exit status decides, and not the output. Such a
+            verdict is forgeable.
     """
 
     cases: tuple[tuple[str, str], ...]
@@ -230,6 +233,8 @@ class StdioTests:
     cpu_seconds: int | None = None
     input_file: str = ""
     output_file: str = ""
+    language: str = "python"
+    harness: str = ""
 
 
 Tests: TypeAlias = CallTests | StdioTests
@@ -256,6 +261,11 @@ class Task:
     domain: str | None = None
     name: str = "task"
 
+    @property
+    def language(self) -> str:
+        """What its programs are written in."""
+        return self.tests.language if isinstance(self.tests, StdioTests) else "python"
+
 
 Outcome = Literal["passed", "failed", "error", "timeout", "unjudged"]
 
@@ -266,7 +276,8 @@ class Verdict:
 
     Attributes:
         outcomes: of each test: its assertion held or its output was correct ("passed"), or not ("failed"); the program
-            raised, exited, was killed for its memory, or does not compile ("error"); it ran out of time ("timeout");
+            raised, exited, was killed for its memory, or does not compile ("error"); it, or its compiler, ran out of
+            time ("timeout");
             the test itself is at fault, and says nothing of the program ("unjudged").
         message: of the first test that did not pass, what was seen; untrusted text, at most 500 characters.
         cpu_seconds: that the program took for all tests.

@@ -60,7 +60,7 @@ def add_commands(add: Add) -> None:
     bon.add_argument("--split", help="use the groups of this split only")
     bon.add_argument("--by", default="auto", help="difficulty, domain, length, none, auto: difficulty, else length")
     bon.add_argument("--tasks", type=Path, help="problems in any format, for difficulty and domain by task_id")
-    bon.add_argument("--require-syntax", action="store_true", help="what does not parse as Python is no program")
+    bon.add_argument("--require-syntax", action="store_true", help="what does not parse is no program")
     pairs = add_benchmark("pairs", _run_pairs, "Accuracy on pairs.", "{prompt, chosen, rejected}")
     rm_bench = add_benchmark(
         "rm-bench", _run_rm_bench, "RM-Bench: easy, normal and hard by domain.", "its total_dataset"

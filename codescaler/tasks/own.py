@@ -4,7 +4,7 @@
     or {"statements": [...], "entry_points": [...], "prelude": "", "setup": "", "classes": [...],
         "comparison": null, "cpu_seconds": null}
     or {"cases": [[stdin, stdout], ...], "prelude": "", "comparison": "lines", "allows_return": false,
-        "cpu_seconds": null, "input_file": "", "output_file": ""},
+        "cpu_seconds": null, "input_file": "", "output_file": "", "language": "python", "harness": ""},
  "reference": ..., "difficulty": ..., "split": ..., "license": ..., "domain": ...}
 """
 
@@ -12,6 +12,7 @@ import json
 from typing import Any
 
 from codescaler.tasks.row import Row
+from codescaler.text.extract import read_language
 from codescaler.types import COMPARISONS, CallTests, Comparison, StdioTests, Task, Tests
 
 _OPTIONAL = ("reference", "difficulty", "split", "license", "domain")
@@ -44,8 +45,8 @@ def _parse_tests(row: Row) -> Tests | None:
     cases = tests.values["cases"]
     if not isinstance(cases, list):
         raise tests.make_error("cases", "give a list of [stdin, stdout]")
-    prelude, input_file, output_file = (
-        tests.read_text_or_none(key) or "" for key in ("prelude", "input_file", "output_file")
+    prelude, input_file, output_file, harness = (
+        tests.read_text_or_none(key) or "" for key in ("prelude", "input_file", "output_file", "harness")
     )
     return StdioTests(
         tuple(parse_stdio_case(case, f"{tests.name}.cases[{index}]") for index, case in enumerate(cases)),
@@ -55,6 +56,8 @@ def _parse_tests(row: Row) -> Tests | None:
         _read_seconds(tests),
         input_file,
         output_file,
+        read_language(tests.values, tests.name) or "python",
+        harness,
     )
 
 

@@ -5,13 +5,14 @@ Knows tasks and verdicts, not how a program is isolated.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from codescaler.errors import InvalidInput
 from codescaler.io.records import parse_group, read_lines
 from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
+from codescaler.text.extract import read_language
 from codescaler.types import CallTests, Task, Tests, Verdict
 
 
@@ -21,6 +22,10 @@ class Runner(Protocol):
     @property
     def isolation(self) -> str:
         """What keeps programs from the host."""
+        ...
+
+    def require_language(self, name: str) -> object:
+        """Raises SandboxUnavailable if programs of a language cannot be judged here."""
         ...
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
@@ -55,17 +60,23 @@ def label_groups(
 ) -> LabelReport:
     """Writes the groups of a file with `passed`, `passed_tests`, `num_tests` and `outcomes` of each candidate.
 
-    A candidate without code failed; `passed` is null where the tests could not judge. A group whose task has no tests,
-    or whose reference fails them, is written with `unlabelled`, the reason, and null for every `passed`. A killed run
-    goes on; `limits` is what the runner allows a program, and stands on each group beside the isolation.
+    A group may say the `language` of its programs, where tests are of standard input and output. Without, it is that of
+    the tests. A candidate without code failed; `passed` is null where the tests could not judge. A group whose task has
+    no tests, or whose reference fails them, is written with `unlabelled`, the reason, and null for every `passed`. A
+    killed run goes on; `limits` is what the runner allows a program, and stands on each group beside the isolation.
 
     With `check_references` each task's reference is run first; a task without one is taken on trust, and counted.
     `advance` is told of groups done.
 
-    Raises: InvalidInput if a group has no task, or as `ResumableFile`.
+    Raises: InvalidInput if a group has no task, or as `ResumableFile`; SandboxUnavailable if a language is not judged
+        here.
     """
     by_id = index_tasks(tasks)
     used = [find_task(record, name, by_id) for name, _, record in read_lines(groups)]
+    languages = {read_language(record, name) for name, _, record in read_lines(groups)}
+    languages |= {task.language for task in used}
+    for language in sorted(filter(None, languages - {"python"})):
+        runner.require_language(language)
     verifier = {"isolation": runner.isolation, **limits}
     settings = {
         "groups": compute_file_digest([groups]),
@@ -121,8 +132,8 @@ class _Run:
         pending: deque[_Pending] = deque()
 
         def list_jobs() -> Iterator[tuple[str, Tests]]:
-            for _, record in lines:
-                group = self._make_pending(record)
+            for name, record in lines:
+                group = self._make_pending(record, name)
                 pending.append(group)
                 for program in group.programs:
                     assert group.tests is not None  # without tests there is no program to run
@@ -136,15 +147,18 @@ class _Run:
         while pending:
             yield self._record(pending.popleft())
 
-    def _make_pending(self, record: Mapping[str, Any]) -> _Pending:
+    def _make_pending(self, record: Mapping[str, Any], name: str) -> _Pending:
         task = self._tasks[str(record["task_id"])]
-        reason = None
+        language = read_language(record, name) or task.language
+        tests, reason = _convert_tests(task.tests, language), None
         if task.tests is None:
             reason = "the task has no tests"
+        elif tests is None:
+            reason = f"the task's tests are in {task.language}, and the programs in {language}"
         elif task.task_id in self._bad:
             reason = f"the task's reference fails its own tests: {self._bad[task.task_id]}"
         codes = [candidate["code"] for candidate in record["candidates"] if candidate["code"] is not None]
-        return _Pending(record, task.tests, [] if reason else list(dict.fromkeys(codes)), reason)
+        return _Pending(record, tests or task.tests, [] if reason else list(dict.fromkeys(codes)), reason)
 
     def _record(self, group: _Pending) -> dict[str, Any]:
         verdicts = dict(zip(group.programs, group.verdicts, strict=True))
@@ -169,6 +183,15 @@ class _Run:
         if task.license is not None and "license" not in group.record:
             added["license"] = task.license
         return {**group.record, **added, "candidates": labelled, "verifier": self._verifier}
+
+
+def _convert_tests(tests: Tests | None, language: str) -> Tests | None:
+    """Tests for programs in a language; None if they cannot be, since they are in another language themselves."""
+    if tests is None or language == ("python" if isinstance(tests, CallTests) else tests.language):
+        return tests
+    if isinstance(tests, CallTests) or tests.harness:
+        return None
+    return replace(tests, language=language, prelude="", allows_return=False)
 
 
 def _count_tests(tests: Tests | None) -> int:

@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from codescaler.sandbox.inside import syscalls
-from codescaler.sandbox.inside.reaper import choose_user, get_time_factor, reap
+from codescaler.sandbox.inside.reaper import choose_user, get_limits, get_time_factor, reap
 from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root, protect_devices
 from codescaler.sandbox.inside.wire import ConnectionLost, send
 
@@ -65,14 +65,14 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
     status = socket.socket(fileno=files[0])
     report, report_inside = os.pipe()
     stop_inside, stop = os.pipe()  # the reaper ends the program when this side closes, whoever ends the watcher
-    scratch = None
+    scratch, limits = None, get_limits(settings, role)
     try:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)  # the fork server's connection
         os.close(null)
         if settings["has_namespaces"]:
             syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
-            size = f"size={settings['scratch_bytes']},nr_inodes=1024,mode=1777"
+            size = f"size={limits['scratch_bytes']},nr_inodes=1024,mode=1777"
             syscalls.mount("scratch", SCRATCH, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, size)
         else:
             scratch = tempfile.mkdtemp(prefix="codescaler-")
@@ -86,7 +86,7 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         for file in (report_inside, stop_inside, *files[1:]):
             os.close(file)
         ended = os.pidfd_open(pid)
-        seconds = settings["wall_seconds"] * get_time_factor(role)
+        seconds = limits["wall_seconds"] * get_time_factor(role)
         is_in_time = _await_any([status.fileno(), ended], seconds)
         os.close(stop)  # it is too late, or the host wants the end, or the end has come
         if not select.select([ended], [], [], _REAP_SECONDS)[0]:
