@@ -7,6 +7,8 @@ from pathlib import Path
 
 from codescaler.io.records import read_objects
 from codescaler.tasks.reading import FORMATS, read_tasks
+from codescaler.tasks.row import Row
+from codescaler.tasks.taco import parse_apps_task
 from codescaler.types import CallTests, StdioTests
 
 Problem = tuple[str, str, CallTests | StdioTests]  # its name, the reference, its tests
@@ -21,6 +23,9 @@ def read_sets(folder: Path) -> Iterator[tuple[str, list[Problem]]]:
             yield "exercism", list(_read_exercism(path))
     for path in sorted(folder.rglob("ClassEval_data.json")):
         yield "ClassEval", list(map(_read_classeval_row, json.loads(path.read_text())))
+    apps = sorted(folder.rglob("APPS/*/*/solutions.json"))
+    if apps:
+        yield "APPS", [problem for path in apps for problem in _read_apps(path)]
     for path in sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.jsonl.gz")]):
         problems = list(_read_lines(path))
         if problems:
@@ -29,21 +34,33 @@ def read_sets(folder: Path) -> Iterator[tuple[str, list[Problem]]]:
 
 def _read_lines(path: Path) -> Iterator[Problem]:
     rows = [row for _, row in read_objects(path)]
+    if not rows or rows[0].get("language", "python") != "python":
+        return
     shapes: list[tuple[set[str], Callable[[dict[str, object]], Problem]]] = [
         ({"test_start", "canonical_solution", "entry_point"}, _read_odex_row),
         ({"code", "input", "output"}, _read_cruxeval_row),
-        ({"language", "canonical_solution", "test", "entry_point"}, _read_mxeval_row),
     ]
     for fields, read in shapes:
-        if rows and fields <= set(rows[0]):
-            yield from (read(row) for row in rows if row.get("language", "python") == "python" and row.get(
-                "canonical_solution", ""
-            ) is not None)  # fmt: skip
+        if fields <= set(rows[0]):
+            yield from map(read, rows)
             return
-    if rows and any(shape <= set(rows[0]) for _, shapes in FORMATS.values() for shape in shapes):
+    if any(shape <= set(rows[0]) for _, shapes in FORMATS.values() for shape in shapes):
         for task in read_tasks(path):
             if task.reference and task.tests:
                 yield task.task_id, task.reference, task.tests
+
+
+def _read_apps(path: Path) -> Iterator[Problem]:
+    """Every solution of a problem that is Python 3, from its folder."""
+    folder = path.parent
+    row: dict[str, object] = {"problem_id": folder.name, "question": (folder / "question.txt").read_text()}
+    row["input_output"] = (folder / "input_output.json").read_text()
+    starter = folder / "starter_code.py"
+    row["starter_code"] = starter.read_text() if starter.exists() else None
+    for number, solution in enumerate(json.loads(path.read_text())):
+        task = parse_apps_task(Row(row | {"solutions": json.dumps([solution])}, str(path)))
+        if task.reference and task.tests:
+            yield f"{task.task_id}/{number}", task.reference, task.tests
 
 
 def _read_odex_row(row: dict[str, object]) -> Problem:
@@ -56,12 +73,6 @@ def _read_odex_row(row: dict[str, object]) -> Problem:
 
 def _read_cruxeval_row(row: dict[str, object]) -> Problem:
     return f"cruxeval/{row['id']}", str(row["code"]), CallTests((f"assert f({row['input']}) == {row['output']}",))
-
-
-def _read_mxeval_row(row: dict[str, object]) -> Problem:
-    name = str(row["entry_point"])
-    statement = f"{row['test']}\n\ncheck({name})\n" if "check(" in str(row["test"]) else str(row["test"])
-    return str(row["task_id"]), f"{row['prompt']}{row['canonical_solution']}", CallTests((statement,), (name,))
 
 
 def _read_classeval_row(row: dict[str, object]) -> Problem:

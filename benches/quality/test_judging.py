@@ -41,7 +41,22 @@ def test_a_folder_of_sets(tmp_path, capsys):
     assert lines["exercism"][:5] == ["1", "1", "1", "0", "0"]
     assert lines["exercism"][5] == lines["exercism"][6] != "0"
     assert lines["cruxeval.jsonl"][:5] == ["2", "2", "1", "0", "1"]
-    assert "cruxeval/2: unjudged: 'the test shares open() with the program" in printed.err
+    assert "cruxeval/2: reference unjudged: 'the test shares open() with the program" in printed.err
+
+
+def test_saved_figures_hold_no_text_of_a_set(tmp_path, monkeypatch):
+    folder = tmp_path / "APPS/train/0001"
+    folder.mkdir(parents=True)
+    (folder / "question.txt").write_text("Print twice the number.")
+    (folder / "input_output.json").write_text(json.dumps({"inputs": ["21\n"], "outputs": ["42\n"]}))
+    solutions = ["print(int(input()) * 2)", "print 'Python 2'", "print(int(input()) * 3)"]
+    (folder / "solutions.json").write_text(json.dumps(solutions))
+    monkeypatch.setattr(judging, "RESULTS", tmp_path)
+    assert judging.main([str(tmp_path), "--workers", "1", "--mutants", "9", "--max-mutants", "1", "--save", "x"]) == 0
+    saved = json.loads((tmp_path / "judging_x.json").read_text())
+    assert saved["causes"] == {"APPS": {"plain fails: printed": 1}}
+    counts = saved["figures"]["APPS"]
+    assert (counts["references"], counts["passed"], counts["plain fails"], counts["caught"]) == (2, 1, 1, 1)
 
 
 def test_mutants_differ_in_one_place():

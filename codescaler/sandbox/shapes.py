@@ -3,13 +3,15 @@
 import ast
 import functools
 import re
+import sys
 from collections.abc import Iterator
 
 from codescaler.types import CallTests
 
 # What a text must hold for a closer look, which takes longer.
-_SIGNS = re.compile(r"\b(open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|redirect_std|assertLogs"
-                    r"|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile|warnings)\w*\b")  # fmt: skip
+_SIGNS = re.compile(r"\b(import|globals|open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|save|to_"
+                    r"|redirect_std|assertLogs|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile"
+                    r"|warnings)\w*\b")  # fmt: skip
 _PURE = {  # of os and sys
     "join", "basename", "dirname", "splitext", "split", "sep", "linesep", "name", "path", "normpath", "maxsize",
     "fspath", "version_info", "getsizeof", "getrecursionlimit", "setrecursionlimit", "PathLike", "float_info", "isabs",
@@ -27,9 +29,11 @@ _STATEFUL = {
     "socket",
     "warnings",
 }
-_CALLS = {"open", "patch", "redirect_stdout", "redirect_stderr", "redirect_stdin", "input"}
-_PATH_METHODS = {"exists", "is_file", "is_dir", "read_text", "write_text", "read_bytes", "write_bytes", "unlink",
-                 "mkdir", "touch", "iterdir", "rmdir"}  # fmt: skip
+_CALLS = {"open", "patch", "redirect_stdout", "redirect_stderr", "redirect_stdin", "input", "globals"}
+_FILE_METHODS = {"exists", "is_file", "is_dir", "read_text", "write_text", "read_bytes", "write_bytes", "unlink",
+                 "mkdir", "touch", "iterdir", "rmdir", "save", "savefig", "to_csv", "to_excel"}  # fmt: skip
+_CLOCKS = {"time", "timeit"}  # an answer takes longer from another process
+_GO_AS_DATA = {"numpy"}  # of the libraries that are not Python's own
 _ALWAYS = {"setUp", "tearDown", "setUpClass", "tearDownClass"}
 
 
@@ -91,16 +95,17 @@ def _list_variables(trees: list[ast.Module]) -> Iterator[str]:
 
 
 def _list_modules(trees: list[ast.Module]) -> Iterator[str]:
+    """Names that stand for a module or a part of one."""
     for tree in trees:
         for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
+            if isinstance(node, ast.Import | ast.ImportFrom):
                 yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
 
 
 def _describe(node: ast.AST, modules: set[str]) -> str | None:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
         return f"{node.func.id}()"
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _PATH_METHODS:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _FILE_METHODS:
         return f"{node.func.attr}()"
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         owner, name = node.value.id, node.attr
@@ -112,4 +117,16 @@ def _describe(node: ast.AST, modules: set[str]) -> str | None:
             return f"{name}()"
     if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os.path" and node.attr not in _PURE:
         return f"os.path.{node.attr}"
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return _describe_import(node)
     return None
+
+
+def _describe_import(node: ast.Import | ast.ImportFrom) -> str | None:
+    """Objects of a library stay in the process that made them, whatever their methods compare."""
+    paths = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+    modules = {path.partition(".")[0] for path in paths}
+    if modules & _CLOCKS:
+        return "the clock"
+    foreign = sorted(modules - sys.stdlib_module_names - _GO_AS_DATA - {""})
+    return f"objects of {foreign[0]}" if foreign else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from codescaler.sandbox.box import Box, End, Process
-from codescaler.sandbox.inside.judge import GONE
+from codescaler.sandbox.inside.judge import GONE, ONE_PROCESS
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
 from codescaler.sandbox.reports import (
@@ -30,19 +30,34 @@ _MAX_PROCESSES = 3  # of a program: each may use up its time
 def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
     """Runs tests in one process, and the program in another; if it ends in a test, a new one meets the next test.
 
-    A test that does not pass, and asks for one process with the program, is unjudged.
+    A test that does not pass, and asks for one process with the program, runs in one too. There the program could only
+    forge that it passes. So what fails there is wrong, and what passes there is unjudged.
     """
     reports, cpu_seconds = _run_in_turn(attempt_calls, box, limits, code, tests)
     if any(outcome != "passed" for outcome, _ in reports):
         shared = find_shared_state(tests)
         reports = [_excuse(report, reason) for report, reason in zip(reports, shared, strict=True)]
-    return make_verdict(reports, cpu_seconds)
+    verdict = make_verdict(reports, cpu_seconds)
+    if verdict.passed is None and any(map(_asks_for_one_process, reports)):
+        others, _ = _run_in_turn(_attempt_together, box, limits, code, tests)
+        reports = [_choose_failure(*pair) for pair in zip(reports, others, strict=True)]
+        verdict = make_verdict(reports, cpu_seconds)
+    return verdict
 
 
 def _excuse(report: Report, reason: str | None) -> Report:
-    if reason is None or report[0] in ("passed", "timeout"):
+    if reason is None or report[0] == "passed":
         return report
-    return "unjudged", f"the test shares {reason} with the program; allow_one_process judges it, forgeably"
+    return "unjudged", f"the test shares {reason} with the program; {ONE_PROCESS} judges it, forgeably"
+
+
+def _asks_for_one_process(report: Report) -> bool:
+    return report[0] == "unjudged" and ONE_PROCESS in report[1]
+
+
+def _choose_failure(report: Report, other: Report) -> Report:
+    """The report of the test in one process, if it was to run in one and did not pass there."""
+    return other if _asks_for_one_process(report) and other[0] in ("failed", "error", "timeout") else report
 
 
 def judge_together(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:

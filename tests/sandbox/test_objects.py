@@ -5,6 +5,7 @@
 import pytest
 
 from codescaler.sandbox import Limits, Sandbox
+from codescaler.sandbox.shapes import find_shared_state
 from codescaler.types import CallTests
 
 MONEY = """
@@ -226,7 +227,25 @@ ONE_PROCESS = {
                         "text, sys.stdout = sys.stdout.getvalue(), old\nassert text == '7\\n'", "sys.stdout"),
     "a patched function": ("def f(): return input()", "import builtins\nbuiltins.input = lambda: '7'\nassert f() == '7'",
                            "builtins.input"),
+    "a patched part of a package": (
+        "from urllib import request\ndef f(): return request.urlopen('http://nowhere')",
+        "from urllib import request\nrequest.urlopen = lambda url: '7'\nassert f() == '7'", "request.urlopen"),
+    "a patched function, for ever": (
+        "import os\ndef f():\n    while not os.listdir(): pass\n    return '7'",
+        "import os\nos.listdir = lambda: ['7']\nassert f() == '7'", "os.listdir"),
+    "its names": ("def f(): return globals()", "assert f() is globals()", "globals()"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("statement, shared", [
+    ("import time\nassert f() < 1", "the clock"),
+    ("import pandas as pd\nassert f().equals(pd.DataFrame())", "objects of pandas"),
+    ("from PIL.Image import new\nassert f(new('L', (1, 1)))", "objects of PIL"),
+    ("image.save('a.png')\nassert f('a.png')", "save()"),
+    ("import numpy as np, math, unittest\nassert (f() == np.ones(2)).all()", None),
+])  # fmt: skip
+def test_shapes_of_tests_that_ask_for_one_process(statement, shared):
+    assert find_shared_state(CallTests((statement,))) == (shared,)
 
 
 @pytest.mark.parametrize("name", ONE_PROCESS)
@@ -236,6 +255,8 @@ def test_what_shares_the_process_is_judged_in_one_by_an_option(sandbox, name):
     assert verdict.outcomes == ("unjudged",)
     assert reason in verdict.message
     assert "allow_one_process" in verdict.message
+    wrong = sandbox.run("def f(): return 'x'", CallTests((statement,)))  # which no program would forge
+    assert (wrong.passed, wrong.is_forgeable) == (False, False)
     with Sandbox(sandbox.limits, isolation=sandbox.isolation, num_workers=1, allow_one_process=True) as wide:
         verdict = wide.run(code, CallTests((statement,)))
         assert (verdict.passed, verdict.is_forgeable) == (True, True)
@@ -244,11 +265,31 @@ def test_what_shares_the_process_is_judged_in_one_by_an_option(sandbox, name):
         assert (verdict.passed, verdict.is_forgeable) == (True, False)
 
 
+def test_one_process_compares_by_the_rule_of_the_benchmark(sandbox):
+    statement = "open('a', 'w').write('(7,)')\nassert _is_expected(f(), [7])"
+    tests = CallTests((statement,), comparison="livecodebench")
+    with Sandbox(sandbox.limits, isolation=sandbox.isolation, num_workers=1, allow_one_process=True) as wide:
+        assert wide.run("def f(): return eval(open('a').read())", tests).passed
+        assert wide.run("def f(): return (7,) * len(open('a').read())", tests).passed is False
+
+
+@pytest.mark.parametrize("tests", [
+    CallTests(("assert open('a', 'w').write(f()) == 7",), prelude="import nowhere"),
+    CallTests(("import nowhere\nassert open('a', 'w').write(f()) == 7",)),
+    CallTests(("assert open('a', 'w').write(f()) ==",)),
+])  # fmt: skip
+def test_tests_at_fault_are_unjudged_in_one_process_too(sandbox, tests):
+    with Sandbox(sandbox.limits, isolation=sandbox.isolation, num_workers=1, allow_one_process=True) as wide:
+        for each in (sandbox, wide):
+            assert each.run("def f(): return 'x'", tests).passed is None
+
+
 def test_what_only_one_process_can_do_is_unjudged(sandbox):
     derives = CallTests(("class B(A): pass\nassert B().x == 1",), classes=("A",))
     verdict = sandbox.run("class A:\n    x = 1", derives)
     assert verdict.outcomes == ("unjudged",)
-    assert verdict.message == "a test derives the class B from the program's"
+    assert verdict.message.startswith("a test derives the class B from the program's; allow_one_process")
+    assert sandbox.run("class A:\n    x = 2", derives).outcomes == ("failed",)
     hands = CallTests(("import array\nassert f(array.array('i', [1])) == 'array'",))
     verdict = sandbox.run("def f(x): return type(x).__name__", hands)
     assert verdict.outcomes == ("unjudged",)

@@ -291,6 +291,20 @@ def test_many_come_in_order_and_are_taken_as_needed(sandbox):
         assert [first.passed, *(verdict.passed for verdict in verdicts)] == [True, False] * 20
 
 
+def test_a_box_holds_only_what_programs_often_import(sandbox):
+    """Each process of each job copies what a box has loaded."""
+    code = "import sys\ndef f(): return sorted({'asyncio', 'logging', 'ssl', 'unittest'} & set(sys.modules))"
+    verdict = sandbox.run(code, CallTests(("assert f() == [], f()",)))
+    assert verdict.passed, verdict.message
+
+
+def test_processes_of_a_job_have_random_numbers_of_their_own(sandbox):
+    """Boxes fork without the interpreter's hooks, but for the process that runs a program or tests."""
+    code = "import random\ndef f(): return random.random()"
+    test = CallTests(("import random\nassert f() != random.random()",))
+    assert all(sandbox.run(code, test).passed for _ in range(2))
+
+
 def test_many_can_be_left_early(sandbox):
     with Sandbox(isolation=sandbox.isolation, num_workers=2) as two:
         verdicts = two.run_many([("def f(x): return x", CallTests(("assert f(0) == 0",)))] * 20)

@@ -55,7 +55,7 @@ def keep(settings: dict[str, Any]) -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if os.fork() == 0:
+        if syscalls.fork() == 0:
             _watch(settings, data.decode(), files)
         for file in files:
             os.close(file)
@@ -77,7 +77,7 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         else:
             scratch = tempfile.mkdtemp(prefix="codescaler-")
             os.chmod(scratch, 0o1777)
-        pid = os.fork()
+        pid = syscalls.fork()
         if pid == 0:
             for file in (report, stop, files[0]):
                 os.close(file)
@@ -153,4 +153,5 @@ def main() -> None:
         enter_new_root(settings["root"])
     if settings["has_namespaces"]:
         protect_devices()
+    syscalls.make_filter()
     keep(settings)

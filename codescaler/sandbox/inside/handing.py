@@ -9,7 +9,6 @@ import sys
 import types
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 from codescaler.sandbox.inside.operations import OPERATIONS
 
@@ -37,7 +36,7 @@ class Handing:
         name = _find_in_library(value)
         if name is not None:
             return [None, "named", *name]
-        if not isinstance(value, (*_OPAQUE, mock.NonCallableMock)) and type(value).__module__ not in _OWN_MODULES:
+        if not (isinstance(value, _OPAQUE) or _is_mock(value)) and type(value).__module__ not in _OWN_MODULES:
             self.foreign = type(value).__name__
         return [None, "handed", self._keep(value)]
 
@@ -76,10 +75,14 @@ def _check_name(target: Any, operation: str, operands: tuple[Any, ...]) -> None:
     if type(name) is not str or name.startswith("_"):
         raise AttributeError(f"{name!r:.50} of an object of the tests is not shown")
     own = inspect.getattr_static(type(target), name, None)
-    if operation != "getattr" and (
-        callable(own) or hasattr(own, "__get__") or isinstance(target, mock.NonCallableMock)
-    ):
+    if operation != "getattr" and (callable(own) or hasattr(own, "__get__") or _is_mock(target)):
         raise AttributeError(f"{name!r:.50} of an object of the tests cannot be replaced")
+
+
+def _is_mock(value: Any) -> bool:
+    """Whether it is a mock. Tests that use mocks import them: here they would load half the library into each box."""
+    mock = sys.modules.get("unittest.mock")
+    return mock is not None and isinstance(value, mock.NonCallableMock)
 
 
 def _find_in_library(value: Any) -> tuple[str, str] | None:

@@ -21,6 +21,7 @@ from codescaler.sandbox.inside.handles import NotSendable
 from codescaler.sandbox.inside.program import make_shared_namespace
 from codescaler.sandbox.inside.wire import ConnectionClosed, ConnectionLost, receive, send
 
+ONE_PROCESS = "allow_one_process"  # named by reports on tests that could be judged by it
 GONE = "gone"  # a report that stands for the rest: the program's process has ended
 
 
@@ -70,7 +71,7 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
             program.handing.foreign = None
             outcome, message = _run_test(program, code, namespace, entry_points)
             if outcome != "passed" and program.handing.foreign is not None:
-                handed = f"a test hands the program a {program.handing.foreign}, which allow_one_process can share"
+                handed = f"a test hands the program a {program.handing.foreign}, which {ONE_PROCESS} can share"
                 outcome, message = "unjudged", f"{handed}: {message}"
             yield outcome, message
 
@@ -114,7 +115,7 @@ def _run_code(
     except ConnectionLost:
         raise
     except NotSendable as error:
-        return "unjudged", str(error)
+        return "unjudged", f"{error}; {ONE_PROCESS} judges it, forgeably"
     except AssertionError as error:
         return "error" if hasattr(error, "is_of_program") else "failed", _show_error(error)
     except NameError as error:  # of the program, or of the test, which looks in vain for what the program should define

@@ -7,6 +7,7 @@ time of all of them is counted, also of those that are killed here. What is know
 before anything is killed. The kernel kills what is in the namespace when the reaper ends.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -92,10 +93,9 @@ def _run(settings: dict[str, Any], role: str, files: list[int], scratch: str, re
     try:
         if settings["has_namespaces"]:
             os.setsid()
-        for number in range(3, 64):
-            if number not in (report, *files):
-                with suppress(OSError):
-                    os.close(number)
+        kept = sorted((2, report, *files, 64))
+        for low, high in itertools.pairwise(kept):
+            os.closerange(low + 1, high)
         os.dup2(0, 1)
         os.dup2(0, 2)
         for name, value in get_limits(settings, role)["resources"].items():

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import struct
@@ -20,6 +21,9 @@ _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_C
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_fork = ctypes.PyDLL(None, use_errno=True).fork  # which keeps the interpreter's lock
+for _name in ("unshare", "mount", "prctl", "capset"):
+    hasattr(_libc, _name)  # looks it up, once, and not in each process
 
 
 def _call(name: str, *arguments: Any) -> int:
@@ -32,6 +36,17 @@ def _call(name: str, *arguments: Any) -> int:
 
 def _encode_path(path: str | None) -> bytes | None:
     return None if path is None else os.fsencode(path)
+
+
+def fork() -> int:
+    """Forks a process of one thread that will start others, and runs no program.
+
+    `os.fork` also seeds random numbers and renews the locks of threads, for a fifth of the time of a job.
+    """
+    pid: int = _fork()
+    if pid == -1:
+        raise OSError(ctypes.get_errno(), "fork")
+    return pid
 
 
 def unshare(flags: int) -> None:
@@ -110,6 +125,12 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 def refuse_calls() -> None:
     """Has the kernel refuse some system calls for good, in this process and all that it starts (a seccomp filter)."""
+    _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, make_filter()[0], 0, 0)
+
+
+@functools.cache
+def make_filter() -> tuple[Any, Any]:
+    """Returns the filter and its steps, which it points to. The fork server makes it, for all processes."""
     if platform.machine() not in _REFUSED:
         raise OSError(f"seccomp: the system calls of {platform.machine()} are not known here")
     architecture, refused, looked_into = _REFUSED[platform.machine()]
@@ -133,4 +154,4 @@ def refuse_calls() -> None:
     steps += [allow]
     code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
     filters = struct.pack("<HxxxxxxQ", len(steps), ctypes.addressof(code))
-    _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(filters), 0, 0)
+    return ctypes.create_string_buffer(filters), code
