@@ -38,6 +38,12 @@ def add_commands(add: Add) -> None:
     )
     add_extract_option(rerank, is_optional=True)
     rerank.add_argument("--language", default="python", help="that the programs must parse as (%(default)s)")
+    rerank.add_argument(
+        "--asked-first",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="rank programs that do not define what the problem's tests or signature call after those that do (on)",
+    )
     rerank.add_argument("--top-k", type=int, help="show this many")
     rerank.add_argument("--json", action="store_true", help="print JSON, for a file of groups one line each")
     add_engine_options(rerank)
@@ -66,7 +72,7 @@ def _rerank(options: argparse.Namespace) -> None:
     rankings = []
     for group in groups:
         where = names or [f"{group.name}: candidates[{index}]" for index in range(len(group.candidates))]
-        ranked = _rank_group(engine, group, options.extract, options.language, where)
+        ranked = _rank_group(engine, group, options, where)
         rankings.append(ranked)
         previews = (f"candidate {index}: {_preview_program(c)}" for index, c in enumerate(group.candidates))
         labels = [*(names or previews)]
@@ -92,7 +98,7 @@ def _rerank(options: argparse.Namespace) -> None:
 
 
 def _rank_group(
-    engine: "Engine", group: "Group", extract: bool | str, language: str, names: Sequence[str]
+    engine: "Engine", group: "Group", options: argparse.Namespace, names: Sequence[str]
 ) -> "list[RankedCandidate]":
     """Ranks a group; candidates without code come last, unscored."""
     from codescaler.types import RankedCandidate
@@ -104,10 +110,11 @@ def _rank_group(
         for candidate in engine.rerank(
             group.problem,
             codes,
-            extract=extract,
-            language=language,
+            extract=options.extract,
+            language=options.language,
             names=[names[index] for index in held],
             system=group.system,
+            asked_first=options.asked_first,
         )
     ]
     absent = [RankedCandidate(i, None, False, None) for i, c in enumerate(group.candidates) if c.code is None]
@@ -134,10 +141,13 @@ def _read_calibration(engine: "Engine", path: Path | None) -> "Calibration | Non
 def _list_facts(
     group: "Group", ranked: "Sequence[RankedCandidate]", place: int, calibration: "Calibration | None"
 ) -> dict[str, Any]:
-    """All that is known of a candidate; gaps are between valid ones."""
+    """All that is known of a candidate; gaps are between eligible ones, or between valid ones if none is eligible."""
     candidate, given = ranked[place], group.candidates[ranked[place].index]
-    scores = [other.score for other in ranked if other.is_valid and other.score is not None]
-    behind = scores[0] - scores[place] if candidate.is_valid else None
+    is_compared = [
+        other.is_valid and other.is_eligible == ranked[0].is_eligible and other.score is not None for other in ranked
+    ]
+    scores = [other.score or 0.0 for other, is_one in zip(ranked, is_compared, strict=True) if is_one]
+    behind = scores[0] - scores[place] if is_compared[place] else None
     copies = [other.index for other in ranked if other.code is not None and other.code == candidate.code]
     return {
         "rank": place + 1,

@@ -29,7 +29,9 @@ def format_best_of_n(figures: Mapping[str, Any]) -> str:
         f"{sizes['all']} candidates, {figures['num_without_program']} of them no program{copies}.",
         f"N goes to {num}, the size of the smallest problem; {figures['num_groups_of_more_candidates']} problems have "
         f"more candidates, up to {sizes['largest']}.",
-        "In percent, [95% intervals]: pairs ranked correctly, over mixed problems; how often the best of N is correct.",
+        "In percent, [95% intervals]: pairs ranked correctly, over mixed problems; those of programs that define what "
+        "their",
+        f"problem asks for, over {figures['num_mixed_defining']} problems; how often the best of N is correct.",
     ]
     rows = []
     for name, scorer in scorers.items():
@@ -37,12 +39,19 @@ def format_best_of_n(figures: Mapping[str, Any]) -> str:
         curve = [f"{100 * scorer['best_of_n'][n - 1]['mean']:.1f}" for n in shown[:-1]]
         last = format_percent(scorer["best_of_n"][-1])
         rows.append(
-            (name, format_percent(scorer["pair_accuracy"]), format_percent(mixed[-1] if mixed else None), *curve, last)
+            (
+                name,
+                format_percent(scorer["pair_accuracy"]),
+                format_percent(scorer["pair_accuracy_defining"]),
+                format_percent(mixed[-1] if mixed else None),
+                *curve,
+                last,
+            )
         )
-    header = ("", "correct pairs", f"mixed: N={num}", *(f"all: N={n}" for n in shown))
+    header = ("", "correct pairs", "that define", f"mixed: N={num}", *(f"all: N={n}" for n in shown))
     parts = ["\n".join(lines), format_table(header, rows)]
-    keys = ("pair_accuracy", "best_of_n_on_mixed", "best_of_n")
-    titles = ("correct pairs", f"mixed: N={num}", f"all: N={num}")
+    keys = ("pair_accuracy", "pair_accuracy_defining", "best_of_n_on_mixed", "best_of_n")
+    titles = ("correct pairs", "that define", f"mixed: N={num}", f"all: N={num}")
     parts += _format_gains(figures["gains"], titles, lambda gain: [gain[key] for key in keys])
     if figures.get("discrimination"):
         parts += _format_discrimination(figures["discrimination"])

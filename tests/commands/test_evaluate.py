@@ -57,7 +57,7 @@ def test_best_of_n(models, groups, tmp_path, capsys):
     captured = capsys.readouterr()
     record = json.loads(out.read_text())
     figures = record["figures"]
-    assert list(figures["scorers"]) == ["first", "ace", "random", "shortest", "longest", "parses", "oracle"]
+    assert list(figures["scorers"]) == ["first", "ace", "random", "shortest", "longest", "parses", "defines", "oracle"]
     assert list(figures["gains"]) == list(record["models"]) == ["first", "ace"]
     assert "Qwen3ForSequenceClassification" in record["models"]["first"]
     assert is_png(picture)
