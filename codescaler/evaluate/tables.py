@@ -155,6 +155,24 @@ def format_calibration(figures: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n\n" + format_table(("gap", "pairs", "measured", "curve"), rows)
 
 
+def format_combination(figures: Mapping[str, Any]) -> str:
+    """All figures of `fit_combination`."""
+    rows = [
+        (
+            name,
+            f"{figures['weights'][name]:.3f}" if name in figures["weights"] else "",
+            format_percent(accuracy),
+            format_percent(figures["gain_of_fitted_weights"].get(name), "+"),
+        )
+        for name, accuracy in figures["pair_accuracy"].items()
+    ]
+    return (
+        f"{figures['num_pairs']} pairs of a correct and an incorrect program, of {figures['num_problems']} problems "
+        "that weigh the same.\nIn percent, [95% intervals]. Fitted weights rank problems that they were not fitted on."
+        "\n\n" + format_table(("", "weight", "correct pairs", "gain of fitted weights"), rows)
+    )
+
+
 def _format_gains(
     gains: Mapping[str, Mapping[str, Any]], titles: Sequence[str], cells: Callable[[Any], Sequence[Estimate | None]]
 ) -> list[str]:

@@ -11,8 +11,10 @@ import pytest
 
 from codescaler import cli
 from codescaler.checkpoint.download import PACKAGED_MODEL
+from codescaler.commands.options import parse_models
 from codescaler.commands.score_file import make_settings
 from codescaler.engine import Engine
+from codescaler.errors import InvalidInput
 from codescaler.evaluate.calibration import read_calibration
 from codescaler.testing import save_chat, save_random_checkpoint
 
@@ -433,3 +435,21 @@ def test_a_file_of_another_template_does_not_go_on(folder, tmp_path, capsys):
     assert "scored with chat_template None" in capsys.readouterr().err
     assert run("score", rows, *options, "--bos", "template") == 2
     assert "scored with bos 'one where the tokenizer puts one'" in capsys.readouterr().err
+
+
+def test_models_are_named_with_their_scorers(tmp_path, monkeypatch):
+    (tmp_path / "m:reviewer").mkdir()
+    (tmp_path / "a=b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = ["nano", "x/lm:likelihood", "n=x/lm:reviewer", "m:reviewer", "a=b", "o=hub/id:v1"]
+    assert parse_models(given, "coder_reviewer") == {
+        "nano": ("nano", "coder_reviewer"),
+        "lm:likelihood": ("x/lm", "likelihood"),
+        "n": ("x/lm", "reviewer"),
+        "m:reviewer": ("m:reviewer", "coder_reviewer"),
+        "a=b": ("a=b", "coder_reviewer"),
+        "o": ("hub/id:v1", "coder_reviewer"),
+    }
+    for bad in (["nano", "x/nano"], ["=x"], ["n="], ["random=x"]):
+        with pytest.raises(InvalidInput, match="is taken or empty"):
+            parse_models(bad, taken=("random",))
