@@ -18,10 +18,10 @@ load locate lock log make mark measure merge mount move multiply mutate name nor
 operate order overwrite pack pad parse patch pay pivot place plan plot post predict prefill prepare preview print
 profile protect prune pull put quantize queue raise randomize rank read reap receive record reformat refuse register
 release remove rename render renew replace replay report request require rerank resample reset resolve restore reuse
-reward rewrap rewrite round route run sample save scale score select send serve settle shape shard share shorten show
-shrink skip sleep sort spend split stack start step stop stratify stream strengthen strip submit sum summarize take
-tell time tokenize train trim truncate try unfuse unpack unshare upcast update upload use validate vary view visit
-wait wake walk warm watch weigh withdraw work wrap write
+reward rewrap rewrite round route run sample save scale score select send serve settle shape shard share shorten
+show shrink skip sleep sort spend split stack standardize start step stop stratify stream strengthen strip submit
+sum summarize take tell time tokenize train trim truncate try unfuse unpack unshare upcast update upload use
+validate vary view visit wait wake walk warm watch weigh withdraw work wrap write
 """
 # Predicates, constructors, the entry point.
 FIRST_WORDS = {"is", "has", "may", "should", "allows", "supports", "from", "of", "main"}
