@@ -70,7 +70,11 @@ def add_commands(add: Add) -> None:
     )
     rm_bench.add_argument("--domain", help="of rows that say none, as in its files of one domain, such as code")
     rewardbench = add_benchmark("rewardbench", _run_rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
-    for command in (bon, pairs, rm_bench, rewardbench):
+    reading = add_benchmark(
+        "reading", _run_reading, "Does a model read the problem?", "groups: {task_id, prompt, candidates}"
+    )
+    reading.add_argument("--split", help="use the groups of this split only")
+    for command in (bon, pairs, rm_bench, rewardbench, reading):
         add_engine_options(command)
     _add_calibration(benchmarks)
     _add_combination(benchmarks)
@@ -131,6 +135,26 @@ def _run_bon(options: argparse.Namespace) -> None:
     _show(options, format_best_of_n(figures), figures, models, settings)
     if options.plot:
         plot_best_of_n(figures, options.plot)
+
+
+def _run_reading(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.plot import plot_bars
+    from codescaler.evaluate.problems import read_evaluation_problems
+    from codescaler.evaluate.reading import RENAMED, build_reading_cases, evaluate_reading, list_units
+    from codescaler.evaluate.tables import format_reading
+
+    counts: Counter[str] = Counter()
+    problems = read_evaluation_problems(options.file, split=options.split, counts=counts)
+    cases = build_reading_cases(problems)
+    counts["groups that name no function, or have no correct program"] = len(problems) - len(cases)
+    _tell_left_out(counts)
+    scores, models = _score_units(options, list_units(cases))
+    figures = evaluate_reading(cases, scores, list(models)) | {"left_out": dict(counts)}
+    _show(options, format_reading(figures), figures, models, {"split": options.split})
+    if options.plot:
+        known = {name: scorer["before"][RENAMED] for name, scorer in figures["scorers"].items()}
+        bars = {name: estimate for name, estimate in known.items() if estimate is not None}
+        plot_bars(bars, "A correct program is before another problem's under its name", options.plot)
 
 
 def _run_pairs(options: argparse.Namespace) -> None:

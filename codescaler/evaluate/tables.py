@@ -9,6 +9,8 @@ from codescaler.evaluate.estimates import Estimate
 from codescaler.evaluate.rm_bench import LEVELS
 from codescaler.io.tables import format_table
 
+_SWAPPED = ("pair_accuracy_own", "pair_accuracy_swapped")
+
 
 def format_percent(estimate: Estimate | None, sign: str = "") -> str:
     """Such as "61.0 [51.9, 69.9]"; nothing for no estimate."""
@@ -153,6 +155,40 @@ def format_calibration(figures: Mapping[str, Any]) -> str:
         f"{figures['formula']}, slope {slope:.3g} [{low:.3g}, {high:.3g}], largest_gap {figures['largest_gap']:.3g}.",
     ]
     return "\n".join(lines) + "\n\n" + format_table(("gap", "pairs", "measured", "curve"), rows)
+
+
+def format_reading(figures: Mapping[str, Any]) -> str:
+    """All figures of `evaluate_reading`, and what they say of each model."""
+    scorers = figures["scorers"]
+    swapped = [
+        (
+            name,
+            *(format_percent(part[key]) for part in (scorer, scorer["defining"]) for key in _SWAPPED),
+            format_percent(scorer["fall"], "+"),
+            *(_format_number(scorer[key]) for key in ("correlation", "correlation_within_problems")),
+        )
+        for name, scorer in scorers.items()
+    ]
+    header = ("correct pairs", "text swapped", "that define", "text swapped", "fall", "correlation", "within problems")
+    counts = figures["num_beside"]
+    before = [(name, *(format_percent(scorer["before"][kind]) for kind in counts)) for name, scorer in scorers.items()]
+    return "\n\n".join(
+        [
+            f"{figures['num_problems']} problems, {figures['num_mixed']} of them mixed; {figures['num_programs']} "
+            "programs.\nIn percent, [95% intervals]: pairs ranked correctly after the problem's own text, and after "
+            "another problem's.",
+            format_table(("", *header), swapped),
+            "How often a correct program is before (number of problems):",
+            format_table(("", *(f"{kind} ({count})" for kind, count in counts.items())), before),
+            *(scorer["verdict"] for scorer in scorers.values() if "verdict" in scorer),
+        ]
+    )
+
+
+def _format_number(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return "{:.3f} [{:.3f}, {:.3f}]".format(estimate["mean"], *estimate["interval"])
 
 
 def format_combination(figures: Mapping[str, Any]) -> str:

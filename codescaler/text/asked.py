@@ -29,15 +29,27 @@ _BUILTINS = frozenset(dir(builtins))
 _OPEN = frozenset({"eval", "exec", "globals", "locals", "vars"})
 
 
-@functools.lru_cache(maxsize=1024)
 def list_asked_names(problem: str) -> tuple[str, ...]:
     """Returns the names that a program has to define, such as "min_cost" and "Solution.twoSum", in their order."""
-    reader = _ProblemReader()
-    reader.read(problem)
+    reader = _read_problem(problem)
     asked = [*reader.declared, *(name for name in reader.called if name not in reader.given | _BUILTINS)]
     asked += _SENTENCE.findall(problem)
     classes = {name.partition(".")[0] for name in asked if "." in name}
     return tuple(name for name in dict.fromkeys(asked) if name not in classes)
+
+
+def find_shown_answer(problem: str, name: str) -> str | None:
+    """Returns the expression that a shown test compares a call of `name` with, as in `assert f(1) == 2`; the first."""
+    last = name.rpartition(".")[2]
+    for tree in _read_problem(problem).tests:
+        for test in (node.test for node in tree.body if isinstance(node, ast.Assert)):
+            if not isinstance(test, ast.Compare) or not isinstance(test.left, ast.Call):
+                continue
+            function = test.left.func
+            called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
+            if called == last and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+                return ast.unparse(test.comparators[0])
+    return None
 
 
 def list_missing_names(program: str, asked: Sequence[str]) -> tuple[str, ...]:
@@ -93,18 +105,27 @@ def _list_bindings(block: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
             left += ast.iter_child_nodes(node)
 
 
+@functools.lru_cache(maxsize=1024)
+def _read_problem(problem: str) -> "_ProblemReader":
+    reader = _ProblemReader()
+    reader.read(problem)
+    return reader
+
+
 class _ProblemReader:
     """Reads the Python in a problem's text, line by line, since a problem is no program as a whole.
 
     Attributes:
         declared: functions and methods that the problem shows without a body.
         called: names that its tests call. given: names that the problem binds itself.
+        tests: the syntax tree of each.
     """
 
     def __init__(self) -> None:
         self.declared: list[str] = []
         self.called: list[str] = []
         self.given: set[str] = set()
+        self.tests: list[ast.Module] = []
 
     def read(self, text: str) -> None:
         lines, at = text.expandtabs().splitlines(), 0
@@ -134,6 +155,7 @@ class _ProblemReader:
     def _read_tests(self, tree: ast.Module | None) -> None:
         if tree is None:
             return
+        self.tests.append(tree)
         nodes = list(ast.walk(tree))
         inside = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         inside |= {node.arg for node in nodes if isinstance(node, ast.arg)}

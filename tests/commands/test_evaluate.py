@@ -276,3 +276,24 @@ def test_a_combination_ranks_and_scores_as_it_is_evaluated(models, groups, tmp_p
 def test_options_of_a_combination_go_together(groups, arguments, capsys):
     assert cli.main(["rerank", str(groups), *arguments]) == 2
     assert "a combination needs --rm twice or more" in capsys.readouterr().err
+
+
+def test_reading(models, tmp_path, capsys):
+    with (tmp_path / "groups.jsonl").open("w") as file:
+        for name, right, wrong in (("add", "a + b", "a - b"), ("less", "a - b", "a"), ("pair", "[a, b]", "a")):
+            codes = {f"def {name}(a, b):\n    return {body}": body == right for body in (right, wrong)}
+            candidates = [{"code": code, "passed": passed} for code, passed in codes.items()]
+            record = {"task_id": name, "prompt": f"Do it.\nassert {name}(1, 2) == 3", "candidates": candidates}
+            file.write(json.dumps(record) + "\n")
+        file.write(json.dumps({"task_id": 0, "prompt": "p", "candidates": [{"code": "x", "passed": False}]}) + "\n")
+    out, picture = tmp_path / "out.json", tmp_path / "out.png"
+    given = ("--rm", models / "first", "--rm", f"ace={models / 'second'}", "--combine", "z")
+    assert run("reading", tmp_path / "groups.jsonl", *given, "--json", out, "--plot", picture) == 0
+    captured = capsys.readouterr()
+    figures = json.loads(out.read_text())["figures"]
+    assert list(figures["scorers"])[:3] == ["z(first + ace)", "first", "ace"]
+    assert "1 groups that name no function" in captured.err
+    for name in ("z(first + ace)", "first", "ace"):
+        assert figures["scorers"][name]["verdict"] in captured.out
+    assert set(figures["num_beside"].values()) == {3}
+    assert is_png(picture)
