@@ -166,18 +166,26 @@ class RankedCandidate:
     """One candidate program after ranking.
 
     `index` is its place in the list that was ranked, `code` the program that was scored. `score` and `code` are None
-    where nothing could be extracted.
+    where nothing could be extracted. `missing` are the names that the problem asks for and the program does not define,
+    where the ranking was told to look (`text.asked`).
     """
 
     index: int
     score: float | None
     is_valid: bool
     code: str | None
+    missing: tuple[str, ...] = ()
 
     @property
-    def place(self) -> tuple[bool, float, int]:
-        """Orders candidates: valid ones first, then by score, then by index."""
-        return (not self.is_valid, float("inf") if self.score is None else -self.score, self.index)
+    def is_eligible(self) -> bool:
+        """Whether it is valid, and defines what is asked for."""
+        return self.is_valid and not self.missing
+
+    @property
+    def place(self) -> tuple[bool, bool, float, int]:
+        """Orders candidates: valid ones first, then those that miss no name, then by score, then by index."""
+        score = float("inf") if self.score is None else -self.score
+        return (not self.is_valid, bool(self.missing), score, self.index)
 
 
 # How what a program gives is compared with what is expected: by whose rule. docs/sandbox.md has a line for each.

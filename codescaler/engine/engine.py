@@ -440,6 +440,7 @@ class Engine:
         language: str = "python",
         names: Sequence[str] | None = None,
         system: str | None = None,
+        asked_first: bool = False,
     ) -> list[RankedCandidate]:
         """Returns the candidates best first: valid ones before invalid, then by score, ties by index.
 
@@ -453,11 +454,15 @@ class Engine:
         keeps that many.
         `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ... `system` is as in
         `score`. Control tokens in a program are text, unless the engine was loaded with control_tokens="tokens".
+        With `asked_first`, a Python program that does not define what the problem's shown tests or signature call comes
+        after those that do, whatever its score, and its `missing` has the names (`codescaler.text.asked`).
 
         Raises:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
         """
-        return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names, system)
+        return rank_candidates(
+            self.score_stream, problem, candidates, extract, top_k, language, names, system, asked_first
+        )
 
     @overload
     def trace(
