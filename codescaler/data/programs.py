@@ -45,17 +45,17 @@ class LabelledProblem:
     isolations: tuple[str, ...] = ()
 
 
-def compute_form(code: str) -> str:
+def compute_form(code: str, *, keeps_names: bool = True) -> str:
     """A text that is equal for programs that do the same by the same steps, whatever they call things.
 
     It is the syntax tree without docstrings, where each name that the program binds is numbered by its first use; names
-    at top level of functions and classes, which tests call, stay, as do attributes. Text that is no Python is only
-    stripped of the whitespace around its lines.
+    at top level of functions and classes, which tests call, stay, as do attributes. Without `keeps_names` those at top
+    level are numbered too. Text that is no Python is only stripped of the whitespace around its lines.
     """
     tree = parse_syntax_tree(code)
     if tree is not None:
         with suppress(RecursionError):
-            return ast.dump(_Renamed(tree).visit(tree))
+            return ast.dump(_Renamed(tree, keeps_names).visit(tree))
     return "\n".join(line.strip() for line in code.strip().splitlines())
 
 
@@ -63,7 +63,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class _Renamed(ast.NodeTransformer):
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, keeps_names: bool) -> None:
         kept = {node.name for node in tree.body if isinstance(node, (*_FUNCTIONS, ast.ClassDef))}
         for node in tree.body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
@@ -78,7 +78,7 @@ class _Renamed(ast.NodeTransformer):
             for node in parent.body
             if isinstance(node, _FUNCTIONS)
         }
-        self._bound = bound - kept - methods
+        self._bound = bound - methods - (kept if keeps_names else set())
         self._numbers: dict[str, str] = {}
 
     def generic_visit(self, node: ast.AST) -> ast.AST:

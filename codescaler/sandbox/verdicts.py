@@ -14,7 +14,7 @@ from codescaler.sandbox.inside.judge import GONE
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
 from codescaler.sandbox.shapes import find_shared_state
-from codescaler.types import CallTests, Outcome, StdioTests, Verdict
+from codescaler.types import CallTests, Capture, Outcome, StdioTests, Verdict
 
 Report = tuple[Outcome, str]
 
@@ -166,6 +166,20 @@ def judge_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verd
 
 def run_main(box: Box, limits: Limits, code: str, tests: StdioTests, stdin: str, expected: str) -> tuple[Report, End]:
     """Runs the program once, and returns the report on its output, and how it ended."""
+    output, report, end = capture_main(box, limits, code, tests, stdin)
+    if report is not None and report[0] == "timeout":
+        return report, end
+    if len(expected.encode("utf-8", "surrogatepass")) >= limits.output_bytes:
+        return ("unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"), end
+    if report is not None:
+        return report, end
+    if is_expected(output, expected, tests.comparison):
+        return ("passed", ""), end
+    return ("failed", f"printed {output[:200]!r}, not {expected[:200]!r}"), end
+
+
+def capture_main(box: Box, limits: Limits, code: str, tests: StdioTests, stdin: str) -> tuple[str, Report | None, End]:
+    """Runs the program once. Returns what it printed, the report if it did not end well, and how it ended."""
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     try:
         _write(files[0], stdin)
@@ -178,14 +192,19 @@ def run_main(box: Box, limits: Limits, code: str, tests: StdioTests, stdin: str,
             os.close(file)
     late = _report_time_out(limits, end)
     if late:
-        return ("timeout", late), end
-    if len(expected.encode("utf-8", "surrogatepass")) >= limits.output_bytes:
-        return ("unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"), end
+        return output, ("timeout", late), end
     if end.exit_code:
-        return ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_describe_ending(end)}"), end
-    if is_expected(output, expected, tests.comparison):
-        return ("passed", ""), end
-    return ("failed", f"printed {output[:200]!r}, not {expected[:200]!r}"), end
+        return output, ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_describe_ending(end)}"), end
+    return output, None, end
+
+
+def capture_outputs(box: Box, limits: Limits, code: str, tests: StdioTests) -> list[Capture]:
+    """What the program prints for the input of each test. What a test expects is not looked at."""
+    captures = []
+    for stdin, _ in tests.cases:
+        output, report, end = capture_main(box, limits, code, tests, stdin)
+        captures.append(Capture(output, *(report or ("passed", "")), end.cpu_seconds))
+    return captures
 
 
 def _make_verdict(reports: list[Report], cpu_seconds: float) -> Verdict:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from codescaler import cli
-from codescaler.commands import data
+from codescaler.commands import data_options
 from codescaler.io.records import read_groups
 from codescaler.sandbox import Limits, sandbox
 from codescaler.tasks import make_task_record, read_tasks
@@ -213,4 +213,4 @@ def test_a_step_is_asked_for():
 
 def test_every_limit_has_an_option():
     """They are named twice, since importing the sandbox is put off until it is needed."""
-    assert [*data._LIMITS] == [field.name for field in dataclasses.fields(Limits)]
+    assert [*data_options._LIMITS] == [field.name for field in dataclasses.fields(Limits)]
