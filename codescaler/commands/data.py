@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codescaler.commands.audit import add_audit
 from codescaler.commands.data_options import (
     add_sampling_options,
     add_sandbox_options,
@@ -37,6 +38,7 @@ def add_commands(add: Add) -> None:
     _add_augment(steps)
     _add_pairs(steps)
     add_synth(steps)
+    add_audit(steps)
 
 
 def _run_data(options: argparse.Namespace) -> None:
@@ -65,6 +67,7 @@ def _add_label(steps: Any) -> None:
         "--check-references", action=argparse.BooleanOptionalAction, default=True,
         help="leave a problem without labels whose reference fails its tests",
     )  # fmt: skip
+    step.add_argument("--audit", type=Path, help="weight labels by what `data audit` says of each suite")
     add_sandbox_options(step)
 
 
@@ -125,6 +128,10 @@ def _add_pairs(steps: Any) -> None:
         "--margin", action="append", default=[], metavar="ASPECT=NUMBER", help="that training asks for (0 of each)"
     )
     step.add_argument("--min-tests", type=int, help="leave out programs with fewer (0; 5 for what is not correctness)")
+    step.add_argument(
+        "--min-weight", type=float, default=0.0,
+        help="leave out labels that are right with a smaller chance, by `label --audit` (%(default)s)",
+    )  # fmt: skip
     step.add_argument("--max-pairs", type=int, help="of a problem and aspect (all)")
     step.add_argument("--human", type=Path, action="append", default=[], help="people's pairs; again for more files")
     step.add_argument(
@@ -159,6 +166,7 @@ def _sample(options: argparse.Namespace) -> None:
 def _label(options: argparse.Namespace) -> None:
     import time
 
+    from codescaler.data.audit.report import read_trust
     from codescaler.data.label.labels import label_groups
     from codescaler.errors import make_printable
 
@@ -166,7 +174,8 @@ def _label(options: argparse.Namespace) -> None:
         started = time.perf_counter()
         report = label_groups(
             options.groups, tasks, options.output, sandbox,
-            limits=describe_limits(options, sandbox), check_references=options.check_references, advance=advance,
+            limits=describe_limits(options, sandbox), check_references=options.check_references,
+            trust=None if options.audit is None else read_trust(options.audit), advance=advance,
         )  # fmt: skip
         isolation = sandbox.isolation
     seconds = time.perf_counter() - started
@@ -281,6 +290,7 @@ def _run_pairs(options: argparse.Namespace) -> None:
         min_tests=options.min_tests,
         max_pairs=options.max_pairs,
         refuse_leaks=options.on_leak == "refuse",
+        min_weight=options.min_weight,
     )
     held_out = read_held_out(options.held_out)
     with tqdm(unit=" problems", disable=None) as bar:

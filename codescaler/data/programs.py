@@ -21,6 +21,7 @@ class Program:
         passed_tests, num_tests: None where the record does not say.
         cost_seconds: of running the tests once, in rounds that took turns with the problem's other programs.
         generator: what wrote it.
+        weight: the chance that its label is right, by an audit of the tests; 1 where the record does not say.
         form: equal for programs that differ in names, comments, docstrings and layout only.
     """
 
@@ -31,6 +32,7 @@ class Program:
     num_tests: int | None = None
     cost_seconds: tuple[float, ...] = ()
     generator: str = "unknown"
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,11 @@ def _parse_program(code: str, passed: bool, fields: Mapping[str, Any], name: str
     costs = fields.get("cost_seconds", [])
     if not isinstance(costs, list) or not all(type(cost) in (int, float) and 0 < cost < float("inf") for cost in costs):
         raise InvalidInput(f"{name}: cost_seconds is {costs!r:.80}; give a list of positive numbers, one a round")
-    return Program(code, passed, compute_form(code), passed_tests, num_tests, tuple(costs), generator)
+    weight = fields.get("weight", 1.0)
+    if type(weight) not in (int, float) or not 0 <= weight <= 1:
+        raise InvalidInput(f"{name}: weight is {weight!r:.80}; give a number from 0 to 1")
+    form = compute_form(code)
+    return Program(code, passed, form, passed_tests, num_tests, tuple(costs), generator, float(weight))
 
 
 def _count(fields: Mapping[str, Any], key: str, name: str) -> int | None:

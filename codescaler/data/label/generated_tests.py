@@ -73,7 +73,7 @@ def _generate_tests(task: Task, num_tests: int, seed: int) -> Task | None:
     calls = [call for statement in tests.statements if (call := _parse_call(statement, name)) is not None]
     if not calls or len({len(call) for call in calls}) != 1:
         return None
-    made = _vary_calls(calls, num_tests, random.Random(f"{seed} {task.task_id}"))
+    made = vary_calls(calls, num_tests, random.Random(f"{seed} {task.task_id}"))
     statements = tuple(
         f"assert _same({name}({arguments}), _expected({arguments}))"
         for arguments in (", ".join(map(repr, call)) for call in made)
@@ -93,7 +93,7 @@ def _parse_call(statement: str, name: str) -> Call | None:
         return None
 
 
-def _vary_calls(calls: Sequence[Call], count: int, source: random.Random) -> list[Call]:
+def vary_calls(calls: Sequence[Call], count: int, source: random.Random) -> list[Call]:
     """Up to `count` new calls, each at most six steps away from one of these, and with all that holds in them."""
     kept = set.intersection(*map(_list_facts, calls))
     pools = [_Pool(values) for values in zip(*calls, strict=True)]
