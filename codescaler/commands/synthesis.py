@@ -17,6 +17,7 @@ from codescaler.commands.data_options import (
     make_sandbox,
 )
 from codescaler.commands.options import load_tasks
+from codescaler.commands.suites import add_suites
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def add_synth(steps: Any) -> None:
     _add_walk(inner)
     _add_generate(inner)
     _add_difficulty(inner)
+    add_suites(inner)
 
 
 def _add_concepts(steps: Any) -> None:

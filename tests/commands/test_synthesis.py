@@ -5,8 +5,9 @@ import json
 import pytest
 
 from codescaler import cli
-from codescaler.tasks import read_tasks
+from codescaler.tasks import make_task_record, read_tasks
 from codescaler.testing.chat_server import make_completion, serving
+from codescaler.types import CallTests, Task
 
 STATEMENT = (
     "Number {seed}. Given a whole number x from 0 to 1000, return its square, plus one if x is odd. The result is a "
@@ -89,3 +90,20 @@ def test_errors_are_one_line_and_an_exit_code(tmp_path, capsys, arguments, messa
     said = capsys.readouterr()
     assert message in said.err and "Traceback" not in said.err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_solutions_become_suites(tmp_path, capsys):
+    task = Task("t/1", "Return the square.", CallTests(("assert sq(3) == 9", "assert sq(4) == 16"), ("sq",)))
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(make_task_record(task)))
+    candidates = [{"code": f"def sq(x):\n    return {body}"} for body in ("x * x", "x ** 2", "x + x")]
+    group = {"task_id": "t/1", "prompt": task.prompt, "candidates": candidates}
+    (tmp_path / "groups.jsonl").write_text(json.dumps(group))
+    files = ("suites", "tasks.jsonl", "groups.jsonl", "-o")
+    assert run(*files, "suites.jsonl", "--inputs", 8, "--cpu-seconds", 1) == 0
+    assert "suites.jsonl: 1 problems, 1 suites" in capsys.readouterr().err
+    (made,) = read_tasks("suites.jsonl")
+    assert made.tests.statements[0].startswith("assert _same(sq(")
+    assert run(*files, "out.jsonl", "--endpoint", "http://localhost:1") == 2
+    assert "--endpoint without --model" in capsys.readouterr().err
+    assert run(*files, "out.jsonl", "--min-share", 2) == 2
+    assert "min_share 2.0" in capsys.readouterr().err

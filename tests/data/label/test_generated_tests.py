@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from codescaler.data.label.generated_tests import _list_facts, _parse_call, strengthen_tasks, vary_calls
+from codescaler.data.label.generated_tests import _parse_call, list_facts, strengthen_tasks, vary_calls
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.types import CallTests, StdioTests, Task
 
@@ -88,7 +88,7 @@ def test_what_holds_in_all_calls_is_kept(calls, holds):
     assert len(made) > 2
     assert all(holds(*call) for call in calls)
     assert all(holds(*call) for call in made), [call for call in made if not holds(*call)]
-    assert all(set.intersection(*map(_list_facts, calls)) <= _list_facts(call) for call in made)
+    assert all(set.intersection(*map(list_facts, calls)) <= list_facts(call) for call in made)
     assert not {repr(call) for call in made} & {repr(call) for call in calls}
 
 
