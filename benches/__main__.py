@@ -15,7 +15,7 @@ SCRIPTS = {
     ),
     "quality": (
         *("far", "fidelity", "fp8", "judging", "labels", "nano_data", "parity", "ranking", "robustness", "tau"),
-        *("steady", "templates", "train_study"),
+        *("steady", "suites", "templates", "train_study"),
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }
