@@ -14,20 +14,8 @@ SCRIPTS = {
         "train_speed",
     ),
     "quality": (
-        *(
-            "far",
-            "fault_lines",
-            "fidelity",
-            "fp8",
-            "judging",
-            "labels",
-            "nano_data",
-            "parity",
-            "ranking",
-            "robustness",
-            "tau",
-        ),
-        *("steady", "templates", "train_study"),
+        *("far", "fault_lines", "fidelity", "fp8", "judging", "labels", "nano_data", "parity", "ranking"),
+        *("robustness", "steady", "suites", "tau", "templates", "train_study"),
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }

@@ -256,6 +256,7 @@ class Task:
         task_id: tells problems apart. prompt: what a language model is asked, and a reward model shown.
         tests: None where there are none. reference: a program known to be correct, None where there is none.
         difficulty: in the words of its source. split, license, domain: what its source says, None where it is silent.
+        tags: topics and skills that its source names. rating: a number of difficulty, None where its source has none.
         name: what messages call it.
     """
 
@@ -268,6 +269,8 @@ class Task:
     license: str | None = None
     domain: str | None = None
     name: str = "task"
+    tags: tuple[str, ...] = ()
+    rating: int | None = None
 
     @property
     def language(self) -> str:
@@ -276,6 +279,20 @@ class Task:
 
 
 Outcome = Literal["passed", "failed", "error", "timeout", "unjudged"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What a program printed for one input. `outcome` is "passed" if it ended well, else "error" or "timeout".
+
+    The output is the program's own word: nothing was compared. `message` says how a program ended that did not end
+    well.
+    """
+
+    output: str
+    outcome: Outcome = "passed"
+    message: str = ""
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ LIBRARIES = {
     "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn"},
     "sandbox": {"numpy"},
     "integrations": {"ray", "swift", "verl"},
-    "data": {"torch", "numpy", "transformers", "radon", "ruff"},
+    "data": {"torch", "numpy", "networkx", "transformers", "radon", "ruff"},
     "train": {"torch", "numpy", "safetensors", "tqdm", "matplotlib"},
     "evaluate": {"numpy", "matplotlib", "tqdm"},
     "commands": {"torch", "tqdm"},

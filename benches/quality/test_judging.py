@@ -4,7 +4,6 @@ import json
 
 from benches.quality import judging
 from benches.quality.judging_sets import read_sets
-from benches.quality.mutants import make_mutants
 
 PROGRAM = (
     "class Adder:\n    def add(self, a, b):\n        if a < 0: raise ValueError('negative')\n        return a + b\n"

@@ -14,7 +14,7 @@ from codescaler.sandbox.comparison import is_expected
 from codescaler.sandbox.languages import COMPILE_LIMITS, Toolchain
 from codescaler.sandbox.limits import Limits
 from codescaler.sandbox.reports import MESSAGE_CHARS, Report, describe_ending, make_verdict, report_time_out
-from codescaler.types import StdioTests, Verdict
+from codescaler.types import Capture, StdioTests, Verdict
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -30,6 +30,16 @@ class Program:
 
     def run(self, box: Box, limits: Limits, stdin: str, expected: str) -> tuple[Report, End]:
         """Runs the program once, and returns the report on its output, and how it ended."""
+        output, report, end = self.capture(box, limits, stdin)
+        is_too_long = not self.tests.harness and len(expected.encode("utf-8", "surrogatepass")) >= limits.output_bytes
+        if is_too_long and (report is None or report[0] != "timeout"):
+            report = "unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"
+        elif report is None and is_expected(output, expected, self.tests.comparison):
+            report = "passed", ""
+        return report or ("failed", f"printed {output[:200]!r}, not {expected[:200]!r}"), end
+
+    def capture(self, box: Box, limits: Limits, stdin: str) -> tuple[str, Report | None, End]:
+        """Runs the program once. Returns what it printed, the report if its end decides, and how it ended."""
         with ExitStack() as stack:
             streams = [_make_file(stack, name) for name in ("stdin", "stdout", "stderr")]
             _write(streams[0], stdin)
@@ -37,7 +47,7 @@ class Program:
             process.tell(self.task)
             end = process.end(kill=False)
             output, errors = (_read(file, limits.output_bytes) for file in streams[1:])
-        return _judge_run(limits, end, output, errors, expected, self.tests), end
+        return output, _judge_ending(limits, end, output, errors, self.tests), end
 
 
 def judge_output(
@@ -59,6 +69,22 @@ def judge_output(
                 reports += [report] * (len(tests.cases) - len(reports))
                 break
     return replace(make_verdict(reports, cpu_seconds), is_forgeable=bool(tests.harness))
+
+
+def capture_outputs(
+    box: Box, limits: Limits, code: str, tests: StdioTests, toolchain: Toolchain | None = None,
+    compile_limits: Limits = COMPILE_LIMITS,
+) -> list[Capture]:  # fmt: skip
+    """What the program prints for the input of each test. What a test expects is not looked at."""
+    captures = []
+    with prepare_program(box, limits, code, tests, toolchain, compile_limits) as program:
+        for stdin, _ in tests.cases:
+            if isinstance(program, Program):
+                output, report, end = program.capture(box, limits, stdin)
+                captures.append(Capture(output, *(report or ("passed", "")), end.cpu_seconds))
+            else:
+                captures.append(Capture("", *program, 0.0))
+    return captures
 
 
 @contextmanager
@@ -104,24 +130,17 @@ def _judge_compiler(limits: Limits, end: End, said: int) -> Report | None:
     return "error", message or f"its compiler {describe_ending(end)}, of what it may use"
 
 
-def _judge_run(limits: Limits, end: End, output: str, errors: str, expected: str, tests: StdioTests) -> Report:
+def _judge_ending(limits: Limits, end: End, output: str, errors: str, tests: StdioTests) -> Report | None:
     late = report_time_out(limits, end)
     if late:
         return "timeout", late
+    if not end.exit_code:
+        return ("passed", "") if tests.harness else None
     said = errors.strip() or (output.strip() if tests.harness else "")
     # Python says at last what the error is, and others say it first.
     said = said[-MESSAGE_CHARS:] if tests.language == "python" else said[:MESSAGE_CHARS]
-    seen = said or f"the program {describe_ending(end)}"
-    if tests.harness:
-        is_crash = end.exit_code < 0 and end.exit_code != -signal.SIGABRT  # which is how C's assert ends
-        return ("passed", "") if not end.exit_code else ("error" if is_crash else "failed", seen)
-    if len(expected.encode("utf-8", "surrogatepass")) >= limits.output_bytes:
-        return "unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"
-    if end.exit_code:
-        return "error", seen
-    if is_expected(output, expected, tests.comparison):
-        return "passed", ""
-    return "failed", f"printed {output[:200]!r}, not {expected[:200]!r}"
+    is_assertion = bool(tests.harness) and (end.exit_code > 0 or end.exit_code == -signal.SIGABRT)  # as C's assert ends
+    return "failed" if is_assertion else "error", said or f"the program {describe_ending(end)}"
 
 
 def _make_file(stack: ExitStack, name: str, flags: int = 0) -> int:

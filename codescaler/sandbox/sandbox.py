@@ -18,9 +18,9 @@ from codescaler.sandbox.costs import Costs, measure_costs
 from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, View, check_isolation, explain_missing
 from codescaler.sandbox.languages import COMPILE_LIMITS, Language, Toolchain, find_toolchain
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.outputs import judge_output
+from codescaler.sandbox.outputs import capture_outputs, judge_output
 from codescaler.sandbox.verdicts import judge_calls, judge_together
-from codescaler.types import CallTests, Outcome, StdioTests, Tests, Verdict
+from codescaler.types import CallTests, Capture, Outcome, StdioTests, Tests, Verdict
 
 Result = TypeVar("Result")
 
@@ -193,6 +193,19 @@ class Sandbox:
         """Yields the verdict of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
         return self._run_all(self.run, jobs)
 
+    def capture(self, code: str, tests: StdioTests) -> list[Capture]:
+        """Runs a whole program once for the input of each test, and returns what it prints.
+
+        Raises: SandboxUnavailable if the program's language cannot be judged here, or if a box breaks.
+        """
+        limits, toolchain = self.limits.extend(tests.cpu_seconds), self.require_language(tests.language)
+        with self._box(limits, toolchain) as box:
+            return capture_outputs(box, limits, code, tests, toolchain, self._compile_limits)
+
+    def capture_many(self, jobs: Iterable[tuple[str, StdioTests]]) -> Iterator[list[Capture]]:
+        """Yields `capture` of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
+        return self._run_all(self.capture, jobs)
+
     def measure_costs(self, codes: Sequence[str], tests: Tests, *, num_rounds: int = 5) -> list[Costs | None]:
         """Returns the CPU time, in seconds, of each program for all tests, in each of `num_rounds` rounds.
 
@@ -213,7 +226,7 @@ class Sandbox:
         """Yields `costs` of each (programs, tests), in order, `num_workers` problems at a time."""
         return self._run_all(functools.partial(self.measure_costs, num_rounds=num_rounds), jobs)
 
-    def _run_all(self, call: Callable[..., Result], jobs: Iterable[tuple[Any, Tests]]) -> Iterator[Result]:
+    def _run_all(self, call: Callable[..., Result], jobs: Iterable[tuple[Any, Any]]) -> Iterator[Result]:
         pending: deque[Future[Result]] = deque()
         with ThreadPoolExecutor(self.num_workers, "codescaler-sandbox") as pool:
             try:

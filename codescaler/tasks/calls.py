@@ -86,6 +86,7 @@ def parse_leetcode_task(row: Row) -> Task:
         difficulty=row.read_text_or_none("difficulty"),
         split=row.read_text_or_none("split"),
         name=row.name,
+        tags=row.read_tags("tags"),
     )
 
 

@@ -6,6 +6,8 @@
     or {"cases": [[stdin, stdout], ...], "prelude": "", "comparison": "lines", "allows_return": false,
         "cpu_seconds": null, "input_file": "", "output_file": "", "language": "python", "harness": ""},
  "reference": ..., "difficulty": ..., "split": ..., "license": ..., "domain": ...}
+
+"tags": [...] and "rating": a whole number stand where the source has them.
 """
 
 import json
@@ -22,13 +24,23 @@ def make_task_record(task: Task) -> dict[str, Any]:
     """Returns the record of a task, from which `read_tasks` makes an equal one but for its `name`."""
     tests = None if task.tests is None else json.loads(json.dumps(vars(task.tests)))  # tuples become lists
     fields = {key: getattr(task, key) for key in _OPTIONAL}
-    return {"task_id": task.task_id, "prompt": task.prompt, "tests": tests, **fields}
+    known: dict[str, Any] = {"tags": list(task.tags)} if task.tags else {}
+    known |= {} if task.rating is None else {"rating": task.rating}
+    return {"task_id": task.task_id, "prompt": task.prompt, "tests": tests, **fields, **known}
 
 
 def parse_own_task(row: Row) -> Task:
     """Returns the task of one of our own records."""
     fields = {key: None if row.values.get(key) is None else row.read_text(key) for key in _OPTIONAL}
-    return Task(row.read_text("task_id"), row.read_text("prompt"), _parse_tests(row), name=row.name, **fields)
+    return Task(
+        row.read_text("task_id"),
+        row.read_text("prompt"),
+        _parse_tests(row),
+        name=row.name,
+        tags=row.read_tags("tags"),
+        rating=row.read_rating("rating"),
+        **fields,
+    )
 
 
 def _parse_tests(row: Row) -> Tests | None:

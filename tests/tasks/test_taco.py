@@ -45,6 +45,8 @@ def test_taco_of_programs(tmp_path):
     assert (task.reference, task.difficulty) == ("def f(a):\n    return a + 1", "VERY_HARD")
     assert task.task_id == read(tmp_path, TACO, difficulty="EASY").task_id
     assert task.task_id != read(tmp_path, TACO, question="Add two.").task_id
+    tagged = read(tmp_path, TACO, tags="['Sorting', 'Graphs']", skill_types="['Sorting', 'Data structures']")
+    assert tagged.tags == ("Sorting", "Graphs", "Data structures") and read(tmp_path, TACO, tags="[]").tags == ()
     for empty in (None, "", "{}", json.dumps({"inputs": [], "outputs": []})):
         assert read(tmp_path, TACO, input_output=empty).tests is None
 
@@ -109,3 +111,9 @@ def test_apps_is_told_by_its_id(tmp_path):
     assert (task.task_id, task.tests.comparison) == ("apps/4000", "apps")
     with pytest.raises(InvalidInput, match="problem_id is None; give a whole number"):
         read(tmp_path, TACO, problem_id=None)
+
+
+@pytest.mark.parametrize("tags", ["Sorting", "[1]", "['a'", 3, {"a": 1}], ids=str)
+def test_tags_of_another_kind_are_named(tmp_path, tags):
+    with pytest.raises(InvalidInput, match=r"line 1: tags is .*; give a list of strings"):
+        read(tmp_path, TACO, tags=tags)

@@ -56,9 +56,13 @@ def label_groups(
     *,
     limits: Mapping[str, Any],
     check_references: bool = True,
+    trust: Mapping[str, tuple[float, float]] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> LabelReport:
     """Writes the groups of a file with `passed`, `passed_tests`, `num_tests` and `outcomes` of each candidate.
+
+    With `trust`, true negative rate and true positive rate of a task's suite, a candidate that passed has the first as
+    its `weight`, and one that failed the second: the better a suite rejects, the more a program that passes says.
 
     A group may say the `language` of its programs, where tests are of standard input and output. Without, it is that of
     the tests. A candidate without code failed; `passed` is null where the tests could not judge. A group whose task has
@@ -83,6 +87,7 @@ def label_groups(
         "tests": compute_digest(repr((task.task_id, task.tests, task.reference)) for task in used),
         "check_references": check_references,
         "verifier": verifier,
+        **({} if trust is None else {"trust": compute_digest(map(repr, sorted(trust.items())))}),
     }
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
@@ -90,7 +95,7 @@ def label_groups(
         bad = find_failing_references(left.values(), runner) if check_references else {}
         lines = ((name, record) for name, _, record in read_lines(groups))
         rest = output.skip_done(lines, lambda line: str(line[1]["task_id"]))
-        run = _Run(by_id, bad, verifier)
+        run = _Run(by_id, bad, verifier, trust or {})
         for record in run.label_lines(rest, runner):
             output.write(record)
             advance(1)
@@ -123,9 +128,15 @@ class _Pending:
 
 
 class _Run:
-    def __init__(self, tasks: Mapping[str, Task], bad: Mapping[str, str], verifier: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        bad: Mapping[str, str],
+        verifier: Mapping[str, Any],
+        trust: Mapping[str, tuple[float, float]],
+    ) -> None:
         self.num_run = 0
-        self._tasks, self._bad, self._verifier = tasks, bad, verifier
+        self._tasks, self._bad, self._verifier, self._trust = tasks, bad, verifier, trust
 
     def label_lines(self, lines: Iterable[tuple[str, Mapping[str, Any]]], runner: Runner) -> Iterator[dict[str, Any]]:
         """Yields the groups in order; the runner takes programs of following groups while one is not done."""
@@ -177,7 +188,9 @@ class _Run:
                     "num_tests": len(verdict.outcomes),
                     "outcomes": list(verdict.outcomes),
                 }
-            stale = ("passed", "passed_tests", "num_tests", "outcomes")
+            if label["passed"] is not None and task.task_id in self._trust:
+                label["weight"] = self._trust[task.task_id][0 if label["passed"] else 1]
+            stale = ("passed", "passed_tests", "num_tests", "outcomes", "weight")
             labelled.append({key: value for key, value in candidate.items() if key not in stale} | label)
         added = {} if group.reason is None else {"unlabelled": group.reason}
         if task.license is not None and "license" not in group.record:
