@@ -11,8 +11,9 @@ VERBS = """
 act add admit advance announce answer append apply ask assert assign attempt attend augment average await barrier
 bench bind bound broadcast build call cast change charge check choose clear close collate collect combine compare
 compile complete compute concat connect convert copy correlate count cross cut decode derive describe destroy detach
-detect download draw drop dump edit encode end enter estimate evaluate exchange excuse execute exit expect explain extend
-extract fail fill filter finalize find finish fit forget format free gather generate get give group handle hash hold
+detect download draw drop dump edit encode end enter estimate evaluate exchange excuse execute exit expect explain
+extend extract fail fill filter finalize find finish fit forget format free gather generate get give group handle
+hash hold
 ignore indent index init introduce invert iterate join judge keep kill label launch lay leave lengthen limit list
 load locate lock log make mark measure merge mount move multiply mutate name normalise normalize note number open
 operate order overwrite pack pad parse patch pay pivot place plan plot post predict prefill prepare preview print
