@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codescaler.errors import SandboxUnavailable
-from codescaler.sandbox.inside.wire import ConnectionLost, receive, send
+from codescaler.sandbox.inside.wire import MAX_MESSAGE_BYTES, ConnectionLost, receive, send
 from codescaler.sandbox.isolation import Isolation, View, make_command
 
 Role = Literal["program", "judge", "main", "replay", "together", "compile", "execute"]
@@ -110,9 +110,9 @@ class Process:
             connection.settimeout(_MAX_STRETCH * wall_seconds + _END_SECONDS)
 
     def tell(self, message: Any) -> None:
-        """Sends a message; that a process is gone shows when it is waited for."""
+        """Sends a message; that a process is gone shows when it is waited for. Raises MessageTooLarge."""
         with suppress(ConnectionLost):
-            send(self.work, message)
+            send(self.work, message, MAX_MESSAGE_BYTES)
 
     def end(self, *, kill: bool) -> End:
         """Returns when nothing of the process is left, which with `kill` is at once.

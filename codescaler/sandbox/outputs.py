@@ -13,9 +13,10 @@ from codescaler.sandbox.box import Box, End, Role
 from codescaler.sandbox.comparison import is_expected
 from codescaler.sandbox.languages import COMPILE_LIMITS, Toolchain
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.reports import MESSAGE_CHARS, Report, describe_ending, make_verdict, report_time_out
+from codescaler.sandbox.reports import MESSAGE_CHARS, Report, describe_ending, make_verdict, report_time_out, tell_work
 from codescaler.types import Capture, StdioTests, Verdict
 
+_PROGRAM: Report = ("error", "the program")
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -44,10 +45,10 @@ class Program:
             streams = [_make_file(stack, name) for name in ("stdin", "stdout", "stderr")]
             _write(streams[0], stdin)
             process = box.start(self.role, *self.files, *streams)
-            process.tell(self.task)
-            end = process.end(kill=False)
+            refused = tell_work(process, self.task, _PROGRAM)
+            end = process.end(kill=refused is not None)
             output, errors = (_read(file, limits.output_bytes) for file in streams[1:])
-        return output, _judge_ending(limits, end, output, errors, self.tests), end
+        return output, refused or _judge_ending(limits, end, output, errors, self.tests), end
 
 
 def judge_output(
@@ -108,9 +109,9 @@ def prepare_program(
     with ExitStack() as stack:
         packed, said = _make_file(stack, "program", os.MFD_ALLOW_SEALING), _make_file(stack, "said")
         process = box.start("compile", packed, said)
-        process.tell({**task, "source": source, "text": text, "command": compile})
-        end = process.end(kill=False)
-        if (report := _judge_compiler(compile_limits, end, said)) is not None:
+        report = tell_work(process, {**task, "source": source, "text": text, "command": compile}, _PROGRAM)
+        end = process.end(kill=report is not None)
+        if (report := report or _judge_compiler(compile_limits, end, said)) is not None:
             yield report
             return
         fcntl.fcntl(packed, fcntl.F_ADD_SEALS, _SEALS)  # one run leaves nothing to the next

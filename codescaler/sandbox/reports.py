@@ -1,8 +1,10 @@
 """What is said of a process that has ended, and of a program by all its tests."""
 
 import signal
+from typing import Any
 
-from codescaler.sandbox.box import End
+from codescaler.sandbox.box import End, Process
+from codescaler.sandbox.inside.wire import MessageTooLarge
 from codescaler.sandbox.limits import Limits
 from codescaler.types import Outcome, Verdict
 
@@ -11,6 +13,16 @@ Report = tuple[Outcome, str]
 MESSAGE_CHARS = 500
 CPU_TIME_OUT = "took more than"  # begins what is said of a test that ran out of CPU time
 CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
+
+
+def tell_work(process: Process, message: Any, otherwise: Report) -> Report | None:
+    """Sends a process its work, or returns a report that the work is too large."""
+    try:
+        process.tell(message)
+    except MessageTooLarge as error:
+        outcome, subject = otherwise
+        return outcome, f"{subject}: {error}; make them smaller"
+    return None
 
 
 def make_verdict(reports: list[Report], cpu_seconds: float) -> Verdict:

@@ -19,6 +19,7 @@ from codescaler.sandbox.reports import (
     describe_ending,
     make_verdict,
     report_time_out,
+    tell_work,
 )
 from codescaler.sandbox.shapes import find_shared_state
 from codescaler.types import CallTests, Outcome, Verdict
@@ -107,10 +108,11 @@ def attempt_calls(
     with ours, theirs:
         program = box.start("program", ours.fileno())
         judge = box.start("judge", theirs.fileno())
-    program.tell({"code": code, "prelude": tests.prelude})
-    judge.tell({**vars(tests), "statements": tests.statements[start:], "has_to_record": has_to_record})
     num_left = len(tests.statements) - start
-    reports, has_gone = _receive_reports(judge, num_left)
+    told = {"code": code, "prelude": tests.prelude}
+    asked = {**vars(tests), "statements": tests.statements[start:], "has_to_record": has_to_record}
+    refused = tell_work(program, told, ("error", "the program")) or tell_work(judge, asked, ("unjudged", "the tests"))
+    reports, has_gone = ([refused] * num_left, False) if refused else _receive_reports(judge, num_left)
     dialogue = None
     if has_to_record and len(reports) == num_left:
         with suppress(ConnectionLost):
@@ -131,8 +133,9 @@ def attempt_calls(
 def _attempt_together(box: Box, limits: Limits, code: str, tests: CallTests, *, start: int) -> Attempt:
     process = box.start("together")
     statements = tests.statements[start:]
-    process.tell({**vars(tests), "code": code, "statements": statements})
-    reports, _ = _receive_reports(process, len(statements))
+    asked = {**vars(tests), "code": code, "statements": statements}
+    refused = tell_work(process, asked, ("unjudged", "the tests"))
+    reports = [refused] * len(statements) if refused else _receive_reports(process, len(statements))[0]
     num_left = len(statements) - len(reports)
     end = process.end(kill=not num_left)
     if num_left:
