@@ -19,6 +19,8 @@ from codescaler.types import CallTests, StdioTests, Tests
 
 _DRIVER = Path(codescaler.data.execution.__file__).with_name("tests_driver.py").read_text(encoding="utf-8")
 _MARK = "__branches__ "
+# What reading a line may raise that was cut off, or that the reference wrote.
+_BROKEN = (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError)
 _PRELUDE = f"""
 def __prepare__():
     import atexit, json, os
@@ -80,7 +82,7 @@ def _read_trace(printed: str, tests: CallTests, branches: dict[str, str]) -> Tra
             record = json.loads(line)
             reached.update(record["branches"])
             calls += [_read_call(call) for call in record["calls"] if call]
-        except (ValueError, KeyError, TypeError, SyntaxError):  # cut off, or written by the reference
+        except _BROKEN:
             break
         num_traced += 1
     return Trace(branches, frozenset(reached & set(branches)), calls, num_traced == len(tests.statements))

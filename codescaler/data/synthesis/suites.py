@@ -21,6 +21,7 @@ from codescaler.data.execution.votes import Vote, hold_weighted_vote, weigh_prog
 from codescaler.data.label.generated_tests import SAME
 from codescaler.data.mutants import make_mutants
 from codescaler.data.synthesis.suite_inputs import make_call_inputs
+from codescaler.data.synthesis.validators import ask_checker, choose_checker
 from codescaler.data.synthesis.writer import Writer
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_groups, read_lines
@@ -110,6 +111,7 @@ class _Suite:
     inputs: list[str] = field(default_factory=list)
     rows: list[list[Output | None]] = field(default_factory=list)
     reference_row: list[Output | None] = field(default_factory=list)
+    checker: str | None = None
 
     def make_record(self) -> dict[str, Any]:
         reason = self._find_obstacle()
@@ -139,12 +141,19 @@ class _Suite:
     def _make_suite(self) -> tuple[Tests | None, dict[str, Any]]:
         is_call = self._interface.call is not None
         tools = None if self.writer is None else self.writer.make_tools(self.task, self._interface, self.runner)
-        if tools is not None and tools.needs_checker:
-            return None, {"made": False, "reason": "several outputs are correct for one input"}
+        if tools is not None and tools.checkers and not is_call:
+            return None, {"made": False, "reason": "several outputs of a whole program are correct for one input"}
         inputs = self._list_own_inputs()
         if tools is not None:
             inputs = tools.filter_inputs([*inputs, *tools.make_inputs(self.settings.num_inputs)])
         self._add_inputs(inputs)
+        if tools is not None and tools.checkers:
+            self.checker = choose_checker(self.runner, tools.checkers, self.inputs, self._hold_vote())
+            if self.checker is None:
+                return None, {
+                    "made": False,
+                    "reason": "several outputs are correct, and no checker is good",
+                }
         wrong = self._make_wrong_programs()
         wrong_rows = self._collect(wrong, self.inputs)
         num_fed_back = 0
@@ -157,7 +166,7 @@ class _Suite:
             num_fed_back += len(self.inputs) - before
             new = self._collect(wrong, self.inputs[before:])
             wrong_rows = [[*row, *added] for row, added in zip(wrong_rows, new, strict=True)]
-        return self._choose_tests(wrong_rows, num_fed_back, is_call)
+        return self._choose_tests(wrong_rows, num_fed_back)
 
     def _list_own_inputs(self) -> list[str]:
         tests = self.task.tests
@@ -203,60 +212,90 @@ class _Suite:
 
     def _list_survivors(self, wrong: Sequence[str], wrong_rows: Sequence[Sequence[Output | None]]) -> list[str]:
         """Mutants that no test rejects so far; some may be no different program at all."""
-        kept = self._list_kept(self._hold_vote())
+        rule = self._make_rule(wrong_rows)
         return [
             code
             for code, row in zip(wrong, wrong_rows, strict=True)
-            if not any(_is_rejected(row[place], vote) for place, vote in kept)
+            if not any(rule.is_rejected(place, row[place]) for place in rule.kept)
         ]
 
-    def _list_kept(self, votes: Sequence[Vote]) -> list[tuple[int, Vote]]:
+    def _make_rule(self, wrong_rows: Sequence[Sequence[Output | None]]) -> "_Rule":
+        votes = self._hold_vote()
+        if self.checker is None:
+            accepted = {(place, vote.output.key) for place, vote in enumerate(votes) if vote.output is not None}
+        else:
+            rows = (*self.rows, *wrong_rows, *([self.reference_row] if self._has_reference else []))
+            found = {(place, o.key): o for row in rows for place, o in enumerate(row) if o is not None}
+            pairs = [(self.inputs[place], output.text) for (place, _), output in found.items()]
+            answers = ask_checker(self.runner, self.checker, pairs)
+            accepted = {pair for pair, answer in zip(found, answers, strict=True) if answer is True}
+            votes = self._count_accepted(votes, accepted)
         least = self.settings.min_share
-        return [(place, vote) for place, vote in enumerate(votes) if vote.output is not None and vote.share >= least]
+        kept = [place for place, vote in enumerate(votes) if vote.output is not None and vote.share >= least]
+        return _Rule(votes, kept, accepted)
+
+    def _count_accepted(self, votes: Sequence[Vote], accepted: set[tuple[int, Any]]) -> list[Vote]:
+        """The share of programs whose output a checker accepts, in place of the share of the majority."""
+        counted = []
+        for place, vote in enumerate(votes):
+            outputs = [row[place] for row in (self.rows or [self.reference_row])]
+            number = sum(output is not None and (place, output.key) in accepted for output in outputs)
+            counted.append(Vote(vote.output if number else None, number / len(outputs)))
+        return counted
 
     def _choose_tests(
-        self, wrong_rows: Sequence[Sequence[Output | None]], num_fed_back: int, is_call: bool
+        self, wrong_rows: Sequence[Sequence[Output | None]], num_fed_back: int
     ) -> tuple[Tests | None, dict[str, Any]]:
-        kept = self._list_kept(self._hold_vote())
-        if not kept:
+        rule = self._make_rule(wrong_rows)
+        if not rule.kept:
             return None, {"made": False, "reason": "no input has a majority"}
         every = [*self.rows, *wrong_rows]
-        kills = [{number for number, row in enumerate(every) if _is_rejected(row[place], vote)} for place, vote in kept]
+        kills = [{number for number, row in enumerate(every) if rule.is_rejected(p, row[p])} for p in rule.kept]
         needed = choose_minimal_tests(kills)
         if self.settings.is_minimal:  # a suite that nothing in sight fails would hold no test at all
-            rest = [place for place in range(len(kept)) if place not in needed]
+            rest = [place for place in range(len(kills)) if place not in needed]
             chosen = sorted([*needed, *rest[: max(self.settings.min_tests - len(needed), 0)]])
         else:
-            chosen = list(range(len(kept)))
-        picked = [kept[place] for place in chosen]
-        cases = [(self.inputs[place], vote.output.text) for place, vote in picked if vote.output is not None]
-        return self._write_tests(cases, is_call), {
+            chosen = list(range(len(kills)))
+        picked = [(self.inputs[rule.kept[place]], rule.votes[rule.kept[place]]) for place in chosen]
+        cases = [(text, vote.output.text) for text, vote in picked if vote.output is not None]
+        return self._write_tests(cases), {
             "made": True,
-            "outputs": "reference" if self._has_reference else "majority",
+            "outputs": "reference" if self._has_reference else "majority" if self.checker is None else "checker",
             "num_solutions": len(self.programs),
             "num_inputs": len(self.inputs),
             "num_fed_back": num_fed_back,
-            "num_with_majority": len(kept),
+            "num_with_majority": len(rule.kept),
             "num_needed": len(needed),
             "num_tests": len(cases),
             "num_rejected": len(set().union(*kills)),
             "shares": [round(vote.share, 4) for _, vote in picked],
         }
 
-    def _write_tests(self, cases: Sequence[tuple[str, str]], is_call: bool) -> Tests:
+    def _write_tests(self, cases: Sequence[tuple[str, str]]) -> Tests:
         tests = self.task.tests
-        if not is_call:
+        if self._interface.call is None:
             assert isinstance(tests, StdioTests)
             return dataclasses.replace(tests, cases=tuple(cases))
         assert isinstance(tests, CallTests)
         call = self._interface.call
+        if self.checker is not None:
+            statements = tuple(f"assert is_correct(({given},), {call}({given}))" for given, _ in cases)
+            return dataclasses.replace(tests, statements=statements, setup=self.checker, comparison=None)
         statements = tuple(f"assert _same({call}({given}), {expected})" for given, expected in cases)
         return dataclasses.replace(tests, statements=statements, setup=SAME, comparison=None)
 
 
-def _is_rejected(output: Output | None, vote: Vote) -> bool:
-    assert vote.output is not None
-    return output is None or output.key != vote.output.key
+@dataclass(frozen=True)
+class _Rule:
+    """Which outputs are correct: places of the inputs that become tests, and accepted pairs of a place and a key."""
+
+    votes: Sequence[Vote]
+    kept: Sequence[int]
+    accepted: set[tuple[int, Any]]
+
+    def is_rejected(self, place: int, output: Output | None) -> bool:
+        return output is None or (place, output.key) not in self.accepted
 
 
 def count_suites(suites: Sequence[Mapping[str, Any]]) -> Counter[str]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from codescaler.data.execution.outputs import Capturer, Interface, collect_outputs
+from codescaler.data.execution.votes import Vote
 from codescaler.data.synthesis.inputs import write_arguments
 
 NUM_LEGAL, NUM_ILLEGAL = 10, 30
-_NAME = "is_valid"
-MIN_ACCURACY = 0.75  # of the best validator on probes, below which none is trusted
+MIN_ACCURACY = 0.75  # of the best validator or checker, below which none is trusted
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def ask_validators(
 ) -> list[list[bool | None]]:
     """What each validator says of each input; None where it says neither True nor False."""
     arguments = [f"({text},)" if is_call else repr(text) for text in inputs]
-    rows = collect_outputs(runner, ((code, Interface(_NAME), arguments) for code in codes))
+    rows = collect_outputs(runner, ((code, Interface("is_valid"), arguments) for code in codes))
     return [[_read_answer(output.text) if output is not None else None for output in row] for row in rows]
 
 
@@ -94,3 +94,34 @@ def keep_valid(runner: Capturer, validator: Validator, inputs: Sequence[str], *,
     """The inputs that a validator takes for legal."""
     (answers,) = ask_validators(runner, [validator.code], inputs, is_call=is_call)
     return [text for text, answer in zip(inputs, answers, strict=True) if answer is True]
+
+
+def choose_checker(runner: Capturer, codes: Sequence[str], inputs: Sequence[str], votes: Sequence[Vote]) -> str | None:
+    """The program that defines `is_correct(arguments, result)` and tells majority outputs best from foreign ones.
+
+    A foreign output is the majority's for another input, with another key. None if the best has a balanced accuracy
+    below `MIN_ACCURACY`, or there are no two outputs.
+    """
+    own = [(text, vote.output) for text, vote in zip(inputs, votes, strict=True) if vote.output is not None]
+    foreign = [
+        (text, other)
+        for (text, output), (_, other) in zip(own, [*own[1:], *own[:1]], strict=True)
+        if other.key != output.key
+    ]
+    if not codes or not foreign:
+        return None
+    scored = []
+    for code in codes:
+        answers = ask_checker(runner, code, [(text, output.text) for text, output in (*own, *foreign)])
+        accepted, refused = answers[: len(own)], answers[len(own) :]
+        sensitivity = sum(answer is True for answer in accepted) / len(own)
+        scored.append((sensitivity + sum(answer is False for answer in refused) / len(foreign)) / 2)
+    best = max(range(len(codes)), key=lambda place: scored[place])
+    return codes[best] if scored[best] >= MIN_ACCURACY else None
+
+
+def ask_checker(runner: Capturer, code: str, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+    """What a checker of calls says of each pair of an input and an output; None where it says neither."""
+    arguments = [f"({given},), {output}" for given, output in pairs]
+    (row,) = collect_outputs(runner, [(code, Interface("is_correct"), arguments)])
+    return [_read_answer(output.text) if output is not None else None for output in row]

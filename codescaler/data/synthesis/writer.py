@@ -59,8 +59,8 @@ class Writer:
         validator = choose_validator(runner, validators, probes, is_call=call is not None)
         makers = self.ask_programs(f"{name}/inputs", prompts.write_inputs_prompt(task.prompt, call))
         checkers = self.ask_programs(f"{name}/checker", prompts.write_checker_prompt(task.prompt, call))
-        is_checked = 2 * len(checkers) > self.sampling.num_samples  # most say that several outputs are correct
-        return Tools(self, task, call, runner, validator, makers, is_checked)
+        has_several = 2 * len(checkers) > self.sampling.num_samples  # most say that several outputs are correct
+        return Tools(self, task, call, runner, validator, makers, tuple(checkers) if has_several else ())
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Tools:
     runner: Capturer
     validator: Validator | None
     makers: Sequence[str]
-    needs_checker: bool
+    checkers: Sequence[str]
 
     def make_inputs(self, count: int) -> list[str]:
         """Inputs of the programs that make them."""

@@ -177,10 +177,27 @@ def test_a_writer_adds_inputs_that_its_validator_allows(sandbox, tmp_path):
     assert not [text for text in made.tests.statements if "top([])" in text]
 
 
-def test_a_problem_with_several_answers_is_left_out(sandbox, tmp_path):
-    writer = write(checker=block("def is_correct(arguments, result):\n    return True"))
-    made, suite = make(sandbox, tmp_path, RIGHT, writer=writer)
-    assert made.tests is None and suite["reason"] == "several outputs are correct for one input"
+def test_a_checker_judges_where_several_answers_are_correct(sandbox, tmp_path):
+    """Any place of the largest number will do."""
+    own = ("assert top([4, 4]) == 0", "assert top([1, 5, 5, 2]) == 1", "assert top([3, 2]) == 0")
+    task = Task("t/1", "Return a place of the largest number.", CallTests(own, ("top",)))
+    bodies = ("a.index(max(a))", "len(a) - 1 - a[::-1].index(max(a))", "max(range(len(a)), key=a.__getitem__)", "0")
+    programs = [f"def top(a):\n    return {body}" for body in bodies]
+    checks = "def is_correct(arguments, result):\n    (a,) = arguments\n    return {}"
+    sound = checks.format("isinstance(result, int) and 0 <= result < len(a) and a[result] == max(a)")
+    made, suite = make(sandbox, tmp_path, programs, task, writer=write(checker=block(sound)))
+    assert suite["outputs"] == "checker" and suite["num_tests"] > 1
+    verdicts = [sandbox.run(code, made.tests).passed for code in (*programs, "def top(a):\n    return -1")]
+    assert verdicts == [True, True, True, False, False]
+    made, suite = make(sandbox, tmp_path, programs, task, writer=write(checker=block(checks.format("True"))))
+    assert made.tests is None and suite["reason"].endswith("and no checker is good")
+
+
+def test_a_whole_program_with_several_answers_is_left_out(sandbox, tmp_path):
+    task = Task("t/1", "p", StdioTests((("1\n", "2"), ("5\n", "6"))))
+    writer = write(checker=block("def is_correct(text, output):\n    return True"))
+    made, suite = make(sandbox, tmp_path, ["print(2)", "print(3)"], task, writer=writer)
+    assert made.tests is None and suite["reason"] == "several outputs of a whole program are correct for one input"
 
 
 def test_a_run_that_was_stopped_goes_on(sandbox, tmp_path):
