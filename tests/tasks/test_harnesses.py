@@ -1,15 +1,13 @@
 """Problems in several languages, whose tests are a program in the same language."""
 
-import json
-
 import pytest
 
 from codescaler.errors import InvalidInput
 from codescaler.sandbox import Sandbox
-from codescaler.tasks import read_tasks
 from codescaler.types import CallTests, StdioTests
 
 from ..sandbox.conftest import LANGUAGE_LIMITS, find_missing
+from .plain import read
 
 X = {
     "task_id": "JavaScript/7",
@@ -34,12 +32,6 @@ PYTHON = {
     "canonical_solution": "    return 2 * a\n",
     "test": "\n\nMETADATA = {}\n\n\ndef check(f):\n    assert f(4) == 8\n\ncheck(f)",
 }
-
-
-def read(tmp_path, row, **changes):
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({**row, **changes}))
-    return read_tasks(path)[0]
 
 
 @pytest.mark.parametrize(

@@ -4,27 +4,8 @@ import sys
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.sandbox.inside.comparison import choose_comparison
-from codescaler.tasks import read_tasks
 
-
-def read(tmp_path, record, **changes):
-    path = tmp_path / "tasks.jsonl"
-    path.write_text(json.dumps(record | changes))
-    return read_tasks(path)[0]
-
-
-def passes(tests, program):
-    scope = choose_comparison(tests.comparison)
-    exec(tests.prelude + program, scope)
-    for statement in tests.statements:
-        try:
-            exec(statement, scope)
-        except AssertionError:
-            yield False
-        else:
-            yield True
-
+from .plain import passes, read
 
 TACO = {
     "question": "Add one.",
@@ -60,7 +41,7 @@ def test_taco_of_functions(tmp_path):
         "assert _is_expected(f(3), [[4]])",
     )
     assert task.tests.entry_points == ("f",)
-    assert list(passes(task.tests, task.reference)) == [True, True, False]
+    assert passes(task.tests, task.reference) == [True, True, False]
     starter = "class Solution:\n    def f(self, a: int) -> int:"
     method = read(tmp_path, TACO, input_output=json.dumps(called), starter_code=starter)
     assert method.tests.statements[1] == "assert _is_expected(Solution().f(2), 3)"
