@@ -9,7 +9,7 @@ of input and output are compared with it by their words.
   causes       how often plain fails a reference, or something is seen otherwise here, by the first words of a message
 
 Exit status 1 if a reference that plain passes fails here, or if more than 5% of a set's mutants are not caught.
-`--save NAME` writes benches/results/judging_NAME.json: counts, and no text of a set.
+`--save NAME` writes benches/results/judging_NAME.json: counts, and no text of a set. Other sets of the file stay.
 """
 
 import argparse
@@ -57,9 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [(name, *(str(figure[column]) for column in columns)) for name, figure in figures.items()]
     print(format_table(("set", *columns), rows))
     if options.save:
-        record = json.dumps({"figures": figures, "causes": causes}, indent=2)
-        (RESULTS / f"judging_{options.save}.json").write_text(record + "\n")
-    return 0 if all(map(_holds, figures.values())) else 1
+        _save(RESULTS / f"judging_{options.save}.json", {"figures": figures, "causes": causes})
+    return 0 if all(map(_is_met, figures.values())) else 1
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -75,7 +74,13 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _holds(figure: dict[str, int]) -> bool:
+def _save(path: Path, parts: dict[str, dict[str, Any]]) -> None:
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    record = {key: {**saved.get(key, {}), **part} for key, part in parts.items()}
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _is_met(figure: dict[str, int]) -> bool:
     return not figure["failed"] and figure["caught"] >= MIN_CAUGHT * figure["plain fails"]
 
 

@@ -25,10 +25,12 @@ def main() -> None:
         "--busy", type=int, default=4, help="processes that compute all the time (default: %(default)s)"
     )
     parser.add_argument("--isolation", choices=ISOLATIONS, help="default: the strongest")
+    parser.add_argument("--workers", type=int, help="programs at a time (default: the processors)")
     parser.add_argument("--only", default="", help="a part of the names of programs")
     arguments = parser.parse_args()
     names = [name for name in WRONG if arguments.only in name]
-    with Sandbox(LIMITS, isolation=arguments.isolation) as sandbox, run_busy_processes(arguments.busy):
+    settings = {"isolation": arguments.isolation, "num_workers": arguments.workers}
+    with Sandbox(LIMITS, **settings) as sandbox, run_busy_processes(arguments.busy):
         outcomes = judge_again(sandbox, names, arguments.runs)
     different = {name: counts for name, counts in outcomes.items() if len(counts) > 1}
     for name, counts in different.items():

@@ -4,7 +4,8 @@ import os
 import socket
 import subprocess
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +90,18 @@ class Box:
                 work.close()
                 raise SandboxUnavailable(f"a box has ended: {error}") from error
         return Process(status, work, self._limits.get(role, self._limits["any"])["wall_seconds"])
+
+    @contextmanager
+    def share_scratch(self) -> Iterator[None]:
+        """Gives the processes of a block one scratch folder, where the box can: files there are data to either side."""
+        try:
+            self._control.send(b"share")
+            is_shared = self._control.recv(16) == b"shared"
+        except OSError as error:
+            raise SandboxUnavailable(f"a box has ended: {error}") from error
+        yield
+        if is_shared:
+            self._control.send(b"unshare")
 
     def close(self) -> None:
         """Ends the box with everything in it."""

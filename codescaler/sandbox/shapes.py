@@ -12,6 +12,7 @@ from codescaler.types import CallTests
 _SIGNS = re.compile(r"\b(import|globals|open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|save|to_"
                     r"|redirect_std|assertLogs|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile"
                     r"|warnings)\w*\b")  # fmt: skip
+_FILES = re.compile(r"\b(open|exists|unlink|makedirs|mkdir|listdir|save|read_text|write_text|ZipFile|os\.remove)\(")
 _PURE = {  # of os and sys
     "join", "basename", "dirname", "splitext", "split", "sep", "linesep", "name", "path", "normpath", "maxsize",
     "fspath", "version_info", "getsizeof", "getrecursionlimit", "setrecursionlimit", "PathLike", "float_info", "isabs",
@@ -46,6 +47,29 @@ def find_shared_state(tests: CallTests) -> tuple[str | None, ...]:
     return tuple(_find_in_statement(setup, _parse(statement), prelude) for statement in tests.statements)
 
 
+# Modules that a test may use on files which a program wrote: they read data, and run no code that stands in it.
+_READERS = {"base64", "binascii", "bz2", "collections", "copy", "csv", "datetime", "difflib", "filecmp", "fnmatch",
+            "glob", "gzip", "hashlib", "html", "io", "itertools", "json", "math", "os", "pathlib", "random", "re",
+            "shutil", "stat", "string", "tempfile", "textwrap", "time", "typing", "unittest", "xml",
+            "zipfile"}  # fmt: skip
+_RUNNERS = re.compile(r"exec|eval|compile|__import__|system|popen|startfile|(exec|spawn|posix_spawn|fork)\w*")
+
+
+@functools.lru_cache(maxsize=256)
+def may_share_files(tests: CallTests) -> bool:
+    """Whether tests and program can share a folder: the tests use files, and nothing that runs what is in them."""
+    if not any(map(_FILES.search, (tests.setup, *tests.statements))):
+        return False
+    trees = [_parse(text) for text in (tests.setup, *tests.statements)]
+    module_of = dict(_list_modules([_parse(tests.prelude), *trees]))
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} - set(_list_variables(trees))
+    words = used | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    modules = {module_of.get(name, name) for name in used}
+    foreign = {module for module in modules if module in module_of.values() or module in sys.stdlib_module_names}
+    return foreign <= _READERS and not any(map(_RUNNERS.fullmatch, words))
+
+
 def _parse(text: str) -> ast.Module:
     try:
         return ast.parse(text)
@@ -58,7 +82,7 @@ def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Mo
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     definitions: dict[str, ast.AST] = {node.name: node for node in setup.body if isinstance(node, kinds)}
     reached += [node for node in setup.body if node not in definitions.values()]
-    modules = {"builtins"} | _STATEFUL | set(_list_modules([prelude, setup, statement]))
+    modules = {"builtins"} | _STATEFUL | set(dict(_list_modules([prelude, setup, statement])))
     modules -= set(_list_variables([setup, statement]))
     names: set[str] = set()
     words: set[str] = set()
@@ -94,12 +118,14 @@ def _list_variables(trees: list[ast.Module]) -> Iterator[str]:
                 yield node.arg
 
 
-def _list_modules(trees: list[ast.Module]) -> Iterator[str]:
-    """Names that stand for a module or a part of one."""
+def _list_modules(trees: list[ast.Module]) -> Iterator[tuple[str, str]]:
+    """Yields names that stand for a module or a part of one, each with the outermost package."""
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+                for alias in node.names:
+                    module = (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
+                    yield alias.asname or alias.name.partition(".")[0], module.partition(".")[0]
 
 
 def _describe(node: ast.AST, modules: set[str]) -> str | None:

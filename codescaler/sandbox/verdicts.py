@@ -3,7 +3,7 @@
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
@@ -21,7 +21,7 @@ from codescaler.sandbox.reports import (
     report_time_out,
     tell_work,
 )
-from codescaler.sandbox.shapes import find_shared_state
+from codescaler.sandbox.shapes import find_shared_state, may_share_files
 from codescaler.types import CallTests, Outcome, Verdict
 
 _MAX_REPORT_BYTES = 1 << 14
@@ -34,12 +34,13 @@ def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdic
     A test that does not pass, and asks for one process with the program, runs in one too. There the program could only
     forge that it passes. So what fails there is wrong, and what passes there is unjudged.
     """
-    reports, cpu_seconds = _run_in_turn(attempt_calls, box, limits, code, tests)
+    with box.share_scratch() if may_share_files(tests) else nullcontext():
+        reports, cpu_seconds = _run_in_turn(attempt_calls, box, limits, code, tests)
     if any(outcome != "passed" for outcome, _ in reports):
         shared = find_shared_state(tests)
         reports = [_excuse(report, reason) for report, reason in zip(reports, shared, strict=True)]
     verdict = make_verdict(reports, cpu_seconds)
-    if verdict.passed is None and any(map(_asks_for_one_process, reports)):
+    if verdict.passed is None and any(map(_should_run_together, reports)):
         others, _ = _run_in_turn(_attempt_together, box, limits, code, tests)
         reports = [_choose_failure(*pair) for pair in zip(reports, others, strict=True)]
         verdict = make_verdict(reports, cpu_seconds)
@@ -52,13 +53,13 @@ def _excuse(report: Report, reason: str | None) -> Report:
     return "unjudged", f"the test shares {reason} with the program; {ONE_PROCESS} judges it, forgeably"
 
 
-def _asks_for_one_process(report: Report) -> bool:
+def _should_run_together(report: Report) -> bool:
     return report[0] == "unjudged" and ONE_PROCESS in report[1]
 
 
 def _choose_failure(report: Report, other: Report) -> Report:
     """The report of the test in one process, if it was to run in one and did not pass there."""
-    return other if _asks_for_one_process(report) and other[0] in ("failed", "error", "timeout") else report
+    return other if _should_run_together(report) and other[0] in ("failed", "error", "timeout") else report
 
 
 def judge_together(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:

@@ -265,6 +265,69 @@ def test_what_shares_the_process_is_judged_in_one_by_an_option(sandbox, name):
         assert (verdict.passed, verdict.is_forgeable) == (True, False)
 
 
+FILES = {
+    "the program writes": ("def f(x): open('a', 'w').write(x)", "f('7')\nassert open('a').read() == '7'"),
+    "the test writes": (
+        "def f(): return open('a').read()",
+        "with open('a', 'w') as file: file.write('7')\nassert f() == '7'",
+    ),
+    "the program adds": (
+        "def f(): open('a', 'a').write('8')",
+        "with open('a', 'w') as file: file.write('7')\nf()\nassert open('a').read() == '78'",
+    ),
+    "the test removes": (
+        "def f(): open('a', 'w').write('7')",
+        "import os\nf()\nos.remove('a')\nassert not os.path.exists('a')",
+    ),
+    "the program removes": (
+        "import os\ndef f(): os.remove('a')",
+        "import os\nopen('a', 'w').close()\nf()\nassert not os.path.exists('a')",
+    ),
+    "an archive": (
+        "import zipfile\ndef f():\n    with zipfile.ZipFile('a', 'w') as z: z.writestr('b', '7')",
+        "import zipfile\nf()\nassert zipfile.ZipFile('a').read('b') == b'7'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_tests_and_programs_share_a_folder(any_sandbox, name):
+    """And no other program sees it."""
+    code, statement = FILES[name]
+    verdict = any_sandbox.run(code, CallTests((statement,)))
+    assert (verdict.passed, verdict.is_forgeable) == (True, False), verdict
+    assert any_sandbox.run("def f(*x): return 1", CallTests((statement,))).passed is False
+
+
+READS = "f()\nassert open('a').read()"
+HOSTILE_FILES = {
+    "a link to what the tests know": ("import os\ndef f(): os.symlink('/proc/self/environ', 'a')", READS),
+    "a link to itself": ("import os\ndef f(): os.symlink('a', 'a')", READS),
+    "a pipe": ("import os\ndef f(): os.mkfifo('a')", READS),
+    "an unreadable file": ("import os\ndef f():\n    open('a', 'w').write('7')\n    os.chmod('a', 0)", READS),
+    "a file beyond memory": ("import os\ndef f():\n    open('a', 'w').close()\n    os.truncate('a', 1 << 40)", READS),
+    "code in a pickle": (
+        "import pickle\nclass A:\n    def __reduce__(self): return eval, ('7',)\ndef f(): pickle.dump(A(), open('a', 'wb'))",
+        "import pickle\nf()\nassert pickle.load(open('a', 'rb')) == 7",
+    ),
+    "code in a module": (
+        "def f(): open('a.py', 'w').write('x = 7')",
+        "import sys\nf()\nassert open('a.py').read()\nsys.path.append('.')\nimport a\nassert a.x == 7",
+    ),
+    "a full folder": (
+        "def f():\n    for i in range(40): open(f'b{i}', 'wb', 0).write(bytes(1 << 20))",
+        "try: f()\nexcept OSError: pass\nopen('a', 'w').write('7')\nassert open('a').read() == '7'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_files_of_a_program_have_no_say(sandbox, name):
+    code, statement = HOSTILE_FILES[name]
+    verdict = sandbox.run(code, CallTests((statement,)))
+    assert verdict.passed is not True, verdict
+
+
 def test_one_process_compares_by_the_rule_of_the_benchmark(sandbox):
     statement = "open('a', 'w').write('(7,)')\nassert _is_expected(f(), [7])"
     tests = CallTests((statement,), comparison="livecodebench")

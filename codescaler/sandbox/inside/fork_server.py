@@ -52,6 +52,13 @@ def keep(settings: dict[str, Any]) -> None:
         data, files, _, _ = socket.recv_fds(control, 16, _MAX_FILES)
         if not data:
             os._exit(0)  # with the box's process 1, everything in it ends
+        if data == b"share":
+            control.send(b"shared" if _share_scratch(settings) else b"refused")
+            continue
+        if data == b"unshare":
+            settings["shares_scratch"] = False
+            syscalls.detach(SCRATCH)
+            continue
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -59,6 +66,22 @@ def keep(settings: dict[str, Any]) -> None:
             _watch(settings, data.decode(), files)
         for file in files:
             os.close(file)
+
+
+def _share_scratch(settings: dict[str, Any]) -> bool:
+    """Gives the next processes one scratch folder, where the kernel can refuse to follow links in it."""
+    with suppress(OSError):
+        if settings["has_namespaces"]:
+            # Each side may remove what the other one wrote.
+            _mount_scratch(get_limits(settings, "program"), syscalls.MS_NOSYMFOLLOW, "0777")
+            settings["shares_scratch"] = True
+    return bool(settings.get("shares_scratch"))
+
+
+def _mount_scratch(limits: dict[str, Any], flags: int, mode: str) -> None:
+    flags |= syscalls.MS_NOSUID | syscalls.MS_NODEV
+    options = f"size={limits['scratch_bytes']},nr_inodes=1024,mode={mode}"
+    syscalls.mount("scratch", SCRATCH, "tmpfs", flags, options)
 
 
 def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
@@ -72,8 +95,8 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         os.close(null)
         if settings["has_namespaces"]:
             syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
-            size = f"size={limits['scratch_bytes']},nr_inodes=1024,mode=1777"
-            syscalls.mount("scratch", SCRATCH, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, size)
+            if not settings.get("shares_scratch"):
+                _mount_scratch(limits, 0, "1777")
         else:
             scratch = tempfile.mkdtemp(prefix="codescaler-")
             os.chmod(scratch, 0o1777)

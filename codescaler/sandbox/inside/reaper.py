@@ -113,6 +113,8 @@ def _run(settings: dict[str, Any], role: str, files: list[int], scratch: str, re
         syscalls.drop_privileges()
         syscalls.refuse_calls()
         os.chdir(scratch)
+        if settings.get("shares_scratch"):
+            os.umask(0)  # the tests and the program are two users
         os.environ["HOME"] = os.environ["TMPDIR"] = scratch
         work = socket.socket(fileno=files[0])
         links = [socket.socket(fileno=file) for file in files[1:]] if role not in _ROLES_WITH_FILES else files[1:]
