@@ -41,9 +41,11 @@ bench-peers: setup build/vllm/.installed  ## time the workloads beside transform
 	for workload in bon8 bon16 pairs; do \
 	  $(BIN)/python benches compare $$workload --vllm build/vllm/bin/python --save || exit 1; done
 
-# Ten minutes on two cores that do nothing else.
+# Fifteen minutes on two cores that do nothing else.
 bench-serving: setup build/vllm/.installed build/openrlhf/.installed  ## load the server as trainers do, beside vLLM's and OpenRLHF's
-	$(BIN)/python benches serving --vllm build/vllm/bin/python --openrlhf build/openrlhf/bin/python --save $(OPTIONS)
+	for shape in 30m 0.6b; do \
+	  $(BIN)/python benches serving --shape $$shape --vllm build/vllm/bin/python --openrlhf build/openrlhf/bin/python --save $(OPTIONS) || exit 1; \
+	done
 
 build/openrlhf/.installed: benches/tools/install_openrlhf.py | setup
 	$(BIN)/python benches install_openrlhf build/openrlhf

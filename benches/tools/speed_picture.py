@@ -1,7 +1,7 @@
 """Draws figures of several systems as bars, as an SVG of a few lines that needs no library."""
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -37,20 +37,23 @@ def draw_speed(result: Mapping[str, Any]) -> str:
     return _draw([(title, bars)])
 
 
-def draw_serving(result: Mapping[str, Any]) -> str:
-    """Returns bars of rows a second and of memory for each way to score a trainer's rows."""
-    systems = result["systems"]
-    speeds = {name: statistics.median(system["rows_per_s"]) for name, system in systems.items()}
-    sizes = {name: system["peak_bytes"] / 1e6 for name, system in systems.items() if "peak_bytes" in system}
-    setting = f"{result['shape']['num_layers']} layers of {result['shape']['name'].upper()}, {result['dtype']}"
-    groups = ((f"Rows a second, one POST a row ({setting})", speeds, "{:.1f}"), ("Memory, MB", sizes, "{:.0f}"))
-    return _draw(
-        (
-            title,
-            [_Bar(name, value, form.format(value), name.startswith("codescaler")) for name, value in values.items()],
-        )
-        for title, values, form in groups
-    )
+def draw_serving(results: Sequence[Mapping[str, Any]]) -> str:
+    """Returns bars of rows a second and of memory for each way to score a trainer's rows, for each model."""
+    groups: list[tuple[str, list[_Bar]]] = []
+    for result in results:
+        systems, shape = result["systems"], result["shape"]
+        model = f"{shape['num_layers']} layers of {shape['name'].upper()}, {result['dtype']}"
+        speeds = {name: statistics.median(system["rows_per_s"]) for name, system in systems.items()}
+        sizes = {name: system["peak_bytes"] / 1e6 for name, system in systems.items() if "peak_bytes" in system}
+        for title, values, form in (
+            (f"Rows a second, one POST a row ({model})", speeds, "{:.1f}"),
+            (f"Memory, MB ({model})", sizes, "{:.0f}"),
+        ):
+            bars = [
+                _Bar(name, value, form.format(value), name.startswith("codescaler")) for name, value in values.items()
+            ]
+            groups.append((title, bars))
+    return _draw(groups)
 
 
 def _draw(groups: Iterable[tuple[str, list[_Bar]]]) -> str:

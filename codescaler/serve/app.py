@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from codescaler.engine import Engine
 from codescaler.errors import CodescalerError
-from codescaler.serve.answers import Error, ErrorAnswer, Model, ModelsAnswer, StatusAnswer
+from codescaler.serve.answers import Model, ModelsAnswer, StatusAnswer
 from codescaler.serve.dialects import POSTS, Body, MakeJob
 from codescaler.serve.guard import Guard
 from codescaler.serve.holding import Holding
@@ -28,7 +28,7 @@ from codescaler.serve.metrics import Metrics
 from codescaler.serve.models import ModelRegistry, ServedModel
 from codescaler.serve.native import NATIVE_POSTS
 from codescaler.serve.page import PAGE_HEADERS, read_asset
-from codescaler.serve.refusal import Refusal, make_refusal
+from codescaler.serve.refusal import Refusal, describe_refusal, make_refusal
 from codescaler.serve.schema import describe_api
 from codescaler.serve.service import Service
 from codescaler.serve.trainers import TRAINER_POSTS
@@ -259,13 +259,6 @@ def _write(value: Any, headers: dict[str, str] | None = None) -> Response:
 
 
 def _write_refusal(refusal: Refusal) -> Response:
-    message = str(refusal)
-    kind: Literal["server_error", "invalid_request_error"] = (
-        "server_error" if refusal.status >= 500 else "invalid_request_error"
-    )
-    error = Error(message=message, type=kind, param=None, code=refusal.code)
-    headers = {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
-    answer = ErrorAnswer(error=error, object="error", message=message, detail=message, code=refusal.status)
-    response = _write(answer, headers)
+    response = _write(*describe_refusal(refusal))
     response.status_code = refusal.status
     return response

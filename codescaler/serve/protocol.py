@@ -5,13 +5,14 @@ at the first byte of a message. So the limits stand here, where bytes arrive.
 """
 
 import asyncio
-import json
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from codescaler.serve.holding import Share, SharedLimit
+from codescaler.serve.refusal import Refusal, describe_refusal
 
 HEADER_S = 10.0  # that a client may take from its connection, or its first byte, to the end of its headers
 MESSAGE_S = 40.0  # for the rest of the message. A slow body has its answer before, a body that nobody reads has not
@@ -44,7 +45,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif self._share is None:
             message = "this address has too many connections; use them again, or come again in 1 s"
-            self._refuse(503, "too_many_connections", message, "retry-after: 1\r\n")
+            self._refuse(Refusal(503, "too_many_connections", message, retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_within(None)
@@ -61,7 +62,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._num_bytes += len(data)
         super().data_received(data)
         if self._num_bytes > MAX_HEADER_BYTES:
-            self._refuse(431, "headers_too_large", f"headers take above {MAX_HEADER_BYTES} bytes; send fewer")
+            self._refuse(Refusal(431, "headers_too_large", f"headers take above {MAX_HEADER_BYTES} bytes; send fewer"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -73,13 +74,13 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         super().on_header(name, value)
         if len(self.headers) > MAX_HEADERS:
-            self._refuse(431, "headers_too_large", f"there are more than {MAX_HEADERS} headers; send fewer")
+            self._refuse(Refusal(431, "headers_too_large", f"there are more than {MAX_HEADERS} headers; send fewer"))
             self._is_in_headers = False
 
     def on_headers_complete(self) -> None:
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
         if has_body and self.parser.should_upgrade():  # the parser does not read it then
-            self._refuse(400, "upgrade_not_supported", "send no Upgrade header; this server speaks HTTP/1.1")
+            self._refuse(Refusal(400, "upgrade_not_supported", "send no Upgrade header; this server speaks HTTP/1.1"))
         if not self._is_refused:
             self._is_in_headers = False
             self._await_within(MESSAGE_S)
@@ -105,7 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "not_http", "this is no HTTP/1.1 request that can be read")
+        self._refuse(Refusal(400, "not_http", "this is no HTTP/1.1 request that can be read"))
 
     def _is_busy(self) -> bool:
         """Whether a request has no whole answer yet."""
@@ -133,17 +134,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self._write_due.cancel()
             self._write_due = None
 
-    def _refuse(self, status: int, code: str, message: str, header: str = "") -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Answers before there is a request, or in place of it, and closes the connection. Reads nothing more."""
         if self._is_refused or self.transport.is_closing():
             return
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-        body = json.dumps({"error": error, "object": "error", "message": message, "code": status})
-        phrase = HTTPStatus(status).phrase
-        self.transport.write(
-            f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"{header}connection: close\r\n\r\n{body}".encode()
-        )
+        answer, headers = describe_refusal(refusal)
+        body = msgspec.json.encode(answer)
+        headers |= {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+        lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         self.transport.write_eof()
         self._is_refused = True
         self._await_within(REFUSED_S)

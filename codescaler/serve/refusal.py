@@ -1,6 +1,9 @@
-"""`Refusal`: a request that is answered with an error, and what status each error of codescaler has."""
+"""`Refusal`: a request that is answered with an error, what status each error of codescaler has, and the answer."""
+
+from typing import Literal
 
 import codescaler.errors as errors
+from codescaler.serve.answers import Error, ErrorAnswer
 
 
 class Refusal(errors.CodescalerError):
@@ -36,3 +39,14 @@ def make_refusal(error: Exception) -> Refusal:
         if isinstance(error, kind):
             return Refusal(status, code, str(error))
     return Refusal(500, "internal_error", f"{type(error).__name__} in the server; its log has the rest")
+
+
+def describe_refusal(refusal: Refusal) -> tuple[ErrorAnswer, dict[str, str]]:
+    """Returns the body of the answer to a refused request, and the headers that tell when to come again."""
+    message = str(refusal)
+    kind: Literal["server_error", "invalid_request_error"] = (
+        "server_error" if refusal.status >= 500 else "invalid_request_error"
+    )
+    error = Error(message=message, type=kind, param=None, code=refusal.code)
+    answer = ErrorAnswer(error=error, object="error", message=message, detail=message, code=refusal.status)
+    return answer, {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}

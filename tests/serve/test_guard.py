@@ -1,6 +1,7 @@
 """Who may call the server: each rule, with a request that would pass without it."""
 
 import base64
+import contextlib
 import gzip
 import json
 import stat
@@ -13,6 +14,7 @@ from codescaler.errors import InvalidInput
 from codescaler.serve.app import MAX_BODY_BYTES
 from codescaler.serve.client import Client
 from codescaler.serve.guard import Guard, is_loopback, list_hosts
+from codescaler.serve.refusal import Refusal
 from codescaler.serve.server import open_listener
 
 from .conftest import HOSTS, send, serve
@@ -34,6 +36,17 @@ def test_a_key_guards_every_route(guarded, path):
         assert send(guarded.url + path, body, headers)[0] == 401
     assert send(guarded.url + path, body, {"Authorization": f"Bearer {KEY}"})[0] in (200, 400)
     assert send(guarded.url + path, body, {"X-Api-Key": "another-key-of-16"})[0] in (200, 400)
+
+
+@pytest.mark.parametrize("given", [KEY, "wrong", "another-key-of-16", ""])
+def test_the_time_tells_nothing_of_a_key(monkeypatch, given):
+    compared = []
+    monkeypatch.setattr(
+        "hmac.compare_digest", lambda one, other: (compared.append((len(one), len(other))), one == other)[1]
+    )
+    with contextlib.suppress(Refusal):
+        Guard(None, [KEY, "another-key-of-16"]).admit("/classify", {"authorization": f"Bearer {given}"}, "peer")
+    assert compared == [(32, 32), (32, 32)]
 
 
 def test_a_browser_sends_the_key_as_a_password(guarded):

@@ -126,7 +126,7 @@ def test_headers_are_bounded(server, monkeypatch, data):
 def test_what_two_readers_could_read_in_two_ways_is_refused(server, monkeypatch, data):
     shorten(monkeypatch, REFUSED_S=0.2)
     answer = talk(server, data)
-    assert answer.startswith(b"HTTP/1.1 400") and b'"code": "not_http"' in answer
+    assert answer.startswith(b"HTTP/1.1 400") and b'"code":"not_http"' in answer
 
 
 def test_a_second_host_is_no_way_around(server):
