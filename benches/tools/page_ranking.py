@@ -28,8 +28,8 @@ def _write_reading() -> Iterator[str]:
     nano = figures["scorers"]["nano"]
     yield "## Does nano read the problem\n"
     yield (
-        f"`codescaler eval reading` on {figures['num_problems']} problems of MBPP validation, {figures['num_mixed']} of "
-        f"them with a correct and an incorrect program. {nano['verdict']}\n"
+        f"`codescaler eval reading` on {figures['num_problems']} problems of MBPP validation, {figures['num_mixed']} "
+        f"of them with a correct and an incorrect program. {nano['verdict']}\n"
     )
     rows = [
         ["pairs ranked correctly, own text", format_estimate(nano["pair_accuracy_own"])],
@@ -52,7 +52,8 @@ def _write_likelihoods() -> Iterator[str]:
     for title, name in MODELS.items():
         result = load_result(name)
         figures = result["figures"]
-        yield f"{title}, {figures['num_groups']} problems, {result['num_programs']} programs. {_time_programs(result)}\n"
+        counts = f"{figures['num_groups']} problems, {result['num_programs']} programs"
+        yield f"{title}, {counts}. {_time_programs(result)}\n"
         gains = figures["gains"]
         rows = [
             [
@@ -82,7 +83,8 @@ def _write_likelihood_speed() -> Iterator[str]:
     )
     for name in SPEEDS:
         result = load_result(name)
-        yield f"{result['workload']}, {result['shape']['num_layers']} layers, {result['dtype']}. {describe_setting(result)}\n"
+        what = f"{result['workload']}, {result['shape']['num_layers']} layers, {result['dtype']}"
+        yield f"{what}. {describe_setting(result)}\n"
         rows = [
             [
                 system,
