@@ -21,7 +21,7 @@ from codescaler.engine import worker
 from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
-from codescaler.engine.likelihood import choose_scorer
+from codescaler.engine.likelihood import TOKEN_SCORERS, choose_scorer
 from codescaler.engine.options import make_current, require_choice, require_count, select_device, select_dtype
 from codescaler.engine.prefix_memory import DEFAULT_BYTES, PrefixMemory
 from codescaler.engine.ranking import rank_candidates
@@ -409,6 +409,22 @@ class Engine:
         scorer = choose_scorer(names[reduce])
         windows = self._intake.stream_pairs(require_list(pairs), None, system, wants="scores", scorer=scorer)
         return np.concatenate([np.empty(0, np.float32), *windows])
+
+    def log_probs(
+        self, pairs: Sequence[Pair], *, of: Literal["program", "problem"] = "program", system: str | None = None
+    ) -> list[Float32]:
+        """Returns log p(token | what precedes it) of each token of each program, or of each problem after its program.
+
+        Any reduction of `log_likelihood` and of scorers is one of these, so that several cost one pass. Shapes: a list
+        of [n] for each pair, float32.
+
+        Raises: as `log_likelihood`.
+        """
+        require_choice("of", of, tuple(TOKEN_SCORERS))
+        if self._output_layer is None:
+            raise UnsupportedModel(_explain_no_output_layer(self.folder))
+        windows = self._intake.stream_pairs(require_list(pairs), None, system, wants="scores", scorer=TOKEN_SCORERS[of])
+        return [log_probs for window in windows for log_probs in window]
 
     def score_stream(
         self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
