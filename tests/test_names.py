@@ -12,7 +12,7 @@ act add admit advance announce answer append apply ask assert assign attack atte
 await barrier bench bind bound broadcast build call capture cast change charge check choose classify clear close
 collate collect combine compare compile complete compute concat connect convert copy correlate count cross cut
 decode derive describe destroy detach detect divide download draw drop dump edit emit encode end enter escape
-estimate evaluate exchange excuse exit expect explain extend extract fail fill filter finalize find finish fit
+estimate evaluate exchange excuse exit expect explain extend extract fail feed fill filter finalize find finish fit
 flatten forget format free gather generate get give grade group handle hash hold ignore indent index init introduce
 invert iterate join judge keep kill label launch lay leave lengthen limit list load locate lock log make mark
 measure merge mount move multiply mutate name normalise normalize note number open operate order overwrite pack pad
