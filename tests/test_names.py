@@ -12,10 +12,10 @@ act add admit advance align announce answer append apply ask assert assign attac
 await barrier bench bind bound broadcast build call capture cast change charge check choose classify clear close
 collate collect combine compare compile complete compute concat connect convert copy correlate count cross cut decode
 derive describe destroy detach detect disguise divide download draw drop dump edit emit encode end enter escape
-estimate evaluate exchange excuse execute exit expect explain extend extract fail fill filter finalize find finish fit
-flatten forget fork format free gather generate get give grade group handle hash hold ignore indent index init
-introduce invert iterate join judge keep kill label launch lay leave lengthen limit list load locate lock log make
-mark measure merge misspell mount move multiply mutate name normalise normalize note number open operate order
+estimate evaluate exchange excuse execute exit expect explain extend extract fail feed fill filter finalize find
+finish fit flatten forget fork format free gather generate get give grade group handle hash hold ignore indent index
+init introduce invert iterate join judge keep kill label launch lay leave lengthen limit list load locate lock log
+make mark measure merge misspell mount move multiply mutate name normalise normalize note number open operate order
 overwrite pack pad paint parse patch pay pivot place plan plot post predict prefill prepare preview print profile
 protect prune pull put quantize queue raise randomize rank read reap receive record reformat refuse register release
 remove rename render renew replace replay report request require rerank resample reset resolve restore reuse reward

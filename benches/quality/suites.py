@@ -11,13 +11,16 @@ TASKS are problems with references, GROUPS labelled samples for them. Suites are
              counts those alone that give what the reference gives, on all inputs
   TNR        the share of incorrect programs that fail
 
-Only problems count of which at least 30% of the samples pass. `--save NAME` writes benches/results/suites_NAME.json.
+Only problems run of which at least 30% of the samples pass, or the share that `--least` gives. A mutant that runs out
+of time is left out: any test would reject it. `--output FILE` writes the figures.
 """
 
 import argparse
 import json
+import math
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +42,6 @@ from codescaler.sandbox import Limits, Sandbox
 from codescaler.tasks import read_tasks
 from codescaler.types import CallTests, Task
 
-RESULTS = Path(__file__).parents[1] / "results"
 LEAST_PASSED = 0.3
 NUM_VOTERS, SHARES = (2, 3, 5, 7, 10), (0.0, 0.3, 0.5, 0.7, 0.9)
 ACCURACIES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # of samples: the lower ends of classes
@@ -67,14 +69,15 @@ def main() -> int:
     """Measures, prints, and returns the exit status."""
     arguments = _make_parser().parse_args()
     tasks = {task.task_id: task for task in read_tasks(arguments.tasks) if task.split != "test"}
-    groups = [group for group in read_groups(arguments.groups) if group.task_id in tasks][:: arguments.every]
+    read = [group for group in read_groups(arguments.groups) if group.task_id in tasks]
+    groups = [group for group in read if _share_passed(group) >= arguments.least][:: arguments.every]
     with Sandbox(Limits(cpu_seconds=1, wall_seconds=5.0), num_workers=arguments.workers) as sandbox:
-        problems = list(_run_all(sandbox, tasks, groups, arguments.inputs, arguments.mutants))
-    values = summarize(problems)
+        problems = list(_run_all(sandbox, tasks, groups, arguments))
+    values = {"problems_in_the_files": len(read), **summarize(problems)}
     _print_tables(values)
-    if arguments.save:
+    if arguments.output:
         values = {**describe_environment("auto", "radon"), "isolation": sandbox.isolation, **values}
-        (RESULTS / f"suites_{arguments.save}.json").write_text(json.dumps(values, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(values, indent=2) + "\n")
     return 0
 
 
@@ -86,15 +89,25 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mutants", type=int, default=10, help="of each reference (%(default)s)")
     parser.add_argument("--every", type=int, default=1, help="take one problem of so many (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="(%(default)s)")
-    parser.add_argument("--save", metavar="NAME", help="write the figures to benches/results/suites_NAME.json")
+    parser.add_argument("--least", type=float, default=LEAST_PASSED, help="share of samples that pass (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no more problem is begun")
+    parser.add_argument("-o", "--output", type=Path, help="file of JSON to write the figures to")
     return parser
 
 
+def _share_passed(group: Group) -> float:
+    programs = [candidate for candidate in group.candidates if candidate.code is not None]
+    return sum(bool(candidate.passed) for candidate in programs) / len(programs) if programs else 0.0
+
+
 def _run_all(
-    sandbox: Sandbox, tasks: dict[str, Task], groups: Sequence[Group], num_inputs: int, num_mutants: int
+    sandbox: Sandbox, tasks: dict[str, Task], groups: Sequence[Group], options: argparse.Namespace
 ) -> Iterator[Problem]:
+    end = time.monotonic() + 60 * options.minutes
     for group in tqdm(groups, desc="problems"):
-        problem = run_problem(sandbox, tasks[group.task_id], group, num_inputs, num_mutants)
+        if time.monotonic() > end:
+            break
+        problem = run_problem(sandbox, tasks[group.task_id], group, options.inputs, options.mutants)
         if problem is not None:
             yield problem
 
@@ -112,7 +125,11 @@ def run_problem(sandbox: Sandbox, task: Task, group: Group, num_inputs: int, num
     inputs = list(map(examples.write, (*examples.calls, *made)))
     mutants = make_mutants(task.reference, num_mutants, 0)
     verdicts = sandbox.run_many((code, tests) for code in mutants)
-    wrong = [code for code, verdict in zip(mutants, verdicts, strict=True) if verdict.passed is False]
+    wrong = [
+        code
+        for code, verdict in zip(mutants, verdicts, strict=True)
+        if verdict.passed is False and "timeout" not in verdict.outcomes
+    ]
     codes = list(dict.fromkeys([task.reference, *(code for code, _ in labelled), *wrong]))
     rows = dict(zip(codes, collect_outputs(sandbox, ((code, interface, inputs) for code in codes)), strict=True))
     samples = [(rows[code], label) for code, label in labelled]

@@ -21,19 +21,19 @@ from codescaler.data.audit.mutation import Mutation, classify_mutants
 from codescaler.data.audit.references import Contradiction, find_contradictions
 from codescaler.data.audit.trivial import make_trivial_programs
 from codescaler.data.execution.minimal import choose_minimal_tests
-from codescaler.data.execution.outputs import Interface, Output, collect_outputs, find_interface
+from codescaler.data.execution.outputs import Capturer, Interface, Output, collect_outputs, find_interface
 from codescaler.data.label.generated_tests import vary_calls
 from codescaler.data.mutants import make_mutants
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_groups
 from codescaler.io.resumable import ResumableFile, compute_digest
 from codescaler.text.extract import parse_syntax_tree
-from codescaler.types import CallTests, Capture, StdioTests, Task, Tests, Verdict
+from codescaler.types import CallTests, StdioTests, Task, Tests, Verdict
 
 _MAX_SHOWN = 5  # of each kind of finding
 
 
-class Runner(Protocol):
+class Runner(Capturer, Protocol):
     """What runs programs: `codescaler.sandbox.Sandbox`."""
 
     @property
@@ -43,14 +43,6 @@ class Runner(Protocol):
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
         """Yields the verdict of one job after the other, in order."""
-        ...
-
-    def capture(self, code: str, tests: StdioTests) -> list[Capture]:
-        """What a program prints for each input."""
-        ...
-
-    def capture_many(self, jobs: Iterable[tuple[str, StdioTests]]) -> Iterator[list[Capture]]:
-        """Yields the same of one job after the other, in order."""
         ...
 
 

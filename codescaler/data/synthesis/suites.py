@@ -12,22 +12,31 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.minimal import choose_minimal_tests
-from codescaler.data.execution.outputs import Interface, Output, collect_outputs, find_interface
+from codescaler.data.execution.outputs import Capturer, Interface, Output, collect_outputs, find_interface
 from codescaler.data.execution.votes import Vote, hold_weighted_vote, weigh_programs
 from codescaler.data.label.generated_tests import SAME
 from codescaler.data.mutants import make_mutants
 from codescaler.data.synthesis.suite_inputs import make_call_inputs
 from codescaler.data.synthesis.validators import ask_checker, choose_checker
-from codescaler.data.synthesis.writer import Writer
+from codescaler.data.synthesis.writer import Tools, Writer
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_groups, read_lines
 from codescaler.io.resumable import ResumableFile, compute_digest
 from codescaler.tasks import make_task_record
 from codescaler.types import CallTests, StdioTests, Task, Tests
+
+
+class Runner(Capturer, Protocol):
+    """What runs programs: `codescaler.sandbox.Sandbox`."""
+
+    @property
+    def isolation(self) -> str:
+        """What keeps programs from the host."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ def write_suites(
     tasks: Sequence[Task],
     solutions: Path,
     target: Path,
-    runner: Any,
+    runner: Runner,
     settings: SuiteSettings,
     *,
     limits: Mapping[str, Any],
@@ -105,7 +114,7 @@ class _Suite:
 
     task: Task
     programs: list[str]
-    runner: Any
+    runner: Runner
     settings: SuiteSettings
     writer: Writer | None
     inputs: list[str] = field(default_factory=list)
@@ -150,23 +159,26 @@ class _Suite:
         if tools is not None and tools.checkers:
             self.checker = choose_checker(self.runner, tools.checkers, self.inputs, self._hold_vote())
             if self.checker is None:
-                return None, {
-                    "made": False,
-                    "reason": "several outputs are correct, and no checker is good",
-                }
+                return None, {"made": False, "reason": "several outputs are correct, and no checker is good"}
         wrong = self._make_wrong_programs()
         wrong_rows = self._collect(wrong, self.inputs)
-        num_fed_back = 0
-        for _ in range(self.settings.num_rounds if tools is not None else 0):
-            survivors = self._list_survivors(wrong, wrong_rows)
-            if not survivors or tools is None:
-                break
-            before = len(self.inputs)
-            self._add_inputs(tools.filter_inputs(tools.attack(survivors, self.settings.num_inputs)))
-            num_fed_back += len(self.inputs) - before
-            new = self._collect(wrong, self.inputs[before:])
-            wrong_rows = [[*row, *added] for row, added in zip(wrong_rows, new, strict=True)]
+        wrong_rows, num_fed_back = self._feed_back(tools, wrong, wrong_rows)
         return self._choose_tests(wrong_rows, num_fed_back)
+
+    def _feed_back(
+        self, tools: Tools | None, wrong: Sequence[str], wrong_rows: list[list[Output | None]]
+    ) -> tuple[list[list[Output | None]], int]:
+        """Has inputs written against mutants that pass; returns outputs of all mutants, and how many inputs came."""
+        num_before = len(self.inputs)
+        for _ in range(self.settings.num_rounds):
+            survivors = self._list_survivors(wrong, wrong_rows)
+            if tools is None or not survivors:
+                break
+            place = len(self.inputs)
+            self._add_inputs(tools.filter_inputs(tools.attack(survivors, self.settings.num_inputs)))
+            new = self._collect(wrong, self.inputs[place:])
+            wrong_rows = [[*row, *added] for row, added in zip(wrong_rows, new, strict=True)]
+        return wrong_rows, len(self.inputs) - num_before
 
     def _list_own_inputs(self) -> list[str]:
         tests = self.task.tests
