@@ -30,7 +30,7 @@ LIBRARIES = {
     "quantize": {"torch", "numpy", "safetensors"},
     "engine": {"torch", "numpy"},
     "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn"},
-    "sandbox": {"numpy"},
+    "sandbox": {"numpy", "pandas"},
     "integrations": {"ray", "swift", "verl"},
     "data": {"torch", "numpy", "networkx", "transformers", "radon", "ruff"},
     "train": {"torch", "numpy", "safetensors", "tqdm", "matplotlib"},
