@@ -28,8 +28,8 @@ def test_a_folder_of_sets(tmp_path, capsys):
     row = {"id": "1", "code": "def f(x):\n    return x * 2", "input": "4", "output": "8"}
     writes = {
         "id": "2",
-        "code": "def f(x): open('a', 'w').write(x)",
-        "input": "'1') or open('a').read(",
+        "code": "def f(x): open('a', 'w').write('y = ' + repr(x))",
+        "input": "'1') or exec(open('a').read()) or (y",
         "output": "'1'",
     }
     (tmp_path / "cruxeval.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in (row, writes)))

@@ -48,7 +48,7 @@ def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdic
 
 
 def _excuse(report: Report, reason: str | None) -> Report:
-    if reason is None or report[0] == "passed":
+    if reason is None or report[0] in ("passed", "unjudged"):
         return report
     return "unjudged", f"the test shares {reason} with the program; {ONE_PROCESS} judges it, forgeably"
 

@@ -222,7 +222,7 @@ def test_an_object_has_no_say_where_data_is_expected(any_sandbox, name):
 
 
 ONE_PROCESS = {
-    "a file": ("def f(): open('a', 'w').write('7')", "f()\nassert open('a').read() == '7'", "open()"),
+    "code in a file": ("def f(): open('a', 'w').write('x = 7')", "f()\nexec(open('a').read())\nassert x == 7", "open()"),
     "what is printed": ("def f(): print('7')", "import io, sys\nold, sys.stdout = sys.stdout, io.StringIO()\nf()\n"
                         "text, sys.stdout = sys.stdout.getvalue(), old\nassert text == '7\\n'", "sys.stdout"),
     "a patched function": ("def f(): return input()", "import builtins\nbuiltins.input = lambda: '7'\nassert f() == '7'",
