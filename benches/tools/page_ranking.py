@@ -29,7 +29,7 @@ def _write_reading() -> Iterator[str]:
     yield "## Does nano read the problem\n"
     yield (
         f"`codescaler eval reading` on {figures['num_problems']} problems of MBPP validation, {figures['num_mixed']} "
-        f"of them with a correct and an incorrect program. {nano['verdict']}\n"
+        f"of them with a correct and an incorrect program.\n\n{nano['verdict'].replace('nano', 'Nano', 1)}\n"
     )
     rows = [
         ["pairs ranked correctly, own text", format_estimate(nano["pair_accuracy_own"])],
