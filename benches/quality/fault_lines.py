@@ -38,6 +38,7 @@ from codescaler.metrics import bootstrap_interval
 from codescaler.text.program import normalize_program
 
 NUM_FIRST = (1, 3)
+MAX_CHARACTERS = 4000  # of a program; a few are longer than what the models take
 CHANCE = "chance"
 
 
@@ -51,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in tqdm(rows, desc="pairs", unit="pair", file=sys.stderr):
         lines = normalize_program(row["wrong"]).split("\n")
         faults = {int(number) for number in row["fault_lines"].split(",")}
-        if max(faults) > len(lines) or not all(lines[number - 1].strip() for number in faults):
-            continue  # normalising has moved the lines
+        if max(len(row["wrong"]), len(row["right"])) > MAX_CHARACTERS or "" in {
+            lines[number - 1].strip() if number <= len(lines) else "" for number in faults
+        }:
+            continue  # too long, or normalising has moved the lines
         orders = {"longest": [float(-len(line.strip())) for line in lines], CHANCE: None}
         for name, engine in engines.items():
             for locator, values in _measure_suspicions(engine, row, lines).items():

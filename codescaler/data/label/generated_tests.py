@@ -37,7 +37,8 @@ def _same(a, b):
     return a == b
 """
 _REFERENCE = """\
-_reference = {{**globals(), "__name__": "reference"}}
+_reference = {{"__name__": "reference"}}
+exec({prelude!r}, _reference)
 exec({code!r}, _reference)
 _expected = _reference[{name!r}]
 """
@@ -80,7 +81,7 @@ def _generate_tests(task: Task, num_tests: int, seed: int) -> Task | None:
         f"assert _same({name}({arguments}), _expected({arguments}))"
         for arguments in (", ".join(map(repr, call)) for call in made)
     )
-    setup = SAME + _REFERENCE.format(code=task.reference, name=name)
+    setup = SAME + _REFERENCE.format(prelude=tests.prelude, code=task.reference, name=name)
     return replace(task, tests=replace(tests, statements=statements, setup=setup)) if statements else None
 
 
