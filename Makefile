@@ -53,10 +53,11 @@ build/openrlhf/.installed: benches/tools/install_openrlhf.py | setup
 build/vllm/.installed: benches/tools/install_vllm.py | setup
 	$(BIN)/python benches install_vllm build/vllm
 
-# What takes one core runs two at a time, each one's output in one piece.
+# What takes one core runs two at a time, each one's output in one piece. Tests run in two processes of one thread, since
+# threads of two processes on two cores would wait for each other; those of several threads ask for them.
 test: setup lint  ## lint, types, C++ under sanitizers, Triton kernels, the GPU kit on the CPU, the whole test suite
 	$(MAKE) -j2 --output-sync=target test-asan test-triton compile-triton-sm_90 test-gpu-kit
-	$(BIN)/python -m pytest --benchmark-disable
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
 
 test-gpu-kit: setup  ## every part of the GPU kit on the CPU, on tiny shapes in Triton's interpreter
 	$(BIN)/python benches gpu --small --out $(GPU_SMALL)

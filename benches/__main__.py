@@ -10,12 +10,23 @@ from pathlib import Path
 
 SCRIPTS = {
     "speed": (
-        *("compare", "cpu", "fusions", "scaling", "scheduler", "serving", "serving_faults", "startup", "threads"),
-        "train_speed",
+        *("compare", "cpu", "fusions", "likelihood", "scaling", "scheduler", "serving", "serving_faults", "startup"),
+        *("threads", "train_speed"),
     ),
     "quality": (
-        *("far", "fidelity", "fp8", "judging", "labels", "nano_data", "parity", "ranking", "robustness", "tau"),
-        *("steady", "templates", "train_study"),
+        *(
+            "far",
+            "fault_lines",
+            "fidelity",
+            "fp8",
+            "judging",
+            "labels",
+            "likelihoods",
+            "nano_data",
+            "parity",
+            "ranking",
+        ),
+        *("robustness", "steady", "suites", "tau", "templates", "train_study"),
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }

@@ -110,6 +110,8 @@ $(W)/test_far.jsonl: $(W)/test_labelled.jsonl $(W)/groups.jsonl
 	.venv/bin/python benches far $^ $@
 $(RESULTS)/nano_%_far.json: $(W)/%_far.jsonl $(W)/nano/calibration.json
 	$(C) eval bon $< $(THREE) --json $@
-figures: $(foreach split,validation validation_far test test_far,$(RESULTS)/nano_$(split).json)
+$(RESULTS)/reading_nano.json: $(VALIDATION) $(W)/nano/calibration.json
+	$(C) eval reading $(VALIDATION) --rm nano=$(W)/nano --json $@
+figures: $(RESULTS)/reading_nano.json $(foreach split,validation validation_far test test_far,$(RESULTS)/nano_$(split).json)
 	.venv/bin/python benches robustness $(VALIDATION) --rm nano=$(W)/nano --rm no_rewrites=$(W)/no_rewrites/model \
 	  --save nano

@@ -14,7 +14,7 @@ from benches.harness import options, systems
 from benches.harness import results as written
 from benches.quality import tau
 from benches.quality.test_ranking import write_groups
-from benches.speed import compare, cpu, fusions, scaling, scheduler, startup, threads
+from benches.speed import compare, cpu, fusions, likelihood, scaling, scheduler, startup, threads
 from codescaler.testing import QWEN3_0_6B, WORKLOADS, Workload, save_chat, save_random_checkpoint
 
 TINY = replace(QWEN3_0_6B, hidden_size=64, intermediate_size=96, num_layers=2, num_heads=2, num_kv_heads=1)
@@ -29,7 +29,7 @@ def results(tmp_path, monkeypatch):
         monkeypatch.setitem(WORKLOADS, name, Workload(70, (3, 40, 1, 9)))
     for script in (written, cpu, tau):
         monkeypatch.setattr(script, "RESULTS", tmp_path)
-    for script in (compare, systems, threads):
+    for script in (compare, likelihood, systems, threads):
         # Measured again and again, it takes most of the time.
         monkeypatch.setattr(script, "measure_peak_flops", lambda *_, **_2: 1e11)
     num_threads = torch.get_num_threads()
@@ -109,6 +109,25 @@ def test_threads_that_change_bits_are_found(results, monkeypatch):
     assert threads.main(["--rounds", "1", "--counts", "1", "2", "3", "--save"]) == 1
     (path,) = results.glob("threads_*.json")
     assert json.loads(path.read_text())["numbers_of_threads_that_change_bits"] == [3]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_log_likelihoods_beside_transformers(results, dtype):
+    arguments = ["--dtype", dtype, "--rounds", "1", "--save"]
+    assert likelihood.main(arguments) == 0
+    record = json.loads((results / f"likelihood_bon8_0.6b_{dtype}.json").read_text())
+    assert set(record["systems"]) == {likelihood.OURS, likelihood.THEIRS, likelihood.REWARD}
+    assert record["systems"][likelihood.THEIRS]["speedup"] == 1.0
+    assert 0 < record["error"] <= record["limit"]
+
+
+def test_other_log_likelihoods_are_found():
+    scores = np.float32([-10.0, -30.0])
+    found = {likelihood.OURS: scores + np.float32(0.01), likelihood.THEIRS: scores}
+    error, limit = likelihood._judge(found, None)
+    assert error > limit
+    error, limit = likelihood._judge(found, scores + np.float32(0.01))
+    assert error < 1e-6 < 0.02 < limit
 
 
 def test_concurrent_callers(results):

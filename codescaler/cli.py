@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from codescaler import __version__
-from codescaler.commands import data, evaluate, machine, quantize, rerank, score, serve, train
+from codescaler.commands import data, evaluate, explain, machine, quantize, rerank, score, serve, train
 from codescaler.commands.options import Run
 from codescaler.errors import (
     BackendUnavailable,
@@ -64,7 +64,7 @@ def _make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for family in (score, rerank, serve, train, quantize, data, evaluate, machine):
+    for family in (score, rerank, explain, serve, train, quantize, data, evaluate, machine):
         family.add_commands(add)
     return parser
 

@@ -7,6 +7,7 @@ Variables:
         show `codescaler serve`. No other program's variable is read, so that its key is not sent to whatever server is
         named.
     WORLD_SIZE, LOCAL_RANK: torchrun's; how many processes it started, and which of this machine's this one is.
+    NO_COLOR: set to anything, output for people has no colours (no-color.org).
     OMP_WAIT_POLICY: OpenMP's; how threads of a CPU kernel wait for each other. `codescaler serve` sets it to passive
         where it is not set.
     TRITON_INTERPRET: Triton's own; set to 1, its kernels run in its interpreter on the CPU, slowly.
@@ -27,6 +28,11 @@ def read_forced_cpu_isa() -> str | None:
 def read_api_key() -> str | None:
     """Returns the key that a server is shown, or that its clients must show; or None."""
     return os.environ.get(API_KEY) or None
+
+
+def may_use_colours() -> bool:
+    """Whether output for people may have colours, as far as the user is concerned."""
+    return not os.environ.get("NO_COLOR")
 
 
 def use_passive_waiting() -> None:

@@ -166,18 +166,26 @@ class RankedCandidate:
     """One candidate program after ranking.
 
     `index` is its place in the list that was ranked, `code` the program that was scored. `score` and `code` are None
-    where nothing could be extracted.
+    where nothing could be extracted. `missing` are the names that the problem asks for and the program does not define,
+    where the ranking was told to look (`text.asked`).
     """
 
     index: int
     score: float | None
     is_valid: bool
     code: str | None
+    missing: tuple[str, ...] = ()
 
     @property
-    def place(self) -> tuple[bool, float, int]:
-        """Orders candidates: valid ones first, then by score, then by index."""
-        return (not self.is_valid, float("inf") if self.score is None else -self.score, self.index)
+    def is_eligible(self) -> bool:
+        """Whether it is valid, and defines what is asked for."""
+        return self.is_valid and not self.missing
+
+    @property
+    def place(self) -> tuple[bool, bool, float, int]:
+        """Orders candidates: valid ones first, then those that miss no name, then by score, then by index."""
+        score = float("inf") if self.score is None else -self.score
+        return (not self.is_valid, bool(self.missing), score, self.index)
 
 
 # How what a program gives is compared with what is expected: by whose rule. docs/sandbox.md has a line for each.
@@ -216,11 +224,14 @@ class StdioTests:
 
     Attributes:
         cases: (standard input, expected standard output) of each test.
-        prelude: runs before the program, in its names.
+        prelude: runs before the program, in its names. In another language than Python, text that stands before it.
         comparison: the rule by which output is expected.
         allows_return: a program may return at top level: its text then is the body of a function.
         cpu_seconds: as in `CallTests`.
         input_file, output_file: names of files in place of standard input and output; empty for none.
+        language: of the program, and of the texts beside it.
+        harness: text that stands behind the program, and tests it: the exit status decides, and not the output. Such a
+            verdict is forgeable.
     """
 
     cases: tuple[tuple[str, str], ...]
@@ -230,6 +241,8 @@ class StdioTests:
     cpu_seconds: int | None = None
     input_file: str = ""
     output_file: str = ""
+    language: str = "python"
+    harness: str = ""
 
 
 Tests: TypeAlias = CallTests | StdioTests
@@ -243,6 +256,7 @@ class Task:
         task_id: tells problems apart. prompt: what a language model is asked, and a reward model shown.
         tests: None where there are none. reference: a program known to be correct, None where there is none.
         difficulty: in the words of its source. split, license, domain: what its source says, None where it is silent.
+        tags: topics and skills that its source names. rating: a number of difficulty, None where its source has none.
         name: what messages call it.
     """
 
@@ -255,9 +269,30 @@ class Task:
     license: str | None = None
     domain: str | None = None
     name: str = "task"
+    tags: tuple[str, ...] = ()
+    rating: int | None = None
+
+    @property
+    def language(self) -> str:
+        """What its programs are written in."""
+        return self.tests.language if isinstance(self.tests, StdioTests) else "python"
 
 
 Outcome = Literal["passed", "failed", "error", "timeout", "unjudged"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What a program printed for one input. `outcome` is "passed" if it ended well, else "error" or "timeout".
+
+    The output is the program's own word: nothing was compared. `message` says how a program ended that did not end
+    well.
+    """
+
+    output: str
+    outcome: Outcome = "passed"
+    message: str = ""
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -266,7 +301,8 @@ class Verdict:
 
     Attributes:
         outcomes: of each test: its assertion held or its output was correct ("passed"), or not ("failed"); the program
-            raised, exited, was killed for its memory, or does not compile ("error"); it ran out of time ("timeout");
+            raised, exited, was killed for its memory, or does not compile ("error"); it, or its compiler, ran out of
+            time ("timeout");
             the test itself is at fault, and says nothing of the program ("unjudged").
         message: of the first test that did not pass, what was seen; untrusted text, at most 500 characters.
         cpu_seconds: that the program took for all tests.

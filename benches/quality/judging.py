@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.quality.judging_sets import Problem, read_sets
-from benches.quality.mutants import make_mutants
+from codescaler.data.mutants import make_mutants
 from codescaler.io.tables import format_table
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.sandbox.verdicts import judge_together

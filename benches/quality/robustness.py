@@ -31,8 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benches.quality.forms import FORMS
-from codescaler.commands.evaluate import parse_models
 from codescaler.commands.info import describe_environment
+from codescaler.commands.options import parse_models
 from codescaler.data.rewriting import REWRITES, add_comments, add_praise, find_callers_names, rename_locals
 from codescaler.engine import Engine
 from codescaler.evaluate.estimates import estimate_means
@@ -93,8 +93,8 @@ def main(options: Sequence[str] | None = None) -> int:
         "models": {},
     }
     print(f"{len(problems)} problems with a correct and an incorrect program, {values['num_programs']} programs")
-    for name, folder in parse_models(arguments.rm).items():
-        engine = Engine.from_pretrained(folder)
+    for name, model in parse_models(arguments.rm).items():
+        engine = Engine.from_pretrained(model.folder, scorer=model.scorer)
         described = {"dtype": engine.dtype, "head_digest": engine.head_digest}
         for reading, make_pair in readings.items():
             figures = _measure_model(engine, problems, programs, rewritten, make_pair)

@@ -48,6 +48,7 @@ def test_figures(run, tmp_path, capsys):
         "shortest": 0.0,
         "longest": 1.0,
         "parses": 0.5,
+        "defines": 0.5,
         "oracle": 1.0,
     }
     assert scorers["random"]["best_of_n_on_mixed"][3]["mean"] == pytest.approx(1 / 3)

@@ -26,6 +26,7 @@ def write_quality() -> Iterator[str]:
     yield from _write_nano()
     yield from _write_robustness()
     yield from _write_forms()
+    yield from _write_fault_lines()
     yield from _write_labels()
     yield from _write_judging()
     yield from _write_training()
@@ -277,6 +278,27 @@ def _write_judging() -> Iterator[str]:
     rows = [[name.rpartition("/")[2], *(figure[key] for key in names)] for name, figure in figures.items()]
     header = ["set", "plain Python passes", "pass here", "fail here", "unjudged", "plain Python fails", "wrong here"]
     yield format_table(header, rows)
+
+
+def _write_fault_lines() -> Iterator[str]:
+    result = load_result("fault_lines_condefects")
+    yield "## Faulty lines\n"
+    yield (
+        f"`python benches fault_lines PAIRS`: {result['num_pairs']} wrong programs of {result['num_tasks']} AtCoder "
+        "tasks, with marked faulty lines and a repaired twin (ConDefects). The table shows how often a faulty line is "
+        "the first of an order, or one of its first three. Each system orders the lines by suspicion. *drop*: the "
+        "largest fall of `Engine.trace` first. *drop in place*: the same, but the head is read at the last token of a "
+        "line. *beside the twin*: the change, less that of the repaired program at this place.\n"
+    )
+    rows = [
+        [name, *(_format_share(figures[f"top_{k}"]) for k in (1, 3))] for name, figures in result["locators"].items()
+    ]
+    yield format_table(["order of the lines", "first is faulty", "one of the first three"], rows)
+
+
+def _format_share(figure: Mapping[str, Any]) -> str:
+    low, high = figure["interval"]
+    return f"{100 * figure['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _write_labels() -> Iterator[str]:

@@ -2,16 +2,27 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import Add, add_extract_option, load_tasks
+from codescaler.commands.audit import add_audit
+from codescaler.commands.data_options import (
+    add_sampling_options,
+    add_sandbox_options,
+    add_step,
+    describe_limits,
+    format_counts,
+    make_sampler,
+    make_sampling,
+    make_sandbox,
+)
+from codescaler.commands.options import Add, load_tasks
+from codescaler.commands.synthesis import add_synth
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from codescaler.data.sample.sampling import Sampler, Sampling
     from codescaler.sandbox import Sandbox
     from codescaler.types import Task
 
@@ -26,42 +37,28 @@ def add_commands(add: Add) -> None:
     _add_tests(steps)
     _add_augment(steps)
     _add_pairs(steps)
+    add_synth(steps)
+    add_audit(steps)
 
 
 def _run_data(options: argparse.Namespace) -> None:
     raise AssertionError("a step is required")
 
 
-def _step(steps: Any, name: str, run: Any, summary: str, output: str) -> argparse.ArgumentParser:
-    step: argparse.ArgumentParser = steps.add_parser(name, help=summary, description=summary)
-    step.set_defaults(run=run)
-    step.add_argument("-o", "--output", type=Path, required=True, help=output)
-    return step
-
-
 def _add_sample(steps: Any) -> None:
-    step = _step(
+    step = add_step(
         steps, "sample", _sample, "Ask a language model for programs.", "groups to write; a killed run goes on"
     )
     step.add_argument("tasks", type=Path, help="file of problems, in any form that codescaler reads")
     step.add_argument("--format", default="auto", help="form of the file of problems (%(default)s)")
-    step.add_argument("--model", required=True, help="folder of a language model; with --endpoint its name there")
-    step.add_argument("--endpoint", help="server that speaks OpenAI's chat form; its key is CODESCALER_API_KEY")
-    step.add_argument("--n", type=int, default=10, help="completions of a problem (%(default)s)")
-    step.add_argument("--temperature", type=float, default=0.8, help="(%(default)s)")
-    step.add_argument("--top-p", type=float, default=0.95, help="(%(default)s)")
-    step.add_argument("--max-tokens", type=int, default=1024, help="of a completion (%(default)s)")
-    step.add_argument("--seed", type=int, default=0, help="that the seed of each completion comes from (%(default)s)")
-    add_extract_option(step)
+    add_sampling_options(step, num_samples=10, what="completions of a problem")
     step.add_argument("--split", help="problems of this split only")
     step.add_argument("--difficulty", help="problems of this difficulty only, in the words of their source")
     step.add_argument("--limit", type=int, help="problems from the first on")
-    step.add_argument("--concurrency", type=int, default=8, help="requests at a time, of an endpoint (%(default)s)")
-    step.add_argument("--batch-size", type=int, default=32, help="completions at a time, of a folder (%(default)s)")
 
 
 def _add_label(steps: Any) -> None:
-    step = _step(
+    step = add_step(
         steps, "label", _label, "Run each program against its problem's tests.", "file to write; a killed run goes on"
     )
     step.add_argument("groups", type=Path, help="groups, such as `data sample` writes; .gz too")
@@ -70,11 +67,12 @@ def _add_label(steps: Any) -> None:
         "--check-references", action=argparse.BooleanOptionalAction, default=True,
         help="leave a problem without labels whose reference fails its tests",
     )  # fmt: skip
-    _add_sandbox_options(step)
+    step.add_argument("--audit", type=Path, help="weight labels by what `data audit` says of each suite")
+    add_sandbox_options(step)
 
 
 def _add_cost(steps: Any) -> None:
-    step = _step(
+    step = add_step(
         steps,
         "cost",
         _run_cost,
@@ -86,11 +84,11 @@ def _add_cost(steps: Any) -> None:
     step.add_argument(
         "--rounds", type=int, default=5, help="in which the programs of a problem take turns (%(default)s)"
     )
-    _add_sandbox_options(step)
+    add_sandbox_options(step)
 
 
 def _add_tests(steps: Any) -> None:
-    step = _step(
+    step = add_step(
         steps,
         "tests",
         _run_tests,
@@ -100,37 +98,11 @@ def _add_tests(steps: Any) -> None:
     step.add_argument("tasks", type=Path, help="file of problems whose tests call a function, with references")
     step.add_argument("--n", type=int, default=20, help="tests to try for, of a problem (%(default)s)")
     step.add_argument("--seed", type=int, default=0, help="of what is varied (%(default)s)")
-    _add_sandbox_options(step)
-
-
-def _add_sandbox_options(step: argparse.ArgumentParser) -> None:
-    step.add_argument("--format", default="auto", help="form of the file of problems (%(default)s)")
-    group = step.add_argument_group("sandbox")
-    group.add_argument("--floor", default="namespaces", help="isolation to insist on (%(default)s)")
-    group.add_argument("--workers", type=int, help="programs at a time")
-    group.add_argument("--allow-site-packages", action="store_true", help="let programs import installed packages")
-    group.add_argument(
-        "--allow-one-process", action="store_true",
-        help="run tests that cannot be judged otherwise in the program's process, where it can forge a verdict",
-    )  # fmt: skip
-    for name, kind in _LIMITS.items():
-        group.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, help="of one program (`codescaler.sandbox.Limits`)"
-        )
-
-
-_LIMITS: dict[str, type] = {
-    "cpu_seconds": int,
-    "wall_seconds": float,
-    "memory_bytes": int,
-    "num_processes": int,
-    "output_bytes": int,
-    "scratch_bytes": int,
-}
+    add_sandbox_options(step)
 
 
 def _add_augment(steps: Any) -> None:
-    step = _step(
+    step = add_step(
         steps, "augment", _run_augment, "Add rewritten copies of labelled programs, for training.", "groups to write"
     )
     step.add_argument("labelled", type=Path, help="labelled groups, such as `data label` writes; .gz too")
@@ -143,7 +115,7 @@ def _add_augment(steps: Any) -> None:
 
 
 def _add_pairs(steps: Any) -> None:
-    step = _step(
+    step = add_step(
         steps, "pairs", _run_pairs, "Pair labelled programs by what was measured.", "file to write, for training"
     )
     step.add_argument("labelled", type=Path, nargs="+", help="labelled groups, such as `data label` writes; .gz too")
@@ -156,6 +128,10 @@ def _add_pairs(steps: Any) -> None:
         "--margin", action="append", default=[], metavar="ASPECT=NUMBER", help="that training asks for (0 of each)"
     )
     step.add_argument("--min-tests", type=int, help="leave out programs with fewer (0; 5 for what is not correctness)")
+    step.add_argument(
+        "--min-weight", type=float, default=0.0,
+        help="leave out labels that are right with a smaller chance, by `label --audit` (%(default)s)",
+    )  # fmt: skip
     step.add_argument("--max-pairs", type=int, help="of a problem and aspect (all)")
     step.add_argument("--human", type=Path, action="append", default=[], help="people's pairs; again for more files")
     step.add_argument(
@@ -171,20 +147,11 @@ def _add_pairs(steps: Any) -> None:
 def _sample(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from codescaler.data.sample.sampling import Sampling, choose_tasks, sample_tasks
+    from codescaler.data.sample.sampling import choose_tasks, sample_tasks
 
-    name = options.model if options.endpoint else Path(options.model).resolve().name
-    sampling = Sampling(
-        name,
-        options.temperature,
-        options.top_p,
-        options.max_tokens,
-        options.seed,
-        num_samples=options.n,
-        extract=options.extract,
-    )
+    sampling = make_sampling(options)
     tasks = choose_tasks(load_tasks(options.tasks, options.format), options.split, options.limit, options.difficulty)
-    sampler = _make_sampler(options, sampling)
+    sampler = make_sampler(options, sampling)
     with tqdm(total=len(tasks), unit=" problems", disable=None) as bar:
         counts = sample_tasks(tasks, sampler, sampling, options.output, bar.update)
     retries = f"; {sampler.num_retries} requests were tried again" if hasattr(sampler, "num_retries") else ""
@@ -196,20 +163,10 @@ def _sample(options: argparse.Namespace) -> None:
     )
 
 
-def _make_sampler(options: argparse.Namespace, sampling: "Sampling") -> "Sampler":
-    if options.endpoint:
-        from codescaler.data.sample.endpoint import Endpoint
-        from codescaler.env import read_api_key
-
-        return Endpoint(options.endpoint, sampling, api_key=read_api_key(), concurrency=options.concurrency)
-    from codescaler.data.sample.local_model import LocalModel
-
-    return LocalModel(Path(options.model), sampling, batch_size=options.batch_size)
-
-
 def _label(options: argparse.Namespace) -> None:
     import time
 
+    from codescaler.data.audit.report import read_trust
     from codescaler.data.label.labels import label_groups
     from codescaler.errors import make_printable
 
@@ -217,29 +174,20 @@ def _label(options: argparse.Namespace) -> None:
         started = time.perf_counter()
         report = label_groups(
             options.groups, tasks, options.output, sandbox,
-            limits=_describe_limits(options, sandbox), check_references=options.check_references, advance=advance,
+            limits=describe_limits(options, sandbox), check_references=options.check_references,
+            trust=None if options.audit is None else read_trust(options.audit), advance=advance,
         )  # fmt: skip
         isolation = sandbox.isolation
     seconds = time.perf_counter() - started
     for task_id, seen in list(report.bad_references.items())[:5]:
         print(make_printable(f"the reference of {task_id} fails its own tests: {seen}"), file=sys.stderr)
     print(
-        f"{options.output}: {_format_counts(report.counts)}. This run: {report.num_run} distinct programs in "
+        f"{options.output}: {format_counts(report.counts)}. This run: {report.num_run} distinct programs in "
         f"{seconds:.1f} "
         f"s, {report.num_run / seconds:.1f} programs/s; {len(report.bad_references)} references fail their own tests; "
         f"isolation: {isolation}",
         file=sys.stderr,
     )
-
-
-def _make_sandbox(options: argparse.Namespace) -> "Sandbox":
-    from codescaler.sandbox import Limits, Sandbox
-
-    limits = Limits(**{name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None})
-    return Sandbox(
-        limits, floor=options.floor, num_workers=options.workers, allow_site_packages=options.allow_site_packages,
-        allow_one_process=options.allow_one_process,
-    )  # fmt: skip
 
 
 @contextmanager
@@ -251,14 +199,8 @@ def _running(options: argparse.Namespace, groups: Path) -> "Iterator[tuple[list[
 
     tasks = load_tasks(options.tasks, options.format)
     num_groups = sum(1 for _ in read_lines(groups))
-    with _make_sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
+    with make_sandbox(options) as sandbox, tqdm(total=num_groups, unit=" problems", disable=None) as bar:
         yield tasks, sandbox, bar.update
-
-
-def _describe_limits(options: argparse.Namespace, sandbox: "Sandbox") -> dict[str, Any]:
-    """What programs may do, as far as it may matter for what was seen of them."""
-    allowed = {"allow_one_process": True} if options.allow_one_process else {}
-    return {**vars(sandbox.limits), "allow_site_packages": options.allow_site_packages, **allowed}
 
 
 def _run_cost(options: argparse.Namespace) -> None:
@@ -267,7 +209,7 @@ def _run_cost(options: argparse.Namespace) -> None:
     with _running(options, options.labelled) as (tasks, sandbox, advance):
         num_measured, num_failed = measure_groups(
             options.labelled, tasks, options.output, sandbox,
-            num_rounds=options.rounds, limits=_describe_limits(options, sandbox), advance=advance,
+            num_rounds=options.rounds, limits=describe_limits(options, sandbox), advance=advance,
         )  # fmt: skip
     print(
         f"{options.output}: this run measured {num_measured} programs of problems with two that passed, in "
@@ -290,7 +232,7 @@ def _run_tests(options: argparse.Namespace) -> None:
     require_new_file(options.output)
     tasks = load_tasks(options.tasks, options.format)
     num_made = num_kept = num_tasks = 0
-    with _make_sandbox(options) as sandbox, open_output(options.output, "x") as file:
+    with make_sandbox(options) as sandbox, open_output(options.output, "x") as file:
         made = strengthen_tasks(sandbox, tasks, num_tests=options.n, seed=options.seed)
         for task, number in tqdm(made, total=len(tasks), unit=" problems", disable=None):
             num_made += number
@@ -327,7 +269,7 @@ def _run_augment(options: argparse.Namespace) -> None:
     ]
     write_text_file(options.output, "".join(f"{line}\n" for line in lines))
     print(
-        f"{options.output}: {len(lines)} groups; added or passed over: {_format_counts(counts) or 'nothing'}",
+        f"{options.output}: {len(lines)} groups; added or passed over: {format_counts(counts) or 'nothing'}",
         file=sys.stderr,
     )
 
@@ -348,6 +290,7 @@ def _run_pairs(options: argparse.Namespace) -> None:
         min_tests=options.min_tests,
         max_pairs=options.max_pairs,
         refuse_leaks=options.on_leak == "refuse",
+        min_weight=options.min_weight,
     )
     held_out = read_held_out(options.held_out)
     with tqdm(unit=" problems", disable=None) as bar:
@@ -359,9 +302,9 @@ def _run_pairs(options: argparse.Namespace) -> None:
         for aspect in card["preferences"]
     }
     print(
-        f"{options.output}: {_format_counts(pairs) or 'no'} pairs. Left out: "
-        f"{_format_counts(card['left_out']) or 'nothing'}; "
-        f"conflicts: {_format_counts(card['conflicts']) or 'none'}. The card: {options.output}.card.md",
+        f"{options.output}: {format_counts(pairs) or 'no'} pairs. Left out: "
+        f"{format_counts(card['left_out']) or 'nothing'}; "
+        f"conflicts: {format_counts(card['conflicts']) or 'none'}. The card: {options.output}.card.md",
         file=sys.stderr,
     )
 
@@ -375,7 +318,3 @@ def _parse_margins(given: list[str]) -> dict[str, float]:
         except ValueError as error:
             raise InvalidInput(f"--margin {text!r}; give an aspect and a number, such as correctness=0.5") from error
     return margins
-
-
-def _format_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)

@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codescaler.commands.combination import add_combine_option, describe_combination, read_weights
 from codescaler.commands.options import (
     Add,
+    ModelName,
     Run,
     add_engine_options,
     add_model_option,
-    collect_options,
     load_tasks,
     open_engine,
+    parse_models,
 )
 from codescaler.errors import InvalidInput
 from codescaler.io.files import write_text_file
@@ -47,9 +49,10 @@ def add_commands(add: Add) -> None:
             "--rm",
             action="append",
             default=[],
-            metavar="[NAME=]MODEL",
-            help="reward model: folder, hub id, nano; repeat",
+            metavar="[NAME=]MODEL[:SCORER]",
+            help="reward model: folder, hub id, nano; repeat. SCORER is one of --scorer, such as likelihood",
         )
+        add_combine_option(command)
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
         command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw them (needs codescaler[evaluate])")
         return command
@@ -60,16 +63,21 @@ def add_commands(add: Add) -> None:
     bon.add_argument("--split", help="use the groups of this split only")
     bon.add_argument("--by", default="auto", help="difficulty, domain, length, none, auto: difficulty, else length")
     bon.add_argument("--tasks", type=Path, help="problems in any format, for difficulty and domain by task_id")
-    bon.add_argument("--require-syntax", action="store_true", help="what does not parse as Python is no program")
+    bon.add_argument("--require-syntax", action="store_true", help="what does not parse is no program")
     pairs = add_benchmark("pairs", _run_pairs, "Accuracy on pairs.", "{prompt, chosen, rejected}")
     rm_bench = add_benchmark(
         "rm-bench", _run_rm_bench, "RM-Bench: easy, normal and hard by domain.", "its total_dataset"
     )
     rm_bench.add_argument("--domain", help="of rows that say none, as in its files of one domain, such as code")
     rewardbench = add_benchmark("rewardbench", _run_rewardbench, "RewardBench 1 and 2 by subset.", "its rows")
-    for command in (bon, pairs, rm_bench, rewardbench):
+    reading = add_benchmark(
+        "reading", _run_reading, "Does a model read the problem?", "groups: {task_id, prompt, candidates}"
+    )
+    reading.add_argument("--split", help="use the groups of this split only")
+    for command in (bon, pairs, rm_bench, rewardbench, reading):
         add_engine_options(command)
     _add_calibration(benchmarks)
+    _add_combination(benchmarks)
 
 
 def _add_calibration(benchmarks: Any) -> None:
@@ -84,6 +92,22 @@ def _add_calibration(benchmarks: Any) -> None:
     calibration.add_argument("--name", help="what to call the problems (the file's name, and the split)")
     calibration.add_argument("-o", "--output", type=Path, help="file to write: rerank looks for MODEL/calibration.json")
     add_engine_options(calibration)
+
+
+def _add_combination(benchmarks: Any) -> None:
+    summary = "Fit the weights of a combination of models, on problems with verdicts: for --combine FILE."
+    combination = benchmarks.add_parser("combination", help=summary, description=summary)
+    combination.set_defaults(run=_run_combination)
+    combination.add_argument(
+        "file", type=Path, help="groups: {task_id, prompt, candidates}; JSON lines or an array, .gz too"
+    )
+    combination.add_argument(
+        "--rm", action="append", default=[], metavar="[NAME=]MODEL[:SCORER]", help="a model; twice or more"
+    )
+    combination.add_argument("--split", help="use the groups of this split only")
+    combination.add_argument("--name", help="what to call the problems (the file's name, and the split)")
+    combination.add_argument("-o", "--output", type=Path, help="file to write, beside a model")
+    add_engine_options(combination)
 
 
 def _run_bon(options: argparse.Namespace) -> None:
@@ -111,6 +135,26 @@ def _run_bon(options: argparse.Namespace) -> None:
     _show(options, format_best_of_n(figures), figures, models, settings)
     if options.plot:
         plot_best_of_n(figures, options.plot)
+
+
+def _run_reading(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.plot import plot_bars
+    from codescaler.evaluate.problems import read_evaluation_problems
+    from codescaler.evaluate.reading import RENAMED, build_reading_cases, evaluate_reading, list_units
+    from codescaler.evaluate.tables import format_reading
+
+    counts: Counter[str] = Counter()
+    problems = read_evaluation_problems(options.file, split=options.split, counts=counts)
+    cases = build_reading_cases(problems)
+    counts["groups that name no function, or have no correct program"] = len(problems) - len(cases)
+    _tell_left_out(counts)
+    scores, models = _score_units(options, list_units(cases))
+    figures = evaluate_reading(cases, scores, list(models)) | {"left_out": dict(counts)}
+    _show(options, format_reading(figures), figures, models, {"split": options.split})
+    if options.plot:
+        known = {name: scorer["before"][RENAMED] for name, scorer in figures["scorers"].items()}
+        bars = {name: estimate for name, estimate in known.items() if estimate is not None}
+        plot_bars(bars, "A correct program is before another problem's under its name", options.plot)
 
 
 def _run_pairs(options: argparse.Namespace) -> None:
@@ -174,12 +218,44 @@ def _run_calibration(options: argparse.Namespace) -> None:
     figures = measure_calibration(problems, score_with_engine(engine, problems, engine.folder.name))
     print(format_calibration(figures))
     if options.output:
-        name = options.name or f"{options.file.name.partition('.')[0]} {options.split or ''}".strip()
+        name = _name_problems(options)
         record = make_calibration_record(
             figures, head_digest=engine.head_digest, text=engine.text.describe(are_programs=True), dtype=engine.dtype,
             name=name, file=options.file.name, split=options.split,
         )  # fmt: skip
         write_text_file(options.output, json.dumps(record, indent=2) + "\n")
+
+
+def _run_combination(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.combination import Member, fit_combination, make_combination_record
+    from codescaler.evaluate.problems import read_evaluation_problems
+    from codescaler.evaluate.scorers import score_with_engine
+    from codescaler.evaluate.tables import format_combination
+
+    _require_folder(options.output)
+    named = _parse_models(options)
+    if len(named) < 2:
+        raise InvalidInput(f"a combination needs two models at least; give --rm twice, it is given {len(named)} times")
+    counts: Counter[str] = Counter()
+    problems = read_evaluation_problems(options.file, split=options.split, counts=counts)
+    _tell_left_out(counts)
+    scores, members = {}, {}
+    for name, model in named.items():
+        engine = open_engine(options, model)
+        scores[name], members[name] = score_with_engine(engine, problems, name), Member.of(engine)
+        del engine
+    figures = fit_combination(problems, scores)
+    print(format_combination(figures))
+    if options.output:
+        measured_on = _name_problems(options)
+        record = make_combination_record(
+            figures, members, name=measured_on, file=options.file.name, split=options.split
+        )
+        write_text_file(options.output, json.dumps(record, indent=2) + "\n")
+
+
+def _name_problems(options: argparse.Namespace) -> str:
+    return options.name or f"{options.file.name.partition('.')[0]} {options.split or ''}".strip()
 
 
 def _tell_left_out(counts: Mapping[str, int]) -> None:
@@ -197,6 +273,7 @@ def _require_folder(path: Path | None) -> None:
 
 def _score_units(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[dict[str, Any], dict[str, str]]:
     """Returns every scorer's scores, and what each model is; before a model is loaded, what can be refused is."""
+    from codescaler.evaluate.combination import Member, combine_units
     from codescaler.evaluate.plot import require_plot
     from codescaler.evaluate.scorers import score_with_all
 
@@ -205,36 +282,35 @@ def _score_units(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[
     if options.plot:
         require_plot(options.plot)
     described: dict[str, str] = {}
+    members: dict[str, Member] = {}
+    named = _parse_models(options)
+    fitted = read_weights(options.combine)
+    if options.combine is not None and len(named) < 2:
+        raise InvalidInput(f"--combine needs two models at least; give --rm twice, it is given {len(named)} times")
 
-    def open_model(name: str, folder: str) -> "Engine":
-        from codescaler.engine import Engine
-
-        print(f"{name}: loading {folder}", file=sys.stderr)
-        engine = Engine.from_pretrained(folder, **collect_options(options))
-        described[name] = f"{folder}: {engine!r}"
+    def open_model(name: str, model: ModelName) -> "Engine":
+        print(f"{name}: loading {model.folder}", file=sys.stderr)
+        engine = open_engine(options, model)
+        members[name] = Member.of(engine)
+        if fitted is not None:
+            fitted.require_member(name, members[name])
+        described[name] = f"{model.folder}{'' if model.scorer == 'reward' else f':{model.scorer}'}: {engine!r}"
         return engine
 
-    models = {name: functools.partial(open_model, name, folder) for name, folder in parse_models(options.rm).items()}
-    return score_with_all(units, models), described
+    scores = score_with_all(units, {name: functools.partial(open_model, name, model) for name, model in named.items()})
+    if options.combine is None:
+        return scores, described
+    weights = dict.fromkeys(named, 1.0) if fitted is None else fitted.choose_weights(members)
+    label = describe_combination([*named], options.combine)
+    described[label] = f"weights {weights} of scores that are standardised within the problem"
+    return {label: combine_units(units, {name: scores[name] for name in named}, weights), **scores}, described
 
 
-def parse_models(arguments: Sequence[str]) -> dict[str, str]:
-    """Names and folders of reward models, [NAME=]MODEL: what stands before the "=", or the last part of the folder.
-
-    Raises: InvalidInput if a name is empty or taken.
-    """
+def _parse_models(options: argparse.Namespace) -> dict[str, ModelName]:
     from codescaler.evaluate.problems import IN_FILE
     from codescaler.evaluate.scorers import BASELINES
 
-    named: dict[str, str] = {}
-    for argument in arguments:
-        name, equals, folder = argument.partition("=")
-        if not equals or Path(argument).exists():
-            name, folder = Path(argument).absolute().name, argument
-        if not name or not folder or name in named or name in BASELINES or name == IN_FILE:
-            raise InvalidInput(f"--rm {argument}: the name {name!r} is taken or empty; give another, --rm NAME=FOLDER")
-        named[name] = folder
-    return named
+    return parse_models(options.rm, options.scorer, taken=(*BASELINES, IN_FILE))
 
 
 def _show(

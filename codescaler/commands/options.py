@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, get_args
 
 from codescaler.errors import InvalidInput, make_printable
 from codescaler.text.program import normalize_program
@@ -67,6 +67,38 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+class ModelName(NamedTuple):
+    """A model of the command line: what to load, and the scorer that it is to have."""
+
+    folder: str
+    scorer: ScorerName
+
+
+def parse_models(
+    arguments: Sequence[str], scorer: ScorerName = "reward", taken: Collection[str] = ()
+) -> dict[str, ModelName]:
+    """Models by name, of [NAME=]MODEL[:SCORER].
+
+    The name is what stands before the "=", or the last part of the folder, with the scorer if it is given. `scorer` is
+    that of models that name none.
+
+    Raises: InvalidInput if a name is empty or taken.
+    """
+    named: dict[str, ModelName] = {}
+    for argument in arguments:
+        given, equals, rest = argument.partition("=")
+        if not equals or Path(argument).exists():
+            given, rest = "", argument
+        folder, _, word = rest.rpartition(":")
+        if word not in get_args(ScorerName) or Path(rest).exists():
+            folder, word = rest, ""
+        name = given if rest != argument else ":".join(filter(None, (Path(folder).absolute().name, word)))
+        if not name or not folder or name in named or name in taken:
+            raise InvalidInput(f"--rm {argument}: the name {name!r} is taken or empty; give another, --rm NAME=FOLDER")
+        named[name] = ModelName(folder, cast(ScorerName, word or scorer))
+    return named
+
+
 def add_model_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="reward model, folder or hub id (nano, in the package)")
 
@@ -97,10 +129,14 @@ def collect_options(options: argparse.Namespace, names: Iterable[str] = tuple(EN
     return values
 
 
-def open_engine(options: argparse.Namespace) -> "Engine":
+def open_engine(options: argparse.Namespace, model: ModelName | None = None) -> "Engine":
+    """Loads `model`, by default the one of --model."""
     from codescaler.engine import Engine
 
-    return Engine.from_pretrained(options.model, **collect_options(options))
+    settings = collect_options(options)
+    if model is None:
+        return Engine.from_pretrained(options.model, **settings)
+    return Engine.from_pretrained(model.folder, **settings | {"scorer": model.scorer})
 
 
 def read_text(path: Path) -> str:

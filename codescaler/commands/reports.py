@@ -63,9 +63,12 @@ def _format_fraction(behind: float | None, span: float) -> float:
 
 
 def _describe_gap(fact: Mapping[str, Any], is_brief: bool) -> str:
-    """How often the first was correct at this gap, or why there is none."""
+    """How often the first was correct at this gap, or what is wrong with the candidate."""
     if not fact["is_valid"]:
         return str(fact["invalid_because"]) if is_brief else f"invalid: {fact['invalid_because']}"
+    if fact["missing"]:
+        names = ", ".join(map(make_printable, fact["missing"]))
+        return f"no {names}" if is_brief else f"does not define {names}"
     if fact["first_is_correct"] is None:
         return ""
     chance = fact["first_is_correct"]
@@ -96,7 +99,8 @@ def summarize_rankings(groups: Sequence[Group], rankings: Sequence[Sequence[Rank
     first = chance = best = 0.0
     pairs = []
     for ranked, labels in zip(rankings, verdicts, strict=True):
-        scores = [-math.inf if c.score is None or not c.is_valid else c.score for c in ranked]
+        places = [c.place[:-1] for c in ranked]
+        scores = [-float(sorted(set(places)).index(c.place[:-1])) if c.is_valid else -math.inf for c in ranked]
         right = [bool(labels[c.index]) and c.is_valid for c in ranked]
         valid = [label for label, c in zip(right, ranked, strict=True) if c.is_valid]
         if valid:

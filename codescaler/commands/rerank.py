@@ -5,24 +5,19 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codescaler.commands.options import (
-    Add,
-    add_engine_options,
-    add_extract_option,
-    add_model_option,
-    open_engine,
-    read_text,
-)
+from codescaler.commands.combination import add_scorer_options, open_scorer
+from codescaler.commands.options import Add, add_engine_options, add_extract_option, read_text
 from codescaler.errors import InvalidInput, SettingsMismatch
 
 if TYPE_CHECKING:
     from codescaler.commands.reports import Screen
     from codescaler.engine import Engine
     from codescaler.evaluate.calibration import Calibration
+    from codescaler.evaluate.combination import CombinedScorer
     from codescaler.io.records import Candidate, Group
     from codescaler.types import RankedCandidate
 
@@ -32,12 +27,18 @@ def add_commands(add: Add) -> None:
     rerank = add("rerank", _rerank, "Rank candidate programs of a problem, best first.")
     rerank.add_argument("problem", type=Path, help="text of the problem; or groups, JSON lines (.jsonl, .jsonl.gz)")
     rerank.add_argument("candidates", type=Path, nargs="*", help="files of one program each")
-    add_model_option(rerank)
+    add_scorer_options(rerank)
     rerank.add_argument(
         "--calibration", type=Path, metavar="FILE", help="file of `eval calibration` (MODEL/calibration.json)"
     )
     add_extract_option(rerank, is_optional=True)
     rerank.add_argument("--language", default="python", help="that the programs must parse as (%(default)s)")
+    rerank.add_argument(
+        "--asked-first",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="rank programs that do not define what the problem's tests or signature call after those that do (on)",
+    )
     rerank.add_argument("--top-k", type=int, help="show this many")
     rerank.add_argument("--json", action="store_true", help="print JSON, for a file of groups one line each")
     add_engine_options(rerank)
@@ -61,18 +62,20 @@ def _rerank(options: argparse.Namespace) -> None:
         raise InvalidInput(
             f"there is no candidate for {options.problem}; name files of programs, or give a .jsonl file"
         )
-    engine = open_engine(options)
-    calibration = _read_calibration(engine, options.calibration)
+    scorer = open_scorer(options)
+    calibration = _read_calibration(scorer, options.calibration)
     rankings = []
     for group in groups:
         where = names or [f"{group.name}: candidates[{index}]" for index in range(len(group.candidates))]
-        ranked = _rank_group(engine, group, options.extract, options.language, where)
+        ranked, members = _rank_group(scorer, group, options, where)
         rankings.append(ranked)
         previews = (f"candidate {index}: {_preview_program(c)}" for index, c in enumerate(group.candidates))
         labels = [*(names or previews)]
         facts = [_list_facts(group, ranked, place, calibration) for place in range(len(ranked))]
         shown = facts[: options.top_k]
         for fact in facts:
+            if members:
+                fact["members"] = members.get(fact["code"])
             if fact["same_as"] is not None:
                 labels[fact["index"]] += f" (the program of {labels[fact['same_as']]})"
         if options.json:
@@ -86,39 +89,60 @@ def _rerank(options: argparse.Namespace) -> None:
                 end="\n\n",
             )
     if not options.json:
-        print(_describe_calibration(calibration, options.model, engine.folder))
+        print(_describe_scores(scorer, calibration, options.model))
         if summary := report.summarize_rankings(groups, rankings):
             print(f"\n{summary}")
 
 
 def _rank_group(
-    engine: "Engine", group: "Group", extract: bool | str, language: str, names: Sequence[str]
-) -> "list[RankedCandidate]":
-    """Ranks a group; candidates without code come last, unscored."""
+    scorer: "Engine | CombinedScorer", group: "Group", options: argparse.Namespace, names: Sequence[str]
+) -> "tuple[list[RankedCandidate], dict[str | None, dict[str, float]]]":
+    """Ranks a group; candidates without code come last, unscored. Of a combination, also each program's own scores."""
+    from codescaler.engine import Engine
+    from codescaler.engine.ranking import rank_candidates
+    from codescaler.evaluate.combination import combine_scores, read_program
     from codescaler.types import RankedCandidate
+
+    members: dict[str | None, dict[str, float]] = {}
+
+    def score_pairs(pairs: Sequence[Any], called: Sequence[str]) -> Iterator[float]:
+        if isinstance(scorer, Engine):
+            return scorer.score_stream(pairs, called)
+        scores, programs = scorer.score_members(pairs, called), [read_program(pair) for pair in pairs]
+        for place, program in enumerate(programs):
+            members[program] = {name: values[place] for name, values in scores.items()}
+        return iter(combine_scores(programs, scores, scorer.weights).tolist())
 
     held = [index for index, candidate in enumerate(group.candidates) if candidate.code is not None]
     codes = [group.candidates[index].code or "" for index in held]
     ranked = [
         dataclasses.replace(candidate, index=held[candidate.index])
-        for candidate in engine.rerank(
+        for candidate in rank_candidates(
+            score_pairs,
             group.problem,
             codes,
-            extract=extract,
-            language=language,
-            names=[names[index] for index in held],
-            system=group.system,
+            options.extract,
+            None,
+            options.language,
+            [names[index] for index in held],
+            group.system,
+            options.asked_first,
         )
     ]
     absent = [RankedCandidate(i, None, False, None) for i, c in enumerate(group.candidates) if c.code is None]
-    return ranked + absent
+    return ranked + absent, members
 
 
-def _read_calibration(engine: "Engine", path: Path | None) -> "Calibration | None":
+def _read_calibration(engine: "Engine | CombinedScorer", path: Path | None) -> "Calibration | None":
     """Reads the named file, or the file in the model's folder if there is one of these settings."""
+    from codescaler.engine import Engine
     from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
     from codescaler.io.files import find_file
 
+    if not isinstance(engine, Engine):
+        if path is not None:
+            raise InvalidInput(f"--calibration {path} is of one model, and --combine ranks by several; leave it out")
+        return None
     found = path or find_file([engine.folder], CALIBRATION_FILE)
     if found is None:
         return None
@@ -134,10 +158,13 @@ def _read_calibration(engine: "Engine", path: Path | None) -> "Calibration | Non
 def _list_facts(
     group: "Group", ranked: "Sequence[RankedCandidate]", place: int, calibration: "Calibration | None"
 ) -> dict[str, Any]:
-    """All that is known of a candidate; gaps are between valid ones."""
+    """All that is known of a candidate; gaps are between eligible ones, or between valid ones if none is eligible."""
     candidate, given = ranked[place], group.candidates[ranked[place].index]
-    scores = [other.score for other in ranked if other.is_valid and other.score is not None]
-    behind = scores[0] - scores[place] if candidate.is_valid else None
+    is_compared = [
+        other.is_valid and other.is_eligible == ranked[0].is_eligible and other.score is not None for other in ranked
+    ]
+    scores = [other.score or 0.0 for other, is_one in zip(ranked, is_compared, strict=True) if is_one]
+    behind = scores[0] - scores[place] if is_compared[place] else None
     copies = [other.index for other in ranked if other.code is not None and other.code == candidate.code]
     return {
         "rank": place + 1,
@@ -171,10 +198,14 @@ def _choose_span(facts: Sequence[dict[str, Any]], calibration: "Calibration | No
     return max([*behind, 1.0 if calibration is None else calibration.largest_gap or 1.0])
 
 
-def _describe_calibration(calibration: "Calibration | None", model: str | None, folder: Path) -> str:
+def _describe_scores(scorer: "Engine | CombinedScorer", calibration: "Calibration | None", model: str | None) -> str:
+    from codescaler.engine import Engine
     from codescaler.errors import make_printable
     from codescaler.evaluate.calibration import CALIBRATION_FILE
 
+    if not isinstance(scorer, Engine):
+        parts = " + ".join(f"{weight:.3g} z({make_printable(name)})" for name, weight in scorer.weights.items())
+        return f"Scores are {parts}: each model's scores, standardised within the problem."
     if calibration is not None:
         return (
             "First is correct: of a correct and an incorrect program as far apart, the higher-scored was correct so "
@@ -183,7 +214,7 @@ def _describe_calibration(calibration: "Calibration | None", model: str | None, 
         )
     return (
         "How often such gaps are correct is not known for this model. Measure it: codescaler eval calibration "
-        f"GROUPS{f' --model {model}' if model else ''} -o {folder / CALIBRATION_FILE}"
+        f"GROUPS{f' --model {model}' if model else ''} -o {scorer.folder / CALIBRATION_FILE}"
     )
 
 

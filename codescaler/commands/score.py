@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codescaler.commands.options import Add, add_engine_options, add_model_option, collect_options, open_engine
+from codescaler.commands.combination import add_scorer_options, open_scorer
+from codescaler.commands.options import Add, add_engine_options, collect_options, open_engine
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def add_commands(add: Add) -> None:
         type=Path,
         help='JSON lines, {"prompt": ..., "response": ...} or {"messages": [...]}, or groups (with -o); .gz too',
     )
-    add_model_option(score)
+    add_scorer_options(score)
     target = score.add_mutually_exclusive_group()
     target.add_argument("-o", "--output", type=Path, help="file to write; a killed run goes on. Without: stdout")
     target.add_argument("--out-dir", type=Path, metavar="DIR", help="folder to write shards to; a killed run goes on")
@@ -49,7 +50,9 @@ def _score(options: argparse.Namespace) -> None:
         raise InvalidInput("--out-dir goes with --shard I/N or --shards N; give both, or neither")
     if options.ray is not None and (options.shards is None or options.ray < 0):
         raise InvalidInput("--ray goes with --shards N, and its number of workers is 1 or more")
-    if options.out_dir is not None:
+    if options.rm or options.combine is not None:
+        _score_combined(options)
+    elif options.out_dir is not None:
         _score_shards(options)
     else:
         _score_file(options)
@@ -80,6 +83,21 @@ def _score_file(options: argparse.Namespace) -> None:
         score = score_groups if are_groups else score_file
         num_rows = score(engine, options.rows, options.output, bar.update)
     _report(engine, f"{options.output}: {num_rows} {'groups' if are_groups else 'rows'}", started)
+
+
+def _score_combined(options: argparse.Namespace) -> None:
+    """Scores are standardised within a problem, so that they need all programs of it side by side: groups."""
+    from tqdm import tqdm
+
+    from codescaler.commands.score_file import has_groups, score_groups
+    from codescaler.io.resumable import require_new_file
+
+    if options.output is None or not options.rows.is_file() or not has_groups(options.rows):
+        raise InvalidInput("a combination scores files of groups, and writes them to a file; give groups, and -o")
+    require_new_file(options.output)
+    with tqdm(total=_count_lines(options.rows), unit=" lines", disable=None) as bar:
+        num_groups = score_groups(open_scorer(options), options.rows, options.output, bar.update)
+    print(f"{options.output}: {num_groups} groups", file=sys.stderr)
 
 
 def _score_shards(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput, WeightsError
+from codescaler.evaluate.combination import CombinedScorer
 from codescaler.io.files import open_output, write_text_file
 from codescaler.io.json import read_json
 from codescaler.io.records import Group, parse_group, parse_row, read_lines
@@ -77,7 +78,11 @@ def score_file(
 
 
 def score_groups(
-    engine: Engine, source: Path, target: Path, advance: Callable[[int], None], lines: Iterator[Line] | None = None
+    engine: Engine | CombinedScorer,
+    source: Path,
+    target: Path,
+    advance: Callable[[int], None],
+    lines: Iterator[Line] | None = None,
 ) -> int:
     """Adds a score to every program of the groups of `source`, as a teacher's; returns the number of groups.
 
@@ -85,7 +90,7 @@ def score_groups(
 
     Raises: as `score_file`.
     """
-    settings = make_settings(engine, are_programs=True) | {"groups": compute_file_digest([source])}
+    settings = _describe_scorer(engine) | {"groups": compute_file_digest([source])}
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
         groups = ((_group(record, name), record) for name, _, record in lines or read_lines(source))
@@ -160,6 +165,13 @@ def make_settings(engine: Engine, *, are_programs: bool) -> dict[str, Any]:
         **engine.text.describe(are_programs=are_programs),
         "probe_score": float(engine.score(_PROBE)[0]),
     }
+
+
+def _describe_scorer(scorer: Engine | CombinedScorer) -> dict[str, Any]:
+    if isinstance(scorer, Engine):
+        return make_settings(scorer, are_programs=True)
+    members = {name: make_settings(engine, are_programs=True) for name, engine in scorer.engines.items()}
+    return {"members": members, "weights": dict(scorer.weights)}
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Program:
         passed_tests, num_tests: None where the record does not say.
         cost_seconds: of running the tests once, in rounds that took turns with the problem's other programs.
         generator: what wrote it.
+        weight: the chance that its label is right, by an audit of the tests; 1 where the record does not say.
         form: equal for programs that differ in names, comments, docstrings and layout only.
     """
 
@@ -31,6 +32,7 @@ class Program:
     num_tests: int | None = None
     cost_seconds: tuple[float, ...] = ()
     generator: str = "unknown"
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,17 @@ class LabelledProblem:
     isolations: tuple[str, ...] = ()
 
 
-def compute_form(code: str) -> str:
+def compute_form(code: str, *, keeps_names: bool = True) -> str:
     """A text that is equal for programs that do the same by the same steps, whatever they call things.
 
     It is the syntax tree without docstrings, where each name that the program binds is numbered by its first use; names
-    at top level of functions and classes, which tests call, stay, as do attributes. Text that is no Python is only
-    stripped of the whitespace around its lines.
+    at top level of functions and classes, which tests call, stay, as do attributes. Without `keeps_names` those at top
+    level are numbered too. Text that is no Python is only stripped of the whitespace around its lines.
     """
     tree = parse_syntax_tree(code)
     if tree is not None:
         with suppress(RecursionError):
-            return ast.dump(_Renamed(tree).visit(tree))
+            return ast.dump(_Renamed(tree, keeps_names).visit(tree))
     return "\n".join(line.strip() for line in code.strip().splitlines())
 
 
@@ -63,7 +65,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class _Renamed(ast.NodeTransformer):
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, keeps_names: bool) -> None:
         kept = {node.name for node in tree.body if isinstance(node, (*_FUNCTIONS, ast.ClassDef))}
         for node in tree.body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
@@ -78,7 +80,7 @@ class _Renamed(ast.NodeTransformer):
             for node in parent.body
             if isinstance(node, _FUNCTIONS)
         }
-        self._bound = bound - kept - methods
+        self._bound = bound - methods - (kept if keeps_names else set())
         self._numbers: dict[str, str] = {}
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
@@ -169,7 +171,11 @@ def _parse_program(code: str, passed: bool, fields: Mapping[str, Any], name: str
     costs = fields.get("cost_seconds", [])
     if not isinstance(costs, list) or not all(type(cost) in (int, float) and 0 < cost < float("inf") for cost in costs):
         raise InvalidInput(f"{name}: cost_seconds is {costs!r:.80}; give a list of positive numbers, one a round")
-    return Program(code, passed, compute_form(code), passed_tests, num_tests, tuple(costs), generator)
+    weight = fields.get("weight", 1.0)
+    if type(weight) not in (int, float) or not 0 <= weight <= 1:
+        raise InvalidInput(f"{name}: weight is {weight!r:.80}; give a number from 0 to 1")
+    form = compute_form(code)
+    return Program(code, passed, form, passed_tests, num_tests, tuple(costs), generator, float(weight))
 
 
 def _count(fields: Mapping[str, Any], key: str, name: str) -> int | None:

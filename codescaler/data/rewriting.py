@@ -15,16 +15,14 @@ import subprocess
 import symtable
 import sys
 import tokenize
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 
 from codescaler.data.programs import is_text
 from codescaler.errors import InvalidInput
+from codescaler.text.edits import Edit, apply_edits, get_span
 from codescaler.text.extract import parse_syntax_tree
-
-# From line and column to line and column, in bytes of UTF-8 as in syntax trees, and what stands there instead.
-_Edit = tuple[int, int, int, int, str]
 
 # By these a program can see its own names, text or docstrings.
 _REFLECTION = {
@@ -89,7 +87,7 @@ def rename_locals(code: str, seed: int = 0, keep: Collection[str] = ()) -> str |
             if name in new
         ]
         old = {word: name for name, word in new.items()}
-        return _check_form(code, _apply_edits(code, edits), lambda given: _dump(_Renamed(old).visit(given)))
+        return _check_form(code, apply_edits(code, edits), lambda given: _dump(_Renamed(old).visit(given)))
     return None
 
 
@@ -108,7 +106,7 @@ def add_comments(code: str, seed: int = 0, comments: Mapping[type[ast.stmt], Seq
             indent = lines[node.lineno - 1].encode()[: node.col_offset].decode()
             if not indent.strip() and choice.random() < 0.5:
                 edits.append((node.lineno, 0, node.lineno, 0, f"{indent}# {choice.choice(words)}\n"))
-    return _check_form(code, _apply_edits(code, edits), _dump)
+    return _check_form(code, apply_edits(code, edits), _dump)
 
 
 def strip_texts(code: str, seed: int = 0) -> str | None:
@@ -121,7 +119,7 @@ def strip_texts(code: str, seed: int = 0) -> str | None:
         texts = [statement for statement in block if is_text(statement)]
         needs_pass = len(texts) == len(block) and block is not tree.body
         for place, text in enumerate(texts):
-            edits.append((*_get_span(text), "pass" if needs_pass and not place else "\0"))
+            edits.append((*get_span(text), "pass" if needs_pass and not place else "\0"))
     lines = code.split("\n")
     with suppress(tokenize.TokenError, SyntaxError):
         for token in tokenize.generate_tokens(StringIO(code).readline):
@@ -129,7 +127,7 @@ def strip_texts(code: str, seed: int = 0) -> str | None:
                 row, column = token.start[0], len(lines[token.start[0] - 1][: token.start[1]].encode())
                 edits.append((row, column, row, column + len(token.string.encode()), "\0"))
         # What was marked leaves no blank line behind, and no blank at the end of a line; a program holds no NUL.
-        left = re.sub(r"^[ \t]*\0[ \t\0]*(\n|\Z)|[ \t]*\0", "", _apply_edits(code, edits), flags=re.MULTILINE)
+        left = re.sub(r"^[ \t]*\0[ \t\0]*(\n|\Z)|[ \t]*\0", "", apply_edits(code, edits), flags=re.MULTILINE)
         return _check_form(code, left, _dump_without_texts)
     return None
 
@@ -172,7 +170,7 @@ def add_praise(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str 
         return None
     code, choice = _normalize_lines(code), _make_random(code, seed)
     above, inside = choice.sample(claims, 2)
-    edits: list[_Edit] = [(1, 0, 1, 0, f"# {above}\n")]
+    edits: list[Edit] = [(1, 0, 1, 0, f"# {above}\n")]
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0]
@@ -181,7 +179,7 @@ def add_praise(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str 
             if not is_text(first) and not indent.strip():
                 edits.append((row, 0, row, 0, f'{indent}"""{inside}"""\n'))
             break
-    return _check_form(code, _apply_edits(code, edits), _dump_without_texts)
+    return _check_form(code, apply_edits(code, edits), _dump_without_texts)
 
 
 # Those that keep what a reader could learn of correct and incorrect as it is; `add_praise` does not.
@@ -291,19 +289,6 @@ def _dump_without_texts(tree: ast.Module) -> str:
         kept = [statement for statement in block if not is_text(statement)]
         block[:] = kept or ([] if block is tree.body else [ast.Pass()])
     return ast.dump(tree)
-
-
-def _get_span(node: ast.stmt) -> tuple[int, int, int, int]:
-    return node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or 0
-
-
-def _apply_edits(code: str, edits: Iterable[_Edit]) -> str:
-    lines = [line.encode() for line in code.split("\n")]
-    starts = [0, *itertools.accumulate(len(line) + 1 for line in lines)]
-    text = code.encode()
-    for row, column, end_row, end_column, new in sorted(edits, reverse=True):
-        text = text[: starts[row - 1] + column] + new.encode() + text[starts[end_row - 1] + end_column :]
-    return text.decode()
 
 
 def _check_form(code: str, result: str, form: Callable[[ast.Module], str]) -> str | None:

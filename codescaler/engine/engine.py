@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -21,11 +21,12 @@ from codescaler.engine import worker
 from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
-from codescaler.engine.likelihood import choose_scorer
+from codescaler.engine.likelihood import TOKEN_SCORERS, choose_scorer
 from codescaler.engine.options import make_current, require_choice, require_count, select_device, select_dtype
 from codescaler.engine.prefix_memory import DEFAULT_BYTES, PrefixMemory
 from codescaler.engine.ranking import rank_candidates
 from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
+from codescaler.engine.trace import LineScore, trace_programs
 from codescaler.errors import BackendUnavailable, InvalidInput, UnsupportedModel
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
@@ -409,6 +410,22 @@ class Engine:
         windows = self._intake.stream_pairs(require_list(pairs), None, system, wants="scores", scorer=scorer)
         return np.concatenate([np.empty(0, np.float32), *windows])
 
+    def log_probs(
+        self, pairs: Sequence[Pair], *, of: Literal["program", "problem"] = "program", system: str | None = None
+    ) -> list[Float32]:
+        """Returns log p(token | what precedes it) of each token of each program, or of each problem after its program.
+
+        Any reduction of `log_likelihood` and of scorers is one of these, so that several cost one pass. Shapes: a list
+        of [n] for each pair, float32.
+
+        Raises: as `log_likelihood`.
+        """
+        require_choice("of", of, tuple(TOKEN_SCORERS))
+        if self._output_layer is None:
+            raise UnsupportedModel(_explain_no_output_layer(self.folder))
+        windows = self._intake.stream_pairs(require_list(pairs), None, system, wants="scores", scorer=TOKEN_SCORERS[of])
+        return [log_probs for window in windows for log_probs in window]
+
     def score_stream(
         self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
     ) -> Iterator[float]:
@@ -439,6 +456,7 @@ class Engine:
         language: str = "python",
         names: Sequence[str] | None = None,
         system: str | None = None,
+        asked_first: bool = False,
     ) -> list[RankedCandidate]:
         """Returns the candidates best first: valid ones before invalid, then by score, ties by index.
 
@@ -452,11 +470,49 @@ class Engine:
         keeps that many.
         `names` are what errors call the candidates, by default "candidate 0", "candidate 1", ... `system` is as in
         `score`. Control tokens in a program are text, unless the engine was loaded with control_tokens="tokens".
+        With `asked_first`, a Python program that does not define what the problem's shown tests or signature call comes
+        after those that do, whatever its score, and its `missing` has the names (`codescaler.text.asked`).
 
         Raises:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
         """
-        return rank_candidates(self.score_stream, problem, candidates, extract, top_k, language, names, system)
+        return rank_candidates(
+            self.score_stream, problem, candidates, extract, top_k, language, names, system, asked_first
+        )
+
+    @overload
+    def trace(
+        self, problem: str | Sequence[Message], programs: str, *, system: str | None = None
+    ) -> list[LineScore]: ...
+
+    @overload
+    def trace(
+        self,
+        problem: str | Sequence[Message],
+        programs: list[str] | tuple[str, ...],
+        *,
+        names: Sequence[str] | None = None,
+        system: str | None = None,
+    ) -> list[list[LineScore]]: ...
+
+    def trace(
+        self,
+        problem: str | Sequence[Message],
+        programs: str | list[str] | tuple[str, ...],
+        *,
+        names: Sequence[str] | None = None,
+        system: str | None = None,
+    ) -> list[LineScore] | list[list[LineScore]]:
+        """Returns the score after each line of a program, or of each of several programs of one problem.
+
+        A line's value is the score of the program that ends there, so that the last is the score that `rerank` gives,
+        to the bit. Programs are read as in `rerank`. All beginnings are one tree: tokens are computed once.
+
+        Raises: as `rerank`.
+        """
+        if isinstance(programs, str):
+            return trace_programs(self.score_stream, problem, [programs], ["program"], system)[0]
+        return trace_programs(self.score_stream, problem, programs, names, system)
 
     def sleep(self) -> None:
         """Gives the memory of the GPU back until `wake`: weights go to host memory. For a trainer that shares the card.

@@ -6,7 +6,7 @@ model that has seen the problem's published solution remembers it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,14 @@ class LikelihoodScorer:
         return scores
 
 
+@dataclass(frozen=True)
+class TokenScorer(LikelihoodScorer):
+    """Leaves the log-probabilities of one direction as they are: an array a pair."""
+
+    def combine(self, log_probs: Sequence[Float32]) -> Any:
+        return list(log_probs)
+
+
 SCORERS: dict[str, LikelihoodScorer] = {
     "likelihood": LikelihoodScorer(("program",), np.sum),
     "likelihood_mean": LikelihoodScorer(("program",), np.mean),
@@ -58,6 +66,9 @@ SCORERS: dict[str, LikelihoodScorer] = {
     "reviewer": LikelihoodScorer(("problem",), np.sum),  # Zhang et al. 2022, arXiv:2211.16490
     "coder_reviewer": LikelihoodScorer(("program", "problem"), np.sum),
 }
+
+
+TOKEN_SCORERS = {"program": TokenScorer(("program",), np.sum), "problem": TokenScorer(("problem",), np.sum)}
 
 
 def choose_scorer(name: str) -> LikelihoodScorer | None:

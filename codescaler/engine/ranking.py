@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from codescaler.engine.options import is_list, require_count
 from codescaler.errors import InvalidInput, WeightsError
+from codescaler.io.turns import join_contents
+from codescaler.text.asked import list_asked_names, list_missing_names
 from codescaler.text.extraction import read_programs
 from codescaler.text.program import Message, Pair, make_conversation
 from codescaler.types import RankedCandidate
@@ -21,6 +23,7 @@ def rank_candidates(
     language: str,
     names: Sequence[str] | None,
     system: str | None,
+    asked_first: bool = False,
 ) -> list[RankedCandidate]:
     """Returns what `Engine.rerank` does; `score_pairs` takes pairs and their names."""
     if not isinstance(problem, str) and not is_list(problem):
@@ -37,5 +40,15 @@ def rank_candidates(
     for index, score in scores.items():
         if not math.isfinite(score):
             raise WeightsError(f"{names[index]} scores {score}; look for non-finite weights in this checkpoint")
-    ranked = [RankedCandidate(index, scores.get(index), is_valid, code) for index, (code, is_valid) in enumerate(taken)]
+    asked = list_asked_names(_join_problem(problem)) if asked_first and language == "python" else ()
+    ranked = [
+        RankedCandidate(
+            index, scores.get(index), is_valid, code, () if code is None else list_missing_names(code, asked)
+        )
+        for index, (code, is_valid) in enumerate(taken)
+    ]
     return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]
+
+
+def _join_problem(problem: str | Sequence[Message]) -> str:
+    return problem if isinstance(problem, str) else join_contents(tuple(problem))

@@ -18,7 +18,8 @@ What counts, for reward models and baselines alike:
   intervals     95%, by a bootstrap that draws problems (pairs: prompts; benchmarks: items) with replacement. Gains are
                 paired: both scorers on the same draws. An interval from few problems says little, from one nothing.
   baselines     random: any program, equally likely; shortest and longest, by characters; parses: what parses as Python
-                before what does not; oracle: knows the labels.
+                before what does not; defines: what defines the names that the problem's shown tests or signature call
+                before what does not (`text.asked`); oracle: knows the labels.
 
 The modules here know figures and files; `commands.evaluate` loads the models.
 """

@@ -10,6 +10,8 @@ from codescaler.evaluate.problems import EvaluationProblem, Strata, order_stratu
 from codescaler.evaluate.scorers import Scores, require_numbers
 from codescaler.metrics import Figures, compute_best_of_each, pair_accuracy
 
+DEFINING = -1
+
 
 def evaluate_best_of_n(
     problems: Sequence[EvaluationProblem], scores: Scores, models: Sequence[str], strata: Strata | None = None
@@ -18,16 +20,20 @@ def evaluate_best_of_n(
     require_numbers(problems, scores)
     sizes, mixed = [len(problem.codes) for problem in problems], [problem.is_mixed for problem in problems]
     num = min(sizes)
-    columns: dict[tuple[str, int], Figures] = {}  # (scorer, n), n = 0 for pairs, NaN where there is none
+    # (scorer, n): n = 0 for pairs, DEFINING for pairs of programs that define what is asked; NaN where there is none
+    columns: dict[tuple[str, int], Figures] = {}
     for scorer, values in scores.items():
         rows = [_measure_problem(problem, score, num) for problem, score in zip(problems, values, strict=True)]
-        columns |= {(scorer, n): column for n, column in enumerate(np.array(rows).T)}
+        columns |= {(scorer, n): column for n, column in enumerate(np.array(rows).T, start=DEFINING)}
     on_all = _make_estimates(columns, problems, [True] * len(problems), models)
     on_mixed = _make_estimates(columns, problems, mixed, models)
+    has_defining = ~np.isnan(next(column for (_, n), column in columns.items() if n == DEFINING))
+    on_defining = _make_estimates(columns, problems, has_defining.tolist(), models)
     figures: dict[str, Any] = {
         "num_problems": len({problem.task_id for problem in problems}),
         "num_groups": len(problems),
         "num_mixed": sum(mixed),
+        "num_mixed_defining": int(has_defining.sum()),
         "num_candidates": {"smallest": num, "largest": max(sizes), "all": sum(sizes)},
         "num_groups_of_more_candidates": sum(size > num for size in sizes),
         "num_duplicates": sum(len(p.responses) - len({r.text for r in p.responses}) for p in problems),
@@ -35,6 +41,7 @@ def evaluate_best_of_n(
         "scorers": {
             scorer: {
                 "pair_accuracy": on_mixed.get((scorer, 0)),
+                "pair_accuracy_defining": on_defining.get((scorer, DEFINING)),
                 "best_of_n": [on_all[scorer, n] for n in range(1, num + 1)],
                 "best_of_n_on_mixed": [on_mixed[scorer, n] for n in range(1, num + 1)] if any(mixed) else [],
             }
@@ -44,6 +51,7 @@ def evaluate_best_of_n(
             model: {
                 other: {
                     "pair_accuracy": on_mixed.get((model, other, 0)),
+                    "pair_accuracy_defining": on_defining.get((model, other, DEFINING)),
                     "best_of_n": on_all[model, other, num],
                     "best_of_n_on_mixed": on_mixed.get((model, other, num)),
                 }
@@ -58,7 +66,7 @@ def evaluate_best_of_n(
 
 
 def _measure_problem(problem: EvaluationProblem, scores: Figures, num: int) -> list[float]:
-    """One scorer's pair accuracy and best-of-1, ..., best-of-`num` on one problem.
+    """One scorer's pair accuracy on programs that define what is asked, on all, and best-of-1, ..., best-of-`num`.
 
     Places stand in for scores, since a score of -inf is a program's like any other, and not the mark of none.
     """
@@ -66,9 +74,16 @@ def _measure_problem(problem: EvaluationProblem, scores: Figures, num: int) -> l
     places[problem.has_code] = np.unique(scores, return_inverse=True)[1]
     labelled = zip(problem.codes, problem.is_correct.tolist(), strict=True)
     distinct = {key: index for index, key in enumerate(labelled) if key[0] is not None}
-    kept = list(distinct.values())
-    accuracy = pair_accuracy(places[kept], problem.is_correct[kept])
-    return [np.nan if accuracy is None else accuracy, *compute_best_of_each(places, problem.is_correct, num).tolist()]
+    missing = {response.text for response in problem.responses if response.missing}
+    pairs = [
+        pair_accuracy(places[kept], problem.is_correct[kept])
+        for kept in (
+            [index for index in distinct.values() if problem.codes[index] not in missing],
+            [*distinct.values()],
+        )
+    ]
+    best = compute_best_of_each(places, problem.is_correct, num).tolist()
+    return [*(np.nan if accuracy is None else accuracy for accuracy in pairs), *best]
 
 
 def _make_estimates(

@@ -18,7 +18,7 @@ from codescaler.evaluate.verdict_rows import gather_verdict_rows
 from codescaler.io.records import Group, parse_group, read_objects
 from codescaler.io.turns import Problem, join_contents
 from codescaler.metrics import Figures
-from codescaler.text.extract import is_valid_code
+from codescaler.text.extract import is_valid_code, read_language
 from codescaler.text.program import make_conversation, normalize_program
 from codescaler.types import Task
 
@@ -86,7 +86,8 @@ def read_evaluation_problems(
     """Returns the problems of a file of groups, or of rows with verdicts, those of one split if it is given.
 
     Difficulty and domain are the group's own, else those of the task of the same task_id. Candidates whose `passed` is
-    null, and groups of no others, are left out; `counts` counts them.
+    null, and groups of no others, are left out; `counts` counts them. A program that has to parse is read in the
+    language of its group, else of its task.
 
     Raises: InvalidInput if the file or a group cannot be used, or no group is left.
     """
@@ -107,7 +108,10 @@ def read_evaluation_problems(
             continue
         task = task_of.get(group.task_id)
         known = {key: _label(record, key, name) or getattr(task, key, None) for key in ("difficulty", "domain")}
-        problems.append(parse_problem(group, require_syntax=require_syntax, **known))
+        language = "python" if task is None else task.language
+        if require_syntax:
+            language = read_language(record, name) or language
+        problems.append(parse_problem(group, require_syntax=require_syntax, language=language, **known))
     if not problems:
         if counts["unlabelled_groups"]:
             raise InvalidInput(f"{path} has no candidate with a verdict; run `codescaler data label` on it first")
@@ -122,6 +126,7 @@ def parse_problem(
     difficulty: str | None = None,
     domain: str | None = None,
     require_syntax: bool = False,
+    language: str = "python",
 ) -> EvaluationProblem:
     """Returns a group's problem after a check of its labels, and of its own scores if it has any."""
     if not group.candidates:
@@ -130,7 +135,9 @@ def parse_problem(
     if not judged:
         raise InvalidInput(f"{group.name} has no candidate with a verdict; give true or false as passed")
     programs = [None if c.code is None else normalize_program(c.code) for _, c in judged]
-    codes = tuple(None if code is None or (require_syntax and not is_valid_code(code)) else code for code in programs)
+    codes = tuple(
+        None if code is None or (require_syntax and not is_valid_code(code, language)) else code for code in programs
+    )
     correct = [bool(c.passed) and code is not None for (_, c), code in zip(judged, codes, strict=True)]
     own = None
     if any(candidate.score is not None for _, candidate in judged):

@@ -3,14 +3,17 @@
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from codescaler.errors import InvalidInput, WeightsError
+from codescaler.io.turns import join_contents
 from codescaler.metrics import Figures
-from codescaler.text.extract import is_valid_code
+from codescaler.text.asked import list_asked_names, list_missing_names
+from codescaler.text.extract import extract_evaluation_code, is_valid_code
 from codescaler.text.program import Conversation
 
 if TYPE_CHECKING:
@@ -25,6 +28,15 @@ class Response:
     text: str
     is_correct: bool
     name: str
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """The names that the problem asks for and the response does not define."""
+        problem = tuple(
+            {"role": "user", "content": turn} if isinstance(turn, str) else turn for turn in self.pair.turns
+        )
+        block = None if is_valid_code(self.text) else extract_evaluation_code(self.text)  # of a chat's answer
+        return list_missing_names(block or self.text, list_asked_names(join_contents(problem[:-1])))
 
 
 class Unit(Protocol):
@@ -41,6 +53,7 @@ BASELINES: dict[str, Callable[[Response], float]] = {
     "shortest": lambda response: -len(response.text),
     "longest": lambda response: len(response.text),
     "parses": lambda response: float(is_valid_code(response.text)),
+    "defines": lambda response: float(not response.missing),
     "oracle": lambda response: float(response.is_correct),
 }
 

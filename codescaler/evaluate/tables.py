@@ -9,6 +9,8 @@ from codescaler.evaluate.estimates import Estimate
 from codescaler.evaluate.rm_bench import LEVELS
 from codescaler.io.tables import format_table
 
+_SWAPPED = ("pair_accuracy_own", "pair_accuracy_swapped")
+
 
 def format_percent(estimate: Estimate | None, sign: str = "") -> str:
     """Such as "61.0 [51.9, 69.9]"; nothing for no estimate."""
@@ -29,7 +31,9 @@ def format_best_of_n(figures: Mapping[str, Any]) -> str:
         f"{sizes['all']} candidates, {figures['num_without_program']} of them no program{copies}.",
         f"N goes to {num}, the size of the smallest problem; {figures['num_groups_of_more_candidates']} problems have "
         f"more candidates, up to {sizes['largest']}.",
-        "In percent, [95% intervals]: pairs ranked correctly, over mixed problems; how often the best of N is correct.",
+        "In percent, [95% intervals]: pairs ranked correctly, over mixed problems; those of programs that define what "
+        "their",
+        f"problem asks for, over {figures['num_mixed_defining']} problems; how often the best of N is correct.",
     ]
     rows = []
     for name, scorer in scorers.items():
@@ -37,12 +41,19 @@ def format_best_of_n(figures: Mapping[str, Any]) -> str:
         curve = [f"{100 * scorer['best_of_n'][n - 1]['mean']:.1f}" for n in shown[:-1]]
         last = format_percent(scorer["best_of_n"][-1])
         rows.append(
-            (name, format_percent(scorer["pair_accuracy"]), format_percent(mixed[-1] if mixed else None), *curve, last)
+            (
+                name,
+                format_percent(scorer["pair_accuracy"]),
+                format_percent(scorer["pair_accuracy_defining"]),
+                format_percent(mixed[-1] if mixed else None),
+                *curve,
+                last,
+            )
         )
-    header = ("", "correct pairs", f"mixed: N={num}", *(f"all: N={n}" for n in shown))
+    header = ("", "correct pairs", "that define", f"mixed: N={num}", *(f"all: N={n}" for n in shown))
     parts = ["\n".join(lines), format_table(header, rows)]
-    keys = ("pair_accuracy", "best_of_n_on_mixed", "best_of_n")
-    titles = ("correct pairs", f"mixed: N={num}", f"all: N={num}")
+    keys = ("pair_accuracy", "pair_accuracy_defining", "best_of_n_on_mixed", "best_of_n")
+    titles = ("correct pairs", "that define", f"mixed: N={num}", f"all: N={num}")
     parts += _format_gains(figures["gains"], titles, lambda gain: [gain[key] for key in keys])
     if figures.get("discrimination"):
         parts += _format_discrimination(figures["discrimination"])
@@ -144,6 +155,58 @@ def format_calibration(figures: Mapping[str, Any]) -> str:
         f"{figures['formula']}, slope {slope:.3g} [{low:.3g}, {high:.3g}], largest_gap {figures['largest_gap']:.3g}.",
     ]
     return "\n".join(lines) + "\n\n" + format_table(("gap", "pairs", "measured", "curve"), rows)
+
+
+def format_reading(figures: Mapping[str, Any]) -> str:
+    """All figures of `evaluate_reading`, and what they say of each model."""
+    scorers = figures["scorers"]
+    swapped = [
+        (
+            name,
+            *(format_percent(part[key]) for part in (scorer, scorer["defining"]) for key in _SWAPPED),
+            format_percent(scorer["fall"], "+"),
+            *(_format_number(scorer[key]) for key in ("correlation", "correlation_within_problems")),
+        )
+        for name, scorer in scorers.items()
+    ]
+    header = ("correct pairs", "text swapped", "that define", "text swapped", "fall", "correlation", "within problems")
+    counts = figures["num_beside"]
+    before = [(name, *(format_percent(scorer["before"][kind]) for kind in counts)) for name, scorer in scorers.items()]
+    return "\n\n".join(
+        [
+            f"{figures['num_problems']} problems, {figures['num_mixed']} of them mixed; {figures['num_programs']} "
+            "programs.\nIn percent, [95% intervals]: pairs ranked correctly after the problem's own text, and after "
+            "another problem's.",
+            format_table(("", *header), swapped),
+            "How often a correct program is before (number of problems):",
+            format_table(("", *(f"{kind} ({count})" for kind, count in counts.items())), before),
+            *(scorer["verdict"] for scorer in scorers.values() if "verdict" in scorer),
+        ]
+    )
+
+
+def _format_number(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return "{:.3f} [{:.3f}, {:.3f}]".format(estimate["mean"], *estimate["interval"])
+
+
+def format_combination(figures: Mapping[str, Any]) -> str:
+    """All figures of `fit_combination`."""
+    rows = [
+        (
+            name,
+            f"{figures['weights'][name]:.3f}" if name in figures["weights"] else "",
+            format_percent(accuracy),
+            format_percent(figures["gain_of_fitted_weights"].get(name), "+"),
+        )
+        for name, accuracy in figures["pair_accuracy"].items()
+    ]
+    return (
+        f"{figures['num_pairs']} pairs of a correct and an incorrect program, of {figures['num_problems']} problems "
+        "that weigh the same.\nIn percent, [95% intervals]. Fitted weights rank problems that they were not fitted on."
+        "\n\n" + format_table(("", "weight", "correct pairs", "gain of fitted weights"), rows)
+    )
 
 
 def _format_gains(

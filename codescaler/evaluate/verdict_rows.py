@@ -1,7 +1,7 @@
 """Files of one program a row, with its verdict, to groups: EvalPlus' samples, HumanEval-X, CodeJudge.
 
 EvalPlus    {task_id, solution or completion[, base_status, plus_status]}, whose status is "pass" or "fail"
-HumanEval-X {task_id, prompt, generation, passed or result}, in any language
+HumanEval-X {task_id, prompt, generation, passed or result}, whose language is in its `language`, else in its id
 CodeJudge   {question_id, program, pass}
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from codescaler.errors import InvalidInput
+from codescaler.text.extract import resolve_language
 from codescaler.types import Task
 
 Named = tuple[str, Mapping[str, Any]]
@@ -36,7 +37,10 @@ def gather_verdict_rows(records: Iterable[Named], tasks: Sequence[Task]) -> Iter
         if not isinstance(prompt, str):
             raise InvalidInput(f"{name} has no prompt; give the problem {str(task_id)!r:.80} by --tasks")
         code = record[field] if field in _WHOLE else prompt + record[field]
-        _, group = groups.setdefault(str(task_id), (name, {"task_id": task_id, "prompt": prompt, "candidates": []}))
+        language = record.get("language") or resolve_language(str(task_id).partition("/")[0])
+        known = {} if language is None else {"language": language}
+        new = {"task_id": task_id, **known, "prompt": prompt, "candidates": []}
+        _, group = groups.setdefault(str(task_id), (name, new))
         group["candidates"].append({"code": code, "passed": _read_verdict(record, name)})
     yield from groups.values()
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codescaler.errors import SandboxUnavailable
-from codescaler.sandbox.inside.wire import ConnectionLost, receive, send
-from codescaler.sandbox.isolation import Isolation, make_command
+from codescaler.sandbox.inside.wire import MAX_MESSAGE_BYTES, ConnectionLost, receive, send
+from codescaler.sandbox.isolation import Isolation, View, make_command
 
-Role = Literal["program", "judge", "main", "replay", "together"]
+Role = Literal["program", "judge", "main", "replay", "together", "compile", "execute"]
 How = Literal["by itself", "stopped", "late", "uncounted"]
 
 _START_SECONDS = 20.0  # for a fork server to come up; it takes some 50 ms on an idle machine
@@ -40,17 +40,21 @@ class End:
 
 
 class Box:
-    """One fork server. Raises SandboxUnavailable if it cannot be started, with what it said."""
+    """One fork server. Raises SandboxUnavailable if it cannot be started, with what it said.
 
-    def __init__(self, isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool) -> None:
-        self._wall_seconds: float = settings["wall_seconds"]
-        self.cpu_seconds: int = settings["limits"]["RLIMIT_CPU"]
+    Attributes:
+        kind: what it is for: two boxes of one kind can stand for each other.
+    """
+
+    def __init__(self, isolation: Isolation, settings: dict[str, Any], view: View, kind: tuple[str, int]) -> None:
+        self._limits: dict[str, Any] = settings["limits"]
+        self.kind = kind
         self._control, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with inside, tempfile.TemporaryFile() as errors, Path("/proc/loadavg").open("rb") as load:
             # Where memory ends, the kernel should end a box before anything else of the host's.
             shell = 'echo 1000 > /proc/self/oom_score_adj; exec "$@"'
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", shell, "sh", *make_command(isolation, settings, allow_site_packages)],
+                ["/bin/sh", "-c", shell, "sh", *make_command(isolation, settings, view)],
                 stdin=inside.fileno(),
                 stdout=load,
                 stderr=errors,
@@ -85,7 +89,7 @@ class Box:
                 status.close()
                 work.close()
                 raise SandboxUnavailable(f"a box has ended: {error}") from error
-        return Process(status, work, self._wall_seconds)
+        return Process(status, work, self._limits.get(role, self._limits["any"])["wall_seconds"])
 
     @contextmanager
     def share_scratch(self) -> Iterator[None]:
@@ -119,9 +123,9 @@ class Process:
             connection.settimeout(_MAX_STRETCH * wall_seconds + _END_SECONDS)
 
     def tell(self, message: Any) -> None:
-        """Sends a message; that a process is gone shows when it is waited for."""
+        """Sends a message; that a process is gone shows when it is waited for. Raises MessageTooLarge."""
         with suppress(ConnectionLost):
-            send(self.work, message)
+            send(self.work, message, MAX_MESSAGE_BYTES)
 
     def end(self, *, kill: bool) -> End:
         """Returns when nothing of the process is left, which with `kill` is at once.

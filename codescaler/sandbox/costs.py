@@ -13,7 +13,8 @@ from typing import Any
 from codescaler.sandbox.box import Box, Process
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.verdicts import attempt_calls, run_main
+from codescaler.sandbox.outputs import Program, prepare_program
+from codescaler.sandbox.verdicts import attempt_calls
 from codescaler.types import CallTests, StdioTests, Tests
 
 Costs = tuple[float, ...]  # of each round, in seconds
@@ -93,10 +94,12 @@ class _Calls:
 def _measure_output_cost(box: Box, limits: Limits, code: str, tests: StdioTests) -> float | None:
     """The seconds of all tests, without those of a program of no text."""
     total = 0.0
-    for stdin, expected in tests.cases:
-        (outcome, _), end = run_main(box, limits, code, tests, stdin, expected)
-        _, start = run_main(box, limits, "", tests, stdin, "")
-        if outcome != "passed":
-            return None
-        total += end.cpu_seconds - start.cpu_seconds
+    with prepare_program(box, limits, code, tests) as program, prepare_program(box, limits, "", tests) as empty:
+        assert isinstance(program, Program) and isinstance(empty, Program)  # nothing to compile
+        for stdin, expected in tests.cases:
+            (outcome, _), end = program.run(box, limits, stdin, expected)
+            _, start = empty.run(box, limits, stdin, "")
+            if outcome != "passed":
+                return None
+            total += end.cpu_seconds - start.cpu_seconds
     return max(total, _LEAST_COST)

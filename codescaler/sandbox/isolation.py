@@ -7,6 +7,7 @@ import shutil
 import site
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,10 +39,18 @@ _CODE_INSIDE = "/box"  # where bubblewrap shows this package's folder
 _CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 
 
-def make_command(isolation: Isolation, settings: dict[str, Any], allow_site_packages: bool) -> list[str]:
+@dataclass(frozen=True)
+class View:
+    """What a box shows of the host beside the interpreter: the packages installed beside it, and other paths."""
+
+    has_site_packages: bool = False
+    shown: tuple[str, ...] = ()
+
+
+def make_command(isolation: Isolation, settings: dict[str, Any], view: View) -> list[str]:
     """Returns what starts a box's fork server; its standard input has to be the host's connection."""
-    tree = _plan_tree(allow_site_packages)
-    packages = _list_site_packages() if allow_site_packages else []
+    tree = _plan_tree(view)
+    packages = _list_site_packages() if view.has_site_packages else []
     folder = str(Path(__file__).parent)
     if isolation == "bubblewrap":
         settings, folder = settings | {"root": None}, _CODE_INSIDE
@@ -95,20 +104,20 @@ def _list_site_packages() -> list[str]:
 
 
 @functools.cache
-def _plan_tree(allow_site_packages: bool) -> dict[str, list[Any]]:
-    """What a program sees of the file system: the interpreter and the libraries of the system."""
+def _plan_tree(view: View) -> dict[str, list[Any]]:
+    """What a program sees of the file system: the interpreter, the libraries of the system, and a view."""
     wanted = [str(Path(prefix, "lib")) for prefix in (sys.base_prefix, sys.base_exec_prefix)] + [
         str(_locate_interpreter())
     ]
     wanted += ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
-    wanted += _list_site_packages() if allow_site_packages else []
+    wanted += [*view.shown, *(_list_site_packages() if view.has_site_packages else [])]
     shown: list[tuple[str, str]] = []
     for path in sorted({path for path in wanted if Path(path).exists()}, key=len):
         if not any(Path(path).is_relative_to(target) for _, target in shown):
             shown.append((str(Path(path).resolve()), path))
     # Packages may hold data sets, and with them the answers that a program is to find by itself.
     folders = {*site.getsitepackages([sys.base_prefix]), "/usr/lib/python3/dist-packages", *_list_installed_beside()}
-    kept = _list_site_packages() if allow_site_packages else []
+    kept = _list_site_packages() if view.has_site_packages else []
     hidden = [path for path in sorted(folders) if Path(path).is_dir() and path not in kept]
     return {
         "shown": shown,

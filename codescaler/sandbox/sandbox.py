@@ -7,23 +7,27 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
 from codescaler.errors import InvalidInput, SandboxUnavailable
 from codescaler.sandbox.box import Box
 from codescaler.sandbox.costs import Costs, measure_costs
-from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, check_isolation, explain_missing
+from codescaler.sandbox.isolation import DESCRIPTIONS, ISOLATIONS, Isolation, View, check_isolation, explain_missing
+from codescaler.sandbox.languages import COMPILE_LIMITS, Language, Toolchain, find_toolchain
 from codescaler.sandbox.limits import Limits
-from codescaler.sandbox.verdicts import judge_calls, judge_output, judge_together
-from codescaler.types import CallTests, Tests, Verdict
+from codescaler.sandbox.outputs import capture_outputs, judge_output
+from codescaler.sandbox.verdicts import judge_calls, judge_together
+from codescaler.types import CallTests, Capture, Outcome, StdioTests, Tests, Verdict
 
 Result = TypeVar("Result")
 
 FIRST_USER = 1 << 30  # of the numbers of users that no host gives out
 _NUM_USERS = 1 << 30
 
+_HARNESS = "the tests run in the program's process; allow_one_process judges it, forgeably"
 _TRIAL = "import unicodedata\ndef f(): return True"  # a module in a library of its own
 
 
@@ -39,7 +43,9 @@ class Sandbox:
         allow_site_packages: let programs import, and read, the packages installed beside this one. Without, they have
             the standard library.
         allow_one_process: what cannot be judged from another process is run in the program's, such as tests that read
-            what it wrote, or patch its modules. Such a verdict is forgeable, and says so. Without, it is unjudged.
+            what it wrote, patch its modules, or are a harness. Such a verdict is forgeable, and says so. Without, it is
+            unjudged.
+        compile_limits: of a compiler, where the program's language has one.
 
     Attributes:
         isolation: what programs get. num_workers: as above.
@@ -56,12 +62,14 @@ class Sandbox:
         num_workers: int | None = None,
         allow_site_packages: bool = False,
         allow_one_process: bool = False,
+        compile_limits: Limits = COMPILE_LIMITS,
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits, self._compile_limits = limits or Limits(), compile_limits
         self.num_workers = num_workers if num_workers is not None else len(os.sched_getaffinity(0))
         if self.num_workers < 1:
             raise InvalidInput(f"num_workers={num_workers}; give at least 1")
         self._allow_site_packages, self._allow_one_process = allow_site_packages, allow_one_process
+        self._toolchains: dict[str, Toolchain | None] = {"python": None}
         self._boxes: queue.SimpleQueue[Box | None] = queue.SimpleQueue()
         acceptable = (
             ISOLATIONS[: ISOLATIONS.index(check_isolation(floor)) + 1]
@@ -104,37 +112,54 @@ class Sandbox:
         """What the isolation is, in words."""
         return DESCRIPTIONS[self.isolation]
 
-    def _make_box(self, isolation: Isolation, limits: Limits) -> Box:
+    def require_language(self, name: str) -> Toolchain | None:
+        """Returns what judges programs of a language here, None for Python, after a trial.
+
+        Raises: SandboxUnavailable if the language has no verdicts, or a tool for it is missing or does not work.
+        """
+        if name in self._toolchains:
+            return self._toolchains[name]
+        toolchain = find_toolchain(name)
+        tests = StdioTests((("", "1"),), language=name)
+        with closing(self._make_box(self.isolation, self.limits, toolchain)) as box:
+            verdict = judge_output(box, self.limits, toolchain.language.trial, tests, toolchain, self._compile_limits)
+        if not verdict.passed:
+            raise SandboxUnavailable(
+                f"programs in {name!r} cannot be judged here: {toolchain.language.trial!r} fails: {verdict.message}. "
+                f"Install {toolchain.language.install}, where every user can read it, or raise the limits"
+            )
+        self._toolchains[name] = toolchain
+        return toolchain
+
+    def _make_box(self, isolation: Isolation, limits: Limits, toolchain: Toolchain | None = None) -> Box:
         is_root = os.geteuid() == 0
+        language = toolchain.language if toolchain is not None else None
         # As root, every box has two users that nobody else is: the kernel counts processes by user. The number is
         # random, since hosts in other namespaces cannot be asked. In a user namespace the kernel counts by namespace,
         # and what the box itself needs is counted too.
         user = FIRST_USER + secrets.randbelow(_NUM_USERS // 2) * 2 if is_root else None
+        of_roles = {"any": _list_limits(limits, language)}
+        if language is not None:
+            of_roles["compile"] = _list_limits(self._compile_limits, language)
+            # It first unpacks what was compiled, and then lowers the limit itself.
+            unpacks = replace(limits, output_bytes=max(limits.output_bytes, self._compile_limits.output_bytes))
+            of_roles["execute"] = _list_limits(unpacks, language)
         settings: dict[str, Any] = {
             "host": os.getpid(),  # for who looks at the list of processes
             "user": user,
-            "wall_seconds": limits.wall_seconds,
-            "scratch_bytes": limits.scratch_bytes,
-            "limits": {
-                "RLIMIT_CPU": limits.cpu_seconds,
-                "RLIMIT_AS": limits.memory_bytes,
-                "RLIMIT_NPROC": limits.num_processes + (0 if is_root else 8),
-                "RLIMIT_FSIZE": limits.output_bytes,
-                "RLIMIT_NOFILE": 64,
-                "RLIMIT_STACK": 64 << 20,
-                "RLIMIT_CORE": 1,  # not even into a pipe, as with 0
-            },
+            "limits": of_roles,
         }
-        return Box(isolation, settings, self._allow_site_packages)
+        view = View(self._allow_site_packages, toolchain.shown if toolchain is not None else ())
+        return Box(isolation, settings, view, _name_kind(limits, toolchain))
 
     @contextmanager
-    def _box(self, limits: Limits) -> Iterator[Box]:
+    def _box(self, limits: Limits, toolchain: Toolchain | None = None) -> Iterator[Box]:
         box = self._boxes.get()
         try:
-            if box is not None and box.cpu_seconds != limits.cpu_seconds:
+            if box is not None and box.kind != _name_kind(limits, toolchain):
                 box.close()
                 box = None
-            box = box or self._make_box(self.isolation, limits)
+            box = box or self._make_box(self.isolation, limits, toolchain)
             yield box
         except BaseException:
             if box is not None:
@@ -147,28 +172,50 @@ class Sandbox:
     def run(self, code: str, tests: Tests) -> Verdict:
         """Runs a program against tests.
 
-        Raises: SandboxUnavailable if a box breaks, which is never the program's doing alone.
+        Raises: SandboxUnavailable if the program's language cannot be judged here, or if a box breaks, which is never
+            the program's doing alone.
         """
         limits = self.limits.extend(tests.cpu_seconds)
+        if isinstance(tests, StdioTests):
+            if tests.harness and not self._allow_one_process:
+                unjudged: Outcome = "unjudged"
+                return Verdict((unjudged,) * len(tests.cases), _HARNESS)
+            toolchain = self.require_language(tests.language)
+            with self._box(limits, toolchain) as box:
+                return judge_output(box, limits, code, tests, toolchain, self._compile_limits)
         with self._box(limits) as box:
-            if isinstance(tests, CallTests):
-                verdict = judge_calls(box, limits, code, tests)
-                if self._allow_one_process and verdict.passed is None and tests.statements:
-                    verdict = judge_together(box, limits, code, tests)
-                return verdict
-            return judge_output(box, limits, code, tests)
+            verdict = judge_calls(box, limits, code, tests)
+            if self._allow_one_process and verdict.passed is None and tests.statements:
+                verdict = judge_together(box, limits, code, tests)
+            return verdict
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
         """Yields the verdict of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
         return self._run_all(self.run, jobs)
 
+    def capture(self, code: str, tests: StdioTests) -> list[Capture]:
+        """Runs a whole program once for the input of each test, and returns what it prints.
+
+        Raises: SandboxUnavailable if the program's language cannot be judged here, or if a box breaks.
+        """
+        limits, toolchain = self.limits.extend(tests.cpu_seconds), self.require_language(tests.language)
+        with self._box(limits, toolchain) as box:
+            return capture_outputs(box, limits, code, tests, toolchain, self._compile_limits)
+
+    def capture_many(self, jobs: Iterable[tuple[str, StdioTests]]) -> Iterator[list[Capture]]:
+        """Yields `capture` of each (program, tests), in order, `num_workers` at a time; jobs are taken as needed."""
+        return self._run_all(self.capture, jobs)
+
     def measure_costs(self, codes: Sequence[str], tests: Tests, *, num_rounds: int = 5) -> list[Costs | None]:
         """Returns the CPU time, in seconds, of each program for all tests, in each of `num_rounds` rounds.
 
-        None of a program that does not pass all tests each time. How: see `codescaler.sandbox.costs`.
+        None of a program that does not pass all tests each time, or is not in Python. How: see
+        `codescaler.sandbox.costs`.
 
         Raises: SandboxUnavailable if a box breaks.
         """
+        if isinstance(tests, StdioTests) and tests.language != "python":
+            return [None] * len(codes)  # most of their time is the start of a runtime
         limits = self.limits.extend(tests.cpu_seconds)
         with self._box(limits) as box:
             return measure_costs(box, limits, codes, tests, num_rounds)
@@ -179,7 +226,7 @@ class Sandbox:
         """Yields `costs` of each (programs, tests), in order, `num_workers` problems at a time."""
         return self._run_all(functools.partial(self.measure_costs, num_rounds=num_rounds), jobs)
 
-    def _run_all(self, call: Callable[..., Result], jobs: Iterable[tuple[Any, Tests]]) -> Iterator[Result]:
+    def _run_all(self, call: Callable[..., Result], jobs: Iterable[tuple[Any, Any]]) -> Iterator[Result]:
         pending: deque[Future[Result]] = deque()
         with ThreadPoolExecutor(self.num_workers, "codescaler-sandbox") as pool:
             try:
@@ -207,3 +254,25 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _name_kind(limits: Limits, toolchain: Toolchain | None) -> tuple[str, int]:
+    return ("python" if toolchain is None else toolchain.name, limits.cpu_seconds)
+
+
+def _list_limits(limits: Limits, language: Language | None) -> dict[str, Any]:
+    """Limits as a box knows them. What a language's runtime takes for itself comes on top."""
+    resources = {
+        "RLIMIT_CPU": limits.cpu_seconds,
+        "RLIMIT_AS": limits.memory_bytes,
+        "RLIMIT_NPROC": limits.num_processes + (0 if os.geteuid() == 0 else 8),
+        "RLIMIT_FSIZE": limits.output_bytes,
+        "RLIMIT_NOFILE": 64,
+        "RLIMIT_STACK": 64 << 20,
+        "RLIMIT_CORE": 1,  # not even into a pipe, as with 0
+    }
+    if language is not None:
+        resources["RLIMIT_DATA"] = limits.memory_bytes  # without what is reserved and never written
+        resources["RLIMIT_AS"] += language.reserved_bytes
+        resources["RLIMIT_NPROC"] += language.num_threads
+    return {"wall_seconds": limits.wall_seconds, "scratch_bytes": limits.scratch_bytes, "resources": resources}

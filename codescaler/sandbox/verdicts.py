@@ -1,6 +1,5 @@
-"""From what processes in a box say, and how they end, to a verdict."""
+"""From what the judge of calls says, and how it and the program end, to a verdict."""
 
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -9,20 +8,24 @@ from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from codescaler.sandbox.box import Box, End, Process
-from codescaler.sandbox.comparison import is_expected
 from codescaler.sandbox.inside.judge import GONE, ONE_PROCESS
 from codescaler.sandbox.inside.wire import ConnectionLost, receive
 from codescaler.sandbox.limits import Limits
+from codescaler.sandbox.reports import (
+    CLOCK_SECONDS,
+    CPU_TIME_OUT,
+    MESSAGE_CHARS,
+    Report,
+    describe_ending,
+    make_verdict,
+    report_time_out,
+    tell_work,
+)
 from codescaler.sandbox.shapes import find_shared_state, may_share_files
-from codescaler.types import CallTests, Outcome, StdioTests, Verdict
-
-Report = tuple[Outcome, str]
+from codescaler.types import CallTests, Outcome, Verdict
 
 _MAX_REPORT_BYTES = 1 << 14
-_MESSAGE_CHARS = 500
 _MAX_PROCESSES = 3  # of a program: each may use up its time
-_CPU_TIME_OUT = "took more than"  # begins what is said of a test that ran out of CPU time
-_CLOCK_SECONDS = 0.5  # by which the kernel may end a process early or late
 
 
 def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
@@ -36,11 +39,11 @@ def judge_calls(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdic
     if any(outcome != "passed" for outcome, _ in reports):
         shared = find_shared_state(tests)
         reports = [_excuse(report, reason) for report, reason in zip(reports, shared, strict=True)]
-    verdict = _make_verdict(reports, cpu_seconds)
+    verdict = make_verdict(reports, cpu_seconds)
     if verdict.passed is None and any(map(_should_run_together, reports)):
         others, _ = _run_in_turn(_attempt_together, box, limits, code, tests)
         reports = [_choose_failure(*pair) for pair in zip(reports, others, strict=True)]
-        verdict = _make_verdict(reports, cpu_seconds)
+        verdict = make_verdict(reports, cpu_seconds)
     return verdict
 
 
@@ -62,7 +65,7 @@ def _choose_failure(report: Report, other: Report) -> Report:
 def judge_together(box: Box, limits: Limits, code: str, tests: CallTests) -> Verdict:
     """Runs tests and the program in one process. The verdict is forgeable, and says so."""
     reports, cpu_seconds = _run_in_turn(_attempt_together, box, limits, code, tests)
-    return replace(_make_verdict(reports, cpu_seconds), is_forgeable=True)
+    return replace(make_verdict(reports, cpu_seconds), is_forgeable=True)
 
 
 def _run_in_turn(
@@ -85,7 +88,7 @@ def _drop_shared_time_out(reports: list[Report]) -> list[Report]:
 
     Each test has the time of a process. What is dropped meets a new one.
     """
-    is_late = [outcome == "timeout" and message.startswith(_CPU_TIME_OUT) for outcome, message in reports]
+    is_late = [outcome == "timeout" and message.startswith(CPU_TIME_OUT) for outcome, message in reports]
     return reports[: is_late.index(True)] if any(is_late) and not is_late[0] else reports
 
 
@@ -106,17 +109,18 @@ def attempt_calls(
     with ours, theirs:
         program = box.start("program", ours.fileno())
         judge = box.start("judge", theirs.fileno())
-    program.tell({"code": code, "prelude": tests.prelude})
-    judge.tell({**vars(tests), "statements": tests.statements[start:], "has_to_record": has_to_record})
     num_left = len(tests.statements) - start
-    reports, has_gone = _receive_reports(judge, num_left)
+    told = {"code": code, "prelude": tests.prelude}
+    asked = {**vars(tests), "statements": tests.statements[start:], "has_to_record": has_to_record}
+    refused = tell_work(program, told, ("error", "the program")) or tell_work(judge, asked, ("unjudged", "the tests"))
+    reports, has_gone = ([refused] * num_left, False) if refused else _receive_reports(judge, num_left)
     dialogue = None
     if has_to_record and len(reports) == num_left:
         with suppress(ConnectionLost):
             dialogue = receive(judge.work)
     judge_end, program_end = judge.end(kill=True), program.end(kill=True)
     num_left -= len(reports)
-    if program_end.cpu_seconds > limits.cpu_seconds + _CLOCK_SECONDS:
+    if program_end.cpu_seconds > limits.cpu_seconds + CLOCK_SECONDS:
         # The kernel ends each process that takes too long; of what several take together, it knows nothing.
         late = f"took more than {limits.cpu_seconds} s of CPU time, in several processes"
         reports = [("timeout", late)] * (num_left + len(reports))
@@ -130,8 +134,9 @@ def attempt_calls(
 def _attempt_together(box: Box, limits: Limits, code: str, tests: CallTests, *, start: int) -> Attempt:
     process = box.start("together")
     statements = tests.statements[start:]
-    process.tell({**vars(tests), "code": code, "statements": statements})
-    reports, _ = _receive_reports(process, len(statements))
+    asked = {**vars(tests), "code": code, "statements": statements}
+    refused = tell_work(process, asked, ("unjudged", "the tests"))
+    reports = [refused] * len(statements) if refused else _receive_reports(process, len(statements))[0]
     num_left = len(statements) - len(reports)
     end = process.end(kill=not num_left)
     if num_left:
@@ -151,88 +156,16 @@ def _receive_reports(process: Process, num_left: int) -> tuple[list[Report], boo
                 raise ValueError(outcome)
         except (ConnectionLost, TypeError, ValueError):  # the judge has ended, or a test speaks in its place
             break
-        reports.append((cast(Outcome, outcome), message[:_MESSAGE_CHARS]))
+        reports.append((cast(Outcome, outcome), message[:MESSAGE_CHARS]))
     return reports, False
 
 
 def _report_unreported(limits: Limits, end: End, otherwise: Report, num_left: int) -> list[Report]:
     """Reports on the test that a process ended in; on all that are left if time has run out, as it has for them."""
-    late = _report_time_out(limits, end)
+    late = report_time_out(limits, end)
     if late:
         return [("timeout", late)] * num_left
     outcome, subject = otherwise
     if -end.exit_code in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
         outcome = "error"  # also of the judge, in which the tests use what the program gave
-    return [(outcome, f"{subject} {_describe_ending(end)}")]
-
-
-def judge_output(box: Box, limits: Limits, code: str, tests: StdioTests) -> Verdict:
-    """Runs the program once a test, and compares what it prints."""
-    reports: list[Report] = []
-    cpu_seconds = 0.0
-    for stdin, expected in tests.cases:
-        report, end = run_main(box, limits, code, tests, stdin, expected)
-        reports.append(report)
-        cpu_seconds += end.cpu_seconds
-        if report[0] == "timeout":
-            reports += [report] * (len(tests.cases) - len(reports))
-            break
-    return _make_verdict(reports, cpu_seconds)
-
-
-def run_main(box: Box, limits: Limits, code: str, tests: StdioTests, stdin: str, expected: str) -> tuple[Report, End]:
-    """Runs the program once, and returns the report on its output, and how it ended."""
-    files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
-    try:
-        _write(files[0], stdin)
-        main = box.start("main", *files)
-        main.tell({"code": code, **{key: value for key, value in vars(tests).items() if key != "cases"}})
-        end = main.end(kill=False)
-        output, errors = (_read(file, limits.output_bytes) for file in files[1:])
-    finally:
-        for file in files:
-            os.close(file)
-    late = _report_time_out(limits, end)
-    if late:
-        return ("timeout", late), end
-    if len(expected.encode("utf-8", "surrogatepass")) >= limits.output_bytes:
-        return ("unjudged", f"more is expected than output_bytes, {limits.output_bytes}, allow; raise them"), end
-    if end.exit_code:
-        return ("error", errors.strip()[-_MESSAGE_CHARS:] or f"the program {_describe_ending(end)}"), end
-    if is_expected(output, expected, tests.comparison):
-        return ("passed", ""), end
-    return ("failed", f"printed {output[:200]!r}, not {expected[:200]!r}"), end
-
-
-def _make_verdict(reports: list[Report], cpu_seconds: float) -> Verdict:
-    message = next((message for outcome, message in reports if outcome != "passed"), "")
-    return Verdict(tuple(outcome for outcome, _ in reports), message, cpu_seconds)
-
-
-def _report_time_out(limits: Limits, end: End) -> str | None:
-    if end.how == "late":
-        return f"ran for more than {limits.wall_seconds:g} s"
-    if end.how == "uncounted":
-        return "escaped what counts its time"
-    if end.cpu_seconds > limits.cpu_seconds + (-_CLOCK_SECONDS if end.exit_code == -signal.SIGKILL else _CLOCK_SECONDS):
-        return f"{_CPU_TIME_OUT} {limits.cpu_seconds} s of CPU time"
-    return None
-
-
-def _describe_ending(end: End) -> str:
-    if end.how == "stopped":
-        return "closed its connection"
-    if end.exit_code < 0:
-        number = -end.exit_code
-        return f"was ended by signal {signal.Signals(number).name if number in {*signal.Signals} else number}"
-    return f"ended with exit code {end.exit_code}"
-
-
-def _write(file: int, text: str) -> None:
-    with open(file, "wb", closefd=False) as stream:
-        stream.write(text.encode("utf-8", "surrogatepass"))
-    os.lseek(file, 0, os.SEEK_SET)
-
-
-def _read(file: int, max_bytes: int) -> str:
-    return os.pread(file, max_bytes, 0).decode("utf-8", "replace")
+    return [(outcome, f"{subject} {describe_ending(end)}")]

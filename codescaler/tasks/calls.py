@@ -86,17 +86,29 @@ def parse_leetcode_task(row: Row) -> Task:
         difficulty=row.read_text_or_none("difficulty"),
         split=row.read_text_or_none("split"),
         name=row.name,
+        tags=row.read_tags("tags"),
     )
 
 
 def parse_humaneval_task(row: Row) -> Task:
     """A row of HumanEval. What its prompt defines before the function to write is prelude: imports and helpers."""
     prompt, entry_point = row.read_text("prompt"), row.read_text("entry_point")
-    prelude = prompt.rpartition(f"def {entry_point}(")[0]
     reference = prompt + row.read_text("canonical_solution")
+    prelude = _take_prelude(prompt, reference, entry_point)
     return Task(
         row.read_text("task_id"), prompt, _parse_harness_tests(row, prelude), reference=reference, name=row.name
     )
+
+
+def _take_prelude(prompt: str, reference: str, entry_point: str) -> str:
+    """The text before what is to be written, a function or a class, and before its decorators."""
+    tree = parse_syntax_tree(reference)
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    named = [node for node in tree.body if isinstance(node, kinds) and node.name == entry_point] if tree else []
+    if not named:
+        return prompt.rpartition(f"def {entry_point}(")[0]
+    first = min(node.lineno for node in (named[-1], *named[-1].decorator_list))
+    return b"".join(reference.encode().splitlines(keepends=True)[: first - 1]).decode()
 
 
 def _parse_harness_tests(row: Row, prelude: str) -> CallTests:

@@ -44,6 +44,8 @@ def parse_codecontests_task(row: Row) -> Task:
         difficulty=_parse_difficulty(row),
         split=row.read_text_or_none("split"),
         name=row.name,
+        tags=row.read_tags("cf_tags", "tags"),
+        rating=row.read_rating("cf_rating"),
     )
 
 

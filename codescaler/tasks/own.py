@@ -4,14 +4,17 @@
     or {"statements": [...], "entry_points": [...], "prelude": "", "setup": "", "classes": [...],
         "comparison": null, "cpu_seconds": null}
     or {"cases": [[stdin, stdout], ...], "prelude": "", "comparison": "lines", "allows_return": false,
-        "cpu_seconds": null, "input_file": "", "output_file": ""},
+        "cpu_seconds": null, "input_file": "", "output_file": "", "language": "python", "harness": ""},
  "reference": ..., "difficulty": ..., "split": ..., "license": ..., "domain": ...}
+
+"tags": [...] and "rating": a whole number stand where the source has them.
 """
 
 import json
 from typing import Any
 
 from codescaler.tasks.row import Row
+from codescaler.text.extract import read_language
 from codescaler.types import COMPARISONS, CallTests, Comparison, StdioTests, Task, Tests
 
 _OPTIONAL = ("reference", "difficulty", "split", "license", "domain")
@@ -21,13 +24,23 @@ def make_task_record(task: Task) -> dict[str, Any]:
     """Returns the record of a task, from which `read_tasks` makes an equal one but for its `name`."""
     tests = None if task.tests is None else json.loads(json.dumps(vars(task.tests)))  # tuples become lists
     fields = {key: getattr(task, key) for key in _OPTIONAL}
-    return {"task_id": task.task_id, "prompt": task.prompt, "tests": tests, **fields}
+    known: dict[str, Any] = {"tags": list(task.tags)} if task.tags else {}
+    known |= {} if task.rating is None else {"rating": task.rating}
+    return {"task_id": task.task_id, "prompt": task.prompt, "tests": tests, **fields, **known}
 
 
 def parse_own_task(row: Row) -> Task:
     """Returns the task of one of our own records."""
     fields = {key: None if row.values.get(key) is None else row.read_text(key) for key in _OPTIONAL}
-    return Task(row.read_text("task_id"), row.read_text("prompt"), _parse_tests(row), name=row.name, **fields)
+    return Task(
+        row.read_text("task_id"),
+        row.read_text("prompt"),
+        _parse_tests(row),
+        name=row.name,
+        tags=row.read_tags("tags"),
+        rating=row.read_rating("rating"),
+        **fields,
+    )
 
 
 def _parse_tests(row: Row) -> Tests | None:
@@ -44,8 +57,8 @@ def _parse_tests(row: Row) -> Tests | None:
     cases = tests.values["cases"]
     if not isinstance(cases, list):
         raise tests.make_error("cases", "give a list of [stdin, stdout]")
-    prelude, input_file, output_file = (
-        tests.read_text_or_none(key) or "" for key in ("prelude", "input_file", "output_file")
+    prelude, input_file, output_file, harness = (
+        tests.read_text_or_none(key) or "" for key in ("prelude", "input_file", "output_file", "harness")
     )
     return StdioTests(
         tuple(parse_stdio_case(case, f"{tests.name}.cases[{index}]") for index, case in enumerate(cases)),
@@ -55,6 +68,8 @@ def _parse_tests(row: Row) -> Tests | None:
         _read_seconds(tests),
         input_file,
         output_file,
+        read_language(tests.values, tests.name) or "python",
+        harness,
     )
 
 

@@ -8,6 +8,7 @@ from codescaler.errors import InvalidInput
 from codescaler.io.records import read_objects
 from codescaler.tasks.calls import parse_humaneval_task, parse_leetcode_task, parse_mbpp_task
 from codescaler.tasks.contests import parse_codecontests_plus_task, parse_codecontests_task
+from codescaler.tasks.harnesses import HARNESS_SHAPES, parse_harness_task
 from codescaler.tasks.livecodebench import parse_livecodebench_task
 from codescaler.tasks.own import parse_own_task
 from codescaler.tasks.row import Row
@@ -21,6 +22,7 @@ FORMATS: dict[str, tuple[Reader, tuple[frozenset[str], ...]]] = {
     "codescaler": (parse_own_task, (frozenset({"task_id", "prompt", "tests"}),)),
     "mbpp": (parse_mbpp_task, (frozenset({"task_id", "code", "test_list"}),)),
     "leetcode": (parse_leetcode_task, (frozenset({"query", "completion", "entry_point", "test"}),)),
+    "humaneval-x": (parse_harness_task, HARNESS_SHAPES),
     "humaneval": (parse_humaneval_task, (frozenset({"prompt", "canonical_solution", "entry_point", "test"}),)),
     "livecodebench": (parse_livecodebench_task, (frozenset({"question_id", "question_content", "public_test_cases"}),)),
     "codecontests": (

@@ -1,5 +1,6 @@
 """`Row`: typed look-ups in one record of a file. All errors are `InvalidInput` and name the record and the value."""
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,28 @@ class Row:
         if not isinstance(value, list | tuple | None) or not all(isinstance(text, str) for text in value or ()):
             raise self.make_error(key, "give a list of strings")
         return tuple(value or ())
+
+    def read_tags(self, *keys: str) -> tuple[str, ...]:
+        """Distinct names of several fields, each a list of strings, or the text of a list of Python."""
+        found: dict[str, None] = {}
+        for key in keys:
+            value = self.values.get(key)
+            if isinstance(value, str) and value.strip():
+                try:
+                    value = ast.literal_eval(value)
+                except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+                    raise self.make_error(key, "give a list of strings") from error
+            if value and not (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)):
+                raise self.make_error(key, "give a list of strings")
+            found |= dict.fromkeys(name.strip() for name in value or () if name.strip())
+        return tuple(found)
+
+    def read_rating(self, key: str) -> int | None:
+        """A number of difficulty above 0; None if the field is absent, null or 0."""
+        value = self.values.get(key)
+        if value is not None and (type(value) is not int or value < 0):
+            raise self.make_error(key, "give a whole number")
+        return value or None
 
     def read_object(self, key: str) -> "Row":
         """An object inside; empty if the field is absent or null."""

@@ -64,6 +64,7 @@ def _parse_task(row: Row, task_id: str) -> Task:
         difficulty=row.read_text_or_none("difficulty"),
         split=row.read_text_or_none("split"),
         name=row.name,
+        tags=row.read_tags("tags", "skill_types"),
     )
 
 

@@ -8,7 +8,7 @@ import ast
 import re
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -41,6 +41,16 @@ _GRAMMARS = {
     "typescript": ("tree_sitter_typescript", "language_typescript"),
 }
 LANGUAGES = ("python", *_GRAMMARS)
+
+# What people call a language, in small letters, beside its own name.
+ALIASES = {
+    "python": {"py", "python3", "py3", "pypy", "pypy3"},
+    "cpp": {"c++", "cc", "cxx"},
+    "go": {"golang"},
+    "javascript": {"js", "node", "nodejs"},
+    "rust": {"rs"},
+    "typescript": {"ts"},
+}
 
 # Lines that tree-sitter may log, most of which tell of one character read: real programs need 3 to 16 a character.
 # `a /*b / a /*b / ...` in C, division by what pointers point to, is searched for a comment's end again and again.
@@ -75,6 +85,21 @@ def extract_evaluation_code(completion: str) -> str | None:
     """
     last = deque(_BLOCK.finditer(completion), maxlen=1)
     return last[0][1].strip() if last else None
+
+
+def resolve_language(name: object) -> str | None:
+    """Returns the one of `LANGUAGES` that people call so, in letters of any size, or None."""
+    known = name.lower() if isinstance(name, str) else ""
+    return next((own for own in LANGUAGES if known in {own, *ALIASES.get(own, ())}), None)
+
+
+def read_language(record: Mapping[str, object], name: str) -> str | None:
+    """Returns the language that a record says its programs are in; None if it does not say."""
+    value = record.get("language")
+    language = resolve_language(value)
+    if value is not None and language is None:
+        raise InvalidInput(f"{name}: language is {value!r:.80}; give one of {', '.join(LANGUAGES)}")
+    return language
 
 
 def is_valid_code(code: str, language: str = "python") -> bool:

@@ -11,20 +11,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from codescaler.errors import InvalidInput
-from codescaler.text.extract import is_valid_code, parse_syntax_tree
+from codescaler.text.extract import ALIASES, is_valid_code, parse_syntax_tree
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-# What info strings call a language, beside its own name.
-_ALIASES = {
-    "python": {"py", "python3", "py3", "pypy", "pypy3"},
-    "cpp": {"c++", "cc", "cxx"},
-    "go": {"golang"},
-    "javascript": {"js", "node", "nodejs"},
-    "rust": {"rs"},
-    "typescript": {"ts"},
-}
 _WORD = re.compile(r"[\w+#]+")
 _THOUGHT_START, _THOUGHT_END = "<think>", "</think>"
 
@@ -41,7 +32,7 @@ def extract_markdown_code(completion: str, language: str = "python", *, allow_un
     before, _, text = completion.rpartition(_THOUGHT_END)
     if not before and _THOUGHT_START in text:
         return None  # the thought has been cut off
-    names = {language} | _ALIASES.get(language, set())
+    names = {language} | ALIASES.get(language, set())
     named, nameless = [], []
     for name, code in _list_blocks(text, allow_unclosed):
         if name in names:

@@ -11,8 +11,10 @@ import pytest
 
 from codescaler import cli
 from codescaler.checkpoint.download import PACKAGED_MODEL
+from codescaler.commands.options import parse_models
 from codescaler.commands.score_file import make_settings
 from codescaler.engine import Engine
+from codescaler.errors import InvalidInput
 from codescaler.evaluate.calibration import read_calibration
 from codescaler.testing import save_chat, save_random_checkpoint
 
@@ -95,6 +97,35 @@ def test_rerank_as_json(folder, files, capsys):
     assert [entry["gap_to_next"] for entry in record["ranking"]] == [gap, None, None, None]
     assert record["calibrated_on"] is None
     assert {entry["first_is_correct"] for entry in record["ranking"]} == {None}
+
+
+def test_rerank_puts_programs_that_miss_the_asked_name_last(folder, files, capsys):
+    group = json.loads((files / "groups.jsonl").read_text())
+    codes = ["def g(a, b):\n    return a + b", "def f(a, b):\n    return a", "def f(a, b):\n    return a + b"]
+    engine = Engine.from_pretrained(folder)
+    prompt = f"{PROBLEM}\nassert f(1, 2) == 3"
+    scores = engine.score([(prompt, code) for code in codes]).tolist()
+    codes = [f"{codes[0]}\n# {n}" for n in range(3)] + codes[1:]
+    group |= {"prompt": prompt, "candidates": [{"code": code, "passed": False} for code in [*codes, "def f(:"]]}
+    (files / "groups.jsonl").write_text(json.dumps(group))
+    command = ("rerank", "--model", folder, files / "groups.jsonl")
+    orders = {}
+    for option in ("--asked-first", "--no-asked-first"):
+        assert run(*command, "--json", option) == 0
+        orders[option] = json.loads(capsys.readouterr().out)["ranking"]
+    first, plain = orders.values()
+    assert {fact["index"] for fact in first[:2]} == {3, 4}
+    assert [fact["score"] for fact in first[:2]] == sorted(scores[1:], reverse=True)
+    assert [fact["missing"] for fact in first[2:]] == [["f"]] * 4
+    assert all(fact["gap_to_first"] is None and fact["first_is_correct"] is None for fact in first[2:])
+    assert {fact["index"]: fact["score"] for fact in first} == {fact["index"]: fact["score"] for fact in plain}
+    assert {str(fact["missing"]) for fact in plain} == {"[]"}
+    by_score = sorted(plain[:-1], key=lambda fact: -fact["score"])
+    assert [fact["index"] for fact in plain[:-1]] == [fact["index"] for fact in by_score]
+    assert run(*command) == 0
+    out = capsys.readouterr().out
+    assert out.count("does not define f") == 3
+    assert "invalid: does not parse" in out
 
 
 def test_rerank_says_which_files_hold_one_program(folder, files, capsys):
@@ -404,3 +435,21 @@ def test_a_file_of_another_template_does_not_go_on(folder, tmp_path, capsys):
     assert "scored with chat_template None" in capsys.readouterr().err
     assert run("score", rows, *options, "--bos", "template") == 2
     assert "scored with bos 'one where the tokenizer puts one'" in capsys.readouterr().err
+
+
+def test_models_are_named_with_their_scorers(tmp_path, monkeypatch):
+    (tmp_path / "m:reviewer").mkdir()
+    (tmp_path / "a=b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = ["nano", "x/lm:likelihood", "n=x/lm:reviewer", "m:reviewer", "a=b", "o=hub/id:v1"]
+    assert parse_models(given, "coder_reviewer") == {
+        "nano": ("nano", "coder_reviewer"),
+        "lm:likelihood": ("x/lm", "likelihood"),
+        "n": ("x/lm", "reviewer"),
+        "m:reviewer": ("m:reviewer", "coder_reviewer"),
+        "a=b": ("a=b", "coder_reviewer"),
+        "o": ("hub/id:v1", "coder_reviewer"),
+    }
+    for bad in (["nano", "x/nano"], ["=x"], ["n="], ["random=x"]):
+        with pytest.raises(InvalidInput, match="is taken or empty"):
+            parse_models(bad, taken=("random",))

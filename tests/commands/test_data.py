@@ -6,7 +6,7 @@ import json
 import pytest
 
 from codescaler import cli
-from codescaler.commands import data
+from codescaler.commands import data_options
 from codescaler.io.records import read_groups
 from codescaler.sandbox import Limits, sandbox
 from codescaler.tasks import make_task_record, read_tasks
@@ -119,6 +119,10 @@ def test_options_of_pairs_reach_the_records(labelled, tmp_path):
         (("pairs", "absent.jsonl"), 2, "absent.jsonl cannot be read"),
         (("augment", "labelled.jsonl", "--rewrite", "golfed"), 2, "rewrite 'golfed' is not known; use one of renamed"),
         (("augment", "labelled.jsonl", "--copies", "0"), 2, "--copies 0"),
+        (("audit", "tasks.jsonl", "--report", "r.pdf"), 2, "give a name that ends in .md or .html"),
+        (("audit", "tasks.jsonl", "--mutants", "-1"), 2, "num_mutants -1"),
+        (("pairs", "labelled.jsonl", "--min-weight", "2"), 2, "min_weight 2.0"),
+        (("label", "labelled.jsonl", "tasks.jsonl", "--audit", "labelled.jsonl"), 2, "`codescaler data audit`"),
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(labelled, tmp_path, monkeypatch, capsys, arguments, code, message):
@@ -213,4 +217,32 @@ def test_a_step_is_asked_for():
 
 def test_every_limit_has_an_option():
     """They are named twice, since importing the sandbox is put off until it is needed."""
-    assert [*data._LIMITS] == [field.name for field in dataclasses.fields(Limits)]
+    assert [*data_options._LIMITS] == [field.name for field in dataclasses.fields(Limits)]
+
+
+def test_an_audit_weights_labels(tasks, tmp_path, capsys):
+    groups, audit, labelled, pairs = (tmp_path / f"{name}.jsonl" for name in ("groups", "audit", "labels", "pairs"))
+    candidates = [
+        {"code": code, "passed": passed} for code, passed in ((REFERENCE, True), ("def f(n): return 1", False))
+    ]
+    lines = [json.dumps({"task_id": f"t/{n}", "prompt": TASKS[n].prompt, "candidates": candidates}) for n in (0, 1)]
+    groups.write_text("\n".join(lines))
+    reports = [tmp_path / name for name in ("report.md", "report.html")]
+    options = ("--programs", groups, "--limit", 2, "--cpu-seconds", 1, "--mutants", 4, "--json")
+    assert run("data", "audit", tasks, "-o", audit, *options, "--report", reports[0], "--report", reports[1]) == 0
+    said = capsys.readouterr()
+    summary = json.loads(said.out)
+    assert (summary["suites"], summary["true_positive_rate"], summary["true_negative_rate"]) == (2, 1.0, 0.0)
+    assert "audit.jsonl: 2 suites" in said.err
+    assert reports[0].read_text().startswith("# Audit of tasks") and reports[1].read_text().startswith(
+        "<!doctype html>"
+    )
+    assert run("data", "label", groups, tasks, "-o", labelled, "--audit", audit, "--cpu-seconds", 1) == 0
+    record = json.loads(labelled.read_text().splitlines()[0])
+    trust = json.loads(audit.read_text().splitlines()[0])["trust"]
+    assert [candidate["passed"] for candidate in record["candidates"]] == [True, True]
+    assert [candidate["weight"] for candidate in record["candidates"]] == [trust["tnr"]] * 2
+    assert 0 < trust["tnr"] < 0.9 < 1
+    capsys.readouterr()
+    assert run("data", "pairs", labelled, "-o", pairs, "--min-weight", 0.95) == 0
+    assert "4 programs of weak suites" in capsys.readouterr().err and pairs.read_text() == ""

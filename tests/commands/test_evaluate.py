@@ -57,7 +57,7 @@ def test_best_of_n(models, groups, tmp_path, capsys):
     captured = capsys.readouterr()
     record = json.loads(out.read_text())
     figures = record["figures"]
-    assert list(figures["scorers"]) == ["first", "ace", "random", "shortest", "longest", "parses", "oracle"]
+    assert list(figures["scorers"]) == ["first", "ace", "random", "shortest", "longest", "parses", "defines", "oracle"]
     assert list(figures["gains"]) == list(record["models"]) == ["first", "ace"]
     assert "Qwen3ForSequenceClassification" in record["models"]["first"]
     assert is_png(picture)
@@ -220,3 +220,80 @@ def test_help_says_what_counts():
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert codescaler.evaluate.__doc__.strip() in shown
     assert "is drawn from" in shown
+
+
+def test_a_combination_is_a_scorer_like_any(models, groups, tmp_path, capsys):
+    given = ("--rm", models / "first", "--rm", f"ace={models / 'second'}")
+    out, fitted = tmp_path / "out.json", tmp_path / "combination.json"
+    assert run("combination", groups, *given, "-o", fitted) == 0
+    assert "fitted weights" in capsys.readouterr().out
+    weights = {member["name"]: member["weight"] for member in json.loads(fitted.read_text())["members"]}
+    for combine, label in (("z", "z(first + ace)"), (fitted, "weighted(first + ace)")):
+        assert run("bon", groups, *given, "--combine", combine, "--json", out) == 0
+        record = json.loads(out.read_text())
+        assert list(record["figures"]["scorers"])[:3] == [label, "first", "ace"]
+        assert set(record["figures"]["gains"]) == {label, "first", "ace"}
+    assert str(weights["first"]) in record["models"][label]
+    assert run("bon", groups, "--rm", models / "first", "--combine", "z") == 2
+    assert run("bon", groups, "--rm", models / "first", "--rm", f"n={models / 'first'}", "--combine", fitted) == 3
+    assert "give each of them once" in capsys.readouterr().err
+
+
+def test_a_combination_ranks_and_scores_as_it_is_evaluated(models, groups, tmp_path, capsys):
+    given = ("--rm", models / "first", "--rm", f"ace={models / 'second'}", "--combine", "z")
+    assert cli.main([*map(str, ("score", groups, "-o", tmp_path / "scored.jsonl", *given))]) == 0
+    scored = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert cli.main([*map(str, ("rerank", groups, "--json", *given))]) == 0
+    rankings = [json.loads(line)["ranking"] for line in capsys.readouterr().out.splitlines()]
+    engines = {"first": Engine.from_pretrained(models / "first"), "ace": Engine.from_pretrained(models / "second")}
+    for record, ranking in zip(scored, rankings, strict=True):
+        held = {index: c["score"] for index, c in enumerate(record["candidates"]) if c["code"] is not None}
+        assert {fact["index"]: fact["score"] for fact in ranking if fact["code"] is not None} == held
+        pairs = [(record["prompt"], fact["code"]) for fact in ranking if fact["code"] is not None]
+        for name, engine in engines.items():
+            members = [fact["members"][name] for fact in ranking if fact["code"] is not None]
+            assert members == engine.score(pairs).tolist()
+    assert run("bon", tmp_path / "scored.jsonl", *given) == 0
+    lines = capsys.readouterr().out.splitlines()
+    ours, theirs = (
+        next(line.removeprefix(name).strip() for line in lines if line.startswith(name))
+        for name in ("z(first + ace)", "score in the file")
+    )
+    assert ours == theirs
+    assert cli.main([*map(str, ("rerank", groups, *given))]) == 0
+    assert "Scores are 1 z(first) + 1 z(ace)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--rm", "nano"),
+        ("--rm", "nano", "--rm", "a=nano"),
+        ("--combine", "z"),
+        ("--model", "nano", "--rm", "nano", "--rm", "a=nano", "--combine", "z"),
+    ],
+)
+def test_options_of_a_combination_go_together(groups, arguments, capsys):
+    assert cli.main(["rerank", str(groups), *arguments]) == 2
+    assert "a combination needs --rm twice or more" in capsys.readouterr().err
+
+
+def test_reading(models, tmp_path, capsys):
+    with (tmp_path / "groups.jsonl").open("w") as file:
+        for name, right, wrong in (("add", "a + b", "a - b"), ("less", "a - b", "a"), ("pair", "[a, b]", "a")):
+            codes = {f"def {name}(a, b):\n    return {body}": body == right for body in (right, wrong)}
+            candidates = [{"code": code, "passed": passed} for code, passed in codes.items()]
+            record = {"task_id": name, "prompt": f"Do it.\nassert {name}(1, 2) == 3", "candidates": candidates}
+            file.write(json.dumps(record) + "\n")
+        file.write(json.dumps({"task_id": 0, "prompt": "p", "candidates": [{"code": "x", "passed": False}]}) + "\n")
+    out, picture = tmp_path / "out.json", tmp_path / "out.png"
+    given = ("--rm", models / "first", "--rm", f"ace={models / 'second'}", "--combine", "z")
+    assert run("reading", tmp_path / "groups.jsonl", *given, "--json", out, "--plot", picture) == 0
+    captured = capsys.readouterr()
+    figures = json.loads(out.read_text())["figures"]
+    assert list(figures["scorers"])[:3] == ["z(first + ace)", "first", "ace"]
+    assert "1 groups that name no function" in captured.err
+    for name in ("z(first + ace)", "first", "ace"):
+        assert figures["scorers"][name]["verdict"] in captured.out
+    assert set(figures["num_beside"].values()) == {3}
+    assert is_png(picture)

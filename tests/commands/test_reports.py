@@ -11,10 +11,10 @@ GROUP = Group(
 CHANCE = {"mean": 0.643, "interval": (0.551, 0.72)}
 
 
-def fact(rank, index, score, behind, chance=None, reason=None):
+def fact(rank, index, score, behind, chance=None, reason=None, missing=()):
     return {
         "rank": rank, "index": index, "score": score, "gap_to_first": behind, "first_is_correct": chance,
-        "is_valid": reason is None, "invalid_because": reason,
+        "is_valid": reason is None, "invalid_because": reason, "missing": missing,
     }  # fmt: skip
 
 
@@ -45,6 +45,13 @@ def test_all_is_shown_where_there_is_room():
         NAMES[0],
     ]
     assert third.split() == ["3", "invalid:", "no", "program", NAMES[2]]
+
+
+def test_a_program_that_misses_a_name_is_marked():
+    marked = [FACTS[0], fact(2, 0, 0.75, None, missing=("add", "sub\x1b"))]
+    wide, narrow = (lines(columns, facts=marked)[3] for columns in (None, 60))
+    assert wide.split() == ["2", "0.750", "does", "not", "define", "add,", "sub\\x1b", "passed", NAMES[0]]
+    assert "no add, sub" in narrow
 
 
 @pytest.mark.parametrize("columns", range(60, 140, 7))

@@ -142,3 +142,13 @@ def test_one_task_in_several_files_is_one_problem(tmp_path):
 def test_records_that_say_nothing_usable_are_refused(tmp_path, records, message):
     with pytest.raises(InvalidInput, match=message):
         read_labelled_problems([write(tmp_path / "a.jsonl", *records)])
+
+
+def test_names_at_top_level_count_unless_they_are_left_out():
+    first, second = (
+        "def f(a):\n    return a * g(a)\ndef g(x): return x",
+        "def h(b):\n    return b * k(b)\ndef k(y): return y",
+    )
+    assert compute_form(first) != compute_form(second)
+    assert compute_form(first, keeps_names=False) == compute_form(second, keeps_names=False)
+    assert compute_form(first, keeps_names=False) != compute_form("def f(a):\n    return a * a", keeps_names=False)

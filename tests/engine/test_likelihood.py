@@ -56,6 +56,21 @@ def list_log_probs(folder, engine, pairs):
     return results
 
 
+def test_log_probs_are_what_scores_are_made_of(folder):
+    engine = Engine.from_pretrained(folder, dtype="float32", head="none")
+    programs, problems = engine.log_probs(PAIRS), engine.log_probs(PAIRS, of="problem")
+    assert [len(part) for part in programs] == [len(program) for _, program in PAIRS]  # a byte is a token
+    assert [len(part) for part in problems] == [len(problem) for problem, _ in PAIRS]
+    for reduce, function in {"sum": np.sum, "mean": np.mean, "min": np.min}.items():
+        expected = np.array([function(part) for part in programs])
+        assert engine.log_likelihood(PAIRS, reduce=reduce).tobytes() == expected.tobytes()
+    reviewer = Engine.from_pretrained(folder, dtype="float32", scorer="reviewer").score(PAIRS)
+    assert reviewer.tobytes() == np.array([part.sum() for part in problems]).tobytes()
+    assert engine.log_probs([]) == []
+    with pytest.raises(InvalidInput, match="of='tokens'"):
+        engine.log_probs(PAIRS, of="tokens")
+
+
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_equal_to_transformers(folder, backend):
     engine = Engine.from_pretrained(folder, device="cpu", dtype="float32", backend=backend, head="none")

@@ -19,7 +19,7 @@ def random_problem(random, name, size):
     """Few distinct programs, labels and scores, so that copies, contradictions, ties and infinities are common."""
     codes = [random.choice(np.array([None, "", "a = 1", "a = 2", "b"], dtype=object)) for _ in range(size)]
     candidates = tuple(Candidate(code, bool(random.random() < 0.4)) for code in codes)
-    return parse_problem(Group(name, "p", candidates, name))
+    return parse_problem(Group(name, random.choice(["p", "Write a function `a`."]), candidates, name))
 
 
 def random_scores(random, problem):
@@ -38,9 +38,10 @@ def best_by_enumeration(problem, scores, n):
     return np.mean(chances)
 
 
-def pairs_by_enumeration(problem, scores):
+def pairs_by_enumeration(problem, scores, is_counted=lambda text: True):
     """The mean over pairs of distinct labelled programs of 1, 1/2 or 0; None without a pair."""
-    labelled = {(r.text, r.is_correct): score for r, score in zip(problem.responses, scores, strict=True)}
+    held = zip(problem.responses, scores, strict=True)
+    labelled = {(r.text, r.is_correct): score for r, score in held if is_counted(r.text)}
     wins = [
         1.0 if good > bad else 0.5 if good == bad else 0.0
         for (_, is_correct), good in labelled.items()
@@ -72,7 +73,17 @@ def test_figures_are_means_over_all_draws_and_pairs(seed):
         assert [accuracy is not None for accuracy in pairs] == [problem.is_mixed for problem in problems]
         means[name, "pair_accuracy"] = np.mean([accuracy for accuracy in pairs if accuracy is not None])
         assert figures["scorers"][name]["pair_accuracy"]["mean"] == pytest.approx(means[name, "pair_accuracy"])
+        pairs = [
+            pairs_by_enumeration(p, of_problem[p], lambda text, p=p: p.prompt == "p" or text.startswith("a"))
+            for p in problems
+        ]
+        defining = [accuracy for accuracy in pairs if accuracy is not None]
+        assert figures["num_mixed_defining"] == len(defining)
+        means[name, "pair_accuracy_defining"] = np.mean(defining) if defining else None
     for key, gain in figures["gains"]["first"]["second"].items():
+        if means["first", key] is None:
+            assert gain is None
+            continue
         assert gain["mean"] == pytest.approx(means["first", key] - means["second", key])
         assert gain["interval"][0] <= gain["mean"] + 1e-12
         assert gain["interval"][1] >= gain["mean"] - 1e-12
@@ -83,7 +94,8 @@ def group(name, *candidates):
 
 
 def test_baselines_by_hand():
-    problems = [group("a", ("a = 1", True), ("a = (((", False), ("b", False), (None, False))]
+    candidates = (("a = 1", True), ("a = (((", False), ("b", False), (None, False))
+    problems = [parse_problem(Group("a", "assert a() == 1", tuple(Candidate(*each) for each in candidates), "a"))]
     figures = evaluate_best_of_n(problems, score_with_all(problems, {}), [])
     scorers = figures["scorers"]
     assert {name: scorer["pair_accuracy"]["mean"] for name, scorer in scorers.items()} == {
@@ -91,10 +103,11 @@ def test_baselines_by_hand():
         "shortest": 0.5,
         "longest": 0.5,
         "parses": 0.75,
+        "defines": 1.0,
         "oracle": 1.0,
     }
     assert {name: scorer["best_of_n"][3]["mean"] for name, scorer in scorers.items()} == pytest.approx(
-        {"random": 1 / 3, "shortest": 0.0, "longest": 0.0, "parses": 1 / 2, "oracle": 1.0}
+        {"random": 1 / 3, "shortest": 0.0, "longest": 0.0, "parses": 1 / 2, "defines": 1.0, "oracle": 1.0}
     )
     # One candidate is correct, and of the six draws of two, three hold it: alone, or beside an incorrect program.
     assert scorers["random"]["best_of_n"][1]["mean"] == pytest.approx((1 + 1 / 2 + 1 / 2) / 6)

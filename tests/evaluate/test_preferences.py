@@ -28,6 +28,7 @@ def test_pairs_by_hand(tmp_path):
     assert {name: scorer["accuracy"]["mean"] for name, scorer in figures["scorers"].items()} == pytest.approx(
         # The chosen ones are 5, 2 and 1 characters long, the rejected ones 5, 1 and 2.
         {"rm": 1.5 / 3, "random": 0.5, "shortest": 1.5 / 3, "longest": 1.5 / 3, "parses": 2 / 3, "oracle": 1.0}
+        | {"defines": 0.5}
     )
     assert figures["gains"]["rm"]["oracle"]["mean"] == pytest.approx(-0.5)
     by = figures["by"]["domain"]

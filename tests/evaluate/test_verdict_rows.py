@@ -38,5 +38,11 @@ def test_rows_of_other_languages_are_read(tmp_path):
     assert first.codes == ("int f() {\nreturn 1; }", "int f() {\nreturn 2; }")
     assert first.is_correct.tolist() == [True, False]
     assert (second.task_id, second.codes) == ("7", ("let x = 1;",))
+    parsed, _ = read(tmp_path, rows[0], rows[1] | {"generation": "return (; }"}, rows[3], require_syntax=True)
+    assert parsed.codes == ("int f() {\nreturn 1; }", None)
+    unknown = rows[3] | {"language": "cobol"}
+    assert read(tmp_path, unknown)[0].codes == ("let x = 1;",)
+    with pytest.raises(InvalidInput, match="language is 'cobol'; give one of python, c, cpp"):
+        read(tmp_path, unknown, require_syntax=True)
     with pytest.raises(InvalidInput, match="line 1: pass is 'yes'; give true or false"):
         read(tmp_path, rows[3] | {"pass": "yes"})

@@ -11,10 +11,15 @@ import pytest
 
 import codescaler
 from codescaler.errors import SandboxUnavailable
-from codescaler.sandbox import ISOLATIONS, Sandbox
+from codescaler.sandbox import ISOLATIONS, Limits, Sandbox
+from codescaler.sandbox.languages import COMPILE_LIMITS, find_toolchain
 
 from .wrong_programs import LIMITS
 
+# Of programs in other languages: the start of a runtime alone takes half a second on a busy machine.
+LANGUAGE_LIMITS = Limits(cpu_seconds=1, wall_seconds=6.0, memory_bytes=512 << 20)
+SHORT_COMPILE_LIMITS = Limits(cpu_seconds=2, wall_seconds=30.0, memory_bytes=1 << 30, num_processes=64,
+                              output_bytes=16 << 20, scratch_bytes=64 << 20)  # fmt: skip
 PYTHON = "/usr/bin/python3"  # the system's, since this one may be out of an ordinary user's reach
 NOBODY = 65534
 
@@ -25,6 +30,15 @@ def available(isolation):
     except SandboxUnavailable:
         return False
     return True
+
+
+def find_missing(language):
+    """Why programs of a language cannot be judged here; empty if they can."""
+    try:
+        find_toolchain(language)
+    except SandboxUnavailable as error:
+        return str(error)
+    return ""
 
 
 # "limits" does not isolate from files and network; what it does promise is tested beside the others.
@@ -46,12 +60,13 @@ def sandbox(request):
 class NobodysSandbox:
     """A sandbox in a process of an ordinary user. `run` is as in `Sandbox`."""
 
-    def __init__(self, folder, isolation):
+    def __init__(self, folder, isolation, limits=LIMITS, compile_limits=COMPILE_LIMITS):
         subprocess.run(["cp", "-r", Path(codescaler.__file__).parent, folder], check=True)
         Path(folder).chmod(0o755)
         serve = (
             "import pickle, sys\nfrom codescaler.sandbox import Limits, Sandbox\n"
-            f"with Sandbox(Limits(**{vars(LIMITS)}), isolation={isolation!r}, num_workers=1) as sandbox:\n"
+            f"with Sandbox(Limits(**{vars(limits)}), isolation={isolation!r}, num_workers=1, "
+            f"compile_limits=Limits(**{vars(compile_limits)})) as sandbox:\n"
             "    while True:\n        try: job = pickle.load(sys.stdin.buffer)\n        except EOFError: break\n"
             "        pickle.dump(sandbox.run(*job), sys.stdout.buffer)\n        sys.stdout.flush()"
         )
@@ -83,3 +98,26 @@ def anyones_sandbox(request):
     else:
         with tempfile.TemporaryDirectory() as folder, contextlib.closing(NobodysSandbox(folder, isolation)) as sandbox:
             yield sandbox
+
+
+@pytest.fixture(scope="session")
+def language_sandbox():
+    """One for all languages, since each has a trial first. It judges test programs too."""
+    with Sandbox(LANGUAGE_LIMITS, num_workers=1, allow_one_process=True) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session", params=[(isolation, user) for isolation in STRONG for user in USERS], ids="-".join)
+def anyones_language_sandbox(request):
+    isolation, user = request.param
+    limits, compile_limits = LANGUAGE_LIMITS, SHORT_COMPILE_LIMITS
+    with contextlib.ExitStack() as stack:
+        if user == "me":
+            sandbox = Sandbox(limits, isolation=isolation, num_workers=1, compile_limits=compile_limits)
+            stack.enter_context(sandbox)
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            sandbox = NobodysSandbox(folder, isolation, limits, compile_limits)
+            stack.enter_context(contextlib.closing(sandbox))
+        sandbox.user = user
+        yield sandbox

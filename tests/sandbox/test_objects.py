@@ -370,3 +370,70 @@ def test_arrays_go_as_data(sandbox):
             "import numpy as np\nclass A(np.ndarray):\n    def __eq__(self, o): return True\ndef f(a): return a.view(A)"
         )
         assert wide.run(lies, CallTests((statement,))).outcomes == ("failed",)
+
+
+FRAMES = {
+    "a table": "pd.DataFrame({'a': [1, 2], 'b': ['x', None], 'c': [1.5, float('nan')]}, index=['p', 'q'])",
+    "a table with dates": "pd.DataFrame({'a': [True, False]}, index=pd.date_range('2024-01-01', periods=2, name='day'))",
+    "a table with two columns of one name": "pd.DataFrame([[1, 2], [3, 4]], columns=['a', 'a'])",
+    "a table with levels": "pd.DataFrame({'a': [1, 2, 3], 'b': [4, 5, 6], 'c': [7, 8, 9]}).set_index(['a', 'b'])",
+    "an empty table": "pd.DataFrame()",
+    "a series": "pd.Series([3, None, 1], name='s', dtype='Int64')",
+    "a series of lists": "pd.Series([[1], [2, 3]])",
+    "an index": "pd.Index(['a', 'b'], name='letters')",
+}
+
+
+# Answers to a table that look equal to what is expected, or say so. The last ones take over the program's side.
+TABLE_FORGERIES = {
+    "is of a class that derives": "return Liar(x)",
+    "holds what equals everything": "return pd.DataFrame({'a': [Equal(), Equal()]})",
+    "has an attribute in place of a method": "y = x * 0; object.__setattr__(y, 'equals', lambda o: True); return y",
+    "replaces a method of the class": "pd.DataFrame.equals = lambda self, other: True; return x * 0",
+    "is no table in the message": "wire.list_frame_parts = lambda v: ('DataFrame', [None, 'equals', 'str', 7]); return x",
+}
+_TABLE_PROGRAM = """
+import pandas as pd
+import codescaler.sandbox.inside.wire as wire
+class Liar(pd.DataFrame):
+    def equals(self, other): return True
+    __eq__ = lambda self, other: True
+class Equal:
+    def __eq__(self, other): return True
+    __hash__ = None
+def same(x): return x
+def reverse(x): return x.iloc[::-1] if hasattr(x, 'iloc') else x[::-1]
+def describe(x): return f'{type(x)} {getattr(x, "shape", None)} {getattr(x, "dtype", None)} {x!r}'
+"""
+
+
+def test_tables_go_as_data(sandbox):
+    """As arguments and as answers, and a table of the program has no say in its verdict."""
+    pytest.importorskip("pandas")
+    setup = _TABLE_PROGRAM[_TABLE_PROGRAM.index("def describe") :].replace("describe", "describe_here")
+    setup += """
+import pandas as pd
+from pandas import testing
+def check(seen, wanted):
+    kinds = {"DataFrame": testing.assert_frame_equal, "Series": testing.assert_series_equal}
+    kinds.get(type(wanted).__name__, testing.assert_index_equal)(seen, wanted)
+"""
+    code, expected = _TABLE_PROGRAM, {}
+    for name, value in FRAMES.items():
+        expected[f"check(same({value}), {value})"] = {"passed"}
+        expected[f"assert describe({value}) == describe_here({value})"] = {"passed"}
+        expected[f"check(reverse({value}), {value})"] = {"passed"} if name == "an empty table" else {"failed"}
+    given, wanted = "pd.DataFrame({'a': [7, 8]})", "pd.DataFrame({'a': [71, 72]})"
+    for place, body in enumerate(TABLE_FORGERIES.values()):
+        code += f"def forge{place}(x): {body}\n"
+        for test in (
+            f"assert forge{place}({given}).equals({wanted})",
+            f"assert (forge{place}({given}) == {wanted}).all().all()",
+        ):
+            expected[test] = {"failed", "error"}
+    names = ("same", "reverse", "describe", *(f"forge{place}" for place in range(len(TABLE_FORGERIES))))
+    limits = Limits(cpu_seconds=20, wall_seconds=60.0, memory_bytes=4 << 30, num_processes=32)
+    with Sandbox(limits, isolation=sandbox.isolation, num_workers=1, allow_site_packages=True) as wide:
+        verdict = wide.run(code, CallTests(tuple(expected), names, setup=setup))
+    outcomes = zip(expected.items(), verdict.outcomes, strict=True)
+    assert not [(test, outcome) for (test, right), outcome in outcomes if outcome not in right], verdict.message

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from codescaler.errors import InvalidInput, SandboxUnavailable
-from codescaler.sandbox import Limits, Sandbox, isolation
+from codescaler.sandbox import Limits, Sandbox, box, isolation
 from codescaler.sandbox import sandbox as module
+from codescaler.sandbox.inside.wire import MAX_MESSAGE_BYTES
 from codescaler.types import CallTests, StdioTests, Verdict
 
 
@@ -436,8 +437,9 @@ def test_somebody_who_is_not_root(tmp_path, kind):
     package = Path(module.__file__).parents[1]
     subprocess.run(["cp", "-r", package, tmp_path], check=True)
     tmp_path.chmod(0o755)
-    for folder in (tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o011)
+    for folder in tmp_path.parents:
+        if folder.name.startswith(("pytest-", "popen-")):
+            folder.chmod(folder.stat().st_mode | 0o011)
     code = f"""
 from codescaler.sandbox import Sandbox
 from codescaler.types import CallTests
@@ -529,3 +531,21 @@ def test_a_program_may_ask_for_a_larger_stack(sandbox):
     )
     verdict = sandbox.run(code, StdioTests((("", "30000"),)))
     assert verdict.passed, verdict
+
+
+def test_what_is_too_large_for_a_message_is_said_with_its_size(sandbox, monkeypatch):
+    """The tests that follow are judged, also with what the message held."""
+    tests = CallTests(
+        ("held = [1]\nf([held, 'x' * 80_000_000])", "assert f(held) == 1 and f('ab') == 2"),
+        ("f",),
+    )
+    with Sandbox(Limits(), isolation=sandbox.isolation, num_workers=1) as wide:
+        verdict = wide.run("def f(a): return len(a)", tests)
+    assert verdict.outcomes == ("unjudged", "passed"), verdict
+    assert "hands to the program takes 80000" in verdict.message and f"more than {MAX_MESSAGE_BYTES}" in verdict.message
+    monkeypatch.setattr(box, "MAX_MESSAGE_BYTES", 1000)
+    verdict = sandbox.run("def f(a): ...", CallTests((f"f('{'x' * 1000}')",), ("f",)))
+    assert verdict.outcomes == ("unjudged",) and "the tests: 1" in verdict.message and "make them" in verdict.message
+    for tests in (StdioTests((("", "1"),)), CallTests(("assert f(1) == 1",), ("f",))):
+        verdict = sandbox.run(f"def f(x): return x\nprint(1) #{'x' * 1000}", tests)
+        assert verdict.outcomes == ("error",) and "the program: 1" in verdict.message

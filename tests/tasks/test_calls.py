@@ -1,34 +1,11 @@
 """Tests that call functions: that what is made of each harness runs, passes for the reference and fails for others."""
 
-import json
-
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.tasks import read_tasks
 from codescaler.types import CallTests
 
-
-def read(tmp_path, record, **changes):
-    path = tmp_path / "tasks.jsonl"
-    path.write_text(json.dumps(record | changes))
-    return read_tasks(path)[0]
-
-
-def passes(tests, program):
-    """Whether each statement passes, in the order of `CallTests`: prelude, program, setup, statement."""
-    outcomes = []
-    for statement in tests.statements:
-        scope = {}
-        for text in (tests.prelude, program, tests.setup):
-            exec(text, scope)
-        try:
-            exec(statement, scope)
-            outcomes.append(True)
-        except AssertionError:
-            outcomes.append(False)
-    return outcomes
-
+from .plain import passes, read
 
 MBPP = {
     "task_id": 601,
@@ -158,3 +135,22 @@ for i, (inp, exp) in enumerate(zip(inputs, results)):
     assert passes(tests, "def f(a): return min(a + 1, 5)") == [True, True, True, False]
     one = read(tmp_path, record, test="assert f(7) == 8").tests
     assert one.statements == ("assert f(1) == 2", "assert f(7) == 8")
+
+
+@pytest.mark.parametrize(
+    "before, start",
+    [
+        ("import functools\n\n", "@functools.cache\ndef zero(x):\n"),
+        ("import functools\n", "@functools.lru_cache(\n    maxsize=None)\n@functools.cache\ndef zero(x):\n"),
+        ("def zero_of(x): ...\n\n", "async def zero(x):\n"),
+        ("class Zero:\n    def zero(x): return 1\n\n", "def  zero (x):\n"),
+        ("", "class zero:\n    def f(self): ...\n    def __new__(cls, x):\n        'def zero('\n"),
+    ],
+)
+def test_a_prelude_ends_before_decorators_and_async(tmp_path, before, start):
+    body = "        return 3\n" if "class zero" in start else "    return 3\n"
+    record = {"task_id": "HumanEval/0", "prompt": before + start, "canonical_solution": body, "entry_point": "zero"}
+    task = read(tmp_path, record, test="def check(candidate):\n    assert candidate(1) == 3\n")
+    assert task.tests.prelude == before
+    if "async" not in start:
+        assert passes(task.tests, task.reference) == [True]

@@ -1,16 +1,8 @@
-import json
-
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.tasks import read_tasks
 
-
-def read(tmp_path, record, **changes):
-    path = tmp_path / "tasks.jsonl"
-    path.write_text(json.dumps(record | changes))
-    return read_tasks(path)[0]
-
+from .plain import read
 
 CONTEST = {
     "name": "1575_A. Add",

@@ -11,8 +11,10 @@ TASKS = [
     Task("b", "", CallTests((), ()), "", "hard", "train", "MIT", "graphs"),
     Task("c", "p", StdioTests((("1\n", "2\n"), ("", "")))),
     Task("c2", "p", StdioTests((("1\n", "2\n"),), "import math", "apps", True, 6, "in.txt", "out.txt")),
+    Task("c4", "p", StdioTests((("", ""),), language="cpp", harness="int main() {}")),
     Task("c3", "p", CallTests(("f()",), ("f",), classes=("A",), comparison="livecodebench", cpu_seconds=3)),
     Task("d", "p"),
+    Task("e", "p", tags=("graphs", "trees"), rating=1900),
 ]
 
 
@@ -25,6 +27,7 @@ def test_a_task_comes_back_as_it_was(tmp_path):
         assert (again.task_id, again.prompt, again.tests) == (task.task_id, task.prompt, task.tests)
         assert (again.reference, again.difficulty, again.split) == (task.reference, task.difficulty, task.split)
         assert (again.license, again.domain) == (task.license, task.domain)
+        assert (again.tags, again.rating) == (task.tags, task.rating)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +39,11 @@ def test_a_task_comes_back_as_it_was(tmp_path):
         ({"tests": {"cases": [["1"]]}}, r"tests.cases\[0\]: stdin is None; give a string"),
         ({"tests": {"cases": [["1", 2]]}}, r"tests.cases\[0\]: stdout is 2; give a string"),
         ({"tests": {"cases": [], "comparison": "exact"}}, "comparison is 'exact'; give one of lines, livecodebench"),
+        ({"tests": {"cases": [], "language": "perl"}}, "tests: language is 'perl'; give one of python, c, cpp"),
         ({"tests": {"cases": [], "cpu_seconds": 0}}, "cpu_seconds is 0; give a whole number of at least 1"),
         ({"difficulty": 3}, "difficulty is 3; give a string"),
+        ({"tags": [3]}, "tags is .3.; give a list of strings"),
+        ({"rating": "1900"}, "rating is '1900'; give a whole number"),
         ({"task_id": 3}, "task_id is 3; give a string"),
     ],
 )

@@ -36,6 +36,13 @@ RECORDS = {
         "completion": "class Solution: ...",
         "test": "def check(candidate):\n    assert candidate(1) == 2\n",
     },
+    "humaneval-x": {
+        "task_id": "CPP/0",
+        "prompt": "int f(int a) {\n",
+        "declaration": "int f(int a) {\n",
+        "canonical_solution": "return a + 1; }",
+        "test": "int main() { return f(1) != 2; }",
+    },
     "humaneval": {
         "task_id": "HumanEval/0",
         "prompt": 'import math\n\ndef f(a):\n    """Add."""\n',

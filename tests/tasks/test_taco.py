@@ -4,27 +4,8 @@ import sys
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.sandbox.inside.comparison import choose_comparison
-from codescaler.tasks import read_tasks
 
-
-def read(tmp_path, record, **changes):
-    path = tmp_path / "tasks.jsonl"
-    path.write_text(json.dumps(record | changes))
-    return read_tasks(path)[0]
-
-
-def passes(tests, program):
-    scope = choose_comparison(tests.comparison)
-    exec(tests.prelude + program, scope)
-    for statement in tests.statements:
-        try:
-            exec(statement, scope)
-        except AssertionError:
-            yield False
-        else:
-            yield True
-
+from .plain import passes, read
 
 TACO = {
     "question": "Add one.",
@@ -45,6 +26,8 @@ def test_taco_of_programs(tmp_path):
     assert (task.reference, task.difficulty) == ("def f(a):\n    return a + 1", "VERY_HARD")
     assert task.task_id == read(tmp_path, TACO, difficulty="EASY").task_id
     assert task.task_id != read(tmp_path, TACO, question="Add two.").task_id
+    tagged = read(tmp_path, TACO, tags="['Sorting', 'Graphs']", skill_types="['Sorting', 'Data structures']")
+    assert tagged.tags == ("Sorting", "Graphs", "Data structures") and read(tmp_path, TACO, tags="[]").tags == ()
     for empty in (None, "", "{}", json.dumps({"inputs": [], "outputs": []})):
         assert read(tmp_path, TACO, input_output=empty).tests is None
 
@@ -58,7 +41,7 @@ def test_taco_of_functions(tmp_path):
         "assert _is_expected(f(3), [[4]])",
     )
     assert task.tests.entry_points == ("f",)
-    assert list(passes(task.tests, task.reference)) == [True, True, False]
+    assert passes(task.tests, task.reference) == [True, True, False]
     starter = "class Solution:\n    def f(self, a: int) -> int:"
     method = read(tmp_path, TACO, input_output=json.dumps(called), starter_code=starter)
     assert method.tests.statements[1] == "assert _is_expected(Solution().f(2), 3)"
@@ -109,3 +92,9 @@ def test_apps_is_told_by_its_id(tmp_path):
     assert (task.task_id, task.tests.comparison) == ("apps/4000", "apps")
     with pytest.raises(InvalidInput, match="problem_id is None; give a whole number"):
         read(tmp_path, TACO, problem_id=None)
+
+
+@pytest.mark.parametrize("tags", ["Sorting", "[1]", "['a'", 3, {"a": 1}], ids=str)
+def test_tags_of_another_kind_are_named(tmp_path, tags):
+    with pytest.raises(InvalidInput, match=r"line 1: tags is .*; give a list of strings"):
+        read(tmp_path, TACO, tags=tags)

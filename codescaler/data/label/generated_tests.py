@@ -22,7 +22,7 @@ from codescaler.types import CallTests, Task
 
 Call = tuple[Any, ...]
 
-_SETUP = """
+SAME = """
 import math
 def _same(a, b):
     if isinstance(a, float) or isinstance(b, float):
@@ -35,7 +35,10 @@ def _same(a, b):
     if type(a) is type(b) and isinstance(a, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     return a == b
-_reference = {{**globals(), "__name__": "reference"}}
+"""
+_REFERENCE = """\
+_reference = {{"__name__": "reference"}}
+exec({prelude!r}, _reference)
 exec({code!r}, _reference)
 _expected = _reference[{name!r}]
 """
@@ -73,12 +76,12 @@ def _generate_tests(task: Task, num_tests: int, seed: int) -> Task | None:
     calls = [call for statement in tests.statements if (call := _parse_call(statement, name)) is not None]
     if not calls or len({len(call) for call in calls}) != 1:
         return None
-    made = _vary_calls(calls, num_tests, random.Random(f"{seed} {task.task_id}"))
+    made = vary_calls(calls, num_tests, random.Random(f"{seed} {task.task_id}"))
     statements = tuple(
         f"assert _same({name}({arguments}), _expected({arguments}))"
         for arguments in (", ".join(map(repr, call)) for call in made)
     )
-    setup = _SETUP.format(code=task.reference, name=name)
+    setup = SAME + _REFERENCE.format(prelude=tests.prelude, code=task.reference, name=name)
     return replace(task, tests=replace(tests, statements=statements, setup=setup)) if statements else None
 
 
@@ -93,9 +96,9 @@ def _parse_call(statement: str, name: str) -> Call | None:
         return None
 
 
-def _vary_calls(calls: Sequence[Call], count: int, source: random.Random) -> list[Call]:
+def vary_calls(calls: Sequence[Call], count: int, source: random.Random) -> list[Call]:
     """Up to `count` new calls, each at most six steps away from one of these, and with all that holds in them."""
-    kept = set.intersection(*map(_list_facts, calls))
+    kept = set.intersection(*map(list_facts, calls))
     pools = [_Pool(values) for values in zip(*calls, strict=True)]
     seen, made = {repr(call) for call in calls}, []
     for _ in range(40 * count):
@@ -105,7 +108,7 @@ def _vary_calls(calls: Sequence[Call], count: int, source: random.Random) -> lis
             arguments[place] = pools[place].vary(arguments[place], source)
         _restore_facts(arguments, kept)
         call = tuple(arguments)
-        if repr(call) not in seen and kept <= _list_facts(call):
+        if repr(call) not in seen and kept <= list_facts(call):
             seen.add(repr(call))
             made.append(call)
             if len(made) == count:
@@ -113,7 +116,7 @@ def _vary_calls(calls: Sequence[Call], count: int, source: random.Random) -> lis
     return made
 
 
-def _list_facts(call: Call) -> set[tuple[str, int, Any]]:
+def list_facts(call: Call) -> set[tuple[str, int, Any]]:
     """What holds of the arguments of a call, by their places."""
     facts: set[tuple[str, int, Any]] = set()
     for i, value in enumerate(call):

@@ -5,13 +5,14 @@ Knows tasks and verdicts, not how a program is isolated.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from codescaler.errors import InvalidInput
 from codescaler.io.records import parse_group, read_lines
 from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
+from codescaler.text.extract import read_language
 from codescaler.types import CallTests, Task, Tests, Verdict
 
 
@@ -21,6 +22,10 @@ class Runner(Protocol):
     @property
     def isolation(self) -> str:
         """What keeps programs from the host."""
+        ...
+
+    def require_language(self, name: str) -> object:
+        """Raises SandboxUnavailable if programs of a language cannot be judged here."""
         ...
 
     def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
@@ -51,27 +56,38 @@ def label_groups(
     *,
     limits: Mapping[str, Any],
     check_references: bool = True,
+    trust: Mapping[str, tuple[float, float]] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> LabelReport:
     """Writes the groups of a file with `passed`, `passed_tests`, `num_tests` and `outcomes` of each candidate.
 
-    A candidate without code failed; `passed` is null where the tests could not judge. A group whose task has no tests,
-    or whose reference fails them, is written with `unlabelled`, the reason, and null for every `passed`. A killed run
-    goes on; `limits` is what the runner allows a program, and stands on each group beside the isolation.
+    With `trust`, true negative rate and true positive rate of a task's suite, a candidate that passed has the first as
+    its `weight`, and one that failed the second: the better a suite rejects, the more a program that passes says.
+
+    A group may say the `language` of its programs, where tests are of standard input and output. Without, it is that of
+    the tests. A candidate without code failed; `passed` is null where the tests could not judge. A group whose task has
+    no tests, or whose reference fails them, is written with `unlabelled`, the reason, and null for every `passed`. A
+    killed run goes on; `limits` is what the runner allows a program, and stands on each group beside the isolation.
 
     With `check_references` each task's reference is run first; a task without one is taken on trust, and counted.
     `advance` is told of groups done.
 
-    Raises: InvalidInput if a group has no task, or as `ResumableFile`.
+    Raises: InvalidInput if a group has no task, or as `ResumableFile`; SandboxUnavailable if a language is not judged
+        here.
     """
     by_id = index_tasks(tasks)
     used = [find_task(record, name, by_id) for name, _, record in read_lines(groups)]
+    languages = {read_language(record, name) for name, _, record in read_lines(groups)}
+    languages |= {task.language for task in used}
+    for language in sorted(filter(None, languages - {"python"})):
+        runner.require_language(language)
     verifier = {"isolation": runner.isolation, **limits}
     settings = {
         "groups": compute_file_digest([groups]),
         "tests": compute_digest(repr((task.task_id, task.tests, task.reference)) for task in used),
         "check_references": check_references,
         "verifier": verifier,
+        **({} if trust is None else {"trust": compute_digest(map(repr, sorted(trust.items())))}),
     }
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
@@ -79,7 +95,7 @@ def label_groups(
         bad = find_failing_references(left.values(), runner) if check_references else {}
         lines = ((name, record) for name, _, record in read_lines(groups))
         rest = output.skip_done(lines, lambda line: str(line[1]["task_id"]))
-        run = _Run(by_id, bad, verifier)
+        run = _Run(by_id, bad, verifier, trust or {})
         for record in run.label_lines(rest, runner):
             output.write(record)
             advance(1)
@@ -112,17 +128,23 @@ class _Pending:
 
 
 class _Run:
-    def __init__(self, tasks: Mapping[str, Task], bad: Mapping[str, str], verifier: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        bad: Mapping[str, str],
+        verifier: Mapping[str, Any],
+        trust: Mapping[str, tuple[float, float]],
+    ) -> None:
         self.num_run = 0
-        self._tasks, self._bad, self._verifier = tasks, bad, verifier
+        self._tasks, self._bad, self._verifier, self._trust = tasks, bad, verifier, trust
 
     def label_lines(self, lines: Iterable[tuple[str, Mapping[str, Any]]], runner: Runner) -> Iterator[dict[str, Any]]:
         """Yields the groups in order; the runner takes programs of following groups while one is not done."""
         pending: deque[_Pending] = deque()
 
         def list_jobs() -> Iterator[tuple[str, Tests]]:
-            for _, record in lines:
-                group = self._make_pending(record)
+            for name, record in lines:
+                group = self._make_pending(record, name)
                 pending.append(group)
                 for program in group.programs:
                     assert group.tests is not None  # without tests there is no program to run
@@ -136,15 +158,18 @@ class _Run:
         while pending:
             yield self._record(pending.popleft())
 
-    def _make_pending(self, record: Mapping[str, Any]) -> _Pending:
+    def _make_pending(self, record: Mapping[str, Any], name: str) -> _Pending:
         task = self._tasks[str(record["task_id"])]
-        reason = None
+        language = read_language(record, name) or task.language
+        tests, reason = _convert_tests(task.tests, language), None
         if task.tests is None:
             reason = "the task has no tests"
+        elif tests is None:
+            reason = f"the task's tests are in {task.language}, and the programs in {language}"
         elif task.task_id in self._bad:
             reason = f"the task's reference fails its own tests: {self._bad[task.task_id]}"
         codes = [candidate["code"] for candidate in record["candidates"] if candidate["code"] is not None]
-        return _Pending(record, task.tests, [] if reason else list(dict.fromkeys(codes)), reason)
+        return _Pending(record, tests or task.tests, [] if reason else list(dict.fromkeys(codes)), reason)
 
     def _record(self, group: _Pending) -> dict[str, Any]:
         verdicts = dict(zip(group.programs, group.verdicts, strict=True))
@@ -163,12 +188,23 @@ class _Run:
                     "num_tests": len(verdict.outcomes),
                     "outcomes": list(verdict.outcomes),
                 }
-            stale = ("passed", "passed_tests", "num_tests", "outcomes")
+            if label["passed"] is not None and task.task_id in self._trust:
+                label["weight"] = self._trust[task.task_id][0 if label["passed"] else 1]
+            stale = ("passed", "passed_tests", "num_tests", "outcomes", "weight")
             labelled.append({key: value for key, value in candidate.items() if key not in stale} | label)
         added = {} if group.reason is None else {"unlabelled": group.reason}
         if task.license is not None and "license" not in group.record:
             added["license"] = task.license
         return {**group.record, **added, "candidates": labelled, "verifier": self._verifier}
+
+
+def _convert_tests(tests: Tests | None, language: str) -> Tests | None:
+    """Tests for programs in a language; None if they cannot be, since they are in another language themselves."""
+    if tests is None or language == ("python" if isinstance(tests, CallTests) else tests.language):
+        return tests
+    if isinstance(tests, CallTests) or tests.harness:
+        return None
+    return replace(tests, language=language, prelude="", allows_return=False)
 
 
 def _count_tests(tests: Tests | None) -> int:

@@ -1,4 +1,4 @@
-"""Which problems are, or nearly are, held out for evaluation. Knows ids and prompts only.
+"""Which problems are, or nearly are, held out for evaluation. Knows ids, prompts and reference programs only.
 
 Two prompts are the same if their words are, whatever their case and punctuation. They are nearly the same if the one
 with fewer distinct runs of three words has half of them or more in common with the other. Runs that are in more than 1%
@@ -10,9 +10,10 @@ in other words or with one word changed (odd for even); at 0.4 the problems foun
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from codescaler.data.programs import compute_form
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_groups, read_lines
 
@@ -31,15 +32,19 @@ Gram = tuple[str, ...]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What must not be learned from: task_ids, and prompts by what messages call them."""
+    """What must not be learned from: task_ids, prompts by what messages call them, and forms of reference programs.
+
+    `forms` are those of `compute_form` without any names, each with the task that it is of.
+    """
 
     task_ids: frozenset[str] = frozenset()
     prompts: Mapping[str, str] | None = None
+    forms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Why a problem is held out: "task_id", "prompt" or "near_prompt", and the overlap with which held-out problem."""
+    """Why a problem is held out, "task_id", "prompt", "near_prompt" or "program", and the overlap with which other."""
 
     kind: str
     held_out: str
@@ -53,12 +58,15 @@ def read_held_out(sources: Iterable[str]) -> HeldOut:
     """
     task_ids: set[str] = set()
     prompts: dict[str, str] = {}
+    forms: dict[str, str] = {}
     for source in sources:
         path = Path(source)
         if path.name.endswith((".jsonl", ".jsonl.gz", ".json", ".json.gz")):
-            for task_id, prompt in _read_prompts(path):
+            for task_id, prompt, reference in _read_problems(path):
                 task_ids.add(task_id)
                 prompts[task_id] = prompt
+                if reference is not None:
+                    forms.setdefault(compute_form(reference, keeps_names=False), task_id)
             continue
         if path.name.endswith(_TEXT_ENDS) and not path.is_file():  # a slip, and no id
             raise InvalidInput(f"{path} is not there; give a file, or ids such as mbpp/11")
@@ -70,33 +78,48 @@ def read_held_out(sources: Iterable[str]) -> HeldOut:
         if not ids:
             raise InvalidInput(f"held out is {source!r:.80}, which names no task; give a file, or ids such as mbpp/11")
         task_ids |= ids
-    return HeldOut(frozenset(task_ids), prompts)
+    return HeldOut(frozenset(task_ids), prompts, forms)
 
 
-def _read_prompts(path: Path) -> list[tuple[str, str]]:
+def _read_problems(path: Path) -> list[tuple[str, str, str | None]]:
+    """The task_id and prompt of each problem, and its reference where there is one."""
     first = next((record for _, _, record in read_lines(path)), {}) if ".jsonl" in path.name else {}
     if {"candidates", "chosen", "code_pos"} & first.keys():
-        return [(group.task_id, group.prompt) for group in read_groups(path)]
+        return [(group.task_id, group.prompt, None) for group in read_groups(path)]
     from codescaler.tasks import read_tasks  # which imports a reader for each form
 
-    return [(task.task_id, task.prompt) for task in read_tasks(path)]
+    return [(task.task_id, task.prompt, task.reference) for task in read_tasks(path)]
 
 
 def find_leaks(problems: Iterable[tuple[str, str]], held_out: HeldOut) -> dict[str, Leak]:
     """Those of the problems, (task_id, prompt), that are held out or nearly are, by task_id."""
     problems = list(problems)
-    prompts = dict(held_out.prompts or {})
-    names = {_normalize_prompt(prompt): name for name, prompt in prompts.items()}
-    near = _NearPrompts([prompt for _, prompt in problems], prompts)
-    leaks = {}
-    for task_id, prompt in problems:
-        if task_id in held_out.task_ids:
-            leaks[task_id] = Leak("task_id", task_id)
-        elif _normalize_prompt(prompt) in names:
-            leaks[task_id] = Leak("prompt", names[_normalize_prompt(prompt)])
-        elif leak := near.find_nearest(prompt):
-            leaks[task_id] = leak
-    return leaks
+    finder = LeakFinder(held_out, [prompt for _, prompt in problems])
+    found = ((task_id, finder.find(task_id, prompt)) for task_id, prompt in problems)
+    return {task_id: leak for task_id, leak in found if leak is not None}
+
+
+class LeakFinder:
+    """Compares one problem after the other with what is held out; `others` show how a data set speaks."""
+
+    def __init__(self, held_out: HeldOut, others: Sequence[str]) -> None:
+        prompts = dict(held_out.prompts or {})
+        self._held_out = held_out
+        self._names = {_normalize_prompt(prompt): name for name, prompt in prompts.items()}
+        self._near = _NearPrompts(others, prompts)
+
+    def find(self, task_id: str, prompt: str) -> Leak | None:
+        """Why a problem is held out, None if it is not."""
+        if task_id in self._held_out.task_ids:
+            return Leak("task_id", task_id)
+        if (words := _normalize_prompt(prompt)) in self._names:
+            return Leak("prompt", self._names[words])
+        return self._near.find_nearest(prompt)
+
+    def find_program(self, code: str) -> Leak | None:
+        """The held-out problem whose reference is this program under other names, if there is one."""
+        name = self._held_out.forms.get(compute_form(code, keeps_names=False))
+        return None if name is None else Leak("program", name)
 
 
 def _normalize_prompt(prompt: str) -> str:

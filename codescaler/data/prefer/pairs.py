@@ -28,6 +28,7 @@ class PairSettings:
         aspects: of `MEASURED_ASPECTS`. rule: of `correctness.RULES`.
         margins: by aspect, by how much training asks chosen to score above rejected; 0 where none is named.
         min_tests: programs with fewer are left out; None is 0 for correctness, `MIN_QUALITY_TESTS` for the others.
+        min_weight: programs whose label is right with a smaller chance, by an audit of the tests, are left out.
         max_pairs: of one problem and aspect that become pairs; which ones does not depend on their order.
         refuse_leaks: a problem that is held out is an error; else it is left out.
     """
@@ -38,6 +39,7 @@ class PairSettings:
     min_tests: int | None = None
     max_pairs: int | None = None
     refuse_leaks: bool = False
+    min_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.aspects:
@@ -54,6 +56,8 @@ class PairSettings:
                 raise InvalidInput(f"margin of {aspect!r} is {margin}; give a finite number, 0 for none")
         if self.min_tests is not None and self.min_tests < 0:
             raise InvalidInput(f"min_tests {self.min_tests}; give a whole number of at least 0")
+        if not 0 <= self.min_weight <= 1:
+            raise InvalidInput(f"min_weight {self.min_weight}; give a number from 0 to 1")
         if self.max_pairs is not None and self.max_pairs < 1:
             raise InvalidInput(f"max_pairs {self.max_pairs}; give a whole number of at least 1, or none for all")
 
@@ -132,7 +136,10 @@ def _refuse(leaks: Mapping[str, Leak]) -> None:
 def _prepare_problem(problem: LabelledProblem, settings: PairSettings, left_out: Counter[str]) -> LabelledProblem:
     tested = tuple(program for program in problem.programs if (program.num_tests or 0) >= (settings.min_tests or 0))
     left_out["programs_of_few_tests"] += len(problem.programs) - len(tested)
-    return drop_duplicates(replace(problem, programs=tested), left_out)
+    trusted = tuple(program for program in tested if program.weight >= settings.min_weight)
+    if settings.min_weight:
+        left_out["programs_of_weak_suites"] += len(tested) - len(trusted)
+    return drop_duplicates(replace(problem, programs=trusted), left_out)
 
 
 class _Measured:

@@ -117,6 +117,8 @@ def sample_tasks(
 
     Raises: InvalidInput as `ResumableFile`, whose settings are the sampling, the sampler and the tasks.
     """
+    for language in {task.language for task in tasks}:
+        check_extraction(sampling.extract, language)
     settings = dataclasses.asdict(sampling) | {
         "answered_by": sampler.identity,
         "tasks": compute_digest(part for task in tasks for part in (task.task_id, task.prompt)),
@@ -145,11 +147,13 @@ def make_group_record(task: Task, completions: Sequence[Completion], sampling: S
     candidates: list[dict[str, Any]] = []
     first: dict[tuple[bool, str], int] = {}
     for index, completion in enumerate(completions):
-        code, _ = extract_code(completion.text, sampling.extract)
+        code, _ = extract_code(completion.text, sampling.extract, task.language)
         candidate = {"completion": completion.text, "code": code, "finish": completion.finish}
         same = first.setdefault((code is None, completion.text if code is None else code), index)
         candidates.append(candidate if same == index else candidate | {"duplicate_of": same})
     known = {"split": task.split, "difficulty": task.difficulty, "license": task.license}
+    if task.language != "python":
+        known["language"] = task.language
     names = ("model", "temperature", "top_p", "max_tokens", "seed")
     return {
         "task_id": task.task_id,

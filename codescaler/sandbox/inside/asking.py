@@ -7,7 +7,7 @@ from codescaler.sandbox.inside.handing import Handing
 from codescaler.sandbox.inside.handles import NotSendable, ProgramStopIteration, Remote, start_handle
 from codescaler.sandbox.inside.shadows import get_builtin, get_number, make_class, make_error, make_standard_class
 from codescaler.sandbox.inside.sharing import Sharing
-from codescaler.sandbox.inside.wire import Codec, ConnectionLost, receive, send
+from codescaler.sandbox.inside.wire import MAX_MESSAGE_BYTES, Codec, ConnectionLost, MessageTooLarge, receive, send
 
 # Operations that Python does on the way to another one: an object that they return is still what it was.
 _STEPS = {"iter", "enter"}
@@ -124,7 +124,13 @@ class Program:
         return self._standard.setdefault(str(cls), make_standard_class(str(cls)))
 
     def _answer(self, operation: str, asked: Any) -> Any:
-        send(self._link, [operation, asked, self._sharing.release_unused()])
+        try:
+            send(self._link, [operation, asked, self._sharing.release_unused()], MAX_MESSAGE_BYTES)
+        except MessageTooLarge as error:
+            self._sharing.release([number for _, number in asked[2:3] and asked[2]])  # the program never saw these
+            raise NotSendable(
+                f"what the test hands to the program takes {error}; make it smaller, or hand over what makes it"
+            ) from error
         answer = receive(self._link)
         while isinstance(answer, list) and len(answer) == 3 and answer[0] == "ask":
             send(self._link, self._answer_program(*answer[1:]))

@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from codescaler.sandbox.inside import syscalls
-from codescaler.sandbox.inside.reaper import choose_user, get_time_factor, reap
+from codescaler.sandbox.inside.reaper import choose_user, get_limits, get_time_factor, reap
 from codescaler.sandbox.inside.rootfs import SCRATCH, enter_new_root, protect_devices
 from codescaler.sandbox.inside.wire import ConnectionLost, send
 
@@ -72,14 +72,15 @@ def _share_scratch(settings: dict[str, Any]) -> bool:
     """Gives the next processes one scratch folder, where the kernel can refuse to follow links in it."""
     with suppress(OSError):
         if settings["has_namespaces"]:
-            _mount_scratch(settings, syscalls.MS_NOSYMFOLLOW, "0777")  # each may remove what the other one wrote
+            # Each side may remove what the other one wrote.
+            _mount_scratch(get_limits(settings, "program"), syscalls.MS_NOSYMFOLLOW, "0777")
             settings["shares_scratch"] = True
     return bool(settings.get("shares_scratch"))
 
 
-def _mount_scratch(settings: dict[str, Any], flags: int, mode: str) -> None:
+def _mount_scratch(limits: dict[str, Any], flags: int, mode: str) -> None:
     flags |= syscalls.MS_NOSUID | syscalls.MS_NODEV
-    options = f"size={settings['scratch_bytes']},nr_inodes=1024,mode={mode}"
+    options = f"size={limits['scratch_bytes']},nr_inodes=1024,mode={mode}"
     syscalls.mount("scratch", SCRATCH, "tmpfs", flags, options)
 
 
@@ -87,7 +88,7 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
     status = socket.socket(fileno=files[0])
     report, report_inside = os.pipe()
     stop_inside, stop = os.pipe()  # the reaper ends the program when this side closes, whoever ends the watcher
-    scratch = None
+    scratch, limits = None, get_limits(settings, role)
     try:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)  # the fork server's connection
@@ -95,7 +96,7 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         if settings["has_namespaces"]:
             syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
             if not settings.get("shares_scratch"):
-                _mount_scratch(settings, 0, "1777")
+                _mount_scratch(limits, 0, "1777")
         else:
             scratch = tempfile.mkdtemp(prefix="codescaler-")
             os.chmod(scratch, 0o1777)
@@ -108,7 +109,7 @@ def _watch(settings: dict[str, Any], role: str, files: list[int]) -> NoReturn:
         for file in (report_inside, stop_inside, *files[1:]):
             os.close(file)
         ended = os.pidfd_open(pid)
-        seconds = settings["wall_seconds"] * get_time_factor(role)
+        seconds = limits["wall_seconds"] * get_time_factor(role)
         is_in_time = _await_any([status.fileno(), ended], seconds)
         os.close(stop)  # it is too late, or the host wants the end, or the end has come
         if not select.select([ended], [], [], _REAP_SECONDS)[0]:

@@ -66,7 +66,8 @@ def _run_tests(task: dict[str, Any], link: socket.socket, dialogue: list[Any]) -
         try:
             code = compile(statement, "<test>", "exec")
         except Exception as error:
-            yield "unjudged", f"the test does not compile: {error}"
+            shown = f"its {len(statement)} characters take too much memory" if isinstance(error, MemoryError) else error
+            yield "unjudged", f"the test does not compile: {shown}"
         else:
             program.handing.foreign = None
             outcome, message = _run_test(program, code, namespace, entry_points)

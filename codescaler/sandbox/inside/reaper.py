@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from codescaler.sandbox.inside import syscalls
+from codescaler.sandbox.inside.commands import compile_program, execute
 from codescaler.sandbox.inside.judge import judge
 from codescaler.sandbox.inside.program import run_main, serve_calls
 from codescaler.sandbox.inside.replay import replay
@@ -28,7 +29,15 @@ _ORPHAN_SECONDS = 0.1  # between two looks for processes whose parents have ende
 
 _ROLES: dict[str, Callable[..., None]] = {
     "program": serve_calls, "judge": judge, "main": run_main, "replay": replay, "together": run_together,
+    "compile": compile_program, "execute": execute,
 }  # fmt: skip
+_ROLES_WITH_FILES = ("main", "compile", "execute")  # in place of a connection to another process
+
+
+def get_limits(settings: dict[str, Any], role: str) -> dict[str, Any]:
+    """What a role may use, of those that have limits of their own."""
+    limits: dict[str, dict[str, Any]] = settings["limits"]
+    return limits.get(role, limits["any"])
 
 
 def get_time_factor(role: str) -> int:
@@ -89,7 +98,7 @@ def _run(settings: dict[str, Any], role: str, files: list[int], scratch: str, re
             os.closerange(low + 1, high)
         os.dup2(0, 1)
         os.dup2(0, 2)
-        for name, value in settings["limits"].items():
+        for name, value in get_limits(settings, role)["resources"].items():
             kind = getattr(resource, name)
             hard = resource.getrlimit(kind)[1]
             limit = value * get_time_factor(role) if name == "RLIMIT_CPU" else value
@@ -108,7 +117,7 @@ def _run(settings: dict[str, Any], role: str, files: list[int], scratch: str, re
             os.umask(0)  # the tests and the program are two users
         os.environ["HOME"] = os.environ["TMPDIR"] = scratch
         work = socket.socket(fileno=files[0])
-        links = [socket.socket(fileno=file) for file in files[1:]] if role != "main" else files[1:]
+        links = [socket.socket(fileno=file) for file in files[1:]] if role not in _ROLES_WITH_FILES else files[1:]
     except BaseException as error:
         os.write(report, json.dumps(["broken", f"{type(error).__name__}: {error}", 0, 0]).encode() + b"\n")
         os._exit(1)

@@ -19,6 +19,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from codescaler.sandbox.inside.arrays import list_array_parts, make_array
+from codescaler.sandbox.inside.frames import MAKERS as FRAME_MAKERS
+from codescaler.sandbox.inside.frames import list_frame_parts
 from codescaler.sandbox.inside.sharing import Sharing
 
 MAX_MESSAGE_BYTES = 1 << 26
@@ -83,7 +85,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 _FROM_ONE = ("tuple", "frozenset", "bytes")  # made from one iterable; the others from several arguments
 # Values of classes that are not known beforehand.
-_FORMS: dict[str, Callable[..., Any]] = {"ndarray": make_array, "namedtuple": _make_named_tuple}
+_FORMS: dict[str, Callable[..., Any]] = {"ndarray": make_array, "namedtuple": _make_named_tuple, **FRAME_MAKERS}
 _MAX_DEPTH = 10_000  # of tuples in tuples: Python hashes them by recursion, unchecked
 _MAX_JSON_INT = 1 << 53
 
@@ -96,9 +98,15 @@ class ConnectionClosed(ConnectionLost):
     """The other side is gone."""
 
 
-def send(connection: socket.socket, message: Any) -> None:
-    """Sends what JSON can hold. Raises ConnectionClosed."""
+class MessageTooLarge(ValueError):
+    """A message has more bytes than may be sent; the text says how many."""
+
+
+def send(connection: socket.socket, message: Any, max_bytes: int | None = None) -> None:
+    """Sends what JSON can hold. Raises ConnectionClosed, and MessageTooLarge if a limit is given."""
     data = json.dumps(message).encode()
+    if max_bytes is not None and len(data) > max_bytes:
+        raise MessageTooLarge(f"{len(data)} bytes as a message, more than {max_bytes}")
     try:
         connection.sendall(struct.pack("<I", len(data)) + data)
     except OSError as error:
@@ -212,6 +220,9 @@ class Codec:
         array = list_array_parts(value)
         if array is not None:
             return "ndarray", array
+        frame = list_frame_parts(value)
+        if frame is not None:
+            return frame
         # Of a subclass, such as an enumeration, what it is at heart, whatever its own methods say.
         if isinstance(value, str):
             return "plain", [str.__str__(value)]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from codescaler.data.label.generated_tests import _list_facts, _parse_call, _vary_calls, strengthen_tasks
+from codescaler.data.label.generated_tests import _parse_call, list_facts, strengthen_tasks, vary_calls
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.types import CallTests, StdioTests, Task
 
@@ -84,11 +84,11 @@ def test_where_nothing_can_be_made_there_are_no_tests(sandbox, hopeless):
     ],
 )  # fmt: skip
 def test_what_holds_in_all_calls_is_kept(calls, holds):
-    made = _vary_calls(calls, 30, random.Random(0))
+    made = vary_calls(calls, 30, random.Random(0))
     assert len(made) > 2
     assert all(holds(*call) for call in calls)
     assert all(holds(*call) for call in made), [call for call in made if not holds(*call)]
-    assert all(set.intersection(*map(_list_facts, calls)) <= _list_facts(call) for call in made)
+    assert all(set.intersection(*map(list_facts, calls)) <= list_facts(call) for call in made)
     assert not {repr(call) for call in made} & {repr(call) for call in calls}
 
 

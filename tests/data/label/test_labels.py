@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from codescaler.data.label.labels import label_groups
-from codescaler.errors import InvalidInput
+from codescaler.errors import InvalidInput, SandboxUnavailable
 from codescaler.io.records import read_groups
 from codescaler.types import CallTests, StdioTests, Task, Verdict
 
@@ -29,8 +29,13 @@ class Runner:
     isolation = "none, in memory"
 
     def __init__(self, stop_after=None):
-        self.ran = []
+        self.ran, self.languages = [], []
         self.stop_after = stop_after
+
+    def require_language(self, name):
+        if name == "go":
+            raise SandboxUnavailable("go is not on the path")
+        self.languages.append(name)
 
     def run_many(self, jobs):
         jobs = iter(jobs)
@@ -40,6 +45,7 @@ class Runner:
             if len(self.ran) == self.stop_after:
                 raise KeyboardInterrupt
             self.ran.append(code)
+            self.tests = tests
             number = len(tests.statements if isinstance(tests, CallTests) else tests.cases)
             first = "passed" if code == "wrong" else OUTCOMES[code]
             yield Verdict((first,) + (OUTCOMES[code],) * (number - 1), message=f"{code}!")
@@ -163,3 +169,43 @@ def test_a_pair_is_no_group(tmp_path):
     groups.write_text('{"task_id": "t/0", "prompt": "p", "chosen": "a", "rejected": "b"}')
     with pytest.raises(InvalidInput, match="line 1 is a pair"):
         label(groups, tmp_path / "out.jsonl")
+
+
+def test_a_group_says_the_language_of_its_programs(tmp_path):
+    prelude = StdioTests((("1", "2"),), "import math", "apps", True)
+    harness = StdioTests((("", ""),), language="rust", harness="fn main() {}")
+    tasks = [Task("t/0", "p0", prelude), Task("t/1", "p1", CALLS), Task("t/2", "p2", harness)]
+    path = tmp_path / "groups.jsonl"
+    groups = [("t/0", "c++"), ("t/1", "cpp"), ("t/2", "Java"), ("t/2", None)]
+    records = [
+        {"task_id": task_id, "prompt": "p", "candidates": [{"code": "right"}], "language": language}
+        for task_id, language in groups
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    runner = Runner()
+    _, labelled = label(path, tmp_path / "out.jsonl", runner, tasks)
+    assert runner.languages == ["cpp", "java", "rust"] and runner.ran == ["right", "right"]
+    assert [record["candidates"][0]["passed"] for record in labelled] == [True, None, None, True]
+    assert [record.get("unlabelled") for record in labelled] == [
+        None,
+        "the task's tests are in python, and the programs in cpp",
+        "the task's tests are in rust, and the programs in java",
+        None,
+    ]
+    assert runner.tests == harness
+    path.write_text(json.dumps(records[0]))
+    label(path, tmp_path / "one.jsonl", runner, tasks)
+    assert runner.tests == StdioTests((("1", "2"),), comparison="apps", language="cpp")
+
+
+@pytest.mark.parametrize(
+    "language, error, message",
+    [("go", SandboxUnavailable, "go is not"), ("cobol", InvalidInput, "language is 'cobol'; give one of python, c")],
+)
+def test_a_language_that_cannot_be_judged_is_refused_before_anything_runs(tmp_path, language, error, message):
+    path, runner = tmp_path / "groups.jsonl", Runner()
+    record = {"task_id": "t/1", "prompt": "p1", "candidates": [{"code": "right"}], "language": language}
+    path.write_text(json.dumps(record))
+    with pytest.raises(error, match=message):
+        label(path, tmp_path / "out.jsonl", runner)
+    assert not runner.ran and not (tmp_path / "out.jsonl").exists()

@@ -7,8 +7,9 @@ import types
 
 import pytest
 
-from codescaler.data.prefer.leakage import HeldOut, Leak, find_leaks, read_held_out
+from codescaler.data.prefer.leakage import HeldOut, Leak, LeakFinder, find_leaks, read_held_out
 from codescaler.errors import InvalidInput
+from codescaler.tasks import make_task_record
 from codescaler.types import Task
 
 HELD_OUT = {"h/1": "Write a function to count the vowels of each word in a sentence, ignoring case."}
@@ -92,3 +93,12 @@ def test_a_source_that_holds_nothing_out_is_refused(tmp_path):
         read_held_out([str(tmp_path / "absent.jsonl")])
     with pytest.raises(InvalidInput, match=r"absent\.txt is not there"):
         read_held_out([str(tmp_path / "absent.txt")])
+
+
+def test_a_held_out_reference_is_found_under_other_names(tmp_path):
+    path = tmp_path / "held.jsonl"
+    task = Task("h/1", "Add two numbers.", reference="def add(a, b):\n    # sum\n    return a + b")
+    path.write_text(json.dumps(make_task_record(task)))
+    finder = LeakFinder(read_held_out([str(path)]), ())
+    assert finder.find_program("def plus(x, y):\n    return x + y") == Leak("program", "h/1")
+    assert finder.find_program("def plus(x, y):\n    return y + x") is None

@@ -15,7 +15,7 @@ from codescaler.data.sample.sampling import (
 )
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_groups
-from codescaler.types import Task
+from codescaler.types import StdioTests, Task
 
 SAMPLING = Sampling("tiny", num_samples=3)
 TASKS = [Task(f"t/{i}", f"Problem {i}", split="train" if i % 2 else "test", license="MIT") for i in range(5)]
@@ -123,3 +123,11 @@ def test_tasks_are_chosen_by_split_difficulty_and_number():
 def test_settings_are_checked(settings, message):
     with pytest.raises(InvalidInput, match=message):
         Sampling("m", **settings)
+
+
+def test_programs_are_taken_out_in_the_language_of_the_task():
+    task = Task("CPP/0", "int f() {", StdioTests((("", ""),), language="cpp", harness="int main() {}"))
+    texts = ["```cpp\nint f() { return 1; }\n```", "```cpp\nint f( return\n```"]
+    record = make_group_record(task, [Completion(text, "stop") for text in texts], SAMPLING)
+    assert record["language"] == "cpp"
+    assert [candidate["code"] for candidate in record["candidates"]] == ["int f() { return 1; }", None]

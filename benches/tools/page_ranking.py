@@ -1,0 +1,102 @@
+"""The sections of docs/benchmarks.md on reading and on language models as rankers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benches.tools.page_tables import (
+    describe_setting,
+    format_estimate,
+    format_gain,
+    format_percent,
+    format_table,
+    load_result,
+)
+
+MODELS = {"SmolLM2-135M": "likelihoods_smollm2_135m"}
+SPEEDS = ("likelihood_bon8_0.6b_bfloat16",)
+
+
+def write_ranking() -> Iterator[str]:
+    """Yields the sections in order."""
+    yield from _write_reading()
+    yield from _write_likelihoods()
+    yield from _write_likelihood_speed()
+
+
+def _write_reading() -> Iterator[str]:
+    figures = load_result("reading_nano")["figures"]
+    nano = figures["scorers"]["nano"]
+    yield "## Does nano read the problem\n"
+    yield (
+        f"`codescaler eval reading` on {figures['num_problems']} problems of MBPP validation, {figures['num_mixed']} "
+        f"of them with a correct and an incorrect program.\n\n{nano['verdict'].replace('nano', 'Nano', 1)}\n"
+    )
+    rows = [
+        ["pairs ranked correctly, own text", format_estimate(nano["pair_accuracy_own"])],
+        ["pairs ranked correctly, another problem's text", format_estimate(nano["pair_accuracy_swapped"])],
+        ["correlation of scores after both texts", format_estimate(nano["correlation"], 1, 3)],
+    ]
+    rows += [
+        [f"a correct program before: {kind}", _format_known(estimate)] for kind, estimate in nano["before"].items()
+    ]
+    yield format_table(["", "nano"], rows)
+
+
+def _write_likelihoods() -> Iterator[str]:
+    yield "## Language models as rankers\n"
+    yield (
+        "`python benches likelihoods MODEL GROUPS --split validation`: scorers that need no head and no training, on "
+        "the problems of MBPP validation with a correct and an incorrect program. `z(a + b)` adds standardised scores. "
+        "A language model may have read MBPP, and then its likelihood is a memory.\n"
+    )
+    for title, name in MODELS.items():
+        result = load_result(name)
+        figures = result["figures"]
+        counts = f"{figures['num_groups']} problems, {result['num_programs']} programs"
+        yield f"{title}, {counts}. {_time_programs(result)}\n"
+        gains = figures["gains"]
+        rows = [
+            [
+                scorer,
+                format_estimate(values["pair_accuracy"]),
+                _format_known(values["pair_accuracy_defining"]),
+                format_estimate(values["best_of_n_on_mixed"][-1]),
+                format_gain(**gains[scorer]["random"]["best_of_n_on_mixed"]) if scorer in gains else "",
+                format_gain(**gains[scorer]["nano"]["pair_accuracy"]) if scorer in gains and scorer != "nano" else "",
+            ]
+            for scorer, values in figures["scorers"].items()
+        ]
+        head = ["scorer", "pairs ranked correctly", "of programs that define", "best of 10", "over a random pick"]
+        yield format_table([*head, "pairs, over nano"], rows)
+
+
+def _time_programs(result: Mapping[str, Any]) -> str:
+    told = [f"{name} {1000 * s / result['num_programs']:.0f} ms" for name, s in result["seconds"].items()]
+    return f"A program took, on a machine with other work: {', '.join(told)}."
+
+
+def _write_likelihood_speed() -> Iterator[str]:
+    yield "## Speed of log-likelihoods\n"
+    yield (
+        "`python benches likelihood`: a padded batch of transformers computes logits for the tokens of programs alone. "
+        "The reward forward is codescaler's score of the same programs, without an output layer.\n"
+    )
+    for name in SPEEDS:
+        result = load_result(name)
+        what = f"{result['workload']}, {result['shape']['num_layers']} layers, {result['dtype']}"
+        yield f"{what}. {describe_setting(result)}\n"
+        rows = [
+            [
+                system,
+                f"{row['median_s']:.2f}",
+                f"{row['ms_a_program']:.0f}",
+                f"{row['speedup']:.2f}x",
+                format_percent(row["of_peak"]),
+            ]
+            for system, row in result["systems"].items()
+        ]
+        yield format_table(["system", "seconds", "ms a program", "speed", "of peak"], rows)
+
+
+def _format_known(estimate: Mapping[str, Any] | None) -> str:
+    return "" if estimate is None else format_estimate(estimate)

@@ -1,0 +1,49 @@
+"""The command `explain`: scores by line, in the terminal and as a page."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine, read_text
+from codescaler.env import may_use_colours
+
+
+def add_commands(add: Add) -> None:
+    """Adds it to the command line."""
+    explain = add("explain", _explain, "Show where a reward model's score of a program rises and falls, line by line.")
+    explain.add_argument("problem", type=Path, help="text of the problem")
+    explain.add_argument("programs", type=Path, nargs="+", help="files of one program each")
+    add_model_option(explain)
+    explain.add_argument("--html", type=Path, metavar="FILE", help="write a page too: programs side by side")
+    explain.add_argument("--json", action="store_true", help="print JSON, one line a program")
+    add_engine_options(explain)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from codescaler.commands.heat_map import format_heat_map, make_page
+    from codescaler.engine.trace import find_common_lines, find_largest_drop
+    from codescaler.io.files import write_text_file
+
+    names = [str(path) for path in options.programs]
+    problem, programs = read_text(options.problem), [read_text(path) for path in options.programs]
+    traces = open_engine(options).trace(problem, programs, names=names)
+    # Of two programs, what both hold does not tell them apart.
+    common: list[set[int]] = [set() for _ in traces]
+    if len(traces) == 2:
+        common = [find_common_lines(*traces), find_common_lines(traces[1], traces[0])]
+    for name, lines, shared in zip(names, traces, common, strict=True):
+        drop = find_largest_drop([line for line in lines if line.number not in shared])
+        if options.json:
+            facts = {"program": name, "lines": [dataclasses.asdict(line) for line in lines]}
+            print(json.dumps(facts | {"largest_drop": None if drop is None else drop.number}))
+        else:
+            print(format_heat_map(name, traces, lines, shared, drop, has_colours=_has_colours()), end="\n\n")
+    if options.html is not None:
+        write_text_file(options.html, make_page(problem, names, traces, common))
+        print(f"wrote {options.html}", file=sys.stderr)
+
+
+def _has_colours() -> bool:
+    return sys.stdout.isatty() and may_use_colours()

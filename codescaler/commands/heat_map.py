@@ -1,0 +1,134 @@
+"""Scores by line as pictures: coloured lines for a terminal, and a page of one file. All text is escaped."""
+
+from collections.abc import Sequence, Set
+from html import escape
+
+from codescaler.engine.trace import LineScore
+from codescaler.errors import make_printable
+from codescaler.io.tables import format_table
+
+NUM_SHADES = 4
+_FALLS, _RISES = (52, 88, 124, 160), (22, 28, 29, 34)  # backgrounds of the 256 colours of terminals, under white text
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width">
+<title>codescaler explain</title>
+<style>
+:root {{ color-scheme: light dark; --quiet: #767676; --fall: 214 40 40; --rise: 30 140 70; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --quiet: #9a9a9a; }} }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem; }}
+pre, td {{ font: 14px/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
+section {{ display: flex; flex-wrap: wrap; gap: 2rem; }}
+article {{ flex: 1 1 24rem; min-width: 0; }}
+h2 {{ font-size: 1rem; overflow-wrap: anywhere; }}
+table {{ border-collapse: collapse; width: 100%; }}
+td {{ padding: 0 0.5rem; unicode-bidi: isolate; direction: ltr; vertical-align: top; }}
+td:nth-child(-n+3) {{ text-align: right; white-space: nowrap; color: var(--quiet); width: 1%; }}
+tr.common td:last-child {{ color: var(--quiet); }}
+{shades}
+</style>
+</head>
+<body>
+<h1>Scores by line</h1>
+<p>Each score is that of the program which ends with the line. Red lines lower it, green lines raise it.{note}</p>
+<details><summary>Problem</summary><pre>{problem}</pre></details>
+<section>
+{programs}
+</section>
+</body>
+</html>
+"""
+
+
+def format_heat_map(
+    name: str,
+    traces: Sequence[Sequence[LineScore]],
+    lines: Sequence[LineScore],
+    common: Set[int],
+    drop: LineScore | None,
+    *,
+    has_colours: bool,
+) -> str:
+    """One program's lines; `traces` are all programs', which share a scale. Lines in `common` are marked by a bar."""
+    largest = _find_largest_change(traces)
+    header = ("line", "score", "change", "", "", "program")
+    rows = [
+        (
+            str(line.number),
+            f"{line.score:.3f}",
+            f"{line.change:+.3f}",
+            _draw_change(_choose_shade(line, largest)),
+            "|" if line.number in common else "",
+            f"  {make_printable(line.text)}".rstrip(),
+        )
+        for line in lines
+    ]
+    title, *shown = format_table(header, rows).split("\n")
+    if has_colours:
+        shown = [_paint(text, _choose_shade(line, largest)) for text, line in zip(shown, lines, strict=True)]
+    last = "no line lowers the score" if drop is None else f"largest drop: line {drop.number} ({drop.change:+.3f})"
+    note = "; | marks lines of both programs" if common else ""
+    return "\n".join([f"{make_printable(name)}: {lines[-1].score:.3f}", title, *shown, last + note])
+
+
+def make_page(
+    problem: str, names: Sequence[str], traces: Sequence[Sequence[LineScore]], common: Sequence[Set[int]]
+) -> str:
+    """The text of a page that shows all programs beside each other, and loads nothing."""
+    largest = _find_largest_change(traces)
+    shades = "\n".join(
+        f".{kind}{shade} {{ background: rgb(var(--{kind}) / {shade / NUM_SHADES * 0.6:.2f}); }}"
+        for kind in ("fall", "rise")
+        for shade in range(1, NUM_SHADES + 1)
+    )
+    programs = "\n".join(
+        _format_program(name, lines, shared, largest) for name, lines, shared in zip(names, traces, common, strict=True)
+    )
+    note = " Grey lines stand in both programs." if any(common) else ""
+    return PAGE.format(shades=shades, note=note, problem=_escape_lines(problem), programs=programs)
+
+
+def _format_program(name: str, lines: Sequence[LineScore], common: Set[int], largest: float) -> str:
+    rows = [f"<article><h2>{_escape(name)}: {lines[-1].score:.3f}</h2><table>"]
+    for line in lines:
+        shade = _choose_shade(line, largest)
+        classes = [f"{'fall' if shade < 0 else 'rise'}{abs(shade)}"] if shade else []
+        classes += ["common"] if line.number in common else []
+        cells = (str(line.number), f"{line.score:.3f}", f"{line.change:+.3f}", _escape(line.text))
+        rows.append(f'<tr class="{" ".join(classes)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
+    return "\n".join([*rows, "</table></article>"])
+
+
+def _find_largest_change(traces: Sequence[Sequence[LineScore]]) -> float:
+    """What the strongest shade stands for. A first line is no measure: any program differs much from none."""
+    return max((abs(line.change) for lines in traces for line in lines[1:]), default=0.0)
+
+
+def _choose_shade(line: LineScore, largest: float) -> int:
+    """Returns -NUM_SHADES for the largest fall up to NUM_SHADES for the largest rise."""
+    share = line.change / largest if largest else 0.0
+    return round(NUM_SHADES * max(-1.0, min(1.0, share)))
+
+
+def _draw_change(shade: int) -> str:
+    return ("-" if shade < 0 else "+") * abs(shade)
+
+
+def _paint(text: str, shade: int) -> str:
+    if not shade:
+        return text
+    background = (_FALLS if shade < 0 else _RISES)[abs(shade) - 1]
+    return f"\x1b[97;48;5;{background}m{text}\x1b[0m"
+
+
+def _escape_lines(text: str) -> str:
+    return "\n".join(map(_escape, text.splitlines()))
+
+
+def _escape(text: str) -> str:
+    """Text as a page shows it: tags are text, and characters that would drive or turn it are spelt out."""
+    return escape(make_printable(text))

@@ -1,0 +1,86 @@
+"""Judged walks to problems with majority-voted tests, to a card, and to data for fine-tuning the generator."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from codescaler import __version__
+from codescaler.data.prefer import leakage
+from codescaler.io.files import write_text_file
+from codescaler.io.records import read_lines
+from codescaler.io.resumable import compute_file_digest
+from codescaler.tasks import make_task_record
+from codescaler.types import CallTests, StdioTests, Task, Tests
+
+
+def make_problem(record: Mapping[str, Any]) -> Task | None:
+    """The problem that is kept of a judged walk, with tests whose outputs are the majority's; None if none is."""
+    if record["kept"] is None:
+        return None
+    candidate = record["candidates"][record["kept"]]
+    call, cases = candidate["entry_point"], candidate["cases"]
+    tests: Tests = (
+        StdioTests(tuple((given, output) for given, output, _ in cases))
+        if call is None
+        else CallTests(tuple(f"assert {call}({given}) == {output}" for given, output, _ in cases), (call,))
+    )
+    licenses = sorted({seed["license"] for seed in record["seeds"]})
+    return Task(
+        f"synth/{record['task_id'].partition('/')[2]}",
+        candidate["statement"],
+        tests,
+        difficulty=f"{candidate['delta']:.4f}",
+        license=" and ".join(licenses) or None,
+        tags=tuple(record["concepts"]),
+    )
+
+
+def emit_problems(judged: Path, target: Path) -> int:
+    """Writes the kept problems as tasks, and beside them a card; returns how many."""
+    pairs = [(record, make_problem(record)) for _, _, record in read_lines(judged)]
+    kept = [(record, task) for record, task in pairs if task is not None]
+    lines = [
+        {**make_task_record(task), "seeds": record["seeds"], "generator": record["generator"]} for record, task in kept
+    ]
+    card = {
+        "made_by": f"codescaler {__version__}",
+        "source": {judged.name: compute_file_digest([judged])},
+        "walks": len(pairs),
+        "problems": len(kept),
+        "tests": "outputs are those of a weighted majority of sampled solutions; nobody has checked them",
+        "leakage": leakage.RULE,
+        "seeds_by_license": dict(sorted(_count_licenses(record for record, _ in kept).items())),
+        "problems_by_seed": {task.task_id: [seed["task_id"] for seed in record["seeds"]] for record, task in kept},
+    }
+    write_text_file(target.with_name(f"{target.name}.card.json"), json.dumps(card, indent=2) + "\n")
+    write_text_file(target, "".join(f"{json.dumps(line)}\n" for line in lines))
+    return len(kept)
+
+
+def _count_licenses(records: Iterator[Mapping[str, Any]]) -> Counter[str]:
+    return Counter(seed["license"] for record in records for seed in record["seeds"])
+
+
+def emit_sft(judged: Path, target: Path) -> int:
+    """Writes a conversation for each candidate, for fine-tuning the generator by rejection; returns how many.
+
+    `kept` says whether it is the one to learn from. `rejected` is the reason of a gate, null if it only was easier.
+    """
+    lines = [
+        {
+            "task_id": f"{record['task_id']}/{place}",
+            "messages": [
+                {"role": "user", "content": record["prompt"]},
+                {"role": "assistant", "content": candidate["statement"]},
+            ],
+            "kept": place == record["kept"],
+            "delta": candidate.get("delta"),
+            "rejected": candidate["rejected"],
+        }
+        for _, _, record in read_lines(judged)
+        for place, candidate in enumerate(record["candidates"])
+    ]
+    write_text_file(target, "".join(f"{json.dumps(line)}\n" for line in lines))
+    return len(lines)

@@ -1,0 +1,169 @@
+"""New problems from walks over the graph: several statements a walk, with examples that share its concepts."""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from codescaler.data.prefer.leakage import HeldOut, LeakFinder
+from codescaler.data.sample.sampling import Completion, Sampler, Sampling
+from codescaler.data.synthesis.asking import ask_in_order, make_request, read_answer
+from codescaler.data.synthesis.concepts import Seed
+from codescaler.data.synthesis.prompts import FORMS, write_problem_prompt
+from codescaler.errors import InvalidInput
+from codescaler.io.records import read_lines
+from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
+
+_MIN_CHARS = 120  # of a statement
+_MAX_EXAMPLE_CHARS = 6000  # longer seeds are no examples: two would fill the context of a small model
+_SIGNATURE = re.compile(r"^\s*(?:async )?def +([A-Za-z_]\w*) *\(", re.MULTILINE)
+
+
+def choose_examples(concepts: Sequence[str], seeds: Sequence[Seed], count: int) -> list[tuple[Seed, float]]:
+    """The seeds whose concepts are most like these, with the Jaccard similarity; of equals the earlier one.
+
+    A seed without a concept in common is none, nor is one of more than 6000 characters.
+    """
+    wanted = frozenset(concepts)
+    likeness = [
+        (len(wanted & seed.concepts) / len(wanted | seed.concepts), place)
+        for place, seed in enumerate(seeds)
+        if wanted & seed.concepts and len(seed.prompt) <= _MAX_EXAMPLE_CHARS
+    ]
+    best = sorted(likeness, key=lambda item: (-item[0], item[1]))[:count]
+    return [(seeds[place], similarity) for similarity, place in best]
+
+
+def generate_problems(
+    walks: Path,
+    seeds: Sequence[Seed],
+    target: Path,
+    sampler: Sampler,
+    sampling: Sampling,
+    *,
+    form: str = "program",
+    num_examples: int = 2,
+    held_out: HeldOut | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Counter[str]:
+    """Writes `sampling.num_samples` candidate statements for each walk of a file, and returns counts.
+
+    A candidate that fails a gate stays, with the reason in `rejected`. A killed run goes on.
+
+    Raises: InvalidInput if the form is not known, a line is no walk, or as `ResumableFile`.
+    """
+    if form not in FORMS:
+        raise InvalidInput(f"form {form!r} is not known; use one of {', '.join(FORMS)}")
+    records = [_check_walk(record, name) for name, _, record in read_lines(walks)]
+    held_out = held_out or HeldOut()
+    settings = {
+        "walks": compute_file_digest([walks]),
+        "seeds": compute_digest(part for seed in seeds for part in (seed.task_id, seed.prompt, *sorted(seed.concepts))),
+        "held_out": compute_digest([*sorted(held_out.task_ids), *sorted((held_out.prompts or {}).values())]),
+        "sampling": dataclasses.asdict(sampling),
+        "answered_by": sampler.identity,
+        "form": form,
+        "num_examples": num_examples,
+    }
+    gate = _Gate(LeakFinder(held_out, [seed.prompt for seed in seeds]), form)
+    with ResumableFile(target, settings) as output:
+        advance(len(output.done))
+        left = [
+            _Asked(record, choose_examples(record["concepts"], seeds, num_examples), form)
+            for record in output.skip_done(records, lambda record: str(record["task_id"]))
+        ]
+        number, seed = sampling.num_samples, sampling.seed
+        for asked, (completions,) in ask_in_order(
+            left, lambda asked: [make_request(asked.record["task_id"], asked.prompt, number, seed)], sampler
+        ):
+            output.write(asked.make_record(gate.judge(asked, completions), sampling))
+            advance(1)
+    return _count_candidates(target)
+
+
+def _check_walk(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    concepts = record.get("concepts")
+    if not isinstance(record.get("task_id"), str) or not (
+        isinstance(concepts, list) and concepts and all(isinstance(concept, str) for concept in concepts)
+    ):
+        raise InvalidInput(f"{name} is not a line of `codescaler data synth walk`; give the file that it wrote")
+    return record
+
+
+class _Asked:
+    """A walk, its examples, and the prompt that is made of them."""
+
+    def __init__(self, record: Mapping[str, Any], examples: Sequence[tuple[Seed, float]], form: str) -> None:
+        self.record, self.examples, self._form = record, examples, form
+        self.prompt = write_problem_prompt(record["concepts"], [seed.prompt for seed, _ in examples], form)
+
+    def make_record(self, candidates: Sequence[Mapping[str, Any]], sampling: Sampling) -> dict[str, Any]:
+        names = ("model", "temperature", "top_p", "max_tokens", "seed")
+        return {
+            "task_id": self.record["task_id"],
+            "form": self._form,
+            "concepts": self.record["concepts"],
+            "seeds": [
+                {"task_id": seed.task_id, "license": seed.license, "similarity": round(similarity, 4)}
+                for seed, similarity in self.examples
+            ],
+            "prompt": self.prompt,
+            "candidates": list(candidates),
+            "generator": {name: getattr(sampling, name) for name in names},
+        }
+
+
+class _Gate:
+    """What a statement has to be before anything is run for it."""
+
+    def __init__(self, leaks: LeakFinder, form: str) -> None:
+        self._leaks, self._form = leaks, form
+
+    def judge(self, asked: _Asked, completions: Sequence[Completion]) -> list[dict[str, Any]]:
+        examples = {seed.task_id: seed.prompt for seed, _ in asked.examples}
+        copies = LeakFinder(HeldOut(prompts=examples), ())
+        seen: set[str] = set()
+        judged = []
+        for completion in completions:
+            statement = read_answer(completion)
+            entry_point = find_entry_point(statement) if self._form == "call" else None
+            reason = self._find_fault(completion, statement, entry_point, copies)
+            if reason is None:
+                reason = "it repeats another candidate" if statement in seen else None
+                seen.add(statement)
+            judged.append(
+                {"statement": statement, "entry_point": entry_point, "finish": completion.finish, "rejected": reason}
+            )
+        return judged
+
+    def _find_fault(
+        self, completion: Completion, statement: str, entry_point: str | None, copies: LeakFinder
+    ) -> str | None:
+        if completion.finish == "length":
+            return "it was cut at --max-tokens"
+        if len(statement) < _MIN_CHARS:
+            return f"it has less than {_MIN_CHARS} characters"
+        if self._form == "call" and entry_point is None:
+            return "it shows no signature"
+        if (leak := copies.find("", statement)) is not None:
+            return f"it is nearly its example {leak.held_out}"
+        if (leak := self._leaks.find("", statement)) is not None:
+            return f"it is nearly the held-out {leak.held_out}"
+        return None
+
+
+def find_entry_point(statement: str) -> str | None:
+    """The name of the first function of Python whose signature a statement shows."""
+    matched = _SIGNATURE.search(statement)
+    return None if matched is None else matched[1]
+
+
+def _count_candidates(path: Path) -> Counter[str]:
+    counts: Counter[str] = Counter({"walks": 0, "candidates": 0, "rejected": 0})
+    for _, _, record in read_lines(path):
+        counts["walks"] += 1
+        counts["candidates"] += len(record["candidates"])
+        counts["rejected"] += sum(candidate["rejected"] is not None for candidate in record["candidates"])
+    return counts

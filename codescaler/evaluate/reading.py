@@ -1,0 +1,292 @@
+"""Does a scorer read the problem? Figures with the problem's text swapped, and beside programs that do not answer it.
+
+  swapped       All programs of a problem are scored after the text of the next problem of the file. A scorer that reads
+                ranks fewer pairs correctly then. The correlation is Pearson's, of scores after one text and the other:
+                over all programs, and of scores less the mean of their problem.
+  before        How often a correct program scores above a program that does not do what its problem asks, after the
+                text of its own problem. A tie counts half. A problem counts once, whatever the number of its programs.
+
+    another problem's program    a correct one, of the next problem whose function has as many parameters, or fewer
+    the same, renamed            it carries the name of this problem's function, and has as many parameters
+    near-miss name               the correct program, its function misspelled by an "s"
+    last return dropped          the correct program without it
+    return None                  the same parameters, and nothing else
+    constant of the shown test   the answer of the problem's first shown test, whatever is given
+
+Problems without a correct program that defines what is asked are left out; a rule that does not apply to a program is
+left out there. Intervals: 95%, by drawing problems with replacement.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codescaler.errors import InvalidInput
+from codescaler.evaluate.estimates import Estimate, estimate_means
+from codescaler.evaluate.problems import EvaluationProblem
+from codescaler.evaluate.scorers import Response, Scores, require_numbers
+from codescaler.metrics import Figures, compute_percentile_intervals, pair_accuracy, resample_means
+from codescaler.text.asked import find_shown_answer, list_asked_names, list_missing_names
+from codescaler.text.mismatches import (
+    add_parameters,
+    answer_with,
+    count_parameters,
+    drop_last_return,
+    find_function,
+    misspell_name,
+    rename_function,
+)
+from codescaler.text.program import make_conversation
+
+Mask = npt.NDArray[np.bool_]
+
+OTHER, RENAMED, NEAR_MISS = "another problem's program", "the same, renamed", "near-miss name"
+DROPPED, NONE, CONSTANT = "last return dropped", "return None", "constant of the shown test"
+KINDS = (OTHER, RENAMED, NEAR_MISS, DROPPED, NONE, CONSTANT)
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What is scored after one text, as a unit of `evaluate.scorers`."""
+
+    responses: Sequence[Response]
+
+
+@dataclass(frozen=True)
+class ReadingCase:
+    """One problem's programs, each once: after its own text, after another's, and what its correct ones stand beside.
+
+    `kinds` and `beside` say for each of `mismatched` what it is, and by its place in `own` which program it is beside.
+    """
+
+    task_id: str
+    own: Responses
+    swapped: Responses
+    mismatched: Responses
+    kinds: tuple[str, ...]
+    beside: tuple[int, ...]
+
+
+def build_reading_cases(problems: Sequence[EvaluationProblem]) -> list[ReadingCase]:
+    """Returns a case for each problem with a correct program that defines the function its problem asks for.
+
+    Raises: InvalidInput if no problem has, or all have the same text.
+    """
+    if len({problem.prompt for problem in problems}) < 2:
+        raise InvalidInput("all problems have the same text; give groups of two problems at least")
+    functions = [_find_correct(problem) for problem in problems]
+    cases = [_build_case(problems, functions, place) for place, of_problem in enumerate(functions) if of_problem]
+    if not cases:
+        raise InvalidInput(
+            f"none of {len(problems)} problems names a function that a correct program defines; give problems that "
+            "show a test or a signature"
+        )
+    return cases
+
+
+def list_units(cases: Sequence[ReadingCase]) -> list[Responses]:
+    """Returns what has to be scored, in the order that `evaluate_reading` takes scores in."""
+    return [unit for case in cases for unit in (case.own, case.swapped, case.mismatched)]
+
+
+@dataclass(frozen=True)
+class _Correct:
+    """A correct program with its function. `name` is what the problem asks for."""
+
+    code: str
+    name: str
+    num_parameters: int | None
+
+
+def _find_correct(problem: EvaluationProblem) -> list[_Correct]:
+    """The distinct correct programs that define all that is asked, as a function that a rule can edit."""
+    asked = list_asked_names(problem.prompt)
+    found = []
+    for code in dict.fromkeys(response.text for response in problem.responses if response.is_correct):
+        function = find_function(code, asked[0]) if asked and not list_missing_names(code, asked) else None
+        if function is not None:
+            found.append(_Correct(code, asked[0], count_parameters(function)))
+    return found
+
+
+def _build_case(
+    problems: Sequence[EvaluationProblem], functions: Sequence[Sequence[_Correct]], place: int
+) -> ReadingCase:
+    problem, correct = problems[place], functions[place]
+    order = [*range(place + 1, len(problems)), *range(place)]
+    other_text = next(problems[at].problem for at in order if problems[at].prompt != problem.prompt)
+    own = list({(response.text, response.is_correct): response for response in problem.responses}.values())
+    swapped = [
+        Response(make_conversation(other_text, r.text, problem.system), r.text, r.is_correct, f"{r.name}, swapped")
+        for r in own
+    ]
+    others = [functions[at][0] for at in order if functions[at] and problems[at].prompt != problem.prompt]
+    kinds, beside, mismatched = [], [], []
+    for index, response in enumerate(own):
+        for program in correct:
+            if response.is_correct and response.text == program.code:
+                for kind, code in _make_mismatches(program, _choose_other(program, others), problem.prompt):
+                    kinds.append(kind)
+                    beside.append(index)
+                    pair = make_conversation(problem.problem, code, problem.system)
+                    mismatched.append(Response(pair, code, False, f"{response.name}, {kind}"))
+    return ReadingCase(
+        problem.task_id, Responses(own), Responses(swapped), Responses(mismatched), tuple(kinds), tuple(beside)
+    )
+
+
+def _choose_other(program: _Correct, others: Sequence[_Correct]) -> _Correct | None:
+    """The next program with as many parameters, else with fewer; a method stands in for a method alone."""
+    alike = [other for other in others if ("." in other.name) == ("." in program.name)]
+    num = program.num_parameters
+    known = [(other, other.num_parameters) for other in alike if other.num_parameters is not None]
+    same = (other for other, count in known if count == num)
+    fewer = (other for other, count in known if num is not None and count < num)
+    return next(same, None) or next(fewer, None) or next(iter(others), None)
+
+
+def _make_mismatches(program: _Correct, other: _Correct | None, prompt: str) -> Iterator[tuple[str, str]]:
+    """Yields kind and program of each rule that applies."""
+    code, name = program.code, program.name
+    last = name.rpartition(".")[2]
+    made: dict[str, str | None] = {NEAR_MISS: rename_function(code, name, misspell_name(last))}
+    if other is not None:
+        made[OTHER] = other.code
+        made[RENAMED] = _disguise(other, program)
+    made[DROPPED] = drop_last_return(code, name)
+    made[NONE] = answer_with(code, name, "None")
+    answer = find_shown_answer(prompt, name)
+    made[CONSTANT] = None if answer is None else answer_with(code, name, answer)
+    yield from ((kind, text) for kind, text in made.items() if text is not None and text != code)
+
+
+def _disguise(other: _Correct, program: _Correct) -> str | None:
+    """Another problem's program under the name, and with the number of parameters, of this problem's function."""
+    owners, names = zip(*(each.name.rpartition(".")[::2] for each in (other, program)), strict=True)
+    if owners[0] != owners[1] or program.num_parameters is None:
+        return None
+    code = other.code if names[0] == names[1] else rename_function(other.code, other.name, names[1])
+    return None if code is None else add_parameters(code, program.name, program.num_parameters)
+
+
+def evaluate_reading(cases: Sequence[ReadingCase], scores: Scores, models: Sequence[str]) -> dict[str, Any]:
+    """Returns what JSON holds of an evaluation. `scores` are of `list_units`; `models` get a sentence each.
+
+    Raises: InvalidInput if a score is NaN.
+    """
+    require_numbers(list_units(cases), scores)
+    scorers = {name: _measure_scorer(cases, values) for name, values in scores.items()}
+    for name in models:
+        scorers[name]["verdict"] = describe_reading(name, scorers[name])
+    counted = {kind: [case for case in cases if kind in case.kinds] for kind in KINDS}
+    return {
+        "num_problems": len({case.task_id for case in cases}),
+        "num_programs": sum(len(case.own.responses) for case in cases),
+        "num_mixed": sum(len({response.is_correct for response in case.own.responses}) == 2 for case in cases),
+        "num_beside": {kind: len({case.task_id for case in held}) for kind, held in counted.items()},
+        "scorers": scorers,
+    }
+
+
+def _measure_scorer(cases: Sequence[ReadingCase], scores: Sequence[Figures]) -> dict[str, Any]:
+    own, swapped, beside = scores[::3], scores[1::3], scores[2::3]
+    labels = [np.array([response.is_correct for response in case.own.responses]) for case in cases]
+    defines = [np.array([not response.missing for response in case.own.responses]) for case in cases]
+    everything = [np.ones(len(y), dtype=bool) for y in labels]
+    return {
+        **_measure_swap(cases, own, swapped, labels, everything),
+        "defining": _measure_swap(cases, own, swapped, labels, defines),
+        "correlation": _correlate(cases, own, swapped),
+        "correlation_within_problems": _correlate(cases, own, swapped, is_within=True),
+        "before": {kind: _measure_beside(cases, own, beside, kind) for kind in KINDS},
+    }
+
+
+def _measure_swap(
+    cases: Sequence[ReadingCase],
+    own: Sequence[Figures],
+    swapped: Sequence[Figures],
+    labels: Sequence[Mask],
+    kept: Sequence[Mask],
+) -> dict[str, Estimate | None]:
+    """Pair accuracy after both texts, and by how much it falls; None without a pair."""
+    rows, clusters = [], []
+    for case, first, second, y, mask in zip(cases, own, swapped, labels, kept, strict=True):
+        accuracies = [pair_accuracy(_place(values)[mask], y[mask]) for values in (first, second)]
+        if None not in accuracies:
+            rows.append(accuracies)
+            clusters.append(case.task_id)
+    columns = dict(zip(("own", "swapped"), np.array(rows, dtype=np.float64).reshape(-1, 2).T, strict=True))
+    columns["fall"] = columns["own"] - columns["swapped"]
+    found = estimate_means(columns, clusters)
+    return {f"pair_accuracy_{key}" if key != "fall" else key: found.get(key) for key in columns}
+
+
+def _place(scores: Figures) -> Figures:
+    """Places in the order of scores, so that an infinite score is one like any other."""
+    return np.unique(scores, return_inverse=True)[1].astype(np.float64)
+
+
+def _measure_beside(
+    cases: Sequence[ReadingCase], own: Sequence[Figures], beside: Sequence[Figures], kind: str
+) -> Estimate | None:
+    shares, clusters = [], []
+    for case, correct, others in zip(cases, own, beside, strict=True):
+        wins = [
+            (1.0 if correct[place] > other else 0.5 if correct[place] == other else 0.0)
+            for other, place, own_kind in zip(others, case.beside, case.kinds, strict=True)
+            if own_kind == kind
+        ]
+        if wins:
+            shares.append(sum(wins) / len(wins))
+            clusters.append(case.task_id)
+    return estimate_means({kind: np.array(shares)}, clusters).get(kind)
+
+
+def _correlate(
+    cases: Sequence[ReadingCase], first: Sequence[Figures], second: Sequence[Figures], *, is_within: bool = False
+) -> Estimate | None:
+    """Pearson's correlation over all programs; None where all scores are the same, or some are infinite.
+
+    With `is_within`, of scores less the mean of their problem.
+    """
+    if not all(np.isfinite(values).all() for part in (first, second) for values in part):
+        return None
+    places = {task_id: place for place, task_id in enumerate(dict.fromkeys(case.task_id for case in cases))}
+    sums = np.zeros((len(places), 6))
+    for case, x, y in zip(cases, first, second, strict=True):
+        x, y = (x - x.mean(), y - y.mean()) if is_within else (x, y)
+        sums[places[case.task_id]] += [len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y]
+
+    def compute(rows: Figures) -> Figures:
+        count, x, y, xx, yy, xy = rows.T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variances = np.maximum(count * xx - x * x, 0.0) * np.maximum(count * yy - y * y, 0.0)
+            return np.asarray((count * xy - x * y) / np.sqrt(variances))
+
+    mean, resampled = float(compute(sums.mean(axis=0)[None])[0]), compute(resample_means(sums))
+    known = resampled[np.isfinite(resampled)]
+    if not math.isfinite(mean) or not len(known):
+        return None
+    return Estimate(mean=mean, interval=compute_percentile_intervals(known[:, None])[0])
+
+
+def describe_reading(name: str, figures: Mapping[str, Any]) -> str:
+    """Says in words whether a scorer reads the problem."""
+    fall, renamed = figures["fall"], figures["before"][RENAMED]
+    if fall is None:
+        return f"Whether {name} reads the problem is not known: no problem has a correct and an incorrect program."
+    shown = f"{100 * fall['mean']:+.1f} points [{', '.join(f'{100 * end:+.1f}' for end in fall['interval'])}]"
+    if fall["interval"][0] <= 0:
+        return (
+            f"{name} does not read the problem: its pair accuracy is not shown to fall with another problem's text "
+            f"({shown})."
+        )
+    told = f"{name} reads the problem: its pair accuracy falls by {shown} with another problem's text."
+    if renamed is not None and renamed["interval"][0] <= 0.5:
+        told += " It is not shown to know more than the name: another problem's program under the name passes."
+    return told

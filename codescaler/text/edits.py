@@ -1,0 +1,24 @@
+"""Edits of a program's text at the places of its syntax tree: comments and layout elsewhere stay."""
+
+import ast
+import itertools
+from collections.abc import Iterable
+
+# From line and column to line and column, in bytes of UTF-8 as in syntax trees, and what stands there instead.
+Edit = tuple[int, int, int, int, str]
+Span = tuple[int, int, int, int]
+
+
+def get_span(node: ast.stmt | ast.expr | ast.arg) -> Span:
+    """Returns where a node stands."""
+    return node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or 0
+
+
+def apply_edits(code: str, edits: Iterable[Edit]) -> str:
+    r"""Returns the program with all edits made, none of which overlap. Lines end with "\n"."""
+    lines = [line.encode() for line in code.split("\n")]
+    starts = [0, *itertools.accumulate(len(line) + 1 for line in lines)]
+    text = code.encode()
+    for row, column, end_row, end_column, new in sorted(edits, reverse=True):
+        text = text[: starts[row - 1] + column] + new.encode() + text[starts[end_row - 1] + end_column :]
+    return text.decode()

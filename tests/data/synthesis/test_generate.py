@@ -1,0 +1,111 @@
+"""New problems: what is asked, and what no candidate may be."""
+
+import json
+
+import pytest
+
+from codescaler.data.prefer.leakage import HeldOut
+from codescaler.data.sample.sampling import Completion, Sampling
+from codescaler.data.synthesis.concepts import Seed
+from codescaler.data.synthesis.generate import choose_examples, find_entry_point, generate_problems
+from codescaler.errors import InvalidInput
+
+SEEDS = [
+    Seed("s/1", "Sort the flowers of the garden by their height, then print them in one line.", ("sorting",), ("tie",)),
+    Seed(
+        "s/2", "Find the lightest bridge between two villages on a river.", ("graph",), ("shortest path",), 3.0, "MIT"
+    ),
+    Seed("s/3", "x" * 7000, ("sorting", "graph"), ()),
+    Seed("s/4", "Say hello.", ("output",), ()),
+]
+GOOD = (
+    "A shop sells lamps. Each lamp shines on a part of a long street. Given the parts, print the least number of lamps "
+    "that light the whole street, or -1.\n\ndef light(parts, length):"
+)
+HELD_OUT = "Write a function that merges overlapping meetings of a busy calendar and counts how many of them remain"
+
+
+class Sampler:
+    identity = "a list"
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    def complete(self, requests):
+        for request in requests:
+            self.asked.append(request)
+            yield [Completion(*self.answers.pop(0)) for _ in request.seeds]
+
+
+@pytest.fixture
+def walks(tmp_path):
+    path = tmp_path / "walks.jsonl"
+    walks = [
+        {"task_id": f"walk/0/{n}", "concepts": c} for n, c in enumerate((["sorting", "tie"], ["graph"], ["absent"]))
+    ]
+    path.write_text("".join(json.dumps(walk) + "\n" for walk in walks))
+    return path
+
+
+def test_examples_are_the_nearest_by_jaccard():
+    chosen = choose_examples(["sorting", "tie", "graph"], SEEDS, 2)
+    assert [(seed.task_id, round(similarity, 3)) for seed, similarity in chosen] == [("s/1", 0.667), ("s/2", 0.25)]
+    assert choose_examples(["absent"], SEEDS, 2) == []
+    everything = choose_examples(["sorting", "tie"], SEEDS, 9)
+    for seed, similarity in everything:  # the definition
+        wanted = {"sorting", "tie"}
+        assert similarity == len(wanted & seed.concepts) / len(wanted | seed.concepts) > 0
+
+
+def test_candidates_meet_the_gates(walks, tmp_path):
+    bad = [
+        ("def f(): pass", "stop"), (GOOD, "length"), (GOOD.replace("def light", "light"), "stop"),
+        (f"{SEEDS[0].prompt} {SEEDS[0].prompt}\ndef sort(flowers):" + " " * 40, "stop"),
+        (f"{HELD_OUT}.\n\ndef merge(meetings):\n    Give the number.{' ' * 30}.", "stop"),
+    ]  # fmt: skip
+    sampler = Sampler(*bad, (GOOD, "stop"), (f"thoughts</think>\n{GOOD}", "stop"), *[(GOOD, "stop")] * 14)
+    target = tmp_path / "generated.jsonl"
+    counts = generate_problems(
+        walks, SEEDS, target, sampler, Sampling("tiny", num_samples=7), form="call",
+        held_out=HeldOut(frozenset({"h/1"}), {"h/1": HELD_OUT}),
+    )  # fmt: skip
+    records = [json.loads(line) for line in target.read_text().splitlines()]
+    reasons = [candidate["rejected"] for candidate in records[0]["candidates"]]
+    assert reasons == [
+        "it has less than 120 characters", "it was cut at --max-tokens", "it shows no signature",
+        "it is nearly its example s/1", "it is nearly the held-out h/1", None, "it repeats another candidate",
+    ]  # fmt: skip
+    assert counts == {"walks": 3, "candidates": 21, "rejected": 6 + 12}
+    assert records[0]["candidates"][5]["entry_point"] == "light"
+    assert records[1]["seeds"] == [{"task_id": "s/2", "license": "MIT", "similarity": 0.5}]
+    assert "sorting, tie" in sampler.asked[0].prompt and SEEDS[0].prompt in sampler.asked[0].prompt
+    assert len(set(sampler.asked[0].seeds)) == 7 and records[2]["seeds"] == []
+
+
+def test_a_run_that_was_stopped_goes_on(walks, tmp_path):
+    sampling = Sampling("tiny", num_samples=2)
+    answers = [(f"{GOOD} Case {n}.", "stop") for n in range(6)]
+    whole, target = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    generate_problems(walks, SEEDS, whole, Sampler(*answers), sampling)
+    with pytest.raises(IndexError):
+        generate_problems(walks, SEEDS, target, Sampler(*answers[:3]), sampling)
+    assert (tmp_path / "out.jsonl.partial").read_text().count("\n") == 1
+    rest = Sampler(*answers[2:])
+    generate_problems(walks, SEEDS, target, rest, sampling)
+    assert len(rest.asked) == 2
+    assert target.read_bytes() == whole.read_bytes()
+
+
+def test_bad_settings(walks, tmp_path):
+    with pytest.raises(InvalidInput, match="form 'proof' is not known; use one of program, call"):
+        generate_problems(walks, SEEDS, tmp_path / "o.jsonl", Sampler(), Sampling("tiny"), form="proof")
+    walks.write_text(json.dumps({"task_id": "w", "concepts": []}))
+    with pytest.raises(InvalidInput, match="line 1 is not a line of `codescaler data synth walk`"):
+        generate_problems(walks, SEEDS, tmp_path / "o.jsonl", Sampler(), Sampling("tiny"))
+
+
+@pytest.mark.parametrize(
+    "statement, name", [("x\n    def solve_it (a):", "solve_it"), ("use def f(", None), ("async def g(x)", "g")]
+)
+def test_signatures(statement, name):
+    assert find_entry_point(statement) == name
