@@ -1,6 +1,7 @@
 """Which tests ask for one process with the program: those that read what it wrote, or change what it runs in."""
 
 import ast
+import builtins
 import functools
 import re
 import sys
@@ -89,6 +90,7 @@ def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Mo
     found = None
     while reached and found is None:
         node = reached.pop()
+        found = _find_changed_table(node, modules) or found
         for part in _walk(node, words):
             found = found or _describe(part, modules)
             if isinstance(part, ast.Constant) and isinstance(part.value, str):
@@ -97,6 +99,20 @@ def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Mo
                 names.add(part.id)
                 reached.append(definitions[part.id])
     return found
+
+
+def _find_changed_table(node: ast.AST, modules: set[str]) -> str | None:
+    """A variable that a function gets, and that is looked at later, where libraries of tables are at hand."""
+    if not modules & {"np", "pd", *_GO_AS_DATA}:
+        return None
+    loads = [each for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)]
+    last = {each.id: each.lineno for each in sorted(loads, key=lambda each: each.lineno)}
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not hasattr(builtins, call.func.id):
+            for each in call.args:
+                if isinstance(each, ast.Name) and last[each.id] > call.lineno:
+                    return f"{each.id}, which may be changed in place,"
+    return None
 
 
 def _walk(node: ast.AST, words: set[str]) -> Iterator[ast.AST]:

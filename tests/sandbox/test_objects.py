@@ -242,6 +242,9 @@ ONE_PROCESS = {
     ("import sympy\nassert f() == sympy.Symbol('x')", "objects of sympy"),
     ("from PIL.Image import new\nassert f(new('L', (1, 1)))", "objects of PIL"),
     ("image.save('a.png')\nassert f('a.png')", "save()"),
+    ("import numpy as np\na = np.ones(2)\nf(a)\nassert a[0] == 2", "a, which may be changed in place,"),
+    ("import numpy as np\na = np.ones(2)\nassert f(a)[0] == 2", None),
+    ("a = [1]\nf(a)\nassert a[0] == 2", None),
     ("import numpy as np, math, unittest\nassert (f() == np.ones(2)).all()", None),
 ])  # fmt: skip
 def test_shapes_of_tests_that_ask_for_one_process(statement, shared):
@@ -326,6 +329,14 @@ def test_files_of_a_program_have_no_say(sandbox, name):
     code, statement = HOSTILE_FILES[name]
     verdict = sandbox.run(code, CallTests((statement,)))
     assert verdict.passed is not True, verdict
+
+
+def test_an_array_that_a_program_changes_makes_no_correct_program_wrong(sandbox):
+    limits = Limits(memory_bytes=4 << 30, num_processes=32)
+    tests = CallTests(("import numpy as np\na = np.array([2, 1])\nf(a)\nassert a.tolist() == [1, 2]",))
+    with Sandbox(limits, isolation=sandbox.isolation, num_workers=1, allow_site_packages=True) as wide:
+        assert wide.run("def f(a): a.sort()", tests).passed is None
+        assert wide.run("def f(a): return sorted(a)", tests).passed is False
 
 
 def test_one_process_compares_by_the_rule_of_the_benchmark(sandbox):
