@@ -34,7 +34,7 @@ _CALLS = {"open", "patch", "redirect_stdout", "redirect_stderr", "redirect_stdin
 _FILE_METHODS = {"exists", "is_file", "is_dir", "read_text", "write_text", "read_bytes", "write_bytes", "unlink",
                  "mkdir", "touch", "iterdir", "rmdir", "save", "savefig", "to_csv", "to_excel"}  # fmt: skip
 _CLOCKS = {"time", "timeit"}  # an answer takes longer from another process
-_GO_AS_DATA = {"numpy"}  # of the libraries that are not Python's own
+_GO_AS_DATA = {"numpy", "pandas"}  # of the libraries that are not Python's own
 _ALWAYS = {"setUp", "tearDown", "setUpClass", "tearDownClass"}
 
 

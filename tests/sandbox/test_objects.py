@@ -239,7 +239,7 @@ ONE_PROCESS = {
 
 @pytest.mark.parametrize("statement, shared", [
     ("import time\nassert f() < 1", "the clock"),
-    ("import pandas as pd\nassert f().equals(pd.DataFrame())", "objects of pandas"),
+    ("import sympy\nassert f().equals(sympy.Symbol('x'))", "objects of sympy"),
     ("from PIL.Image import new\nassert f(new('L', (1, 1)))", "objects of PIL"),
     ("image.save('a.png')\nassert f('a.png')", "save()"),
     ("import numpy as np, math, unittest\nassert (f() == np.ones(2)).all()", None),
