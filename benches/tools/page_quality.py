@@ -286,9 +286,9 @@ def _write_fault_lines() -> Iterator[str]:
     yield (
         f"`python benches fault_lines PAIRS`: {result['num_pairs']} wrong programs of {result['num_tasks']} AtCoder "
         "tasks, with marked faulty lines and a repaired twin (ConDefects). The table shows how often a faulty line is "
-        "the first of an order, or one of its first three. Each system orders the lines by suspicion. *drop*: the "
-        "largest fall of `Engine.trace` first. *drop in place*: the same, but the head is read at the last token of a "
-        "line. *beside the twin*: the change, less that of the repaired program at this place.\n"
+        "the first of an order, or one of its first three. Each system orders the lines by suspicion. A *drop* is a "
+        "fall of `Engine.trace`, the largest one first. A *drop in place* reads the head at the last token of a line. "
+        "An order *beside the twin* takes the change, less that of the repaired program at this place.\n"
     )
     rows = [
         [name, *(_format_share(figures[f"top_{k}"]) for k in (1, 3))] for name, figures in result["locators"].items()
