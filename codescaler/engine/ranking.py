@@ -26,8 +26,7 @@ def rank_candidates(
     asked_first: bool = False,
 ) -> list[RankedCandidate]:
     """Returns what `Engine.rerank` does; `score_pairs` takes pairs and their names."""
-    if not isinstance(problem, str) and not is_list(problem):
-        raise InvalidInput(f"problem is a {type(problem).__name__}; give its text, or messages")
+    require_problem(problem)
     if not is_list(candidates) or not all(isinstance(text, str) for text in candidates):
         raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
     require_count("top_k", top_k)
@@ -36,10 +35,7 @@ def rank_candidates(
     pairs = {
         index: make_conversation(problem, code, system) for index, (code, _) in enumerate(taken) if code is not None
     }
-    scores = dict(zip(pairs, score_pairs([*pairs.values()], [names[i] for i in pairs]), strict=True))
-    for index, score in scores.items():
-        if not math.isfinite(score):
-            raise WeightsError(f"{names[index]} scores {score}; look for non-finite weights in this checkpoint")
+    scores = dict(zip(pairs, compute_finite(score_pairs, [*pairs.values()], [names[i] for i in pairs]), strict=True))
     asked = list_asked_names(_join_problem(problem)) if asked_first and language == "python" else ()
     ranked = [
         RankedCandidate(
@@ -48,6 +44,20 @@ def rank_candidates(
         for index, (code, is_valid) in enumerate(taken)
     ]
     return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]
+
+
+def require_problem(problem: str | Sequence[Message]) -> None:
+    if not isinstance(problem, str) and not is_list(problem):
+        raise InvalidInput(f"problem is a {type(problem).__name__}; give its text, or messages")
+
+
+def compute_finite(score_pairs: ScorePairs, pairs: Sequence[Pair], names: Sequence[str]) -> list[float]:
+    """Returns the score of each pair. Raises: WeightsError if one is not finite: nothing can be compared with it."""
+    scores = [*score_pairs(pairs, names)]
+    for name, score in zip(names, scores, strict=True):
+        if not math.isfinite(score):
+            raise WeightsError(f"{name} scores {score}; look for non-finite weights in this checkpoint")
+    return scores
 
 
 def _join_problem(problem: str | Sequence[Message]) -> str:

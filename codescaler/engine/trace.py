@@ -4,15 +4,13 @@ Each value is a score of its own, so the last one is the program's. All beginnin
 one prefix tree, so that a trace costs little more than the score. Knows no engine: what scores is a function.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from codescaler.engine.options import is_list
-from codescaler.errors import InvalidInput, WeightsError
-from codescaler.text.program import Message, Pair, make_conversation, normalize_program
-
-ScorePairs = Callable[[Sequence[Pair], Sequence[str]], Iterator[float]]
+from codescaler.engine.ranking import ScorePairs, compute_finite, require_problem
+from codescaler.errors import InvalidInput
+from codescaler.text.program import Message, make_conversation, normalize_program
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ def trace_programs(
     system: str | None,
 ) -> list[list[LineScore]]:
     """Returns the lines of each program, which is normalised as `rerank` does; `score_pairs` takes pairs and names."""
+    require_problem(problem)
     if not is_list(programs) or not all(isinstance(text, str) for text in programs):
         raise InvalidInput("programs is not a list of strings; give one string for each program")
     names = names or [f"program {index}" for index in range(len(programs))]
@@ -49,10 +48,7 @@ def trace_programs(
         for number in range(1, len(of_program) + 1):
             starts.setdefault(_join(of_program[:number]), f"{name}, up to line {number}")
     pairs = [make_conversation(problem, start, system) for start in starts]
-    scores = dict(zip(starts, score_pairs(pairs, [*starts.values()]), strict=True))
-    for start, score in scores.items():
-        if not math.isfinite(score):
-            raise WeightsError(f"{starts[start]} scores {score}; look for non-finite weights in this checkpoint")
+    scores = dict(zip(starts, compute_finite(score_pairs, pairs, [*starts.values()]), strict=True))
     traces = []
     for of_program in lines:
         values = [scores[_join(of_program[:number])] for number in range(len(of_program) + 1)]
