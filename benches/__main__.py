@@ -26,7 +26,7 @@ SCRIPTS = {
             "parity",
             "ranking",
         ),
-        *("robustness", "steady", "suites", "tau", "templates", "train_study"),
+        *("reading_data", "robustness", "sampled", "steady", "suites", "tau", "templates", "train_study"),
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }

@@ -36,6 +36,7 @@ def add_commands(add: Add) -> None:
     _add_cost(steps)
     _add_tests(steps)
     _add_augment(steps)
+    _add_negatives(steps)
     _add_pairs(steps)
     add_synth(steps)
     add_audit(steps)
@@ -112,6 +113,24 @@ def _add_augment(steps: Any) -> None:
     )  # fmt: skip
     step.add_argument("--copies", type=int, default=1, help="of a program, at most (%(default)s)")
     step.add_argument("--seed", type=int, default=0, help="of what is chosen (%(default)s)")
+
+
+def _add_negatives(steps: Any) -> None:
+    step = add_step(
+        steps,
+        "negatives",
+        _run_negatives,
+        "Add programs that do not do what the problem asks, for training.",
+        "groups to write",
+    )
+    step.add_argument("labelled", type=Path, help="labelled groups, such as `data label` writes; .gz too")
+    step.add_argument(
+        "--kind", action="append", metavar="NAME",
+        help="other (a correct program of another problem), renamed (the same under this problem's name), near_miss "
+        "(its own program under a misspelled name), no_return, none, constant; again for more (all)",
+    )  # fmt: skip
+    step.add_argument("--n", type=int, default=3, help="programs of a group, at most (%(default)s)")
+    step.add_argument("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
 
 
 def _add_pairs(steps: Any) -> None:
@@ -272,6 +291,26 @@ def _run_augment(options: argparse.Namespace) -> None:
         f"{options.output}: {len(lines)} groups; added or passed over: {format_counts(counts) or 'nothing'}",
         file=sys.stderr,
     )
+
+
+def _run_negatives(options: argparse.Namespace) -> None:
+    import json
+    from collections import Counter
+
+    from codescaler.data.negatives import NAMES, add_negatives
+    from codescaler.io.files import write_text_file
+    from codescaler.io.records import read_lines
+    from codescaler.io.resumable import require_new_file
+
+    require_new_file(options.output)
+    if options.n < 1:
+        raise InvalidInput(f"--n {options.n}; give a whole number of at least 1")
+    counts: Counter[str] = Counter()
+    records = [(name, record) for name, _, record in read_lines(options.labelled)]
+    kinds = list(dict.fromkeys(options.kind or NAMES))
+    groups = add_negatives(records, kinds=kinds, num_negatives=options.n, seed=options.seed, counts=counts)
+    write_text_file(options.output, "".join(f"{json.dumps(group)}\n" for group in groups))
+    print(f"{options.output}: {len(groups)} groups; added or passed over: {format_counts(counts)}", file=sys.stderr)
 
 
 def _run_pairs(options: argparse.Namespace) -> None:

@@ -140,8 +140,9 @@ def _run_bon(options: argparse.Namespace) -> None:
 def _run_reading(options: argparse.Namespace) -> None:
     from codescaler.evaluate.plot import plot_bars
     from codescaler.evaluate.problems import read_evaluation_problems
-    from codescaler.evaluate.reading import RENAMED, build_reading_cases, evaluate_reading, list_units
+    from codescaler.evaluate.reading import build_reading_cases, evaluate_reading, list_units
     from codescaler.evaluate.tables import format_reading
+    from codescaler.text.mismatches import RENAMED
 
     counts: Counter[str] = Counter()
     problems = read_evaluation_problems(options.file, split=options.split, counts=counts)

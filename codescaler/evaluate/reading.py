@@ -18,7 +18,7 @@ left out there. Intervals: 95%, by drawing problems with replacement.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,23 +30,17 @@ from codescaler.evaluate.estimates import Estimate, estimate_means
 from codescaler.evaluate.problems import EvaluationProblem
 from codescaler.evaluate.scorers import Response, Scores, require_numbers
 from codescaler.metrics import Figures, compute_percentile_intervals, pair_accuracy, resample_means
-from codescaler.text.asked import find_shown_answer, list_asked_names, list_missing_names
 from codescaler.text.mismatches import (
-    add_parameters,
-    answer_with,
-    count_parameters,
-    drop_last_return,
-    find_function,
-    misspell_name,
-    rename_function,
+    KINDS,
+    RENAMED,
+    CorrectProgram,
+    choose_other,
+    find_correct_programs,
+    make_mismatches,
 )
 from codescaler.text.program import make_conversation
 
 Mask = npt.NDArray[np.bool_]
-
-OTHER, RENAMED, NEAR_MISS = "another problem's program", "the same, renamed", "near-miss name"
-DROPPED, NONE, CONSTANT = "last return dropped", "return None", "constant of the shown test"
-KINDS = (OTHER, RENAMED, NEAR_MISS, DROPPED, NONE, CONSTANT)
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,10 @@ def build_reading_cases(problems: Sequence[EvaluationProblem]) -> list[ReadingCa
     """
     if len({problem.prompt for problem in problems}) < 2:
         raise InvalidInput("all problems have the same text; give groups of two problems at least")
-    functions = [_find_correct(problem) for problem in problems]
+    functions = [
+        find_correct_programs(problem.prompt, [r.text for r in problem.responses if r.is_correct])
+        for problem in problems
+    ]
     cases = [_build_case(problems, functions, place) for place, of_problem in enumerate(functions) if of_problem]
     if not cases:
         raise InvalidInput(
@@ -93,28 +90,8 @@ def list_units(cases: Sequence[ReadingCase]) -> list[Responses]:
     return [unit for case in cases for unit in (case.own, case.swapped, case.mismatched)]
 
 
-@dataclass(frozen=True)
-class _Correct:
-    """A correct program with its function. `name` is what the problem asks for."""
-
-    code: str
-    name: str
-    num_parameters: int | None
-
-
-def _find_correct(problem: EvaluationProblem) -> list[_Correct]:
-    """The distinct correct programs that define all that is asked, as a function that a rule can edit."""
-    asked = list_asked_names(problem.prompt)
-    found = []
-    for code in dict.fromkeys(response.text for response in problem.responses if response.is_correct):
-        function = find_function(code, asked[0]) if asked and not list_missing_names(code, asked) else None
-        if function is not None:
-            found.append(_Correct(code, asked[0], count_parameters(function)))
-    return found
-
-
 def _build_case(
-    problems: Sequence[EvaluationProblem], functions: Sequence[Sequence[_Correct]], place: int
+    problems: Sequence[EvaluationProblem], functions: Sequence[Sequence[CorrectProgram]], place: int
 ) -> ReadingCase:
     problem, correct = problems[place], functions[place]
     order = [*range(place + 1, len(problems)), *range(place)]
@@ -129,7 +106,7 @@ def _build_case(
     for index, response in enumerate(own):
         for program in correct:
             if response.is_correct and response.text == program.code:
-                for kind, code in _make_mismatches(program, _choose_other(program, others), problem.prompt):
+                for kind, code in make_mismatches(program, choose_other(program, others), problem.prompt):
                     kinds.append(kind)
                     beside.append(index)
                     pair = make_conversation(problem.problem, code, problem.system)
@@ -137,40 +114,6 @@ def _build_case(
     return ReadingCase(
         problem.task_id, Responses(own), Responses(swapped), Responses(mismatched), tuple(kinds), tuple(beside)
     )
-
-
-def _choose_other(program: _Correct, others: Sequence[_Correct]) -> _Correct | None:
-    """The next program with as many parameters, else with fewer; a method stands in for a method alone."""
-    alike = [other for other in others if ("." in other.name) == ("." in program.name)]
-    num = program.num_parameters
-    known = [(other, other.num_parameters) for other in alike if other.num_parameters is not None]
-    same = (other for other, count in known if count == num)
-    fewer = (other for other, count in known if num is not None and count < num)
-    return next(same, None) or next(fewer, None) or next(iter(others), None)
-
-
-def _make_mismatches(program: _Correct, other: _Correct | None, prompt: str) -> Iterator[tuple[str, str]]:
-    """Yields kind and program of each rule that applies."""
-    code, name = program.code, program.name
-    last = name.rpartition(".")[2]
-    made: dict[str, str | None] = {NEAR_MISS: rename_function(code, name, misspell_name(last))}
-    if other is not None:
-        made[OTHER] = other.code
-        made[RENAMED] = _disguise(other, program)
-    made[DROPPED] = drop_last_return(code, name)
-    made[NONE] = answer_with(code, name, "None")
-    answer = find_shown_answer(prompt, name)
-    made[CONSTANT] = None if answer is None else answer_with(code, name, answer)
-    yield from ((kind, text) for kind, text in made.items() if text is not None and text != code)
-
-
-def _disguise(other: _Correct, program: _Correct) -> str | None:
-    """Another problem's program under the name, and with the number of parameters, of this problem's function."""
-    owners, names = zip(*(each.name.rpartition(".")[::2] for each in (other, program)), strict=True)
-    if owners[0] != owners[1] or program.num_parameters is None:
-        return None
-    code = other.code if names[0] == names[1] else rename_function(other.code, other.name, names[1])
-    return None if code is None else add_parameters(code, program.name, program.num_parameters)
 
 
 def evaluate_reading(cases: Sequence[ReadingCase], scores: Scores, models: Sequence[str]) -> dict[str, Any]:

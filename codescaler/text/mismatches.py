@@ -1,4 +1,4 @@
-"""Programs that do not do what their problem asks, made from a correct one by a rule. Runs nothing.
+"""Programs that do not do what their problem asks, made from correct ones by a rule. Runs nothing.
 
 Each rule takes a program and the name of the function that its problem asks for, such as "f" or "Solution.f". It edits
 the text at places of the syntax tree, so that the rest of the text stays. It returns None where the rule does not apply
@@ -9,14 +9,74 @@ import ast
 import builtins
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+from codescaler.text.asked import find_shown_answer, list_asked_names, list_missing_names
 from codescaler.text.edits import Edit, apply_edits, get_span
 from codescaler.text.extract import parse_syntax_tree
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
+
+OTHER, RENAMED, NEAR_MISS = "another problem's program", "the same, renamed", "near-miss name"
+DROPPED, NONE, CONSTANT = "last return dropped", "return None", "constant of the shown test"
+KINDS = (OTHER, RENAMED, NEAR_MISS, DROPPED, NONE, CONSTANT)
+
+
+@dataclass(frozen=True)
+class CorrectProgram:
+    """A correct program that defines the function that its problem asks for, and the name of that function."""
+
+    code: str
+    name: str
+    num_parameters: int | None
+
+
+def find_correct_programs(prompt: str, codes: Iterable[str]) -> list[CorrectProgram]:
+    """Returns the distinct ones that define all that is asked, as a function that a rule can edit."""
+    asked = list_asked_names(prompt)
+    found = []
+    for code in dict.fromkeys(codes):
+        function = find_function(code, asked[0]) if asked and not list_missing_names(code, asked) else None
+        if function is not None:
+            found.append(CorrectProgram(code, asked[0], count_parameters(function)))
+    return found
+
+
+def choose_other(program: CorrectProgram, others: Sequence[CorrectProgram]) -> CorrectProgram | None:
+    """Returns the first of `others` with as many parameters, else with fewer; a method stands in for a method alone."""
+    alike = [other for other in others if ("." in other.name) == ("." in program.name)]
+    num = program.num_parameters
+    known = [(other, other.num_parameters) for other in alike if other.num_parameters is not None]
+    same = (other for other, count in known if count == num)
+    fewer = (other for other, count in known if num is not None and count < num)
+    return next(same, None) or next(fewer, None) or next(iter(others), None)
+
+
+def make_mismatches(program: CorrectProgram, other: CorrectProgram | None, prompt: str) -> Iterator[tuple[str, str]]:
+    """Yields kind and program of each rule that applies. `other` is a correct program of another problem."""
+    code, name = program.code, program.name
+    last = name.rpartition(".")[2]
+    made: dict[str, str | None] = {NEAR_MISS: rename_function(code, name, misspell_name(last))}
+    if other is not None:
+        made[OTHER] = other.code
+        made[RENAMED] = _disguise(other, program)
+    made[DROPPED] = drop_last_return(code, name)
+    made[NONE] = answer_with(code, name, "None")
+    answer = find_shown_answer(prompt, name)
+    made[CONSTANT] = None if answer is None else answer_with(code, name, answer)
+    yield from ((kind, text) for kind, text in made.items() if text is not None and text != code)
+
+
+def _disguise(other: CorrectProgram, program: CorrectProgram) -> str | None:
+    """Another problem's program under the name, and with the number of parameters, of this problem's function."""
+    owners, names = zip(*(each.name.rpartition(".")[::2] for each in (other, program)), strict=True)
+    if owners[0] != owners[1] or program.num_parameters is None:
+        return None
+    code = other.code if names[0] == names[1] else rename_function(other.code, other.name, names[1])
+    return None if code is None else add_parameters(code, program.name, program.num_parameters)
 
 
 def find_function(code: str, name: str) -> Function | None:

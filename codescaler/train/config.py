@@ -90,6 +90,14 @@ class TrainConfig:
             least=0,
         ),
     )
+    average_last: float = field(
+        default=0.0,
+        metadata=_describe(
+            "Fraction of the steps, the last ones, over which the weights are averaged. The average is the last model.",
+            least=0,
+            most=1,
+        ),
+    )
     lora_rank: int = field(default=16, metadata=_describe("Rank of LoRA's B A.", least=1))
     lora_alpha: float = field(default=32.0, metadata=_describe("LoRA changes a weight by alpha / rank * B A.", above=0))
     dtype: Literal["auto", "float32", "bfloat16"] = field(

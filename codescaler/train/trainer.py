@@ -232,6 +232,7 @@ class _Run:
         self.pairwise_loss = self.model.backend.pairwise_loss
         processes.shard(self.model, device)
         self.parameters = self.model.get_trainable_parameters()
+        self.means: dict[str, Tensor] = {}  # of the weights of the last steps
         decayed = [p for p in self.parameters.values() if p.ndim >= 2]
         others = [p for p in self.parameters.values() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
@@ -277,6 +278,7 @@ class _Run:
                 total.add(work)
                 self._note(folder, logger, record | work.compute_speed(peak))
                 done, is_last = step + 1, step + 1 == num_steps
+                self._average_weights(done, num_steps)
                 if done % evaluate_every == 0 or is_last:
                     self._keep_best(folder, logger, counters, done)
                 is_due = time.monotonic() - saved_at > SAVE_SECONDS
@@ -367,6 +369,18 @@ class _Run:
         }
         return record, _Work(num_tokens=int(num_tokens), flops=flops)
 
+    @torch.no_grad()
+    def _average_weights(self, done: int, num_steps: int) -> None:
+        """Adds the weights to their mean over the last steps; after the last one they become it."""
+        num_averaged = done - (num_steps - round(self.config.average_last * num_steps))
+        if num_averaged < 1:
+            return
+        for name, parameter in self.parameters.items():
+            mean = self.means.setdefault(name, torch.zeros_like(parameter))
+            mean.lerp_(parameter, 1.0 / num_averaged)
+            if done == num_steps:
+                parameter.copy_(mean)
+
     def _keep_best(self, folder: RunFolder, logger: MetricsLogger | None, counters: dict[str, Any], step: int) -> None:
         """Validates, and writes the model if it is the best so far; without validation problems it is."""
         if self.validated:
@@ -416,6 +430,7 @@ class _Run:
         states = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
         tensors = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
         tensors |= {f"{moment}.{name}": state[moment] for name, state in states.items() for moment in _MOMENTS}
+        tensors |= {f"mean.{name}": mean for name, mean in self.means.items()}
         gathered = self._gather(tensors)
         if self.processes.is_first:
             folder.write_checkpoint(counters["step"], gathered, counters)
@@ -443,6 +458,8 @@ class _Run:
                     "step": torch.tensor(float(counters["step"]), device=parameter.device),
                     **{m: shard_like(tensors[f"{m}.{name}"], parameter) for m in _MOMENTS},
                 }
+                if (mean := tensors.get(f"mean.{name}")) is not None:
+                    self.means[name] = shard_like(mean, parameter)
         return counters
 
     def _note(self, folder: RunFolder, logger: MetricsLogger | None, record: dict[str, Any]) -> None:

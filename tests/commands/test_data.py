@@ -119,6 +119,8 @@ def test_options_of_pairs_reach_the_records(labelled, tmp_path):
         (("pairs", "absent.jsonl"), 2, "absent.jsonl cannot be read"),
         (("augment", "labelled.jsonl", "--rewrite", "golfed"), 2, "rewrite 'golfed' is not known; use one of renamed"),
         (("augment", "labelled.jsonl", "--copies", "0"), 2, "--copies 0"),
+        (("negatives", "labelled.jsonl", "--kind", "empty"), 2, "kind 'empty' is not known; use one of other"),
+        (("negatives", "labelled.jsonl", "--n", "0"), 2, "--n 0"),
         (("audit", "tasks.jsonl", "--report", "r.pdf"), 2, "give a name that ends in .md or .html"),
         (("audit", "tasks.jsonl", "--mutants", "-1"), 2, "num_mutants -1"),
         (("pairs", "labelled.jsonl", "--min-weight", "2"), 2, "min_weight 2.0"),
@@ -202,6 +204,22 @@ def test_augmented_groups_are_trained_on(tmp_path, capsys):
     save_chat(tmp_path / "lm")
     assert run("fit-head", tmp_path / "lm", larger, "-o", tmp_path / "rm", "--json") == 0
     assert json.loads(capsys.readouterr().out)["num_pairs"] == 6 * 3 * 6
+
+
+def test_negatives_are_trained_on(tmp_path, capsys):
+    groups, larger = tmp_path / "groups.jsonl", tmp_path / "larger.jsonl"
+    lines = [
+        {"task_id": i, "prompt": f"Do it.\nassert f{i}(1) == {i}", "candidates": [{"code": code, "passed": True}]}
+        for i in range(6)
+        for code in [f"def f{i}(n):\n    return n * {i}"]
+    ]
+    groups.write_text("\n".join(map(json.dumps, lines)))
+    assert run("data", "negatives", groups, "-o", larger, "--kind", "none", "--kind", "renamed", "--n", 2) == 0
+    assert "larger.jsonl: 6 groups; added or passed over: " in capsys.readouterr().err
+    save_random_checkpoint(tmp_path / "lm", "llama", "CausalLM", vocab_size=300)
+    save_chat(tmp_path / "lm")
+    assert run("fit-head", tmp_path / "lm", larger, "-o", tmp_path / "rm", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["num_pairs"] == 6 * 2
 
 
 def test_an_output_that_is_there_is_refused(labelled, capsys):

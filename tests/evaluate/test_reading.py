@@ -5,20 +5,10 @@ import pytest
 
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.problems import parse_problem
-from codescaler.evaluate.reading import (
-    CONSTANT,
-    DROPPED,
-    KINDS,
-    NEAR_MISS,
-    NONE,
-    OTHER,
-    RENAMED,
-    build_reading_cases,
-    evaluate_reading,
-    list_units,
-)
+from codescaler.evaluate.reading import build_reading_cases, evaluate_reading, list_units
 from codescaler.evaluate.scorers import score_with_all
 from codescaler.io.records import Candidate, Group
+from codescaler.text.mismatches import CONSTANT, DROPPED, KINDS, NEAR_MISS, NONE, OTHER, RENAMED
 
 # What is asked, a correct body and an incorrect body: of functions with one or two parameters.
 PROBLEMS = {

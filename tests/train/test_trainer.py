@@ -204,6 +204,17 @@ def test_a_teacher_without_scores_is_refused(small, tmp_path):
         fit(small, infinite, tmp_path / "run", config)
 
 
+def test_the_last_model_is_the_mean_of_the_last_steps(small, tmp_path):
+    constant = dataclasses.replace(CONFIG, warmup_fraction=0, final_fraction=1)
+    for name, steps, averaged in (("third", 3, 0), ("fourth", 4, 0), ("mean", 4, 0.5)):
+        config = dataclasses.replace(constant, max_steps=steps, average_last=averaged)
+        fit(small, make_groups(), tmp_path / name, config)
+    third, fourth, mean = (weights_of(tmp_path / name) for name in ("third", "fourth", "mean"))
+    assert any(not torch.equal(third[name], weight) for name, weight in fourth.items())
+    for name, weight in mean.items():
+        torch.testing.assert_close(weight, (third[name] + fourth[name]) / 2, rtol=0, atol=1e-6)
+
+
 def test_records_say_their_split(small, tmp_path):
     groups = make_groups(split="train") + make_groups(2, split="validation", first=50)
     report = fit(small, groups, tmp_path / "run", CONFIG)
@@ -214,7 +225,12 @@ def test_records_say_their_split(small, tmp_path):
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(small, tmp_path, monkeypatch, method, checkpointing):
     config = dataclasses.replace(
-        CONFIG, method=method, evaluate_every=2, save_every=2, gradient_checkpointing=checkpointing
+        CONFIG,
+        method=method,
+        evaluate_every=2,
+        save_every=2,
+        gradient_checkpointing=checkpointing,
+        average_last=0.5,
     )
     options = {"validation": make_groups(3, first=100)}
     whole = fit(small, make_groups(), tmp_path / "whole", config, **options)

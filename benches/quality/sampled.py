@@ -1,0 +1,59 @@
+"""Packs sampled and labelled programs without the text of their problems: `python benches sampled NAME LABELLED...`.
+
+LABELLED are groups that `codescaler data label` wrote. Written is `benches/quality/data/NAME.jsonl.gz`: a line for each
+group with its task_id, split, generator and candidates of completion, finish and passed. `read_sampled` puts back the
+text of the problem and the program of each completion.
+"""
+
+import argparse
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from codescaler.io.records import read_lines
+from codescaler.text.extraction import extract_code
+from codescaler.types import Task
+
+DATA = Path(__file__).parent / "data"
+EXTRACT = "paper"
+_KEPT = ("completion", "finish", "passed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python benches sampled", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("name")
+    parser.add_argument("labelled", type=Path, nargs="+")
+    options = parser.parse_args()
+    groups = [pack_group(record) for path in options.labelled for _, _, record in read_lines(path)]
+    text = "".join(json.dumps(group) + "\n" for group in groups)
+    path = DATA / f"{options.name}.jsonl.gz"
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    print(f"{path}: {len(groups)} groups, {path.stat().st_size / 1e3:.0f} kB")
+
+
+def pack_group(record: dict[str, Any]) -> dict[str, Any]:
+    """A group without what its problem and its completions say already."""
+    candidates = [{key: candidate[key] for key in _KEPT} for candidate in record["candidates"]]
+    return {**{key: record[key] for key in ("task_id", "split", "generator")}, "candidates": candidates}
+
+
+def read_sampled(path: Path, tasks: Iterable[Task]) -> list[dict[str, Any]]:
+    """The groups of a packed file, as `codescaler data label` had them."""
+    prompts = {task.task_id: task.prompt for task in tasks}
+    return [
+        {
+            **record,
+            "prompt": prompts[record["task_id"]],
+            "candidates": [
+                {**candidate, "code": extract_code(candidate["completion"], EXTRACT)[0]}
+                for candidate in record["candidates"]
+            ],
+        }
+        for _, _, record in read_lines(path)
+    ]
+
+
+if __name__ == "__main__":
+    main()
