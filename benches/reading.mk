@@ -1,4 +1,4 @@
-# A reward model that reads the problem: from problems to figures. What it showed is in docs/design/reading.md.
+# A reward model that reads the problem: from problems to figures.
 #
 #     make setup
 #     make -f benches/reading.mk DATA=FOLDER           # build/reading/student/model

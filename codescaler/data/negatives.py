@@ -48,7 +48,7 @@ def add_negatives(
             raise InvalidInput(f"{group.name} is a pair; give groups, to which programs can be added")
         draw = random.Random(f"{seed}|{group.task_id}|{place}")
         known = {normalize_program(each.code) for each in group.candidates if each.code is not None}
-        negatives = []
+        negatives: list[dict[str, Any]] = []
         for kind, code in _draw_mismatches(draw, place, [g.prompt for _, g in read], correct):
             if kind in wanted and len(negatives) < num_negatives and normalize_program(code) not in known:
                 known.add(normalize_program(code))

@@ -428,7 +428,7 @@ class _Run:
 
     def _save(self, folder: RunFolder, counters: Mapping[str, Any]) -> None:
         states = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
-        tensors = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
+        tensors: dict[str, Tensor] = {f"parameter.{name}": value for name, value in self.parameters.items()}
         tensors |= {f"{moment}.{name}": state[moment] for name, state in states.items() for moment in _MOMENTS}
         tensors |= {f"mean.{name}": mean for name, mean in self.means.items()}
         gathered = self._gather(tensors)
