@@ -22,7 +22,7 @@ SIDE_BY_SIDE = {"integrations", "data", "train", "evaluate"}
 # Third-party packages that a room may use besides the standard library.
 LIBRARIES = {
     "metrics": {"numpy"},
-    "text": {"numpy", "tree_sitter", "tokenizers", "jinja2", "markdown_it"},
+    "text": {"numpy", "tree_sitter", "tokenizers", "jinja2", "markdown_it", "ruff"},
     "kernels": {"torch", "triton"},
     "ops": {"torch", "numpy"},
     "model": {"torch"},
