@@ -10,22 +10,12 @@ from pathlib import Path
 
 SCRIPTS = {
     "speed": (
-        *("compare", "cpu", "fusions", "likelihood", "scaling", "scheduler", "serving", "serving_faults", "startup"),
-        *("threads", "train_speed"),
+        *("best_of_n_latency", "compare", "cpu", "fusions", "likelihood", "scaling", "scheduler", "serving"),
+        *("serving_faults", "startup", "threads", "train_speed"),
     ),
     "quality": (
-        *(
-            "far",
-            "fault_lines",
-            "fidelity",
-            "fp8",
-            "judging",
-            "labels",
-            "likelihoods",
-            "nano_data",
-            "parity",
-            "ranking",
-        ),
+        *("alarm", "far", "fault_lines", "fidelity", "fp8", "judging", "labels", "likelihoods", "nano_data", "parity"),
+        "ranking",
         *("robustness", "steady", "suites", "tau", "templates", "train_study"),
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),

@@ -15,8 +15,8 @@ derive describe destroy detach detect disguise divide download draw drop dump ed
 estimate evaluate exchange excuse execute exit expect explain extend extract fail feed fill filter finalize find
 finish fit flatten forget fork format free gather generate get give grade group handle hash hold ignore indent index
 init introduce invert iterate join judge keep kill label launch lay leave lengthen limit list load locate lock log
-make mark measure merge misspell mount move multiply mutate name normalise normalize note number open operate order
-overwrite pack pad paint parse patch pay pivot place plan plot post predict prefill prepare preview print profile
+make mark measure merge misspell mount move multiply mutate name normalise normalize note number observe open operate
+order overwrite pack pad paint parse patch pay pivot place plan plot post predict prefill prepare preview print profile
 protect prune pull put quantize queue raise randomize rank read reap receive record reformat refuse register release
 remove rename render renew replace replay report request require rerank resample reset resolve restore reuse reward
 rewrap rewrite round route run sample save scale score select send serve settle shape shard share shorten show shrink
@@ -38,8 +38,8 @@ FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
 HOOKS = {
     "assemble_rm_scores", "backward", "connection_lost", "connection_made", "data_received", "do_POST", "forward",
     "generic_visit", "getitem", "on_body", "on_header", "on_headers_complete", "on_message_begin",
-    "on_message_complete", "pause_writing", "pytest_collection_modifyitems", "pytest_runtest_logreport", "read1",
-    "redirect_request", "resume_writing",
+    "on_message_complete", "on_step_end", "pause_writing", "pytest_collection_modifyitems", "pytest_runtest_logreport",
+    "read1", "redirect_request", "resume_writing",
 }  # fmt: skip
 TERMS = OPERATIONS | FIGURES | COLLECTIVES | LOSSES | FACE | HOOKS
 THINGS = {"property", "cached_property", "contextmanager", "fixture", "overload"}  # decorators of what is no action
