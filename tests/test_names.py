@@ -20,7 +20,7 @@ overwrite pack pad paint parse patch pay pivot place plan plot post predict pref
 protect prune pull put quantize queue raise randomize rank read reap receive record reformat refuse register release
 remove rename render renew replace replay report request require rerank resample reset resolve restore reuse reward
 rewrap rewrite round route run sample save scale score select send serve settle shape shard share shorten show shrink
-skip sleep sort spend split stack standardize start step stop stratify stream strengthen strip submit sum summarize
+simulate skip sleep sort spend split stack standardize start step stop stratify stream strengthen strip submit sum summarize
 take tell time tokenize trace train trim truncate try unfuse unpack unshare upcast update upload use validate vary
 view visit wait wake walk warm watch weigh withdraw work wrap write
 """

@@ -19,6 +19,7 @@ from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.tensor_files import TensorSource
 from codescaler.engine import worker
 from codescaler.engine.cuda_graphs import CudaGraphs
+from codescaler.engine.exits import Exits, require_layers
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
 from codescaler.engine.likelihood import TOKEN_SCORERS, choose_scorer
@@ -276,6 +277,11 @@ class Engine:
         return self._runner.num_distinct_tokens
 
     @property
+    def num_token_layers(self) -> int:
+        """Layers that distinct tokens went through so far: what exits save is not among them."""
+        return self._runner.num_token_layers
+
+    @property
     def text_seconds(self) -> float:
         """Time that callers' threads have spent on text so far; it overlaps with `forward_seconds`."""
         return self._runner.text_seconds
@@ -425,6 +431,21 @@ class Engine:
             raise UnsupportedModel(_explain_no_output_layer(self.folder))
         windows = self._intake.stream_pairs(require_list(pairs), None, system, wants="scores", scorer=TOKEN_SCORERS[of])
         return [log_probs for window in windows for log_probs in window]
+
+    def submit_stages(
+        self, pairs: Sequence[Pair], exits: Exits, names: Sequence[str] | None = None, *, system: str | None = None
+    ) -> Future[Float32]:
+        """Encodes the candidates of one problem, and returns a future of their values at exits and at the end.
+
+        These are scores, or features where the exits have no heads. Values have the same bits in any batch, and those
+        at the end are the bits of `score`. Shapes: N pairs -> [N, stages + 1], or [N, stages + 1, D].
+
+        Raises: as `score`.
+        """
+        self._require_head()
+        require_layers(exits.layers, self.config.num_layers)
+        names = names or [f"pairs[{index}]" for index in range(len(require_list(pairs)))]
+        return self._intake.put_stages(pairs, names, system, exits)
 
     def score_stream(
         self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
