@@ -61,7 +61,7 @@ def choose_layers(num_layers: int) -> tuple[int, ...]:
 
 
 def simulate(values: Float32, rule: Rule) -> Float32:
-    """Returns what the rule would have left of the values of all candidates of one problem. Shape: [N, stages + 1]."""
+    """Returns what the rule would have left of the values of all candidates of one problem. Shape: [N, exits + 1]."""
     left = values.copy()
     for stage in range(len(rule.margins)):
         left[~rule.find_survivors(left[:, stage], stage), stage + 1 :] = DROPPED

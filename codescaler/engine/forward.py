@@ -138,8 +138,8 @@ class ForwardRunner:
         assert exits is not None
         sequences = [sequence for request in requests for sequence in request.sequences]
         ends = np.cumsum([0, *(len(request.sequences) for request in requests)]).tolist()
-        width = () if exits.heads else (decoder.config.hidden_size,)
-        values = np.full((len(sequences), len(exits.layers) + 1, *width), DROPPED, dtype=np.float32)
+        width = 1 if exits.heads else decoder.config.hidden_size
+        values = np.full((len(sequences), len(exits.layers) * width + 1), DROPPED, dtype=np.float32)
         batches = plan(sequences, self._max_batch_tokens)
         self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
         # Hidden states of so many trees would fill the memory: a problem of this size is computed in full.
@@ -151,7 +151,8 @@ class ForwardRunner:
                     batch = states.context.tree.batch
                     self.num_token_layers += batch.num_tokens * (num_layers - states.num_layers)
                     decoder.advance(states, num_layers)
-                    values[batch.sequences, stage] = self._read_stage(states, exits, stage)
+                    columns = slice(stage * width, (stage + 1) * width if stage < len(exits.layers) else None)
+                    values[batch.sequences, columns] = self._read_stage(states, exits, stage)
                 if rule is not None and stage < len(exits.layers):
                     parts = [values[start:end, stage] for start, end in pairwise(ends)]
                     is_kept = np.concatenate([rule.find_survivors(part, stage) for part in parts])
@@ -159,15 +160,15 @@ class ForwardRunner:
         return [values[start:end] for start, end in pairwise(ends)]
 
     def _read_stage(self, states: HiddenStates, exits: Exits, stage: int) -> Float32:
-        """Returns scores at an exit, or at the end; features without heads. What is computed is never `DROPPED`."""
+        """Returns scores at an exit and at the end, features at an exit without heads. None is `DROPPED`."""
         if stage == len(exits.layers):
-            features, scores = self._decoder.score(states)
+            read = self._decoder.score(states)[1]
         else:
             weight, bias = exits.heads[stage] if exits.heads else (None, None)
-            features, scores = self._decoder.pool(states, weight, bias)
-        read = scores if exits.heads else features
+            features, read = self._decoder.pool(states, weight, bias)
+            read = features if read is None else read
         assert read is not None
-        values: Float32 = read.cpu().numpy()
+        values: Float32 = read.view(len(read), -1).cpu().numpy()
         return np.where(values == DROPPED, np.float32(np.nan), values)
 
     def _count(self, batches: Sequence[TreeBatch]) -> None:

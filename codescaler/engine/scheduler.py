@@ -46,8 +46,9 @@ class Request:
 
     Attributes:
         sequences: their ids; none is empty.
-        wants: "scores" [B], "features" [B, D], or "log_probs": what `combine` makes of these. Or "stages": at each of
-            `exits` and at the end, scores [B, stages + 1], or without heads features [B, stages + 1, D].
+        wants: "scores" [B], "features" [B, D], or "log_probs": what `combine` makes of these. Or "stages": values at
+            each of `exits`, then the score. Values are scores, [B, exits + 1], or without heads features,
+            [B, exits * D + 1].
         first_read: the positions from which on sequences are read for log-probabilities, those of the tokens behind.
         combine: makes the result of log-probabilities, of which each sequence has an array.
         exits: where the forward stops on its way. The sequences are candidates of one problem.

@@ -96,9 +96,9 @@ def test_problems_alone_and_trees_that_part_siblings(engine, folder, monkeypatch
 def test_features_by_layer_are_what_heads_read(engine):
     lists = make_problem(0)
     exits = make_exits(engine, None)
-    (features,), (scores,) = compute(engine, [lists], Exits(LAYERS)), compute(engine, [lists], exits)
-    assert features.shape == (len(lists), 3, engine.config.hidden_size)
-    assert np.array_equal(features[:, -1], engine.features_tokens(lists))
+    (values,), (scores,) = compute(engine, [lists], Exits(LAYERS)), compute(engine, [lists], exits)
+    assert np.array_equal(values[:, -1], scores[:, -1])
+    features = values[:, :-1].reshape(len(lists), len(LAYERS), engine.config.hidden_size)
     for stage, (weight, _) in enumerate(exits.heads):
         assert np.allclose(features[:, stage] @ weight[0].numpy(), scores[:, stage], rtol=1e-4, atol=1e-4)
 
