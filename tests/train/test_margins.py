@@ -52,8 +52,8 @@ def test_the_bound_is_that_of_clopper_and_pearson():
 def test_a_thousand_calibrations_keep_their_promise():
     """At 95% confidence 5% may break it; with the error of 1,000 draws, 6.4%.
 
-    A promise is broken if more of all problems differ than was promised. Margins are chosen for nearly as many misses as
-    the promise allows, so that what is counted lies on both sides of it, and only the count can keep it.
+    A promise is broken if more of all problems differ than was promised. Margins are chosen for nearly as many misses
+    as the promise allows. So what is counted lies on both sides of it, and only the count can keep it.
     """
     random, at_most = np.random.default_rng(0), 0.1
     everything = draw_problems(random, 4000)
