@@ -10,23 +10,12 @@ from pathlib import Path
 
 SCRIPTS = {
     "speed": (
-        *("compare", "cpu", "fusions", "likelihood", "scaling", "scheduler", "serving", "serving_faults", "startup"),
-        *("threads", "train_speed"),
+        *("best_of_n_latency", "compare", "cpu", "fusions", "likelihood", "scaling", "scheduler", "serving"),
+        *("serving_faults", "startup", "threads", "train_speed"),
     ),
     "quality": (
-        *(
-            "far",
-            "fault_lines",
-            "fidelity",
-            "fp8",
-            "judging",
-            "labels",
-            "likelihoods",
-            "nano_data",
-            "parity",
-            "ranking",
-        ),
-        *("reading_data", "robustness", "sampled", "steady", "suites", "tau", "templates", "train_study"),
+        *("alarm", "far", "fault_lines", "fidelity", "fp8", "judging", "labels", "likelihoods", "nano_data", "parity"),
+        *("ranking", "reading_data", "robustness", "sampled", "steady", "suites", "tau", "templates", "train_study"),
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }
