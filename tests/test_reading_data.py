@@ -2,12 +2,17 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from benches.quality import sampled
 from benches.quality.reading_data import FIRST_LATE, make_reference_groups, take_before_window
+from codescaler.evaluate.tables import format_percent
+from codescaler.text.mismatches import DROPPED, NEAR_MISS, OTHER, RENAMED
 from codescaler.types import Task
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_problems_that_livecodebench_may_hold_are_left_out():
@@ -48,3 +53,13 @@ def test_packed_programs_come_back(tmp_path):
     (group,) = sampled.read_sampled(path, [Task("t/1", "p", None)])
     del candidates[0]["passed_tests"]
     assert group == record
+
+
+@pytest.mark.parametrize("name", ["nano", "student"])
+def test_figures_of_the_page_are_those_measured(name):
+    measured = json.loads((ROOT / "benches/results/reading_student.json").read_text())["figures"]["scorers"][name]
+    page = (ROOT / "docs/training.md").read_text()
+    for kind in (OTHER, RENAMED, NEAR_MISS, DROPPED):
+        assert format_percent(measured["before"][kind]) in page, kind
+    assert format_percent(measured["pair_accuracy_own"]) in page
+    assert format_percent(measured["fall"], "+") in page

@@ -25,7 +25,7 @@ from codescaler.types import Task
 
 SHOWN = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"
 FIRST_LATE = "leetcode/separate-the-digits-in-an-array"  # February 2023: question 2553
-LONGEST_PROMPT, LONGEST_PROGRAM = 1400, 1000  # characters: longer ones cost more than they teach
+LONGEST_PROMPT, LONGEST_PROGRAM = 450, 1000  # characters: longer ones cost more than they teach
 
 
 def main() -> None:
