@@ -15,6 +15,7 @@ SCRIPTS = {
     ),
     "quality": (
         *(
+            "adaptive",
             "far",
             "fault_lines",
             "fidelity",
