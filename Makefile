@@ -12,7 +12,7 @@ CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare bench-cpu bench-peers bench-serving test test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
+.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(CSRC)
 demo: setup  ## rank real programs of problems that the model in the package has not seen, beside their tests' verdicts
 	$(BIN)/codescaler rerank codescaler/examples/mbpp_unseen.jsonl.gz --top-k 4
 	@echo "Rank your own: $(BIN)/codescaler rerank problem.md a.py b.py"
+
+# RUN is base, validity, model, tests, mixed or rejection. A run that was killed goes on.
+rl-demo: setup  ## train a policy on a reward, and evaluate it: RUN=model POLICY=FOLDER PROBLEMS=mbpp.jsonl
+	$(BIN)/python examples/rl/demo $(RUN) --policy $(POLICY) --problems $(PROBLEMS) $(OPTIONS)
 
 compare: setup  ## score one workload beside transformers and print parity and speed
 	$(BIN)/python benches compare bon8 --layers 4 --rounds 2

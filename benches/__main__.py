@@ -10,12 +10,13 @@ from pathlib import Path
 
 SCRIPTS = {
     "speed": (
-        *("compare", "cpu", "fusions", "likelihood", "scaling", "scheduler", "serving", "serving_faults", "startup"),
-        *("threads", "train_speed"),
+        *("best_of_n_latency", "compare", "cpu", "fusions", "likelihood", "scaling", "scheduler", "serving"),
+        *("serving_faults", "startup", "threads", "train_speed"),
     ),
     "quality": (
         *(
             "adaptive",
+            "alarm",
             "far",
             "fault_lines",
             "fidelity",
@@ -24,9 +25,8 @@ SCRIPTS = {
             "labels",
             "likelihoods",
             "nano_data",
-            "parity",
-            "ranking",
         ),
+        *("parity", "ranking"),
         *("robustness", "steady", "suites", "tau", "templates", "train_study"),
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from codescaler import errors, train
     from codescaler.engine import Engine
     from codescaler.integrations.reward_function import RewardFunction
+    from codescaler.monitor import RewardMonitor
     from codescaler.serve.client import Client
     from codescaler.text import extract
     from codescaler.text.shaping import shaped_reward
@@ -23,6 +24,7 @@ __all__ = [
     "Engine",
     "RankedCandidate",
     "RewardFunction",
+    "RewardMonitor",
     "TrainConfig",
     "errors",
     "extract",
@@ -40,6 +42,7 @@ _MODULE_OF = {
     "Engine": "codescaler.engine",
     "RankedCandidate": "codescaler.types",
     "RewardFunction": "codescaler.integrations.reward_function",
+    "RewardMonitor": "codescaler.monitor",
     "TrainConfig": "codescaler.train",
     "shaped_reward": "codescaler.text.shaping",
 }

@@ -204,3 +204,14 @@ def _sum_by_score(scores: Scores, is_correct: Labels, weights: npt.ArrayLike | N
     np.add.at(right, place[correct], weight[correct])
     np.add.at(wrong, place[~correct], weight[~correct])
     return right, wrong
+
+
+def compute_rank_correlation(first: Scores, second: Scores) -> float:
+    """Spearman's correlation: Pearson's of the ranks, those of ties averaged. NaN where all of one side are equal."""
+    ranks = []
+    for values in (first, second):
+        _, place, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts + 1) / 2)[place])
+    x, y = (rank - rank.mean() for rank in ranks)
+    with np.errstate(invalid="ignore"):
+        return float(x @ y / np.sqrt((x @ x) * (y @ y)))

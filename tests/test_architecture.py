@@ -15,14 +15,15 @@ PACKAGE = ROOT / "codescaler"
 # Rooms of the package. A module imports only from its own room and from rooms before it.
 ROOMS = (
     *("errors", "types", "env", "metrics", "io", "text", "kernels", "_C", "ops", "model", "checkpoint", "quantize"),
-    *("engine", "serve", "integrations", "sandbox", "tasks", "data", "train", "evaluate", "commands", "cli", "testing"),
+    *("engine", "serve", "integrations", "monitor", "sandbox", "tasks", "data", "train", "evaluate", "commands"),
+    *("cli", "testing"),
 )
 # Rooms that stand side by side: none imports another.
 SIDE_BY_SIDE = {"integrations", "data", "train", "evaluate"}
 # Third-party packages that a room may use besides the standard library.
 LIBRARIES = {
     "metrics": {"numpy"},
-    "text": {"numpy", "tree_sitter", "tokenizers", "jinja2", "markdown_it"},
+    "text": {"numpy", "tree_sitter", "tokenizers", "jinja2", "markdown_it", "ruff"},
     "kernels": {"torch", "triton"},
     "ops": {"torch", "numpy"},
     "model": {"torch"},
@@ -32,6 +33,7 @@ LIBRARIES = {
     "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn"},
     "sandbox": {"numpy", "pandas"},
     "integrations": {"ray", "swift", "verl"},
+    "monitor": {"numpy", "transformers"},
     "data": {"torch", "numpy", "networkx", "transformers", "radon", "ruff"},
     "train": {"torch", "numpy", "safetensors", "tqdm", "matplotlib"},
     "evaluate": {"numpy", "matplotlib", "tqdm"},

@@ -11,6 +11,7 @@ from codescaler.metrics import (
     compute_auc,
     compute_brier,
     compute_ece,
+    compute_rank_correlation,
     compute_youden,
     pair_accuracy,
 )
@@ -92,3 +93,12 @@ def test_auc_is_the_share_of_pairs_on_random_scores():
     thresholds = [-1.0, *np.unique(scores)]
     gaps = [(scores[correct] > t).mean() - (scores[~correct] > t).mean() for t in thresholds]
     assert compute_youden(scores, correct) == pytest.approx(max(gaps))
+
+
+def test_rank_correlation():
+    assert compute_rank_correlation([1, 2, 3], [10, 30, 1000]) == pytest.approx(1)
+    assert compute_rank_correlation([1, 2, 3], [-1, -2, -3]) == pytest.approx(-1)
+    # Ties have the mean of their ranks: of (1, 2.5, 2.5, 4) and (1, 2, 3, 4).
+    expected = np.corrcoef([1, 2.5, 2.5, 4], [1, 2, 3, 4])[0, 1]
+    assert compute_rank_correlation([0, 5, 5, 9], [1, 2, 3, 4]) == pytest.approx(expected)
+    assert math.isnan(compute_rank_correlation([1, 1], [1, 2]))

@@ -16,6 +16,7 @@ PUBLIC = [
     "Engine",
     "RankedCandidate",
     "RewardFunction",
+    "RewardMonitor",
     "TrainConfig",
     "errors",
     "extract",

@@ -1,7 +1,7 @@
 """How far scores move when a program is rewritten and does the same: `python benches robustness GROUPS --rm MODEL`.
 
 GROUPS are problems with labelled programs; those with a correct and an incorrect one count. Each program is renamed,
-commented, stripped, reformatted and rewrapped (`codescaler.data.rewriting`), and incorrect ones are praised; comments
+commented, stripped, reformatted and rewrapped (`codescaler.text.rewriting`), and incorrect ones are praised; comments
 and praise are phrases of this file, which `codescaler data augment` does not train with (names and layouts are its).
 For each:
 
@@ -33,7 +33,6 @@ import numpy.typing as npt
 from benches.quality.forms import FORMS
 from codescaler.commands.info import describe_environment
 from codescaler.commands.options import parse_models
-from codescaler.data.rewriting import REWRITES, add_comments, add_praise, find_callers_names, rename_locals
 from codescaler.engine import Engine
 from codescaler.evaluate.estimates import estimate_means
 from codescaler.evaluate.problems import EvaluationProblem, read_evaluation_problems
@@ -41,6 +40,7 @@ from codescaler.evaluate.tables import format_percent
 from codescaler.io.tables import format_table
 from codescaler.metrics import pair_accuracy
 from codescaler.text.program import Pair, make_conversation
+from codescaler.text.rewriting import REWRITES, add_comments, add_praise, find_callers_names, rename_locals
 
 RESULTS = Path(__file__).parents[1] / "results"
 PRAISED = "praised"

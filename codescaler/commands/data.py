@@ -251,10 +251,10 @@ def _run_augment(options: argparse.Namespace) -> None:
     from collections import Counter
 
     from codescaler.data.augment import augment_group
-    from codescaler.data.rewriting import REWRITES
     from codescaler.io.files import write_text_file
     from codescaler.io.records import read_lines
     from codescaler.io.resumable import require_new_file
+    from codescaler.text.rewriting import REWRITES
 
     require_new_file(options.output)
     if options.copies < 1:

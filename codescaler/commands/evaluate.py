@@ -32,7 +32,7 @@ def add_commands(add: Add) -> None:
     """Adds it to the command line."""
     import codescaler.evaluate
 
-    summary = "Measure how well reward models rank: best-of-N, pairs, RM-Bench, RewardBench."
+    summary = "Measure how well reward models rank, and whether they help to train a policy."
     benchmarks = add("eval", _run_bon, summary).add_subparsers(metavar="benchmark", required=True)
 
     def add_benchmark(name: str, run: Run, summary: str, file_help: str) -> argparse.ArgumentParser:
@@ -74,7 +74,11 @@ def add_commands(add: Add) -> None:
         "reading", _run_reading, "Does a model read the problem?", "groups: {task_id, prompt, candidates}"
     )
     reading.add_argument("--split", help="use the groups of this split only")
-    for command in (bon, pairs, rm_bench, rewardbench, reading):
+    fitness = add_benchmark(
+        "fitness", _run_fitness, "Will a model help to train this policy?", "its samples: {task_id, prompt, candidates}"
+    )
+    fitness.add_argument("--split", help="use the groups of this split only")
+    for command in (bon, pairs, rm_bench, rewardbench, reading, fitness):
         add_engine_options(command)
     _add_calibration(benchmarks)
     _add_combination(benchmarks)
@@ -155,6 +159,24 @@ def _run_reading(options: argparse.Namespace) -> None:
         known = {name: scorer["before"][RENAMED] for name, scorer in figures["scorers"].items()}
         bars = {name: estimate for name, estimate in known.items() if estimate is not None}
         plot_bars(bars, "A correct program is before another problem's under its name", options.plot)
+
+
+def _run_fitness(options: argparse.Namespace) -> None:
+    from codescaler.evaluate.fitness import build_fitness_cases, evaluate_fitness, list_units
+    from codescaler.evaluate.plot import plot_bars
+    from codescaler.evaluate.problems import collect_file_scores, read_evaluation_problems
+    from codescaler.evaluate.tables import format_fitness
+
+    counts: Counter[str] = Counter()
+    problems = read_evaluation_problems(options.file, split=options.split, counts=counts)
+    _tell_left_out(counts)
+    cases, own = build_fitness_cases(problems), collect_file_scores(problems)
+    scores, models = _score_units(options, list_units(cases))
+    figures = evaluate_fitness(cases, scores, [*own, *models], own) | {"left_out": dict(counts)}
+    _show(options, format_fitness(figures), figures, models, {"split": options.split})
+    if options.plot:
+        bars = {name: scorer["kept"] for name, scorer in figures["scorers"].items()}
+        plot_bars(bars, f"{figures['num_groups']} groups: the best-scored sample is right", options.plot)
 
 
 def _run_pairs(options: argparse.Namespace) -> None:

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from codescaler.data.rewriting import REWRITES, add_praise, find_callers_names, rename_locals
 from codescaler.errors import InvalidInput
 from codescaler.io.records import parse_group
+from codescaler.text.rewriting import REWRITES, add_praise, find_callers_names, rename_locals
 
 AUGMENTATIONS: Mapping[str, Callable[[str, int], str | None]] = {**REWRITES, "praised": add_praise}
 

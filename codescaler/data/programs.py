@@ -10,6 +10,7 @@ from typing import Any
 
 from codescaler.errors import InvalidInput
 from codescaler.io.records import Group, parse_group, read_lines
+from codescaler.text.edits import is_text
 from codescaler.text.extract import parse_syntax_tree
 
 
@@ -97,15 +98,6 @@ class _Renamed(ast.NodeTransformer):
 
     def _number_name(self, name: str) -> str:
         return self._numbers.setdefault(name, f"_{len(self._numbers)}") if name in self._bound else name
-
-
-def is_text(statement: ast.AST) -> bool:
-    """Whether it is a docstring, or another text that nothing reads."""
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
 
 
 def read_labelled_problems(paths: Sequence[Path]) -> tuple[list[LabelledProblem], Counter[str]]:

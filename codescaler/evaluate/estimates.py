@@ -1,5 +1,6 @@
 """Means with bootstrap intervals, of many figures at once. Knows numbers only."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypedDict, TypeVar
 
@@ -40,3 +41,31 @@ def estimate_mean_of_parts(
         resampled = resampled + weight * resample_means(sums / sizes[:, None], sizes, seed=seed)
     intervals = compute_percentile_intervals(resampled)
     return {key: Estimate(mean=float(mean[k]), interval=intervals[k]) for k, key in enumerate(keys)}
+
+
+def estimate_correlation(
+    clusters: Sequence[str], first: Sequence[Figures], second: Sequence[Figures], *, is_within: bool = False
+) -> Estimate | None:
+    """Pearson's correlation over the items of all rows; None where all figures are the same, or some are infinite.
+
+    A row is the figures of one problem. With `is_within`, of figures less the mean of their row.
+    """
+    if not all(np.isfinite(values).all() for part in (first, second) for values in part):
+        return None
+    places = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    sums = np.zeros((len(places), 6))
+    for name, x, y in zip(clusters, first, second, strict=True):
+        x, y = (x - x.mean(), y - y.mean()) if is_within else (x, y)
+        sums[places[name]] += [len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y]
+
+    def compute(rows: Figures) -> Figures:
+        count, x, y, xx, yy, xy = rows.T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variances = np.maximum(count * xx - x * x, 0.0) * np.maximum(count * yy - y * y, 0.0)
+            return np.asarray((count * xy - x * y) / np.sqrt(variances))
+
+    mean, resampled = float(compute(sums.mean(axis=0)[None])[0]), compute(resample_means(sums))
+    known = resampled[np.isfinite(resampled)]
+    if not math.isfinite(mean) or not len(known):
+        return None
+    return Estimate(mean=mean, interval=compute_percentile_intervals(known[:, None])[0])

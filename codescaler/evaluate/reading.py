@@ -17,7 +17,6 @@ Problems without a correct program that defines what is asked are left out; a ru
 left out there. Intervals: 95%, by drawing problems with replacement.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from codescaler.errors import InvalidInput
-from codescaler.evaluate.estimates import Estimate, estimate_means
+from codescaler.evaluate.estimates import Estimate, estimate_correlation, estimate_means
 from codescaler.evaluate.problems import EvaluationProblem
 from codescaler.evaluate.scorers import Response, Scores, require_numbers
-from codescaler.metrics import Figures, compute_percentile_intervals, pair_accuracy, resample_means
+from codescaler.metrics import Figures, pair_accuracy
 from codescaler.text.asked import find_shown_answer, list_asked_names, list_missing_names
 from codescaler.text.mismatches import (
     add_parameters,
@@ -196,12 +195,12 @@ def _measure_scorer(cases: Sequence[ReadingCase], scores: Sequence[Figures]) -> 
     own, swapped, beside = scores[::3], scores[1::3], scores[2::3]
     labels = [np.array([response.is_correct for response in case.own.responses]) for case in cases]
     defines = [np.array([not response.missing for response in case.own.responses]) for case in cases]
-    everything = [np.ones(len(y), dtype=bool) for y in labels]
+    everything, clusters = [np.ones(len(y), dtype=bool) for y in labels], [case.task_id for case in cases]
     return {
         **_measure_swap(cases, own, swapped, labels, everything),
         "defining": _measure_swap(cases, own, swapped, labels, defines),
-        "correlation": _correlate(cases, own, swapped),
-        "correlation_within_problems": _correlate(cases, own, swapped, is_within=True),
+        "correlation": estimate_correlation(clusters, own, swapped),
+        "correlation_within_problems": estimate_correlation(clusters, own, swapped, is_within=True),
         "before": {kind: _measure_beside(cases, own, beside, kind) for kind in KINDS},
     }
 
@@ -245,34 +244,6 @@ def _measure_beside(
             shares.append(sum(wins) / len(wins))
             clusters.append(case.task_id)
     return estimate_means({kind: np.array(shares)}, clusters).get(kind)
-
-
-def _correlate(
-    cases: Sequence[ReadingCase], first: Sequence[Figures], second: Sequence[Figures], *, is_within: bool = False
-) -> Estimate | None:
-    """Pearson's correlation over all programs; None where all scores are the same, or some are infinite.
-
-    With `is_within`, of scores less the mean of their problem.
-    """
-    if not all(np.isfinite(values).all() for part in (first, second) for values in part):
-        return None
-    places = {task_id: place for place, task_id in enumerate(dict.fromkeys(case.task_id for case in cases))}
-    sums = np.zeros((len(places), 6))
-    for case, x, y in zip(cases, first, second, strict=True):
-        x, y = (x - x.mean(), y - y.mean()) if is_within else (x, y)
-        sums[places[case.task_id]] += [len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y]
-
-    def compute(rows: Figures) -> Figures:
-        count, x, y, xx, yy, xy = rows.T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            variances = np.maximum(count * xx - x * x, 0.0) * np.maximum(count * yy - y * y, 0.0)
-            return np.asarray((count * xy - x * y) / np.sqrt(variances))
-
-    mean, resampled = float(compute(sums.mean(axis=0)[None])[0]), compute(resample_means(sums))
-    known = resampled[np.isfinite(resampled)]
-    if not math.isfinite(mean) or not len(known):
-        return None
-    return Estimate(mean=mean, interval=compute_percentile_intervals(known[:, None])[0])
 
 
 def describe_reading(name: str, figures: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from codescaler.errors import make_printable
 from codescaler.evaluate.discrimination import select_rows
 from codescaler.evaluate.estimates import Estimate
+from codescaler.evaluate.fitness import RULE as FITNESS_RULE
 from codescaler.evaluate.rm_bench import LEVELS
 from codescaler.io.tables import format_table
 
@@ -181,6 +182,47 @@ def format_reading(figures: Mapping[str, Any]) -> str:
             "How often a correct program is before (number of problems):",
             format_table(("", *(f"{kind} ({count})" for kind, count in counts.items())), before),
             *(scorer["verdict"] for scorer in scorers.values() if "verdict" in scorer),
+        ]
+    )
+
+
+def format_fitness(figures: Mapping[str, Any]) -> str:
+    """All figures of `evaluate_fitness`, and what they say of each model."""
+    scorers, sizes = figures["scorers"], figures["num_candidates"]
+    told = ("auc", "youden", "ece", "brier", "pair_accuracy", "best_of_n")
+    step = ("kept", "gain", "gain_over_validity")
+    ranked = [(name, *(format_percent(scorer.get(key)) for key in told)) for name, scorer in scorers.items()]
+    kept = [
+        (name, *(format_percent(scorer[key], "+" if "gain" in key else "") for key in step))
+        for name, scorer in scorers.items()
+    ]
+    paid = [
+        (
+            name,
+            _format_number(scorer["correct"]),
+            *(_format_number(estimate) for estimate in scorer["moves"].values()),
+            *(_format_number(estimate) for estimate in scorer["correlation"].values()),
+        )
+        for name, scorer in scorers.items()
+    ]
+    kinds, surfaces = (list(next(iter(scorers.values()))[key]) for key in ("moves", "correlation"))
+    return "\n\n".join(
+        [
+            f"{figures['num_groups']} groups, {figures['num_mixed']} of them mixed (a correct and an incorrect "
+            "program).\n"
+            f"{sizes['all']} samples, {figures['num_without_program']} of them no program; "
+            f"{format_percent(figures['share_correct'])} percent of a group's are correct.\n"
+            "In percent, [95% intervals]: one threshold for all programs; correct pairs and the best of "
+            f"{sizes['smallest']}, within groups.",
+            format_table(("", "AUC", "Youden's J", "ECE", "Brier", "correct pairs", f"N={sizes['smallest']}"), ranked),
+            "One step of rejection sampling, in percent: how often the best-scored sample of a group is right, and by "
+            "how\nmuch more often than any sample (gain), and than any sample that is a program (over validity).",
+            format_table(("", "best-scored is right", "gain", "over validity"), kept),
+            "What a program is paid for being correct and for each rewrite, in units of the spread of scores within a "
+            "group;\nand the correlation of scores with length, comments and praise.",
+            format_table(("", "correct", *kinds, *(f"with {name}" for name in surfaces)), paid),
+            *(scorer["verdict"]["sentence"] for scorer in scorers.values() if "verdict" in scorer),
+            f"The rule, by 95% intervals:\n{FITNESS_RULE}",
         ]
     )
 

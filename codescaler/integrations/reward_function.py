@@ -42,7 +42,7 @@ RewardT = TypeVar("RewardT", bound="_Reward[Any]")
 
 
 @dataclass(frozen=True)
-class _Programs:
+class Programs:
     """The programs of some completions, ready to be scored. `indices` are the completions that have one."""
 
     conversations: list[Conversation]
@@ -109,7 +109,13 @@ class _Reward(Generic[ScorerT]):
         engine = cls._open_scorer(reward_model, **options)
         return cls(engine, language=language, problem_column=problem_column, system=system, extract=extract)
 
-    def _read(self, prompts: Sequence[Turn], completions: Sequence[Turn], columns: Mapping[str, Any]) -> _Programs:
+    def read_programs(
+        self, prompts: Sequence[Turn], completions: Sequence[Turn], columns: Mapping[str, Any]
+    ) -> Programs:
+        """Returns what is scored of completions. `columns` are the other keyword arguments of a call.
+
+        Raises: InvalidInput if prompts and completions do not match, or are neither texts nor messages.
+        """
         if len(prompts) != len(completions):
             raise InvalidInput(f"{len(prompts)} prompts and {len(completions)} completions; give one of each")
         taken = [
@@ -120,7 +126,7 @@ class _Reward(Generic[ScorerT]):
         problems = self._collect_problems(prompts, columns)
         valid = [index for index, (_, is_valid) in enumerate(taken) if is_valid]
         conversations = [make_conversation(problems[index], codes[index] or "", self.system) for index in valid]
-        return _Programs(conversations, valid, len(codes))
+        return Programs(conversations, valid, len(codes))
 
     def _collect_problems(self, prompts: Sequence[Turn], columns: Mapping[str, Any]) -> list[list[Mapping[str, Any]]]:
         """Returns the messages before the program, for each completion."""
@@ -172,7 +178,7 @@ class RewardFunction(_Reward[Scorer]):
             InvalidInput: prompts and completions do not match, or are neither texts nor messages.
             WeightsError: a score is not finite. Otherwise as `Engine.score`.
         """
-        programs = self._read(prompts, completions, columns)
+        programs = self.read_programs(prompts, completions, columns)
         return programs.shape(self.engine.score_stream(programs.conversations, programs.names), log_metric)
 
 
@@ -196,7 +202,7 @@ class AsyncRewardFunction(_Reward[AsyncScorer]):
 
         Raises: as `RewardFunction`.
         """
-        programs = await asyncio.to_thread(self._read, prompts, completions, columns)
+        programs = await asyncio.to_thread(self.read_programs, prompts, completions, columns)
         scores = await self.engine.score_async(programs.conversations) if programs.indices else []
         return programs.shape((float(score) for score in scores), log_metric)
 

@@ -14,6 +14,15 @@ def get_span(node: ast.stmt | ast.expr | ast.arg) -> Span:
     return node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or 0
 
 
+def is_text(statement: ast.AST) -> bool:
+    """Whether it is a docstring, or another text that nothing reads."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
 def apply_edits(code: str, edits: Iterable[Edit]) -> str:
     r"""Returns the program with all edits made, none of which overlap. Lines end with "\n"."""
     lines = [line.encode() for line in code.split("\n")]

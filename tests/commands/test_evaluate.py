@@ -297,3 +297,16 @@ def test_reading(models, tmp_path, capsys):
         assert figures["scorers"][name]["verdict"] in captured.out
     assert set(figures["num_beside"].values()) == {3}
     assert is_png(picture)
+
+
+def test_fitness(models, groups, tmp_path, capsys):
+    out, picture = tmp_path / "out.json", tmp_path / "out.png"
+    assert run("fitness", groups, "--rm", f"rm={models / 'first'}", "--json", out, "--plot", picture) == 0
+    printed = capsys.readouterr().out
+    figures = json.loads(out.read_text())["figures"]
+    scorer = figures["scorers"]["rm"]
+    assert scorer["verdict"]["sentence"] in printed and "6 mixed groups are fewer than 20" in printed
+    assert "harms     The gain over validity is below 0" in printed
+    assert figures["num_rewritten"]["praised"] > 0 and scorer["moves"]["praised"] is not None
+    assert scorer["kept"]["mean"] - figures["share_correct"]["mean"] == pytest.approx(scorer["gain"]["mean"])
+    assert is_png(picture)

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from codescaler.data.augment import AUGMENTATIONS, augment_group
-from codescaler.data.rewriting import REWRITES
 from codescaler.errors import InvalidInput
+from codescaler.text.rewriting import REWRITES
 
 CODE = "def f(key):\n    # {0}\n    out = [key, {0}]\n    return out"
 

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 from codescaler.data.prefer.preference import Preference, make_preference
-from codescaler.data.programs import LabelledProblem, is_text
+from codescaler.data.programs import LabelledProblem
 from codescaler.errors import InvalidInput
+from codescaler.text.edits import is_text
 from codescaler.text.extract import parse_syntax_tree
 
 MIN_COMPLEXITY_GAP = 2

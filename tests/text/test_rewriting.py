@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from codescaler.data.programs import compute_form
-from codescaler.data.rewriting import (
+from codescaler.sandbox import Sandbox
+from codescaler.text.rewriting import (
     REWRITES,
     add_comments,
     add_praise,
@@ -20,7 +21,6 @@ from codescaler.data.rewriting import (
     rewrap,
     strip_texts,
 )
-from codescaler.sandbox import Sandbox
 from codescaler.types import CallTests
 
 EXAMPLES = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"

@@ -19,9 +19,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 
-from codescaler.data.programs import is_text
 from codescaler.errors import InvalidInput
-from codescaler.text.edits import Edit, apply_edits, get_span
+from codescaler.text.edits import Edit, apply_edits, get_span, is_text
 from codescaler.text.extract import parse_syntax_tree
 
 # By these a program can see its own names, text or docstrings.

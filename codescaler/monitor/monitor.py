@@ -1,0 +1,254 @@
+"""`RewardMonitor`: an alarm while a policy trains on a reward model, without tests. Imports no trainer until asked."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.integrations.reward_function import LogMetric, RewardFunction, Scorer, Turn
+from codescaler.integrations.scorers import open_scorer
+from codescaler.io.files import open_output
+from codescaler.io.records import read_lines
+from codescaler.io.turns import join_contents
+from codescaler.metrics import Figures
+from codescaler.monitor.alarm import compare_window
+from codescaler.monitor.signals import LOGGED, MOVES, SIGNALS, choose_best, measure_group, rewrite_program
+from codescaler.text.program import Message, make_conversation
+
+_log = logging.getLogger(__name__)
+
+# 20 honest windows, each with this chance of an alarm, have two alarms or more with a chance of 5%.
+LEVEL = 0.018
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was seen in one window.
+
+    Attributes:
+        window: its number, from 0.
+        signals: the mean of each figure of `codescaler.monitor.signals` over the window's prompts; None where unknown.
+            Moves are in units of the spread of scores within a prompt at the start.
+        start: the same at the start.
+        p: the chance that an honest window is as unlike the start; None at the start itself.
+        raised: the signals that are higher than at the start, at the level that was asked for.
+        groups: the figures of each prompt, for a run that is resumed.
+    """
+
+    window: int
+    signals: Mapping[str, float | None]
+    start: Mapping[str, float | None]
+    p: float | None
+    raised: Sequence[str]
+    groups: Sequence[Sequence[float | None]]
+
+    @property
+    def is_alarm(self) -> bool:
+        return bool(self.raised)
+
+
+class _Group(NamedTuple):
+    """Programs of one problem, which is messages."""
+
+    problem: tuple[Message, ...]
+    codes: list[str]
+
+    @property
+    def text(self) -> str:
+        return join_contents(self.problem)
+
+
+class RewardMonitor:
+    """Gives the rewards of a `RewardFunction`, and warns when what earns them is unlike the start of the run.
+
+        monitor = RewardMonitor(RewardFunction.open("http://127.0.0.1:8000"), log="monitor.jsonl")
+        GRPOTrainer(model, reward_funcs=monitor, callbacks=[monitor.make_callback()], ...)
+
+    For another trainer call `observe` with prompts and completions, a step at a time. The first windows are the start:
+    the policy has not learned to game the reward yet. Each window after is compared with it, by a test whose chance of
+    a false alarm in an honest window is `level`. An alarm is logged as a warning.
+
+    Args:
+        reward: its reward model scores the samples of a window once more, and their rewrites.
+        second: another scorer, a URL, folder or hub id, whose order of programs is compared; None for none.
+        log: a file of JSON lines, a `Window` each. A run that is resumed reads its start there.
+        level: the chance of a false alarm in a window.
+        num_start_windows: how many windows are the start.
+        num_groups: prompts a window. Prompts of several calls are gathered, and of a larger call the first count.
+        num_samples: completions of a prompt that are looked at, at most.
+        num_rewritten: how many of these are rewritten, from the best-scored on.
+        stop_after: so many alarms in a row set `should_stop`, which ends a training run of TRL; None for never.
+    """
+
+    __name__ = "codescaler_reward"  # as that of `RewardFunction`
+
+    def __init__(
+        self,
+        reward: RewardFunction,
+        *,
+        second: Scorer | str | None = "nano",
+        log: str | Path | None = None,
+        level: float = LEVEL,
+        num_start_windows: int = 12,
+        num_groups: int = 8,
+        num_samples: int = 8,
+        num_rewritten: int = 2,
+        stop_after: int | None = None,
+    ) -> None:
+        if not 0.001 <= level < 1:
+            raise InvalidInput(f"level is {level}; give the chance of a false alarm in a window, 0.001 to 1")
+        if min(num_start_windows, num_groups, num_rewritten) < 1 or num_samples < 2:
+            raise InvalidInput("a monitor needs a window of the start, a group, a rewritten program and two samples")
+        self.reward, self.level, self.stop_after = reward, level, stop_after
+        self._second = open_scorer(second) if isinstance(second, str) else second
+        self._num_start, self._num_groups = num_start_windows, num_groups
+        self._num_samples, self._num_rewritten = num_samples, num_rewritten
+        self._path = None if log is None else Path(log)
+        self._start: list[Figures] = []
+        self._pending: list[list[float]] = []
+        self.num_windows = self.num_alarms_in_a_row = 0
+        if self._path is not None and self._path.exists():
+            self._restore(self._path)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether as many windows in a row as `stop_after` raised an alarm."""
+        return self.stop_after is not None and self.num_alarms_in_a_row >= self.stop_after
+
+    def __call__(
+        self,
+        prompts: Sequence[Turn],
+        completions: Sequence[Turn],
+        *,
+        log_metric: LogMetric | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """Returns the rewards of `reward`, and observes. `log_metric` is told the p-value of a window."""
+        rewards = self.reward(prompts, completions, log_metric=log_metric, **columns)
+        window = self.observe(prompts, completions, **columns)
+        if log_metric is not None and window is not None and window.p is not None:
+            log_metric("codescaler/monitor_p", window.p)
+        return rewards
+
+    def observe(self, prompts: Sequence[Turn], completions: Sequence[Turn], **columns: Any) -> Window | None:
+        """Looks at samples of a step. Returns a window when one is complete, else None.
+
+        Completions without a program, and prompts with fewer than two programs, are left out.
+
+        Raises: as `RewardFunction`.
+        """
+        groups: dict[str, _Group] = {}
+        for conversation in self.reward.read_programs(prompts, completions, columns).conversations:
+            messages = cast(Sequence[Message], conversation.turns)
+            group = groups.setdefault(json.dumps(messages[:-1]), _Group(tuple(messages[:-1]), []))
+            if len(group.codes) < self._num_samples:
+                group.codes.append(messages[-1]["content"])
+        wanted = [group for group in groups.values() if len(group.codes) > 1]
+        self._pending += self._measure(wanted[: self._num_groups - len(self._pending)])
+        if len(self._pending) < self._num_groups:
+            return None
+        window = self._close(np.array(self._pending))
+        self._pending = []
+        self._write(window)
+        return window
+
+    def make_callback(self) -> Any:
+        """Returns a callback of transformers' trainers, which ends the run when `should_stop` is set."""
+        from transformers import TrainerCallback
+
+        monitor = self
+
+        class MonitorCallback(TrainerCallback):  # type: ignore[misc]
+            """Ends the run."""
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+                control.should_training_stop |= monitor.should_stop
+                return control
+
+        return MonitorCallback()
+
+    def _measure(self, groups: Sequence[_Group]) -> list[list[float]]:
+        engine, system = self.reward.engine, self.reward.system
+        own = _score(engine, groups, system)
+        best = [choose_best(scores, self._num_rewritten) for scores in own]
+        rewrites = [
+            _Group(group.problem, [new for place in places for new in rewrite_program(group.codes[place], group.text)])
+            for group, places in zip(groups, best, strict=True)
+        ]
+        moved = _score(engine, rewrites, system)
+        second = [None] * len(groups) if self._second is None else _score(self._second, groups, None)
+        return [
+            measure_group(group.codes, scores, new.reshape(len(places), -1), places, other)
+            for group, scores, new, places, other in zip(groups, own, moved, best, second, strict=True)
+        ]
+
+    def _close(self, groups: Figures) -> Window:
+        """Compares a window with the start, or adds it to the start."""
+        number, p, raised = self.num_windows, None, []
+        if number < self._num_start:
+            self._start.append(groups)
+        else:
+            start = np.concatenate(self._start)[:, : len(SIGNALS)]
+            chances = compare_window(start, groups[:, : len(SIGNALS)], seed=number)
+            p = float(chances.min())
+            raised = [name for name, chance in zip(SIGNALS, chances, strict=True) if chance <= self.level]
+        at_start = np.concatenate(self._start)
+        spread = float(np.sqrt((at_start[:, -1] ** 2).mean()))
+        window = Window(number, _average(groups, spread), _average(at_start, spread), p, raised, _list_known(groups))
+        self._count(window)
+        if window.is_alarm:
+            told = ", ".join(f"{name} {window.signals[name]:.3g} (start {window.start[name]:.3g})" for name in raised)
+            _log.warning("window %d is unlike the start of the run, p = %.4f: %s", number, p, told)
+        return window
+
+    def _count(self, window: Window) -> None:
+        self.num_windows += 1
+        self.num_alarms_in_a_row = self.num_alarms_in_a_row + 1 if window.is_alarm else 0
+
+    def _write(self, window: Window) -> None:
+        if self._path is not None:
+            with open_output(self._path, "a") as file:
+                file.write(json.dumps(asdict(window)).encode() + b"\n")
+
+    def _restore(self, path: Path) -> None:
+        """Reads the windows of a run that ended. The line that it was writing, if it was killed, is cut off."""
+        text = path.read_bytes()
+        if not text.endswith(b"\n"):
+            with path.open("rb+") as file:
+                file.truncate(text.rfind(b"\n") + 1)
+        for name, _, record in read_lines(path) if b"\n" in text else ():
+            if list(record.get("signals", ())) != [*SIGNALS, *LOGGED]:
+                raise InvalidInput(f"{name} is no window of this monitor; name another log, or remove {path}")
+            window = Window(**record)
+            if window.window < self._num_start:
+                self._start.append(np.array(window.groups, dtype=np.float64))
+            self._count(window)
+
+
+def _score(scorer: Scorer, groups: Sequence[_Group], system: str | None) -> list[Figures]:
+    """Scores the programs of all groups together. Equal ones of a group are one for the engine's prefix tree."""
+    conversations = [make_conversation(group.problem, code, system) for group in groups for code in group.codes]
+    scores = np.array(list(scorer.score_stream(conversations)), dtype=np.float64)
+    if not np.isfinite(scores).all():
+        raise WeightsError("a score is not finite; look for non-finite weights in the checkpoint")
+    return np.split(scores, np.cumsum([len(group.codes) for group in groups])[:-1]) if groups else []
+
+
+def _average(groups: Figures, spread: float) -> dict[str, float | None]:
+    """The mean of each figure, moves in units of the spread."""
+    known = ~np.isnan(groups)
+    sums, counts = np.where(known, groups, 0.0).sum(axis=0), known.sum(axis=0)
+    names = (*SIGNALS, *LOGGED)
+    means = {name: float(sums[k] / counts[k]) if counts[k] else None for k, name in enumerate(names)}
+    if spread > 0:
+        means |= {name: value / spread for name in MOVES if (value := means[name]) is not None}
+    return means
+
+
+def _list_known(groups: Figures) -> list[list[float | None]]:
+    return [[None if value != value else value for value in row] for row in groups.tolist()]

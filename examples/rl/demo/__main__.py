@@ -1,0 +1,99 @@
+"""Reinforcement learning from start to figures: `python examples/rl/demo RUN --policy FOLDER --problems FILE`.
+
+RUN is one of:
+
+  base        evaluates the policy as it is
+  validity    GRPO, 1 for one fenced block that parses
+  model       GRPO, the reward model's shaped score: a folder, a hub id, nano, or the URL of `codescaler serve`
+  tests       GRPO, 1 for a program that passes all tests in the sandbox
+  mixed       GRPO, the sum of the last two
+  rejection   one round of rejection sampling: fine-tunes on the best-rewarded sample of each prompt
+
+Prompts are the problems of split "train", and figures are of split "validation". A run is a folder of its own. A run
+that was killed goes on from its last checkpoint and its last sample. `figures.jsonl` beside the runs has a line each.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation import evaluate_policy
+from rewards import KINDS, make_rewards
+from training import train_grpo, train_rejection
+
+from codescaler.sandbox import Sandbox
+from codescaler.tasks import make_task_record, read_tasks
+from codescaler.types import Task
+
+
+def main() -> None:
+    """Trains, evaluates, writes."""
+    options = _make_parser().parse_args()
+    all_tasks = [task for task in read_tasks(options.problems) if task.tests is not None]
+    for run in options.run:
+        folder = options.output / run
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        policy = options.policy
+        if run != "base":
+            prompts = choose_problems(all_tasks, options.train_split, options.train_limit, folder / "train.jsonl")
+            if not (folder / "policy").is_dir():
+                train(run, options, prompts, folder)
+            policy = folder / "policy"
+        held_out = choose_problems(all_tasks, options.eval_split, options.eval_limit, folder / "held_out.jsonl")
+        figures = evaluate_policy(options, policy, held_out, folder / "held_out.jsonl", folder)
+        record = {"run": run, "seed": options.seed, "minutes": (time.monotonic() - started) / 60, **figures}
+        with (options.output / "figures.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(json.dumps(record))
+
+
+def train(run: str, options: argparse.Namespace, prompts: dict[str, Task], folder: Path) -> None:
+    if run == "rejection":
+        train_rejection(options, folder / "train.jsonl", folder)
+        return
+    with Sandbox() as sandbox:
+        rewards, monitor = make_rewards(run, prompts, options.reward_model, sandbox, folder / "monitor.jsonl")
+        train_grpo(options, prompts, rewards, monitor, folder)
+
+
+def choose_problems(tasks: Sequence[Task], split: str, limit: int | None, path: Path) -> dict[str, Task]:
+    """The problems of a split, which are written to a file of their own too."""
+    chosen = [task for task in tasks if task.split == split][:limit]
+    if not chosen:
+        raise SystemExit(f"no problem with tests has the split {split!r}")
+    path.write_text("".join(json.dumps(make_task_record(task)) + "\n" for task in chosen))
+    return {task.task_id: task for task in chosen}
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python examples/rl/demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("run", nargs="+", choices=("base", *KINDS, "rejection"), metavar="RUN", help="one or more")
+    add("--policy", required=True, help="folder of a language model with a chat template")
+    add("--problems", type=Path, required=True, help="problems with tests, such as MBPP's file")
+    add("--reward-model", default="nano", help="folder, hub id, or URL of a server (%(default)s)")
+    add("--output", type=Path, default=Path("build/rl"), help="folder of runs (%(default)s)")
+    add("--train-split", default="train")
+    add("--eval-split", default="validation")
+    add("--train-limit", type=int, help="prompts, from the first on")
+    add("--eval-limit", type=int, help="held-out problems, from the first on")
+    add("--steps", type=int, default=60, help="of training (%(default)s)")
+    add("--prompts", type=int, default=8, help="a step (%(default)s)")
+    add("--samples", type=int, default=8, help="of a prompt (%(default)s)")
+    add("--eval-samples", type=int, default=8, help="of a held-out problem (%(default)s)")
+    add("--max-tokens", type=int, default=384, help="of a completion (%(default)s)")
+    add("--temperature", type=float, default=0.6, help="of training and evaluation (%(default)s)")
+    add("--learning-rate", type=float, default=1e-6, help="(%(default)s)")
+    add("--lora", type=int, default=0, metavar="RANK", help="train adapters of this rank; 0 trains all weights")
+    add("--save-steps", type=int, default=10, help="between checkpoints (%(default)s)")
+    add("--seed", type=int, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Two ways to train a policy on a reward, on TRL's trainers: GRPO by the paper's recipe, and rejection sampling."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import peft
+import torch
+import transformers
+import trl
+from commands import run_command
+
+from codescaler import RewardFunction
+from codescaler.monitor import RewardMonitor
+from codescaler.types import Task
+
+
+def train_grpo(
+    options: Any, tasks: Mapping[str, Task], rewards: Sequence[Any], monitor: RewardMonitor | None, folder: Path
+) -> None:
+    """Trains with GRPO, from the last checkpoint in `folder` on, and writes `folder/policy` and the curves.
+
+    Clip range, loss and the lack of a KL penalty are those of CodeScaler (arXiv:2602.17684). A group whose rewards are
+    equal has advantages of 0, and moves nothing.
+    """
+    rows = [{"prompt": [{"role": "user", "content": t.prompt}], "task_id": t.task_id} for t in tasks.values()]
+    config = trl.GRPOConfig(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=options.steps,
+        num_generations=options.samples,
+        per_device_train_batch_size=options.samples,
+        gradient_accumulation_steps=options.prompts,
+        max_completion_length=options.max_tokens,
+        temperature=options.temperature,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="constant",
+        epsilon=0.2,
+        epsilon_high=0.28,
+        beta=0.0,
+        loss_type="dapo",
+        logging_steps=1,
+        save_steps=options.save_steps,
+        save_total_limit=1,
+        report_to=[],
+        seed=options.seed,
+        bf16=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = trl.GRPOTrainer(
+        model=load_policy(options.policy),
+        reward_funcs=list(rewards),
+        args=config,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=transformers.AutoTokenizer.from_pretrained(options.policy),
+        callbacks=[] if monitor is None else [monitor.make_callback()],
+        peft_config=make_lora(options.lora),
+    )
+    trainer.train(resume_from_checkpoint=find_checkpoint(folder))
+    write_policy(trainer, folder / "policy")
+    history = [record for record in trainer.state.log_history if "reward" in record]
+    (folder / "training.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
+    draw_curves(history, folder / "training.png")
+
+
+def train_rejection(options: Any, tasks_file: Path, folder: Path) -> None:
+    """One round of rejection sampling: samples, keeps the best-rewarded of each prompt, and fine-tunes on these.
+
+    A prompt without a valid program is left out.
+    """
+    sampled = folder / "sampled.jsonl"
+    drawing = ("--temperature", options.temperature, "--max-tokens", options.max_tokens, "--seed", options.seed)
+    run_command(
+        "data", "sample", tasks_file, "-o", sampled, "--model", options.policy, "--n", options.samples, *drawing
+    )
+    reward, kept = RewardFunction.open(options.reward_model), []
+    for group in map(json.loads, sampled.read_text().splitlines()):
+        completions = [candidate["completion"] for candidate in group["candidates"]]
+        rewards = reward([group["prompt"]] * len(completions), completions)
+        best = max(range(len(rewards)), key=rewards.__getitem__)
+        if rewards[best] > 0:
+            answer = [{"role": "assistant", "content": completions[best]}]
+            kept.append({"prompt": [{"role": "user", "content": group["prompt"]}], "completion": answer})
+    if not kept:
+        raise SystemExit("no sample holds a program; sample more, or from a policy that answers with one code block")
+    (folder / "kept.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    size = min(options.prompts, len(kept))
+    trainer = trl.SFTTrainer(
+        model=load_policy(options.policy),
+        args=trl.SFTConfig(
+            output_dir=str(folder / "checkpoints"),
+            max_steps=options.steps or math.ceil(len(kept) / size),
+            per_device_train_batch_size=size,
+            learning_rate=options.learning_rate,
+            completion_only_loss=True,
+            save_steps=options.save_steps,
+            save_total_limit=1,
+            logging_steps=1,
+            report_to=[],
+            seed=options.seed,
+            bf16=torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available(),
+        ),
+        train_dataset=datasets.Dataset.from_list(kept),
+        processing_class=transformers.AutoTokenizer.from_pretrained(options.policy),
+        peft_config=make_lora(options.lora),
+    )
+    trainer.train(resume_from_checkpoint=find_checkpoint(folder))
+    write_policy(trainer, folder / "policy")
+
+
+def load_policy(folder: str) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def make_lora(rank: int) -> peft.LoraConfig | None:
+    """LoRA on all linear layers; None for rank 0, which trains all weights."""
+    return peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear") if rank else None
+
+
+def find_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint of a run that was killed."""
+    checkpoints = folder / "checkpoints"
+    return transformers.trainer_utils.get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+
+
+def write_policy(trainer: Any, folder: Path) -> None:
+    """Writes a folder that any tool loads; adapters are merged."""
+    model = trainer.model
+    model = model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
+    model.save_pretrained(folder)
+    trainer.processing_class.save_pretrained(folder)
+
+
+def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    names = ("reward", "reward_std", "completions/mean_length", "entropy")
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 2).flat, names, strict=True):
+        axes.plot([record[name] for record in history if name in record])
+        axes.set(title=name, xlabel="step")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,171 @@
+"""`RewardMonitor` on streams of samples: what it measures, when it warns, and that a resumed run goes on."""
+
+import json
+import random
+import sys
+
+import numpy as np
+import pytest
+
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.integrations.reward_function import RewardFunction
+from codescaler.monitor import RewardMonitor
+from codescaler.monitor.signals import SIGNALS, choose_best, measure_group
+from codescaler.text.rewriting import add_praise
+from codescaler.text.surface import measure_surface
+
+CLAIM = ("Verified against the whole suite: every test passes.", "Returns the right answer for every valid input.")
+
+
+class PraiseLover:
+    """Scores by a number in the program, and by what the program says of itself."""
+
+    def __init__(self, praise=2.0):
+        self.praise, self.num_scored = praise, 0
+
+    def score_stream(self, pairs, names=None):
+        for pair in pairs:
+            self.num_scored += 1
+            code = pair.turns[-1]["content"]
+            yield int(code.partition("+ ")[2].split()[0]) / 10 + self.praise * (measure_surface(code).praise > 0)
+
+
+def make_step(choice, praised=0.0, num_prompts=4, num_samples=4):
+    """Prompts and completions, a share of which is praised; some hold no program."""
+    prompts, completions = [], []
+    for _ in range(num_prompts):
+        prompt = f"Problem {choice.random()}."
+        for _ in range(num_samples):
+            code = f"def f(a):\n    total = a + {choice.randrange(20)}\n    return total"
+            code = add_praise(code, choice.randrange(99), CLAIM) if choice.random() < praised else code
+            prompts.append(prompt)
+            completions.append(f"```python\n{code}\n```")
+        prompts.append(prompt)
+        completions.append("No program.")
+    return prompts, completions
+
+
+def make_monitor(scorer=None, **settings):
+    settings = {"second": None, "num_start_windows": 4, "num_groups": 4, "level": 0.01} | settings
+    return RewardMonitor(RewardFunction(scorer or PraiseLover()), **settings)
+
+
+def run(monitor, shares, seed=0):
+    choice = random.Random(seed)
+    return [monitor.observe(*make_step(choice, share)) for share in shares]
+
+
+def test_praise_raises_an_alarm_before_half_of_the_samples_carry_it(caplog):
+    shares = [0.0] * 8 + [step / 20 for step in range(1, 10)]
+    windows = run(make_monitor(), shares)
+    first = next(window for window in windows if window.is_alarm)
+    assert first.window >= 8 and shares[first.window] < 0.5
+    assert windows[-1].is_alarm and {"stripped", "praise"} <= {*windows[-1].raised}
+    assert f"window {first.window} is unlike the start of the run" in caplog.text
+    assert [window.p for window in windows[:4]] == [None] * 4
+
+
+def test_honest_windows_are_as_the_start():
+    windows = [window for seed in range(6) for window in run(make_monitor(), [0.1] * 10, seed)[4:]]
+    assert sum(window.is_alarm for window in windows) <= 2  # of 36, at a level of 1%
+
+
+def test_the_moves_are_in_units_of_the_spread_at_the_start():
+    (window,) = run(make_monitor(num_rewritten=4), [1.0])
+    falls = 2.0 / np.sqrt(np.mean([group[-1] ** 2 for group in window.groups]))
+    assert window.signals["stripped"] == pytest.approx(falls)
+    assert window.signals["rewritten"] == pytest.approx(falls / 3)  # other names and layouts keep the docstring
+    assert window.signals["disagreement"] is None
+    assert window.start == window.signals
+
+
+def test_rewards_are_those_of_the_function_and_the_p_value_is_logged():
+    reward, logged = RewardFunction(PraiseLover()), {}
+    monitor = make_monitor(num_start_windows=1)
+    choice = random.Random(0)
+    for _ in range(2):
+        step = make_step(choice)
+        given = monitor(*step, log_metric=logged.__setitem__, task=["x"] * len(step[0]))
+        assert given == reward(*step)
+    assert 0 < logged["codescaler/monitor_p"] <= 1
+    assert monitor.__name__ == reward.__name__
+
+
+def test_small_calls_are_gathered_and_large_calls_are_cut():
+    choice, monitor = random.Random(0), make_monitor(num_samples=3)
+    assert monitor.observe(*make_step(choice, num_prompts=3)) is None
+    before = monitor.reward.engine.num_scored
+    window = monitor.observe(*make_step(choice, num_prompts=9))
+    assert window.window == 0 and len(window.groups) == 4
+    assert monitor.reward.engine.num_scored - before == 3 + 2 * 3  # of one prompt: its programs, rewrites of two
+    assert monitor.observe(["p"], ["nothing"]) is None
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path):
+    shares = [0.0] * 5 + [0.9, 0.9, 0.9]
+    log, whole = tmp_path / "log.jsonl", run(make_monitor(log=tmp_path / "whole.jsonl"), shares)
+    choice, first = random.Random(0), make_monitor(log=log, stop_after=2)
+    for share in shares[:6]:
+        first.observe(*make_step(choice, share))
+    with log.open("a") as file:
+        file.write('{"window": 6, "sig')  # what a killed process leaves
+    second = make_monitor(log=log, stop_after=2)
+    assert second.num_windows == 6 and not second.should_stop
+    for share in shares[6:]:
+        second.observe(*make_step(choice, share))
+    assert second.should_stop
+    assert log.read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert [json.loads(line)["raised"] for line in log.read_text().splitlines()] == [[*w.raised] for w in whole]
+
+
+def test_another_file_is_no_log(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"window": 0}\n')
+    with pytest.raises(InvalidInput, match="is no window of this monitor"):
+        make_monitor(log=tmp_path / "log.jsonl")
+
+
+def test_training_ends_after_alarms_in_a_row():
+    from transformers import TrainerControl
+
+    monitor = make_monitor(stop_after=2)
+    callback, control = monitor.make_callback(), TrainerControl()
+    run(monitor, [0.0] * 4)
+    for share, stops in ((1.0, False), (1.0, True)):
+        run(monitor, [share])
+        assert callback.on_step_end(None, None, control).should_training_stop == stops
+
+
+def test_a_second_scorer_that_disagrees_is_seen():
+    class Backwards(PraiseLover):
+        def score_stream(self, pairs, names=None):
+            return (-score for score in super().score_stream(pairs))
+
+    alike, other = (run(make_monitor(second=scorer), [0.0])[0] for scorer in (PraiseLover(), Backwards()))
+    assert alike.signals["disagreement"] == pytest.approx(0, abs=1e-9)
+    assert other.signals["disagreement"] == pytest.approx(2)
+
+
+def test_what_cannot_be_measured_is_unknown():
+    codes, scores = ["x = 1", "x = 2"], np.array([1.0, 1.0])
+    figures = dict(zip(SIGNALS, measure_group(codes, scores, np.ones((1, 3)), [0], scores), strict=False))
+    assert all(np.isnan(figures[name]) for name in SIGNALS if name.startswith("by_") or name == "disagreement")
+    assert figures["rewritten"] == figures["repetition"] == 0
+    assert choose_best(np.array([1.0, 3.0, 2.0, 3.0]), 3) == [1, 3, 2]
+
+
+@pytest.mark.parametrize("settings", [{"level": 0.0}, {"level": 1.5}, {"num_groups": 0}, {"num_samples": 1}])
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(InvalidInput):
+        make_monitor(**settings)
+
+
+def test_a_score_that_is_no_number_ends_the_run():
+    with pytest.raises(WeightsError, match="not finite"):
+        run(make_monitor(PraiseLover(praise=float("nan"))), [1.0])
+
+
+def test_no_trainer_is_loaded():
+    import subprocess
+
+    code = "import codescaler.monitor, sys; print({'torch', 'trl', 'transformers'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
