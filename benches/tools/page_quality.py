@@ -337,7 +337,8 @@ def _write_adaptive() -> Iterator[str]:
         f"{first['num_counted']}. *Frozen* exits read the head of the model, and *trained* exits have heads of their "
         "own. In a *cascade* nano drops first. The *ceiling* is an exit that knows the last scores. A promise is kept "
         f"if its bound is no larger, at {100 * result['confidence']:.0f}% confidence. Work is distinct tokens times "
-        f"layers, of a cascade times weights. {describe_setting(result)}\n"
+        "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count of "
+        f"these problems. {describe_setting(result)}\n"
     )
     table = [
         [
@@ -354,6 +355,8 @@ def _write_adaptive() -> Iterator[str]:
     ]
     header = ["model", "exits", "promise", "kept", "other score first", "bound", "dropped", "less work"]
     yield format_table(header, table)
+    if not result["speed"]:
+        return
     yield (
         "The next table times forwards with trained exits next to dense ones, in one interleaved run. *Together* are "
         "eight problems in one tree, which is cut at each exit for all of them. The machine had other work to do.\n"
