@@ -14,8 +14,20 @@ SCRIPTS = {
         *("serving_faults", "startup", "threads", "train_speed"),
     ),
     "quality": (
-        *("alarm", "far", "fault_lines", "fidelity", "fp8", "judging", "labels", "likelihoods", "nano_data", "parity"),
-        *("ranking", "reading_data", "robustness", "sampled", "steady", "suites", "tau", "templates", "train_study"),
+        *(
+            "adaptive",
+            "alarm",
+            "far",
+            "fault_lines",
+            "fidelity",
+            "fp8",
+            "judging",
+            "labels",
+            "likelihoods",
+            "nano_data",
+        ),
+        *("parity", "ranking", "reading_data", "robustness", "sampled", "steady", "suites", "tau", "templates"),
+        "train_study",
     ),
     "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
 }
