@@ -337,8 +337,8 @@ def _write_adaptive() -> Iterator[str]:
         f"{first['num_counted']}. *Frozen* exits read the head of the model, and *trained* exits have heads of their "
         "own. In a *cascade* nano drops first. The *ceiling* is an exit that knows the last scores. A promise is kept "
         f"if its bound is no larger, at {100 * result['confidence']:.0f}% confidence. Work is distinct tokens times "
-        "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count of "
-        f"these problems. {describe_setting(result)}\n"
+        "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count "
+        f"of these problems. {describe_setting(result)}\n"
     )
     table = [
         [
