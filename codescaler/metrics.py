@@ -109,6 +109,40 @@ def compute_percentile_intervals(means: Figures, confidence: float = 0.95) -> li
     return [(float(low), float(high)) for low, high in np.quantile(means, [tail, 1 - tail], axis=0).T]
 
 
+def compute_upper_bound(num_missed: int, num: int, confidence: float = 0.95) -> float:
+    """The largest share of which `num_missed` or fewer of `num` still have a chance of 1 - confidence.
+
+    Source: Clopper and Pearson 1934, the upper limit of one side.
+    """
+    if num_missed >= num:
+        return 1.0
+    return find_share(num_missed, num, 1 - confidence)
+
+
+def count_misses_allowed(num: int, share: float, confidence: float = 0.95) -> int:
+    """How many of `num` may miss while `compute_upper_bound` is at most a share; -1 if none may, nor is that enough."""
+    allowed = -1
+    while allowed + 1 < num and compute_upper_bound(allowed + 1, num, confidence) <= share:
+        allowed += 1
+    return allowed
+
+
+def count_required(share: float, confidence: float = 0.95) -> int:
+    """The fewest that without a miss show a share of misses of at most this: 299 for 0.01."""
+    return math.ceil(math.log(1 - confidence) / math.log1p(-share))
+
+
+def find_share(num_missed: int, num: int, chance: float) -> float:
+    """The share of misses at which `num_missed` or fewer of `num` have this chance, by bisection."""
+    choices = [math.lgamma(num + 1) - math.lgamma(k + 1) - math.lgamma(num - k + 1) for k in range(num_missed + 1)]
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        share = (low + high) / 2
+        logs = [c + k * math.log(share) + (num - k) * math.log1p(-share) for k, c in enumerate(choices)]
+        low, high = (share, high) if math.fsum(map(math.exp, logs)) > chance else (low, share)
+    return high
+
+
 def _check_scores(scores: Scores, is_correct: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     values, correct = np.asarray(scores, dtype=np.float64), np.asarray(is_correct, dtype=np.bool_)
     if values.ndim != 1 or values.shape != correct.shape:

@@ -167,7 +167,8 @@ class RankedCandidate:
 
     `index` is its place in the list that was ranked, `code` the program that was scored. `score` and `code` are None
     where nothing could be extracted. `missing` are the names that the problem asks for and the program does not define,
-    where the ranking was told to look (`text.asked`).
+    where the ranking was told to look (`text.asked`). `dropped_at` is after how many layers an adaptive ranking dropped
+    it without a score, None if it did not.
     """
 
     index: int
@@ -175,6 +176,7 @@ class RankedCandidate:
     is_valid: bool
     code: str | None
     missing: tuple[str, ...] = ()
+    dropped_at: int | None = None
 
     @property
     def is_eligible(self) -> bool:
@@ -182,10 +184,13 @@ class RankedCandidate:
         return self.is_valid and not self.missing
 
     @property
-    def place(self) -> tuple[bool, bool, float, int]:
-        """Orders candidates: valid ones first, then those that miss no name, then by score, then by index."""
+    def place(self) -> tuple[bool, bool, float, int, int]:
+        """Orders candidates: valid ones first, then those that miss no name, then by score, then by index.
+
+        Those that were dropped come after those with a score, what was dropped late before what was dropped early.
+        """
         score = float("inf") if self.score is None else -self.score
-        return (not self.is_valid, bool(self.missing), score, self.index)
+        return (not self.is_valid, bool(self.missing), score, -(self.dropped_at or 0), self.index)
 
 
 # How what a program gives is compared with what is expected: by whose rule. docs/sandbox.md has a line for each.

@@ -36,14 +36,15 @@ from codescaler.data.execution.outputs import Output, collect_outputs, find_inte
 from codescaler.data.execution.votes import hold_weighted_vote
 from codescaler.data.mutants import make_mutants
 from codescaler.data.synthesis.suite_inputs import make_call_inputs
+from codescaler.data.synthesis.suites import SuiteSettings
 from codescaler.io.records import Group, read_groups
 from codescaler.io.tables import format_table
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.tasks import read_tasks
 from codescaler.types import CallTests, Task
 
-LEAST_PASSED = 0.3
-NUM_VOTERS, SHARES = (2, 3, 5, 7, 10), (0.0, 0.3, 0.5, 0.7, 0.9)
+LEAST_PASSED, LEAST_SHARE = 0.3, SuiteSettings().min_share
+NUM_VOTERS, SHARES = (2, 3, 5, 7, 10), (0.0, 0.5, 0.7, 0.9, 0.95, 0.99)
 ACCURACIES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # of samples: the lower ends of classes
 
 Row = list[Output | None]
@@ -222,10 +223,12 @@ def summarize(problems: Sequence[Problem]) -> dict[str, Any]:
     return {
         "problems": len(problems),
         "problems_that_count": len(counted),
-        "by_voters": {str(number): _judge_all(counted, number, 0.5) for number in NUM_VOTERS},
+        "by_voters": {str(number): _judge_all(counted, number, LEAST_SHARE) for number in NUM_VOTERS},
         "by_share": {str(share): _judge_all(counted, 7, share) for share in SHARES},
         "by_accuracy": {
-            f"{low:.0%} to {min(high, 1.0):.0%}": _judge_all([p for p in problems if low <= p.accuracy < high], 7, 0.5)
+            f"{low:.0%} to {min(high, 1.0):.0%}": _judge_all(
+                [p for p in problems if low <= p.accuracy < high], 7, LEAST_SHARE
+            )
             for low, high in classes
         },
     }

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benches.quality import suites
 from benches.quality.suites import Problem, run_problem, summarize
 from codescaler.data.execution.outputs import parse_output
 from codescaler.io.records import parse_group
@@ -13,7 +14,8 @@ def row(text):
     return [None if word == "-" else parse_output(word) for word in text.split()]
 
 
-def test_rates_are_those_of_held_out_programs():
+def test_rates_are_those_of_held_out_programs(monkeypatch):
+    monkeypatch.setattr(suites, "LEAST_SHARE", 0.5)
     right, wrong = row("1 2 3"), row("1 2 4")
     samples = [(right, True), (wrong, False), (right, True), (row("1 2 -"), True), (row("9 2 3"), False)]
     problem = Problem("t", 1, right, samples, [row("1 2 3"), row("- - -")])

@@ -29,6 +29,7 @@ def write_quality() -> Iterator[str]:
     yield from _write_fault_lines()
     yield from _write_labels()
     yield from _write_judging()
+    yield from _write_suites()
     yield from _write_training()
 
 
@@ -278,6 +279,35 @@ def _write_judging() -> Iterator[str]:
     rows = [[name.rpartition("/")[2], *(figure[key] for key in names)] for name, figure in figures.items()]
     header = ["set", "plain Python passes", "pass here", "fail here", "unjudged", "plain Python fails", "wrong here"]
     yield format_table(header, rows)
+
+
+def _write_suites() -> Iterator[str]:
+    result = load_result("suites_mbpp")
+    yield "## Suites by vote\n"
+    yield (
+        f"`python benches suites`: suites for {result['problems']} problems of MBPP, made without references. Samples "
+        "of Qwen2.5-Coder-0.5B vote. At least 30% of the samples of each problem pass. The suites judge programs with "
+        "known labels: samples that did not vote, the references, and mutants. *TPR* is the share of correct programs "
+        "that pass. *TNR* is the share of incorrect programs that fail. A *minimal* suite rejects the same programs.\n"
+    )
+    titles = {
+        "by_share": "least share of the majority, of 7 voters",
+        "by_voters": "voters, at the default least share",
+        "by_accuracy": "samples that pass, of 7 voters",
+    }
+    header = ["problems", "without a suite", "TPR", "TNR", "tests of a suite", "of a minimal suite"]
+    names = ("problems", "without_suite", "TPR", "TNR", "tests_of_a_suite", "minimal_tests_of_a_suite")
+    for key, title in titles.items():
+        rows = [
+            [label, *(_format_rate(rates[name]) for name in names)]
+            for label, rates in result[key].items()
+            if rates["problems"]
+        ]
+        yield format_table([title, *header], rows)
+
+
+def _format_rate(value: float | int | None) -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
 
 
 def _write_fault_lines() -> Iterator[str]:

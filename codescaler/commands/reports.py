@@ -69,6 +69,8 @@ def _describe_gap(fact: Mapping[str, Any], is_brief: bool) -> str:
     if fact["missing"]:
         names = ", ".join(map(make_printable, fact["missing"]))
         return f"no {names}" if is_brief else f"does not define {names}"
+    if fact["dropped_at"] is not None:
+        return "dropped" if is_brief else f"dropped after {fact['dropped_at']} layers"
     if fact["first_is_correct"] is None:
         return ""
     chance = fact["first_is_correct"]
@@ -148,6 +150,28 @@ def format_head_report(report: Any) -> str:
             f"(95% interval {low:.1%} to {high:.1%}; a coin: 50%)"
         )
     return "\n".join(lines)
+
+
+def format_exits_report(report: Any) -> str:
+    """What `train.exits.ExitsReport` says."""
+    kept = report.certificate
+    places = ["before the first layer" if layer == 0 else f"after layer {layer}" for layer in report.layers]
+    rows = [
+        (place, "drops nobody" if math.isinf(margin) else f"{margin:.3f}")
+        for place, margin in zip(places, kept.rule.margins, strict=True)
+    ]
+    first = (
+        "another program is first" if kept.rule.top_k == 1 else f"another program is among the first {kept.rule.top_k}"
+    )
+    return "\n".join(
+        [
+            f"{report.file}: margins chosen on {report.num_chosen} problems",
+            format_table(("candidates are dropped", "that are behind by more than"), rows),
+            f"certified: {first} in at most {kept.at_most:.2%} of problems, at {kept.confidence:.0%} confidence: "
+            f"{kept.num_missed} of {kept.num_counted} problems counted (bound {kept.bound:.2%})",
+            f"work: {report.work:.0%} of that of all scores",
+        ]
+    )
 
 
 def format_train_report(report: Any) -> str:

@@ -39,6 +39,14 @@ def add_commands(add: Add) -> None:
         default=True,
         help="rank programs that do not define what the problem's tests or signature call after those that do (on)",
     )
+    rerank.add_argument(
+        "--adaptive",
+        nargs="?",
+        const="exits",
+        metavar="SMALL",
+        help="drop candidates that are far behind before they have a score, by the exits of `fit-exits`, or by a small "
+        "model",
+    )
     rerank.add_argument("--top-k", type=int, help="show this many")
     rerank.add_argument("--json", action="store_true", help="print JSON, for a file of groups one line each")
     add_engine_options(rerank)
@@ -63,6 +71,7 @@ def _rerank(options: argparse.Namespace) -> None:
             f"there is no candidate for {options.problem}; name files of programs, or give a .jsonl file"
         )
     scorer = open_scorer(options)
+    _require_one_model(scorer, options.adaptive)
     calibration = _read_calibration(scorer, options.calibration)
     rankings = []
     for group in groups:
@@ -94,6 +103,13 @@ def _rerank(options: argparse.Namespace) -> None:
             print(f"\n{summary}")
 
 
+def _require_one_model(scorer: "Engine | CombinedScorer", adaptive: str | None) -> None:
+    from codescaler.engine import Engine
+
+    if adaptive is not None and not isinstance(scorer, Engine):
+        raise InvalidInput("--adaptive is of one model, and --combine ranks by several; leave one out")
+
+
 def _rank_group(
     scorer: "Engine | CombinedScorer", group: "Group", options: argparse.Namespace, names: Sequence[str]
 ) -> "tuple[list[RankedCandidate], dict[str | None, dict[str, float]]]":
@@ -115,20 +131,15 @@ def _rank_group(
 
     held = [index for index, candidate in enumerate(group.candidates) if candidate.code is not None]
     codes = [group.candidates[index].code or "" for index in held]
-    ranked = [
-        dataclasses.replace(candidate, index=held[candidate.index])
-        for candidate in rank_candidates(
-            score_pairs,
-            group.problem,
-            codes,
-            options.extract,
-            None,
-            options.language,
-            [names[index] for index in held],
-            group.system,
-            options.asked_first,
-        )
-    ]
+    called = [names[index] for index in held]
+    if isinstance(scorer, Engine) and options.adaptive is not None:
+        settings = {"language": options.language, "names": called, "system": group.system}
+        settings |= {"asked_first": options.asked_first, "adaptive": options.adaptive}
+        found = scorer.rerank(group.problem, codes, options.extract, **settings)
+    else:
+        rest = (None, options.language, called, group.system, options.asked_first)
+        found = rank_candidates(score_pairs, group.problem, codes, options.extract, *rest)
+    ranked = [dataclasses.replace(candidate, index=held[candidate.index]) for candidate in found]
     absent = [RankedCandidate(i, None, False, None) for i, c in enumerate(group.candidates) if c.code is None]
     return ranked + absent, members
 

@@ -33,7 +33,7 @@ def add_suites(steps: Any) -> None:
         help="take the outputs of references where there are such",
     )  # fmt: skip
     step.add_argument("--inputs", type=int, default=40, help="to try for, of a problem (%(default)s)")
-    step.add_argument("--min-share", type=float, default=0.5, help="of a majority that becomes a test (%(default)s)")
+    step.add_argument("--min-share", type=float, default=0.9, help="of a majority that becomes a test (%(default)s)")
     step.add_argument("--mutants", type=int, default=20, help="that tests are chosen by (%(default)s)")
     step.add_argument("--rounds", type=int, default=1, help="in which survivors go back to the model (%(default)s)")
     step.add_argument("--all-tests", action="store_true", help="keep tests that reject nothing more")

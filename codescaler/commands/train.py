@@ -1,4 +1,4 @@
-"""The commands `fit-head`, `train` and `prune`."""
+"""The commands `fit-head`, `fit-exits`, `train` and `prune`."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ _FIT_OPTIONS = (
     *("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only"),
     *_TEXT_OPTIONS,
 )
+_EXITS_OPTIONS = (*_FIT_OPTIONS, "dtype", "quantization", "backend")
 
 
 def add_commands(add: Add) -> None:
@@ -24,6 +25,25 @@ def add_commands(add: Add) -> None:
     fit.add_argument("--seed", type=int, default=0, help="of the folds of the cross-validation (%(default)s)")
     fit.add_argument("--json", action="store_true", help="print the report as JSON")
     add_engine_options(fit, _FIT_OPTIONS)
+
+    exits = add("fit-exits", _fit_exits, "Let `rerank --adaptive` drop candidates early, by a certificate.")
+    exits.add_argument("model", help="folder of a reward model, or nano; the exits are written there")
+    exits.add_argument("groups", type=Path, help="JSON lines of problems and candidates, without labels; .gz too")
+    exits.add_argument("--cascade", metavar="MODEL", help="a small model that drops first, in place of exits")
+    exits.add_argument("--layers", type=int, nargs="+", metavar="N", help="after which layers (1/8, 1/4, 1/2 of them)")
+    exits.add_argument(
+        "--differs",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="of problems in which another program may be first, at most (%(default)s)",
+    )
+    exits.add_argument("--confidence", type=float, default=0.95, help="of that promise (%(default)s)")
+    exits.add_argument("--top-k", type=int, default=1, help="programs that must stay the same (%(default)s)")
+    exits.add_argument("--settings", type=int, default=1, metavar="N", help="margins to try; each costs confidence (1)")
+    exits.add_argument("--asked-first", action=argparse.BooleanOptionalAction, default=True, help="as in rerank (on)")
+    exits.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_engine_options(exits, _EXITS_OPTIONS)
 
     train = add(
         "train", _train, "Train a reward model on correct and incorrect programs; under torchrun on several processes."
@@ -76,6 +96,26 @@ def _fit_head(options: argparse.Namespace) -> None:
         **collect_options(options, _FIT_OPTIONS),
     )
     print(json.dumps(report.make_record(result)) if options.json else report.format_head_report(result))
+
+
+def _fit_exits(options: argparse.Namespace) -> None:
+    from codescaler.commands import reports as report
+    from codescaler.train.exits import fit_exits
+
+    result = fit_exits(
+        options.model,
+        options.groups,
+        cascade=options.cascade,
+        layers=options.layers,
+        at_most=options.differs,
+        confidence=options.confidence,
+        top_k=options.top_k,
+        asked_first=options.asked_first,
+        num_settings=options.settings,
+        show_progress=True,
+        **collect_options(options, _EXITS_OPTIONS),
+    )
+    print(json.dumps(report.make_record(result)) if options.json else report.format_exits_report(result))
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -18,7 +18,9 @@ from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.tensor_files import TensorSource
 from codescaler.engine import worker
+from codescaler.engine.adaptive import AdaptiveRanker, open_ranker
 from codescaler.engine.cuda_graphs import CudaGraphs
+from codescaler.engine.exits import Exits, require_layers
 from codescaler.engine.forward import ForwardRunner
 from codescaler.engine.intake import Intake, require_list
 from codescaler.engine.likelihood import TOKEN_SCORERS, choose_scorer
@@ -109,6 +111,7 @@ class Engine:
         if decoder.device.type == "cuda":
             self.scheduler.burst_s = GPU_BURST_S
         self._intake = Intake(encoder, self.scheduler, choose_scorer(scorer))
+        self._rankers: dict[str, AdaptiveRanker] = {}
 
     @classmethod
     def from_pretrained(
@@ -276,6 +279,11 @@ class Engine:
         return self._runner.num_distinct_tokens
 
     @property
+    def num_token_layers(self) -> int:
+        """Layers that distinct tokens went through so far: what exits save is not among them."""
+        return self._runner.num_token_layers
+
+    @property
     def text_seconds(self) -> float:
         """Time that callers' threads have spent on text so far; it overlaps with `forward_seconds`."""
         return self._runner.text_seconds
@@ -426,6 +434,21 @@ class Engine:
         windows = self._intake.stream_pairs(require_list(pairs), None, system, wants="scores", scorer=TOKEN_SCORERS[of])
         return [log_probs for window in windows for log_probs in window]
 
+    def submit_stages(
+        self, pairs: Sequence[Pair], exits: Exits, names: Sequence[str] | None = None, *, system: str | None = None
+    ) -> Future[Float32]:
+        """Encodes the candidates of one problem, and returns a future of their values at exits, then their scores.
+
+        At an exit stands a score, or a feature of D numbers where the exits have no heads. All have the same bits in
+        any batch, and the scores are those of `score`. Shapes: N pairs -> [N, exits + 1], or [N, exits * D + 1].
+
+        Raises: as `score`.
+        """
+        self._require_head()
+        require_layers(exits.layers, self.config.num_layers)
+        names = names or [f"pairs[{index}]" for index in range(len(require_list(pairs)))]
+        return self._intake.put_stages(pairs, names, system, exits)
+
     def score_stream(
         self, pairs: Iterable[Pair], names: Iterable[str] | None = None, *, system: str | None = None
     ) -> Iterator[float]:
@@ -457,6 +480,7 @@ class Engine:
         names: Sequence[str] | None = None,
         system: str | None = None,
         asked_first: bool = False,
+        adaptive: str | Path | None = None,
     ) -> list[RankedCandidate]:
         """Returns the candidates best first: valid ones before invalid, then by score, ties by index.
 
@@ -472,13 +496,31 @@ class Engine:
         `score`. Control tokens in a program are text, unless the engine was loaded with control_tokens="tokens".
         With `asked_first`, a Python program that does not define what the problem's shown tests or signature call comes
         after those that do, whatever its score, and its `missing` has the names (`codescaler.text.asked`).
+        `adaptive` drops candidates that are far behind before they have a score, by a certificate in the model's
+        folder: "exits" after some layers, or a small model, "nano" or a folder, before the first. The candidates that
+        are left have the scores of a full run, to the bit. The others follow, with `dropped_at`. How often another
+        candidate may be first is what the certificate says (`open_ranker(adaptive).certificate`).
 
         Raises:
-            InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`.
+            InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`. With
+            `adaptive`, also as `open_ranker`.
         """
-        return rank_candidates(
-            self.score_stream, problem, candidates, extract, top_k, language, names, system, asked_first
-        )
+        arguments = (problem, candidates, extract, top_k, language, names, system, asked_first)
+        rank_in_full = partial(rank_candidates, self.score_stream, *arguments)
+        return rank_in_full() if adaptive is None else self.open_ranker(adaptive).rank(rank_in_full, *arguments)
+
+    def open_ranker(self, adaptive: str | Path) -> AdaptiveRanker:
+        """Returns what ranks with `adaptive`, as in `rerank`: it holds the certificate, and says whether problems have
+        drifted.
+
+        Raises: InvalidInput if the folder has no certificate. WeightsError if it is of another model, SettingsMismatch
+        if it is of other settings.
+        """
+        name = str(adaptive)
+        if name not in self._rankers:
+            load = partial(Engine.from_pretrained, device=self.device, num_threads=self.num_threads)
+            self._rankers[name] = open_ranker(self, name, load)
+        return self._rankers[name]
 
     @overload
     def trace(

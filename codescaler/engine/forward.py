@@ -3,23 +3,27 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from codescaler.engine.cuda_graphs import CudaGraphs
+from codescaler.engine.exits import DROPPED, Bools, Exits
 from codescaler.engine.offload import Offload
 from codescaler.engine.options import make_current
 from codescaler.engine.prefix_memory import LayerMemory, Prefix, PrefixMemory
 from codescaler.engine.scheduler import Float32, Request
 from codescaler.errors import BackendUnavailable
-from codescaler.model.decoder import Decoder
+from codescaler.model.decoder import Decoder, HiddenStates
 from codescaler.model.output_layer import OutputLayer
 from codescaler.ops import Tree
 from codescaler.ops.plan import TreeBatch, plan
 from codescaler.ops.tree import upload
 from codescaler.text.token_ids import Int32
+
+MAX_TREES_AT_EXIT = 8
 
 
 class ForwardRunner:
@@ -36,7 +40,7 @@ class ForwardRunner:
         memory: PrefixMemory | None = None,
         build_output_layer: Callable[[], OutputLayer] | None = None,
     ) -> None:
-        self.num_truncated = self.num_tokens = self.num_distinct_tokens = 0
+        self.num_truncated = self.num_tokens = self.num_distinct_tokens = self.num_token_layers = 0
         self.text_seconds = self.forward_seconds = 0.0
         self._decoder = decoder
         self._max_batch_tokens = max_batch_tokens
@@ -51,12 +55,16 @@ class ForwardRunner:
         if self._offload is not None:
             raise BackendUnavailable("the engine sleeps: its weights are not on the device; call wake() first")
         started = time.perf_counter()
-        scored = [request for request in requests if request.wants != "log_probs"]
+        scored = [request for request in requests if request.wants in ("scores", "features")]
         likely = [request for request in requests if request.wants == "log_probs"]
+        staged = [request for request in requests if request.wants == "stages"]
         with make_current(self._decoder.device):
             results = dict(zip(scored, self._compute_scores(scored), strict=True)) if scored else {}
             if likely:
                 results |= zip(likely, self._compute_log_probs(likely), strict=True)
+            for exits in dict.fromkeys(request.exits for request in staged):
+                alike = [request for request in staged if request.exits is exits]
+                results |= zip(alike, self._compute_stages(alike), strict=True)
         self.num_truncated += sum(request.num_truncated for request in requests)
         self.text_seconds += sum(request.text_seconds for request in requests)
         self.num_tokens += sum(request.num_tokens for request in requests)
@@ -80,7 +88,7 @@ class ForwardRunner:
                 features[batch.sequences] = batch_features.cpu().numpy()
             if batch_scores is not None:
                 scores[batch.sequences] = batch_scores.cpu().numpy()
-        self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
+        self._count(batches)
         if len(requests) == 1:
             return [features if has_features else scores]
         ends = np.cumsum([len(request.sequences) for request in requests]).tolist()
@@ -117,9 +125,56 @@ class ForwardRunner:
         for batch, output in zip(batches, outputs, strict=True):
             of_sequences = np.split(output.cpu().numpy(), batch.row_counts.cumsum()[:-1])
             log_probs.update(zip(batch.sequences.tolist(), of_sequences, strict=True))
-        self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
+        self._count(batches)
         parts = iter([log_probs[index] for index in range(len(sequences))])
         return [request.combine([next(parts) for _ in request.sequences]) for request in requests]
+
+    def _compute_stages(self, requests: Sequence[Request]) -> list[Float32]:
+        """Returns each request's values at the exits, which all have, and at the end.
+
+        At an exit all trees wait for one another, since a problem's candidates may stand in several.
+        """
+        decoder, exits = self._decoder, requests[0].exits
+        assert exits is not None
+        sequences = [sequence for request in requests for sequence in request.sequences]
+        ends = np.cumsum([0, *(len(request.sequences) for request in requests)]).tolist()
+        width = 1 if exits.heads else decoder.config.hidden_size
+        values = np.full((len(sequences), len(exits.layers) * width + 1), DROPPED, dtype=np.float32)
+        batches = plan(sequences, self._max_batch_tokens)
+        self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
+        # Hidden states of so many trees would fill the memory: a problem of this size is computed in full.
+        rule = exits.rule if len(batches) <= MAX_TREES_AT_EXIT else None
+        for together in [batches] if rule is not None else [[batch] for batch in batches]:
+            forwards = [decoder.start(Tree.from_batch(batch, decoder.device)) for batch in together]
+            for stage, num_layers in enumerate((*exits.layers, decoder.config.num_layers)):
+                for states in forwards:
+                    batch = states.context.tree.batch
+                    self.num_token_layers += batch.num_tokens * (num_layers - states.num_layers)
+                    decoder.advance(states, num_layers)
+                    columns = slice(stage * width, (stage + 1) * width if stage < len(exits.layers) else None)
+                    values[batch.sequences, columns] = self._read_stage(states, exits, stage)
+                if rule is not None and stage < len(exits.layers):
+                    parts = [values[start:end, stage] for start, end in pairwise(ends)]
+                    is_kept = np.concatenate([rule.find_survivors(part, stage) for part in parts])
+                    forwards = _cut(forwards, is_kept)
+        return [values[start:end] for start, end in pairwise(ends)]
+
+    def _read_stage(self, states: HiddenStates, exits: Exits, stage: int) -> Float32:
+        """Returns scores at an exit and at the end, features at an exit without heads. None is `DROPPED`."""
+        if stage == len(exits.layers):
+            read = self._decoder.score(states)[1]
+        else:
+            weight, bias = exits.heads[stage] if exits.heads else (None, None)
+            features, read = self._decoder.pool(states, weight, bias)
+            read = features if read is None else read
+        assert read is not None
+        values: Float32 = read.view(len(read), -1).cpu().numpy()
+        return np.where(values == DROPPED, np.float32(np.nan), values)
+
+    def _count(self, batches: Sequence[TreeBatch]) -> None:
+        num_tokens = sum(batch.num_tokens for batch in batches)
+        self.num_distinct_tokens += num_tokens
+        self.num_token_layers += num_tokens * self._decoder.config.num_layers
 
     def sleep(self) -> None:
         """Moves the weights of a GPU to host memory, and frees what the device holds besides; from then on calls fail.
@@ -173,3 +228,15 @@ class ForwardRunner:
         else:
             features, scores = self._graphs.forward(batch)
         return features if has_features else None, scores
+
+
+def _cut(forwards: Sequence[HiddenStates], is_kept: Bools) -> list[HiddenStates]:
+    """Cuts trees to the sequences that are kept, by their index in all; a tree without one is left out."""
+    left = []
+    for states in forwards:
+        kept = is_kept[states.context.tree.batch.sequences]
+        if not kept.all() and kept.any():
+            states.cut(kept.tolist())
+        if kept.any():
+            left.append(states)
+    return left

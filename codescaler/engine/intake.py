@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count, islice
 from typing import Any
 
+from codescaler.engine.exits import Exits
 from codescaler.engine.likelihood import LikelihoodScorer
 from codescaler.engine.options import is_list
 from codescaler.engine.scheduler import Float32, Request, Scheduler, Want
@@ -68,6 +69,18 @@ class Intake:
             self._scheduler.withdraw()
             raise
         return await asyncio.wrap_future(future)
+
+    def put_stages(
+        self, pairs: Sequence[Pair], names: Sequence[str], system: str | None, exits: Exits
+    ) -> Future[Float32]:
+        """Encodes and queues the candidates of one problem, and returns a future of their values at exits."""
+
+        def encode() -> dict[str, Any]:
+            fields = self._encoder.encode_pairs(pairs, names, system)._asdict()
+            return {**fields, "wants": "stages", "exits": exits}
+
+        with self._scheduler.arrival():
+            return self._put(encode, {})
 
     def stream_pairs(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from codescaler.engine.options import is_list, require_count
 from codescaler.errors import InvalidInput, WeightsError
@@ -26,24 +27,44 @@ def rank_candidates(
     asked_first: bool = False,
 ) -> list[RankedCandidate]:
     """Returns what `Engine.rerank` does; `score_pairs` takes pairs and their names."""
+    unscored = read_candidates(problem, candidates, extract, top_k, language, asked_first)
+    named = name_candidates(unscored, names)
+    pairs = {each.index: make_conversation(problem, each.code, system) for each in unscored if each.code is not None}
+    scores = dict(zip(pairs, compute_finite(score_pairs, [*pairs.values()], [named[i] for i in pairs]), strict=True))
+    ranked = [replace(candidate, score=scores.get(candidate.index)) for candidate in unscored]
+    return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]
+
+
+def read_candidates(
+    problem: str | Sequence[Message],
+    candidates: Sequence[str],
+    extract: bool | str,
+    top_k: int | None,
+    language: str,
+    asked_first: bool,
+) -> list[RankedCandidate]:
+    """Returns the candidates as they are given, without scores. Raises: InvalidInput as `Engine.rerank`."""
     require_problem(problem)
     if not is_list(candidates) or not all(isinstance(text, str) for text in candidates):
         raise InvalidInput("candidates is not a list of strings; give one string for each candidate program")
     require_count("top_k", top_k)
-    names = names or [f"candidate {index}" for index in range(len(candidates))]
-    taken = read_programs(candidates, extract, language)
-    pairs = {
-        index: make_conversation(problem, code, system) for index, (code, _) in enumerate(taken) if code is not None
-    }
-    scores = dict(zip(pairs, compute_finite(score_pairs, [*pairs.values()], [names[i] for i in pairs]), strict=True))
     asked = list_asked_names(_join_problem(problem)) if asked_first and language == "python" else ()
-    ranked = [
-        RankedCandidate(
-            index, scores.get(index), is_valid, code, () if code is None else list_missing_names(code, asked)
-        )
-        for index, (code, is_valid) in enumerate(taken)
+    return [
+        RankedCandidate(index, None, is_valid, code, () if code is None else list_missing_names(code, asked))
+        for index, (code, is_valid) in enumerate(read_programs(candidates, extract, language))
     ]
-    return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]
+
+
+def name_candidates(candidates: Sequence[RankedCandidate], names: Sequence[str] | None) -> Sequence[str]:
+    """Returns what errors call the candidates."""
+    return names or [f"candidate {index}" for index in range(len(candidates))]
+
+
+def list_contenders(candidates: Sequence[RankedCandidate]) -> list[RankedCandidate]:
+    """Returns those that may be first, whatever their scores: of the others, none comes before any of them."""
+    held = [candidate for candidate in candidates if candidate.code is not None]
+    first = min((candidate.place[:2] for candidate in held), default=None)
+    return [candidate for candidate in held if candidate.place[:2] == first]
 
 
 def require_problem(problem: str | Sequence[Message]) -> None:
@@ -54,10 +75,14 @@ def require_problem(problem: str | Sequence[Message]) -> None:
 def compute_finite(score_pairs: ScorePairs, pairs: Sequence[Pair], names: Sequence[str]) -> list[float]:
     """Returns the score of each pair. Raises: WeightsError if one is not finite: nothing can be compared with it."""
     scores = [*score_pairs(pairs, names)]
+    require_finite(scores, names)
+    return scores
+
+
+def require_finite(scores: Sequence[float], names: Sequence[str]) -> None:
     for name, score in zip(names, scores, strict=True):
         if not math.isfinite(score):
             raise WeightsError(f"{name} scores {score}; look for non-finite weights in this checkpoint")
-    return scores
 
 
 def _join_problem(problem: str | Sequence[Message]) -> str:

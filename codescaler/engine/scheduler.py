@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,11 @@ from codescaler.errors import DeadlineExceeded
 from codescaler.ops.plan import KEY_BLOCK
 from codescaler.text.token_ids import Int32
 
+if TYPE_CHECKING:
+    from codescaler.engine.exits import Exits
+
 Float32 = npt.NDArray[np.float32]
-Want = Literal["scores", "features", "log_probs"]
+Want = Literal["scores", "features", "log_probs", "stages"]
 
 # A turn of an idle engine waits at most ARRIVAL_S for callers that are encoding: 64 threads that start together have
 # encoded a pair each by then. In a burst of threads it waits until none has come for BURST_S, the interval after which
@@ -43,9 +46,12 @@ class Request:
 
     Attributes:
         sequences: their ids; none is empty.
-        wants: "scores" [B], "features" [B, D], or "log_probs": what `combine` makes of these.
+        wants: "scores" [B], "features" [B, D], or "log_probs": what `combine` makes of these. Or "stages": values at
+            each of `exits`, then the score. Values are scores, [B, exits + 1], or without heads features,
+            [B, exits * D + 1].
         first_read: the positions from which on sequences are read for log-probabilities, those of the tokens behind.
         combine: makes the result of log-probabilities, of which each sequence has an array.
+        exits: where the forward stops on its way. The sequences are candidates of one problem.
         num_truncated, text_seconds: what encoding them did and took, for the engine's counters.
         client: who asks. It means nothing here; a rule that replaces `select_oldest` may read it.
         deadline: the request fails if it still waits then, by `time.monotonic`. None waits for any time.
@@ -57,6 +63,7 @@ class Request:
     wants: Want = "scores"
     first_read: Sequence[int] = ()
     combine: Callable[[Sequence[Float32]], Float32] = np.concatenate
+    exits: "Exits | None" = None
     num_truncated: int = 0
     text_seconds: float = 0.0
     client: str | None = None

@@ -1,6 +1,7 @@
 """An untrusted JSON file, and typed look-ups in its object; knows nothing of what the settings mean."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,18 @@ class Fields:
         if type(value) not in (int, float) or not low <= value <= MAX_NUMBER:
             raise self.make_error(key, f"set it to a number from {low:g} to {MAX_NUMBER:g}")
         return float(value)
+
+    def read_numbers(self, key: str, *, allows_null: bool = False) -> list[float]:
+        """Returns a list of numbers in [-MAX_NUMBER, MAX_NUMBER]. A null that is allowed is infinity."""
+        values: Any = self.values.get(key)
+        wanted = "set it to a list of numbers"
+        if not isinstance(values, list):
+            raise self.make_error(key, wanted)
+        numbers = [math.inf if value is None and allows_null else value for value in values]
+        for number in numbers:
+            if type(number) not in (int, float) or not (abs(number) <= MAX_NUMBER or (allows_null and number > 0)):
+                raise self.make_error(key, wanted)
+        return [float(number) for number in numbers]
 
     def read_flag(self, key: str) -> bool:
         """Returns true or false; absent is false."""

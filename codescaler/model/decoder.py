@@ -5,7 +5,7 @@ Families differ in configuration only. Shape legend: `ops.backend`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -38,6 +38,26 @@ class ForwardContext:
     rotary: RotaryTables
     local_rotary: RotaryTables  # of layers with a window
     memory: Memory | None = None
+
+
+@dataclass
+class HiddenStates:
+    """What one forward has between two layers. `num_layers` are done. Shapes: [T, D]; after the last layer [U, D]."""
+
+    context: ForwardContext
+    x: Tensor  # not yet added to the residual
+    residual: Tensor
+    num_layers: int = 0
+
+    def cut(self, is_kept: Sequence[bool]) -> None:
+        """Leaves those sequences of the tree that are kept, in the order of `TreeBatch.sequences`.
+
+        What stays has the bits of a forward without the others from the start on. No prefix is remembered.
+        """
+        assert self.context.memory is None and self.num_layers < self.context.config.num_layers
+        tree, tokens = self.context.tree.cut(is_kept)
+        self.context = replace(self.context, tree=tree)
+        self.x, self.residual = self.x[tokens], self.residual[tokens]
 
 
 @dataclass(frozen=True)
@@ -155,23 +175,49 @@ class Decoder:
 
         Shapes: features [B, D], scores [B] or None without a head. Dtypes: float32.
         """
-        config, backend = self.config, self.backend
+        states = self.start(tree, memory)
+        self.advance(states, len(self.layers))
+        return self.score(states)
+
+    def start(self, tree: Tree, memory: Memory | None = None) -> HiddenStates:
+        """Returns the states before the first layer; `advance` changes them, and `pool` reads them."""
+        config = self.config
         rotary = build_rope_tables(config.rope, config.head_dim, tree.num_positions, self.device)
         local_rotary = rotary
         if config.local_rope is not None:
             local_rotary = build_rope_tables(config.local_rope, config.head_dim, tree.num_positions, self.device)
-        context = ForwardContext(config, backend, tree, rotary, local_rotary, memory)
+        context = ForwardContext(config, self.backend, tree, rotary, local_rotary, memory)
         # Not by indexing: the gradient of that adds up in no fixed order.
         x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:
             x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
         residual_TD = torch.zeros(x_TD.shape, dtype=_upcast(self.dtype), device=self.device)
-        for index, layer in enumerate(self.layers):
-            x_TD, residual_TD = layer(context, x_TD, residual_TD, index + 1 == len(self.layers))
-        features_BD, scores_B = backend.pooled_score(
-            x_TD, residual_TD, tree.rows, self.norm, config.norm_eps, self.head_weight, self.head_bias
+        return HiddenStates(context, x_TD, residual_TD)
+
+    def advance(self, states: HiddenStates, num_layers: int) -> None:
+        """Runs layers until so many are done."""
+        for index in range(states.num_layers, num_layers):
+            is_last = index + 1 == len(self.layers)
+            states.x, states.residual = self.layers[index](states.context, states.x, states.residual, is_last)
+        states.num_layers = num_layers
+
+    def score(self, states: HiddenStates) -> tuple[Tensor, Tensor | None]:
+        """Returns what `forward` does, after the last layer."""
+        features_BD, scores_B = self.pool(states, self.head_weight, self.head_bias)
+        return features_BD, scores_B if self.mlp_head is None else self.mlp_head(self.backend, features_BD)
+
+    def pool(
+        self, states: HiddenStates, head_weight: Tensor | None, head_bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns features and scores after any layer, by any linear head. The norm is that of the last layer.
+
+        Shapes: head_weight [1, D], head_bias [1] -> as `forward`.
+        """
+        tree = states.context.tree
+        rows = tree.rows if states.num_layers == len(self.layers) else tree.read_tokens[tree.rows]
+        return self.backend.pooled_score(
+            states.x, states.residual, rows, self.norm, self.config.norm_eps, head_weight, head_bias
         )
-        return features_BD, scores_B if self.mlp_head is None else self.mlp_head(backend, features_BD)
 
 
 def build_decoder(

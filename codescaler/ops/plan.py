@@ -11,7 +11,7 @@ sequence's arithmetic, and so its bits, the same in every batch.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -93,6 +93,21 @@ class TreeBatch:
         blocks = self.node_blocks[self.node_block_offsets[node] : self.node_block_offsets[node + 1]]
         path: Int32 = self.block_tokens[blocks].ravel()[:length]
         return path
+
+    def cut(self, is_kept: npt.NDArray[np.bool_]) -> tuple["TreeBatch", Int32]:
+        """Returns the tree of some sequences of this one, and the packed tokens of this tree that are its tokens.
+
+        Of each sequence the last token alone is read, and nothing is remembered. Packed order is depth first, with
+        branches in the order of their ids, so that the tokens that stay keep their order. Shapes: [B] -> [T'].
+        """
+        assert not self.remembered and self.sizes is None and len(self.rows) == len(self.sequences)
+        last = self.read_tokens[self.rows[is_kept]]
+        paths = [
+            self.list_path(row, self.positions[token] + 1) for row, token in zip(self.rows[is_kept], last, strict=True)
+        ]
+        tokens = np.unique(np.concatenate(paths))
+        batch = plan([self.token_ids[path] for path in paths], self.num_tokens)[0]
+        return replace(batch, sequences=self.sequences[is_kept][batch.sequences]), tokens
 
     @property
     def num_tokens(self) -> int:

@@ -46,6 +46,12 @@ class Tree:
         fields = dict(zip(arrays, _unpack(packed, list(arrays.values())), strict=True))
         return Tree(**fields, batch=batch, _packed=packed)
 
+    def cut(self, is_kept: Sequence[bool]) -> tuple["Tree", Tensor]:
+        """Returns `TreeBatch.cut` on the device of this tree; the tokens are int64."""
+        batch, tokens = self.batch.cut(np.asarray(is_kept, np.bool_))
+        device = self.token_ids.device
+        return Tree.from_batch(batch, device), upload([tokens.astype(np.int64)], device)[0]
+
     @property
     def num_positions(self) -> int:
         """One more than the largest position."""

@@ -9,10 +9,6 @@ from collections.abc import Iterator
 
 from codescaler.types import CallTests
 
-# What a text must hold for a closer look, which takes longer.
-_SIGNS = re.compile(r"\b(import|globals|open|os|sys|shutil|tempfile|sqlite3|subprocess|pathlib|patch|builtins|save|to_"
-                    r"|redirect_std|assertLogs|logging|chdir|environ|locale|Mock|pickle|io|socket|glob|zipfile"
-                    r"|warnings)\w*\b")  # fmt: skip
 _FILES = re.compile(r"\b(open|exists|unlink|makedirs|mkdir|listdir|save|read_text|write_text|ZipFile|os\.remove)\(")
 _PURE = {  # of os and sys
     "join", "basename", "dirname", "splitext", "split", "sep", "linesep", "name", "path", "normpath", "maxsize",
@@ -31,19 +27,27 @@ _STATEFUL = {
     "socket",
     "warnings",
 }
+# Of Python's own modules, those whose functions take what a program gives as they would in its process.
+_FAITHFUL = {"abc", "array", "base64", "binascii", "bisect", "builtins", "bz2", "calendar", "cmath", "collections",
+             "contextlib", "copy", "csv", "datetime", "decimal", "difflib", "enum", "fractions", "functools", "gzip",
+             "hashlib", "heapq", "html", "io", "itertools", "json", "lzma", "math", "numbers", "operator", "os",
+             "pathlib", "pprint", "random", "re", "secrets", "statistics", "string", "struct", "sys", "textwrap",
+             "types", "typing", "unicodedata", "unittest", "urllib", "uuid", "xml", "zlib"}  # fmt: skip
+# What changes how a process computes, looks into a program's objects, or drives its generators.
+_WORDS = {"seed", "setstate", "getstate", "getcontext", "setcontext", "localcontext", "get_type_hints", "send", "throw",
+          "asend", "athrow"}  # fmt: skip
+_HIDDEN = re.compile(r"__(?!(name|class|dict|init)__)\w+__")
+_ASYNCHRONOUS = ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith | ast.Await
 _CALLS = {"open", "patch", "redirect_stdout", "redirect_stderr", "redirect_stdin", "input", "globals"}
 _FILE_METHODS = {"exists", "is_file", "is_dir", "read_text", "write_text", "read_bytes", "write_bytes", "unlink",
                  "mkdir", "touch", "iterdir", "rmdir", "save", "savefig", "to_csv", "to_excel"}  # fmt: skip
 _CLOCKS = {"time", "timeit"}  # an answer takes longer from another process
 _GO_AS_DATA = {"numpy", "pandas"}  # of the libraries that are not Python's own
-_ALWAYS = {"setUp", "tearDown", "setUpClass", "tearDownClass"}
 
 
 @functools.lru_cache(maxsize=256)
 def find_shared_state(tests: CallTests) -> tuple[str | None, ...]:
     """Returns, for each statement, what of the process it shares with the program, in words; None if nothing."""
-    if not any(map(_SIGNS.search, (tests.setup, *tests.statements))):
-        return (None,) * len(tests.statements)
     setup, prelude = _parse(tests.setup), _parse(tests.prelude)
     return tuple(_find_in_statement(setup, _parse(statement), prelude) for statement in tests.statements)
 
@@ -83,16 +87,17 @@ def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Mo
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     definitions: dict[str, ast.AST] = {node.name: node for node in setup.body if isinstance(node, kinds)}
     reached += [node for node in setup.body if node not in definitions.values()]
-    modules = {"builtins"} | _STATEFUL | set(dict(_list_modules([prelude, setup, statement])))
-    modules -= set(_list_variables([setup, statement]))
+    module_of = {name: name for name in sys.stdlib_module_names} | dict(_list_modules([prelude, setup, statement]))
+    for name in _list_variables([setup, statement]):
+        module_of.pop(name, None)
     names: set[str] = set()
     words: set[str] = set()
     found = None
     while reached and found is None:
         node = reached.pop()
-        found = _find_changed_table(node, modules) or found
+        found = _find_changed_table(node, module_of) or found
         for part in _walk(node, words):
-            found = found or _describe(part, modules)
+            found = found or _describe(part, module_of) or _describe_inspection(part, module_of)
             if isinstance(part, ast.Constant) and isinstance(part.value, str):
                 words.add(part.value)
             if isinstance(part, ast.Name) and part.id in definitions and part.id not in names:
@@ -101,9 +106,9 @@ def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Mo
     return found
 
 
-def _find_changed_table(node: ast.AST, modules: set[str]) -> str | None:
+def _find_changed_table(node: ast.AST, module_of: dict[str, str]) -> str | None:
     """A variable that a function gets, and that is looked at later, where libraries of tables are at hand."""
-    if not modules & {"np", "pd", *_GO_AS_DATA}:
+    if not _GO_AS_DATA.intersection(module_of.values()):
         return None
     loads = [each for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)]
     last = {each.id: each.lineno for each in sorted(loads, key=lambda each: each.lineno)}
@@ -144,16 +149,16 @@ def _list_modules(trees: list[ast.Module]) -> Iterator[tuple[str, str]]:
                     yield alias.asname or alias.name.partition(".")[0], module.partition(".")[0]
 
 
-def _describe(node: ast.AST, modules: set[str]) -> str | None:
+def _describe(node: ast.AST, module_of: dict[str, str]) -> str | None:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
         return f"{node.func.id}()"
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _FILE_METHODS:
         return f"{node.func.attr}()"
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         owner, name = node.value.id, node.attr
-        if owner in modules and not isinstance(node.ctx, ast.Load):
+        if owner in module_of and not isinstance(node.ctx, ast.Load):
             return f"a new {owner}.{name}"
-        if owner in _STATEFUL & modules and (name not in _PURE or (owner, name) == ("sys", "path")):
+        if module_of.get(owner) in _STATEFUL and (name not in _PURE or (owner, name) == ("sys", "path")):
             return f"{owner}.{name}"
         if owner == "patch" or name in ("patch", "assertLogs"):
             return f"{name}()"
@@ -162,6 +167,23 @@ def _describe(node: ast.AST, modules: set[str]) -> str | None:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return _describe_import(node)
     return None
+
+
+def _describe_inspection(node: ast.AST, module_of: dict[str, str]) -> str | None:
+    """What asks more of an object of the program than questions can answer, or runs it in a way of its own."""
+    if isinstance(node, _ASYNCHRONOUS):
+        return "coroutines"
+    if isinstance(node, ast.TryStar | ast.MatchClass):
+        return "an exception group" if isinstance(node, ast.TryStar) else "a class pattern"
+    if isinstance(node, ast.Attribute) and (node.attr in _WORDS or _HIDDEN.fullmatch(node.attr)):
+        return node.attr
+    if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load):
+        return None
+    if node.id in _WORDS:
+        return node.id
+    module = module_of.get(node.id)
+    is_strange = module in sys.stdlib_module_names and module not in _FAITHFUL | _STATEFUL | _CLOCKS
+    return f"what {module} does" if is_strange else None
 
 
 def _describe_import(node: ast.Import | ast.ImportFrom) -> str | None:

@@ -87,7 +87,7 @@ def test_kinds(value):
     ("value", "plain"),
     [
         (Color.RED, 1),
-        (defaultdict(list, a=[1]), {"a": [1]}), (Loud("x"), "x"),
+        (defaultdict(lambda: 1, a=[1]), {"a": [1]}), (Loud("x"), "x"),
     ],
 )  # fmt: skip
 def test_a_subclass_goes_as_what_it_is_at_heart(value, plain):

@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 Part = Literal["value", "length", "element"]
 
-_NUMBER = r"-?\s*\d[\d,_]*(?:\s*(?:\^|\*\*)\s*\{?\d+\}?)?(?:\s*\*\s*\d+\s*(?:\^|\*\*)\s*\{?\d+\}?)?"
+_DIGITS = r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?!\d)|\d[\d,_]*"  # also `1 000`
+_NUMBER = rf"-?\s*(?:{_DIGITS})(?:\s*(?:\^|\*\*)\s*\{{?\d+\}}?)?(?:\s*\*\s*\d+(?:\s*(?:\^|\*\*)\s*\{{?\d+\}}?)?)?"
+_END = r"(?![\d^A-Za-z]|\s*[*+/]\s*[A-Za-z(])"  # a limit such as `2n` is none
 _NAME = r"\|?[A-Za-z_]\w*(?:\.length|\.size\(\)|\[\w+\])*\|?|len\(\w+\)|length\s+of\s+[A-Za-z_]\w*"
-_RANGE = re.compile(rf"({_NUMBER})\s*(<=|<)\s*((?:{_NAME})(?:\s*,\s*(?:{_NAME}))*)\s*(<=|<)\s*({_NUMBER})?")
+_RANGE = re.compile(rf"({_NUMBER})\s*(<=|<)\s*((?:{_NAME})(?:\s*,\s*(?:{_NAME}))*)\s*(<=|<)\s*({_NUMBER}{_END})?")
 _SIGNS = {
     "≤": "<=",
     "⩽": "<=",
@@ -22,11 +24,12 @@ _SIGNS = {
     "&lt;": "<",
     "\u2212": "-",
     "\u00b7": "*",
+    "\u22c5": "*",
     "\u00d7": "*",
     "\\cdot": "*",
     "$": "",
 }
-_LOST_EXPONENT = re.compile(r"-?10(\d{1,2})")
+_LOST_EXPONENT = re.compile(r"(?<!\d)10(\d{1,2})$")
 _FIRST_LINE = re.compile(
     r"first line[^.\n]*?\b(?:contains?|consists? of|has)\b[^.\n(]*?\b(?:integers?|numbers?)\s+"
     r"([A-Za-z]\w*(?:\s*(?:,|and)\s*[A-Za-z]\w*)*)",
@@ -71,9 +74,9 @@ def _read_number(text: str, *, is_upper: bool) -> int | None:
         if not base.isdigit() or (exponent and not exponent.isdigit()) or int(exponent or 1) > 1000:
             return None
         product *= int(base) ** int(exponent or 1)
-    lost = _LOST_EXPONENT.fullmatch(text)
+    lost = _LOST_EXPONENT.search(text)
     if lost and (is_upper or sign < 0):
-        product = max(product, 10 ** int(lost[1]))
+        product = max(product, product // int(lost[0]) * 10 ** int(lost[1]))
     return sign * product
 
 

@@ -52,7 +52,7 @@ class SuiteSettings:
     """
 
     num_inputs: int = 40
-    min_share: float = 0.5
+    min_share: float = 0.9
     num_mutants: int = 20
     num_rounds: int = 1
     uses_references: bool = True

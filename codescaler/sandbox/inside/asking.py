@@ -1,6 +1,7 @@
 """`Program`: the other process, seen from the judge."""
 
 import socket
+import threading
 from typing import Any, NoReturn
 
 from codescaler.sandbox.inside.handing import Handing
@@ -26,6 +27,7 @@ class Program:
     ) -> None:
         self._link, self._dialogue, self._own_classes = link, dialogue, own_classes
         self.names: set[str] = set()  # that have been found here
+        self.data: set[str] = set()  # names of values that came as they are: a call may set such a name again
         self.num_asked = 0
         self.failure: ConnectionLost | NotSendable | None = None  # which a test may not hide by an `except` of its own
         self._handles: dict[int, Any] = {}  # handles and classes, by number: the same value is the same handle
@@ -36,6 +38,7 @@ class Program:
         self.handing = Handing()
         self._num_nested = 0
         self._sharing = Sharing(0)
+        self._lock = threading.RLock()  # a test may have threads, whose questions come one by one
         self._codec = Codec(classes, self._describe, self._restore, self._sharing)
 
     def get_named(self, names: list[str]) -> dict[str, Any]:
@@ -45,7 +48,10 @@ class Program:
             answer = self._answer("names", [name])
             if name in answer:  # and nothing that was not asked for
                 found[name] = answer[name]
-                if name in self._own_classes and (number := get_number(found[name])) is not None:
+                number = get_number(found[name])
+                if number is None:
+                    self.data.add(name)
+                elif name in self._own_classes:
                     self._makers.add(number)
         self.names.update(found)
         return found
@@ -56,7 +62,8 @@ class Program:
         number = get_number(target)
         was_made = number in self._made
         try:
-            value = self._answer(operation, self._codec.encode((target, *operands)))
+            with self._lock:
+                value = self._answer(operation, self._codec.encode((target, *operands)))
         except (ConnectionLost, NotSendable) as error:
             self.failure = self.failure or error
             raise

@@ -18,6 +18,7 @@ _OPAQUE = (
     types.GeneratorType, types.CoroutineType, types.TracebackType, type,
 )  # fmt: skip
 _OWN_MODULES = ("tests", "prelude", "functools", "itertools", "builtins", "operator")
+_SHOWN = ("__name__", "__qualname__", "__module__", "__doc__")  # of functions: what `functools.wraps` copies
 _OF_OPAQUE = {"call", "next", "iter", "str", "repr", "eq", "bool"}
 
 
@@ -62,9 +63,10 @@ class Handing:
         """Does what the program asks of a value of the tests. Raises what that raises, and TypeError if it may not."""
         if id(target) not in self._number_of or operation not in OPERATIONS:
             raise TypeError(f"{operation!r:.20} is asked of a value that no test has handed over")
-        if isinstance(target, _OPAQUE) and operation not in _OF_OPAQUE:
+        is_shown = operation == "getattr" and isinstance(target, types.FunctionType) and operands[0] in _SHOWN
+        if isinstance(target, _OPAQUE) and operation not in _OF_OPAQUE and not is_shown:
             raise AttributeError(f"a {type(target).__name__} of the tests can be called, and no more")
-        if operation in ("getattr", "setattr", "delattr"):
+        if operation in ("getattr", "setattr", "delattr") and not is_shown:
             _check_name(target, operation, operands)
         answer: Callable[..., Any] = OPERATIONS[operation]
         return answer(target, *operands)

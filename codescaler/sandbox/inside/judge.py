@@ -9,6 +9,7 @@ A test that hands what it expects to the program as an argument, or runs text th
 import builtins
 import dis
 import importlib
+import itertools
 import socket
 import sys
 import types
@@ -98,10 +99,10 @@ def _run_code(
     num_asked = program.num_asked
     try:
         unknown = [name for name in names if name not in namespace and not hasattr(builtins, name)]
-        for name in unknown:
-            if name in sys.stdlib_module_names:  # or else a program's `math` could stand for Python's
-                namespace[name] = importlib.import_module(name)
-        asked = [n for n in unknown if n not in namespace] if not entry_points else entry_points.intersection(names)
+        for name in _find_owners(code).intersection(unknown, sys.stdlib_module_names):
+            namespace[name] = importlib.import_module(name)  # or else a program's `math` could stand for Python's
+        asked = {name for name in unknown if name not in namespace} | (program.data & names)
+        asked = asked if not entry_points else entry_points & names
         defined = program.get_named(sorted(asked))
         missing = sorted(entry_points.intersection(asked) - set(defined))
         if missing:
@@ -150,6 +151,17 @@ def _find_names(code: types.CodeType) -> set[str]:
     looked_up = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return looked_up.union(*map(_find_names, inner)) - _find_set_names(code)
+
+
+def _find_owners(code: types.CodeType) -> set[str]:
+    """Every global name that a piece of code asks for an attribute: `math` of `math.pi`, and not of `math(1)`."""
+    steps = [each for each in dis.get_instructions(code) if each.opname not in ("CACHE", "EXTENDED_ARG")]
+    owners = {
+        step.argval
+        for step, following in itertools.pairwise(steps)
+        if step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and following.opname in ("LOAD_ATTR", "LOAD_METHOD")
+    }
+    return owners.union(*(_find_owners(each) for each in code.co_consts if isinstance(each, types.CodeType)))
 
 
 def _find_set_names(code: types.CodeType) -> set[str]:

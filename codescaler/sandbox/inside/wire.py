@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import struct
-from collections import Counter, OrderedDict, deque, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -26,8 +26,8 @@ from codescaler.sandbox.inside.sharing import Sharing
 MAX_MESSAGE_BYTES = 1 << 26
 
 _MUTABLE: dict[str, type] = {
-    "list": list, "OrderedDict": OrderedDict, "Counter": Counter, "dict": dict, "set": set, "deque": deque,
-    "bytearray": bytearray,
+    "list": list, "OrderedDict": OrderedDict, "Counter": Counter, "defaultdict": defaultdict, "dict": dict, "set": set,
+    "deque": deque, "bytearray": bytearray,
 }  # fmt: skip
 
 
@@ -69,6 +69,10 @@ _PARTS: dict[str, tuple[type, Callable[[Any], Iterable[Any]]]] = {
     "frozenset": (frozenset, tuple),
     "bytes": (bytes, tuple),
     "complex": (complex, lambda value: (value.real, value.imag)),
+    "keys": (type({}.keys()), tuple),
+    "items": (type({}.items()), tuple),
+    "Ellipsis": (type(...), lambda value: ()),
+    "NotImplemented": (type(NotImplemented), lambda value: ()),
     "range": (range, lambda value: (value.start, value.stop, value.step)),
     "Decimal": (Decimal, lambda value: (str(value),)),
     "Fraction": (Fraction, lambda value: (value.numerator, value.denominator)),
@@ -82,6 +86,8 @@ _TYPES = {cls.__name__: cls for cls in (bool, int, float, complex, str, bytes, l
 # What makes a value of a kind, if it is not its class.
 _MAKERS: dict[str, Callable[..., Any]] = {
     "datetime": _make_datetime, "Path": Path, "Pattern": re.compile, "Match": _find_match,
+    "keys": lambda *keys: dict.fromkeys(keys).keys(), "items": lambda *pairs: dict(pairs).items(),
+    "Ellipsis": lambda: ..., "NotImplemented": lambda: NotImplemented,
 }  # fmt: skip
 _FROM_ONE = ("tuple", "frozenset", "bytes")  # made from one iterable; the others from several arguments
 # Values of classes that are not known beforehand.
@@ -208,6 +214,8 @@ class Codec:
             return "type", [value.__name__]
         for kind, base in _MUTABLE.items():
             if isinstance(value, base):
+                if isinstance(value, defaultdict):
+                    return _split_default_dict(value)
                 if isinstance(value, dict):
                     return kind, [part for pair in dict.items(value) for part in pair]
                 return kind, list(base.__iter__(value))  # type: ignore[attr-defined]
@@ -291,6 +299,13 @@ class Codec:
         return self._sharing
 
 
+def _split_default_dict(value: defaultdict[Any, Any]) -> tuple[str, list[Any]]:
+    """With what makes its values, if both sides have it; else as a dict."""
+    parts = [part for pair in dict.items(value) for part in pair]
+    factory = value.default_factory
+    return ("defaultdict", [factory, *parts]) if factory in _TYPES.values() else ("dict", parts)
+
+
 def _is_scalar(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
@@ -317,6 +332,8 @@ def clear(value: Any) -> None:
 
 def fill(value: Any, parts: list[Any], classes: Mapping[str, type] | None = None) -> None:
     """Puts parts into a container, or attributes into an object."""
+    if isinstance(value, defaultdict):
+        value.default_factory, *parts = parts
     pairs = zip(parts[::2], parts[1::2], strict=True)
     if isinstance(value, dict):
         for key, part in pairs:

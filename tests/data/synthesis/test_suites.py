@@ -21,7 +21,7 @@ RIGHT = ("def top(a):\n    return max(a)", "def top(a):\n    return sorted(a)[-1
 WRONG = ("def top(a):\n    return a[-1]", "def top(a):\n    return a[0]", "def top(a):\n    return sum(a)")
 OWN = ("assert top([1, 5]) == 5", "assert top([9, 3, 4]) == 9", "assert top([-2, 7, 7]) == 7")
 TASK = Task("t/1", "Return the largest number.", CallTests(OWN, ("top",)))
-SETTINGS = SuiteSettings(num_inputs=16, num_mutants=6)
+SETTINGS = SuiteSettings(num_inputs=16, min_share=0.5, num_mutants=6)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def make(sandbox, folder, programs, task=TASK, settings=SETTINGS, **options):
 
 @pytest.mark.parametrize("is_minimal", [True, False])
 def test_a_voted_suite_tells_right_from_wrong(sandbox, tmp_path, is_minimal):
-    settings = SuiteSettings(num_inputs=16, num_mutants=6, is_minimal=is_minimal, min_tests=2)
+    settings = SuiteSettings(num_inputs=16, min_share=0.5, num_mutants=6, is_minimal=is_minimal, min_tests=2)
     made, suite = make(sandbox, tmp_path, [*RIGHT, *WRONG], settings=settings)
     assert suite["outputs"] == "majority" and suite["num_tests"] == len(made.tests.statements)
     for code in RIGHT:
@@ -60,7 +60,7 @@ def test_a_reference_decides_unless_it_is_left_out(sandbox, tmp_path):
     task = Task("t/1", "p", CallTests(OWN, ("top",)), "def top(a):\n    return min(a)")
     made, suite = make(sandbox, tmp_path, RIGHT, task)
     assert suite["outputs"] == "reference" and sandbox.run(task.reference, made.tests).passed
-    without = SuiteSettings(num_inputs=16, num_mutants=6, uses_references=False)
+    without = SuiteSettings(num_inputs=16, min_share=0.5, num_mutants=6, uses_references=False)
     made, suite = make(sandbox, tmp_path, RIGHT, task, without)
     assert suite["outputs"] == "majority" and sandbox.run(task.reference, made.tests).passed is False
 
@@ -216,7 +216,7 @@ def test_a_run_that_was_stopped_goes_on(sandbox, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_suites(tasks, groups, target, sandbox, SETTINGS, limits=LIMITS, advance=stop)
     with pytest.raises(InvalidInput, match="num_inputs"):
-        write_suites(tasks, groups, target, sandbox, SuiteSettings(num_inputs=9), limits=LIMITS)
+        write_suites(tasks, groups, target, sandbox, SuiteSettings(num_inputs=9, min_share=0.5), limits=LIMITS)
     write_suites(tasks, groups, target, sandbox, SETTINGS, limits=LIMITS)
     assert target.read_bytes() == whole.read_bytes()
 

@@ -1,0 +1,229 @@
+"""`AdaptiveRanker`: finds the best candidate of a problem without a full score of each.
+
+Two sources of early scores have one rule and one certificate: exits of the model itself, and a small model before it (a
+cascade). Survivors have the bits of a full run. When a stream leaves what the certificate was counted on, all
+candidates are scored.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from codescaler.checkpoint.tensor_files import open_safetensors
+from codescaler.engine.certificate import Certificate, DriftMonitor, describe_problem, read_certificate
+from codescaler.engine.exits import DROPPED, Exits, Rule, require_layers
+from codescaler.engine.ranking import list_contenders, name_candidates, read_candidates, require_finite
+from codescaler.engine.scheduler import Float32
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.io.files import find_file
+from codescaler.io.resumable import compute_digest
+from codescaler.text.program import Message, Pair, make_conversation
+from codescaler.types import RankedCandidate
+
+if TYPE_CHECKING:
+    from codescaler.engine.engine import Engine
+
+EXITS = "exits"
+EXITS_FILE, HEADS_FILE = "exits.json", "exits.safetensors"
+
+_log = logging.getLogger(__name__)
+
+
+class EarlyScores(Protocol):
+    """Where scores come from before the last one."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """How many layers of the model a candidate has gone through at each stage."""
+        ...
+
+    def compute(self, pairs: Sequence[Pair], names: Sequence[str], system: str | None, rule: Rule | None) -> Float32:
+        """Returns the scores of one problem's candidates at each stage, then the model's. Shape: [N, stages + 1]."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what names it in a file of a certificate."""
+        ...
+
+
+class ExitScores:
+    """Scores at exits of the model: one forward, whose tree is cut between layers. It needs no second model."""
+
+    def __init__(self, engine: "Engine", layers: Sequence[int], weights: torch.Tensor, biases: torch.Tensor) -> None:
+        """Shapes: weights [exits, D], biases [exits]."""
+        self.layers = require_layers(layers, engine.config.num_layers)
+        self._engine = engine
+        device = torch.device(engine.device)
+        self._weights, self._biases = weights.float().contiguous(), biases.float().contiguous()
+        self._heads = tuple(
+            (weight[None].to(device), bias[None].to(device))
+            for weight, bias in zip(self._weights, self._biases, strict=True)
+        )
+        self._exits: dict[Rule | None, Exits] = {}  # one for all calls with a rule, so that they share forwards
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"weights": self._weights, "biases": self._biases}
+
+    def describe(self) -> dict[str, Any]:
+        digest = compute_digest([tensor.numpy().tobytes() for tensor in self.tensors.values()])
+        return {"layers": list(self.layers), "exits_digest": digest}
+
+    def compute(self, pairs: Sequence[Pair], names: Sequence[str], system: str | None, rule: Rule | None) -> Float32:
+        exits = self._exits.setdefault(rule, Exits(self.layers, self._heads, rule))
+        return self._engine.submit_stages(pairs, exits, names, system=system).result()
+
+
+class CascadeScores:
+    """Scores of a small model, before the large one computes anything."""
+
+    layers = (0,)
+
+    def __init__(self, engine: "Engine", small: "Engine") -> None:
+        self._engine, self._small = engine, small
+
+    def describe(self) -> dict[str, Any]:
+        return {"small": describe_engine(self._small)}
+
+    def compute(self, pairs: Sequence[Pair], names: Sequence[str], system: str | None, rule: Rule | None) -> Float32:
+        values = np.full((len(pairs), 2), DROPPED, dtype=np.float32)
+        values[:, 0] = [*self._small.score_stream(pairs, names, system=system)]
+        kept = np.ones(len(pairs), np.bool_) if rule is None else rule.find_survivors(values[:, 0], 0)
+        left = np.flatnonzero(kept).tolist()
+        named = ([pairs[index] for index in left], [names[index] for index in left])
+        values[left, 1] = [*self._engine.score_stream(*named, system=system)]
+        return values
+
+
+def describe_engine(engine: "Engine") -> dict[str, Any]:
+    """Returns what an early score and a margin depend on, as JSON holds it."""
+    return {
+        "head_digest": engine.head_digest,
+        **engine.text.describe(are_programs=True),
+        **{name: getattr(engine, name) for name in ("dtype", "quantization", "pooling", "truncation")},
+    }
+
+
+def name_cascade_file(small: "Engine") -> str:
+    """Returns the name that the certificate of a cascade has in the folder of the large model."""
+    return f"cascade-{small.head_digest}.json"
+
+
+class AdaptiveRanker:
+    """Ranks by a certificate. Several threads may call it. `has_drifted` says that it scores in full from now on."""
+
+    def __init__(self, scores: EarlyScores, certificate: Certificate) -> None:
+        self.scores = scores
+        self.certificate = certificate
+        self._monitor = DriftMonitor(certificate.reference)
+
+    @property
+    def has_drifted(self) -> bool:
+        return self._monitor.has_drifted
+
+    def rank(
+        self,
+        rank_in_full: Callable[[], list[RankedCandidate]],
+        problem: str | Sequence[Message],
+        candidates: Sequence[str],
+        extract: bool | str,
+        top_k: int | None,
+        language: str,
+        names: Sequence[str] | None,
+        system: str | None,
+        asked_first: bool,
+    ) -> list[RankedCandidate]:
+        """Returns what `Engine.rerank` does with `adaptive`.
+
+        Problems that the certificate says nothing of go to `rank_in_full`.
+        """
+        rule, (fewest, most) = self.certificate.rule, self.certificate.num_candidates
+        if top_k is not None and top_k > rule.top_k:
+            raise InvalidInput(
+                f"top_k={top_k}, and the exits were made for {rule.top_k}; make them anew by `codescaler fit-exits "
+                f"--top-k {top_k}`, or leave adaptive out"
+            )
+        if asked_first != self.certificate.asked_first:
+            raise InvalidInput(
+                f"asked_first={asked_first}, and the exits were made with {self.certificate.asked_first}; give that"
+            )
+        unscored = read_candidates(problem, candidates, extract, top_k, language, asked_first)
+        contenders = list_contenders(unscored)
+        num_distinct = len({candidate.code for candidate in contenders})
+        if self.has_drifted or not max(fewest, rule.top_k + 1) <= num_distinct <= most:
+            _log.info("scored in full: %d candidates may be first, counted were %d to %d", num_distinct, fewest, most)
+            return rank_in_full()
+        named = name_candidates(unscored, names)
+        called = [named[candidate.index] for candidate in contenders]
+        pairs = [make_conversation(problem, candidate.code or "", system) for candidate in contenders]
+        values = self.scores.compute(pairs, called, None, rule)
+        scored = self._read_values(values, contenders, called)
+        self._monitor.add(describe_problem(values))
+        ranked = [
+            scored.get(each.index, each if each.code is None else replace(each, dropped_at=0)) for each in unscored
+        ]
+        return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]
+
+    def _read_values(
+        self, values: Float32, contenders: Sequence[RankedCandidate], names: Sequence[str]
+    ) -> dict[int, RankedCandidate]:
+        """Returns the contenders with their scores, or where they were dropped."""
+        layers, last = self.scores.layers, values[:, -1]
+        survived = np.flatnonzero(last != DROPPED).tolist()
+        require_finite(last[survived].tolist(), [names[place] for place in survived])
+        return {
+            candidate.index: replace(candidate, score=float(row[-1]))
+            if row[-1] != DROPPED
+            else replace(candidate, dropped_at=layers[int((row != DROPPED).sum()) - 1])
+            for candidate, row in zip(contenders, values, strict=True)
+        }
+
+
+def open_ranker(engine: "Engine", adaptive: str | Path, load: Callable[[str | Path], "Engine"]) -> AdaptiveRanker:
+    """Reads the certificate in the model's folder: of its exits, or of the cascade from a small model.
+
+    Raises: InvalidInput if there is none; as `read_certificate`.
+    """
+    if adaptive == EXITS:
+        path, scores = _require_file(engine.folder, EXITS_FILE, "GROUPS"), None
+    else:
+        small = load(adaptive)
+        path = _require_file(engine.folder, name_cascade_file(small), f"GROUPS --cascade {adaptive}")
+        scores = CascadeScores(engine, small)
+    certificate, record = read_certificate(path, describe_engine(engine))
+    early: EarlyScores = _read_exit_scores(engine, path, record) if scores is None else scores
+    advice = "make it anew by `codescaler fit-exits`"
+    for key, value in early.describe().items():
+        if record.values.get(key) != value:
+            raise WeightsError(
+                f"{path} is of other {key}: {record.values.get(key)!r:.200}, not {value!r:.200}; {advice}"
+            )
+    if len(certificate.rule.margins) != len(early.layers):
+        raise WeightsError(f"{path} has {len(certificate.rule.margins)} margins, not {len(early.layers)}; {advice}")
+    return AdaptiveRanker(early, certificate)
+
+
+def _require_file(folder: Path, name: str, arguments: str) -> Path:
+    path = find_file([folder], name)
+    if path is None:
+        raise InvalidInput(
+            f"{folder} has no {name}, which says what an adaptive ranking may drop; make it by `codescaler fit-exits "
+            f"{folder} {arguments}`"
+        )
+    return path
+
+
+def _read_exit_scores(engine: "Engine", path: Path, record: Any) -> ExitScores:
+    tensors = open_safetensors(path.with_name(HEADS_FILE))
+    layers = [int(number) for number in record.read_numbers("layers")]
+    wanted = {"weights": (len(layers), engine.config.hidden_size), "biases": (len(layers),)}
+    for name, shape in wanted.items():
+        found = tensors[name].shape if name in tensors else None
+        if found != shape or tensors[name].dtype != "float32":
+            raise WeightsError(f"{path.with_name(HEADS_FILE)} has {name} of shape {found}, not float32 {shape}")
+    return ExitScores(engine, layers, *(tensors[name].read().clone() for name in wanted))

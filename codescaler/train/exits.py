@@ -1,0 +1,271 @@
+"""Makes an adaptive ranking: exit heads, or a small model before the large one, then margins and their certificate.
+
+Only scores are needed, no labels. A head is fitted by ridge regression to what the model says at its end, less the mean
+of the problem: only differences within a problem rank. Half of the problems serve to fit and to choose. The scores that
+margins are chosen on come from heads that have not seen the problem. The other half is counted once.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from codescaler.engine import Engine
+from codescaler.engine.adaptive import (
+    EXITS_FILE,
+    HEADS_FILE,
+    CascadeScores,
+    EarlyScores,
+    ExitScores,
+    describe_engine,
+    name_cascade_file,
+)
+from codescaler.engine.certificate import Certificate
+from codescaler.engine.exits import Exits, choose_layers, require_layers
+from codescaler.engine.ranking import list_contenders, read_candidates
+from codescaler.engine.scheduler import Float32
+from codescaler.errors import InvalidInput, WeightsError
+from codescaler.io.files import write_text_file
+from codescaler.io.records import Group, read_groups
+from codescaler.metrics import Figures, count_required
+from codescaler.text.program import Conversation, make_conversation
+from codescaler.train.margins import (
+    ScoredProblem,
+    Work,
+    certify,
+    choose_miss_chances,
+    choose_rule,
+    share_confidence,
+)
+from codescaler.types import ModelConfig
+
+Indices = npt.NDArray[np.integer[Any]]
+
+NUM_FOLDS = 5
+L2 = 1e-2
+MIN_CHOSEN = 50  # problems to fit heads and to choose margins on
+_AHEAD = 8  # problems in the queue, which share forwards
+
+
+@dataclass(frozen=True)
+class ExitsReport:
+    """What was made. `work` is the mean cost of a ranking as a share of that of all scores, on the problems counted."""
+
+    file: Path
+    layers: tuple[int, ...]
+    num_chosen: int
+    work: float
+    certificate: Certificate
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A problem's distinct programs that may be first."""
+
+    task_id: str
+    pairs: tuple[Conversation, ...]
+
+
+def fit_exits(
+    model: str | Path | None,
+    groups: str | Path | Sequence[Group | Mapping[str, Any]],
+    *,
+    cascade: str | Path | None = None,
+    layers: Sequence[int] | None = None,
+    at_most: float = 0.01,
+    confidence: float = 0.95,
+    top_k: int = 1,
+    asked_first: bool = True,
+    num_settings: int = 1,
+    show_progress: bool = False,
+    **engine_options: Any,
+) -> ExitsReport:
+    """Writes exits, or a cascade, with its certificate beside a reward model, which is not changed.
+
+    Args:
+        model: folder of the reward model; None is nano.
+        groups: a file of JSON lines, or records, of problems and candidates. `passed` is not read.
+        cascade: a small model that drops candidates first, "nano" or a folder; None makes exits.
+        layers: after which layers the exits are; None is an eighth, a quarter and a half of them.
+        at_most: the promise, of the share of problems whose first `top_k` scores may differ.
+        confidence: of the promise.
+        top_k: how many programs must stay the same.
+        asked_first: as in `Engine.rerank`, which must then have the same.
+        num_settings: rules to try on the counted half, which each needs more problems then.
+        show_progress: show a bar on stderr.
+        engine_options: as in `Engine.from_pretrained`.
+
+    Raises:
+        InvalidInput: there are too few problems for the promise, or the count does not keep it; nothing is written.
+        WeightsError, UnsupportedModel: the model cannot be used.
+    """
+    for name, share in (("at_most", at_most), ("confidence", confidence)):
+        if not 0 < share < 1:
+            raise InvalidInput(f"{name}={share!r}; give a share between 0 and 1")
+    contests = read_contests(read_groups(groups), asked_first)
+    chosen, counted = split_contests(contests, count_required(at_most, share_confidence(confidence, num_settings)))
+    engine = Engine.from_pretrained(model, **engine_options)
+    early: EarlyScores
+    with tqdm(total=len(contests), desc="problems", disable=not show_progress) as bar:
+        if cascade is None:
+            stops = choose_layers(engine.config.num_layers) if layers is None else tuple(layers)
+            early, seen = _fit_scores(engine, chosen, require_layers(stops, engine.config.num_layers), bar)
+            work, file = Work.of_exits(early.layers, engine.config.num_layers), engine.folder / EXITS_FILE
+        else:
+            small = Engine.from_pretrained(cascade, **{k: engine_options[k] for k in _SHARED if k in engine_options})
+            early = CascadeScores(engine, small)
+            seen = _compute_values(early, chosen, bar)
+            work = Work.of_cascade(count_multiplications(small.config) / count_multiplications(engine.config))
+            file = engine.folder / name_cascade_file(small)
+        problems = _join(engine, chosen, seen)
+        chances = choose_miss_chances(len(counted), at_most, confidence, num_settings)
+        rules = [choose_rule(problems, work, chance, top_k) for chance in chances]
+        found = _join(engine, counted, _compute_values(early, counted, bar))
+    certificate = certify(found, rules, work, at_most=at_most, confidence=confidence, asked_first=asked_first)
+    _require_kept(certificate)
+    if isinstance(early, ExitScores):
+        save_file(early.tensors, file.with_name(HEADS_FILE))
+    record = {"owner": describe_engine(engine), **early.describe(), **certificate.make_record()}
+    write_text_file(file, json.dumps(record, indent=1) + "\n")
+    cost = float(np.mean([work.measure(problem, certificate.rule) for problem in found]))
+    return ExitsReport(file, early.layers, len(chosen), cost, certificate)
+
+
+_SHARED = ("device", "num_threads", "backend", "local_files_only")
+
+
+def read_contests(groups: Sequence[Group], asked_first: bool) -> list[Contest]:
+    """Returns each task's first group, reduced to what may be first; without those in which nothing is to be chosen."""
+    contests: dict[str, Contest] = {}
+    for group in groups:
+        codes = [candidate.code for candidate in group.candidates if candidate.code is not None]
+        candidates = read_candidates(group.problem, codes, False, None, "python", asked_first)
+        programs = dict.fromkeys(candidate.code or "" for candidate in list_contenders(candidates))
+        if len(programs) > 1:
+            pairs = tuple(make_conversation(group.problem, program, group.system) for program in programs)
+            contests.setdefault(group.task_id, Contest(group.task_id, pairs))
+    return list(contests.values())
+
+
+def split_contests(contests: Sequence[Contest], num_required: int) -> tuple[list[Contest], list[Contest]]:
+    """Returns the problems to choose on, and those to count: half of them, or more if the promise needs more.
+
+    A digest of the task says which half a problem is in, so that a second run has the same halves.
+
+    Raises: InvalidInput if there are too few.
+    """
+    missing = num_required + MIN_CHOSEN - len(contests)
+    if missing > 0:
+        raise InvalidInput(
+            f"{len(contests)} problems have two programs to choose from, and the promise needs {num_required} to count "
+            f"and {MIN_CHOSEN} to choose margins on: {missing} are missing; add groups, or promise less"
+        )
+    ordered = sorted(contests, key=lambda contest: hashlib.sha256(contest.task_id.encode()).digest())
+    num_chosen = min(len(ordered) // 2, len(ordered) - num_required)
+    return ordered[:num_chosen], ordered[num_chosen:]
+
+
+def fit_ridge(features: Figures, scores: Figures, problem: Indices, l2: float = L2) -> tuple[Figures, float]:
+    """Returns the linear head whose differences within a problem are nearest to those of scores, and its bias.
+
+    Shapes: features [B, D], scores [B], the number of each row's problem [B] -> [D], bias.
+    """
+    x, y = _remove_means(features, problem), _remove_means(scores[:, None], problem)[:, 0]
+    std = x.std(axis=0)
+    unit = np.where(std > 0, std, 1.0)
+    x = x / unit
+    gram = x.T @ x / len(x) + l2 * np.eye(x.shape[1])
+    head = np.linalg.solve(gram, x.T @ y / len(x)) / unit
+    return head, float(scores.mean() - features.mean(axis=0) @ head)
+
+
+def _remove_means(rows: Figures, problem: Indices) -> Figures:
+    _, place = np.unique(problem, return_inverse=True)
+    sums = np.zeros((int(place.max()) + 1, rows.shape[1]))
+    np.add.at(sums, place, rows)
+    return np.asarray(rows - (sums / np.bincount(place)[:, None])[place])
+
+
+def _fit_scores(
+    engine: Engine, contests: Sequence[Contest], layers: tuple[int, ...], bar: Any
+) -> tuple[ExitScores, list[Float32]]:
+    """Returns the exits with their heads, and the values of the problems by heads that were fitted on the others."""
+    exits = Exits(layers)
+    parts = list(_stream(contests, lambda c: engine.submit_stages(c.pairs, exits, _name(c)), bar))
+    sizes = [len(part) for part in parts]
+    problem = np.repeat(np.arange(len(parts)), sizes)
+    rows = np.concatenate(parts).astype(np.float64)
+    if not np.isfinite(rows).all():
+        raise WeightsError(f"{engine.folder} has scores that are not finite; look for such weights in this checkpoint")
+    features, scores = rows[:, :-1].reshape(len(rows), len(layers), -1), rows[:, -1]
+    values = np.empty((len(rows), len(layers) + 1), np.float32)
+    values[:, -1] = scores
+    fold = problem % NUM_FOLDS
+    heads = []
+    for stage in range(len(layers)):
+        x = features[:, stage]
+        for number in range(NUM_FOLDS):
+            seen = fold != number
+            head, bias = fit_ridge(x[seen], scores[seen], problem[seen])
+            values[~seen, stage] = x[~seen] @ head + bias
+        heads.append(fit_ridge(x, scores, problem))
+    weights = torch.tensor(np.stack([head for head, _ in heads]))
+    biases = torch.tensor([bias for _, bias in heads])
+    return ExitScores(engine, layers, weights, biases), np.split(values, np.cumsum(sizes)[:-1])
+
+
+def _compute_values(early: EarlyScores, contests: Sequence[Contest], bar: Any) -> list[Float32]:
+    values = []
+    for contest in contests:
+        values.append(early.compute(contest.pairs, _name(contest), None, None))
+        bar.update()
+    return values
+
+
+def _stream(contests: Sequence[Contest], submit: Any, bar: Any) -> Iterator[Float32]:
+    """Yields the values of problems, a few of which wait at a time."""
+    left = iter(contests)
+    while futures := [submit(contest) for contest in islice(left, _AHEAD)]:
+        for future in futures:
+            yield future.result()
+            bar.update()
+
+
+def _name(contest: Contest) -> list[str]:
+    return [f"{contest.task_id}: program {index}" for index in range(len(contest.pairs))]
+
+
+def _join(engine: Engine, contests: Sequence[Contest], values: Sequence[Float32]) -> list[ScoredProblem]:
+    return [
+        ScoredProblem.of(part, engine.encoder.encode_pairs(contest.pairs, _name(contest), None).sequences)
+        for contest, part in zip(contests, values, strict=True)
+    ]
+
+
+def count_multiplications(config: ModelConfig) -> int:
+    """Returns the weights that a token is multiplied by, which is about what it costs. Experts that rest are none."""
+    heads = config.num_heads + 2 * config.num_kv_heads
+    attention = config.hidden_size * config.head_dim * (heads + config.num_heads)
+    total = config.num_layers * (attention + 3 * config.hidden_size * config.intermediate_size)
+    if config.experts is not None:
+        chosen = config.experts.num_chosen * config.experts.intermediate_size - config.intermediate_size
+        total += len(config.experts.layers) * 3 * config.hidden_size * chosen
+    return total
+
+
+def _require_kept(certificate: Certificate) -> None:
+    if certificate.bound > certificate.at_most:
+        raise InvalidInput(
+            f"another program was first in {certificate.num_missed} of {certificate.num_counted} problems counted, "
+            f"which shows at most {certificate.bound:.2%} at {certificate.confidence:.0%} confidence, and not "
+            f"{certificate.at_most:.2%}; nothing was written. Give problems that have not been counted yet, or more"
+        )

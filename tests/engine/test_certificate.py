@@ -1,0 +1,57 @@
+"""A stream of problems that leaves what a certificate was counted on is noticed, and one that stays is not."""
+
+import numpy as np
+import pytest
+
+from codescaler.engine.certificate import DriftMonitor, compare_samples, describe_problem
+from codescaler.engine.exits import DROPPED
+
+
+def draw_statistics(random, num, shift=0.0, scale=1.0):
+    return random.normal(shift, scale, (num, 3))
+
+
+def watch(random, num, **settings):
+    """Returns after how many problems a monitor warns, None if it does not."""
+    monitor = DriftMonitor(draw_statistics(random, 299).T.tolist())
+    for number, row in enumerate(draw_statistics(random, num, **settings), 1):
+        monitor.add(tuple(row))
+        if monitor.has_drifted:
+            return number
+    return None
+
+
+def test_a_stationary_stream_is_hardly_ever_taken_for_another():
+    random = np.random.default_rng(0)
+    alarms = sum(watch(random, 64 * 10) is not None for _ in range(300))
+    assert alarms <= 0.05 * 300 + 1.65 * (300 * 0.05 * 0.95) ** 0.5
+
+
+@pytest.mark.parametrize("settings", [{"shift": 1.0}, {"scale": 2.5}])
+def test_a_stream_that_drifted_is_noticed_soon(settings):
+    random = np.random.default_rng(1)
+    found = [watch(random, 64 * 4, **settings) for _ in range(50)]
+    assert None not in found and np.median(found) <= 128
+
+
+def test_it_warns_once(caplog):
+    monitor = DriftMonitor([[0.0] * 100] * 3)
+    for _ in range(200):
+        monitor.add((0.0, 9.0, 0.0))
+    assert [record.message for record in caplog.records if "spread_at_first_exit differs" in record.message] == [
+        caplog.records[0].message
+    ]
+    assert len(caplog.records) == 1
+
+
+def test_the_chance_of_two_samples():
+    assert compare_samples([1.0, 2.0], [1.0, 2.0]) == 1.0
+    left, right = np.arange(100.0), np.arange(50.0) + 30  # 30 of the 100 are below all of the 50
+    assert compare_samples(left, right) == pytest.approx(2 * np.exp(-2 * 100 * 50 / 150 * 0.3**2))
+
+
+def test_what_is_watched_does_not_depend_on_who_was_dropped():
+    full = np.array([[1.0, 3.0], [0.0, 1.0], [5.0, 2.0]], np.float32)
+    cut = full.copy()
+    cut[1, 1] = DROPPED
+    assert describe_problem(full) == describe_problem(cut) == (5.0, 3.0, 3.0)
