@@ -103,7 +103,7 @@ test-asan:  ## the C++ kernels against plain loops, under AddressSanitizer and U
 
 # One thread: the interpreter's products are too small to share.
 test-triton: setup  ## the Triton kernels and whole forwards in Triton's interpreter, on the CPU
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels tests/ops tests/engine/test_cuda_graphs.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels tests/ops tests/engine/test_cuda_graphs.py tests/engine/test_exits.py
 	@echo "Proven in the interpreter: indexing, masks, formulas, float32 and float16 storage, bits of our kernels."
 	@echo "Not proven without a GPU: bfloat16 arithmetic (the interpreter gets it wrong), the rounding of tensor cores and"
 	@echo "of approximate exp2 and rsqrt, races and synchronisation, bits of cuBLAS products, and any speed."

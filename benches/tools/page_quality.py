@@ -28,6 +28,7 @@ def write_quality() -> Iterator[str]:
     yield from _write_forms()
     yield from _write_alarm()
     yield from _write_fault_lines()
+    yield from _write_adaptive()
     yield from _write_labels()
     yield from _write_judging()
     yield from _write_suites()
@@ -367,6 +368,54 @@ def _write_fault_lines() -> Iterator[str]:
         [name, *(_format_share(figures[f"top_{k}"]) for k in (1, 3))] for name, figures in result["locators"].items()
     ]
     yield format_table(["order of the lines", "first is faulty", "one of the first three"], rows)
+
+
+def _write_adaptive() -> Iterator[str]:
+    result = load_result("adaptive_mbpp")
+    rows, first = result["rows"], result["rows"][0]
+    yield "## Adaptive ranking\n"
+    yield (
+        f"`python benches adaptive GROUPS --cascade`: the first {result['n']} candidates of {result['num_problems']} "
+        f"MBPP problems. Margins are chosen on {first['num_chosen']} problems, and counted on the other "
+        f"{first['num_counted']}. *Frozen* exits read the head of the model, and *trained* exits have heads of their "
+        "own. In a *cascade* nano drops first. The *ceiling* is an exit that knows the last scores. A promise is kept "
+        f"if its bound is no larger, at {100 * result['confidence']:.0f}% confidence. Work is distinct tokens times "
+        "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count of "
+        f"these problems. {describe_setting(result)}\n"
+    )
+    table = [
+        [
+            row["model"],
+            row["exits"],
+            f"{100 * row['promise']:.0f}%",
+            "yes" if row["is_kept"] else "no",
+            f"{row['num_missed']} of {row['num_counted']}",
+            f"{100 * row['bound']:.2f}%",
+            f"{100 * row['dropped']:.0f}%",
+            f"{1 / row['work']:.2f}x",
+        ]
+        for row in rows
+    ]
+    header = ["model", "exits", "promise", "kept", "other score first", "bound", "dropped", "less work"]
+    yield format_table(header, table)
+    if not result["speed"]:
+        return
+    yield (
+        "The next table times forwards with trained exits next to dense ones, in one interleaved run. *Together* are "
+        "eight problems in one tree, which is cut at each exit for all of them. The machine had other work to do.\n"
+    )
+    speeds = [
+        [
+            name,
+            f"{100 * figures['promise']:.0f}%",
+            str(figures["num_problems"]),
+            *(f"{figures[key][what]:.2f}x" for key in ("alone", "together") for what in ("token_layers", "speedup")),
+        ]
+        for name, measured in result["speed"].items()
+        for figures in measured
+    ]
+    header = ["model", "promise", "problems", "less work, alone", "faster, alone", "less work, together"]
+    yield format_table([*header, "faster, together"], speeds)
 
 
 def _format_share(figure: Mapping[str, Any]) -> str:

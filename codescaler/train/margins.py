@@ -1,8 +1,8 @@
 """Margins of an adaptive ranking: chosen on some problems, counted once on others. Knows scores, and no model.
 
 Margins have to let almost no problem differ, which is rarer than what a few hundred problems can show. So the tail of
-"how far the winner is behind at an exit" is continued: above its 80% quantile as an exponential. A margin is where the
-tail leaves the chance of a miss that lets the count pass in 9 of 10 cases. Of all sets of exits, the one with the least
+"how far the winner is behind at an exit" is continued above its 80% quantile. A margin is where the tail leaves the
+chance of a miss that lets the count pass in 9 of 10 cases. Of all sets of exits, the one with the least
 work on the problems at hand is taken. None of this has to be right for the certificate to hold: the count decides.
 """
 
@@ -20,6 +20,7 @@ from codescaler.metrics import Figures, compute_upper_bound, count_misses_allowe
 from codescaler.text.token_ids import Int32, measure_common_prefix
 
 TAIL = 0.2
+_SHAPES = (-0.2, 0.3)  # of a tail: a few dozen gaps may suggest others
 PASS_CHANCES = (0.9,)  # of the count; of several settings, these lie between the ends
 _ENDS = (0.5, 0.95)
 
@@ -102,13 +103,20 @@ def choose_rule(problems: Sequence[ScoredProblem], work: Work, miss_chance: floa
 
 
 def continue_tail(gaps: Figures, chance: float) -> float:
-    """Returns the gap that is exceeded with this chance, where gaps above a quantile are exponential."""
+    """Returns the gap that is exceeded with this chance, and at least what the problems at hand show.
+
+    Gaps above a quantile are taken for generalised Pareto, fitted by mean and variance.
+    Source: Hosking and Wallis 1987.
+    """
     start = float(np.quantile(gaps, 1 - TAIL))
     above = gaps[gaps > start] - start
-    if not len(above):
-        return start
-    seen = float(np.quantile(gaps, max(0.0, 1 - chance)))
-    return max(seen, start + float(above.mean()) * math.log(max(len(above) / len(gaps) / chance, 1.0)))
+    if len(above) < 2 or not above.var():
+        return float(gaps.max())
+    ratio = float(above.mean() ** 2 / above.var())
+    shape, scale = float(np.clip((1 - ratio) / 2, *_SHAPES)), float(above.mean()) * (1 + ratio) / 2
+    times = max(len(above) / len(gaps) / chance, 1.0)
+    length = math.log(times) if abs(shape) < 1e-3 else (times**shape - 1) / shape
+    return max(float(np.quantile(gaps, max(0.0, 1 - chance))), start + scale * length)
 
 
 def choose_miss_chances(num_counted: int, at_most: float, confidence: float, num_settings: int) -> list[float]:

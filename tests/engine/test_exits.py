@@ -11,11 +11,14 @@ from codescaler.errors import InvalidInput
 from codescaler.testing import save_random_checkpoint
 
 LAYERS = (1, 3)
-NAMES = ["triton"] if is_triton_interpreted() else ["cpu"]
-DTYPES = ["float32"] if is_triton_interpreted() else ["float32", "bfloat16"]
+INTERPRETED = is_triton_interpreted()  # which is slow: one family and short lists
+NAMES, DTYPES = (["triton"], ["float32"]) if INTERPRETED else (["cpu"], ["float32", "bfloat16"])
+FAMILIES = ["qwen3"] if INTERPRETED else ["qwen3", "gemma2", "qwen3_moe"]
+PROMPT, LONGEST = (20, 12) if INTERPRETED else (70, 90)
+SEEDS = range(1 if INTERPRETED else 3)
 
 
-@pytest.fixture(scope="module", params=["qwen3", "gemma2", "qwen3_moe"])
+@pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(request.param)
     save_random_checkpoint(path, request.param, num_hidden_layers=4, vocab_size=97, pad_token_id=None)
@@ -31,9 +34,9 @@ def engine(request, folder):
 def make_problem(seed, num=6):
     """Candidates that branch off one another, one of them the beginning of another, and two that are equal."""
     random = np.random.default_rng(seed)
-    prompt = random.integers(0, 97, 70).tolist()
-    lists = [[*prompt, *random.integers(0, 97, n).tolist()] for n in random.integers(1, 90, num)]
-    return [*lists, lists[0], [*lists[1][:75], 5], lists[2][:72]]
+    prompt = random.integers(0, 97, PROMPT).tolist()
+    lists = [[*prompt, *random.integers(0, 97, n).tolist()] for n in random.integers(1, LONGEST, num)]
+    return [*lists, lists[0], [*lists[1][: PROMPT + 5], 5], lists[2][: PROMPT + 2]]
 
 
 def make_exits(engine, margins, top_k=1):
@@ -62,7 +65,7 @@ def compute(engine, problems, exits):
 
 
 def test_survivors_have_the_bits_of_a_full_run(engine):
-    problems = [make_problem(seed) for seed in range(3)]
+    problems = [make_problem(seed) for seed in SEEDS]
     full = compute(engine, problems, make_exits(engine, None))
     dense = [engine.score_tokens(lists) for lists in problems]
     for values, scores in zip(full, dense, strict=True):
@@ -80,12 +83,12 @@ def test_survivors_have_the_bits_of_a_full_run(engine):
 
 
 def test_problems_alone_and_trees_that_part_siblings(engine, folder, monkeypatch):
-    problems = [make_problem(seed) for seed in range(3)]
+    problems = [make_problem(seed) for seed in SEEDS]
     exits = make_cutting_exits(engine, problems)
     together = compute(engine, problems, exits)
     for lists, values in zip(problems, together, strict=True):
         assert np.array_equal(compute(engine, [lists], exits)[0], values)
-    monkeypatch.setattr(engine._runner, "_max_batch_tokens", 200)
+    monkeypatch.setattr(engine._runner, "_max_batch_tokens", PROMPT + LONGEST)
     for lists, values in zip(problems, together, strict=True):
         assert np.array_equal(compute(engine, [lists], exits)[0], values)
     monkeypatch.setattr(forward, "MAX_TREES_AT_EXIT", 1)

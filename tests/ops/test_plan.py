@@ -188,3 +188,24 @@ def test_a_tile_that_is_not_padded_costs_by_its_tokens():
         batch.plan_tiles(batch.all_queries, 8, is_padded=is_padded)[:, 4].tolist() for is_padded in (True, False)
     ]
     assert first_positions == [[8, 0], [0, 8]]  # 8 tokens to position 8, and one token to position 9
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=150), min_size=1, max_size=6),
+    st.lists(st.booleans(), min_size=6, max_size=6),
+)
+def test_a_cut_is_the_tree_of_what_is_kept(sequences, kept):
+    (batch,) = plan(as_arrays(sequences), 10**6)
+    is_kept = np.array(kept)[batch.sequences]
+    if not is_kept.any():
+        return
+    cut, tokens = batch.cut(is_kept)
+    left = sorted(cut.sequences.tolist())
+    assert left == sorted(batch.sequences[is_kept].tolist())
+    (expected,) = plan([np.array(sequences[index], np.int32) for index in left], 10**6)
+    for name in ("token_ids", "positions", "block_tokens", "node_blocks", "all_queries", "read_queries", "rows"):
+        assert np.array_equal(getattr(cut, name), getattr(expected, name)), name
+    assert [left.index(index) for index in cut.sequences] == expected.sequences.tolist()
+    assert np.array_equal(batch.token_ids[tokens], cut.token_ids)
+    assert np.array_equal(batch.positions[tokens], cut.positions)

@@ -1,0 +1,251 @@
+"""What can an adaptive ranking promise, and what does it save? `python benches adaptive GROUPS --cascade`, with --rm.
+
+Each problem's first N candidates are ranked by each reward model. Candidates are dropped by the scores of
+
+  frozen    exits that read the model's own head at an eighth, a quarter and a half of its layers
+  trained   exits with heads of their own, fitted to the model's last scores
+  cascade   nano, before the first layer
+  ceiling   exits that know the last score: all but the winner go at the first
+
+For each promise margins are chosen on one part of the problems, and counted on the other, as `codescaler fit-exits`
+does. Every row is shown, so that none was selected by its count. Early scores are products of the features in float64,
+which a forward has in float32. Work is distinct tokens times layers, of a cascade times weights.
+
+The speed is that of forwards with the trained exits, next to dense ones: problems alone, and eight at a time, in one
+interleaved run.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benches.harness.results import RESULTS
+from codescaler.commands.info import describe_environment
+from codescaler.engine import Engine
+from codescaler.engine.adaptive import ExitScores
+from codescaler.engine.exits import DROPPED, Exits, Rule, choose_layers, simulate
+from codescaler.engine.scheduler import Float32
+from codescaler.io.records import read_groups
+from codescaler.io.tables import format_table
+from codescaler.metrics import count_required
+from codescaler.train.exits import NUM_FOLDS, Contest, count_multiplications, fit_ridge, read_contests, split_contests
+from codescaler.train.margins import ScoredProblem, Work, certify, choose_miss_chances, choose_rule
+
+CONFIDENCE = 0.95
+NUM_TOGETHER = 8
+STRICTEST = 0.01  # promise, whose halves all have
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, prints, and returns the exit status."""
+    options = _make_parser().parse_args(argv)
+    groups = [replace(group, candidates=group.candidates[: options.n]) for group in read_groups(options.groups)]
+    contests = read_contests(groups, asked_first=False)
+    small = _Model("nano", "nano", options) if options.cascade else None
+    seen_small = None if small is None else small.compute_features(contests)
+    rows: list[dict[str, Any]] = []
+    speeds: dict[str, Any] = {}
+    for name, folder in options.rm:
+        model = _Model(name, folder, options)
+        features = model.compute_features(contests)
+        sources = model.list_sources(contests, features)
+        if small is not None and seen_small is not None and name != small.name:
+            share = count_multiplications(small.engine.config) / count_multiplications(model.engine.config)
+            pairs = zip(seen_small, features, strict=True)
+            values = [np.stack([first[:, -1], last[:, -1]], axis=1) for first, last in pairs]
+            sources["cascade"] = (values, Work.of_cascade(share))
+        ceiling = [np.stack([part[:, -1]] * (len(model.layers) + 1), axis=1) for part in features]
+        sources["ceiling"] = (ceiling, Work.of_exits(model.layers, model.engine.config.num_layers))
+        for kind, (values, work) in sources.items():
+            problems = dict(zip((c.task_id for c in contests), model.join(contests, values), strict=True))
+            rows += [
+                {"model": name, "exits": kind, **_measure(contests, problems, work, promise)}
+                for promise in (options.promise if kind != "ceiling" else options.promise[:1])
+            ]
+        if options.speed:
+            kept = [row for row in rows if row["model"] == name and row["exits"] == "trained" and row["is_kept"]]
+            some = _split_halves(contests, STRICTEST)[1][: options.speed]
+            speeds[name] = [model.measure_speed(some, row) for row in kept[:1]]
+            print(json.dumps({name: speeds[name]}), flush=True)
+    print(_format(rows))
+    if options.save:
+        record = describe_environment("auto", "torch") | {"n": options.n, "num_problems": len(contests)}
+        record |= {"confidence": CONFIDENCE, "rows": rows, "speed": speeds}
+        (RESULTS / f"adaptive_{options.save}.json").write_text(json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python benches adaptive", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("groups", type=Path, help="JSON lines of problems and candidates")
+    parser.add_argument("--rm", type=_read_named, action="append", default=[("nano", "nano")], metavar="NAME=FOLDER")
+    parser.add_argument("--cascade", action="store_true", help="nano before each other model too")
+    parser.add_argument("-n", type=int, default=8, help="candidates of a problem (%(default)s)")
+    parser.add_argument("--promise", type=float, nargs="+", default=[0.01, 0.02, 0.05], metavar="SHARE")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--features", type=Path, metavar="FOLDER", help="keep features here, for another run")
+    parser.add_argument("--speed", type=int, default=0, metavar="N", help="measure the speed on N problems")
+    parser.add_argument("--save", metavar="NAME", help="write benches/results/adaptive_NAME.json")
+    return parser
+
+
+def _read_named(text: str) -> tuple[str, str]:
+    name, _, folder = text.partition("=")
+    return name, folder
+
+
+class _Model:
+    """A reward model, and the weights of its exits once they are fitted."""
+
+    def __init__(self, name: str, folder: str, options: argparse.Namespace) -> None:
+        self.name = name
+        self.engine = Engine.from_pretrained(folder, dtype=options.dtype, prefix_memory_bytes=0)
+        self.layers = choose_layers(self.engine.config.num_layers)
+        self._heads: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._kept = None if options.features is None else options.features / f"{name}.npz"
+
+    def compute_features(self, contests: Sequence[Contest]) -> list[Float32]:
+        """Returns each problem's features at the exits, then the scores: [N, exits * D + 1]."""
+        if self._kept is not None and self._kept.is_file():
+            held = np.load(self._kept)
+            return [held[contest.task_id] for contest in contests]
+        exits, features = Exits(self.layers), []
+        for part in tqdm(_cut(contests, NUM_TOGETHER), desc=self.name, file=sys.stderr):
+            futures = [self.engine.submit_stages(contest.pairs, exits) for contest in part]
+            features += [future.result() for future in futures]
+        if self._kept is not None:
+            np.savez(self._kept, **{c.task_id: part for c, part in zip(contests, features, strict=True)})
+        return features
+
+    def list_sources(
+        self, contests: Sequence[Contest], features: Sequence[Float32]
+    ) -> dict[str, tuple[list[Float32], Work]]:
+        """Returns the values of all problems by kind of exit. Heads have not seen the problem that they score."""
+        work = Work.of_exits(self.layers, self.engine.config.num_layers)
+        sizes = [len(part) for part in features]
+        rows = np.concatenate(features).astype(np.float64)
+        x, scores = rows[:, :-1].reshape(len(rows), len(self.layers), -1), rows[:, -1:]
+        own = self.engine._decoder.head_weight
+        sources = {}
+        if own is not None:
+            frozen = np.concatenate([x @ own[0].double().cpu().numpy(), scores], axis=1)
+            sources["frozen"] = (_split(frozen, sizes), work)
+        chosen = {contest.task_id for contest in _split_halves(contests, STRICTEST)[0]}
+        place = np.array([contest.task_id in chosen for contest in contests])
+        problem = np.repeat(np.arange(len(sizes)), sizes)
+        fold = np.where(place, np.arange(len(sizes)) % NUM_FOLDS, -1)[problem]  # -1: of the counted
+        early = np.empty((len(rows), len(self.layers)))
+        heads = []
+        for stage in range(len(self.layers)):
+            for number in range(-1, NUM_FOLDS):
+                fitted, asked = (fold >= 0) & (fold != number), fold == number
+                head, bias = fit_ridge(x[fitted, stage], scores[fitted, 0], problem[fitted])
+                early[asked, stage] = x[asked, stage] @ head + bias
+                heads += [(head, bias)] if number < 0 else []
+        self._heads = torch.tensor(np.stack([head for head, _ in heads])), torch.tensor([bias for _, bias in heads])
+        return sources | {"trained": (_split(np.concatenate([early, scores], axis=1), sizes), work)}
+
+    def join(self, contests: Sequence[Contest], values: Sequence[Float32]) -> list[ScoredProblem]:
+        joined = []
+        for contest, part in zip(contests, values, strict=True):
+            names = [str(number) for number in range(len(contest.pairs))]
+            joined.append(
+                ScoredProblem.of(part, self.engine.encoder.encode_pairs(contest.pairs, names, None).sequences)
+            )
+        return joined
+
+    def measure_speed(self, contests: Sequence[Contest], row: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns seconds and layers of tokens of dense and adaptive forwards, alone and together, interleaved."""
+        assert self._heads is not None
+        early = ExitScores(self.engine, self.layers, *self._heads)
+        rule = Rule(tuple(np.inf if margin is None else margin for margin in row["margins"]))
+        cut = Exits(self.layers, early._heads, rule)
+        figures: dict[str, Any] = {"promise": row["promise"], "num_problems": len(contests)}
+        for name, num in (("alone", 1), ("together", NUM_TOGETHER)):
+            spent = {"dense": np.zeros(2), "adaptive": np.zeros(2)}
+            for number, part in enumerate(tqdm(_cut(contests, num), desc=f"{self.name}, {name}", file=sys.stderr)):
+                for kind in (("dense", "adaptive"), ("adaptive", "dense"))[number % 2]:
+                    before, started = self.engine.num_token_layers, time.perf_counter()
+                    futures = [
+                        self.engine.submit_stages(contest.pairs, cut)
+                        if kind == "adaptive"
+                        else self.engine.submit(contest.pairs)
+                        for contest in part
+                    ]
+                    for future in futures:
+                        future.result()
+                    spent[kind] += time.perf_counter() - started, self.engine.num_token_layers - before
+            seconds, layers = spent["dense"] / spent["adaptive"]
+            figures[name] = {"speedup": float(seconds), "token_layers": float(layers)}
+        return figures
+
+
+def _split_halves(contests: Sequence[Contest], promise: float) -> tuple[list[Contest], list[Contest]]:
+    """The halves of `fit-exits`; of fewer problems than the promise needs, simple halves."""
+    required = count_required(promise, CONFIDENCE)
+    return split_contests(contests, required if len(contests) >= required + 50 else max(0, len(contests) // 2 - 50))
+
+
+def _measure(
+    contests: Sequence[Contest],
+    problems: Mapping[str, ScoredProblem],
+    work: Work,
+    promise: float,
+) -> dict[str, Any]:
+    """Chooses margins and counts, as `fit-exits` does. All promises have the halves of the strictest."""
+    chosen, counted = _split_halves(contests, STRICTEST)
+    (chance,) = choose_miss_chances(len(counted), promise, CONFIDENCE, 1)
+    rule = choose_rule([problems[contest.task_id] for contest in chosen], work, chance)
+    found = [problems[contest.task_id] for contest in counted]
+    made = certify(found, [rule], work, at_most=promise, confidence=CONFIDENCE, asked_first=False)
+    costs = [work.measure(problem, rule) for problem in found]
+    return {
+        "promise": promise,
+        "is_kept": made.bound <= promise,
+        "num_chosen": len(chosen),
+        "num_counted": made.num_counted,
+        "num_missed": made.num_missed,
+        "bound": made.bound,
+        "margins": [margin if np.isfinite(margin) else None for margin in rule.margins],
+        "work": float(np.mean(costs)),
+        "dropped": float(np.mean([np.mean(simulate(p.values, rule)[:, -1] == DROPPED) for p in found])),
+    }
+
+
+def _split(values: Any, sizes: Sequence[int]) -> list[Float32]:
+    return np.split(values.astype(np.float32), np.cumsum(sizes)[:-1])
+
+
+def _cut(contests: Sequence[Contest], num: int) -> list[Sequence[Contest]]:
+    return [contests[start : start + num] for start in range(0, len(contests), num)]
+
+
+def _format(rows: Sequence[Mapping[str, Any]]) -> str:
+    shown = [
+        (
+            row["model"],
+            row["exits"],
+            f"{row['promise']:.0%}",
+            "yes" if row["is_kept"] else "no",
+            f"{row['num_missed']} of {row['num_counted']}",
+            f"{row['bound']:.1%}",
+            f"{row['dropped']:.0%}",
+            f"{1 / row['work']:.2f}x",
+        )
+        for row in rows
+    ]
+    header = ("model", "exits", "promise", "kept", "differ", "bound", "dropped", "less work")
+    return format_table(header, shown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The bench of adaptive rankings: a table of all exits and promises, from features that a second run finds again."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benches.quality import adaptive
+from codescaler.testing import save_chat, save_random_checkpoint
+
+
+def test_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(adaptive, "RESULTS", tmp_path)
+    save_random_checkpoint(tmp_path / "rm", "qwen3", vocab_size=258, pad_token_id=None, num_hidden_layers=4)
+    save_chat(tmp_path / "rm")
+    random = np.random.default_rng(0)
+    with (tmp_path / "groups.jsonl").open("w") as file:
+        for number in range(52):
+            codes = [f"x = {random.integers(1000)}" for _ in range(4)]
+            group = {"task_id": str(number), "prompt": f"Problem {number}", "candidates": [{"code": c} for c in codes]}
+            file.write(json.dumps(group) + "\n")
+    command = [str(tmp_path / "groups.jsonl"), "--rm", f"tiny={tmp_path / 'rm'}", "--cascade", "--dtype", "float32"]
+    command += ["-n", "3", "--promise", "0.2", "0.5", "--features", str(tmp_path), "--speed", "2", "--save", "tiny"]
+    assert adaptive.main(command) == 0
+    first = (tmp_path / "adaptive_tiny.json").read_text()
+    rows, speed = (json.loads(first)[key] for key in ("rows", "speed"))
+    kinds = ["frozen", "trained", "cascade"]
+    expected = [("nano", kind, p) for kind in kinds[:2] for p in (0.2, 0.5)] + [("nano", "ceiling", 0.2)]
+    expected += [("tiny", kind, p) for kind in kinds for p in (0.2, 0.5)] + [("tiny", "ceiling", 0.2)]
+    assert [(row["model"], row["exits"], row["promise"]) for row in rows] == expected
+    assert all(row["num_counted"] == 26 and row["bound"] > row["num_missed"] / 26 for row in rows)
+    ceiling = rows[-1]
+    assert ceiling["num_missed"] == 0 and ceiling["dropped"] == pytest.approx(2 / 3)
+    assert all(figures["alone"]["token_layers"] >= 1.0 for measured in speed.values() for figures in measured)
+    assert "less work" in capsys.readouterr().out
+    assert adaptive.main([*command[:-4], "--save", "tiny"]) == 0
+    assert json.loads((tmp_path / "adaptive_tiny.json").read_text())["rows"] == rows
