@@ -26,6 +26,7 @@ def write_quality() -> Iterator[str]:
     yield from _write_nano()
     yield from _write_robustness()
     yield from _write_forms()
+    yield from _write_alarm()
     yield from _write_fault_lines()
     yield from _write_adaptive()
     yield from _write_labels()
@@ -309,6 +310,48 @@ def _write_suites() -> Iterator[str]:
 
 def _format_rate(value: float | int | None) -> str:
     return "" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
+
+
+def _write_alarm() -> Iterator[str]:
+    result = load_result("alarm_nano")
+    streams, windows = result["streams"], result["num_windows"]
+    yield "## Alarms of RewardMonitor\n"
+    yield (
+        f"`{result['command']}`. {windows['start']} windows of {result['num_groups']} prompts are the start, and "
+        f"{windows['after']} windows follow. All programs are real samples of one policy, and nano scores them. "
+        f"The chance of a false alarm is set to {result['level']:.1%} a window. "
+        "`honest` windows are drawn as the start. The policy that is `learning` passes more and more tests.\n"
+    )
+    yield format_table(
+        ["no praise", "runs", "windows with an alarm", "share", "runs with two alarms or more"],
+        [
+            [
+                kind,
+                stream["num_runs"],
+                f"{stream['num_alarms']} of {stream['num_windows']}",
+                f"{stream['share_of_windows']:.1%}",
+                format_percent(stream["share_of_runs_with_two"]),
+            ]
+            for kind, stream in streams.items()
+            if "num_alarms" in stream
+        ],
+    )
+    yield (
+        f"Then a growing share of programs carries praise, and the model pays {result['lift']:g} times the spread of "
+        "its scores for praise. `wordless` praise holds no word that the monitor knows as praise.\n"
+    )
+    yield format_table(
+        ["praise", "runs", "praised at the first alarm, median", "largest"],
+        [
+            [
+                kind,
+                stream["num_runs"],
+                *(format_percent(stream["share_at_first_alarm"][k]) for k in ("median", "largest")),
+            ]
+            for kind, stream in streams.items()
+            if "share_at_first_alarm" in stream
+        ],
+    )
 
 
 def _write_fault_lines() -> Iterator[str]:

@@ -21,6 +21,7 @@ def write_ranking() -> Iterator[str]:
     yield from _write_reading()
     yield from _write_likelihoods()
     yield from _write_likelihood_speed()
+    yield from _write_best_of_n_latency()
 
 
 def _write_reading() -> Iterator[str]:
@@ -100,3 +101,35 @@ def _write_likelihood_speed() -> Iterator[str]:
 
 def _format_known(estimate: Mapping[str, Any] | None) -> str:
     return "" if estimate is None else format_estimate(estimate)
+
+
+def _write_best_of_n_latency() -> Iterator[str]:
+    result = load_result("best_of_n_latency_mbpp")
+    yield "## Best-of-N: scores beside tests\n"
+    yield (
+        f"`{result['command']} --split validation`: the same N programs ranked by each way in turn, on "
+        f"{result['num_problems']} problems of MBPP validation with a correct and an incorrect program. "
+        f"A group has {result['num_own']:.1f} programs of its own on average. Renamed and commented copies fill it to "
+        "N, with the verdicts of their programs. All tests made the verdicts, so they are right by definition. "
+        f"Each way has {result['num_threads']} thread or process. {describe_setting(result)}\n"
+    )
+    yield format_table(
+        ["N", "way", "the best is correct, %", "seconds a problem", "time of all tests"],
+        [
+            [
+                num,
+                name,
+                format_estimate(way["accuracy"]),
+                "" if way["seconds"] is None else f"{way['seconds']['mean']:.2f}",
+                ""
+                if way["seconds"] is None
+                else f"{way['seconds']['mean'] / ways['all tests']['seconds']['mean']:.1f}x",
+            ]
+            for num, ways in result["sizes"].items()
+            for name, way in ways.items()
+        ],
+    )
+    yield (
+        "MBPP has three short asserts a problem. So the time of tests is that of starting a process in the sandbox. "
+        "Tests that compute for seconds change this, and so does a GPU for the model.\n"
+    )

@@ -95,5 +95,8 @@ def test_every_run_trains_evaluates_and_resumes(folder):
     for file in (folder / "runs/tests").glob("eval_*"):
         file.unlink()
     assert run(folder, "tests", steps=3)[-1]["run"] == "tests"
-    lines = (folder / "runs/tests/training.jsonl").read_text().splitlines()
-    assert lines[:2] == (folder / "runs/tests_before.jsonl").read_text().splitlines() and len(lines) == 3
+    before, after = (
+        [json.loads(line) for line in (folder / "runs" / name).read_text().splitlines()]
+        for name in ("tests_before.jsonl", "tests/training.jsonl")
+    )
+    assert after[:2] == before and [step["step"] for step in after] == [1, 2, 3]
