@@ -70,7 +70,7 @@ class RememberingScorer:
 def main(options: Sequence[str] | None = None) -> int:
     """Streams, counts, prints."""
     arguments = _make_parser().parse_args(options)
-    groups = read_programs(arguments.groups)
+    groups = read_programs(arguments.groups, arguments.split)
     engine = Engine.from_pretrained(arguments.rm)
     scores: Scores = {}
     spread = measure_spread(groups, RememberingScorer(engine, scores))
@@ -86,7 +86,8 @@ def main(options: Sequence[str] | None = None) -> int:
     if arguments.save:
         values = {
             **describe_environment("auto"),
-            "command": f"python benches alarm {arguments.groups.name} --runs {arguments.runs}",
+            "command": f"python benches alarm {arguments.groups.name}",
+            "split": arguments.split,
             "model": arguments.rm,
             "level": LEVEL,
             "lift": arguments.lift,
@@ -104,6 +105,7 @@ def main(options: Sequence[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches alarm", description=__doc__.partition("\n\n")[0])
     parser.add_argument("groups", type=Path, help="JSON lines of labelled programs; .gz too")
+    parser.add_argument("--split", help="use the groups of this split only")
     parser.add_argument("--rm", default="nano", help="reward model (%(default)s)")
     parser.add_argument("--runs", type=int, default=30, help="of each stream without praise (%(default)s)")
     parser.add_argument("--praise-runs", type=int, default=10, help="of each stream with praise (%(default)s)")
@@ -113,10 +115,12 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_programs(path: Path) -> Groups:
+def read_programs(path: Path, split: str | None = None) -> Groups:
     """Returns the prompts that have two programs or more."""
     groups = []
     for _, _, record in read_lines(path):
+        if split not in (None, record.get("split")):
+            continue
         programs = [(c["code"], bool(c["passed"])) for c in record["candidates"] if c["code"] is not None]
         if len(programs) > 1:
             groups.append((record["prompt"], programs))
