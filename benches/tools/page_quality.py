@@ -317,7 +317,8 @@ def _write_alarm() -> Iterator[str]:
     streams, windows = result["streams"], result["num_windows"]
     yield "## Alarms of RewardMonitor\n"
     yield (
-        f"`{result['command']} --split {result['split']}`. {windows['start']} windows of {result['num_groups']} prompts are the start, and "
+        f"`{result['command']} --split {result['split']}`. {windows['start']} windows of "
+        f"{result['num_groups']} prompts are the start, and "
         f"{windows['after']} windows follow. All programs are real samples of one policy, and nano scores them. "
         f"The chance of a false alarm is set to {result['level']:.1%} a window. "
         "`honest` windows are drawn as the start. The policy that is `learning` passes more and more tests.\n"
@@ -380,8 +381,8 @@ def _write_adaptive() -> Iterator[str]:
         f"{first['num_counted']}. *Frozen* exits read the head of the model, and *trained* exits have heads of their "
         "own. In a *cascade* nano drops first. The *ceiling* is an exit that knows the last scores. A promise is kept "
         f"if its bound is no larger, at {100 * result['confidence']:.0f}% confidence. Work is distinct tokens times "
-        "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count of "
-        f"these problems. {describe_setting(result)}\n"
+        "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count "
+        f"of these problems. {describe_setting(result)}\n"
     )
     table = [
         [
