@@ -19,6 +19,7 @@ SPEEDS = ("likelihood_bon8_0.6b_bfloat16",)
 def write_ranking() -> Iterator[str]:
     """Yields the sections in order."""
     yield from _write_reading()
+    yield from _write_reading_student()
     yield from _write_likelihoods()
     yield from _write_likelihood_speed()
     yield from _write_best_of_n_latency()
@@ -41,6 +42,32 @@ def _write_reading() -> Iterator[str]:
         [f"a correct program before: {kind}", _format_known(estimate)] for kind, estimate in nano["before"].items()
     ]
     yield format_table(["", "nano"], rows)
+
+
+def _write_reading_student() -> Iterator[str]:
+    figures = load_result("reading_student")["figures"]
+    scorers = ("nano", "student")
+    yield "## A student that reads the problem\n"
+    yield (
+        "`make -f benches/reading.mk DATA=FOLDER figures`: 6 layers of SmolLM2-135M, trained with programs that do not "
+        "answer the problem. The model is not in the package, since it is at chance on which attempt is correct. "
+        f"Reading is measured on {figures['num_problems']} problems of MBPP validation, with programs of three "
+        "samplings.\n"
+    )
+    both = [figures["scorers"][name] for name in scorers]
+    rows = [
+        ["correlation of scores after both texts", *(format_estimate(one["correlation"], 1, 3) for one in both)],
+        ["pairs ranked correctly, own text", *(format_estimate(one["pair_accuracy_own"]) for one in both)],
+        ["the same, another problem's text", *(format_estimate(one["pair_accuracy_swapped"]) for one in both)],
+    ]
+    rows += [
+        [f"a correct program before: {kind}", *(_format_known(one["before"][kind]) for one in both)]
+        for kind in both[0]["before"]
+    ]
+    for name, title in (("student_validation", "nano's own sampler"), ("student_foreign", "other samplers")):
+        values = load_result(name)["figures"]["scorers"]
+        rows.append([f"pairs of {title}", *(format_estimate(values[scorer]["pair_accuracy"]) for scorer in scorers)])
+    yield format_table(["", *scorers], rows)
 
 
 def _write_likelihoods() -> Iterator[str]:
