@@ -11,10 +11,11 @@ GROUP = Group(
 CHANCE = {"mean": 0.643, "interval": (0.551, 0.72)}
 
 
-def fact(rank, index, score, behind, chance=None, reason=None, missing=()):
+def fact(rank, index, score, behind, chance=None, reason=None, missing=(), dropped_at=None):
     return {
         "rank": rank, "index": index, "score": score, "gap_to_first": behind, "first_is_correct": chance,
         "is_valid": reason is None, "invalid_because": reason, "missing": missing,
+        "dropped_at": dropped_at,
     }  # fmt: skip
 
 
@@ -52,6 +53,12 @@ def test_a_program_that_misses_a_name_is_marked():
     wide, narrow = (lines(columns, facts=marked)[3] for columns in (None, 60))
     assert wide.split() == ["2", "0.750", "does", "not", "define", "add,", "sub\\x1b", "passed", NAMES[0]]
     assert "no add, sub" in narrow
+
+
+def test_a_program_that_was_dropped_says_where():
+    dropped = [FACTS[0], fact(2, 0, None, None, dropped_at=2)]
+    wide, narrow = (lines(columns, facts=dropped)[3] for columns in (None, 60))
+    assert "dropped after 2 layers" in wide and "dropped" in narrow and "layers" not in narrow
 
 
 @pytest.mark.parametrize("columns", range(60, 140, 7))
