@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
+from codescaler.commands.options import parse_models
 from codescaler.engine import Engine
 from codescaler.engine.adaptive import ExitScores
 from codescaler.engine.exits import DROPPED, Exits, Rule, choose_layers, simulate
@@ -54,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     seen_small = None if small is None else small.compute_features(contests)
     rows: list[dict[str, Any]] = []
     speeds: dict[str, Any] = {}
-    for name, folder in options.rm:
-        model = _Model(name, folder, options)
+    for name, named in parse_models(options.rm).items():
+        model = _Model(name, named.folder, options)
         features = model.compute_features(contests)
         sources = model.list_sources(contests, features)
         if small is not None and seen_small is not None and name != small.name:
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches adaptive", description=__doc__.partition("\n\n")[0])
     parser.add_argument("groups", type=Path, help="JSON lines of problems and candidates")
-    parser.add_argument("--rm", type=_read_named, action="append", default=[("nano", "nano")], metavar="NAME=FOLDER")
+    parser.add_argument("--rm", action="append", default=["nano"], metavar="NAME=FOLDER")
     parser.add_argument("--cascade", action="store_true", help="nano before each other model too")
     parser.add_argument("-n", type=int, default=8, help="candidates of a problem (%(default)s)")
     parser.add_argument("--promise", type=float, nargs="+", default=[0.01, 0.02, 0.05], metavar="SHARE")
@@ -96,11 +97,6 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--speed", type=int, default=0, metavar="N", help="measure the speed on N problems")
     parser.add_argument("--save", metavar="NAME", help="write benches/results/adaptive_NAME.json")
     return parser
-
-
-def _read_named(text: str) -> tuple[str, str]:
-    name, _, folder = text.partition("=")
-    return name, folder
 
 
 class _Model:

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
+from codescaler.commands.options import parse_models
 from codescaler.engine import Engine
 from codescaler.engine.trace import LineScore
 from codescaler.io.tables import format_table
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _make_parser().parse_args(argv)
     rows = _read_pairs(options.pairs)[:: options.every]
     found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-    engines = {name: Engine.from_pretrained(None if folder == "nano" else folder) for name, folder in options.rm}
+    engines = {name: Engine.from_pretrained(model.folder) for name, model in parse_models(options.rm).items()}
     model = None if options.language_model is None else _load_language_model(options.language_model)
     for row in tqdm(rows, desc="pairs", unit="pair", file=sys.stderr):
         lines = normalize_program(row["wrong"]).split("\n")
@@ -76,16 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches fault_lines", description=__doc__.partition("\n\n")[0])
     parser.add_argument("pairs", type=Path, help="JSON lines with task_id, problem, wrong, right and fault_lines")
-    parser.add_argument("--rm", type=_read_named, action="append", default=[("nano", "nano")], metavar="NAME=FOLDER")
+    parser.add_argument("--rm", action="append", default=["nano"], metavar="NAME=FOLDER")
     parser.add_argument("--language-model", type=Path, metavar="FOLDER", help="for likelihood by line")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th pair")
     parser.add_argument("--save", metavar="NAME", help="write benches/results/fault_lines_NAME.json")
     return parser
-
-
-def _read_named(text: str) -> tuple[str, str]:
-    name, _, folder = text.partition("=")
-    return name, folder
 
 
 def _read_pairs(path: Path) -> list[dict[str, str]]:

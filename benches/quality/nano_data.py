@@ -20,14 +20,9 @@ SHOWN = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python benches nano_data", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    shown = {record["task_id"] for _, _, record in read_lines(SHOWN)}
-    rollouts = [record for _, _, record in read_lines(options.folder / "rollouts_mbpp.jsonl.gz")]
-    rollouts = [group for group in rollouts if group["task_id"] not in shown]
+    options = read_folders("nano_data", __doc__)
+    shown = read_shown()
+    rollouts = [group for group in read_rollouts(options.folder) if group["task_id"] not in shown]
     defects = make_condefects_groups(
         record for _, _, record in read_lines(options.folder / "condefects_pairs.jsonl.gz")
     )
@@ -36,6 +31,25 @@ def main() -> None:
         write(options.out / f"mbpp_{split}.jsonl", (group for group in rollouts if group["split"] == split))
     print(f"groups of MBPP: {dict(Counter(group['split'] for group in rollouts))}")
     print(f"groups of ConDefects: {dict(Counter(group['split'] for group in defects))}")
+
+
+def read_folders(name: str, description: str) -> argparse.Namespace:
+    """The arguments of a command that makes files in one folder of those in another. Makes the folder."""
+    parser = argparse.ArgumentParser(prog=f"python benches {name}", description=description.partition("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def read_shown() -> set[str]:
+    """The problems that `make demo` ranks, which nothing is trained on or chosen by."""
+    return {record["task_id"] for _, _, record in read_lines(SHOWN)}
+
+
+def read_rollouts(folder: Path) -> list[dict[str, Any]]:
+    return [record for _, _, record in read_lines(folder / "rollouts_mbpp.jsonl.gz")]
 
 
 def make_condefects_groups(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,31 +11,22 @@ Nothing is trained on that is near a problem of MBPP 11-600, or that may be in L
 LeetCode's problems stand in the order in which they were made, so those before a problem of February 2023 are kept.
 """
 
-import argparse
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
+from benches.quality.nano_data import read_folders, read_rollouts, read_shown, write
 from benches.quality.sampled import DATA, read_sampled
 from codescaler.data.prefer.leakage import HeldOut, find_leaks
-from codescaler.io.records import read_lines
 from codescaler.tasks import read_tasks
 from codescaler.types import Task
 
-SHOWN = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"
 FIRST_LATE = "leetcode/separate-the-digits-in-an-array"  # February 2023: question 2553
 LONGEST_PROMPT, LONGEST_PROGRAM = 450, 1000  # characters: longer ones cost more than they teach
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python benches nano_data", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    shown = {record["task_id"] for _, _, record in read_lines(SHOWN)}
-    rollouts = [record for _, _, record in read_lines(options.folder / "rollouts_mbpp.jsonl.gz")]
+    options = read_folders("reading_data", __doc__)
+    shown, rollouts = read_shown(), read_rollouts(options.folder)
     mbpp = list(read_tasks(options.folder / "mbpp.jsonl"))
     leetcode = take_before_window(list(read_tasks(options.folder / "leetcode_train.jsonl.gz")))
     held_out = HeldOut(prompts={task.task_id: task.prompt for task in mbpp if task.split != "train"})
@@ -75,10 +66,6 @@ def make_reference_groups(tasks: Iterable[Task]) -> list[dict[str, Any]]:
         for task in tasks
         if task.reference is not None and len(task.prompt) <= LONGEST_PROMPT and len(task.reference) <= LONGEST_PROGRAM
     ]
-
-
-def write(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ def _find_in_statement(setup: ast.Module, statement: ast.Module, prelude: ast.Mo
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     definitions: dict[str, ast.AST] = {node.name: node for node in setup.body if isinstance(node, kinds)}
     reached += [node for node in setup.body if node not in definitions.values()]
-    module_of = {name: name for name in sys.stdlib_module_names} | dict(_list_modules([prelude, setup, statement]))
+    module_of = {name: name for name in _list_owners([setup, statement])}
+    module_of |= _list_modules([prelude, setup, statement])
     for name in _list_variables([setup, statement]):
         module_of.pop(name, None)
     names: set[str] = set()
@@ -137,6 +138,17 @@ def _list_variables(trees: list[ast.Module]) -> Iterator[str]:
                 yield node.id
             elif isinstance(node, ast.arg):
                 yield node.arg
+
+
+def _list_owners(trees: list[ast.Module]) -> Iterator[str]:
+    """Yields the modules of Python that a test uses without an import, by asking for an attribute: the judge has them.
+
+    Else a name of a module, such as `select`, may be the program's.
+    """
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                yield from {node.value.id} & sys.stdlib_module_names
 
 
 def _list_modules(trees: list[ast.Module]) -> Iterator[tuple[str, str]]:

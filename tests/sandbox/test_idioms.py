@@ -3,6 +3,7 @@
 import pytest
 
 from codescaler.sandbox import Limits, Sandbox
+from codescaler.sandbox.shapes import find_shared_state
 from codescaler.types import CallTests
 
 PROGRAM = """
@@ -131,3 +132,14 @@ def test_a_global_that_a_call_sets_is_read_anew(apart):
         PROGRAM, ask("assert bump() == 1", "assert total == 1", "assert bump() == 2", "assert total == 2")
     )
     assert verdict.passed, verdict
+
+
+@pytest.mark.parametrize(
+    ("statement", "shared"),
+    [("assert trace(1) == 2", None), ("assert sorted([1], key=select) == [1]", None),
+     ("assert asyncio.run(later(1)) == 2", "what asyncio does"),
+     ("from dataclasses import asdict\nassert asdict(Q(1)) == {'a': 1}", "what dataclasses does")],
+)  # fmt: skip
+def test_a_function_named_like_a_module_is_the_programs(statement, shared):
+    """Or else a wrong program could choose to be run together with its tests."""
+    assert find_shared_state(CallTests((statement,))) == (shared,)
