@@ -6,13 +6,14 @@ INSTALLED := $(VENV)/.installed
 CXX ?= g++
 ASAN_DIR := build/asan
 GPU_SMALL := build/gpu_small
+QUICK ?= -m "not slow"
 CLIENT ?= $(patsubst tests/clients/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/clients/*/)))
 CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 # PYTHONSAFEPATH keeps the folder kernels/ from being imported in place of another project's package of that name.
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
+.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-all test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +61,12 @@ build/vllm/.installed: benches/tools/install_vllm.py | setup
 # What takes one core runs two at a time, each one's output in one piece. Tests run in two processes of one thread, since
 # threads of two processes on two cores would wait for each other; those of several threads ask for them.
 test: setup lint  ## lint, types, C++ under sanitizers, Triton kernels, the GPU kit on the CPU, the whole test suite
-	$(MAKE) -j2 --output-sync=target test-asan test-triton compile-triton-sm_90 test-gpu-kit
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
+	$(MAKE) -j2 --output-sync=target test-asan compile-triton-sm_90 test-gpu-kit
+	$(MAKE) test-triton
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable $(QUICK)
+
+test-all:  ## what `make test` does, and its slow tests: every isolation for every user, every family in the interpreter
+	$(MAKE) test QUICK=
 
 test-gpu-kit: setup  ## every part of the GPU kit on the CPU, on tiny shapes in Triton's interpreter
 	$(BIN)/python benches gpu --small --out $(GPU_SMALL)
@@ -103,7 +108,7 @@ test-asan:  ## the C++ kernels against plain loops, under AddressSanitizer and U
 
 # One thread: the interpreter's products are too small to share.
 test-triton: setup  ## the Triton kernels and whole forwards in Triton's interpreter, on the CPU
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels tests/ops tests/engine/test_cuda_graphs.py tests/engine/test_exits.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(QUICK) tests/kernels tests/ops tests/engine/test_cuda_graphs.py tests/engine/test_exits.py
 	@echo "Proven in the interpreter: indexing, masks, formulas, float32 and float16 storage, bits of our kernels."
 	@echo "Not proven without a GPU: bfloat16 arithmetic (the interpreter gets it wrong), the rounding of tensor cores and"
 	@echo "of approximate exp2 and rsqrt, races and synchronisation, bits of cuBLAS products, and any speed."

@@ -36,6 +36,7 @@ def run_kit(out, *options, **environment):
     return run.returncode, run.stdout, json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_planted_wrong_kernel_turns_its_row_red(tmp_path):
     (tmp_path / "planted.py").write_text(PLANTED)
     environment = {"PYTEST_PLUGINS": "planted", "PYTHONPATH": str(tmp_path)}

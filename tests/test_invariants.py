@@ -174,7 +174,10 @@ for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and 
 """
 
 
-@pytest.mark.parametrize("onednn_isa", ["DEFAULT", "AVX512_CORE", "AVX2", "SSE41"])
+OLDER_ISAS = ["AVX512_CORE", "AVX2", "SSE41"]
+
+
+@pytest.mark.parametrize("onednn_isa", ["DEFAULT", *(pytest.param(x, marks=pytest.mark.slow) for x in OLDER_ISAS)])
 def test_rows_of_a_matrix_product(onednn_isa):
     run = [sys.executable, "-c", "import sys" + LINEAR, onednn_isa]
     subprocess.run(run, check=True, env=os.environ | {"ONEDNN_MAX_CPU_ISA": onednn_isa, "OMP_WAIT_POLICY": "passive"})

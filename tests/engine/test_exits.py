@@ -14,7 +14,7 @@ LAYERS = (1, 3)
 INTERPRETED = is_triton_interpreted()  # which is slow: one family and short lists
 NAMES, DTYPES = (["triton"], ["float32"]) if INTERPRETED else (["cpu"], ["float32", "bfloat16"])
 FAMILIES = ["qwen3"] if INTERPRETED else ["qwen3", "gemma2", "qwen3_moe"]
-PROMPT, LONGEST = (20, 12) if INTERPRETED else (70, 90)
+PROMPT, LONGEST, NUM_CANDIDATES = (20, 12, 4) if INTERPRETED else (70, 90, 6)
 SEEDS = range(1 if INTERPRETED else 3)
 
 
@@ -31,11 +31,11 @@ def engine(request, folder):
     return Engine.from_pretrained(folder, device="cpu", backend=name, dtype=dtype, deterministic=True)
 
 
-def make_problem(seed, num=6):
+def make_problem(seed):
     """Candidates that branch off one another, one of them the beginning of another, and two that are equal."""
     random = np.random.default_rng(seed)
     prompt = random.integers(0, 97, PROMPT).tolist()
-    lists = [[*prompt, *random.integers(0, 97, n).tolist()] for n in random.integers(1, LONGEST, num)]
+    lists = [[*prompt, *random.integers(0, 97, n).tolist()] for n in random.integers(1, LONGEST, NUM_CANDIDATES)]
     return [*lists, lists[0], [*lists[1][: PROMPT + 5], 5], lists[2][: PROMPT + 2]]
 
 

@@ -131,7 +131,7 @@ def test_rows_have_the_same_bits_in_any_number_and_on_any_number_of_threads(kern
     x = torch.randn(last, 384, generator=random).to(dtype)
     together, threads = kernels.linear(x, packed), torch.get_num_threads()
     try:
-        for num_threads in (1, 2, 5):
+        for num_threads in (1,) if is_triton_interpreted() else (1, 2, 5):
             torch.set_num_threads(num_threads)
             for start, end in ((0, 1), (5, 11), (30, 40), (0, last - 33), (last - 40, last)):
                 assert torch.equal(kernels.linear(x[start:end], packed), together[start:end])

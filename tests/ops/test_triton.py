@@ -36,7 +36,11 @@ runs = pytest.mark.skipif(
     not is_triton_interpreted() and not torch.cuda.is_available(),
     reason="needs a GPU, or Triton's interpreter: make test-triton",
 )
-FAMILIES = ["qwen3", "qwen3_moe", "qwen2", "llama", "gemma2"]
+FAMILIES = [
+    "qwen3",
+    "gemma2",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_moe", "qwen2", "llama")),
+]
 
 
 @pytest.mark.skipif(is_triton_interpreted(), reason="the interpreter is asked for")

@@ -1,6 +1,7 @@
 """Every isolation that this host has, with limits that keep a test short, also as a user who is not root."""
 
 import contextlib
+import itertools
 import os
 import pickle
 import subprocess
@@ -41,17 +42,23 @@ def find_missing(language):
     return ""
 
 
-# "limits" does not isolate from files and network; what it does promise is tested beside the others.
 STRONG = [isolation for isolation in ISOLATIONS[:-1] if available(isolation)]
+# "limits" does not isolate from files and network; what it does promise is tested beside the others.
+USABLE = [*STRONG, *(["limits"] if available("limits") else [])]
 
 
-@pytest.fixture(scope="session", params=[*STRONG, *(["limits"] if available("limits") else [])])
+def mark_slow(params, quick):
+    """Leaves to `make test-all` what does on one more isolation or for one more user what others do."""
+    return [param if param in quick else pytest.param(param, marks=pytest.mark.slow) for param in params]
+
+
+@pytest.fixture(scope="session", params=mark_slow(USABLE, [USABLE[0], USABLE[-1]]))
 def any_sandbox(request):
     with Sandbox(LIMITS, isolation=request.param, num_workers=1) as sandbox:
         yield sandbox
 
 
-@pytest.fixture(scope="session", params=STRONG)
+@pytest.fixture(scope="session", params=mark_slow(STRONG, STRONG[:1]))
 def sandbox(request):
     with Sandbox(LIMITS, isolation=request.param, num_workers=1) as sandbox:
         yield sandbox
@@ -87,9 +94,11 @@ class NobodysSandbox:
 
 
 USERS = ["me", "nobody"] if os.geteuid() == 0 and Path(PYTHON).exists() else ["me"]
+# Each isolation and each user once is quick.
+BOXES = mark_slow(list(itertools.product(STRONG, USERS)), list(zip(STRONG, itertools.cycle(USERS))))
 
 
-@pytest.fixture(scope="session", params=[(isolation, user) for isolation in STRONG for user in USERS], ids="-".join)
+@pytest.fixture(scope="session", params=BOXES, ids="-".join)
 def anyones_sandbox(request):
     isolation, user = request.param
     if user == "me":
@@ -107,7 +116,7 @@ def language_sandbox():
         yield sandbox
 
 
-@pytest.fixture(scope="session", params=[(isolation, user) for isolation in STRONG for user in USERS], ids="-".join)
+@pytest.fixture(scope="session", params=BOXES, ids="-".join)
 def anyones_language_sandbox(request):
     isolation, user = request.param
     limits, compile_limits = LANGUAGE_LIMITS, SHORT_COMPILE_LIMITS

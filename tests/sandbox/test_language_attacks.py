@@ -10,27 +10,30 @@ from .conftest import find_missing
 SECRET = "7460912385540177283"
 QUICK = ("c", "javascript")
 
-# What a compiler is asked to do, the outcome, and words of the compiler.
+# Which of two limits comes first is a matter of the machine's speed, as where memory is slow to get.
+EITHER = {"error", "timeout"}
+
+# What a compiler is asked to do, the outcomes that it may have, and words of the message.
 COMPILED = {
-    "is a header that never ends": ("c", '#include "/dev/zero"\nint main() {}', "error", ""),
-    "includes a file of the host": ("c", '#include "/etc/passwd"\nint main() {}', "error", "No such file"),
-    "embeds a file of the host": ("c", 'asm(".incbin \\"/etc/passwd\\""); int main() {}', "error", "file not found"),
-    "includes this file": ("c", f'#include "{__file__}"\nint main() {{}}', "error", "No such file"),
+    "is a header that never ends": ("c", '#include "/dev/zero"\nint main() {}', EITHER, ""),
+    "includes a file of the host": ("c", '#include "/etc/passwd"\nint main() {}', {"error"}, "No such file"),
+    "embeds a file of the host": ("c", 'asm(".incbin \\"/etc/passwd\\""); int main() {}', {"error"}, "file not found"),
+    "includes this file": ("c", f'#include "{__file__}"\nint main() {{}}', {"error"}, "No such file"),
     "includes itself without end": (
-        "c", "#if __INCLUDE_LEVEL__ < 50\n#include __FILE__\n#include __FILE__\n#endif\n", "timeout",
+        "c", "#if __INCLUDE_LEVEL__ < 50\n#include __FILE__\n#include __FILE__\n#endif\n", {"timeout"},
         "its compiler took",
     ),
-    "makes a giant program": ("c", "char a[1 << 30] = {1};\nint main() {}", "error", ""),
-    "sends codes to the terminal": ("c", '#error \x1b]0;title\x07 \x1b[2J\nint main() {}', "error", r"\x1b[2J"),
-    "is a long message": ("c", f"#error {'x' * 1_000_000}\nint main() {{}}", "error", "xxx"),
+    "makes a giant program": ("c", "char a[1 << 30] = {1};\nint main() {}", EITHER, ""),
+    "sends codes to the terminal": ("c", '#error \x1b]0;title\x07 \x1b[2J\nint main() {}', {"error"}, r"\x1b[2J"),
+    "is a long message": ("c", f"#error {'x' * 1_000_000}\nint main() {{}}", {"error"}, "xxx"),
     "reports errors without end": (
-        "cpp", "template<class T> struct A { A<A<T>*> a; int x = T::no; };\nint main() { A<int> a; }", "error", "",
+        "cpp", "template<class T> struct A { A<A<T>*> a; int x = T::no; };\nint main() { A<int> a; }", EITHER, "",
     ),
     "includes a file of the host in Rust": (
-        "rust", 'fn main() { println!("{}", include_str!("/etc/passwd")) }', "error", "No such file",
+        "rust", 'fn main() { println!("{}", include_str!("/etc/passwd")) }', {"error"}, "No such file",
     ),
     "asks for the environment": (
-        "rust", 'fn main() { println!("{}", env!("CODESCALER_SECRET")) }', "error", "CODESCALER_SECRET",
+        "rust", 'fn main() { println!("{}", env!("CODESCALER_SECRET")) }', {"error"}, "CODESCALER_SECRET",
     ),
 }  # fmt: skip
 
@@ -97,15 +100,19 @@ if (!fork()) {{ setsid(); while (clock() < 600000); write(p[1], "x", 1); pause()
 puts("{SECRET}"); }}""", {"timeout"},
     ),
     "takes all memory": (
-        "c", "#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n"
-        "int main() { for (;;) { char *p = malloc(1 << 20); if (!p) return 1; memset(p, 1, 1 << 20); } }", {"error"},
+        "c", f"""#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main() {{ for (int i = 0; i < 600; i++) {{ char *p = malloc(1 << 20); if (!p) return 1; memset(p, 1, 1 << 20); }}
+puts("{SECRET}"); }}""", EITHER,
     ),
     "starts threads without end": (
         "java", "class Main { public static void main(String[] a) { for (;;) { var t = new Thread(() -> "
-        "{ try { Thread.sleep(60000); } catch (Exception e) {} }); t.setDaemon(true); t.start(); } } }", {"error"},
+        "{ try { Thread.sleep(60000); } catch (Exception e) {} }); t.setDaemon(true); t.start(); } } }", EITHER,
     ),
     "takes all memory outside the heap": (
-        "javascript", "const a = []; for (;;) a.push(Buffer.alloc(1 << 24, 1))", {"error"},
+        "javascript", "const a = []; for (let i = 0; i < 40; i++) a.push(Buffer.alloc(1 << 24, 1))\n"
+        f"console.log('{SECRET}')", EITHER,
     ),
     "starts processes without end": (
         "javascript", "const { spawn } = require('child_process')\nfor (let i = 0; i < 100; i++)\n"
@@ -130,9 +137,9 @@ def run(sandbox, language, code, *cases):
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_compiler_reads_no_file_of_the_host_and_ends(anyones_language_sandbox, name):
-    language, code, outcome, words = COMPILED[name]
+    language, code, outcomes, words = COMPILED[name]
     verdict = run(anyones_language_sandbox, language, code, ("", SECRET))
-    assert verdict.outcomes == (outcome,), verdict
+    assert set(verdict.outcomes) <= outcomes, verdict
     assert words in verdict.message and len(verdict.message) <= 500
     assert "root:" not in verdict.message and SECRET not in verdict.message and "\x1b" not in verdict.message
 

@@ -145,15 +145,19 @@ def test_an_answer_that_nobody_reads_holds_no_connection(server, monkeypatch):
     shorten(monkeypatch, WRITE_S=0.2)
     with open_socket(server) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        page = HEAD.replace(b"/health/live", b"/openapi.json") + b"\r\n"
-        before = len(server.server.server_state.connections)
+        page, name = HEAD.replace(b"/health/live", b"/openapi.json") + b"\r\n", connection.getsockname()
+
+        def is_held():
+            return any(one.client == name for one in list(server.server.server_state.connections))
+
+        wait_until(is_held)
         connection.setblocking(False)
         try:
             for _ in range(2000):
                 connection.send(page)
         except BlockingIOError:
             pass
-        wait_until(lambda: len(server.server.server_state.connections) < before)
+        wait_until(lambda: not is_held())
 
 
 def test_an_address_that_has_its_part_of_the_connections_is_refused(engine, monkeypatch):

@@ -194,7 +194,9 @@ for unit in {units!r}:
 """
 
 
-@pytest.mark.parametrize("language", LANGUAGES[1:])
+@pytest.mark.parametrize(
+    "language", [name if name == "cpp" else pytest.param(name, marks=pytest.mark.slow) for name in LANGUAGES[1:]]
+)
 def test_hostile_text_takes_neither_gigabytes_nor_minutes(language):
     """In a process that may have half a gigabyte and a minute for what takes a few seconds where this was written."""
     subprocess.run([sys.executable, "-c", CHILD.format(units=HOSTILE, language=language)], check=True)

@@ -536,9 +536,15 @@ def alone(small, tmp_path_factory):
     return launch(small, folder, 1)
 
 
-@pytest.mark.parametrize("parallel", ["data", "fsdp"])
-def test_two_processes_have_the_trajectory_of_one(small, tmp_path, alone, parallel):
-    run = launch(small, tmp_path, 2, "--parallel", parallel, "--save-every", "2")
+@pytest.fixture(scope="module", params=[pytest.param("data", marks=pytest.mark.slow), "fsdp"])
+def together(small, tmp_path_factory, request):
+    """A run of two processes, and how it was launched."""
+    options = ("--parallel", request.param, "--save-every", "2")
+    return launch(small, tmp_path_factory.mktemp("together"), 2, *options), options
+
+
+def test_two_processes_have_the_trajectory_of_one(alone, together):
+    run, _ = together
     one, two = log_of(alone), log_of(run)
     assert len(one) == len(two) >= 4
     for left, right in zip(one, two, strict=True):
@@ -553,14 +559,10 @@ def test_two_processes_have_the_trajectory_of_one(small, tmp_path, alone, parall
         assert gaps.mean() < 1e-5 and gaps.max() < 2e-3 * len(one), name
 
 
-@pytest.mark.parametrize("parallel", ["data", "fsdp"])
-def test_two_processes_go_on_from_their_checkpoint(small, tmp_path, parallel):
-    options = ("--parallel", parallel, "--save-every", "2")
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
-    whole = launch(small, tmp_path / "whole", 2, *options)
+def test_two_processes_go_on_from_their_checkpoint(small, tmp_path, together):
+    whole, options = together
     (tmp_path / "killed.py").write_text(KILLED)
-    parts = launch(small, tmp_path / "parts", 2, *options, program=(str(tmp_path / "killed.py"),))
+    parts = launch(small, tmp_path, 2, *options, program=(str(tmp_path / "killed.py"),))
     assert len(log_of(parts)) == 3 < len(log_of(whole))
-    launch(small, tmp_path / "parts", 2, *options, "--resume")
+    launch(small, tmp_path, 2, *options, "--resume")
     assert_same_weights(whole, parts)
