@@ -60,7 +60,7 @@ DETERMINISTIC = "deterministic"
 PRODUCTS = [OURS, "torch"] if OURS == "cpu" else [OURS, DETERMINISTIC, "torch"]
 
 
-@pytest.fixture(params=[OURS, "torch"])
+@pytest.fixture(params=[OURS, pytest.param("torch", marks=pytest.mark.slow)])
 def backend(request) -> Backend:
     if request.param == "torch":
         return STOCK_TORCH

@@ -108,6 +108,7 @@ def test_packed_scores_are_the_padded_ones(folder):
     assert np.abs(scores - expected).max() <= FLOAT32_SCORE_LIMIT * np.abs(expected).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_transformers_padded(record, baseline, reference_scores, name):
     scores = record(baseline.score_tokens, name, torch.backends.cpu.get_cpu_capability())

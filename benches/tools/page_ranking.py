@@ -45,29 +45,30 @@ def _write_reading() -> Iterator[str]:
 
 
 def _write_reading_student() -> Iterator[str]:
+    """The columns: nano, and two students that were trained with negatives, without nano's scores and with them."""
+    columns = {"nano": ("student", "nano"), "untaught": ("untaught", "student"), "student": ("student", "student")}
     figures = load_result("reading_student")["figures"]
-    scorers = ("nano", "student")
     yield "## A student that reads the problem\n"
     yield (
         "`make -f benches/reading.mk DATA=FOLDER figures`: 6 layers of SmolLM2-135M, trained with programs that do not "
-        "answer the problem. The model is not in the package, since it is at chance on which attempt is correct. "
-        f"Reading is measured on {figures['num_problems']} problems of MBPP validation, with programs of three "
-        "samplings.\n"
+        "answer the problem, and on nano's scores of programs that do. `untaught` had no such scores, and fewer steps "
+        "(`git show 4bd1993:benches/reading.mk`). Neither is in the package. Reading is measured on "
+        f"{figures['num_problems']} problems of MBPP validation, with programs of three samplings.\n"
     )
-    both = [figures["scorers"][name] for name in scorers]
+    all_three = [load_result(f"reading_{run}")["figures"]["scorers"][name] for run, name in columns.values()]
     rows = [
-        ["correlation of scores after both texts", *(format_estimate(one["correlation"], 1, 3) for one in both)],
-        ["pairs ranked correctly, own text", *(format_estimate(one["pair_accuracy_own"]) for one in both)],
-        ["the same, another problem's text", *(format_estimate(one["pair_accuracy_swapped"]) for one in both)],
+        ["correlation of scores after both texts", *(format_estimate(one["correlation"], 1, 3) for one in all_three)],
+        ["pairs ranked correctly, own text", *(format_estimate(one["pair_accuracy_own"]) for one in all_three)],
+        ["the same, another problem's text", *(format_estimate(one["pair_accuracy_swapped"]) for one in all_three)],
     ]
     rows += [
-        [f"a correct program before: {kind}", *(_format_known(one["before"][kind]) for one in both)]
-        for kind in both[0]["before"]
+        [f"a correct program before: {kind}", *(_format_known(one["before"][kind]) for one in all_three)]
+        for kind in all_three[0]["before"]
     ]
-    for name, title in (("student_validation", "nano's own sampler"), ("student_foreign", "other samplers")):
-        values = load_result(name)["figures"]["scorers"]
-        rows.append([f"pairs of {title}", *(format_estimate(values[scorer]["pair_accuracy"]) for scorer in scorers)])
-    yield format_table(["", *scorers], rows)
+    for pool, title in (("validation", "nano's own sampler"), ("foreign", "other samplers")):
+        scorers = [load_result(f"{run}_{pool}")["figures"]["scorers"][name] for run, name in columns.values()]
+        rows.append([f"pairs of {title}", *(format_estimate(one["pair_accuracy"]) for one in scorers)])
+    yield format_table(["", *columns], rows)
 
 
 def _write_likelihoods() -> Iterator[str]:

@@ -3,7 +3,8 @@
     row    {"prompt": ..., "response": ...} or {"messages": [{"role": ..., "content": ...}, ...]}, which are scored as
            they stand
     group  {"task_id": ..., "prompt": ..., "candidates": [{"code": ... or null, "passed": true or false,
-           "score": a number, of a reward model}, ...]}; either of the last two may be absent
+           "score": a number, of a reward model, "negative": the rule that made it}, ...]}; the last three may be
+           absent
     pair   {"prompt": ..., "chosen": ..., "rejected": ...[, "margin": ...]}, a group of two; the paper's names
            {"question_content": ..., "code_pos": ..., "code_neg": ...} are read too
 
@@ -37,11 +38,16 @@ MAX_ARRAY_CHARS = 2**28  # an array is parsed as a whole, which takes several ti
 
 @dataclass(frozen=True)
 class Candidate:
-    """One candidate program; `code` is None where none was found, `passed` and `score` where nobody knows."""
+    """One candidate program; `code` is None where none was found, `passed` and `score` where nobody knows.
+
+    `negative` names the rule by which a program was made that does not answer the problem, see `codescaler data
+    negatives`. It is None for all others.
+    """
 
     code: str | None
     passed: bool | None = None
     score: float | None = None
+    negative: str | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +268,8 @@ def _parse_candidate(value: Any, name: str) -> Candidate:
     score = value.get("score")
     if score is not None and (not isinstance(score, (int, float)) or isinstance(score, bool) or math.isnan(score)):
         raise InvalidInput(f"{name}: score is {score!r:.80}; give a number")
-    return Candidate(None if value["code"] is None else _require_text(value, "code", name), passed, score)
+    negative = None if value.get("negative") is None else _require_text(value, "negative", name)
+    return Candidate(None if value["code"] is None else _require_text(value, "code", name), passed, score, negative)
 
 
 def _require_text(record: Mapping[str, Any], key: str, name: str) -> str:

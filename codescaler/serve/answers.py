@@ -138,11 +138,12 @@ class GetRewardAnswer(Answer):
 
 
 class Candidate(Answer):
-    """Our own. There is no score without a program."""
+    """Our own. There is no score without a program. `missing` is there where it was asked for."""
 
     score: float | None
     is_valid: bool
     reward: float | UnsetType = UNSET
+    missing: list[str] | UnsetType = UNSET
 
 
 class ProgramsAnswer(Answer):

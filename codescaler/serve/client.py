@@ -90,17 +90,22 @@ class Client:
         *,
         language: str = "python",
         system: str | None = None,
+        asked_first: bool = False,
     ) -> list[RankedCandidate]:
         """Returns the candidates best first, as `Engine.rerank` does; `code` is known if nothing was extracted.
 
         Raises: as `score`.
         """
         item = {"problem": problem, "candidates": list(candidates), "system": system}
-        body = {"items": [item], "extract": extract, "language": language}
+        body = {"items": [item], "extract": extract, "language": language, "asked_first": asked_first}
         records = self._post("/v1/programs", body, _hash_problem([item]))["results"][0]
         ranked = [
             RankedCandidate(
-                index, record["score"], record["is_valid"], None if extract else normalize_program(candidates[index])
+                index,
+                record["score"],
+                record["is_valid"],
+                None if extract else normalize_program(candidates[index]),
+                tuple(record.get("missing", ())),
             )
             for index, record in enumerate(records)
         ]

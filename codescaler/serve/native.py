@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from codescaler.engine.ranking import read_candidates
 from codescaler.serve.answers import Candidate, ProgramsAnswer
 from codescaler.serve.dialects import Body, Post
 from codescaler.serve.job import Job, Outcome, Row
 from codescaler.serve.refusal import Refusal
-from codescaler.text.extraction import read_programs
 from codescaler.text.program import Conversation, make_conversation
 from codescaler.text.shaping import shaped_reward
 
@@ -32,13 +32,15 @@ class ProgramsBody(Body, kw_only=True, forbid_unknown_fields=True):
 
     `extract`: candidates are completions, and the program in the one fenced block of each is scored, or the program by
     another way of `codescaler.text.extraction.EXTRACTORS`. A completion without a program is not valid and has no
-    score. `shape`: rewards as in the paper, 0 for what is not valid.
+    score. `shape`: rewards as in the paper, 0 for what is not valid. `asked_first`: `missing` has the names that the
+    problem asks for and the program does not define; our client ranks by it.
     """
 
     items: list[Item]
     extract: bool | str = False
     shape: bool = False
     language: str = "python"
+    asked_first: bool = False
 
     def count_rows(self) -> list[int]:
         """Returns the number of items and of all candidates; an item of messages is a row."""
@@ -46,45 +48,52 @@ class ProgramsBody(Body, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Place(msgspec.Struct):
-    """Of one candidate: its row, None without a program, and whether it is valid."""
+    """Of one candidate: the index of its row, None without a program, and what is known without a score."""
 
     row: int | None
     is_valid: bool
+    missing: tuple[str, ...]
 
 
 def make_programs_job(body: ProgramsBody) -> Job:
-    """Answers a list for each item, with a record for each candidate: score, is_valid, and reward if shaped."""
+    """Answers a list for each item, with a record for each candidate: score, is_valid, and what is asked for."""
     rows: list[Row] = []
     places: list[list[_Place]] = []
     for index, item in enumerate(body.items):
         if (item.messages is not None) == (item.problem is not None and item.candidates is not None):
             raise Refusal(400, "invalid_request", f"items[{index}]: give problem and candidates, or messages")
         places.append([])
-        for row, is_valid in _list_rows(item, body):
-            places[-1].append(_Place(None if row is None else len(rows), is_valid))
+        for row, is_valid, missing in _list_rows(item, body):
+            places[-1].append(_Place(None if row is None else len(rows), is_valid, missing))
             rows.extend([] if row is None else [row])
 
     def answer(outcome: Outcome) -> ProgramsAnswer:
-        results = [[_make_candidate(outcome, place, body.shape) for place in of_item] for of_item in places]
+        results = [[_make_candidate(outcome, place, body) for place in of_item] for of_item in places]
         return ProgramsAnswer(id=outcome.request_id, model=outcome.model, results=results, usage=outcome.usage)
 
     return Job(body.model, rows, answer)
 
 
-def _list_rows(item: Item, body: ProgramsBody) -> list[tuple[Row | None, bool]]:
-    """Returns each candidate's row, None where nothing can be extracted, and whether it is valid."""
+def _list_rows(item: Item, body: ProgramsBody) -> list[tuple[Row | None, bool, tuple[str, ...]]]:
+    """Returns each candidate's row, None where nothing can be extracted, whether it is valid, and what it misses."""
     if item.messages is not None:
-        return [(Conversation(item.messages, item.system, item.is_program), True)]
+        return [(Conversation(item.messages, item.system, item.is_program), True, ())]
+    problem = item.problem or ""
+    read = read_candidates(problem, item.candidates or [], body.extract, None, body.language, body.asked_first)
     return [
-        (None if code is None else make_conversation(item.problem or "", code, item.system), is_valid)
-        for code, is_valid in read_programs(item.candidates or [], body.extract, body.language)
+        (None if one.code is None else make_conversation(problem, one.code, item.system), one.is_valid, one.missing)
+        for one in read
     ]
 
 
-def _make_candidate(outcome: Outcome, place: _Place, has_reward: bool) -> Candidate:
+def _make_candidate(outcome: Outcome, place: _Place, body: ProgramsBody) -> Candidate:
     score = None if place.row is None else outcome.scores[place.row]
-    reward = shaped_reward(0.0 if score is None else score, is_valid=place.is_valid) if has_reward else UNSET
-    return Candidate(score=score, is_valid=place.is_valid, reward=reward)
+    return Candidate(
+        score=score,
+        is_valid=place.is_valid,
+        reward=shaped_reward(0.0 if score is None else score, is_valid=place.is_valid) if body.shape else UNSET,
+        missing=list(place.missing) if body.asked_first else UNSET,
+    )
 
 
 NATIVE_POSTS = {"/v1/programs": Post(ProgramsBody, make_programs_job, ProgramsAnswer)}

@@ -82,11 +82,23 @@ def pack_problems(problems: Sequence[TokenizedProblem], budget: int) -> Iterator
 
 
 @dataclass(frozen=True)
+class TeacherScores:
+    """What a teacher says of T of the B sequences: which they are, and their scores, float32, both [T].
+
+    `bounds` [G + 1], on the host, are where each problem's start and end among them.
+    """
+
+    places: torch.Tensor
+    scores: torch.Tensor
+    bounds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """Problems as one tree, and what the loss asks for. Legend: B sequences, G problems.
 
     Shapes: `places` [B], where in the tree's order each sequence of the problems stands; labels [B]; offsets [G + 1];
-    margins [G]; a teacher's scores [B], float32, None where it is not asked for. `bounds` are the offsets on the host.
+    margins [G]. `bounds` are the offsets on the host.
     """
 
     tree: Tree
@@ -94,7 +106,7 @@ class MicroBatch:
     labels: torch.Tensor
     offsets: torch.Tensor
     margins: torch.Tensor
-    teacher: torch.Tensor | None
+    teacher: TeacherScores | None
     bounds: tuple[int, ...]
 
     def iterate_bounds(self) -> Iterator[tuple[int, int]]:
@@ -107,7 +119,6 @@ def make_micro_batch(problems: Sequence[TokenizedProblem], device: torch.device)
     sequences = [sequence for problem in problems for sequence in problem.sequences]
     (batch,) = plan(sequences, sum(map(len, sequences)))
     labels = [label for problem in problems for label in problem.labels]
-    scores = [score for problem in problems for score in problem.scores or ()]
     bounds = tuple(itertools.accumulate((len(problem.labels) for problem in problems), initial=0))
     margins = torch.tensor([problem.margin for problem in problems], dtype=torch.float32)
     return MicroBatch(
@@ -116,8 +127,21 @@ def make_micro_batch(problems: Sequence[TokenizedProblem], device: torch.device)
         labels=_upload(torch.tensor(labels), device),
         offsets=_upload(torch.tensor(bounds), device),
         margins=_upload(margins, device),
-        teacher=_upload(torch.tensor(scores, dtype=torch.float32), device) if scores else None,
+        teacher=_gather_teacher_scores(problems, device),
         bounds=bounds,
+    )
+
+
+def _gather_teacher_scores(problems: Sequence[TokenizedProblem], device: torch.device) -> TeacherScores | None:
+    if problems[0].scores is None:
+        return None
+    scores = [score for problem in problems for score in problem.scores or ()]
+    taught = [place for place, score in enumerate(scores) if score is not None]
+    counts = (sum(score is not None for score in problem.scores or ()) for problem in problems)
+    return TeacherScores(
+        places=_upload(torch.tensor(taught, dtype=torch.int64), device),
+        scores=_upload(torch.tensor([score for score in scores if score is not None], dtype=torch.float32), device),
+        bounds=tuple(itertools.accumulate(counts, initial=0)),
     )
 
 

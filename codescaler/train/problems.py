@@ -28,7 +28,8 @@ class TrainingProblem:
     """The distinct programs of one problem, of which some are correct and some are incorrect, or all have a teacher's
     score.
 
-    `scores` are the teacher's, None where training does not ask for them. `problem` and `system` are as in `Group`.
+    `scores` are the teacher's, None where training does not ask for them, and for a program that is not to be like
+    the teacher's. `problem` and `system` are as in `Group`.
     """
 
     task_id: str
@@ -37,7 +38,7 @@ class TrainingProblem:
     labels: Sequence[bool]
     names: Sequence[str]  # of the programs, for messages
     margin: float = 0.0
-    scores: Sequence[float] | None = None
+    scores: Sequence[float | None] | None = None
     system: str | None = None
 
 
@@ -50,12 +51,17 @@ class TokenizedProblem:
     labels: Sequence[bool]
     margin: float
     num_tokens: int
-    scores: Sequence[float] | None = None
+    scores: Sequence[float | None] | None = None
 
     @property
     def has_pair(self) -> bool:
         """Whether there is a correct and an incorrect program."""
         return len(set(self.labels)) == 2
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether a teacher compares two of its programs."""
+        return self.scores is not None and sum(score is not None for score in self.scores) >= 2
 
 
 def count_pairs(labels: Sequence[bool]) -> int:
@@ -76,13 +82,13 @@ def build_training_problems(
     names.
 
     With scores, every program must have one, and two programs make a problem. If a verdict is missing then, all
-    programs of the problem count as incorrect.
+    programs of the problem count as incorrect. A negative may be without a score, for verdicts alone to teach.
     """
     problems, num_invalid, num_duplicates, num_contradictory = [], 0, 0, 0
     for group in groups:
         verdicts: dict[str, set[bool]] = {}
         names: dict[str, str] = {}
-        scores: dict[str, float] = {}
+        scores: dict[str, float | None] = {}
         is_judged = all(candidate.passed is not None for candidate in group.candidates if candidate.code is not None)
         for index, candidate in enumerate(group.candidates):
             name = f"{group.name}: candidates[{index}]"
@@ -93,7 +99,8 @@ def build_training_problems(
                 raise InvalidInput(f"{name} has no passed; give true or false")
             code = normalize_program(candidate.code)
             if with_scores:
-                scores[code] = _require_teacher_score(candidate.score, name)
+                is_untaught = candidate.negative is not None and candidate.score is None
+                scores[code] = None if is_untaught else _require_teacher_score(candidate.score, name)
             num_duplicates += code in verdicts
             names.setdefault(code, name)
             verdicts.setdefault(code, set()).add(is_judged and bool(candidate.passed))

@@ -313,6 +313,7 @@ class _Run:
         batches = self.steps[step]
         num_problems = sum(map(len, batches))
         num_paired = max(1, sum(self.learned[i].has_pair for batch in batches for i in batch))
+        num_taught = max(1, sum(self.learned[i].is_taught for batch in batches for i in batch))
         mine = list(batches[processes.rank :: processes.count])
         if processes.is_sharded:  # all of them gather each layer equally often
             mine += [()] * (-(-len(batches) // processes.count) - len(mine))
@@ -326,8 +327,10 @@ class _Run:
                 )
                 part = part * (sum(self.learned[i].has_pair for i in indices) / num_paired)
                 if batch.teacher is not None:
-                    distilled = margin_mse_loss(scores, batch.teacher, batch.bounds)
-                    part = part + distilled * (config.teacher_weight * len(indices) / num_problems)
+                    teacher = batch.teacher
+                    distilled = margin_mse_loss(scores[teacher.places], teacher.scores, teacher.bounds)
+                    num_mine = sum(self.learned[i].is_taught for i in indices)
+                    part = part + distilled * (config.teacher_weight * num_mine / num_taught)
                 (part * processes.loss_scale).backward()
                 finished.append((indices, batch, part.detach(), scores.detach()))
         processes.all_reduce_gradients([*self.parameters.values()])

@@ -88,7 +88,7 @@ def test_the_whole_forward_matches_the_truth(tmp_path, dtype, family):
 
 
 @runs
-@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
+@pytest.mark.parametrize("family", ["qwen3", pytest.param("gemma2", marks=pytest.mark.slow)])
 def test_a_sequence_has_the_same_bits_alone_in_a_batch_and_behind_a_shared_prefix(tmp_path, family):
     save_random_checkpoint(tmp_path, family, num_hidden_layers=2)
     backend = select_backend("triton", DEVICE.type, deterministic=True)
@@ -153,8 +153,8 @@ def test_a_training_run_has_the_losses_of_the_cpu(tmp_path, monkeypatch):
 
 
 @runs
-@pytest.mark.parametrize("window", [None, 40])
-@pytest.mark.parametrize("key_step", [32, 64, 128])
+@pytest.mark.parametrize("window", [None, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("key_step", [32, 64, pytest.param(128, marks=pytest.mark.slow)])
 def test_bits_do_not_depend_on_how_keys_are_read(key_step, window):
     """With values of NaN and infinity too: a tile that meets them is computed again."""
     spec = AttentionSpec(Heads(2, 1, 32), 0.2, window=window)

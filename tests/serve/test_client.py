@@ -33,6 +33,11 @@ def test_its_methods_are_those_of_an_engine(server, engine):
         assert client.score(PAIRS) == client.predict(PAIRS) == list(client.score_stream(iter(PAIRS))) == scores
         assert client.rerank(PROBLEM, PROGRAMS) == engine.rerank(PROBLEM, PROGRAMS)
         assert client.rerank(PROBLEM, PROGRAMS, top_k=1) == engine.rerank(PROBLEM, PROGRAMS, top_k=1)
+        problem, programs = "Add.\nassert add(1, 2) == 3", ["def sub(a, b): return a - b", "def add(a, b): return 3"]
+        for asked_first in (False, True):
+            expected = engine.rerank(problem, programs, asked_first=asked_first)
+            assert client.rerank(problem, programs, asked_first=asked_first) == expected
+        assert [candidate.missing for candidate in expected] == [(), ("add",)]
         best = sorted(range(3), key=lambda index: -scores[index])
         expected = [{"corpus_id": index, "score": scores[index]} for index in best]
         assert client.rank(PROBLEM, PROGRAMS) == expected

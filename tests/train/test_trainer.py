@@ -204,6 +204,27 @@ def test_a_teacher_without_scores_is_refused(small, tmp_path):
         fit(small, infinite, tmp_path / "run", config)
 
 
+def test_a_negative_is_taught_by_verdicts_alone(small, tmp_path):
+    """The teacher knows no difference; a negative without its score falls all the same, in any micro-batch."""
+    code = "def f(a, b):\n    c = {}\n    return a {} b"
+    groups = with_scores(make_groups(), lambda code: 1.0)
+    for index, group in enumerate(groups):
+        group["candidates"] = [c | {"passed": "+" in c["code"]} for c in group["candidates"]]
+        if index % 3:
+            group["candidates"].append({"code": code.format(index, "%"), "passed": False, "negative": "other"})
+    config = dataclasses.replace(CONFIG, teacher_weight=5.0, epochs=20)
+    fit(small, groups, tmp_path / "run", config)
+    engine = Engine.from_pretrained(tmp_path / "run" / "model")
+    right, wrong, negative = engine.score([("Problem 4: add two numbers.", code.format(4, sign)) for sign in "+-%"])
+    assert abs(right - wrong) < 0.3 < 1.0 < right - negative
+    losses = []
+    for tokens in (300, 1500):
+        config = dataclasses.replace(config, epochs=1, step_tokens=1500, micro_batch_tokens=tokens)
+        fit(small, groups, tmp_path / f"run_{tokens}", config)
+        losses.append(log_of(tmp_path / f"run_{tokens}")[0])
+    assert losses[1]["gradient_norm"] == pytest.approx(losses[0]["gradient_norm"], rel=1e-4)
+
+
 def test_the_last_model_is_the_mean_of_the_last_steps(small, tmp_path):
     constant = dataclasses.replace(CONFIG, warmup_fraction=0, final_fraction=1)
     for name, steps, averaged in (("third", 3, 0), ("fourth", 4, 0), ("mean", 4, 0.5)):
