@@ -60,7 +60,7 @@ build/vllm/.installed: benches/tools/install_vllm.py | setup
 
 # What takes one core runs two at a time, each one's output in one piece. Tests run in two processes of one thread, since
 # threads of two processes on two cores would wait for each other; those of several threads ask for them.
-test: setup lint  ## lint, types, C++ under sanitizers, Triton kernels, the GPU kit on the CPU, the whole test suite
+test: setup lint  ## lint, types, C++ under sanitizers, Triton kernels, the GPU kit on the CPU, the test suite without its slow tests
 	$(MAKE) -j2 --output-sync=target test-asan compile-triton-sm_90 test-gpu-kit
 	$(MAKE) test-triton
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable $(QUICK)
