@@ -106,7 +106,7 @@ test-asan:  ## the C++ kernels against plain loops, under AddressSanitizer and U
 	CXX=$(CXX) $(PYTHON) csrc/tests/build_asan.py $(ASAN_DIR)
 	$(ASAN_DIR)/test_core
 
-# One thread: the interpreter's products are too small to share.
+# One thread a process: the interpreter's products are too small to share.
 test-triton: setup  ## the Triton kernels and whole forwards in Triton's interpreter, on the CPU
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(QUICK) tests/kernels tests/ops tests/engine/test_cuda_graphs.py tests/engine/test_exits.py
 	@echo "Proven in the interpreter: indexing, masks, formulas, float32 and float16 storage, bits of our kernels."

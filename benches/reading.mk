@@ -29,9 +29,7 @@ $(W)/data/references_train.jsonl $(W)/data/mbpp_validation.jsonl $(W)/data/forei
 # there once more, rewritten, so that comments and praise say less. The second pass has other negatives, and for problems
 # with their own solution alone the three kinds that must be read for.
 REWRITE := $(foreach name,renamed commented stripped reformatted rewrapped praised,--rewrite $(name))
-$(W)/taught_mbpp.jsonl: $(W)/data/mbpp_train.jsonl
-	$(C) score $< --model nano -o $@
-$(W)/taught_references.jsonl: $(W)/data/references_train.jsonl
+$(W)/taught_%.jsonl: $(W)/data/%_train.jsonl
 	$(C) score $< --model nano -o $@
 $(W)/rewritten.jsonl: $(W)/taught_mbpp.jsonl
 	$(C) data augment $< -o $@ $(REWRITE)

@@ -15,6 +15,12 @@ def test_page_and_picture_are_up_to_date(capsys):
     assert benchmarks_page.main(["--check"]) == 0, capsys.readouterr().out + "run: python benches benchmarks_page"
 
 
+def test_no_result_names_a_folder_of_the_machine():
+    """Measure with paths that are relative to the repository, such as build/reading/student/model."""
+    for path in page_tables.RESULTS.rglob("*.json"):
+        assert '"/' not in path.read_text(), path
+
+
 def test_a_changed_figure_is_found(tmp_path, monkeypatch, capsys):
     for path in page_tables.RESULTS.glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

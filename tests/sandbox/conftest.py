@@ -19,7 +19,8 @@ from .wrong_programs import LIMITS
 
 # Of programs in other languages: the start of a runtime alone takes half a second on a busy machine.
 LANGUAGE_LIMITS = Limits(cpu_seconds=1, wall_seconds=6.0, memory_bytes=512 << 20)
-SHORT_COMPILE_LIMITS = Limits(cpu_seconds=2, wall_seconds=30.0, memory_bytes=1 << 30, num_processes=64,
+# As long as a gigabyte of memory takes to get on a slow machine, which is what ends a header without end.
+SHORT_COMPILE_LIMITS = Limits(cpu_seconds=6, wall_seconds=30.0, memory_bytes=1 << 30, num_processes=64,
                               output_bytes=16 << 20, scratch_bytes=64 << 20)  # fmt: skip
 PYTHON = "/usr/bin/python3"  # the system's, since this one may be out of an ordinary user's reach
 NOBODY = 65534
