@@ -11,6 +11,10 @@ import pytest
 import transformers
 from tokenizers import Tokenizer, models
 
+from codescaler import Engine
+
+from ..serve.conftest import serve
+
 DEMO = Path(__file__).parents[2] / "examples/rl/demo"
 PROGRAMS = [
     "def add(a, b):\n    return a + b",
@@ -18,6 +22,7 @@ PROGRAMS = [
     "def add(a, b):\n    return b + a  # sum",
 ]
 COMPLETIONS = [*(f"```python\n{code}\n```" for code in PROGRAMS), "There is none."]
+NAMES = ["base", "validity", "model", "tests", "mixed", "rejection"]
 TEXTS = {"train": "Add two numbers.", "validation": "Add a number and another."}
 
 
@@ -48,8 +53,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, *words, steps=2):
-    options = ("--policy", folder / "policy", "--problems", folder / "problems.jsonl", "--output", folder / "runs")
+def run(folder, *words, steps=2, output="runs"):
+    options = ("--policy", folder / "policy", "--problems", folder / "problems.jsonl", "--output", folder / output)
     sizes = (
         "--steps",
         steps,
@@ -71,23 +76,30 @@ def run(folder, *words, steps=2):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in (folder / "runs/figures.jsonl").read_text().splitlines()]
+    return read_lines(folder / output / "figures.jsonl")
 
 
-def test_every_run_trains_evaluates_and_resumes(folder):
-    names = ["base", "validity", "model", "tests", "mixed", "rejection"]
-    records = run(folder, *names)
-    assert [record["run"] for record in records] == names
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def records(folder):
+    return run(folder, *NAMES)
+
+
+def test_every_run_trains_evaluates_and_resumes(folder, records):
+    assert [record["run"] for record in records] == NAMES
     for record in records:
         assert record["num_problems"] == 2
         assert 0 <= record["avg_at_k"]["mean"] <= record["valid_share"]["mean"] <= 1
         assert set(record["avg_by_difficulty"]) == {"None"}
     for name in ("validity", "model", "tests", "mixed"):
-        history = [json.loads(line) for line in (folder / "runs" / name / "training.jsonl").read_text().splitlines()]
+        history = read_lines(folder / "runs" / name / "training.jsonl")
         assert len(history) == 2 and any(step["reward"] > 0 for step in history)
         assert (folder / "runs" / name / "training.png").stat().st_size > 2000
         assert (folder / "runs" / name / "policy/model.safetensors").is_file()
-    kept = [json.loads(line) for line in (folder / "runs/rejection/kept.jsonl").read_text().splitlines()]
+    kept = read_lines(folder / "runs/rejection/kept.jsonl")
     assert all(row["completion"][0]["content"] in COMPLETIONS[:3] for row in kept)
     # A run that is killed between its last checkpoint and its last step.
     (folder / "runs/tests/training.jsonl").rename(folder / "runs/tests_before.jsonl")
@@ -95,8 +107,13 @@ def test_every_run_trains_evaluates_and_resumes(folder):
     for file in (folder / "runs/tests").glob("eval_*"):
         file.unlink()
     assert run(folder, "tests", steps=3)[-1]["run"] == "tests"
-    before, after = (
-        [json.loads(line) for line in (folder / "runs" / name).read_text().splitlines()]
-        for name in ("tests_before.jsonl", "tests/training.jsonl")
-    )
+    before, after = (read_lines(folder / "runs" / name) for name in ("tests_before.jsonl", "tests/training.jsonl"))
     assert after[:2] == before and [step["step"] for step in after] == [1, 2, 3]
+
+
+def test_a_server_gives_the_rewards_of_the_model(folder, records):
+    with serve((Engine.from_pretrained("nano"), ("nano",))) as server:
+        run(folder, "model", "--reward-model", server.url, output="served")
+    served, own = (read_lines(folder / output / "model/training.jsonl") for output in ("served", "runs"))
+    assert len(served) == 2 and any(step["reward"] > 0 for step in served)
+    assert [step["reward"] for step in served] == [step["reward"] for step in own]

@@ -36,23 +36,20 @@ class LocalModel:
     """
 
     def __init__(self, folder: Path, sampling: Sampling, *, batch_size: int = 32) -> None:
-        if batch_size < 1:
-            raise InvalidInput(f"batch size {batch_size}; give a whole number of at least 1")
         try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-            from transformers.cache_utils import DynamicLayer
+            from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise InvalidInput(
                 f"a local model needs transformers ({error}); run: pip install transformers, or give --endpoint"
             ) from error
         if not folder.is_dir():
             raise InvalidInput(f"{folder} is no folder; give one of a language model, or --endpoint URL")
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype="auto" if self._device.type == "cuda" else torch.float32,
+                dtype="auto" if device.type == "cuda" else torch.float32,
                 attn_implementation="sdpa",  # the one that leaves out what a mask of booleans says
                 local_files_only=True,
                 use_safetensors=True,
@@ -61,36 +58,82 @@ class LocalModel:
             raise InvalidInput(f"{folder} is no language model that transformers loads ({error})") from error
         if self._tokenizer.chat_template is None:
             raise UnsupportedModel(f"{folder} has no chat template; give an instruction-tuned model")
-        if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
-            raise UnsupportedModel(f"{folder} has layers with windows or states; serve it, and give --endpoint URL")
-        self._model: Any = model.to(self._device).eval()
-        if self._device.type == "cpu":
-            _pack_linears(self._model, select_backend("auto", "cpu"))
-        self._sampling, self._batch_size = sampling, batch_size
-        own = self._model.generation_config
-        ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
-        self._ends = {ends} if isinstance(ends, int) else set(ends or ())
+        self._sampler = TokenSampler(model.to(device), self._tokenizer, sampling, batch_size=batch_size)
         kinds = ("*.safetensors", "*.json", "*.jinja")
         self.identity = compute_file_digest(sorted(path for kind in kinds for path in folder.glob(kind)))
 
-    @torch.inference_mode()
     def complete(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yields each request's completions."""
+        prompts = ((self._encode(request.prompt), request.seeds) for request in requests)
+        for draws in self._sampler.draw(prompts):
+            yield [Completion(self._decode(draw), draw.finish) for draw in draws]
+
+    def _encode(self, prompt: str) -> list[int]:
+        text = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _decode(self, draw: "DrawnTokens") -> str:
+        tokens = draw.tokens[:-1] if draw.finish == "stop" else draw.tokens
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+@dataclass(frozen=True)
+class DrawnTokens:
+    """The tokens of a completion, the one that ended it among them if `finish` is "stop", and not "length"."""
+
+    tokens: list[int]
+    finish: str
+
+
+class TokenSampler:
+    """Draws completions of prompts that are token ids, by continuous batching.
+
+    `model` is transformers', with SDPA. On a CPU its linear layers are replaced by packed ones: give a copy of a model
+    that is trained. `tokenizer` says which tokens end a completion where the model's generation settings do not.
+
+    Raises:
+        InvalidInput: `batch_size` is below 1.
+        UnsupportedModel: a layer does not attend to all that came before.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling, *, batch_size: int = 32) -> None:
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
+        if batch_size < 1:
+            raise InvalidInput(f"batch size {batch_size}; give a whole number of at least 1")
+        if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
+            raise UnsupportedModel(
+                f"this {type(model).__name__} has layers with windows or states; serve it, and give --endpoint URL"
+            )
+        self._model, self._device = model.eval(), model.device
+        if self._device.type == "cpu":
+            _pack_linears(self._model, select_backend("auto", "cpu"))
+        self._sampling, self._batch_size = sampling, batch_size
+        own = model.generation_config
+        ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
+        self._ends = {ends} if isinstance(ends, int) else set(ends or ())
+
+    @torch.inference_mode()
+    def draw(self, prompts: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Iterator[list[DrawnTokens]]:
+        """Yields the completions of each prompt. A prompt is its token ids, and a seed for each completion."""
         cache = _RowCache(self._batch_size, self._device)
         rows: list[_Draw | None] = [None] * self._batch_size
-        started: deque[list[_Draw]] = deque()  # by request; the first is the next to yield
+        started: deque[list[_Draw]] = deque()  # by prompt; the first is the next to yield
         waiting: deque[_Draw] = deque()
-        source = iter(requests)
+        source = iter(prompts)
         while True:
             for row, draw in enumerate(rows):
                 while draw is None or draw.finish is not None:
                     if not waiting:
-                        request = next(source, None)
-                        if request is None:
+                        prompt = next(source, None)
+                        if prompt is None:
                             rows[row] = None
                             cache.clear(row)
                             break
-                        waiting.extend(group := self._prefill(request))
+                        waiting.extend(group := self._prefill(*prompt))
                         started.append(group)
                         continue
                     draw = rows[row] = waiting.popleft()
@@ -98,22 +141,20 @@ class LocalModel:
                         cache.fill(row, draw.prompt)
                     draw.prompt = ()
             while started and all(draw.finish is not None for draw in started[0]):
-                yield [self._make_completion(draw) for draw in started.popleft()]
+                yield [DrawnTokens(draw.tokens, draw.finish or "") for draw in started.popleft()]
             if not started:
                 return
             self._step(rows, cache)
 
-    def _prefill(self, request: Request) -> "list[_Draw]":
-        """A request's prompt is computed once; gives its completions, each with a first token."""
+    def _prefill(self, tokens: Sequence[int], seeds: Sequence[int]) -> "list[_Draw]":
+        """A prompt is computed once; gives its completions, each with a first token."""
         from transformers import DynamicCache
 
-        messages = [{"role": "user", "content": request.prompt}]
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(self._device)
         prompt = DynamicCache()
+        ids = torch.tensor([tokens], device=self._device)
         logits = self._model(input_ids=ids, past_key_values=prompt, logits_to_keep=1).logits[0]
         layers = [(layer.keys[0], layer.values[0]) for layer in prompt.layers]
-        draws = [_Draw(layers, torch.Generator().manual_seed(seed)) for seed in request.seeds]
+        draws = [_Draw(layers, torch.Generator().manual_seed(seed)) for seed in seeds]
         self._draw(draws, logits.expand(len(draws), -1))
         return draws
 
@@ -143,16 +184,12 @@ class LocalModel:
             numbers = torch.stack([torch.rand((), generator=draw.generator, dtype=torch.float64) for draw in draws])
             tokens = draw_tokens(logits, numbers.to(logits.device), self._sampling.temperature, self._sampling.top_p)
         for draw, token in zip(draws, tokens.tolist(), strict=True):
+            num_before = len(draw.tokens)
+            draw.tokens.append(token)
             if token in self._ends:
                 draw.finish = "stop"
-                continue
-            draw.tokens.append(token)
-            if len(draw.tokens) == self._sampling.max_tokens:
+            elif num_before + 1 == self._sampling.max_tokens:
                 draw.finish = "length"
-
-    def _make_completion(self, draw: "_Draw") -> Completion:
-        assert draw.finish is not None
-        return Completion(self._tokenizer.decode(draw.tokens, skip_special_tokens=True), draw.finish)
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ import torch
 import transformers
 import trl
 from commands import run_command
+from rollouts import make_rollouts
 
 from codescaler import RewardFunction
 from codescaler.monitor import RewardMonitor
@@ -57,6 +58,7 @@ def train_grpo(
         processing_class=transformers.AutoTokenizer.from_pretrained(options.policy),
         callbacks=[] if monitor is None else [monitor.make_callback()],
         peft_config=make_lora(options.lora),
+        rollout_func=None if torch.cuda.is_available() else make_rollouts(options),
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder))
     write_policy(trainer, folder / "policy")

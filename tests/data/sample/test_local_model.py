@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from codescaler.data.sample.local_model import LocalModel, _PackedLinear, draw_tokens
+from codescaler.data.sample.local_model import LocalModel, TokenSampler, _PackedLinear, draw_tokens
 from codescaler.data.sample.sampling import Request, Sampling, sample_tasks
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.ops import replace_operations, select_backend
@@ -53,6 +53,19 @@ def test_an_answer_ends_at_its_end_or_is_cut(folder):
         finishes.add(completion.finish)
         assert "<|im_" not in completion.text
     assert finishes == {"stop", "length"}
+
+
+def test_the_token_that_ends_is_drawn_too(folder):
+    """A trainer learns to end from it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    sampling = Sampling("tiny", temperature=1, top_p=1, max_tokens=60)
+    (draws,) = TokenSampler(model, tokenizer, sampling, batch_size=8).draw([([1, 2, 3], range(40))])
+    assert {draw.finish for draw in draws} == {"stop", "length"}
+    for draw in draws:
+        assert draw.tokens.count(END) == (draw.finish == "stop") == (draw.tokens[-1] == END)
+        assert len(draw.tokens) == 60 or draw.finish == "stop"
 
 
 def test_draws_follow_softmax_and_top_p():
