@@ -16,7 +16,7 @@ enter escape estimate evaluate exchange excuse execute exit expect explain exten
 finalize find finish fit flatten forget fork format free gather generate get give grade group handle hash hold ignore
 indent index init introduce invert iterate join judge keep kill label launch lay leave lengthen limit list load locate
 lock log make mark measure merge misspell mount move multiply mutate name normalise normalize note number observe open
-operate order overwrite pack pad paint parse patch pay pivot place plan plot pool post predict prefill prepare preview
+operate order overwrite pack pad paint parse patch pay pivot place plan play plot pool post predict prefill prepare preview
 print profile protect prune pull put quantize queue raise randomize rank read reap receive record reformat refuse
 register release remove rename render renew replace replay report request require rerank resample reset resolve
 restore reuse reward rewrap rewrite round route run sample save scale score select send serve settle shape shard share

@@ -33,12 +33,12 @@ def _explain(options: argparse.Namespace) -> None:
     common = [set(numbers) for numbers in zip(*pairs, strict=True)] or [set[int]() for _ in traces]
     drops = [find_largest_drop(lines, shared) for lines, shared in zip(traces, common, strict=True)]
     shades = choose_shades(traces)
-    for name, lines, *how, drop in zip(names, traces, shades, common, drops, strict=True):
+    for name, lines, shade, shared, drop in zip(names, traces, shades, common, drops, strict=True):
         if options.json:
             facts = {"program": name, "lines": [dataclasses.asdict(line) for line in lines]}
             print(json.dumps(facts | {"largest_drop": None if drop is None else drop.number}))
         else:
-            print(format_heat_map(name, lines, *how, drop, has_colours=_has_colours()), end="\n\n")
+            print(format_heat_map(name, lines, shade, shared, drop, has_colours=_has_colours()), end="\n\n")
     if options.html is not None:
         write_text_file(options.html, make_page(problem, names, traces, shades, common, drops))
         print(f"wrote {options.html}", file=sys.stderr)
