@@ -64,8 +64,8 @@ def _draw(page: Any, folder: Path, scheme: str) -> Iterator[Path]:
     page.locator("#candidates li").nth(4).wait_for()
     yield _save(page, page.locator("form"), folder / f"page-form-{scheme}.png")
     page.keyboard.press("Control+Enter")
-    page.locator("#ranking tbody").nth(4).wait_for()
-    third = page.locator("#ranking tbody").nth(2)
+    page.locator("#ranking > tbody").nth(4).wait_for()
+    third = page.locator("#ranking > tbody").nth(2)
     third.locator(".open").click()
     third.locator(".heat").wait_for()
     yield _save(page, page.locator("#results"), folder / f"page-lines-{scheme}.png")
@@ -75,7 +75,7 @@ def _draw(page: Any, folder: Path, scheme: str) -> Iterator[Path]:
 
 
 def _save(page: Any, element: Any, path: Path) -> Path:
-    page.evaluate("document.activeElement.blur()")
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     box = element.bounding_box()
     left, top = box["x"] - MARGIN, box["y"] - MARGIN
     clip = {"x": left, "y": top, "width": box["width"] + 2 * MARGIN, "height": box["height"] + 2 * MARGIN}

@@ -61,6 +61,9 @@ function makeRow(row, ranking, span) {
   }
   const score = make("td", { className: "score" }, row.score === null ? "none" : row.score.toFixed(3));
   if (details.gap_to_first !== null) score.append(drawBar(1 - details.gap_to_first / span));
+  if (details.first_is_correct) {
+    score.append(make("small", { className: "narrow" }, formatChance(details.first_is_correct).short));
+  }
   const behind = details.gap_to_first !== null && details.rank > 1 ? details.gap_to_first.toFixed(3) : "";
   const line = make("tr", { className: row.is_valid && !row.missing.length ? "" : "behind" },
     make("td", { className: "rank" }, String(details.rank)), name, score,
