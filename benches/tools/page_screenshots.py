@@ -37,7 +37,7 @@ def main(options: Sequence[str] | None = None) -> int:
     with (
         _run_server(chosen.python) as address,
         sync_playwright() as playwright,
-        tempfile.TemporaryDirectory() as profile,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
     ):
         for scheme in ("light", "dark"):
             context = playwright.chromium.launch_persistent_context(
@@ -71,14 +71,14 @@ def _draw(page: Any, folder: Path, scheme: str) -> Iterator[Path]:
     yield _save(page, page.locator("#results"), folder / f"page-lines-{scheme}.png")
     third.locator("select").select_option(index=2)
     third.locator(".both").wait_for()
-    yield _save(page, third, folder / f"page-compare-{scheme}.png")
+    yield _save(page, third, folder / f"page-compare-{scheme}.png", margin_y=-1)  # its neighbours end there
 
 
-def _save(page: Any, element: Any, path: Path) -> Path:
+def _save(page: Any, element: Any, path: Path, margin_y: int = MARGIN) -> Path:
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     box = element.bounding_box()
-    left, top = box["x"] - MARGIN, box["y"] - MARGIN
-    clip = {"x": left, "y": top, "width": box["width"] + 2 * MARGIN, "height": box["height"] + 2 * MARGIN}
+    left, top = box["x"] - MARGIN, box["y"] - margin_y
+    clip = {"x": left, "y": top, "width": box["width"] + 2 * MARGIN, "height": box["height"] + 2 * margin_y}
     page.screenshot(path=path, full_page=True, clip=clip)
     return path
 

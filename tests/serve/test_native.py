@@ -85,9 +85,7 @@ def test_details_of_messages_are_one_candidate(server):
 def test_a_trace_has_the_bits_of_the_engine(server, engine):
     status, answer = ask(server, "/v1/trace", {"problem": PROBLEM, "programs": PROGRAMS, "system": "Be strict."})
     assert status == 200 and answer["common"] == []
-    for program, expected in zip(
-        answer["programs"], engine.trace(PROBLEM, PROGRAMS, system="Be strict."), strict=True
-    ):
+    for program, expected in zip(answer["programs"], engine.trace(PROBLEM, PROGRAMS, system="Be strict."), strict=True):
         fields = ("number", "text", "score", "change")
         assert [LineScore(*(line[name] for name in fields)) for line in program["lines"]] == expected
         assert program["score"] == expected[-1].score
@@ -112,7 +110,7 @@ def test_common_lines_of_two_programs_are_no_drop(server):
         (["x\n" * 5000 + "x"], "too_many_rows"),
         (["x"] * 4096, "too_many_rows"),
         ([("y" * 99 + "\n") * 2000 + "x"], "too_long"),  # each line with what stands before it
-        (["\n".join(["x = 1"] * 400)], "too_long"),  # of the model
+        (["\n".join(["x = 1"] * 400)], "invalid_request"),  # too long for the model
         ([3], "invalid_request"),
     ],
 )

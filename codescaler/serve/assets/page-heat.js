@@ -1,6 +1,6 @@
 // Scores by line: one program, or two side by side. Shades, common lines and the largest drop are the server's.
 
-import { fill, formatChange, make, makeVisible } from "./page-text.js";
+import { count, fill, formatChange, make, makeVisible } from "./page-text.js";
 
 export function showProgram(name, traced) {
   const rows = traced.lines.map((line) => {
@@ -44,7 +44,7 @@ export function describe(names, traced, common) {
   const firsts = traced.map(({ lines }) => lines.find((line) => !line.is_common));
   const places = firsts.map((line) => (line ? `line ${line.number}` : "their end"));
   const parting = firsts.some(Boolean) ? `They part at ${[...new Set(places)].join(" and ")}.` : "They are the same.";
-  return `${parting} ${common.length} lines stand in both. ${drops.join(" ")}`;
+  return `${parting} In both: ${count(common.length, "line")}. ${drops.join(" ")}`;
 }
 
 function makeTable(header, rows, label) {

@@ -1,7 +1,7 @@
 // The ranking: a row for each candidate, which opens to its program by line and to what extraction left out.
 
 import { describe, showBoth, showProgram } from "./page-heat.js";
-import { ask, countLines, fill, formatChance, get, make, makeVisible } from "./page-text.js";
+import { ask, count, countLines, fill, formatChance, get, make, makeVisible } from "./page-text.js";
 
 export function showRanking(ranking) {
   const span = findSpan(ranking);
@@ -173,16 +173,12 @@ function showExtraction(row, extract) {
   if (at < 0) return showText("The whole completion", text);
   const before = text.slice(0, at).trimEnd();
   const after = text.slice(at + program.length).trim();
-  const title = `Extraction left out ${count(before)} before the program and ${count(after)} behind it`;
+  const title = `Extraction left out ${count(countLines(before), "line")} before the program and `
+    + `${count(countLines(after), "line")} behind it`;
   const box = showText(title, before);
   if (before && after) box.append(make("p", { className: "quiet" }, "\u2026 the program \u2026"));
   if (after) box.append(make("pre", { className: "text" }, after));
   return box;
-}
-
-function count(text) {
-  const lines = countLines(text);
-  return `${lines} ${lines === 1 ? "line" : "lines"}`;
 }
 
 function showText(title, text) {

@@ -60,6 +60,10 @@ export function countLines(text) {
   return text ? text.split("\n").length : 0;
 }
 
+export function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 export function formatChance({ mean, interval }) {
   const [percent, low, high] = [mean, ...interval].map((value) => Math.round(100 * value));
   return { short: `${percent} of 100`, interval: `[${low}, ${high}]` };

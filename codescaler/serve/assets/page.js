@@ -3,7 +3,7 @@
 import { download, makeCsv, makeJson, makeMarkdown } from "./page-export.js";
 import { readFiles } from "./page-files.js";
 import { looksLikeCompletion, showRanking } from "./page-ranking.js";
-import { ask, countLines, describeHidden, fill, get, make, makeVisible } from "./page-text.js";
+import { ask, count, countLines, describeHidden, fill, get, make, makeVisible } from "./page-text.js";
 
 const EXAMPLE = {
   problem: "Write a function `second_largest(numbers)` that returns the second largest distinct number of a list, "
@@ -89,7 +89,7 @@ function setGroups(list) {
 function showGroup(index) {
   const group = groups[index];
   fillForm(group);
-  if (group.numAbsent) say(`${group.numAbsent} candidates of ${group.name} have no code, and are left out.`);
+  if (group.numAbsent) say(`Left out of ${group.name}: ${count(group.numAbsent, "candidate")} without code.`);
 }
 
 async function addFiles(files) {

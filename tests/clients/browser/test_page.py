@@ -45,9 +45,10 @@ def test_every_text_is_shown_and_none_is_markup(page):
     assert sorted(shown) == sorted(program.replace(HOSTILE, SHOWN) for program in programs)
     assert page.locator(".open", has_text="img src=x").text_content() == SHOWN
     assert "does not parse" in page.locator(".checks").last.text_content()
-    assert page.locator(".note:visible").all_text_contents() == [
-        r"Hidden characters: \x1b (1), \u202e (1), \u2066 (1)"
-    ] * 4
+    assert (
+        page.locator(".note:visible").all_text_contents()
+        == [r"Hidden characters: \x1b (1), \u202e (1), \u2066 (1)"] * 4
+    )
     assert page.locator(".heat mark").first.text_content() == r"\x1b"
     page.locator(".detail select").first.select_option(index=1)
     page.locator(".both").wait_for()
