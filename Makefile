@@ -13,7 +13,7 @@ CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-all test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
+.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-all test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu screenshots roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,9 @@ gpu: $(if $(BARE),build/.bare,setup)  ## prove and measure everything on a GPU, 
 build/.bare: pyproject.toml setup.py $(CSRC)
 	$(PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
 	@mkdir -p build && touch $@
+
+screenshots: setup build/clients/browser/.installed  ## draw the pictures of the page in docs/ again, with headless Chromium
+	build/clients/browser/bin/python benches page_screenshots
 
 roofline: setup  ## predict an H100's times from bytes and operations
 	$(BIN)/python benches roofline

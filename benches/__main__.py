@@ -29,7 +29,15 @@ SCRIPTS = {
         *("parity", "ranking", "reading_data", "robustness", "sampled", "steady", "suites", "tau", "templates"),
         "train_study",
     ),
-    "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
+    "tools": (
+        "benchmarks_page",
+        "compile_triton",
+        "install_openrlhf",
+        "install_vllm",
+        "page_screenshots",
+        "prose",
+        "roofline",
+    ),
 }
 
 if __name__ == "__main__":

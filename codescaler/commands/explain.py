@@ -23,25 +23,24 @@ def add_commands(add: Add) -> None:
 
 def _explain(options: argparse.Namespace) -> None:
     from codescaler.commands.heat_map import format_heat_map, make_page
-    from codescaler.engine.trace import find_common_lines, find_largest_drop
+    from codescaler.engine.trace import choose_shades, find_common_lines, find_largest_drop
     from codescaler.io.files import write_text_file
 
     names = [str(path) for path in options.programs]
     problem, programs = read_text(options.problem), [read_text(path) for path in options.programs]
     traces = open_engine(options).trace(problem, programs, names=names)
-    # Of two programs, what both hold does not tell them apart.
-    common: list[set[int]] = [set() for _ in traces]
-    if len(traces) == 2:
-        common = [find_common_lines(*traces), find_common_lines(traces[1], traces[0])]
-    for name, lines, shared in zip(names, traces, common, strict=True):
-        drop = find_largest_drop([line for line in lines if line.number not in shared])
+    pairs = find_common_lines([[line.text for line in lines] for lines in traces])
+    common = [set(numbers) for numbers in zip(*pairs, strict=True)] or [set[int]() for _ in traces]
+    drops = [find_largest_drop(lines, shared) for lines, shared in zip(traces, common, strict=True)]
+    shades = choose_shades(traces)
+    for name, lines, shade, shared, drop in zip(names, traces, shades, common, drops, strict=True):
         if options.json:
             facts = {"program": name, "lines": [dataclasses.asdict(line) for line in lines]}
             print(json.dumps(facts | {"largest_drop": None if drop is None else drop.number}))
         else:
-            print(format_heat_map(name, traces, lines, shared, drop, has_colours=_has_colours()), end="\n\n")
+            print(format_heat_map(name, lines, shade, shared, drop, has_colours=_has_colours()), end="\n\n")
     if options.html is not None:
-        write_text_file(options.html, make_page(problem, names, traces, common))
+        write_text_file(options.html, make_page(problem, names, traces, shades, common, drops))
         print(f"wrote {options.html}", file=sys.stderr)
 
 

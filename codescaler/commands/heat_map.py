@@ -1,13 +1,15 @@
-"""Scores by line as pictures: coloured lines for a terminal, and a page of one file. All text is escaped."""
+"""Scores by line as pictures: coloured lines for a terminal, and a page of one file. All text is escaped.
+
+The page of the server draws the same (`serve/assets/page-heat.js`), from the same shades.
+"""
 
 from collections.abc import Sequence, Set
 from html import escape
 
-from codescaler.engine.trace import LineScore
+from codescaler.engine.trace import NUM_SHADES, LineScore
 from codescaler.errors import make_printable
 from codescaler.io.tables import format_table
 
-NUM_SHADES = 4
 _FALLS, _RISES = (52, 88, 124, 160), (22, 28, 29, 34)  # backgrounds of the 256 colours of terminals, under white text
 
 PAGE = """<!doctype html>
@@ -29,12 +31,16 @@ table {{ border-collapse: collapse; width: 100%; }}
 td {{ padding: 0 0.5rem; unicode-bidi: isolate; direction: ltr; vertical-align: top; }}
 td:nth-child(-n+3) {{ text-align: right; white-space: nowrap; color: var(--quiet); width: 1%; }}
 tr.common td:last-child {{ color: var(--quiet); }}
+tr.drop td {{ border-block: 2px solid rgb(var(--fall)); }}
+td:last-child {{ tab-size: 4; }}
+mark {{ background: #8a5a00; color: #fff; border-radius: 3px; padding: 0 0.2em; }}
 {shades}
 </style>
 </head>
 <body>
 <h1>Scores by line</h1>
-<p>Each score is that of the program which ends with the line. Red lines lower it, green lines raise it.{note}</p>
+<p>Each score is that of the program which ends with the line. Red lines lower it, green lines raise it.
+A frame marks the largest drop.{note}</p>
 <details><summary>Problem</summary><pre>{problem}</pre></details>
 <section>
 {programs}
@@ -46,72 +52,64 @@ tr.common td:last-child {{ color: var(--quiet); }}
 
 def format_heat_map(
     name: str,
-    traces: Sequence[Sequence[LineScore]],
     lines: Sequence[LineScore],
+    shades: Sequence[int],
     common: Set[int],
     drop: LineScore | None,
     *,
     has_colours: bool,
 ) -> str:
-    """One program's lines; `traces` are all programs', which share a scale. Lines in `common` are marked by a bar."""
-    largest = _find_largest_change(traces)
+    """One program's lines. Lines in `common` are marked by a bar."""
     header = ("line", "score", "change", "", "", "program")
     rows = [
         (
             str(line.number),
             f"{line.score:.3f}",
             f"{line.change:+.3f}",
-            _draw_change(_choose_shade(line, largest)),
+            _draw_change(shade),
             "|" if line.number in common else "",
             f"  {make_printable(line.text)}".rstrip(),
         )
-        for line in lines
+        for line, shade in zip(lines, shades, strict=True)
     ]
     title, *shown = format_table(header, rows).split("\n")
     if has_colours:
-        shown = [_paint(text, _choose_shade(line, largest)) for text, line in zip(shown, lines, strict=True)]
+        shown = [_paint(text, shade) for text, shade in zip(shown, shades, strict=True)]
     last = "no line lowers the score" if drop is None else f"largest drop: line {drop.number} ({drop.change:+.3f})"
     note = "; | marks lines of both programs" if common else ""
     return "\n".join([f"{make_printable(name)}: {lines[-1].score:.3f}", title, *shown, last + note])
 
 
 def make_page(
-    problem: str, names: Sequence[str], traces: Sequence[Sequence[LineScore]], common: Sequence[Set[int]]
+    problem: str,
+    names: Sequence[str],
+    traces: Sequence[Sequence[LineScore]],
+    shades: Sequence[Sequence[int]],
+    common: Sequence[Set[int]],
+    drops: Sequence[LineScore | None],
 ) -> str:
     """The text of a page that shows all programs beside each other, and loads nothing."""
-    largest = _find_largest_change(traces)
-    shades = "\n".join(
+    rules = "\n".join(
         f".{kind}{shade} {{ background: rgb(var(--{kind}) / {shade / NUM_SHADES * 0.6:.2f}); }}"
         for kind in ("fall", "rise")
         for shade in range(1, NUM_SHADES + 1)
     )
-    programs = "\n".join(
-        _format_program(name, lines, shared, largest) for name, lines, shared in zip(names, traces, common, strict=True)
-    )
+    programs = "\n".join(map(_format_program, names, traces, shades, common, drops))
     note = " Grey lines stand in both programs." if any(common) else ""
-    return PAGE.format(shades=shades, note=note, problem=_escape_lines(problem), programs=programs)
+    return PAGE.format(shades=rules, note=note, problem=_escape_lines(problem), programs=programs)
 
 
-def _format_program(name: str, lines: Sequence[LineScore], common: Set[int], largest: float) -> str:
+def _format_program(
+    name: str, lines: Sequence[LineScore], shades: Sequence[int], common: Set[int], drop: LineScore | None
+) -> str:
     rows = [f"<article><h2>{_escape(name)}: {lines[-1].score:.3f}</h2><table>"]
-    for line in lines:
-        shade = _choose_shade(line, largest)
+    for line, shade in zip(lines, shades, strict=True):
         classes = [f"{'fall' if shade < 0 else 'rise'}{abs(shade)}"] if shade else []
         classes += ["common"] if line.number in common else []
+        classes += ["drop"] if line is drop else []
         cells = (str(line.number), f"{line.score:.3f}", f"{line.change:+.3f}", _escape(line.text))
         rows.append(f'<tr class="{" ".join(classes)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
     return "\n".join([*rows, "</table></article>"])
-
-
-def _find_largest_change(traces: Sequence[Sequence[LineScore]]) -> float:
-    """What the strongest shade stands for. A first line is no measure: any program differs much from none."""
-    return max((abs(line.change) for lines in traces for line in lines[1:]), default=0.0)
-
-
-def _choose_shade(line: LineScore, largest: float) -> int:
-    """Returns -NUM_SHADES for the largest fall up to NUM_SHADES for the largest rise."""
-    share = line.change / largest if largest else 0.0
-    return round(NUM_SHADES * max(-1.0, min(1.0, share)))
 
 
 def _draw_change(shade: int) -> str:
@@ -130,5 +128,10 @@ def _escape_lines(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text as a page shows it: tags are text, and characters that would drive or turn it are spelt out."""
-    return escape(make_printable(text))
+    """Text as a page shows it: tags are text, and characters that would drive or turn it are spelt out and marked.
+
+    A tab stays. Otherwise the characters are those of `make_printable`, as on the page of the server.
+    """
+    return "".join(
+        escape(c) if c.isprintable() or c == "\t" else f"<mark>{escape(make_printable(c))}</mark>" for c in text
+    )

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codescaler.commands.calibration import read_model_calibration
 from codescaler.commands.combination import add_scorer_options, open_scorer
 from codescaler.commands.options import Add, add_engine_options, add_extract_option, read_text
-from codescaler.errors import InvalidInput, SettingsMismatch
+from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
     from codescaler.commands.reports import Screen
@@ -72,7 +73,7 @@ def _rerank(options: argparse.Namespace) -> None:
         )
     scorer = open_scorer(options)
     _require_one_model(scorer, options.adaptive)
-    calibration = _read_calibration(scorer, options.calibration)
+    calibration = read_model_calibration(scorer, options.calibration)
     rankings = []
     for group in groups:
         where = names or [f"{group.name}: candidates[{index}]" for index in range(len(group.candidates))]
@@ -80,7 +81,7 @@ def _rerank(options: argparse.Namespace) -> None:
         rankings.append(ranked)
         previews = (f"candidate {index}: {_preview_program(c)}" for index, c in enumerate(group.candidates))
         labels = [*(names or previews)]
-        facts = [_list_facts(group, ranked, place, calibration) for place in range(len(ranked))]
+        facts = _list_facts(group, ranked, calibration)
         shown = facts[: options.top_k]
         for fact in facts:
             if members:
@@ -144,63 +145,31 @@ def _rank_group(
     return ranked + absent, members
 
 
-def _read_calibration(engine: "Engine | CombinedScorer", path: Path | None) -> "Calibration | None":
-    """Reads the named file, or the file in the model's folder if there is one of these settings."""
-    from codescaler.engine import Engine
-    from codescaler.evaluate.calibration import CALIBRATION_FILE, read_calibration
-    from codescaler.io.files import find_file
-
-    if not isinstance(engine, Engine):
-        if path is not None:
-            raise InvalidInput(f"--calibration {path} is of one model, and --combine ranks by several; leave it out")
-        return None
-    found = path or find_file([engine.folder], CALIBRATION_FILE)
-    if found is None:
-        return None
-    try:
-        return read_calibration(found, engine.head_digest, engine.text.describe(are_programs=True))
-    except SettingsMismatch as error:
-        if path is not None:
-            raise
-        print(f"not used: {error}", file=sys.stderr)  # nobody asked for it
-        return None
-
-
 def _list_facts(
-    group: "Group", ranked: "Sequence[RankedCandidate]", place: int, calibration: "Calibration | None"
-) -> dict[str, Any]:
-    """All that is known of a candidate; gaps are between eligible ones, or between valid ones if none is eligible."""
-    candidate, given = ranked[place], group.candidates[ranked[place].index]
-    is_compared = [
-        other.is_valid and other.is_eligible == ranked[0].is_eligible and other.score is not None for other in ranked
-    ]
-    scores = [other.score or 0.0 for other, is_one in zip(ranked, is_compared, strict=True) if is_one]
-    behind = scores[0] - scores[place] if is_compared[place] else None
-    copies = [other.index for other in ranked if other.code is not None and other.code == candidate.code]
-    return {
-        "rank": place + 1,
-        **dataclasses.asdict(candidate),
-        "invalid_because": None if candidate.is_valid else _explain_invalid(candidate, given),
-        "same_as": min(copies) if copies and min(copies) < candidate.index else None,
-        "gap_to_first": behind,
-        "gap_to_next": scores[place] - scores[place + 1] if place + 1 < len(scores) else None,
-        "first_is_correct": calibration.estimate_chance(behind)
-        if calibration is not None and behind is not None and place
-        else None,
-        "passed": given.passed,
-    }
+    group: "Group", ranked: "Sequence[RankedCandidate]", calibration: "Calibration | None"
+) -> list[dict[str, Any]]:
+    """All that is known of each candidate, best first."""
+    from codescaler.engine.ranking import compare_ranked
+    from codescaler.text.extraction import explain_invalid
 
-
-def _explain_invalid(ranked: "RankedCandidate", given: "Candidate") -> str:
-    """Why a candidate is invalid; a completion has a text and no code."""
-    from codescaler.text.extract import extract_evaluation_code, is_valid_code
-
-    if ranked.code is not None:
-        return "does not parse"
-    block = None if given.code is None else extract_evaluation_code(given.code)
-    if block is None:
-        return "no program"
-    return "several blocks" if is_valid_code(block) else "does not parse"
+    facts = []
+    for candidate, standing in zip(ranked, compare_ranked(ranked), strict=True):
+        given, behind = group.candidates[candidate.index], standing.gap_to_first
+        facts.append(
+            {
+                "rank": standing.rank,
+                **dataclasses.asdict(candidate),
+                "invalid_because": None if candidate.is_valid else explain_invalid(given.code, candidate.code),
+                "same_as": standing.same_as,
+                "gap_to_first": behind,
+                "gap_to_next": standing.gap_to_next,
+                "first_is_correct": calibration.estimate_chance(behind)
+                if calibration is not None and behind is not None and standing.rank > 1
+                else None,
+                "passed": given.passed,
+            }
+        )
+    return facts
 
 
 def _choose_span(facts: Sequence[dict[str, Any]], calibration: "Calibration | None") -> float:

@@ -1,17 +1,20 @@
-"""The command `serve`."""
+"""The commands `serve`, and `play`, which opens the page of a server of this machine."""
 
 import argparse
-import socket
 import sys
+import threading
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codescaler.commands.options import ENGINE_OPTIONS, Add, add_engine_options, collect_options
+from codescaler.commands.calibration import read_model_calibration
+from codescaler.commands.options import ENGINE_OPTIONS, Add, add_engine_options, add_model_option, collect_options
 from codescaler.env import API_KEY, read_api_key, use_passive_waiting
-from codescaler.errors import BackendUnavailable, InvalidInput
+from codescaler.errors import BackendUnavailable, InvalidInput, WeightsError
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
+    from codescaler.evaluate.calibration import Calibration
 
 _OPTIONS = tuple(name for name in ENGINE_OPTIONS if name != "scorer")  # clients send ids too, which have no program
 
@@ -38,15 +41,26 @@ def add_commands(add: Add) -> None:
         "--allowed-host", action="append", default=[], metavar="NAME", help="a name that the server is reached by"
     )
     add_engine_options(serve, _OPTIONS)
+    play = add("play", _play, "Open a page in the browser that ranks programs and shows where scores rise and fall.")
+    add_model_option(play)
+    play.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
+    play.add_argument("--no-browser", action="store_true", help="only say the address")
+    add_engine_options(play, _OPTIONS)
+    play.set_defaults(host="127.0.0.1", uds=None, served_name=[], api_key_file=None, no_auth=False, allowed_host=[])
 
 
-def _serve(options: argparse.Namespace) -> None:
+def _play(options: argparse.Namespace) -> None:
+    options.models = [] if options.model is None else [options.model]
+    _serve(options, is_played=True)
+
+
+def _serve(options: argparse.Namespace, is_played: bool = False) -> None:
     use_passive_waiting()  # the server's own threads share the cores with those of a forward
     try:
         from codescaler.serve.app import make_app
         from codescaler.serve.guard import Guard, is_loopback, list_hosts
         from codescaler.serve.models import ServedModel
-        from codescaler.serve.server import open_listener, run_server
+        from codescaler.serve.server import DRAIN_S, open_listener, run_server
     except ImportError as error:
         raise BackendUnavailable(
             f"the server needs a package that is not here ({error}); pip install 'codescaler[serve]'"
@@ -61,10 +75,24 @@ def _serve(options: argparse.Namespace) -> None:
     if not is_local and (keys or options.no_auth) and not options.allowed_host:
         hosts = None  # its names are not known, and without a key it is open to everybody already
     listener = open_listener(options.host, options.port, options.uds)
-    models = [ServedModel(*opened) for opened in _open_models(options)]
+    models = [ServedModel(engine, called, _find_calibration(engine)) for engine, called in _open_models(options)]
     app = make_app(models, Guard(hosts, keys))
-    _tell(options, listener, [name for model in models for name in model.names])
-    run_server(app, listener)
+    address = f"unix:{options.uds}" if options.uds else "http://{}:{}".format(*listener.getsockname()[:2])
+    names = ", ".join(name for model in models for name in model.names)
+    print(f"codescaler serves {names} on {address}", file=sys.stderr, flush=True)
+    if is_played and not options.no_browser:
+        # A browser of the terminal would hold this thread. The socket listens, so nobody comes too early.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    run_server(app, listener, drain_s=0.0 if is_played else DRAIN_S)  # nobody balances load to a page
+
+
+def _find_calibration(engine: "Engine") -> "Calibration | None":
+    """Returns what the page says of gaps. A server does without a file that is of another model."""
+    try:
+        return read_model_calibration(engine, None)
+    except WeightsError as error:
+        print(f"not used: {error}", file=sys.stderr)
+        return None
 
 
 def _open_models(options: argparse.Namespace) -> "list[tuple[Engine, tuple[str, ...]]]":
@@ -96,8 +124,3 @@ def _read_keys(path: Path | None) -> list[str]:
     if not keys:
         raise InvalidInput(f"{path} holds no key; write one a line")
     return keys
-
-
-def _tell(options: argparse.Namespace, listener: socket.socket, names: list[str]) -> None:
-    place = f"unix:{options.uds}" if options.uds else "http://{}:{}".format(*listener.getsockname()[:2])
-    print(f"codescaler serves {', '.join(names)} on {place}", file=sys.stderr, flush=True)

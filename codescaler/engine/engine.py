@@ -26,9 +26,9 @@ from codescaler.engine.intake import Intake, require_list
 from codescaler.engine.likelihood import TOKEN_SCORERS, choose_scorer
 from codescaler.engine.options import make_current, require_choice, require_count, select_device, select_dtype
 from codescaler.engine.prefix_memory import DEFAULT_BYTES, PrefixMemory
-from codescaler.engine.ranking import rank_candidates
+from codescaler.engine.ranking import compute_finite, rank_candidates
 from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
-from codescaler.engine.trace import LineScore, trace_programs
+from codescaler.engine.trace import LineScore, plan_trace
 from codescaler.errors import BackendUnavailable, InvalidInput, UnsupportedModel
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
@@ -553,8 +553,9 @@ class Engine:
         Raises: as `rerank`.
         """
         if isinstance(programs, str):
-            return trace_programs(self.score_stream, problem, [programs], ["program"], system)[0]
-        return trace_programs(self.score_stream, problem, programs, names, system)
+            return self.trace(problem, [programs], names=["program"], system=system)[0]
+        plan = plan_trace(problem, programs, names, system)
+        return plan.read_scores(compute_finite(self.score_stream, plan.pairs, plan.names))
 
     def sleep(self) -> None:
         """Gives the memory of the GPU back until `wake`: weights go to host memory. For a trainer that shares the card.

@@ -1,8 +1,9 @@
 """Candidates and their scores to a ranking. Knows no engine: what scores is a function."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from codescaler.engine.options import is_list, require_count
 from codescaler.errors import InvalidInput, WeightsError
@@ -13,6 +14,22 @@ from codescaler.text.program import Message, Pair, make_conversation
 from codescaler.types import RankedCandidate
 
 ScorePairs = Callable[[Sequence[Pair], Sequence[str]], Iterator[float]]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a ranked candidate stands beside the others.
+
+    Attributes:
+        rank: from 1 on. same_as: the first index with the same program, None if that is its own.
+        gap_to_first, gap_to_next: differences of scores. They are between eligible candidates, or between valid ones if
+            none is eligible; None for the others, and for what has no next.
+    """
+
+    rank: int
+    same_as: int | None
+    gap_to_first: float | None
+    gap_to_next: float | None
 
 
 def rank_candidates(
@@ -58,6 +75,32 @@ def read_candidates(
 def name_candidates(candidates: Sequence[RankedCandidate], names: Sequence[str] | None) -> Sequence[str]:
     """Returns what errors call the candidates."""
     return names or [f"candidate {index}" for index in range(len(candidates))]
+
+
+def compare_ranked(ranked: Sequence[RankedCandidate]) -> list[Standing]:
+    """Returns how each candidate stands. `ranked` are all candidates of a problem, best first."""
+    compared = [
+        each.score
+        for each in ranked
+        if each.is_valid and each.is_eligible == ranked[0].is_eligible and each.score is not None
+    ]  # they come first
+    steps = [*itertools.pairwise(compared)]
+    first_of: dict[str, int] = {}
+    for each in ranked:
+        if each.code is not None:
+            first_of[each.code] = min(each.index, first_of.get(each.code, each.index))
+    standings = []
+    for place, each in enumerate(ranked):
+        same = None if each.code is None else first_of[each.code]
+        standings.append(
+            Standing(
+                place + 1,
+                None if same == each.index else same,
+                compared[0] - compared[place] if place < len(compared) else None,
+                steps[place][0] - steps[place][1] if place < len(steps) else None,
+            )
+        )
+    return standings
 
 
 def list_contenders(candidates: Sequence[RankedCandidate]) -> list[RankedCandidate]:

@@ -4,13 +4,15 @@ Each value is a score of its own, so the last one is the program's. All beginnin
 one prefix tree, so that a trace costs little more than the score. Knows no engine: what scores is a function.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from codescaler.engine.options import is_list
-from codescaler.engine.ranking import ScorePairs, compute_finite, require_problem
+from codescaler.engine.ranking import require_problem
 from codescaler.errors import InvalidInput
-from codescaler.text.program import Message, make_conversation, normalize_program
+from codescaler.text.program import Message, Pair, make_conversation, normalize_program
+
+NUM_SHADES = 4  # of a picture of lines, for falls and for rises
 
 
 @dataclass(frozen=True)
@@ -29,53 +31,96 @@ class LineScore:
     change: float
 
 
-def trace_programs(
-    score_pairs: ScorePairs,
-    problem: str | Sequence[Message],
-    programs: Sequence[str],
-    names: Sequence[str] | None,
-    system: str | None,
-) -> list[list[LineScore]]:
-    """Returns the lines of each program, which is normalised as `rerank` does; `score_pairs` takes pairs and names."""
+@dataclass(frozen=True)
+class TracePlan:
+    """What to score for the lines of several programs. Two programs may begin alike: each text is scored once.
+
+    Attributes:
+        pairs, names: what is scored, and what errors call it.
+        programs: the lines of each program, which is normalised as `rerank` does.
+        places: of each program the index of the pair that holds none of its lines, its first line, and so on.
+    """
+
+    pairs: list[Pair]
+    names: list[str]
+    programs: list[list[str]]
+    places: list[list[int]]
+
+    def read_scores(self, scores: Sequence[float]) -> list[list[LineScore]]:
+        """Returns the lines of each program. `scores` are those of the pairs."""
+        traces = []
+        for lines, places in zip(self.programs, self.places, strict=True):
+            values = [scores[place] for place in places]
+            steps = zip(lines, values[1:], values, strict=False)
+            traces.append([LineScore(n, text, value, value - last) for n, (text, value, last) in enumerate(steps, 1)])
+        return traces
+
+
+def plan_trace(
+    problem: str | Sequence[Message], programs: Sequence[str], names: Sequence[str] | None, system: str | None
+) -> TracePlan:
+    """Returns what to score for each line of these programs of one problem."""
     require_problem(problem)
     if not is_list(programs) or not all(isinstance(text, str) for text in programs):
         raise InvalidInput("programs is not a list of strings; give one string for each program")
     names = names or [f"program {index}" for index in range(len(programs))]
     lines = [normalize_program(program).split("\n") for program in programs]
-    # Two programs may begin alike, and a blank line adds nothing: each text is scored once.
     starts = {"": "an empty program"} if programs else {}
+    index_of = {start: index for index, start in enumerate(starts)}
+    places: list[list[int]] = []
     for name, of_program in zip(names, lines, strict=True):
-        for number in range(1, len(of_program) + 1):
-            starts.setdefault(_join(of_program[:number]), f"{name}, up to line {number}")
-    pairs = [make_conversation(problem, start, system) for start in starts]
-    scores = dict(zip(starts, compute_finite(score_pairs, pairs, [*starts.values()]), strict=True))
-    traces = []
-    for of_program in lines:
-        values = [scores[_join(of_program[:number])] for number in range(len(of_program) + 1)]
-        traces.append(
-            [
-                LineScore(number, text, values[number], values[number] - values[number - 1])
-                for number, text in enumerate(of_program, 1)
-            ]
-        )
-    return traces
+        places.append([])
+        for number in range(len(of_program) + 1):
+            start = normalize_program("\n".join(of_program[:number]))  # a blank line adds nothing
+            starts.setdefault(start, f"{name}, up to line {number}")
+            places[-1].append(index_of.setdefault(start, len(index_of)))
+    pairs: list[Pair] = [make_conversation(problem, start, system) for start in starts]
+    return TracePlan(pairs, [*starts.values()], lines, places)
 
 
-def find_largest_drop(lines: Iterable[LineScore]) -> LineScore | None:
-    """Returns the line at which the score falls most, None if it never falls."""
-    return min((line for line in lines if line.change < 0), key=lambda line: line.change, default=None)
+def find_largest_drop(lines: Iterable[LineScore], common: Set[int] = frozenset()) -> LineScore | None:
+    """Returns the line at which the score falls most, None if it never falls. Lines in `common` do not count."""
+    falls = (line for line in lines if line.change < 0 and line.number not in common)
+    return min(falls, key=lambda line: line.change, default=None)
 
 
-def find_common_lines(lines: Sequence[LineScore], beside: Sequence[LineScore]) -> set[int]:
-    """Returns the numbers of the lines of the first program that stand in the second too, in the same order.
+def find_common_lines(programs: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
+    """Returns the numbers of the lines that both of two programs hold in the same order: they do not tell them apart.
 
-    They do not tell the programs apart.
+    Of any other number of programs it is none. The lines are a longest common subsequence, by the bit vectors of Hyyrö
+    (2004): its time is bounded by the product of the lengths, whatever the lines are.
     """
-    from difflib import SequenceMatcher
+    if len(programs) != 2:
+        return []
+    left, right = programs
+    where: dict[str, int] = {}
+    for index, text in enumerate(right):
+        where[text] = where.get(text, 0) | 1 << index
+    mask = (1 << len(right)) - 1
+    # A bit that is 0 says that the line of the second program makes the subsequence longer, for so many of the first.
+    vector, vectors = mask, []
+    for text in left:
+        both = vector & where.get(text, 0)
+        vector = (vector + both | vector - both) & mask
+        vectors.append(vector)
+    pairs = []
+    row, column = len(left), len(right)
+    while row and column:
+        if vectors[row - 1] >> column - 1 & 1:
+            column -= 1
+            continue
+        row -= 1
+        if not row or vectors[row - 1] >> column - 1 & 1:
+            pairs.append((row + 1, column))
+            column -= 1
+    return pairs[::-1]
 
-    matcher = SequenceMatcher(None, [line.text for line in lines], [line.text for line in beside], autojunk=False)
-    return {lines[block.a + offset].number for block in matcher.get_matching_blocks() for offset in range(block.size)}
 
+def choose_shades(traces: Sequence[Sequence[LineScore]]) -> list[list[int]]:
+    """Returns -NUM_SHADES for the largest fall up to NUM_SHADES for the largest rise; all programs share a scale.
 
-def _join(lines: Sequence[str]) -> str:
-    return normalize_program("\n".join(lines))
+    A first line is no measure of it: any program differs much from none.
+    """
+    largest = max((abs(line.change) for lines in traces for line in lines[1:]), default=0.0)
+    shares = [[line.change / largest if largest else 0.0 for line in lines] for lines in traces]
+    return [[round(NUM_SHADES * max(-1.0, min(1.0, share))) for share in of_program] for of_program in shares]

@@ -137,21 +137,85 @@ class GetRewardAnswer(Answer):
     extra_logs: dict[str, list[float]]
 
 
+class Chance(Answer):
+    """How often it was so, with the interval of 95%."""
+
+    mean: float
+    interval: list[float]
+
+
+class Details(Answer):
+    """What `codescaler rerank --json` says of a candidate, and where its program does not parse."""
+
+    program: str | None
+    rank: int
+    same_as: int | None
+    gap_to_first: float | None
+    gap_to_next: float | None
+    first_is_correct: Chance | None
+    invalid_because: str | None
+    syntax_error: str | None
+
+
 class Candidate(Answer):
-    """Our own. There is no score without a program. `missing` is there where it was asked for."""
+    """Our own. There is no score without a program. `missing` and `details` are there where they were asked for."""
 
     score: float | None
     is_valid: bool
     reward: float | UnsetType = UNSET
     missing: list[str] | UnsetType = UNSET
+    details: Details | UnsetType = UNSET
+
+
+class CalibratedOn(Answer):
+    """What the chances of gaps were measured on. A larger gap than `largest_gap` counts as that."""
+
+    name: str
+    num_problems: int
+    largest_gap: float
 
 
 class ProgramsAnswer(Answer):
-    """A list of candidates for each item."""
+    """A list of candidates for each item. `asked` has the names that each problem asks for, with the details."""
 
     id: str
     model: str
     results: list[list[Candidate]]
+    usage: Usage
+    asked: list[list[str]] | UnsetType = UNSET
+    calibrated_on: CalibratedOn | UnsetType | None = UNSET
+
+
+class TracedLine(Answer):
+    """A line, the score of the program that ends with it, and the change from the score before it.
+
+    `shade` is the share of the largest change of all lines, from -4 to 4. `is_common` says that the line stands in both
+    of two programs.
+    """
+
+    number: int
+    text: str
+    score: float
+    change: float
+    shade: int
+    is_common: bool
+
+
+class TracedProgram(Answer):
+    """The lines of a program, and the number of the line with the largest drop, common ones left out."""
+
+    score: float
+    lines: list[TracedLine]
+    largest_drop: int | None
+
+
+class TraceAnswer(Answer):
+    """Programs line by line. `common` pairs the numbers of lines that stand in both of two programs."""
+
+    id: str
+    model: str
+    programs: list[TracedProgram]
+    common: list[list[int]]
     usage: Usage
 
 

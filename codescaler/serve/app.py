@@ -27,7 +27,7 @@ from codescaler.serve.job import Job
 from codescaler.serve.metrics import Metrics
 from codescaler.serve.models import ModelRegistry, ServedModel
 from codescaler.serve.native import NATIVE_POSTS
-from codescaler.serve.page import PAGE_HEADERS, read_asset
+from codescaler.serve.page import ASSETS, PAGE_HEADERS, read_asset
 from codescaler.serve.refusal import Refusal, describe_refusal, make_refusal
 from codescaler.serve.schema import describe_api
 from codescaler.serve.service import Service
@@ -64,9 +64,7 @@ class _App:
         self._guard = guard
         self._started = int(time.time())
         gets: dict[str, Callable[[Request], Response]] = {
-            "/": lambda _: Response(read_asset("page.html"), media_type="text/html", headers=PAGE_HEADERS),
-            "/page.js": lambda _: Response(read_asset("page.js"), media_type="text/javascript", headers=PAGE_HEADERS),
-            "/page.css": lambda _: Response(read_asset("page.css"), media_type="text/css", headers=PAGE_HEADERS),
+            **{path: partial(_send_asset, *asset) for path, asset in ASSETS.items()},
             "/v1/models": self._list_models,
             "/health": self._show_ready,
             "/health/live": lambda _: _write(StatusAnswer(status="live")),
@@ -155,6 +153,10 @@ class _App:
         if self._service.is_draining:
             raise Refusal(503, "draining", "this server is about to end; go to another one", retry_after_s=1)
         return _write(StatusAnswer(status="ready"))
+
+
+def _send_asset(name: str, media_type: str, _: Request) -> Response:
+    return Response(read_asset(name), media_type=media_type, headers=PAGE_HEADERS)
 
 
 def _make_get(make: Callable[[Request], Response]) -> Callable[[Request, str], Awaitable[Response]]:

@@ -2,9 +2,9 @@
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from codescaler.serve.answers import Usage
 from codescaler.text.program import Pair
@@ -21,13 +21,33 @@ class Query(NamedTuple):
 Row: TypeAlias = str | list[int] | Query | Pair
 
 
+class GapCalibration(Protocol):
+    """How often a gap between two scores of a model was correct, as `evaluate.calibration.Calibration` says it."""
+
+    @property
+    def name(self) -> str:
+        """What it was measured on."""
+        ...
+
+    @property
+    def num_problems(self) -> int: ...
+
+    @property
+    def largest_gap(self) -> float: ...
+
+    def estimate_chance(self, gap: float) -> Mapping[str, Any]:
+        """Returns the `mean`, and the `interval` of 95%."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """The scores of one request's rows, in order, and how many tokens each has."""
+    """The scores of one request's rows, in order, how many tokens each has, and what is known of gaps of the model."""
 
     scores: Sequence[float]
     num_tokens: Sequence[int]
     model: str
+    calibration: GapCalibration | None = None
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput
-from codescaler.serve.job import Query, Row
+from codescaler.serve.job import GapCalibration, Query, Row
 from codescaler.serve.refusal import Refusal
 from codescaler.text.program import Conversation
 from codescaler.text.queries import cut_prompt
@@ -39,6 +39,7 @@ class ServedModel:
 
     engine: Engine
     names: tuple[str, ...]
+    calibration: GapCalibration | None = None
 
     @cached_property
     def template_start(self) -> str:

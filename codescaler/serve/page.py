@@ -10,6 +10,13 @@ PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+_SCRIPTS = ("page.js", "page-text.js", "page-files.js", "page-ranking.js", "page-heat.js", "page-export.js")
+# What each path answers: a file of the folder `assets`, and its type.
+ASSETS = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    **{f"/{name}": (name, "text/javascript") for name in _SCRIPTS},
+}
 
 
 @cache

@@ -8,6 +8,7 @@ import msgspec
 from codescaler import __version__
 from codescaler.serve.answers import ErrorAnswer, ModelsAnswer, StatusAnswer
 from codescaler.serve.dialects import Post
+from codescaler.serve.page import ASSETS
 
 _GETS = {
     "/v1/models": ModelsAnswer,
@@ -16,9 +17,7 @@ _GETS = {
     "/health/ready": StatusAnswer,
 }
 _FILES = {
-    "/": "text/html",
-    "/page.css": "text/css",
-    "/page.js": "text/javascript",
+    **{path: media_type for path, (_, media_type) in ASSETS.items()},
     "/metrics": "text/plain",
     "/openapi.json": "application/json",
 }

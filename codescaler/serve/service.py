@@ -107,7 +107,7 @@ class Service:
                 raise Refusal(500, "score_not_finite", f"row {index} scores {score}; look for non-finite weights")
         if queued.job.use_activation:
             flat = [_apply_logistic(score) for score in flat]
-        return queued.job, Outcome(flat, queued.num_tokens, queued.model.names[0])
+        return queued.job, Outcome(flat, queued.num_tokens, queued.model.names[0], queued.model.calibration)
 
     def _put(self, read_job: Callable[[], Job], client: str, deadline: float, holding: Holding) -> _Queued:
         """Encodes a job's rows and queues them, a forward's worth in a request so that others come in between."""

@@ -143,6 +143,23 @@ def parse_syntax_tree(code: str) -> ast.Module | None:
     return None
 
 
+def describe_syntax_error(code: str) -> str | None:
+    """Returns where and why Python's parser gives a program up, None if the program parses."""
+    if parse_syntax_tree(code) is not None:
+        return None
+    if len(code) > MAX_CODE_CHARS:
+        return f"it has {len(code)} characters, and at most {MAX_CODE_CHARS} are read"
+    try:
+        ast.parse(_shorten_numbers(code), filename=_FILENAME)
+    except SyntaxError as error:
+        return error.msg if error.lineno is None else f"line {error.lineno}: {error.msg}"
+    except ValueError as error:  # a NUL, a lone surrogate
+        return str(error)
+    except Exception:
+        pass
+    return "it is nested too deeply"
+
+
 def _shorten_numbers(code: str) -> str:
     """A text of the same length, with a small number for each whole number of more digits than Python reads."""
     return _LONG_NUMBER.sub(lambda match: "0x" + "0" * (len(match[0]) - 2), code)

@@ -45,3 +45,13 @@ def extract_code(completion: str, name: str, language: str = "python") -> tuple[
     """Returns the program that a completion holds, None for none, and whether it parses."""
     code = EXTRACTORS[name](completion, language)
     return code, code is not None and (name != "last" or is_valid_code(code, language))
+
+
+def explain_invalid(text: str | None, code: str | None) -> str:
+    """Returns why a candidate is invalid: `text` is the completion, None for none, and `code` what was taken out."""
+    if code is not None:
+        return "does not parse"
+    block = None if text is None else extract_evaluation_code(text)
+    if block is None:
+        return "no program"
+    return "several blocks" if is_valid_code(block) else "does not parse"

@@ -9,7 +9,7 @@ import pytest
 from codescaler import cli
 from codescaler.commands.heat_map import format_heat_map
 from codescaler.engine import Engine
-from codescaler.engine.trace import LineScore
+from codescaler.engine.trace import LineScore, choose_shades
 from codescaler.testing import save_chat, save_random_checkpoint
 
 PROBLEM = "Write <b>add</b> & no more."
@@ -83,7 +83,7 @@ def test_the_page_loads_and_runs_nothing(folder, files, tmp_path, capsys):
 
 def test_colours_follow_the_change():
     lines = [LineScore(1, "a", 5.0, 5.0), LineScore(2, "b", 4.0, -1.0), LineScore(3, "c", 4.5, 0.5)]
-    shown = format_heat_map("p", [lines], lines, set(), lines[1], has_colours=True).split("\n")
+    shown = format_heat_map("p", lines, *choose_shades([lines]), set(), lines[1], has_colours=True).split("\n")
     backgrounds = [re.findall(r"48;5;(\d+)m", line) for line in shown]
     assert backgrounds == [[], [], ["34"], ["160"], ["28"], []]
     assert shown[-1] == "largest drop: line 2 (-1.000)"

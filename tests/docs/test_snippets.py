@@ -113,8 +113,9 @@ def run_snippet(snippet, names, page, servers):
         else:
             for words in Snippet("sh", code, snippet.line).commands:
                 assert words[0] == "codescaler", f"{page}, line {snippet.line}: {words[0]} is not run here"
-                if words[1] == "serve":
-                    server = subprocess.Popen([sys.executable, "-m", "codescaler.cli", *words[1:]])
+                if words[1] in ("serve", "play"):
+                    quiet = ["--no-browser"] if words[1] == "play" else []
+                    server = subprocess.Popen([sys.executable, "-m", "codescaler.cli", *words[1:], *quiet])
                     servers.callback(server.wait)
                     servers.callback(server.terminate)
                     continue

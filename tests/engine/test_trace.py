@@ -1,5 +1,8 @@
 """Scores by line: each is the score of the program that ends there, and the last that of the whole."""
 
+import itertools
+from random import Random
+
 import numpy as np
 import pytest
 
@@ -77,9 +80,27 @@ def make_lines(*changes, text="x"):
 def test_the_largest_drop():
     assert find_largest_drop(make_lines(0.5, -0.1, -0.4, -0.2)).number == 3
     assert find_largest_drop(make_lines(0.5, 0.0)) is None
+    assert find_largest_drop(make_lines(0.5, -0.1, -0.4, -0.2), {3}).number == 4
 
 
 def test_common_lines_are_those_of_both_in_order():
-    ours = [LineScore(n, text, 0.0, 0.0) for n, text in enumerate(["a", "b", "c", "d"], 1)]
-    others = [LineScore(n, text, 0.0, 0.0) for n, text in enumerate(["a", "c", "e"], 1)]
-    assert find_common_lines(ours, others) == {1, 3} and find_common_lines(others, ours) == {1, 2}
+    assert find_common_lines([["a", "b", "c", "d"], ["a", "c", "e"]]) == [(1, 1), (3, 2)]
+    assert find_common_lines([["a"]]) == find_common_lines([["a"], ["b"]]) == find_common_lines([["a"]] * 3) == []
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_common_lines_are_a_longest_common_subsequence(seed):
+    random = Random(seed)
+    left, right = ([random.choice("abc") for _ in range(random.randrange(9))] for _ in range(2))
+    pairs = find_common_lines([left, right])
+    assert all(left[one - 1] == right[other - 1] for one, other in pairs)
+    assert all(a < c and b < d for (a, b), (c, d) in itertools.pairwise(pairs))
+    assert len(pairs) == max(  # by brute force
+        size
+        for size in range(min(len(left), len(right)) + 1)
+        if {*itertools.combinations(left, size)} & {*itertools.combinations(right, size)}
+    )
+
+
+def test_lines_that_are_all_alike_take_no_time():
+    assert len(find_common_lines([["a", "b"] * 1000, (["a", "a", "b"] * 700)[:2000]])) >= 1333

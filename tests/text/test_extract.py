@@ -15,6 +15,7 @@ from codescaler.text import extract
 from codescaler.text.extract import (
     LANGUAGES,
     MAX_CODE_CHARS,
+    describe_syntax_error,
     extract_evaluation_code,
     extract_training_code,
     is_valid_code,
@@ -225,3 +226,22 @@ def test_a_missing_grammar_is_an_error_that_says_what_to_install(missing, monkey
     with pytest.raises(InvalidInput, match=re.escape("pip install 'codescaler[languages]'")):
         is_valid_code("fn f() {}", "rust")
     assert is_valid_code("x = 1")
+
+
+@pytest.mark.parametrize(
+    "code, said",
+    [
+        ("x = 1", None),
+        ("x = 1\ny = (", "line 2: '(' was never closed"),
+        ("x" * (MAX_CODE_CHARS + 1), f"it has {MAX_CODE_CHARS + 1} characters, and at most {MAX_CODE_CHARS} are read"),
+        ("1" * 5000, None),
+        ("1" * 5000 + "\n)", "line 2: unmatched ')'"),
+        ("x = '\ud800'", "surrogates not allowed"),
+        ("-" * 60_000 + "1", ""),
+        ("\0", "null bytes"),
+    ],
+)
+def test_where_a_program_does_not_parse(code, said):
+    found = describe_syntax_error(code)
+    assert (found is None) == is_valid_code(code)
+    assert said is None or said in found

@@ -1,101 +1,211 @@
-"use strict";
-// Text enters the page by textContent alone, so that nothing in it is markup.
-const get = (id) => document.getElementById(id);
+// The page: a problem, candidates, and what happens when they are ranked.
+
+import { download, makeCsv, makeJson, makeMarkdown } from "./page-export.js";
+import { readFiles } from "./page-files.js";
+import { looksLikeCompletion, showRanking } from "./page-ranking.js";
+import { ask, count, countLines, describeHidden, fill, get, make, makeVisible } from "./page-text.js";
 
 const EXAMPLE = {
-  problem: "Write a function second_largest(numbers) that returns the second largest distinct number of a list, or None.",
-  programs: [
-    "def second_largest(numbers):\n    return sorted(numbers)[1]",
-    "def second_largest(numbers):\n    distinct = sorted(set(numbers))\n"
-      + "    return distinct[-2] if len(distinct) > 1 else None",
+  problem: "Write a function `second_largest(numbers)` that returns the second largest distinct number of a list, "
+    + "or None.",
+  candidates: [
+    { name: "sort.py", text: "def second_largest(numbers):\n    distinct = sorted(set(numbers))\n"
+      + "    return distinct[-2] if len(distinct) > 1 else None" },
+    { name: "index.py", text: "def second_largest(numbers):\n    return sorted(numbers)[1]" },
+    { name: "broken.py", text: "def second_largest(numbers:\n    return sorted(set(numbers))[-2]" },
   ],
 };
+let ranking = null; // what is shown
+let groups = []; // of the last file
 
-// Control characters and marks of direction could make a program look like another one.
-function makeVisible(text) {
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
-    (character) => "\\u" + character.charCodeAt(0).toString(16).padStart(4, "0"));
+function listCards() {
+  return [...get("candidates").children];
 }
 
-function makeElement(name, text) {
-  const element = document.createElement(name);
-  element.textContent = makeVisible(text);
-  return element;
+function readCard(card) {
+  const [name, text] = [card.querySelector("input"), card.querySelector("textarea")];
+  return { name: name.value || name.placeholder, text: text.value };
 }
 
-function addProgram() {
-  const label = makeElement("label", "Program " + (get("programs").children.length + 1));
-  const area = document.createElement("textarea");
-  area.rows = 5;
-  area.spellcheck = false;
-  label.append(area);
-  get("programs").append(label);
+function addCard(name = "", text = "") {
+  const card = make("li", { className: "card" });
+  const title = make("input", { value: name, maxLength: 200, spellcheck: false, autocomplete: "off" });
+  const remove = make("button", { type: "button", className: "remove" }, "Remove");
+  const rows = Math.min(14, Math.max(6, countLines(text) + 1));
+  const area = make("textarea", { value: text, rows, spellcheck: false, wrap: "off" });
+  const note = make("p", { className: "note", hidden: true });
+  card.append(make("div", { className: "head" }, title, remove), area, note);
+  remove.addEventListener("click", () => {
+    const next = card.nextElementSibling ?? card.previousElementSibling;
+    card.remove();
+    numberCards();
+    markStale();
+    (next?.querySelector(".remove") ?? get("add")).focus();
+  });
+  get("candidates").append(card);
+  numberCards();
+  noteHidden(area, note);
   return area;
 }
 
-function fillExample() {
-  get("problem").value = EXAMPLE.problem;
-  const areas = [...document.querySelectorAll("#programs textarea")];
-  EXAMPLE.programs.forEach((program, index) => { (areas[index] || addProgram()).value = program; });
+function numberCards() {
+  listCards().forEach((card, index) => {
+    const [title, area] = [card.querySelector("input"), card.querySelector("textarea")];
+    title.placeholder = `Candidate ${index + 1}`;
+    title.setAttribute("aria-label", `Name of candidate ${index + 1}`);
+    area.setAttribute("aria-label", `Text of candidate ${index + 1}`);
+    card.querySelector(".remove").setAttribute("aria-label", `Remove candidate ${index + 1}`);
+  });
 }
 
-async function ask(path, options) {
-  const answer = await fetch(path, options);
-  const result = await answer.json();
-  if (!answer.ok) throw new Error(result.error.message);
-  return result;
+function noteHidden(area, note) {
+  const text = describeHidden(area.value);
+  if (text || !note.hidden) fill(note, text);
+  note.hidden = !text;
 }
 
-async function listModels() {
-  for (const model of (await ask("/v1/models")).data) {
-    const option = makeElement("option", model.id);
-    option.value = model.id;
-    get("model").append(option);
+function markStale() {
+  get("stale").hidden = ranking === null;
+}
+
+function fillForm({ problem, system = "", candidates }) {
+  get("problem").value = problem;
+  get("system").value = system;
+  get("more").open = Boolean(system);
+  noteHidden(get("problem"), get("problem-note"));
+  get("candidates").replaceChildren();
+  for (const { name, text } of candidates) addCard(name, text);
+  while (listCards().length < 2) addCard();
+  markStale();
+}
+
+function setGroups(list) {
+  groups = list;
+  get("groups").hidden = list.length < 2;
+  get("group").replaceChildren(...list.map(({ name }, index) =>
+    make("option", { value: String(index), textContent: `${index + 1}. ${makeVisible(name)}` })));
+}
+
+function showGroup(index) {
+  const group = groups[index];
+  fillForm(group);
+  if (group.numAbsent) say(`Left out of ${group.name}: ${count(group.numAbsent, "candidate")} without code.`);
+}
+
+async function addFiles(files) {
+  const found = await readFiles(files);
+  if (found.groups.length) {
+    setGroups(found.groups);
+    showGroup(0);
   }
+  if (found.problem !== null) {
+    get("problem").value = found.problem;
+    noteHidden(get("problem"), get("problem-note"));
+  }
+  if (found.candidates.length) {
+    for (const card of listCards()) if (!readCard(card).text.trim()) card.remove();
+    for (const { name, text } of found.candidates) addCard(name, text);
+  }
+  markStale();
+  if (found.refused.length) say(found.refused.join(" "), true);
+}
+
+function say(text, isError = false) {
+  fill(get("message"), text);
+  get("message").className = isError ? "error" : "";
+}
+
+function chooseExtract(candidates) {
+  const chosen = get("extract").value;
+  if (chosen !== "auto") return chosen;
+  return candidates.every(({ text }) => looksLikeCompletion(text)) ? "markdown" : "";
 }
 
 async function rank() {
-  const texts = [...document.querySelectorAll("#programs textarea")].map((area) => area.value);
-  const numbers = [...texts.keys()].filter((index) => texts[index].trim());
-  if (!numbers.length) throw new Error("Write a program first, better two.");
-  const item = { problem: get("problem").value, candidates: numbers.map((index) => texts[index]) };
-  const body = JSON.stringify({ model: get("model").value, items: [item] });
-  const headers = { "content-type": "application/json" };
-  const { results } = await ask("/v1/programs", { method: "POST", headers, body });
-  showRanking(results[0].map((record, index) => ({ ...record, number: numbers[index], text: item.candidates[index] })));
-}
-
-function showRanking(rows) {
-  rows.sort((a, b) => b.is_valid - a.is_valid || b.score - a.score || a.number - b.number);
-  get("ranking").tBodies[0].replaceChildren(...rows.map((row, index) => {
-    const line = document.createElement("tr");
-    const program = document.createElement("td");
-    const note = "Program " + (row.number + 1) + (row.is_valid ? "" : ", does not parse");
-    program.append(makeElement("small", note), makeElement("pre", row.text));
-    line.append(makeElement("td", String(index + 1)), makeElement("td", row.score.toFixed(3)), program);
-    line.className = row.is_valid ? "" : "invalid";
-    return line;
-  }));
-  get("ranking").hidden = false;
+  const candidates = listCards().map(readCard).filter(({ text }) => text.trim());
+  if (!candidates.length) throw new Error("Write a program first, better two.");
+  const [problem, extract] = [get("problem").value, chooseExtract(candidates)];
+  const system = get("system").value.trim() ? get("system").value : null;
+  const item = { problem, candidates: candidates.map(({ text }) => text), system };
+  const body = { model: get("model").value, items: [item], extract: extract || false, asked_first: true, details: true };
+  const answer = await ask("/v1/programs", body);
+  const rows = answer.results[0].map((record, index) => ({ ...record, ...candidates[index], index }));
+  rows.sort((a, b) => a.details.rank - b.details.rank);
+  const [asked, calibratedOn] = [answer.asked[0], answer.calibrated_on];
+  ranking = { problem, system, extract, rows, asked, calibratedOn, model: body.model };
+  showRanking(ranking);
 }
 
 // One thing at a time, and what goes wrong is shown.
 async function run(task, message) {
-  get("message").textContent = message;
+  if (get("rank").disabled) return;
+  say(message);
   get("rank").disabled = true;
   try {
     await task();
-    get("message").textContent = "";
+    if (get("message").textContent === message) say("");
   } catch (error) {
-    get("message").textContent = makeVisible(error.message);
+    say(error.message, true);
   } finally {
     get("rank").disabled = false;
   }
 }
 
-get("add").addEventListener("click", () => addProgram().focus());
-get("example").addEventListener("click", fillExample);
-get("form").addEventListener("submit", (event) => { event.preventDefault(); run(rank, "Scoring..."); });
-addProgram();
-addProgram();
+async function listModels() {
+  for (const { id } of (await ask("/v1/models")).data) {
+    get("model").append(make("option", { value: id, textContent: makeVisible(id) }));
+  }
+}
+
+function listenToFiles() {
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) document.body.classList.remove("dropping");
+  });
+  document.addEventListener("drop", (event) => {
+    document.body.classList.remove("dropping");
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    addFiles([...event.dataTransfer.files]);
+  });
+  get("choose").addEventListener("click", () => get("files").click());
+  get("files").addEventListener("change", () => {
+    const files = [...get("files").files];
+    get("files").value = "";
+    addFiles(files);
+  });
+}
+
+function listen() {
+  get("add").addEventListener("click", () => addCard().focus());
+  get("example").addEventListener("click", () => { setGroups([]); fillForm(EXAMPLE); });
+  get("clear").addEventListener("click", () => { setGroups([]); fillForm({ problem: "", candidates: [] }); });
+  get("group").addEventListener("change", () => showGroup(Number(get("group").value)));
+  get("form").addEventListener("submit", (event) => { event.preventDefault(); run(rank, "Scoring..."); });
+  get("form").addEventListener("input", (event) => {
+    markStale();
+    const note = event.target.id === "problem" ? get("problem-note") : event.target.parentElement.querySelector(".note");
+    if (event.target.tagName === "TEXTAREA" && note) noteHidden(event.target, note);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    get("form").requestSubmit();
+  });
+  const exports = { json: [makeJson, "ranking.jsonl", "application/jsonl"], csv: [makeCsv, "ranking.csv", "text/csv"],
+    markdown: [makeMarkdown, "ranking.md", "text/markdown"] };
+  for (const [id, [makeText, name, type]] of Object.entries(exports)) {
+    get(id).addEventListener("click", () => download(name, type, makeText(ranking)));
+  }
+  listenToFiles();
+}
+
+addCard();
+addCard();
+listen();
 run(listModels, "");
