@@ -8,6 +8,8 @@ ASAN_DIR := build/asan
 AARCH64_CXX ?= aarch64-linux-gnu-g++
 AARCH64_QEMU ?= qemu-aarch64-static
 AARCH64_DIR := build/aarch64
+WHEELS := build/wheels
+RELEASE := build/release
 GPU_SMALL := build/gpu_small
 QUICK ?= -m "not slow"
 CLIENT ?= $(patsubst tests/clients/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/clients/*/)))
@@ -16,7 +18,7 @@ CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-all test-clients lint parity bench docs test-asan test-aarch64 test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu roofline format clean
+.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-all test-clients lint parity bench docs test-asan test-aarch64 test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu wheels release-check roofline format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -139,6 +141,19 @@ gpu: $(if $(BARE),build/.bare,setup)  ## prove and measure everything on a GPU, 
 build/.bare: pyproject.toml setup.py $(CSRC)
 	$(PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
 	@mkdir -p build && touch $@
+
+# Of each python3.N on the PATH. The compilers are g++ and Debian's for AArch64; Zig and auditwheel come from PyPI.
+wheels: setup $(RELEASE)/.installed  ## the source archive and every wheel, in build/wheels: manylinux of two machines, and the pure one
+	$(RELEASE)/bin/python benches/tools/wheels.py $(WHEELS) $(OPTIONS)
+	for wheel in $(WHEELS)/*manylinux*.whl; do $(RELEASE)/bin/auditwheel show $$wheel || exit 1; done
+
+$(RELEASE)/.installed:
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install -q 'ziglang>=0.14' 'auditwheel>=6.2' 'pybind11>=2.12' 'setuptools>=77'
+	@touch $@
+
+release-check: setup  ## is everything ready to publish: version, changelog, tag, clean tree, generated pages, wheels
+	$(BIN)/python benches release_check $(WHEELS)
 
 roofline: setup  ## predict an H100's times from bytes and operations
 	$(BIN)/python benches roofline

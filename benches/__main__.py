@@ -29,7 +29,18 @@ SCRIPTS = {
         *("parity", "ranking", "reading_data", "robustness", "sampled", "steady", "suites", "tau", "templates"),
         "train_study",
     ),
-    "tools": ("benchmarks_page", "compile_triton", "install_openrlhf", "install_vllm", "prose", "roofline"),
+    "tools": (
+        *(
+            "benchmarks_page",
+            "compile_triton",
+            "install_openrlhf",
+            "install_vllm",
+            "prose",
+            "release_check",
+            "roofline",
+        ),
+        "wheels",
+    ),
 }
 
 if __name__ == "__main__":

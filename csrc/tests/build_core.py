@@ -1,4 +1,4 @@
-"""Builds csrc/tests/test_core.cpp and all kernels: python build_core.py OUT_DIR [--machine aarch64] [--sanitize address].
+"""Builds csrc/tests/test_core.cpp and all kernels under sanitizers: python build_core.py OUT_DIR [--machine aarch64].
 
 CXX names the compiler. Standard library only, so that it runs before anything is installed.
 """
@@ -33,9 +33,7 @@ def main() -> None:
 
     def compile_one(source: Path) -> str:
         target = str(options.out / f"{source.stem}.o")
-        subprocess.run(
-            [compiler, *flags, *units.get(source.stem, []), "-c", str(source), "-o", target], check=True
-        )
+        subprocess.run([compiler, *flags, *units.get(source.stem, []), "-c", str(source), "-o", target], check=True)
         return target
 
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
