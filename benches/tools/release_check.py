@@ -69,7 +69,7 @@ def check_wheels(folder: Path, version: str) -> Iterator[str]:
     """Yields each file that is missing, and what is wrong with those that are there."""
     if not (folder / f"codescaler-{version}.tar.gz").exists():
         yield f"codescaler-{version}.tar.gz is not in {folder}"
-    native = [f"{tag}-{tag}-{machine.tag}" for machine in MACHINES.values() for tag in map(_tag_python, PYTHONS)]
+    native = [f"{tag}-{tag}-{machine.tag}" for machine in MACHINES.values() for tag in map(_format_tag, PYTHONS)]
     for tag in (*native, "py3-none-any"):
         wheel = folder / f"codescaler-{version}-{tag}.whl"
         if wheel.exists():
@@ -110,7 +110,7 @@ def check_extension(path: str) -> Iterator[str]:
         yield f"it needs glibc {'.'.join(map(str, max(versions)))}, and the tag says {GLIBC}"
 
 
-def _tag_python(version: str) -> str:
+def _format_tag(version: str) -> str:
     return f"cp{version.replace('.', '')}"
 
 

@@ -139,7 +139,7 @@ def add_extension(pure: Path, extension: Path, version: str, machine: Machine) -
     lines = files[f"{info}/WHEEL"].decode().splitlines()
     kept = [line for line in lines if line and not line.startswith(("Tag:", "Root-Is-Purelib:"))]
     files[f"{info}/WHEEL"] = "\n".join([*kept, "Root-Is-Purelib: false", f"Tag: {tag}", ""]).encode()
-    rows = [f"{name},sha256={_digest(content)},{len(content)}\n" for name, content in files.items()]
+    rows = [f"{name},sha256={_hash(content)},{len(content)}\n" for name, content in files.items()]
     files[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"]).encode()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as target:
         for name, content in files.items():
@@ -181,7 +181,7 @@ def _describe_member(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _digest(content: bytes) -> str:
+def _hash(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
