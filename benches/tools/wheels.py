@@ -4,8 +4,8 @@ The pure wheel is built from the source archive, and a native wheel is the pure 
 
 - GCC compiles, because its OpenMP is torch's. The objects of csrc/core serve every Python.
 - Zig links, because it brings the symbols of an old glibc. So the wheel runs on any Linux since then.
-- libstdc++ is linked in. libgomp is not even named: torch has loaded its own for everybody (`libtorch_global_deps`),
-  and symbols that are missing here are found there. So there is one pool of threads.
+- libstdc++ is linked in. libgomp is not even named: `ops/cpu/openmp.py` shows the extension the library that torch has
+  loaded. So there is one pool of threads.
 - An extension includes the headers of its Python. Those of AArch64 are the ones of x86-64: `pyconfig.h` differs in
   what CPython's own sources ask, and in no type that an extension sees.
 """
