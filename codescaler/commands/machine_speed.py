@@ -2,7 +2,8 @@
 
 The peak is that of matrix products, measured now. Then layers of a random model of each shape run the workload bon8:
 a problem of 512 tokens with 8 programs. The seconds of a whole model are those of its last layer, and for each other
-layer what one more layer takes. Text and tokens are not in them.
+layer what one more layer takes. Text and tokens are not in them. A real forward of 6 layers of 0.6B took 3% to 4% more
+than predicted (one thread, AVX-512 BF16, bfloat16, processor time).
 """
 
 import statistics
