@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CXX ?= g++
 ASAN_DIR := build/asan
+AARCH64_CXX ?= aarch64-linux-gnu-g++
+AARCH64_QEMU ?= qemu-aarch64-static
+AARCH64_DIR := build/aarch64
+WHEELS := build/wheels
+RELEASE := build/release
 GPU_SMALL := build/gpu_small
 QUICK ?= -m "not slow"
 CLIENT ?= $(patsubst tests/clients/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/clients/*/)))
@@ -13,10 +18,10 @@ CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-all test-clients lint parity bench docs test-asan test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu screenshots roofline format clean
+.PHONY: help setup demo rl-demo compare bench-cpu bench-peers bench-serving test test-all test-clients lint parity bench docs test-asan test-aarch64 test-triton compile-triton compile-triton-sm_90 test-gpu-kit gpu screenshots wheels release-check roofline format clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## make .venv with everything that demo, test and bench need, and compile the kernels
 
@@ -60,8 +65,8 @@ build/vllm/.installed: benches/tools/install_vllm.py | setup
 
 # What takes one core runs two at a time, each one's output in one piece. Tests run in two processes of one thread, since
 # threads of two processes on two cores would wait for each other; those of several threads ask for them.
-test: setup lint  ## lint, types, C++ under sanitizers, Triton kernels, the GPU kit on the CPU, the test suite without its slow tests
-	$(MAKE) -j2 --output-sync=target test-asan compile-triton-sm_90 test-gpu-kit
+test: setup lint  ## lint, types, C++ under sanitizers and for Arm, Triton kernels, the GPU kit on the CPU, the test suite without its slow tests
+	$(MAKE) -j2 --output-sync=target test-asan test-aarch64 compile-triton-sm_90 test-gpu-kit
 	$(MAKE) test-triton
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable $(QUICK)
 
@@ -103,8 +108,18 @@ docs: setup  ## build the site of docs/ in build/docs; fails on a broken link
 # One object a source: each instruction set has its own flags, read from setup.py so that they stand in one place.
 test-asan:  ## the C++ kernels against plain loops, under AddressSanitizer and UBSan
 	mkdir -p $(ASAN_DIR)
-	CXX=$(CXX) $(PYTHON) csrc/tests/build_asan.py $(ASAN_DIR)
+	CXX=$(CXX) $(PYTHON) csrc/tests/build_core.py $(ASAN_DIR)
 	$(ASAN_DIR)/test_core
+
+# Without the two programs it says so and is green: a developer's machine need not have them.
+test-aarch64:  ## the C++ kernels for Arm, cross-compiled, against plain loops in an emulator; skipped where either is not there
+	@if command -v $(AARCH64_CXX) > /dev/null && command -v $(AARCH64_QEMU) > /dev/null; then \
+	  mkdir -p $(AARCH64_DIR) && \
+	  CXX=$(AARCH64_CXX) $(PYTHON) csrc/tests/build_core.py $(AARCH64_DIR) --machine aarch64 --sanitize undefined --static && \
+	  $(AARCH64_QEMU) -cpu max $(AARCH64_DIR)/test_core; \
+	else \
+	  echo "skipped: test-aarch64 needs $(AARCH64_CXX) and $(AARCH64_QEMU) (on Debian: g++-aarch64-linux-gnu, qemu-user-static)"; \
+	fi
 
 # One thread a process: the interpreter's products are too small to share.
 test-triton: setup  ## the Triton kernels and whole forwards in Triton's interpreter, on the CPU
@@ -129,6 +144,19 @@ build/.bare: pyproject.toml setup.py $(CSRC)
 
 screenshots: setup build/clients/browser/.installed  ## draw the pictures of the page in docs/ again, with headless Chromium
 	build/clients/browser/bin/python benches page_screenshots
+
+# Of each python3.N on the PATH. The compilers are g++ and Debian's for AArch64; Zig and auditwheel come from PyPI.
+wheels: setup $(RELEASE)/.installed  ## the source archive and every wheel, in build/wheels: manylinux of two machines, and the pure one
+	$(RELEASE)/bin/python benches/tools/wheels.py $(WHEELS) $(OPTIONS)
+	for wheel in $(WHEELS)/*manylinux*.whl; do $(RELEASE)/bin/auditwheel show $$wheel || exit 1; done
+
+$(RELEASE)/.installed:
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install -q 'ziglang>=0.14' 'auditwheel>=6.2' 'pybind11>=2.12' 'setuptools>=77'
+	@touch $@
+
+release-check: setup  ## is everything ready to publish: version, changelog, tag, clean tree, generated pages, wheels
+	$(BIN)/python benches release_check $(WHEELS)
 
 roofline: setup  ## predict an H100's times from bytes and operations
 	$(BIN)/python benches roofline

@@ -36,7 +36,9 @@ SCRIPTS = {
         "install_vllm",
         "page_screenshots",
         "prose",
+        "release_check",
         "roofline",
+        "wheels",
     ),
 }
 

@@ -1,8 +1,9 @@
 """The only reader of environment variables.
 
 Variables:
-    CODESCALER_CPU_ISA: force one instruction set of the C++ kernels ("generic", "avx2", "avx512",
-        "avx512_bf16"). It does not reach oneDNN; set ONEDNN_MAX_CPU_ISA as well before torch is imported.
+    CODESCALER_CPU_ISA: force one instruction set of the C++ kernels ("generic", "avx2", "avx512", "avx512_bf16"; on
+        Arm "generic", "neon", "neon_bf16"). It does not reach oneDNN; set ONEDNN_MAX_CPU_ISA as well before torch is
+        imported.
     CODESCALER_API_KEY: what `codescaler data sample --endpoint` and our client show a server, and what clients must
         show `codescaler serve`. No other program's variable is read, so that its key is not sent to whatever server is
         named.

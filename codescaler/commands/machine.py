@@ -19,6 +19,11 @@ def add_commands(add: Add) -> None:
     )
     info.add_argument("model", nargs="?", help="a model to describe instead: folder, hub id, nano")
     info.add_argument("--json", action="store_true", help="print JSON")
+    info.add_argument(
+        "--bench",
+        action="store_true",
+        help="measure for ten seconds: the peak of matrix products, and programs a second to expect of three sizes",
+    )
 
 
 def _download(options: argparse.Namespace) -> None:
@@ -32,11 +37,24 @@ def _download(options: argparse.Namespace) -> None:
 def _run_info(options: argparse.Namespace) -> None:
     from codescaler.commands import reports as report
     from codescaler.commands.info import describe_host, describe_model
+    from codescaler.errors import InvalidInput
 
+    if options.bench and options.model is not None:
+        raise InvalidInput(f"--bench measures this machine, and no model; leave out {options.model!r}")
     facts = (
         describe_host() | {"sandbox": _describe_sandbox()} if options.model is None else describe_model(options.model)
     )
-    print(json.dumps(facts, indent=2) if options.json else report.format_settings(facts))
+    measured = None
+    if options.bench:
+        from codescaler.commands.machine_speed import format_machine, measure_machine
+
+        measured = measure_machine()
+    if options.json:
+        print(json.dumps(facts if measured is None else facts | {"bench": measured}, indent=2))
+        return
+    print(report.format_settings(facts))
+    if measured is not None:
+        print(f"\n{format_machine(measured)}")
 
 
 def _describe_sandbox() -> str:

@@ -27,6 +27,16 @@ __all__ = [
 
 BACKEND_NAMES = ("cpu", "triton", "reference")
 
+# What is slow without kernels, and how to get them. Wheels with kernels are those of benches/tools/wheels.py.
+_NO_EXTENSION = (
+    "this is the wheel without C++ kernels; wheels with them are for Linux on x86-64 and AArch64, and elsewhere "
+    "`pip install --no-binary codescaler codescaler` compiles them, with a C++17 compiler"
+)
+_SLOW_REASON = (
+    "PyTorch alone computes, so attention writes every logit to memory, each step between matrix products is several "
+    "passes over memory, and linear layers of 8 bits are no faster"
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +48,8 @@ def explain_unavailable(name: str, device_type: str) -> str | None:
         return _explain_no_triton(device_type)
     if device_type != "cpu":
         return f"the C++ kernels run on device 'cpu', not {device_type!r}"
+    if importlib.util.find_spec("codescaler._C") is None:
+        return _NO_EXTENSION
     try:
         import codescaler.ops.cpu  # noqa: F401
     except ImportError as error:
@@ -76,7 +88,9 @@ def select_backend(name: str, device_type: str, *, deterministic: bool = False) 
         if reason is None:
             name = fastest
         else:
-            _log.warning("backend 'auto' passes over %r (%s) and takes the slow 'reference'", fastest, reason)
+            _log.warning(
+                "backend 'auto' passes over %r (%s) and takes the slow 'reference': %s", fastest, reason, _SLOW_REASON
+            )
             name = "reference"
     reason = explain_unavailable(name, device_type)
     if reason is not None:

@@ -450,6 +450,11 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("pairwise_loss", &codescaler::pairwise_loss_of_any);
   m.attr("TILE_ROWS") = codescaler::kTileRows;
+#ifdef _OPENMP
+  m.attr("HAS_OPENMP") = true;
+#else
+  m.attr("HAS_OPENMP") = false;
+#endif
   py::class_<AttentionPlan>(m, "AttentionPlan")
       .def(py::init<int64_t, const py::object&, const py::object&, const py::object&>())
       .def_property_readonly("num_rows", &AttentionPlan::num_rows);

@@ -9,9 +9,10 @@
 // The unit is a 32-bit *lane* of `Group` inputs: two of 16 bits for "multiply pairs and add", or with VNNI four of 8
 // bits, which is twice as fast and leaves activations 127 steps. Weights are kept in 8 bits, in strips of kColumns
 // outputs; for 16-bit lanes they are widened a block at a time, once for many rows. Without VNNI 8-bit activations take
-// 16-bit lanes too: AVX2's product of 8-bit numbers, vpmaddubsw, adds pairs in 16 bits and saturates.
+// 16-bit lanes too: AVX2's product of 8-bit numbers, vpmaddubsw, adds pairs in 16 bits and saturates. Arm's I8MM takes
+// eight of 8 bits, in lanes of 64 bits.
 
-#if CODESCALER_ISA >= 2
+#if CODESCALER_AVX512
 // Not __m512i, whose 64-bit lanes GCC 12 would not keep in registers across these instructions.
 typedef int32_t Int32x16 __attribute__((vector_size(64)));
 struct Lanes {
@@ -44,6 +45,20 @@ template <int64_t Group>
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, b.v))};
 }
+#elif CODESCALER_NEON
+struct Lanes {
+  int32x4_t v;
+};
+inline Lanes set_lanes(int32_t x) { return {vdupq_n_s32(x)}; }
+inline Lanes load_lanes(const void* p) { return {vld1q_s32(static_cast<const int32_t*>(p))}; }
+inline void store_lanes(int32_t* p, Lanes x) { vst1q_s32(p, x.v); }
+inline Vec to_float(Lanes x) { return {vcvtq_f32_s32(x.v)}; }
+inline Lanes to_integer(Vec x) { return {vcvtnq_s32_f32(x.v)}; }
+template <int64_t Group>
+inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {  // `b` has the first inputs of four lanes, then the second
+  const int16x8_t pair = vreinterpretq_s16_s32(a.v), weights = vreinterpretq_s16_s32(b.v);
+  return {vmlal_high_laneq_s16(vmlal_laneq_s16(sum.v, vget_low_s16(weights), pair, 0), weights, pair, 1)};
+}
 #else
 struct Lanes {
   Int4 v;
@@ -68,20 +83,36 @@ inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {  // high and low halves
 template <int64_t Group>
 struct LaneInput {
   using Type = int16_t;
+  using Lane = int32_t;
   static constexpr int32_t kZero = 0;
 };
 template <>
 struct LaneInput<4> {
   using Type = uint8_t;
+  using Lane = int32_t;
   static constexpr int32_t kZero = 128;
 };
+template <>
+struct LaneInput<8> {
+  using Type = int8_t;
+  using Lane = int64_t;
+  static constexpr int32_t kZero = 0;
+};
 
-#if CODESCALER_ISA >= 2
+#if CODESCALER_AVX512
 inline void store_inputs(int16_t* p, Lanes x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)x.v));
 }
 inline void store_inputs(uint8_t* p, Lanes x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)(x.v + LaneInput<4>::kZero)));
+}
+#elif CODESCALER_NEON
+inline void store_inputs(int16_t* p, Lanes x) { vst1_s16(p, vmovn_s32(x.v)); }
+inline void store_inputs(int8_t* p, Lanes x) {
+  const int16x4_t narrow = vmovn_s32(x.v);
+  int8_t lanes[8];
+  vst1_s8(lanes, vmovn_s16(vcombine_s16(narrow, narrow)));
+  memcpy(p, lanes, 4);
 }
 #else
 inline void store_inputs(int16_t* p, Lanes x) {
@@ -94,7 +125,7 @@ inline void store_inputs(int16_t* p, Lanes x) {
 // Lanes `Apart` from each other, exchanged.
 template <int64_t Apart>
 inline Vec swapped(Vec x) {
-#if CODESCALER_ISA >= 2
+#if CODESCALER_AVX512
   return {Apart == 8   ? _mm512_shuffle_f32x4(x.v, x.v, 0x4e)
           : Apart == 4 ? _mm512_shuffle_f32x4(x.v, x.v, 0xb1)
           : Apart == 2 ? _mm512_permute_ps(x.v, 0x4e)
@@ -103,6 +134,8 @@ inline Vec swapped(Vec x) {
   return {Apart == 4   ? _mm256_permute2f128_ps(x.v, x.v, 1)
           : Apart == 2 ? _mm256_permute_ps(x.v, 0x4e)
                        : _mm256_permute_ps(x.v, 0xb1)};
+#elif CODESCALER_NEON
+  return {Apart == 2 ? vextq_f32(x.v, x.v, 2) : vrev64q_f32(x.v)};
 #else
   constexpr int kFirst = Apart == 2 ? 2 : 1;
   return {Float4{x.v[kFirst], x.v[kFirst ^ 1], x.v[kFirst ^ 2], x.v[kFirst ^ 3]}};
@@ -147,8 +180,9 @@ constexpr int64_t kBlockRows = 32 * kRowsAtOnce;  // rows that a widened block o
 constexpr int64_t kChunkRows = 4 * kBlockRows;    // rows that are packed before they are multiplied
 constexpr int64_t kDepth = 192;                   // lanes of a block: 12 KB of weights on AVX2, 48 on AVX-512
 
-// Inputs of a lane for activations of 8 or 16 bits.
-constexpr int64_t group_of(int32_t activation_bits) { return CODESCALER_ISA == 3 && activation_bits == 8 ? 4 : 2; }
+// Inputs of a lane for activations of 8 bits, and of 8 or 16.
+constexpr int64_t kByteGroup = CODESCALER_ISA == 3 ? 4 : CODESCALER_ISA == 5 ? 8 : 2;
+constexpr int64_t group_of(int32_t activation_bits) { return activation_bits == 8 ? kByteGroup : 2; }
 
 inline int64_t lanes_of(int64_t num_inputs, int64_t group) { return (num_inputs + group - 1) / group; }
 inline int64_t strips_of(int64_t num_outputs) { return (num_outputs + kColumns - 1) / kColumns; }
@@ -166,7 +200,7 @@ int64_t packed_int8_bytes(int64_t num_outputs, int64_t num_inputs, int32_t activ
 void pack_int8_linear(const int8_t* weight, int64_t num_outputs, int64_t num_inputs, int32_t activation_bits,
                       int8_t* packed, int num_threads) {
   const int64_t group = group_of(activation_bits), size = lanes_of(num_inputs, group) * group;
-  const int32_t zero = group == 4 ? LaneInput<4>::kZero : LaneInput<2>::kZero;
+  const int32_t zero = activation_bits == 8 ? LaneInput<kByteGroup>::kZero : LaneInput<2>::kZero;
 #pragma omp parallel for num_threads(num_threads) schedule(static)
   for (int64_t strip = 0; strip < strips_of(num_outputs); ++strip)
     for (int64_t column = 0; column < kColumns; ++column) {
@@ -198,7 +232,7 @@ constexpr float kLeast = 0x1p-100f;  // a row of smaller numbers counts as zeros
 // vectors.
 template <int64_t Group, class T>
 inline float quantize_row(const T* x, int64_t width, float steps, typename LaneInput<Group>::Type* inputs,
-                          int32_t* panel) {
+                          typename LaneInput<Group>::Lane* panel) {
   Vec size = set1(0.0f), probe = set1(0.0f);
   const auto look = [&](Vec v) {
     size = max(size, max(v, set1(0.0f) - v));
@@ -221,7 +255,12 @@ inline float quantize_row(const T* x, int64_t width, float steps, typename LaneI
 
 // c += a b for kRowsAtOnce x kColumns sums over `depth` lanes.
 template <int64_t Group>
-inline void integer_tile(const int32_t* a, const void* b, int64_t depth, int32_t* c) {
+inline void integer_tile(const typename LaneInput<Group>::Lane* a, const void* b, int64_t depth, int32_t* c) {
+  if constexpr (Group == 8) {
+    matrix_kernel<kRowsAtOnce>(reinterpret_cast<const int8_t*>(a), Group, kRowsAtOnce * Group,
+                               static_cast<const int8_t*>(b), kColumns * Group, depth, c, kColumns, true);
+    return;
+  }
   const int32_t* weights = static_cast<const int32_t*>(b);
   Lanes sum[kRowsAtOnce][kColumnVectors];
   for (int64_t m = 0; m < kRowsAtOnce; ++m)
@@ -238,6 +277,7 @@ inline void integer_tile(const int32_t* a, const void* b, int64_t depth, int32_t
 template <class T, int64_t Group>
 class Int8Linear {
   using Input = typename LaneInput<Group>::Type;
+  using Lane = typename LaneInput<Group>::Lane;
 
  public:
   Int8Linear(const Int8LinearArgs<T>& args, int num_threads)
@@ -247,7 +287,7 @@ class Int8Linear {
         steps_(float(int8_steps(args.num_inputs, args.activation_bits))) {
     Arena arena(args.workspace);
     const int64_t rows = args.num_rows < kChunkRows ? round_up(args.num_rows, kRowsAtOnce) : kChunkRows;
-    panels_ = arena.allocate<int32_t>(rows * num_lanes_);
+    panels_ = arena.allocate<Lane>(rows * num_lanes_);
     scales_ = arena.allocate<float>(rows);
     inputs_ = arena.allocate<Input>(num_threads * inputs_size());
     transformed_ = arena.allocate<float>(args.is_rotated ? num_threads * inputs_size() : 0);
@@ -277,7 +317,7 @@ class Int8Linear {
   int64_t inputs_size() const { return round_up(a_.num_inputs + Vec::width, 64); }
 
   void pack(int64_t first, int64_t row, int64_t rows) const {
-    int32_t* panel = panels_ + row / kRowsAtOnce * kRowsAtOnce * num_lanes_ + row % kRowsAtOnce;
+    Lane* panel = panels_ + row / kRowsAtOnce * kRowsAtOnce * num_lanes_ + row % kRowsAtOnce;
     Input* inputs = inputs_ + omp_get_thread_num() * inputs_size();
     if (row >= rows) {
       for (int64_t lane = 0; lane < num_lanes_; ++lane) panel[lane * kRowsAtOnce] = 0;
@@ -317,9 +357,17 @@ class Int8Linear {
 
   // A block of weights as inputs are: 8-bit ones stay where they are.
   const void* widened(const int8_t* lanes, int64_t depth) const {
-    if (Group == 4) return lanes;
+    if (Group != 2) return lanes;
     int16_t* wide = wide_ + omp_get_thread_num() * kWideSize;
+#if CODESCALER_NEON
+    for (int64_t i = 0; i < depth * kColumns * 2; i += 2 * Vec::width)  // multiply_add says in which order
+      for (int64_t column = 0; column < Vec::width; ++column) {
+        wide[i + column] = lanes[i + 2 * column];
+        wide[i + Vec::width + column] = lanes[i + 2 * column + 1];
+      }
+#else
     for (int64_t i = 0; i < depth * kColumns * Group; ++i) wide[i] = lanes[i];
+#endif
     return wide;
   }
 
@@ -336,7 +384,7 @@ class Int8Linear {
   const Int8LinearArgs<T>& a_;
   int64_t num_lanes_, num_strips_;
   float steps_;
-  int32_t* panels_;     // [panels of a chunk][lanes][kRowsAtOnce]
+  Lane* panels_;        // [panels of a chunk][lanes][kRowsAtOnce]
   float* scales_;       // [rows of a chunk]
   Input* inputs_;       // of each thread: one row
   float* transformed_;  // of each thread: one row
@@ -347,9 +395,8 @@ class Int8Linear {
 // Calls act with the linear layer in the lanes that its activations take.
 template <class T, class Act>
 inline void with_int8_linear(const Int8LinearArgs<T>& a, int num_threads, Act act) {
-#if CODESCALER_ISA == 3
-  if (group_of(a.activation_bits) == 4) return act(Int8Linear<T, 4>(a, num_threads));
-#endif
+  if constexpr (kByteGroup != 2)
+    if (a.activation_bits == 8) return act(Int8Linear<T, kByteGroup>(a, num_threads));
   act(Int8Linear<T, 2>(a, num_threads));
 }
 

@@ -4,6 +4,11 @@
 #include <algorithm>
 #include <cmath>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace codescaler {
 
 int supported_kernels(const Kernels* (&out)[4]) {
@@ -17,6 +22,12 @@ int supported_kernels(const Kernels* (&out)[4]) {
     out[count++] = &kAvx512Bf16;
   if (has_avx512) out[count++] = &kAvx512;
   if (has_avx2) out[count++] = &kAvx2;
+#elif defined(__aarch64__)
+#if defined(__linux__)
+  constexpr unsigned long kBf16Unit = HWCAP2_BF16 | HWCAP2_I8MM;
+  if ((getauxval(AT_HWCAP2) & kBf16Unit) == kBf16Unit) out[count++] = &kNeonBf16;
+#endif
+  out[count++] = &kNeon;
 #endif
   out[count++] = &kGeneric;
   return count;

@@ -205,6 +205,8 @@ struct Kernels {
 extern const Kernels kGeneric;
 #if defined(__x86_64__)
 extern const Kernels kAvx2, kAvx512, kAvx512Bf16;
+#elif defined(__aarch64__)
+extern const Kernels kNeon, kNeonBf16;
 #endif
 
 // Tables that this host can run, best first; returns how many.

@@ -1,10 +1,10 @@
 // A vector of floats, once per instruction set, behind one set of names. Included by isa_*.cpp only, inside the
 // anonymous namespace: nothing here may be seen by the linker, or a host could run another host's instructions.
 //
-// The including file defines CODESCALER_ISA: 0 generic, 1 AVX2, 2 AVX-512, 3 AVX-512 with BF16.
+// isa.inc lists the values of CODESCALER_ISA.
 // min and max give their second operand where either is NaN.
 
-#if CODESCALER_ISA >= 2
+#if CODESCALER_AVX512
 
 struct Vec {
   static constexpr int64_t width = 16;
@@ -50,9 +50,11 @@ inline __m256i narrow(Vec x) {
 inline void store(BFloat16* p, Vec x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x)); }
 inline void store_n(BFloat16* p, Vec x, int64_t n) { _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(x)); }
 
-#else  // AVX2 and generic share what they lack: masks and scalef
+#else  // AVX2, NEON and generic share what they lack: masked memory and scalef
 
-#if CODESCALER_ISA == 1
+#if CODESCALER_NEON
+#include "simd_neon.h"
+#elif CODESCALER_ISA == 1
 
 struct Vec {
   static constexpr int64_t width = 8;
@@ -146,6 +148,7 @@ inline void store_n(T* p, Vec x, int64_t n) {
   store(lanes, x);
   for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
 }
+#if !CODESCALER_NEON
 inline float sum(Vec x) {
   float lanes[Vec::width];
   store(lanes, x);
@@ -160,17 +163,18 @@ inline float largest(Vec x) {
   for (int64_t i = 1; i < Vec::width; ++i) result = lanes[i] > result ? lanes[i] : result;
   return result;
 }
-// In two steps, since 2^n alone leaves the range of float where x * 2^n does not.
-inline Vec scale_by_power(Vec x, Vec n) {
-  const Vec half = round(n * set1(0.5f));
-  return x * power_of_two(half) * power_of_two(n - half);
-}
 inline Vec keep_between(Vec x, int64_t first, int64_t last, Vec fill) {
   float lanes[Vec::width], kept[Vec::width];
   store(lanes, x);
   store(kept, fill);
   for (int64_t i = first; i < last; ++i) kept[i] = lanes[i];
   return load(kept);
+}
+#endif
+// In two steps, since 2^n alone leaves the range of float where x * 2^n does not.
+inline Vec scale_by_power(Vec x, Vec n) {
+  const Vec half = round(n * set1(0.5f));
+  return x * power_of_two(half) * power_of_two(n - half);
 }
 
 #endif

@@ -3,8 +3,9 @@
 //
 // Two products per tile of query rows, S = Q K^T and O += P V, share one register kernel, "broadcast an element of
 // the left, multiply by a vector of the right". An *element* is a float, or with BF16 instructions a pair of
-// bfloat16 along the summed dimension. Keys and values are packed once per call into the layout that this wants,
-// block by block, and every query head and every branch below a shared prefix reads them there.
+// bfloat16 along the summed dimension. Arm's bfmmla takes four of them, of two rows and two columns. Keys and values
+// are packed once per call into the layout that this wants, block by block, and every query head and every branch below
+// a shared prefix reads them there.
 //
 // Bits: a row's arithmetic depends on its own query and on key positions alone. Rows never mix, steps start at
 // multiples of kStep, and a key that is masked adds exactly 0; so tiles, trees and threads do not show.
@@ -28,12 +29,19 @@ inline Vec multiply_add(const BFloat16* left, const BFloat16* right, Vec sum) {
   memcpy(&pair, left, sizeof pair);
   return {_mm512_dpbf16_ps(sum.v, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)_mm512_loadu_si512(right))};
 }
+#elif CODESCALER_ISA == 5
+template <>
+struct Operand<BFloat16> {
+  using Lane = BFloat16;
+  static constexpr int64_t kPair = 4;
+};
 #endif
 
 constexpr float kInfinity = __builtin_huge_valf();
 constexpr float kLog2E = 0x1.715476p+0f;
-constexpr int64_t kRowsAtOnce = 6;                               // query rows of the register kernel
-constexpr int64_t kColumnVectors = CODESCALER_ISA >= 2 ? 4 : 2;  // 6 x 4 sums of 32 registers, 6 x 2 of 16
+constexpr int64_t kRowsAtOnce = 6;  // query rows of the register kernel
+constexpr int64_t kColumnVectors =
+    CODESCALER_AVX512 || CODESCALER_NEON ? 4 : 2;  // 6 x 4 sums of 32 registers, 6 x 2 of 16
 constexpr int64_t kColumns = kColumnVectors * Vec::width;
 constexpr int64_t kBlocksPerStep = 4;  // key blocks of one softmax step
 constexpr int64_t kStep = kBlocksPerStep * kKeyBlock;
@@ -46,21 +54,35 @@ inline int64_t lane(int64_t i) { return i < 0 ? 0 : i > Vec::width ? Vec::width 
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+// The product below where an instruction takes blocks of two rows and two columns: matrix_neon.h explains it.
+template <int64_t Rows, class Sum>
+inline void matrix_kernel(const int8_t* a, int64_t a_stride, int64_t a_step, const int8_t* b, int64_t b_stride,
+                          int64_t depth, Sum* c, int64_t c_stride, bool accumulate);
+#if CODESCALER_ISA == 5
+#include "matrix_neon.h"
+#endif
+
 // c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs; `IsTransposed`: of a[.][m].
 template <int64_t Rows, class Lane, int64_t Pair, bool IsTransposed>
 inline void micro_kernel(const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride, int64_t depth, float* c,
                          int64_t c_stride, bool accumulate) {
-  Vec sum[Rows][kColumnVectors];
-  for (int64_t m = 0; m < Rows; ++m)
-    for (int64_t v = 0; v < kColumnVectors; ++v)
-      sum[m][v] = accumulate ? load(c + m * c_stride + v * Vec::width) : set1(0.0f);
-  for (int64_t k = 0; k < depth; ++k)
+  if constexpr (Pair == 4) {
+    static_assert(!IsTransposed, "only gradients transpose, and those are float");
+    matrix_kernel<Rows>(reinterpret_cast<const int8_t*>(a), a_stride * 2, 8, reinterpret_cast<const int8_t*>(b),
+                        b_stride * 2, depth, c, c_stride, accumulate);
+  } else {
+    Vec sum[Rows][kColumnVectors];
     for (int64_t m = 0; m < Rows; ++m)
       for (int64_t v = 0; v < kColumnVectors; ++v)
-        sum[m][v] = multiply_add(IsTransposed ? a + k * a_stride + m * Pair : a + m * a_stride + k * Pair,
-                                 b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
-  for (int64_t m = 0; m < Rows; ++m)
-    for (int64_t v = 0; v < kColumnVectors; ++v) store(c + m * c_stride + v * Vec::width, sum[m][v]);
+        sum[m][v] = accumulate ? load(c + m * c_stride + v * Vec::width) : set1(0.0f);
+    for (int64_t k = 0; k < depth; ++k)
+      for (int64_t m = 0; m < Rows; ++m)
+        for (int64_t v = 0; v < kColumnVectors; ++v)
+          sum[m][v] = multiply_add(IsTransposed ? a + k * a_stride + m * Pair : a + m * a_stride + k * Pair,
+                                   b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
+    for (int64_t m = 0; m < Rows; ++m)
+      for (int64_t v = 0; v < kColumnVectors; ++v) store(c + m * c_stride + v * Vec::width, sum[m][v]);
+  }
 }
 
 // The same for `rows` in 1..kRowsAtOnce and any multiple of kColumns columns.
@@ -143,10 +165,13 @@ class TreeAttention {
 
  public:
   TreeAttention(const TreeAttentionArgs<T>& args, int num_threads)
-      : a_(args), group_(args.num_heads / args.num_kv_heads), columns_(round_up(args.head_dim, kColumns)) {
+      : a_(args),
+        group_(args.num_heads / args.num_kv_heads),
+        depth_(round_up(args.head_dim, kPair)),
+        columns_(round_up(args.head_dim, kColumns)) {
     Arena arena(args.workspace);
     const int64_t num_packed = args.num_kv_heads * args.num_blocks;
-    keys_ = arena.allocate<Lane>(num_packed * kKeyBlock * args.head_dim);
+    keys_ = arena.allocate<Lane>(num_packed * kKeyBlock * depth_);
     values_ = arena.allocate<Lane>(num_packed * kKeyBlock * columns_);
     has_nonfinite_ = arena.allocate<uint8_t>(num_packed);
     max_rows_ = group_ > kTileRows ? group_ : kTileRows;
@@ -181,7 +206,7 @@ class TreeAttention {
     float *logits, *sums, *row_max, *row_sum;
 
     Scratch(const TreeAttention& owner, Arena& arena)
-        : queries(arena.allocate<Lane>(owner.max_rows_ * owner.a_.head_dim)),
+        : queries(arena.allocate<Lane>(owner.max_rows_ * owner.depth_)),
           clean_values(arena.allocate<Lane>(kKeyBlock * owner.columns_)),
           logits(arena.allocate<float>(owner.max_rows_ * kStep)),
           sums(arena.allocate<float>(owner.max_rows_ * owner.columns_)),
@@ -195,22 +220,22 @@ class TreeAttention {
   };
 
   const Lane* keys_of(int64_t head, int64_t block) const {
-    return keys_ + (head * a_.num_blocks + block) * kKeyBlock * a_.head_dim;
+    return keys_ + (head * a_.num_blocks + block) * kKeyBlock * depth_;
   }
   const Lane* values_of(int64_t head, int64_t block) const {
     return values_ + (head * a_.num_blocks + block) * kKeyBlock * columns_;
   }
 
-  // Keys [head_dim / kPair][kKeyBlock][kPair] and values [kKeyBlock / kPair][columns_][kPair] of one block.
+  // Keys [depth_ / kPair][kKeyBlock][kPair] and values [kKeyBlock / kPair][columns_][kPair] of one block.
   void pack(int64_t head, int64_t block) const {
-    Lane* keys = keys_ + (head * a_.num_blocks + block) * kKeyBlock * a_.head_dim;
+    Lane* keys = keys_ + (head * a_.num_blocks + block) * kKeyBlock * depth_;
     Lane* values = values_ + (head * a_.num_blocks + block) * kKeyBlock * columns_;
     const T* rows[kKeyBlock];
     int64_t count = 0;  // keys of a block stand at its start
     for (const int32_t* tokens = a_.block_tokens + block * kKeyBlock; count < kKeyBlock && tokens[count] >= 0; ++count)
       rows[count] = a_.qkv + tokens[count] * a_.stride + (a_.num_heads + head) * a_.head_dim;
     if (count < kKeyBlock || columns_ > a_.head_dim) {
-      memset(keys, 0, size_t(kKeyBlock * a_.head_dim) * sizeof(Lane));
+      memset(keys, 0, size_t(kKeyBlock * depth_) * sizeof(Lane));
       memset(values, 0, size_t(kKeyBlock * columns_) * sizeof(Lane));
     }
     for (int64_t h = 0; h < a_.head_dim; h += kCacheLine) {
@@ -226,12 +251,12 @@ class TreeAttention {
         for (int64_t p = 0; p < kPair; ++p) out[h * kPair + p] = convert(v[p][h], Lane{});
       for (int64_t p = 0; p < kPair; ++p) exponents = largest_exponent(v[p], a_.head_dim, exponents);
     }
-    if (count % kPair)  // the last pair's second half is past the end
-      for (int64_t h = 0; h < a_.head_dim; ++h) values[((count - 1) * columns_ + h * kPair) + 1] = Lane{};
+    for (int64_t j = count; j % kPair; ++j)  // what of the last element is past the end
+      for (int64_t h = 0; h < a_.head_dim; ++h) values[j / kPair * kPair * columns_ + h * kPair + j % kPair] = Lane{};
     has_nonfinite_[head * a_.num_blocks + block] = exponents == kNonfinite<T>;
   }
 
-  // Columns [h, h + width) of `count` rows, to [width / kPair][kKeyBlock][kPair], by way of a buffer: rows are far
+  // Columns [h, h + width) of `count` rows, to [elements of width][kKeyBlock][kPair], by way of a buffer: rows are far
   // apart, so each of their cache lines is read once.
   static void transpose(const T* const* rows, int64_t count, int64_t h, int64_t width, Lane* out) {
     struct Element {
@@ -239,8 +264,9 @@ class TreeAttention {
     };
     Element buffer[kKeyBlock][kCacheLine / kPair];
     for (int64_t j = 0; j < count; ++j)
-      for (int64_t i = 0; i < width; ++i) buffer[j][i / kPair].lanes[i % kPair] = convert(rows[j][h + i], Lane{});
-    for (int64_t c = 0; c < width / kPair; ++c)
+      for (int64_t i = 0; i < round_up(width, kPair); ++i)
+        buffer[j][i / kPair].lanes[i % kPair] = i < width ? convert(rows[j][h + i], Lane{}) : Lane{};
+    for (int64_t c = 0; c < round_up(width, kPair) / kPair; ++c)
       for (int64_t j = 0; j < count; ++j) memcpy(out + (c * kKeyBlock + j) * kPair, &buffer[j][c], sizeof(Element));
   }
 
@@ -250,7 +276,7 @@ class TreeAttention {
     const int32_t* blocks = a_.node_blocks + tile.first_block;
     for (int64_t r = 0; r < rows; ++r) {
       const T* q = a_.qkv + (tile.first_token + r / group_) * a_.stride + (kv_head * group_ + r % group_) * a_.head_dim;
-      for (int64_t h = 0; h < a_.head_dim; ++h) s.queries[r * a_.head_dim + h] = convert(q[h], Lane{});
+      for (int64_t h = 0; h < depth_; ++h) s.queries[r * depth_ + h] = h < a_.head_dim ? convert(q[h], Lane{}) : Lane{};
       s.row_max[r] = -kInfinity;
       s.row_sum[r] = 0.0f;
     }
@@ -295,9 +321,8 @@ class TreeAttention {
     const int64_t first_block = any.first / kKeyBlock, last_block = (any.last + kKeyBlock - 1) / kKeyBlock;
     for (int64_t b = first_block; b < last_block; ++b)
       for_groups(b, [&](int64_t r, int64_t count, int64_t) {
-        multiply<Lane, kPair>(count, kKeyBlock, s.queries + r * a_.head_dim, a_.head_dim, keys_of(kv_head, blocks[b]),
-                              kKeyBlock * kPair, a_.head_dim / kPair, s.logits + r * kStep + b * kKeyBlock, kStep,
-                              false);
+        multiply<Lane, kPair>(count, kKeyBlock, s.queries + r * depth_, depth_, keys_of(kv_head, blocks[b]),
+                              kKeyBlock * kPair, depth_ / kPair, s.logits + r * kStep + b * kKeyBlock, kStep, false);
       });
     for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
       const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
@@ -385,7 +410,7 @@ class TreeAttention {
   }
 
   const TreeAttentionArgs<T>& a_;
-  int64_t group_, columns_, max_rows_, scratch_bytes_, workspace_bytes_;
+  int64_t group_, depth_, columns_, max_rows_, scratch_bytes_, workspace_bytes_;
   Lane *keys_, *values_;
   uint8_t* has_nonfinite_;
   std::byte* scratch_;

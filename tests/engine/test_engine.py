@@ -191,8 +191,8 @@ def test_a_named_backend_never_falls_back(folder):
             Engine.from_pretrained(folder, device="cuda")
 
 
-def test_auto_passes_over_a_missing_extension_and_says_so(folder, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "codescaler.ops.cpu", None)  # what a missing extension looks like
+def test_auto_passes_over_a_broken_extension_and_says_so(folder, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "codescaler.ops.cpu", None)  # what a broken extension looks like
     monkeypatch.delattr(ops, "cpu")
     with caplog.at_level(logging.WARNING):
         engine = Engine.from_pretrained(folder)

@@ -55,8 +55,9 @@ class CpuBackend(Backend):
 
     def __init__(self, isa: str) -> None:
         self.kernels = _C.KernelSet(isa)
-        self.description = f"C++ {isa}, {describe_linear()}"
-        self.has_bf16_unit = isa == "avx512_bf16"
+        threads = "" if _C.HAS_OPENMP else " on one thread (built without OpenMP)"
+        self.description = f"C++ {isa}{threads}, {describe_linear()}"
+        self.has_bf16_unit = isa in ("avx512_bf16", "neon_bf16")
         self.products = {PlainFormat: OneDnnLinear, QuantScheme: partial(Int8Linear, self.kernels)}
 
     def pack_experts(self, gate_up: Iterable[Tensor], down: Iterable[Tensor], num_experts: int, /) -> OneDnnExperts:

@@ -1,0 +1,128 @@
+"""Says whether a release is ready: `make release-check`. Exit status 1 if a line of the checklist fails.
+
+1. The version is the same in pyproject.toml, in the package, on top of the changelog, and in the tag of this commit.
+2. The tree is clean.
+3. The generated pages are what the results give.
+4. The source archive and the wheels of every machine and Python are there, and carry their license.
+5. A native wheel asks for no newer glibc than its tag says, and brings or names no OpenMP of its own.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benches.tools import benchmarks_page
+from benches.tools.wheels import GLIBC, MACHINES, PYTHONS
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python benches release_check", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("wheels", type=Path, help="the folder that `make wheels` filled")
+    wheels: Path = parser.parse_args().wheels
+    version = read_version(ROOT)
+    problems = [*check_version(ROOT, version), *check_tree(ROOT), *check_pages(), *check_wheels(wheels, version)]
+    for problem in problems:
+        print(f"FAIL: {problem}")
+    print(f"{version}: {f'{len(problems)} lines of the checklist fail' if problems else 'ready to publish'}")
+    return 1 if problems else 0
+
+
+def read_version(root: Path) -> str:
+    """The version that pyproject.toml gives."""
+    return _find(r'^version = "(.+)"$', (root / "pyproject.toml").read_text())
+
+
+def check_version(root: Path, version: str) -> Iterator[str]:
+    """Yields each place that names another version than pyproject.toml."""
+    package = _find(r'^__version__ = "(.+)"$', (root / "codescaler/__init__.py").read_text())
+    if package != version:
+        yield f"codescaler/__init__.py says {package}, and pyproject.toml {version}"
+    title = _find(r"^## (.+)$", (root / "CHANGELOG.md").read_text())
+    if title != version:
+        yield f"the changelog begins with {title!r}; it should begin with {version!r}"
+    tags = _ask_git(root, "tag", "--points-at", "HEAD").split()
+    if f"v{version}" not in tags:
+        yield f"this commit has the tags {tags}, and not 'v{version}'"
+
+
+def check_tree(root: Path) -> Iterator[str]:
+    """Yields a line if files differ from the commit."""
+    changed = _ask_git(root, "status", "--porcelain").splitlines()
+    if changed:
+        yield f"the tree is not clean: {len(changed)} files, {changed[0].strip()} first"
+
+
+def check_pages() -> Iterator[str]:
+    """Yields a line if the page of benchmarks is old."""
+    if benchmarks_page.main(["--check"]):
+        yield "docs/benchmarks.md or a picture is old: run python benches benchmarks_page"
+
+
+def check_wheels(folder: Path, version: str) -> Iterator[str]:
+    """Yields each file that is missing, and what is wrong with those that are there."""
+    if not (folder / f"codescaler-{version}.tar.gz").exists():
+        yield f"codescaler-{version}.tar.gz is not in {folder}"
+    native = [f"{tag}-{tag}-{machine.tag}" for machine in MACHINES.values() for tag in map(_format_tag, PYTHONS)]
+    for tag in (*native, "py3-none-any"):
+        wheel = folder / f"codescaler-{version}-{tag}.whl"
+        if wheel.exists():
+            yield from check_wheel(wheel)
+        else:
+            yield f"{wheel.name} is not in {folder}"
+
+
+def check_wheel(wheel: Path) -> Iterator[str]:
+    """Yields what is wrong with one wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        info = next(name.partition("/")[0] for name in names if name.endswith(".dist-info/WHEEL"))
+        tag = _find(r"^Tag: (.+)$", archive.read(f"{info}/WHEEL").decode())
+        if not wheel.stem.endswith(tag):
+            yield f"{wheel.name} says inside that its tag is {tag}"
+        if f"{info}/licenses/LICENSE" not in names:
+            yield f"{wheel.name} has no license"
+        if bundled := [name for name in names if "gomp" in name]:
+            yield f"{wheel.name} brings {bundled[0]}: there would be two pools of threads"
+        extensions = [name for name in names if name.startswith("codescaler/_C.") and name.endswith(".so")]
+        if len(extensions) != (tag != "py3-none-any"):
+            yield f"{wheel.name} holds {len(extensions)} extensions"
+        for name in extensions:
+            with tempfile.TemporaryDirectory() as folder:
+                yield from (f"{wheel.name}: {problem}" for problem in check_extension(archive.extract(name, folder)))
+
+
+def check_extension(path: str) -> Iterator[str]:
+    """Yields what an extension asks of a system that the tag does not promise."""
+    needed = subprocess.run(["readelf", "-dVW", path], capture_output=True, text=True, check=True).stdout
+    libraries = set(re.findall(r"\(NEEDED\).*\[(.+?)\]", needed))
+    allowed = re.compile(r"lib(c|m|pthread|dl|gcc_s)\.so\.\d|ld-linux-.*")
+    if unknown := sorted(library for library in libraries if not allowed.fullmatch(library)):
+        yield f"it needs {', '.join(unknown)}"
+    versions = {tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", needed)}
+    if versions and max(versions) > tuple(map(int, GLIBC.split("."))):
+        yield f"it needs glibc {'.'.join(map(str, max(versions)))}, and the tag says {GLIBC}"
+
+
+def _format_tag(version: str) -> str:
+    return f"cp{version.replace('.', '')}"
+
+
+def _find(pattern: str, text: str) -> str:
+    found = re.search(pattern, text, re.MULTILINE)
+    assert found is not None, pattern
+    return found[1]
+
+
+def _ask_git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
