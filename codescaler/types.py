@@ -162,6 +162,22 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class LineScore:
+    """A line of a program, and the score of the program that ends with it.
+
+    Attributes:
+        number: from 1 on. text: without its line end.
+        score: raw reward of the program up to this line. change: from the score before it; of the first line, from
+            the score of an empty program. A blank line has the score of the line before it.
+    """
+
+    number: int
+    text: str
+    score: float
+    change: float
+
+
+@dataclass(frozen=True)
 class RankedCandidate:
     """One candidate program after ranking.
 

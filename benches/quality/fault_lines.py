@@ -33,10 +33,10 @@ from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
 from codescaler.commands.options import parse_models
 from codescaler.engine import Engine
-from codescaler.engine.trace import LineScore
 from codescaler.io.tables import format_table
 from codescaler.metrics import bootstrap_interval
 from codescaler.text.program import normalize_program
+from codescaler.types import LineScore
 
 NUM_FIRST = (1, 3)
 MAX_CHARACTERS = 4000  # of a program; a few are longer than what the models take

@@ -6,9 +6,10 @@ The page of the server draws the same (`serve/assets/page-heat.js`), from the sa
 from collections.abc import Sequence, Set
 from html import escape
 
-from codescaler.engine.trace import NUM_SHADES, LineScore
+from codescaler.engine.trace import NUM_SHADES
 from codescaler.errors import make_printable
 from codescaler.io.tables import format_table
+from codescaler.types import LineScore
 
 _FALLS, _RISES = (52, 88, 124, 160), (22, 28, 29, 34)  # backgrounds of the 256 colours of terminals, under white text
 

@@ -28,7 +28,7 @@ from codescaler.engine.options import make_current, require_choice, require_coun
 from codescaler.engine.prefix_memory import DEFAULT_BYTES, PrefixMemory
 from codescaler.engine.ranking import compute_finite, rank_candidates
 from codescaler.engine.scheduler import GPU_BURST_S, Float32, Scheduler
-from codescaler.engine.trace import LineScore, plan_trace
+from codescaler.engine.trace import plan_trace
 from codescaler.errors import BackendUnavailable, InvalidInput, UnsupportedModel
 from codescaler.io.resumable import compute_digest
 from codescaler.model.decoder import Decoder, GetTensor, build_decoder
@@ -42,6 +42,7 @@ from codescaler.text.token_ids import Pooling, TokenLists, Truncation
 from codescaler.types import (
     ActivationBits,
     Fp8Scheme,
+    LineScore,
     ModelConfig,
     Quantization,
     QuantScheme,

@@ -11,24 +11,9 @@ from codescaler.engine.options import is_list
 from codescaler.engine.ranking import require_problem
 from codescaler.errors import InvalidInput
 from codescaler.text.program import Message, Pair, make_conversation, normalize_program
+from codescaler.types import LineScore
 
 NUM_SHADES = 4  # of a picture of lines, for falls and for rises
-
-
-@dataclass(frozen=True)
-class LineScore:
-    """A line of a program, and the score of the program that ends with it.
-
-    Attributes:
-        number: from 1 on. text: without its line end.
-        score: raw reward of the program up to this line. change: from the score before it; of the first line, from
-            the score of an empty program. A blank line has the score of the line before it.
-    """
-
-    number: int
-    text: str
-    score: float
-    change: float
 
 
 @dataclass(frozen=True)

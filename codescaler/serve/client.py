@@ -5,6 +5,7 @@ request names the hash of its problem, so that a load balancer can send programs
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -22,7 +23,7 @@ from codescaler.env import read_api_key
 from codescaler.errors import CodescalerError, EndpointUnavailable, InvalidInput
 from codescaler.io.backoff import Backoff, read_retry_after
 from codescaler.text.program import Conversation, Pair, normalize_program
-from codescaler.types import RankedCandidate
+from codescaler.types import LineScore, RankedCandidate
 
 TIMEOUT_S = 120.0
 MAX_CONNECTIONS = 64  # of an `AsyncClient`
@@ -121,6 +122,16 @@ class Client:
         item = {"problem": problem, "candidates": list(completions), "system": system}
         body = {"items": [item], "extract": True, "shape": True, "language": language}
         return [record["reward"] for record in self._post("/v1/programs", body, _hash_problem([item]))["results"][0]]
+
+    def trace(self, problem: str, programs: Sequence[str], *, system: str | None = None) -> list[list[LineScore]]:
+        """Returns the score after each line of each program of one problem, as `Engine.trace` does.
+
+        Raises: as `score`.
+        """
+        body = {"problem": problem, "programs": list(programs), "system": system}
+        traced = self._post("/v1/trace", body, _hash_problem([body]))["programs"]
+        names = [field.name for field in dataclasses.fields(LineScore)]
+        return [[LineScore(**{name: line[name] for name in names}) for line in each["lines"]] for each in traced]
 
     def predict(self, pairs: Sequence[Pair]) -> list[float]:
         """Returns what `score` does; named as in sentence-transformers."""
@@ -248,6 +259,10 @@ class AsyncClient:
     async def reward(self, problem: str, completions: Sequence[str], **options: Any) -> list[float]:
         """Returns what `Client.reward` does."""
         return await self._run(self._client.reward, problem, completions, **options)
+
+    async def trace(self, problem: str, programs: Sequence[str], **options: Any) -> list[list[LineScore]]:
+        """Returns what `Client.trace` does."""
+        return await self._run(self._client.trace, problem, programs, **options)
 
     async def predict(self, pairs: Sequence[Pair]) -> list[float]:
         """Returns what `Client.predict` does."""

@@ -9,8 +9,9 @@ import pytest
 from codescaler import cli
 from codescaler.commands.heat_map import format_heat_map
 from codescaler.engine import Engine
-from codescaler.engine.trace import LineScore, choose_shades
+from codescaler.engine.trace import choose_shades
 from codescaler.testing import save_chat, save_random_checkpoint
+from codescaler.types import LineScore
 
 PROBLEM = "Write <b>add</b> & no more."
 HOSTILE = "x = '</script><img onerror=alert(1)>'\ny = '\x1b[2J\u202e'\n"

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from codescaler.engine import Engine
-from codescaler.engine.trace import LineScore, find_common_lines, find_largest_drop
+from codescaler.engine.trace import find_common_lines, find_largest_drop
 from codescaler.errors import InvalidInput
 from codescaler.testing import save_chat, save_random_checkpoint
+from codescaler.types import LineScore
 
 PROBLEM = "Add two numbers. " * 8
 PROGRAMS = [

@@ -42,6 +42,7 @@ def test_its_methods_are_those_of_an_engine(server, engine):
         expected = [{"corpus_id": index, "score": scores[index]} for index in best]
         assert client.rank(PROBLEM, PROGRAMS) == expected
         assert client.rank(PROBLEM, PROGRAMS, top_k=2) == expected[:2]
+        assert client.trace(PROBLEM, PROGRAMS) == engine.trace(PROBLEM, PROGRAMS)
 
 
 def test_the_asynchronous_one_has_the_same_methods(server, engine):
@@ -52,6 +53,7 @@ def test_the_asynchronous_one_has_the_same_methods(server, engine):
                 client.predict(PAIRS),
                 client.rerank(PROBLEM, PROGRAMS),
                 client.rank(PROBLEM, PROGRAMS),
+                client.trace(PROBLEM, PROGRAMS),
                 client.reward(PROBLEM, [f"```python\n{program}\n```" for program in PROGRAMS]),
                 client.list_models(),
             )
@@ -62,6 +64,7 @@ def test_the_asynchronous_one_has_the_same_methods(server, engine):
             client.predict(PAIRS),
             engine.rerank(PROBLEM, PROGRAMS),
             client.rank(PROBLEM, PROGRAMS),
+            engine.trace(PROBLEM, PROGRAMS),
             client.reward(PROBLEM, [f"```python\n{program}\n```" for program in PROGRAMS]),
             ["tiny", "other-name"],
         ]

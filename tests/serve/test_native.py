@@ -2,8 +2,8 @@
 
 import pytest
 
-from codescaler.engine.trace import LineScore
 from codescaler.evaluate.calibration import Calibration
+from codescaler.types import LineScore
 
 from .conftest import check_answer, send, serve
 
