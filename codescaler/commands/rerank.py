@@ -81,7 +81,7 @@ def _rerank(options: argparse.Namespace) -> None:
         rankings.append(ranked)
         previews = (f"candidate {index}: {_preview_program(c)}" for index, c in enumerate(group.candidates))
         labels = [*(names or previews)]
-        facts = _list_facts(group, ranked, calibration)
+        facts = _list_facts(group, ranked, calibration, options.language)
         shown = facts[: options.top_k]
         for fact in facts:
             if members:
@@ -146,7 +146,7 @@ def _rank_group(
 
 
 def _list_facts(
-    group: "Group", ranked: "Sequence[RankedCandidate]", calibration: "Calibration | None"
+    group: "Group", ranked: "Sequence[RankedCandidate]", calibration: "Calibration | None", language: str
 ) -> list[dict[str, Any]]:
     """All that is known of each candidate, best first."""
     from codescaler.engine.ranking import compare_ranked
@@ -155,11 +155,14 @@ def _list_facts(
     facts = []
     for candidate, standing in zip(ranked, compare_ranked(ranked), strict=True):
         given, behind = group.candidates[candidate.index], standing.gap_to_first
+        reason = None
+        if not candidate.is_valid:
+            reason, _ = explain_invalid(given.code, candidate.code, language)
         facts.append(
             {
                 "rank": standing.rank,
                 **dataclasses.asdict(candidate),
-                "invalid_because": None if candidate.is_valid else explain_invalid(given.code, candidate.code),
+                "invalid_because": reason,
                 "same_as": standing.same_as,
                 "gap_to_first": behind,
                 "gap_to_next": standing.gap_to_next,

@@ -65,7 +65,7 @@ def _serve(options: argparse.Namespace, is_played: bool = False) -> None:
         raise BackendUnavailable(
             f"the server needs a package that is not here ({error}); pip install 'codescaler[serve]'"
         ) from error
-    keys = _read_keys(options.api_key_file)
+    keys = [] if is_played else _read_keys(options.api_key_file)  # only this machine reaches a page
     is_local = options.uds is not None or is_loopback(options.host)
     if not (is_local or keys or options.no_auth):
         raise InvalidInput(

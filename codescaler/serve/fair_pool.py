@@ -45,6 +45,14 @@ class FairPool:
         call.future.add_done_callback(partial(self._remove, call))
         return call.future
 
+    def charge(self, client: str, num_bytes: int, num_chars: int) -> None:
+        """Tells what a call that runs, with a body of `num_bytes`, really reads: rows may repeat what it holds once."""
+        kind = (client, num_bytes > LARGE_BYTES)
+        with self._changed:
+            if kind in self._queues:  # the ledger forgets whoever waits for nothing
+                self._ledger.start_turn(self._queues.keys())
+                self._ledger.add_cost(kind, max(0, num_chars - num_bytes))
+
     def close(self) -> None:
         """Ends the threads, and cancels what waits."""
         with self._changed:

@@ -68,8 +68,8 @@ class ServedModel:
         completion = cut_prompt(query.text, query.prompt)
         return [{"role": "user", "content": query.prompt}, {"role": "assistant", "content": completion}]
 
-    def check_sizes(self, rows: Sequence[Row]) -> None:
-        """Refuses texts that no model of this length takes, before anything reads them.
+    def check_sizes(self, rows: Sequence[Row]) -> int:
+        """Refuses texts that no model of this length takes, before anything reads them; else returns their characters.
 
         Raises: Refusal, with status 400.
         """
@@ -84,6 +84,7 @@ class ServedModel:
             if total > MAX_CHARS:  # a query of a megabyte stands in the row of each document
                 message = f"the rows have more than {MAX_CHARS} characters together; send fewer at a time"
                 raise Refusal(400, "too_long", message)
+        return total
 
     def encode(self, rows: Sequence[Row], first: int = 0) -> EncodedRows:
         """Turns rows into token ids; the first is number `first` of its request.

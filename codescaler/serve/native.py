@@ -24,14 +24,14 @@ from codescaler.serve.answers import (
 )
 from codescaler.serve.dialects import Body, Post
 from codescaler.serve.job import GapCalibration, Job, Outcome, Row
-from codescaler.serve.models import MAX_CHARS
 from codescaler.serve.refusal import Refusal
 from codescaler.text.asked import list_asked_names
-from codescaler.text.extract import describe_syntax_error, extract_evaluation_code
 from codescaler.text.extraction import explain_invalid
 from codescaler.text.program import Conversation, make_conversation, normalize_program
 from codescaler.text.shaping import shaped_reward
 from codescaler.types import RankedCandidate
+
+MAX_TRACE_CHARS = 1 << 23  # of the rows of a trace: a small body has many, and no other limit counts them
 
 
 class Item(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -126,10 +126,7 @@ def _read_item(item: Item, body: ProgramsBody, rows: list[Row]) -> list[_Place]:
         if one.code is not None:
             rows.append(make_conversation(problem, one.code, item.system))
         if body.details and not one.is_valid:
-            place.invalid_because = explain_invalid(texts[one.index], one.code)
-            program = one.code if one.code is not None else extract_evaluation_code(texts[one.index])
-            if program is not None and body.language == "python":
-                place.syntax_error = describe_syntax_error(program)
+            place.invalid_because, place.syntax_error = explain_invalid(texts[one.index], one.code, body.language)
         places.append(place)
     return places
 
@@ -179,6 +176,7 @@ def make_trace_job(body: TraceBody) -> Job:
     """Answers the lines of each program: what the model thinks of the program that ends there."""
     _check_lines(body)
     plan = plan_trace(body.problem, body.programs, None, body.system)
+    rows, plan = plan.pairs, dataclasses.replace(plan, pairs=[], names=[])  # the answer needs no beginnings
     pairs = find_common_lines(plan.programs)
     common = [set(numbers) for numbers in zip(*pairs, strict=True)] or [set[int]() for _ in plan.programs]
 
@@ -201,7 +199,7 @@ def make_trace_job(body: TraceBody) -> Job:
             usage=outcome.usage,
         )
 
-    return Job(body.model, plan.pairs, answer)
+    return Job(body.model, rows, answer)
 
 
 def _check_lines(body: TraceBody) -> None:
@@ -209,14 +207,17 @@ def _check_lines(body: TraceBody) -> None:
 
     Raises: Refusal, with status 400.
     """
-    total = len(body.problem)
+    total = before = len(body.problem) + len(body.system or "")
     for program in body.programs:
-        so_far = len(body.problem)
+        so_far = before
         for line in normalize_program(program).split("\n"):
             so_far += len(line) + 1
             total += so_far
-    if total > MAX_CHARS:
-        message = f"the lines have {total} characters, each with what stands before it; {MAX_CHARS} may be sent at once"
+    if total > MAX_TRACE_CHARS:
+        message = (
+            f"the lines have {total} characters, each with the problem and the lines before it; "
+            f"a trace may have {MAX_TRACE_CHARS}, so send fewer or shorter programs"
+        )
         raise Refusal(400, "too_long", message)
 
 

@@ -5,13 +5,14 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from codescaler.engine import Engine
 from codescaler.engine.intake import TEXT_WINDOW
-from codescaler.engine.scheduler import Float32
+from codescaler.engine.scheduler import Float32, TokenCounter
 from codescaler.errors import DeadlineExceeded
 from codescaler.serve.fair_pool import FairPool
 from codescaler.serve.fairness import FairSelect
@@ -34,7 +35,7 @@ MAX_HELD_BYTES = 1 << 30  # of bodies whose requests have no answer yet: texts s
 
 
 class _Queued(NamedTuple):
-    """A job on an engine's queue: the tokens of its rows, and the future of each part."""
+    """A job on an engine's queue, without its rows: their tokens, and the future of each part."""
 
     job: Job
     model: ServedModel
@@ -54,6 +55,7 @@ class Service:
         self._encoders = FairPool(NUM_ENCODERS)
         self._bodies = SharedLimit(MAX_HELD_BYTES)
         self._queue = SharedLimit(hold_s)  # in seconds: all engines of a process take turns on one thread
+        self._paces = {model.engine: _Pace(model.engine) for model in models.models}
         for model in models.models:
             scheduler = model.engine.scheduler
             scheduler.select = FairSelect(partial(_measure_speed, model.engine))
@@ -95,7 +97,7 @@ class Service:
         deadline = time.monotonic() + timeout_s
         leaving = asyncio.ensure_future(wait_for_leaving())
         holding.add(leaving.cancel)
-        put = partial(self._put, read_job, client, deadline, holding)
+        put = partial(self._put, read_job, num_bytes, client, deadline, holding)
         putting = self._encoders.submit(put, client=client, num_bytes=num_bytes)
         holding.add(putting.cancel)
         queued: _Queued = await _wait_unless(asyncio.wrap_future(putting), leaving, deadline)
@@ -109,7 +111,9 @@ class Service:
             flat = [_apply_logistic(score) for score in flat]
         return queued.job, Outcome(flat, queued.num_tokens, queued.model.names[0], queued.model.calibration)
 
-    def _put(self, read_job: Callable[[], Job], client: str, deadline: float, holding: Holding) -> _Queued:
+    def _put(
+        self, read_job: Callable[[], Job], num_bytes: int, client: str, deadline: float, holding: Holding
+    ) -> _Queued:
         """Encodes a job's rows and queues them, a forward's worth in a request so that others come in between."""
         job = read_job()
         model = self.models.find(job.model)
@@ -120,19 +124,27 @@ class Service:
         engine = model.engine
         futures: list[Future[Float32]] = []
         with engine.scheduler.arrival():
+            num_chars = model.check_sizes(job.rows)
+            self._encoders.charge(client, num_bytes, num_chars)
             encoded = self._encode(model, job.rows, holding)
+            job = replace(job, rows=())  # texts beyond those of the body, which no limit counts
             counts = [len(sequence) for sequence in encoded.sequences]
-            give_back = self._hold(model, client, sum(counts), holding)
-            for chunk in _cut(encoded.sequences, engine.scheduler.budget):
+            if sum(counts) > MAX_TOKENS:
+                message = f"the request has {sum(counts)} tokens; send at most {MAX_TOKENS} at a time"
+                raise Refusal(400, "too_many_tokens", message)
+            chunks = _cut(encoded.sequences, engine.scheduler.budget)
+            costs = _count_distinct(chunks)
+            give_back = self._hold(model, client, sum(costs), holding)
+            for chunk, cost in zip(chunks, costs, strict=True):
                 future = engine.submit_tokens(chunk, client=client, deadline=deadline)
                 holding.add(future.cancel)
-                future.add_done_callback(partial(_call_with, give_back, sum(map(len, chunk))))
+                future.add_done_callback(partial(self._paces[engine].add, cost))
+                future.add_done_callback(partial(_call_with, give_back, cost))
                 futures.append(future)
         return _Queued(job, model, counts, futures)
 
     def _encode(self, model: ServedModel, rows: Sequence[Row], holding: Holding) -> EncodedRows:
         """Encodes rows in parts, so that it can stop when nobody waits for them any more."""
-        model.check_sizes(rows)
         started = time.perf_counter()
         parts: list[EncodedRows] = []
         for first in range(0, len(rows), TEXT_WINDOW):
@@ -145,12 +157,9 @@ class Service:
 
     def _hold(self, model: ServedModel, client: str, num_tokens: int, holding: Holding) -> Callable[[int], None]:
         """Counts tokens until they have a score or the request ends; returns what gives some of them back."""
-        if num_tokens > MAX_TOKENS:
-            message = f"the request has {num_tokens} tokens; send at most {MAX_TOKENS} at a time"
-            raise Refusal(400, "too_many_tokens", message)
         limit_s = self._queue.limit
         least = MIN_FORWARDS * model.engine.scheduler.budget / limit_s
-        token_s = 1.0 / max(_measure_speed(model.engine) or UNMEASURED_TOKENS / limit_s, least)
+        token_s = 1.0 / max(self._paces[model.engine].measure() or UNMEASURED_TOKENS / limit_s, least)
         share = self._queue.take((client, model.names[0]), num_tokens, token_s)
         if share is None:
             wait_s = round(min(30.0, max(1.0, num_tokens * token_s)))
@@ -170,8 +179,37 @@ class Service:
 
 
 def _measure_speed(engine: Engine) -> float:
-    """Returns the tokens of a second so far, 0 while too few have been computed to tell."""
-    return engine.num_tokens / engine.forward_seconds if engine.forward_seconds > 1.0 else 0.0
+    """Returns the distinct tokens of a second so far, 0 while too few have been computed to tell."""
+    return engine.num_distinct_tokens / engine.forward_seconds if engine.forward_seconds > 1.0 else 0.0
+
+
+class _Pace:
+    """How fast tokens leave an engine's queue. Requests share some of them, so it is more than the engine computes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._since_s = engine.forward_seconds
+        self._num_tokens = 0
+
+    def add(self, num_tokens: int, future: "Future[Float32]") -> None:
+        """Counts the tokens of a part that has its scores."""
+        if not future.cancelled() and future.exception() is None:
+            self._num_tokens += num_tokens
+
+    def measure(self) -> float:
+        """Returns the tokens of a second, 0 while too few have left to tell."""
+        seconds = self._engine.forward_seconds - self._since_s
+        return self._num_tokens / seconds if seconds > 1.0 else 0.0
+
+
+def _count_distinct(parts: Sequence[Sequence[Int32]]) -> list[int]:
+    """Counts the tokens that each part adds to those before it: lines of a trace share most of theirs."""
+    tree = TokenCounter()
+    counts = [0]
+    for part in parts:
+        tree.add(part, MAX_TOKENS)
+        counts.append(tree.num_tokens)
+    return [after - before for before, after in pairwise(counts)]
 
 
 def _call_with(give_back: Callable[[int], None], num_tokens: int, _: object) -> None:

@@ -128,35 +128,36 @@ def _make_syntax_check(language: str) -> Callable[[str], bool]:
 
 def parse_syntax_tree(code: str) -> ast.Module | None:
     """The syntax tree of a Python program, None where `is_valid_code` is false."""
+    parsed = _parse_python(code)
+    return parsed if isinstance(parsed, ast.Module) else None
+
+
+def _parse_python(code: str) -> ast.Module | Exception | None:
+    """Returns the syntax tree of a program, or why there is none; None for a text that is too long to be parsed."""
     # A literal such as "\d" warns on stderr, or fails to parse where warnings are errors. This filter names only what
     # is parsed here, so it can stay; `catch_warnings` would put back other threads' filters. Adding it again is no
     # duplicate: it moves to the front.
     warnings.filterwarnings("ignore", module=re.escape(_FILENAME))
-    if len(code) > MAX_CODE_CHARS:
-        return None
-    for text in (code, _shorten_numbers(code)):
+    failure: Exception | None = None
+    for text in dict.fromkeys((code, _shorten_numbers(code))) if len(code) <= MAX_CODE_CHARS else ():
         try:
             return ast.parse(text, filename=_FILENAME)
-        except Exception:  # RecursionError and MemoryError are how the parser says "too deep"
-            if len(code) <= _ANY_DIGITS:
-                break
-    return None
+        except Exception as error:  # RecursionError and MemoryError are how the parser says "too deep"
+            failure = error.with_traceback(None)
+    return failure
 
 
 def describe_syntax_error(code: str) -> str | None:
     """Returns where and why Python's parser gives a program up, None if the program parses."""
-    if parse_syntax_tree(code) is not None:
-        return None
-    if len(code) > MAX_CODE_CHARS:
-        return f"it has {len(code)} characters, and at most {MAX_CODE_CHARS} are read"
-    try:
-        ast.parse(_shorten_numbers(code), filename=_FILENAME)
-    except SyntaxError as error:
-        return error.msg if error.lineno is None else f"line {error.lineno}: {error.msg}"
-    except ValueError as error:  # a NUL, a lone surrogate
-        return str(error)
-    except Exception:
-        pass
+    match _parse_python(code):
+        case ast.Module():
+            return None
+        case None:
+            return f"it has {len(code)} characters, and at most {MAX_CODE_CHARS} are read"
+        case SyntaxError() as error:
+            return error.msg if error.lineno is None else f"line {error.lineno}: {error.msg}"
+        case ValueError() as error:  # a NUL, a lone surrogate
+            return str(error)
     return "it is nested too deeply"
 
 

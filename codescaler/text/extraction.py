@@ -3,7 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from codescaler.errors import InvalidInput
-from codescaler.text.extract import extract_evaluation_code, extract_training_code, is_valid_code
+from codescaler.text.extract import (
+    describe_syntax_error,
+    extract_evaluation_code,
+    extract_training_code,
+    is_valid_code,
+)
 from codescaler.text.markdown import extract_markdown_code
 from codescaler.text.program import normalize_program
 
@@ -47,11 +52,14 @@ def extract_code(completion: str, name: str, language: str = "python") -> tuple[
     return code, code is not None and (name != "last" or is_valid_code(code, language))
 
 
-def explain_invalid(text: str | None, code: str | None) -> str:
-    """Returns why a candidate is invalid: `text` is the completion, None for none, and `code` what was taken out."""
-    if code is not None:
-        return "does not parse"
-    block = None if text is None else extract_evaluation_code(text)
-    if block is None:
-        return "no program"
-    return "several blocks" if is_valid_code(block) else "does not parse"
+def explain_invalid(text: str | None, code: str | None, language: str) -> tuple[str, str | None]:
+    """Returns why a candidate is invalid, and where Python's parser gives it up, None in other languages.
+
+    `text` is the completion, None for none, and `code` what was taken out.
+    """
+    program = code if code is not None or text is None else extract_evaluation_code(text)
+    if program is None:
+        return "no program", None
+    error = describe_syntax_error(program) if language == "python" else None
+    has_parsed = code is None and error is None and (language == "python" or is_valid_code(program, language))
+    return "several blocks" if has_parsed else "does not parse", error

@@ -1,15 +1,16 @@
 // Files to texts: programs and completions are candidates, a file of groups has problems with their candidates.
 
 const MAX_BYTES = 16 << 20; // of all files: the server takes no more in a request
+const MAX_CANDIDATES = 4096; // of a problem, likewise
 
 export async function readFiles(files) {
   const found = { problem: null, candidates: [], groups: [], refused: [] };
   let left = MAX_BYTES;
   for (const file of files) {
     try {
-      left -= file.size;
-      if (left < 0) throw new Error("is too much; give at most 16 MB");
+      if (file.size > left) throw new Error("is too much; give at most 16 MB");
       await readFile(file, found);
+      left -= file.size;
     } catch (error) {
       found.refused.push(`${file.name} ${error.message}.`);
     }
@@ -25,6 +26,8 @@ async function readFile(file, found) {
     found.groups.push(...readGroups(text));
   } else if (/^problem\.(md|txt)$/i.test(file.name)) {
     found.problem = text.trimEnd();
+  } else if (found.candidates.length === MAX_CANDIDATES) {
+    throw new Error(`is left out; the server takes at most ${MAX_CANDIDATES} candidates`);
   } else {
     found.candidates.push({ name: file.name, text });
   }
@@ -64,6 +67,9 @@ function readGroup(record, line) {
   const codes = isGroup ? record.candidates.map((candidate) => candidate?.code ?? null) : [];
   if (!isGroup || !codes.every((code) => code === null || typeof code === "string")) {
     throw new Error(`has no group in line ${line}; give {"prompt": ..., "candidates": [{"code": ...}]}`);
+  }
+  if (codes.length > MAX_CANDIDATES) {
+    throw new Error(`has ${codes.length} candidates in line ${line}; the server takes at most ${MAX_CANDIDATES}`);
   }
   const candidates = codes.map((text, index) => {
     const { name } = record.candidates[index] || {};

@@ -10,7 +10,6 @@ export function showRanking(ranking) {
   fill(get("summary"), summarize(ranking));
   fill(get("measured"), explainChances(ranking));
   get("ranking").classList.toggle("uncalibrated", !ranking.calibratedOn);
-  get("stale").hidden = true;
   get("results").hidden = false;
 }
 
@@ -73,6 +72,7 @@ function makeRow(row, ranking, span) {
   button.addEventListener("click", () => {
     detail.hidden = !detail.hidden;
     button.setAttribute("aria-expanded", String(!detail.hidden));
+    if (!detail.hidden && cell.querySelector(".said.error")) cell.replaceChildren(); // asks again
     if (!cell.hasChildNodes()) fillDetail(cell, row, ranking);
   });
   return make("tbody", {}, line, detail);

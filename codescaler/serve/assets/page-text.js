@@ -83,7 +83,8 @@ export async function ask(path, body) {
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
-  const result = await answer.json();
-  if (!answer.ok) throw new Error(result.error.message);
+  const result = await answer.json().catch(() => null); // a proxy may answer by a page of its own
+  if (!answer.ok) throw new Error(result?.error?.message ?? `The server answers ${answer.status}.`);
+  if (result === null) throw new Error(`The server answers ${answer.status}, but without a result.`);
   return result;
 }

@@ -17,6 +17,7 @@ const EXAMPLE = {
 };
 let ranking = null; // what is shown
 let groups = []; // of the last file
+let numEdits = 0;
 
 function listCards() {
   return [...get("candidates").children];
@@ -43,19 +44,21 @@ function addCard(name = "", text = "") {
     (next?.querySelector(".remove") ?? get("add")).focus();
   });
   get("candidates").append(card);
-  numberCards();
+  numberCard(card, get("candidates").children.length - 1);
   noteHidden(area, note);
   return area;
 }
 
 function numberCards() {
-  listCards().forEach((card, index) => {
-    const [title, area] = [card.querySelector("input"), card.querySelector("textarea")];
-    title.placeholder = `Candidate ${index + 1}`;
-    title.setAttribute("aria-label", `Name of candidate ${index + 1}`);
-    area.setAttribute("aria-label", `Text of candidate ${index + 1}`);
-    card.querySelector(".remove").setAttribute("aria-label", `Remove candidate ${index + 1}`);
-  });
+  listCards().forEach(numberCard);
+}
+
+function numberCard(card, index) {
+  const [title, area] = [card.querySelector("input"), card.querySelector("textarea")];
+  title.placeholder = `Candidate ${index + 1}`;
+  title.setAttribute("aria-label", `Name of candidate ${index + 1}`);
+  area.setAttribute("aria-label", `Text of candidate ${index + 1}`);
+  card.querySelector(".remove").setAttribute("aria-label", `Remove candidate ${index + 1}`);
 }
 
 function noteHidden(area, note) {
@@ -65,6 +68,7 @@ function noteHidden(area, note) {
 }
 
 function markStale() {
+  numEdits += 1;
   get("stale").hidden = ranking === null;
 }
 
@@ -86,17 +90,19 @@ function setGroups(list) {
     make("option", { value: String(index), textContent: `${index + 1}. ${makeVisible(name)}` })));
 }
 
+// Shows a problem of the file, and returns what is to be said of it.
 function showGroup(index) {
-  const group = groups[index];
-  fillForm(group);
-  if (group.numAbsent) say(`Left out of ${group.name}: ${count(group.numAbsent, "candidate")} without code.`);
+  const { name, numAbsent } = groups[index];
+  fillForm(groups[index]);
+  return numAbsent ? `Left out of ${name}: ${count(numAbsent, "candidate")} without code.` : "";
 }
 
 async function addFiles(files) {
   const found = await readFiles(files);
+  const notes = [...found.refused];
   if (found.groups.length) {
     setGroups(found.groups);
-    showGroup(0);
+    notes.unshift(showGroup(0));
   }
   if (found.problem !== null) {
     get("problem").value = found.problem;
@@ -104,10 +110,12 @@ async function addFiles(files) {
   }
   if (found.candidates.length) {
     for (const card of listCards()) if (!readCard(card).text.trim()) card.remove();
+    numberCards();
     for (const { name, text } of found.candidates) addCard(name, text);
   }
   markStale();
-  if (found.refused.length) say(found.refused.join(" "), true);
+  const note = notes.filter(Boolean).join(" ");
+  if (note) say(note, found.refused.length > 0);
 }
 
 function say(text, isError = false) {
@@ -124,8 +132,10 @@ function chooseExtract(candidates) {
 async function rank() {
   const candidates = listCards().map(readCard).filter(({ text }) => text.trim());
   if (!candidates.length) throw new Error("Write a program first, better two.");
+  const numBefore = numEdits;
   const [problem, extract] = [get("problem").value, chooseExtract(candidates)];
   const system = get("system").value.trim() ? get("system").value : null;
+  if (!get("model").length) await listModels(); // it failed when the page was opened
   const item = { problem, candidates: candidates.map(({ text }) => text), system };
   const body = { model: get("model").value, items: [item], extract: extract || false, asked_first: true, details: true };
   const answer = await ask("/v1/programs", body);
@@ -134,6 +144,7 @@ async function rank() {
   const [asked, calibratedOn] = [answer.asked[0], answer.calibrated_on];
   ranking = { problem, system, extract, rows, asked, calibratedOn, model: body.model };
   showRanking(ranking);
+  get("stale").hidden = numEdits === numBefore;
 }
 
 // One thing at a time, and what goes wrong is shown.
@@ -185,7 +196,10 @@ function listen() {
   get("add").addEventListener("click", () => addCard().focus());
   get("example").addEventListener("click", () => { setGroups([]); fillForm(EXAMPLE); });
   get("clear").addEventListener("click", () => { setGroups([]); fillForm({ problem: "", candidates: [] }); });
-  get("group").addEventListener("change", () => showGroup(Number(get("group").value)));
+  get("group").addEventListener("change", () => {
+    const note = showGroup(Number(get("group").value));
+    if (note) say(note);
+  });
   get("form").addEventListener("submit", (event) => { event.preventDefault(); run(rank, "Scoring..."); });
   get("form").addEventListener("input", (event) => {
     markStale();
