@@ -67,9 +67,15 @@ def read_candidates(
     require_count("top_k", top_k)
     asked = list_asked_names(_join_problem(problem)) if asked_first and language == "python" else ()
     return [
-        RankedCandidate(index, None, is_valid, code, () if code is None else list_missing_names(code, asked))
+        RankedCandidate(index, None, is_valid, code, _find_missing(code, is_valid, tuple(asked)))
         for index, (code, is_valid) in enumerate(read_programs(candidates, extract, language))
     ]
+
+
+def _find_missing(code: str | None, is_valid: bool, asked: tuple[str, ...]) -> tuple[str, ...]:
+    if code is None:
+        return ()
+    return list_missing_names(code, asked) if is_valid else asked  # what does not parse is not parsed again
 
 
 def name_candidates(candidates: Sequence[RankedCandidate], names: Sequence[str] | None) -> Sequence[str]:

@@ -64,7 +64,7 @@ class Service:
 
     @property
     def num_waiting_tokens(self) -> int:
-        """Tokens of accepted rows that have no score yet."""
+        """Tokens of accepted rows that have no score yet; those that rows of a request share count once."""
         return self._queue.num_held
 
     def hold_body(self, client: str, num_bytes: int, holding: Holding) -> None:

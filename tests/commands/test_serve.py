@@ -1,6 +1,7 @@
 """How the names of a server's models are given, and what `play` opens."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -64,9 +65,10 @@ def test_play_opens_the_page_of_this_machine(monkeypatch, capsys, options, is_op
     assert f"codescaler serves nano on http://127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_play_ends_at_an_interrupt():
+def test_play_ends_at_an_interrupt_and_wants_no_key():
     command = [sys.executable, "-m", "codescaler.cli", "play", "--no-browser", "--num-threads", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    environment = os.environ | {"CODESCALER_API_KEY": "a key of another server"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             address = next(found[1] for line in process.stderr if (found := re.search(r" on (http://\S+)$", line)))
             assert b"page.js" in urllib.request.urlopen(address, timeout=30).read()

@@ -1,6 +1,7 @@
 """Scores by line: each is the score of the program that ends there, and the last that of the whole."""
 
 import itertools
+import time
 from random import Random
 
 import numpy as np
@@ -104,4 +105,7 @@ def test_common_lines_are_a_longest_common_subsequence(seed):
 
 
 def test_lines_that_are_all_alike_take_no_time():
+    """Methods whose time grows with the places of a line, as that of difflib, take minutes here."""
+    before = time.thread_time()
     assert len(find_common_lines([["a", "b"] * 1000, (["a", "a", "b"] * 700)[:2000]])) >= 1333
+    assert time.thread_time() - before < 2.0  # it is some milliseconds

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 import pytest
@@ -138,6 +139,21 @@ def test_a_client_with_many_bodies_does_not_keep_another_waiting(pool):
     for future in flood:
         future.result(30)
     holders[1][1].set()
+
+
+def test_a_client_pays_for_the_rows_that_its_body_becomes():
+    pool = FairPool(1)
+    begun, go_on, _ = occupy(pool, client="small body, many rows")
+    assert begun.wait(30)
+    order = []
+    clients = ["small body, many rows", "other"] * 5
+    futures = [pool.submit(partial(order.append, client), client=client, num_bytes=1) for client in clients]
+    pool.charge("small body, many rows", 1, 1 << 20)
+    go_on.set()
+    for future in futures:
+        future.result(30)
+    pool.close()
+    assert order[:5] == ["other"] * 5
 
 
 def test_large_bodies_leave_a_thread_to_small_ones(pool):

@@ -1,8 +1,12 @@
 """Our own routes: details of a ranking as `codescaler rerank` says them, and scores by line as `Engine.trace` does."""
 
+import ast
+
 import pytest
 
 from codescaler.evaluate.calibration import Calibration
+from codescaler.serve.native import MAX_TRACE_CHARS, TraceBody, make_trace_job
+from codescaler.serve.refusal import Refusal
 from codescaler.types import LineScore
 
 from .conftest import check_answer, send, serve
@@ -70,6 +74,22 @@ def test_details_tell_what_was_extracted(server):
     assert answer["calibrated_on"] is None and details[0]["first_is_correct"] is None
 
 
+def test_two_blocks_of_another_language_are_several_blocks(server):
+    pytest.importorskip("tree_sitter_cpp")
+    blocks = ["```cpp\nint f() { return 1; }\n```\n" * 2, "```cpp\nint f( {\n```\n", "none"]
+    _, details = rank(server, blocks, extract="paper", language="cpp")
+    assert [one["invalid_because"] for one in details] == ["several blocks", "does not parse", "no program"]
+
+
+@pytest.mark.parametrize("text, extract", [("x = (", False), ("```\nx = (\n```", "last"), ("```\nx = (\n```", "paper")])
+def test_an_invalid_program_is_parsed_twice_at_most(server, monkeypatch, text, extract):
+    parsed, parse = [], ast.parse
+    monkeypatch.setattr("ast.parse", lambda code, *rest, **named: parsed.append(code) or parse(code, *rest, **named))
+    _, (one,) = rank(server, [text], extract=extract)
+    assert one["syntax_error"] == "line 1: '(' was never closed"
+    assert parsed.count("x = (") <= 2
+
+
 def test_without_details_the_answer_is_as_before(server):
     _, answer = ask(server, "/v1/programs", {"items": [{"problem": PROBLEM, "candidates": PROGRAMS}]})
     assert answer.keys() == {"id", "model", "results", "usage"}
@@ -101,6 +121,14 @@ def test_common_lines_of_two_programs_are_no_drop(server):
     for program in answer["programs"]:
         assert [line["is_common"] for line in program["lines"]] == [True] + [False] * (len(program["lines"]) - 1)
         assert program["largest_drop"] != 1
+
+
+@pytest.mark.parametrize("problem, system", [("p" * 8000, None), ("p" * 4000, "s" * 4000)])
+def test_a_trace_counts_problem_and_system_prompt_for_each_line(monkeypatch, problem, system):
+    monkeypatch.delattr("codescaler.serve.native.plan_trace")  # it is refused before
+    with pytest.raises(Refusal, match=f"a trace may have {MAX_TRACE_CHARS}") as caught:
+        make_trace_job(TraceBody(problem=problem, programs=["x\n" * 1100 + "x"], system=system))
+    assert (caught.value.status, caught.value.code) == (400, "too_long")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The queue behind the routes: same bits in any order of arrival, fairness, deadlines, limits, clients that leave."""
 
 import asyncio
+import inspect
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ import pytest
 from codescaler.serve.client import Client
 from codescaler.serve.holding import Holding
 from codescaler.serve.job import Job
+from codescaler.serve.native import TraceBody, make_trace_job
 from codescaler.serve.refusal import Refusal
+from codescaler.serve.service import _measure_speed
 
 from .conftest import Gate, make_head, open_socket, post_later, send, serve, wait_until
 
@@ -65,6 +69,44 @@ def test_a_full_queue_is_503_with_a_time_to_come_again(server, engine, monkeypat
     assert scored[0][0] == 200
     assert send(server.url + "/classify", {"input": "one more"})[0] == 200
     assert server.service.num_waiting_tokens == 0
+
+
+def test_the_speed_of_an_engine_is_that_of_tokens_that_it_computes():
+    engine = SimpleNamespace(num_tokens=50_000, num_distinct_tokens=1000, forward_seconds=2.0)
+    assert _measure_speed(engine) == 500.0
+
+
+def test_tokens_that_rows_of_a_request_share_wait_once(server, engine):
+    """Else the lines of a trace would fill the queue, and make an engine look fast that is slow."""
+    pace = server.service._paces[engine]
+    before = pace._num_tokens
+    program = "\n".join(f"x{number} = {number}" for number in range(30))
+    with Gate(engine) as gate, ThreadPoolExecutor(1) as pool:
+        future = pool.submit(send, server.url + "/v1/trace", {"problem": "Any.", "programs": [program]})
+        assert gate.entered.wait(10)
+        num_waiting = server.service.num_waiting_tokens
+        gate.open()
+        _, _, answer = future.result(30)
+    wait_until(lambda: server.service.num_waiting_tokens == 0)
+    assert 0 < 5 * num_waiting < answer["usage"]["total_tokens"]
+    assert pace._num_tokens - before == num_waiting
+
+
+def test_a_job_that_waits_has_no_rows(server):
+    """A body that is counted may become rows of a thousand times its size, which nothing counts."""
+
+    async def leave():
+        await asyncio.sleep(9)
+
+    async def compute():
+        body = TraceBody(problem="Any.", programs=["x = 1\ny = 2"])
+        with Holding() as holding:
+            job, _ = await server.service.compute(lambda: make_trace_job(body), 1, "me", 9.0, leave, holding)
+            return job
+
+    job = asyncio.run(compute())
+    held = inspect.getclosurevars(job.answer).nonlocals["plan"]
+    assert not job.rows and not held.pairs and not held.names and held.programs == [["x = 1", "y = 2"]]
 
 
 def test_a_row_whose_client_has_left_is_not_computed(server, engine):

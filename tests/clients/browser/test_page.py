@@ -111,8 +111,50 @@ def test_a_server_that_has_gone_is_told_of(page):
     page.get_by_text("The server does not answer").wait_for()
     assert len(page.errors) == 1 and "ERR_FAILED" in page.errors.pop()
     page.unroute("**/v1/trace")
+    page.locator(".open").first.click()
+    page.locator(".open").first.click()  # a row that is opened again asks again
+    page.locator(".heat").wait_for()
     page.locator(".detail select").first.select_option(index=1)
     page.locator(".both").wait_for()
+
+
+@pytest.mark.parametrize(
+    "status, body, said",
+    [
+        (502, "<html>Bad Gateway</html>", "The server answers 502."),
+        (200, "null", "The server answers 200, but without a result."),
+    ],
+)
+def test_what_a_proxy_says_is_no_ranking(page, status, body, said):
+    page.route("**/v1/programs", lambda route: route.fulfill(status=status, body=body))
+    page.click("#example")
+    page.click("#rank")
+    page.get_by_text(said, exact=True).wait_for()
+    assert [error for error in page.errors if f"{status}" not in error] == []  # the browser's own line of it
+    page.errors.clear()
+
+
+def test_models_that_were_not_listed_are_asked_for_again(page):
+    page.evaluate("document.querySelector('#model').replaceChildren()")
+    page.click("#example")
+    rank(page, 3)
+    assert page.locator("#model option").all_text_contents() == ["nano", SHOWN]
+
+
+def test_texts_that_change_while_the_server_scores_make_the_ranking_stale(page):
+    page.click("#example")
+    rank(page, 3)
+    assert page.locator("#stale").is_hidden()
+    held = []
+    page.route("**/v1/programs", held.append)
+    page.click("#rank")
+    while not held:
+        page.wait_for_timeout(10)
+    page.fill("#problem", "Another problem.")
+    with page.expect_response("**/v1/programs"):
+        held[0].continue_()
+    page.locator("#rank:enabled").wait_for()
+    assert page.locator("#stale").is_visible()
 
 
 def test_what_got_into_the_page_would_not_run(page):

@@ -169,6 +169,28 @@ def test_a_file_of_groups_fills_everything(page):
     assert page.locator("#groups").is_hidden() and page.input_value("#system") == ""
 
 
+def test_a_file_that_is_refused_takes_no_room(page):
+    page.evaluate(
+        """() => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([new Uint8Array((16 << 20) + 1)], "large.py"));
+            dataTransfer.items.add(new File(["x = 1"], "small.py"));
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+        }"""
+    )
+    page.get_by_text("large.py is too much; give at most 16 MB.", exact=True).wait_for()
+    assert page.locator("#candidates input").first.input_value() == "small.py"
+
+
+def test_all_that_was_left_out_is_said(page):
+    group = {"task_id": "one", "prompt": "p", "candidates": [{"code": "a"}, {"code": None}]}
+    many = {"prompt": "q", "candidates": [{"code": "x"}] * 4097}
+    drop(page, a__jsonl=json.dumps(group).encode(), b__jsonl=json.dumps(many).encode())
+    page.get_by_text("b.jsonl has 4097 candidates in line 1; the server takes at most 4096.").wait_for()
+    assert page.locator("#message").inner_text().startswith("Left out of one: 1 candidate without code. b.jsonl has ")
+    assert page.locator("#candidates li").count() == 2 and page.input_value("#problem") == "p"
+
+
 def export(page, name):
     with page.expect_download() as download:
         page.click(f"#{name}")
