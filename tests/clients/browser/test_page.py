@@ -146,7 +146,7 @@ def test_texts_that_change_while_the_server_scores_make_the_ranking_stale(page):
     rank(page, 3)
     assert page.locator("#stale").is_hidden()
     held = []
-    page.route("**/v1/programs", held.append)
+    page.route("**/v1/programs", lambda route: held.append(route))
     page.click("#rank")
     while not held:
         page.wait_for_timeout(10)
