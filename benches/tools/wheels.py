@@ -8,7 +8,7 @@ The pure wheel is built from the source archive, and a native wheel is the pure 
   loaded. So there is one pool of threads.
 - An extension includes the headers of its Python. Those of AArch64 are the ones of x86-64: `pyconfig.h` differs in
   what CPython's own sources ask, and in no type that an extension sees. So a Python must have the `pyconfig.h` of one
-  machine: one from python.org, pyenv, conda or uv has. Debian's own asks for that of AArch64, which is not there.
+  machine: what pyenv, conda and uv install has. Debian's own asks for that of AArch64, which is not there.
 """
 
 import argparse
@@ -122,16 +122,8 @@ def build_extension(machine: Machine, python: str, core: list[Path], objects: Pa
     threads.write_text('__attribute__((visibility("hidden"))) char __libc_single_threaded = 0;\n')
     _run(
         *(sys.executable, "-m", "ziglang", "cc", "-target", f"{machine.name}-linux-gnu.{GLIBC}", "-shared", "-s"),
-        *(
-            "-nostdlib++",
-            f"-Wl,--version-script={exports}",
-            "-Wl,--gc-sections",
-            "-o",
-            extension,
-            threads,
-            bindings,
-            *core,
-        ),
+        *("-nostdlib++", f"-Wl,--version-script={exports}", "-Wl,--gc-sections"),  # or random_device's arc4random stays
+        *("-o", extension, threads, bindings, *core),
         # libgcc.a before Zig's own runtime, in whose table of features __builtin_cpu_supports finds none.
         *(machine.find_library(name) for name in ("libstdc++.a", "libgcc.a", "libgcc_s.so.1")),
         *("-lm", "-lpthread"),
