@@ -26,7 +26,7 @@ help:  ## list the targets
 setup: $(INSTALLED)  ## make .venv with everything that demo, test and bench need, and compile the kernels
 
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(CSRC)
-	@echo "Setting up $(VENV): packages (about a minute) and C++ kernels (half a minute); needs a C++17 compiler with OpenMP"
+	@echo "Setting up $(VENV): packages (about a minute) and C++ kernels (half a minute); needs a C++17 compiler"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q -c constraints.txt torch
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
@@ -105,7 +105,7 @@ bench: setup  ## time operations and workloads
 docs: setup  ## build the site of docs/ in build/docs; fails on a broken link
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
-# One object a source: each instruction set has its own flags, read from setup.py so that they stand in one place.
+# One object a source: each instruction set has its own flags, read from csrc/build_flags.json so that they stand in one place.
 test-asan:  ## the C++ kernels against plain loops, under AddressSanitizer and UBSan
 	mkdir -p $(ASAN_DIR)
 	CXX=$(CXX) $(PYTHON) csrc/tests/build_core.py $(ASAN_DIR)

@@ -21,11 +21,12 @@ from setuptools.errors import CompileError, LinkError
 # -Wno-maybe-uninitialized: GCC 12 sees it in its own AVX-512 headers.
 FLAGS = json.loads(Path("csrc/build_flags.json").read_text())
 
-# One translation unit per instruction set; which of them runs is decided on the user's machine.
+# One translation unit per instruction set, and `kernels`; which runs is decided on the user's machine. A build for
+# several processors at once (universal2) has the generic one.
 MACHINE = sysconfig.get_platform().rpartition("-")[2].replace("amd64", "x86_64").replace("arm64", "aarch64")
 UNITS = FLAGS["units"].get(MACHINE, FLAGS["units"]["other"])
 
-SOURCES = ["csrc/bindings/module.cpp", "csrc/core/kernels.cpp", *(f"csrc/core/{name}.cpp" for name in UNITS)]
+SOURCES = ["csrc/bindings/module.cpp", *(f"csrc/core/{name}.cpp" for name in UNITS)]
 HEADERS = sorted(str(path) for pattern in ("*.h", "*.inc", "*.json") for path in Path("csrc").rglob(pattern))
 
 

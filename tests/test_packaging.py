@@ -1,5 +1,7 @@
 """What a user installs: a source archive that builds, and a wheel that works from an empty folder."""
 
+import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -49,6 +51,18 @@ assert "kernels" not in sys.modules
 print(backend.description)
 """
     assert run("-I", "-c", code, cwd=empty).startswith("C++ ")
+
+
+@pytest.mark.parametrize("compiler", ["g++", "aarch64-linux-gnu-g++"])
+def test_a_machine_without_units_of_its_own_names_the_generic_kernels_only(compiler, tmp_path):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not here")
+    flags = json.loads((ROOT / "csrc/build_flags.json").read_text())
+    target = tmp_path / "kernels.o"
+    command = [compiler, *flags["all"], *flags["units"]["other"]["kernels"], "-c", ROOT / "csrc/core/kernels.cpp"]
+    subprocess.run([*command, "-o", target], check=True)
+    symbols = subprocess.run(["nm", "-uC", target], capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in symbols if name.startswith("codescaler::k")} == {"codescaler::kGeneric"}
 
 
 NANO = ROOT / "codescaler/nano"

@@ -7,7 +7,8 @@ The pure wheel is built from the source archive, and a native wheel is the pure 
 - libstdc++ is linked in. libgomp is not even named: `ops/cpu/openmp.py` shows the extension the library that torch has
   loaded. So there is one pool of threads.
 - An extension includes the headers of its Python. Those of AArch64 are the ones of x86-64: `pyconfig.h` differs in
-  what CPython's own sources ask, and in no type that an extension sees.
+  what CPython's own sources ask, and in no type that an extension sees. So a Python must have the `pyconfig.h` of one
+  machine: what pyenv, conda and uv install has. Debian's own asks for that of AArch64, which is not there.
 """
 
 import argparse
@@ -63,6 +64,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for old in (*out.glob("codescaler-*.whl"), *out.glob("codescaler-*.tar.gz")):
         old.unlink()
+    shutil.rmtree(out / "objects", ignore_errors=True)  # their dates do not say which commit they are of
     pure = build_pure_wheel(out)
     for name in options.machines:
         machine = MACHINES[name]
@@ -100,8 +102,7 @@ def build_pure_wheel(out: Path) -> Path:
 
 def compile_core(machine: Machine, objects: Path) -> list[Path]:
     """Objects of csrc/core, which know no Python."""
-    units = _read_flags()["units"][machine.name]
-    sources = {"kernels": [], **units}
+    sources = _read_flags()["units"][machine.name]
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
         return list(pool.map(lambda name: _compile(machine, f"core/{name}.cpp", sources[name], objects), sources))
 
@@ -117,9 +118,12 @@ def build_extension(machine: Machine, python: str, core: list[Path], objects: Pa
     extension = objects / f"_C.cpython-{version}-{machine.name}-linux-gnu.so"
     exports = objects / "exports"
     exports.write_text("{ global: PyInit__C; local: *; };\n")
+    threads = objects / "threads.c"  # a variable of glibc 2.32, which libstdc++ reads; 0: there may be several
+    threads.write_text('__attribute__((visibility("hidden"))) char __libc_single_threaded = 0;\n')
     _run(
         *(sys.executable, "-m", "ziglang", "cc", "-target", f"{machine.name}-linux-gnu.{GLIBC}", "-shared", "-s"),
-        *("-nostdlib++", f"-Wl,--version-script={exports}", "-o", extension, bindings, *core),
+        *("-nostdlib++", f"-Wl,--version-script={exports}", "-Wl,--gc-sections"),  # or random_device's arc4random stays
+        *("-o", extension, threads, bindings, *core),
         # libgcc.a before Zig's own runtime, in whose table of features __builtin_cpu_supports finds none.
         *(machine.find_library(name) for name in ("libstdc++.a", "libgcc.a", "libgcc_s.so.1")),
         *("-lm", "-lpthread"),
@@ -159,15 +163,8 @@ def _read_flags() -> dict:
     return json.loads((ROOT / "csrc/build_flags.json").read_text())
 
 
-def _read_newest_change() -> float:
-    """When a source was written last: objects that are newer are kept from build to build."""
-    return max(path.stat().st_mtime for path in (ROOT / "csrc").rglob("*") if path.is_file())
-
-
 def _compile(machine: Machine, source: str, flags: list[str], objects: Path) -> Path:
     target = objects / f"{Path(source).stem}.o"
-    if target.exists() and target.stat().st_mtime > _read_newest_change():
-        return target
     common = [*_read_flags()["all"], *_read_flags()["openmp"], "-fPIC", "-fvisibility=hidden", "-g0"]
     _run(machine.compiler, *common, *flags, "-c", ROOT / "csrc" / source, "-o", target)
     return target

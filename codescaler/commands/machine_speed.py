@@ -40,7 +40,6 @@ SHAPES = {"0.6B": QWEN3_0_6B, "1.7B": QWEN3_1_7B, "8B": QWEN3_8B}
 BUDGET_S = 10.0
 _WORKLOAD = "bon8"
 _VOCABULARY = 4096  # of the random model: a look-up in a larger one takes as long
-_PEAK_DTYPES = ("float32", "bfloat16")
 _MOST_ROUNDS = 3
 _LAYERS_PER_ROUND = 3  # with the share of a round in the warm-up
 _LIKELY_SHARE = 0.5  # of the peak, where nothing was measured yet
@@ -73,19 +72,18 @@ class Prediction:
 def measure_machine(shapes: dict[str, ModelShape] = SHAPES, budget_s: float = BUDGET_S) -> dict[str, Any]:
     """Measures peaks, and as many shapes as the budget allows, the smallest always; returns what `--json` prints.
 
-    A shape that is not measured takes the share of the peak of the last one that is. The peaks are the best of several
-    measurements: on a busy machine one may be several times too low.
+    A shape that is not measured takes the share of the peak of the last one that is. Each peak is measured once, and
+    bfloat16's only where there is a unit for it: emulated, it could take longer than all the rest.
     """
     end = time.perf_counter() + budget_s
     device, dtype = bench_device(), choose_fastest_dtype()
-    peaks = dict.fromkeys(_PEAK_DTYPES, 0.0)
+    dtypes = dict.fromkeys(("float32", dtype))
+    peaks = {name: measure_peak_flops(getattr(torch, name), device) for name in dtypes}
     sequences = [[token % _VOCABULARY for token in tokens] for tokens in WORKLOADS[_WORKLOAD].draw_sequences()]
     flops = {name: count_score_flops(shape, sequences) for name, shape in shapes.items()}
     measured: dict[str, float] = {}  # seconds of a whole model
     share = _LIKELY_SHARE
     for name, shape in shapes.items():
-        for peak in _PEAK_DTYPES:
-            peaks[peak] = max(peaks[peak], measure_peak_flops(getattr(torch, peak), device))
         layer_s = flops[name] / shape.num_layers / peaks[dtype] / share
         num_rounds = min(int((end - time.perf_counter()) / layer_s / _LAYERS_PER_ROUND), _MOST_ROUNDS)
         if num_rounds < 1 and measured:

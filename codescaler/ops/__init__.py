@@ -29,8 +29,9 @@ BACKEND_NAMES = ("cpu", "triton", "reference")
 
 # What is slow without kernels, and how to get them. Wheels with kernels are those of benches/tools/wheels.py.
 _NO_EXTENSION = (
-    "this is the wheel without C++ kernels; wheels with them are for Linux on x86-64 and AArch64, and elsewhere "
-    "`pip install --no-binary codescaler codescaler` compiles them, with a C++17 compiler"
+    "codescaler is here without C++ kernels; the wheels named manylinux_2_28 have them, for CPython 3.10 to 3.13 on "
+    "Linux (glibc 2.28 or newer, x86-64 or AArch64); anywhere, `pip install .` in the folder of the source compiles "
+    "them, with a C++17 compiler"
 )
 _SLOW_REASON = (
     "PyTorch alone computes, so attention writes every logit to memory, each step between matrix products is several "

@@ -7,13 +7,20 @@
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
+#ifndef HWCAP2_I8MM  // headers of a kernel before 5.6
+#define HWCAP2_I8MM (1 << 13)
+#endif
+#ifndef HWCAP2_BF16
+#define HWCAP2_BF16 (1 << 14)
+#endif
 #endif
 
 namespace codescaler {
 
 int supported_kernels(const Kernels* (&out)[4]) {
   int count = 0;
-#if defined(__x86_64__)
+#if defined(CODESCALER_GENERIC_ONLY)  // of build_flags.json: the other tables are not compiled
+#elif defined(__x86_64__)
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

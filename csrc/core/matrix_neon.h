@@ -23,8 +23,8 @@ struct Int8Blocks {
   void store_top(int32_t* p) const { vst1_s32(p, vget_low_s32(v)); }
   void store_bottom(int32_t* p) const { vst1_s32(p, vget_high_s32(v)); }
 };
-inline BFloat16Blocks blocks_of(const float*) { return {vdupq_n_f32(0.0f)}; }
-inline Int8Blocks blocks_of(const int32_t*) { return {vdupq_n_s32(0)}; }
+inline BFloat16Blocks make_zero_blocks(const float*) { return {vdupq_n_f32(0.0f)}; }
+inline Int8Blocks make_zero_blocks(const int32_t*) { return {vdupq_n_s32(0)}; }
 
 // c (+)= a b for Rows x kColumns sums. Of the summed dimension a step takes 8 bytes: those of row m stand at
 // a + k * a_step + m * a_stride, those of column n at b + k * b_stride + n * 8.
@@ -34,10 +34,10 @@ inline void matrix_kernel(const int8_t* a, int64_t a_stride, int64_t a_step, con
   constexpr int64_t kRowPairs = (Rows + 1) / 2, kColumnPairs = kColumns / 2;
   // The last of an odd number of rows stands for its absent partner too.
   const auto partner = [](int64_t m) { return 2 * m + 1 < Rows ? 2 * m + 1 : 2 * m; };
-  decltype(blocks_of(c)) sum[kRowPairs][kColumnPairs];
+  decltype(make_zero_blocks(c)) sum[kRowPairs][kColumnPairs];
   for (int64_t m = 0; m < kRowPairs; ++m)
     for (int64_t v = 0; v < kColumnPairs; ++v) {
-      sum[m][v] = blocks_of(c);
+      sum[m][v] = make_zero_blocks(c);
       if (accumulate) sum[m][v].load(c + 2 * m * c_stride + 2 * v, c + partner(m) * c_stride + 2 * v);
     }
   for (int64_t k = 0; k < depth; ++k) {

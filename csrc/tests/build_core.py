@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CSRC = Path(__file__).parents[1]
-# GCC 12 sees these in its own AVX-512 headers.
-QUIET = ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
-FLAGS = ["-std=c++17", "-O1", "-g", "-fopenmp", "-ffp-contract=off", "-Wall", "-Wextra", *QUIET]
+BUILD = json.loads((CSRC / "build_flags.json").read_text())
+# -Wno-uninitialized: GCC 12 sees it in its own AVX-512 headers.
+FLAGS = [*BUILD["all"], *BUILD["openmp"], "-O1", "-g", "-Wno-uninitialized"]
 
 
 def main() -> None:
@@ -25,11 +25,10 @@ def main() -> None:
     parser.add_argument("--static", action="store_true", help="link everything in, for an emulator without libraries")
     options = parser.parse_args()
     compiler = os.environ.get("CXX", "g++")
-    units = json.loads((CSRC / "build_flags.json").read_text())["units"]
-    units = units.get(options.machine, units["other"])
+    units = BUILD["units"].get(options.machine, BUILD["units"]["other"])
     flags = [*FLAGS, f"-fsanitize={options.sanitize}", "-fno-sanitize-recover=all"]
     sources = [CSRC / f"core/{name}.cpp" for name in units]
-    sources += [CSRC / "core/kernels.cpp", CSRC / "tests/test_core.cpp"]
+    sources += [CSRC / "tests/test_core.cpp"]
 
     def compile_one(source: Path) -> str:
         target = str(options.out / f"{source.stem}.o")

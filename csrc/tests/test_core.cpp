@@ -40,6 +40,11 @@ void narrow(float x, BFloat16& out) {
   std::memcpy(&bits, &x, sizeof bits);
   out.bits = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
+// That rows have the bits that they have in a batch, which no rounding explains away.
+template <class T>
+void check_bits(const T* found, const T* expected, int64_t count, const char* isa, const char* what) {
+  check(std::memcmp(found, expected, size_t(count) * sizeof(T)) ? 1 : 0, 0, isa, what);
+}
 template <class T>
 double rounding() {
   return sizeof(T) == 4 ? 2e-6 : 8e-3;
@@ -249,7 +254,7 @@ void test_tree_attention(const Kernels& table, const TypedKernels<T>& kernels, i
                          int64_t heads, int64_t kv_heads, int64_t head_dim, float softcap, int64_t window) {
   const int64_t width = (heads + 2 * kv_heads) * head_dim, group = heads / kv_heads;
   const int64_t tokens = length + 9;
-  const auto qkv = random_values<T>(tokens * width);
+  auto qkv = random_values<T>(tokens * width);
   // The token at a position of the first or of the second branch's path, and the other way round.
   const auto token_at = [=](int64_t position, bool is_second) {
     return position < cut || !is_second ? position : length + position - cut;
@@ -309,6 +314,31 @@ void test_tree_attention(const Kernels& table, const TypedKernels<T>& kernels, i
         check(std::fabs(widen(out[size_t((t * heads + h) * head_dim + i)]) - expected[size_t(i)]),
               2 * rounding<T>() * (1 + std::fabs(expected[size_t(i)])), table.name, "tree_attention");
     }
+
+  // Each token alone, while the last of the first branch, whom no other sees, has values and a key that are NaN.
+  const auto nan_key = (length - 1) * width + heads * head_dim, nan_end = length * width;
+  for (int64_t i = nan_key; i < nan_end; ++i) narrow(NAN, qkv[size_t(i)]);
+  const auto batch = out;
+  const auto check_seen = [&](const char* what) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      const int64_t row = t * heads * head_dim;
+      if (t != length - 1)
+        check_bits(&out[size_t(row)], &batch[size_t(row)], heads * head_dim, table.name, what);
+      else
+        for (int64_t i = row; i < row + heads * head_dim; ++i)
+          check(std::isnan(widen(out[size_t(i)])) ? 0 : 1, 0, table.name, "tree_attention of NaN");
+    }
+  };
+  kernels.tree_attention(a, 2);
+  check_seen("tree_attention beside NaN");
+  out = zeros<T>(tokens * heads * head_dim);
+  a.out = out.data(), a.num_tiles = 1;
+  for (const auto& tile : tiles)
+    for (const auto& token : cut_tiles(tile, 1)) {
+      a.tiles = &token;
+      kernels.tree_attention(a, 2);
+    }
+  check_seen("tree_attention of one token");
 }
 
 // Gradients are held against central differences of plain double loops: sum(grad_y * y) is the function, and each input
@@ -468,6 +498,22 @@ void test_int8_linear(const Kernels& table, const TypedKernels<T>& kernels, int6
             table.name, "int8_linear");
     }
   }
+
+  // Each row alone, and NaN in the first.
+  const auto batch = y;
+  auto with_nan = x;
+  narrow(NAN, with_nan[size_t(inputs - 1)]);
+  a.x = with_nan.data();
+  kernels.int8_linear(a, 2);
+  for (int64_t o = 0; o < outputs; ++o)
+    check(std::isnan(widen(y[size_t(o)])) ? 0 : 1, 0, table.name, "int8_linear of NaN");
+  check_bits(y.data() + outputs, batch.data() + outputs, (rows - 1) * outputs, table.name, "int8_linear beside NaN");
+  a.num_rows = 1;
+  for (int64_t r = 0; r < rows; ++r) {
+    a.x = x.data() + r * inputs, a.y = y.data() + r * outputs;
+    kernels.int8_linear(a, 2);
+  }
+  check_bits(y.data(), batch.data(), rows * outputs, table.name, "int8_linear of one row");
 }
 
 template <class T>

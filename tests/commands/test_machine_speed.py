@@ -39,6 +39,15 @@ def test_without_time_the_smallest_is_measured_and_lends_its_share():
     assert "the share of a" in format_machine(measured)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_each_peak_is_measured_once_and_none_that_is_emulated(dtype, monkeypatch):
+    measured = []
+    monkeypatch.setattr(machine_speed, "choose_fastest_dtype", lambda: dtype)
+    monkeypatch.setattr(machine_speed, "measure_peak_flops", lambda dtype, device: measured.append(dtype) or 1e9)
+    assert [*measure_machine(SMALL, budget_s=1000.0)["peak_flops"]] == [*dict.fromkeys(("float32", dtype))]
+    assert measured == [*dict.fromkeys((torch.float32, getattr(torch, dtype)))]
+
+
 def test_the_command_prints_a_table_and_json(monkeypatch, capsys):
     monkeypatch.setattr(machine_speed, "measure_machine", lambda: measure_machine(SMALL, budget_s=0.0))
     assert cli.main(["info", "--bench", "--json"]) == 0
