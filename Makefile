@@ -116,7 +116,7 @@ test-aarch64:  ## the C++ kernels for Arm, cross-compiled, against plain loops i
 	@if command -v $(AARCH64_CXX) > /dev/null && command -v $(AARCH64_QEMU) > /dev/null; then \
 	  mkdir -p $(AARCH64_DIR) && \
 	  CXX=$(AARCH64_CXX) $(PYTHON) csrc/tests/build_core.py $(AARCH64_DIR) --machine aarch64 --sanitize undefined --static && \
-	  $(AARCH64_QEMU) -cpu max $(AARCH64_DIR)/test_core; \
+	  OMP_WAIT_POLICY=passive $(AARCH64_QEMU) -cpu max $(AARCH64_DIR)/test_core; \
 	else \
 	  echo "skipped: test-aarch64 needs $(AARCH64_CXX) and $(AARCH64_QEMU) (on Debian: g++-aarch64-linux-gnu, qemu-user-static)"; \
 	fi

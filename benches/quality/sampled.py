@@ -1,8 +1,8 @@
 """Packs sampled and labelled programs without the text of their problems: `python benches sampled NAME LABELLED...`.
 
 LABELLED are groups that `codescaler data label` wrote. Written is `benches/quality/data/NAME.jsonl.gz`: a line for each
-group with its task_id, split, generator and candidates of completion, finish and passed. `read_sampled` puts back the
-text of the problem and the program of each completion.
+group with its task_id, its split if there is one, generator and candidates of completion, finish and passed.
+`read_sampled` puts back the text of the problem and the program of each completion.
 """
 
 import argparse
@@ -36,7 +36,8 @@ def main() -> None:
 def pack_group(record: dict[str, Any]) -> dict[str, Any]:
     """A group without what its problem and its completions say already."""
     candidates = [{key: candidate[key] for key in _KEPT} for candidate in record["candidates"]]
-    return {**{key: record[key] for key in ("task_id", "split", "generator")}, "candidates": candidates}
+    facts = {key: record[key] for key in ("task_id", "split", "generator") if key in record}
+    return {**facts, "candidates": candidates}
 
 
 def read_sampled(path: Path, tasks: Iterable[Task]) -> list[dict[str, Any]]:
