@@ -3,6 +3,7 @@ from torch import Tensor
 from codescaler.ops.spec import AttentionSpec, Heads, RotaryTables
 
 HAS_OPENMP: bool
+IS_INTEL: bool
 TILE_ROWS: int
 
 def supported_isas() -> list[str]: ...

@@ -31,6 +31,7 @@ class Backend(ABC):
     Attributes:
         name: what the user calls it. description: what runs underneath.
         has_bf16_unit: whether bfloat16 is faster than float32.
+        has_int8_unit: whether int8 linear layers are faster with activations of 8 bits than of 16.
         copies_weights: whether packing copies a weight, so that its memory may be written over.
         token_block: how many tokens go through a layer's wide projections at a time, None for all.
         products: the class (or function) that packs the weights of each format that this backend computes.
@@ -39,6 +40,7 @@ class Backend(ABC):
     name: str
     description: str
     has_bf16_unit: bool = False
+    has_int8_unit: bool = False
     copies_weights: bool = False
     token_block: int | None = None
     products: Mapping[type[LinearFormat], Callable[[LinearWeights, Any], PackedLinear]]

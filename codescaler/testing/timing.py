@@ -120,7 +120,7 @@ def measure_peak_flops(dtype: torch.dtype, device: torch.device | None = None, i
         else:
             packed = backend.pack_linear(LinearWeights(weight))
         products: list[Callable[[], torch.Tensor]] = [partial(backend.linear, x, packed)]
-        if is_int8 and backend.has_bf16_unit and hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        if is_int8 and backend.has_int8_unit and hasattr(torch.ops.onednn, "qlinear_pointwise"):
             products.append(_make_onednn_int8_product(rows, weight))
         for product in products:
             product()  # the first call chooses and compiles a kernel

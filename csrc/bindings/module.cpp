@@ -455,6 +455,12 @@ PYBIND11_MODULE(_C, m) {
 #else
   m.attr("HAS_OPENMP") = false;
 #endif
+#if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_cpu_init();
+  m.attr("IS_INTEL") = __builtin_cpu_is("intel") != 0;
+#else
+  m.attr("IS_INTEL") = false;
+#endif
   py::class_<AttentionPlan>(m, "AttentionPlan")
       .def(py::init<int64_t, const py::object&, const py::object&, const py::object&>())
       .def_property_readonly("num_rows", &AttentionPlan::num_rows);

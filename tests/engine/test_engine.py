@@ -221,10 +221,14 @@ def test_dtype_auto(tmp_path, monkeypatch):
         save_random_checkpoint(tmp_path / str(dtype), "qwen3", dtype=dtype)
     assert Engine.from_pretrained(tmp_path / "torch.float16").dtype == "float32"
     assert Engine.from_pretrained(tmp_path / "torch.float32").dtype == "float32"
-    has_unit = "avx512_bf16" in Engine.from_pretrained(tmp_path / "torch.float32")._decoder.backend.description
-    fast = Engine.from_pretrained(tmp_path / "torch.bfloat16")
-    assert fast.dtype == ("bfloat16" if has_unit else "float32")
-    assert fast.dtype in repr(fast)
+    has_unit = "_bf16" in Engine.from_pretrained(tmp_path / "torch.float32")._decoder.backend.description
+    for is_intel, has_amx in ((False, False), (True, False), (True, True)):
+        monkeypatch.setattr("codescaler._C.IS_INTEL", is_intel)
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda has_amx=has_amx: has_amx)
+        fast = Engine.from_pretrained(tmp_path / "torch.bfloat16")
+        assert fast.dtype == ("bfloat16" if has_unit and (has_amx or not is_intel) else "float32")
+        assert fast.dtype in repr(fast)
+        assert fast._decoder.backend.has_int8_unit == has_unit
     monkeypatch.setenv("CODESCALER_CPU_ISA", "generic")
     assert Engine.from_pretrained(tmp_path / "torch.bfloat16").dtype == "float32"
     assert Engine.from_pretrained(tmp_path / "torch.bfloat16", dtype="bfloat16").dtype == "bfloat16"
