@@ -29,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 GLIBC = "2.28"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+FLAGS = json.loads((ROOT / "csrc/build_flags.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def build_pure_wheel(out: Path) -> Path:
 
 def compile_core(machine: Machine, objects: Path) -> list[Path]:
     """Objects of csrc/core, which know no Python."""
-    sources = _read_flags()["units"][machine.name]
+    sources = FLAGS["units"][machine.name]
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
         return list(pool.map(lambda name: _compile(machine, f"core/{name}.cpp", sources[name], objects), sources))
 
@@ -159,13 +160,9 @@ def find_python(version: str) -> str | None:
     return python
 
 
-def _read_flags() -> dict:
-    return json.loads((ROOT / "csrc/build_flags.json").read_text())
-
-
 def _compile(machine: Machine, source: str, flags: list[str], objects: Path) -> Path:
     target = objects / f"{Path(source).stem}.o"
-    common = [*_read_flags()["all"], *_read_flags()["openmp"], "-fPIC", "-fvisibility=hidden", "-g0"]
+    common = [*FLAGS["all"], *FLAGS["openmp"], "-fPIC", "-fvisibility=hidden", "-g0"]
     _run(machine.compiler, *common, *flags, "-c", ROOT / "csrc" / source, "-o", target)
     return target
 

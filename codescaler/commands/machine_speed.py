@@ -73,7 +73,7 @@ def measure_machine(shapes: dict[str, ModelShape] = SHAPES, budget_s: float = BU
     """Measures peaks, and as many shapes as the budget allows, the smallest always; returns what `--json` prints.
 
     A shape that is not measured takes the share of the peak of the last one that is. Each peak is measured once, and
-    bfloat16's only where there is a unit for it: emulated, it could take longer than all the rest.
+    bfloat16's only where it is faster: emulated, it could take longer than all the rest.
     """
     end = time.perf_counter() + budget_s
     device, dtype = bench_device(), choose_fastest_dtype()

@@ -654,7 +654,7 @@ def _build_decoder(
 
             # What a layer does to scores is measured on the CPU, for activations that the device is fast in.
             measuring = chosen if device.type == "cpu" else select_backend("auto", "cpu")
-            bits: ActivationBits = 8 if chosen.has_int8_unit else 16
+            bits: ActivationBits = 8 if chosen.has_bf16_unit else 16
             choice = choose_quantized(checkpoint, measuring, activation_bits=bits, quantization=quantization, text=text)
             config = replace(config, quantized_linears=choice.linears)
             get = quantize_tensors(get, config.quantized_linears)

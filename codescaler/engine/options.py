@@ -62,7 +62,7 @@ def select_dtype(dtype: str, saved: str, device: torch.device, backend: Backend)
     """Returns the dtype to compute in; every change from the checkpoint's own is logged."""
     wanted = saved if dtype == "auto" else dtype
     if dtype == "auto" and device.type == "cpu":
-        is_slow = wanted == "float16" or (wanted == "bfloat16" and not backend.has_bf16_unit)
+        is_slow = wanted == "float16" or (wanted == "bfloat16" and not backend.is_bf16_fast)
         if is_slow:
             _log.info("checkpoint is %s; computing in float32, which this CPU is faster and no less exact in", saved)
             wanted = "float32"

@@ -50,17 +50,19 @@ def plan_trace(
         raise InvalidInput("programs is not a list of strings; give one string for each program")
     names = names or [f"program {index}" for index in range(len(programs))]
     lines = [normalize_program(program).split("\n") for program in programs]
-    starts = {"": "an empty program"} if programs else {}
-    index_of = {start: index for index, start in enumerate(starts)}
+    index_of: dict[str, int] = {"": 0} if programs else {}
+    labels = ["an empty program"] * len(index_of)
     places: list[list[int]] = []
     for name, of_program in zip(names, lines, strict=True):
         places.append([])
         for number in range(len(of_program) + 1):
             start = normalize_program("\n".join(of_program[:number]))  # a blank line adds nothing
-            starts.setdefault(start, f"{name}, up to line {number}")
-            places[-1].append(index_of.setdefault(start, len(index_of)))
-    pairs: list[Pair] = [make_conversation(problem, start, system) for start in starts]
-    return TracePlan(pairs, [*starts.values()], lines, places)
+            if start not in index_of:
+                index_of[start] = len(index_of)
+                labels.append(f"{name}, up to line {number}")
+            places[-1].append(index_of[start])
+    pairs: list[Pair] = [make_conversation(problem, start, system) for start in index_of]
+    return TracePlan(pairs, labels, lines, places)
 
 
 def find_largest_drop(lines: Iterable[LineScore], common: Set[int] = frozenset()) -> LineScore | None:

@@ -87,7 +87,7 @@ class DifferentiableBackend(Backend):
     def __init__(self, backend: Backend) -> None:
         self.backend, self.name = backend, backend.name
         self.description = f"{backend.description}, with gradients"
-        self.has_bf16_unit, self.has_int8_unit = backend.has_bf16_unit, backend.has_int8_unit
+        self.has_bf16_unit, self.is_bf16_fast = backend.has_bf16_unit, backend.is_bf16_fast
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
         if residual is None:

@@ -30,8 +30,8 @@ class Backend(ABC):
 
     Attributes:
         name: what the user calls it. description: what runs underneath.
-        has_bf16_unit: whether bfloat16 is faster than float32.
-        has_int8_unit: whether int8 linear layers are faster with activations of 8 bits than of 16.
+        has_bf16_unit: whether there are instructions for bfloat16, and for products of int8 with activations of 8 bits.
+        is_bf16_fast: whether bfloat16 is faster than float32.
         copies_weights: whether packing copies a weight, so that its memory may be written over.
         token_block: how many tokens go through a layer's wide projections at a time, None for all.
         products: the class (or function) that packs the weights of each format that this backend computes.
@@ -40,15 +40,15 @@ class Backend(ABC):
     name: str
     description: str
     has_bf16_unit: bool = False
-    has_int8_unit: bool = False
+    is_bf16_fast: bool = False
     copies_weights: bool = False
     token_block: int | None = None
     products: Mapping[type[LinearFormat], Callable[[LinearWeights, Any], PackedLinear]]
 
     @property
     def fastest_dtype(self) -> torch.dtype:
-        """Of linear layers: bfloat16 where there are units for it, else float32."""
-        return torch.bfloat16 if self.has_bf16_unit else torch.float32
+        """Of linear layers: bfloat16 where it is faster, else float32."""
+        return torch.bfloat16 if self.is_bf16_fast else torch.float32
 
     def supports(self, format: LinearFormat) -> str | None:
         """Returns why this backend has no linear layers of a format, or None if it has them."""

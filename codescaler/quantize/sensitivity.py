@@ -209,7 +209,7 @@ def choose_quantized(
     if quantization == "fp8":
         activation_bits = 8
     if activation_bits is None:
-        activation_bits = 8 if backend.has_int8_unit else 16
+        activation_bits = 8 if backend.has_bf16_unit else 16
     if activation_bits not in ACTIVATION_BITS:
         raise InvalidInput(f"activation_bits {activation_bits}; give 8 or 16")
     if checkpoint.config.head == "none":

@@ -30,8 +30,8 @@ def describe_device(device: torch.device, cpu_name: str) -> str:
 
 
 def choose_fastest_dtype() -> str:
-    """Returns the dtype in which `bench_device` scores fastest: bfloat16 but on a CPU without a unit for it."""
-    is_fast = bench_device().type == "cuda" or select_backend("auto", "cpu").has_bf16_unit
+    """Returns the dtype in which `bench_device` scores fastest: bfloat16 but on a CPU where it is slow."""
+    is_fast = bench_device().type == "cuda" or select_backend("auto", "cpu").is_bf16_fast
     return "bfloat16" if is_fast else "float32"
 
 
@@ -120,7 +120,7 @@ def measure_peak_flops(dtype: torch.dtype, device: torch.device | None = None, i
         else:
             packed = backend.pack_linear(LinearWeights(weight))
         products: list[Callable[[], torch.Tensor]] = [partial(backend.linear, x, packed)]
-        if is_int8 and backend.has_int8_unit and hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        if is_int8 and backend.has_bf16_unit and hasattr(torch.ops.onednn, "qlinear_pointwise"):
             products.append(_make_onednn_int8_product(rows, weight))
         for product in products:
             product()  # the first call chooses and compiles a kernel

@@ -103,7 +103,7 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = field(
         default="auto",
         metadata=_describe(
-            "Dtype of activations: auto is bfloat16 where the device has units for it, else float32. Weights, "
+            "Dtype of activations: auto is bfloat16 where the device is faster in it, else float32. Weights, "
             "gradients, optimizer, head and loss are float32."
         ),
     )

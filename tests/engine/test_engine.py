@@ -228,7 +228,7 @@ def test_dtype_auto(tmp_path, monkeypatch):
         fast = Engine.from_pretrained(tmp_path / "torch.bfloat16")
         assert fast.dtype == ("bfloat16" if has_unit and (has_amx or not is_intel) else "float32")
         assert fast.dtype in repr(fast)
-        assert fast._decoder.backend.has_int8_unit == has_unit
+        assert fast._decoder.backend.has_bf16_unit == has_unit
     monkeypatch.setenv("CODESCALER_CPU_ISA", "generic")
     assert Engine.from_pretrained(tmp_path / "torch.bfloat16").dtype == "float32"
     assert Engine.from_pretrained(tmp_path / "torch.bfloat16", dtype="bfloat16").dtype == "bfloat16"

@@ -180,7 +180,7 @@ def test_a_larger_limit_leaves_more_bits_out(plain):
     assert [count[2] for count in counts] == sorted((count[2] for count in counts), reverse=True)
     assert any(count[1] for count in counts)
     assert choose_quantized(checkpoint, backend, math.inf, 16).count(16) == 8
-    bits = 8 if backend.has_int8_unit else 16  # by default what is fastest
+    bits = 8 if backend.has_bf16_unit else 16  # by default what is fastest
     assert choose_quantized(checkpoint, backend, math.inf).count(bits) == 8
 
 

@@ -5,7 +5,7 @@ next completion at once, whatever problem that is of (continuous batching), and 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class LocalModel:
     """A causal language model with a chat template, on the first GPU where there is one.
 
     It computes in the folder's dtype on GPUs; in float32 on CPUs, but for linear layers, logits among them, where the
-    CPU has units for bfloat16. Of the folder's own generation settings only the tokens that end an answer are used.
+    CPU is faster in bfloat16. Of the folder's own generation settings only the tokens that end an answer are used.
     `batch_size` completions are drawn at a time. What one draws depends on its seed and, but for rounding in attention
     (1e-7 in float32, which may turn a bfloat16 over), not on the others.
 
@@ -64,19 +64,22 @@ class LocalModel:
 
     def complete(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yields each request's completions."""
-        prompts = ((self._encode(request.prompt), request.seeds) for request in requests)
+        prompts = (
+            (encode_chat(self._tokenizer, [{"role": "user", "content": request.prompt}]), request.seeds)
+            for request in requests
+        )
         for draws in self._sampler.draw(prompts):
             yield [Completion(self._decode(draw), draw.finish) for draw in draws]
-
-    def _encode(self, prompt: str) -> list[int]:
-        text = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _decode(self, draw: "DrawnTokens") -> str:
         tokens = draw.tokens[:-1] if draw.finish == "stop" else draw.tokens
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Returns the token ids of a conversation that the model answers next, in its chat template."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class TokenSampler:
                         cache.fill(row, draw.prompt)
                     draw.prompt = ()
             while started and all(draw.finish is not None for draw in started[0]):
-                yield [DrawnTokens(draw.tokens, draw.finish or "") for draw in started.popleft()]
+                yield [draw.make_drawn() for draw in started.popleft()]
             if not started:
                 return
             self._step(rows, cache)
@@ -200,6 +203,10 @@ class _Draw:
     generator: torch.Generator
     tokens: list[int] = field(default_factory=list)
     finish: str | None = None
+
+    def make_drawn(self) -> DrawnTokens:
+        assert self.finish is not None
+        return DrawnTokens(self.tokens, self.finish)
 
 
 class _RowCache:
@@ -277,7 +284,7 @@ def draw_tokens(logits: Tensor, numbers: Tensor, temperature: float, top_p: floa
 
 
 class _PackedLinear(torch.nn.Module):
-    """A linear layer in the backend's layout, and in bfloat16 where it has units for that; x and result are float32."""
+    """A linear layer in the backend's layout, and in bfloat16 where that is faster; x and result are float32."""
 
     def __init__(self, linear: torch.nn.Linear, backend: Backend) -> None:
         super().__init__()

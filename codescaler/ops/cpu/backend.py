@@ -66,9 +66,8 @@ class CpuBackend(Backend):
         self.kernels = _C.KernelSet(isa)
         threads = "" if _C.HAS_OPENMP else " on one thread (built without OpenMP)"
         self.description = f"C++ {isa}{threads}, {describe_linear()}"
-        has_unit = isa in ("avx512_bf16", "neon_bf16")
-        self.has_bf16_unit = has_unit and _is_bf16_unit_fast()
-        self.has_int8_unit = has_unit
+        self.has_bf16_unit = isa in ("avx512_bf16", "neon_bf16")
+        self.is_bf16_fast = self.has_bf16_unit and _is_bf16_unit_fast()
         self.products = {PlainFormat: OneDnnLinear, QuantScheme: partial(Int8Linear, self.kernels)}
 
     def pack_experts(self, gate_up: Iterable[Tensor], down: Iterable[Tensor], num_experts: int, /) -> OneDnnExperts:

@@ -61,7 +61,7 @@ class TritonBackend(Backend):
         self.tile = tile
         linear = "deterministic" if deterministic else "torch's"
         self.description = f"Triton {kernels.VERSION}, {architecture}, {linear} linear"
-        self.has_bf16_unit = self.has_int8_unit = architecture != "interpreter"
+        self.has_bf16_unit = self.is_bf16_fast = architecture != "interpreter"
         self.pack_allowed = partial(DeterministicLinear, architecture) if deterministic else reference.pack_plain
         self.products = {PlainFormat: self._pack_plain, QuantScheme: partial(Int8Linear, architecture)}
         if has_fp8(architecture):

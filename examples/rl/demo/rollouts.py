@@ -2,20 +2,20 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import peft
 
-from codescaler.data.sample.local_model import TokenSampler
+from codescaler.data.sample.local_model import TokenSampler, encode_chat
 from codescaler.data.sample.sampling import Sampling, derive_seed
 
 
 def make_rollouts(options: Any) -> Callable[[list[Any], Any], dict[str, Any]]:
     """Returns a function that draws a completion for each prompt of a step.
 
-    It draws from a copy of the policy whose linear layers are packed for the CPU, in bfloat16 where it has units for
-    that. So tokens come from weights that are rounded, and the loss takes them as the policy's own.
+    It draws from a copy of the policy whose linear layers are packed for the CPU, in bfloat16 where it is faster.
+    So tokens come from weights that are rounded, and the loss takes them as the policy's own.
     """
     sampling = Sampling(str(options.policy), options.temperature, 1.0, options.max_tokens, options.seed)
 
@@ -24,7 +24,7 @@ def make_rollouts(options: Any) -> Callable[[list[Any], Any], dict[str, Any]]:
         policy = copy.deepcopy(trainer.accelerator.unwrap_model(trainer.model))
         policy = policy.merge_and_unload() if isinstance(policy, peft.PeftModel) else policy
         sampler = TokenSampler(policy, tokenizer, sampling, batch_size=min(64, len(prompts)))
-        prompt_ids = [_encode(tokenizer, prompt) for prompt in prompts]
+        prompt_ids = [encode_chat(tokenizer, prompt) for prompt in prompts]
         step = f"step {trainer.state.global_step}"
         seeds = (derive_seed(options.seed, step, index) for index in range(len(prompts)))
         # TRL repeats a prompt for each of its completions: it is computed once.
@@ -33,8 +33,3 @@ def make_rollouts(options: Any) -> Callable[[list[Any], Any], dict[str, Any]]:
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     return roll_out
-
-
-def _encode(tokenizer: Any, prompt: Sequence[dict[str, str]]) -> list[int]:
-    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -116,16 +116,16 @@ def test_tokens_are_those_of_whole_forwards(folder):
         assert completion.text == tokenizer.decode(ids[0, length:], skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("has_bf16_unit", [False, True])
-def test_linear_maps_are_near_torch_s(has_bf16_unit):
+@pytest.mark.parametrize("is_bf16_fast", [False, True])
+def test_linear_maps_are_near_torch_s(is_bf16_fast):
     """Weight, input, bias and result are rounded to bfloat16, 2^-9 each of its own size; the sum is float32."""
     linear = torch.nn.Linear(64, 96)
     x = torch.randn(3, 1, 64)
-    packed = _PackedLinear(linear, replace_operations(select_backend("auto", "cpu"), has_bf16_unit=has_bf16_unit))
+    packed = _PackedLinear(linear, replace_operations(select_backend("auto", "cpu"), is_bf16_fast=is_bf16_fast))
     y = packed(x)
     assert y.dtype == torch.float32 and y.shape == (3, 1, 96)
     sizes = x.abs() @ linear.weight.abs().T + linear.bias.abs()
-    assert ((y - linear(x)).abs() <= sizes * (2**-7 if has_bf16_unit else 1e-6)).all()
+    assert ((y - linear(x)).abs() <= sizes * (2**-7 if is_bf16_fast else 1e-6)).all()
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(folder, tmp_path):
