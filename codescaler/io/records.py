@@ -38,8 +38,9 @@ MAX_ARRAY_CHARS = 2**28  # an array is parsed as a whole, which takes several ti
 
 @dataclass(frozen=True)
 class Candidate:
-    """One candidate program; `code` is None where none was found, `passed` and `score` where nobody knows.
+    """One candidate program. `passed` and `score` are None where nobody knows.
 
+    `code` is None where none was found, or a blank one: an empty block parses, but there is nothing to run or to score.
     `negative` names the rule by which a program was made that does not answer the problem, see `codescaler data
     negatives`. It is None for all others.
     """
@@ -269,7 +270,10 @@ def _parse_candidate(value: Any, name: str) -> Candidate:
     if score is not None and (not isinstance(score, (int, float)) or isinstance(score, bool) or math.isnan(score)):
         raise InvalidInput(f"{name}: score is {score!r:.80}; give a number")
     negative = None if value.get("negative") is None else _require_text(value, "negative", name)
-    return Candidate(None if value["code"] is None else _require_text(value, "code", name), passed, score, negative)
+    code = None if value["code"] is None else _require_text(value, "code", name)
+    if code is not None and not code.strip():
+        code = None
+    return Candidate(code, passed, score, negative)
 
 
 def _require_text(record: Mapping[str, Any], key: str, name: str) -> str:

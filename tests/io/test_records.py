@@ -96,6 +96,14 @@ def test_a_malformed_group_is_named(changes, message):
         parse_group(RECORD | changes, "here")
 
 
+def test_a_blank_program_is_none():
+    """An empty block of a completion parses; it has no token that a likelihood could count."""
+    group = parse_group(
+        RECORD | {"candidates": [{"code": " \n", "passed": False}, {"code": " x", "passed": True}]}, "here"
+    )
+    assert [candidate.code for candidate in group.candidates] == [None, " x"]
+
+
 def test_records_in_memory():
     group = Group("1", "p", ())
     assert read_groups([group, RECORD])[0] is group
