@@ -62,57 +62,115 @@ inline void matrix_kernel(const int8_t* a, int64_t a_stride, int64_t a_step, con
 #include "matrix_neon.h"
 #endif
 
-// c[m][.] (+)= sum over `depth` elements of a[m][.] b[.][.], for Rows x kColumns outputs; `IsTransposed`: of a[.][m].
+// The right side of a product, in pieces along the summed dimension: each has `depth` elements, the last `last_depth`,
+// `stride` lanes apart.
+template <class Lane>
+struct Pieces {
+  const Lane* const* pieces;
+  int64_t count, depth, last_depth, stride;
+};
+
+// c[m][.] (+)= sum over the elements of `b` of a[m][.] b[.][.], for Rows x kColumns outputs; `IsTransposed`: of
+// a[.][m]. The sums stay in registers from the first piece to the last.
 template <int64_t Rows, class Lane, int64_t Pair, bool IsTransposed>
-inline void micro_kernel(const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride, int64_t depth, float* c,
-                         int64_t c_stride, bool accumulate) {
+inline void micro_kernel(const Lane* a, int64_t a_stride, const Pieces<Lane>& b, float* c, int64_t c_stride,
+                         bool accumulate) {
+  const auto depth_of = [&b](int64_t i) { return i + 1 < b.count ? b.depth : b.last_depth; };
+  const int64_t a_step = (IsTransposed ? a_stride : Pair) * b.depth;
   if constexpr (Pair == 4) {
     static_assert(!IsTransposed, "only gradients transpose, and those are float");
-    matrix_kernel<Rows>(reinterpret_cast<const int8_t*>(a), a_stride * 2, 8, reinterpret_cast<const int8_t*>(b),
-                        b_stride * 2, depth, c, c_stride, accumulate);
+    for (int64_t i = 0; i < b.count; ++i)
+      matrix_kernel<Rows>(reinterpret_cast<const int8_t*>(a + i * a_step), a_stride * 2, 8,
+                          reinterpret_cast<const int8_t*>(b.pieces[i]), b.stride * 2, depth_of(i), c, c_stride,
+                          accumulate || i);
   } else {
     Vec sum[Rows][kColumnVectors];
     for (int64_t m = 0; m < Rows; ++m)
       for (int64_t v = 0; v < kColumnVectors; ++v)
         sum[m][v] = accumulate ? load(c + m * c_stride + v * Vec::width) : set1(0.0f);
-    for (int64_t k = 0; k < depth; ++k)
-      for (int64_t m = 0; m < Rows; ++m)
-        for (int64_t v = 0; v < kColumnVectors; ++v)
-          sum[m][v] = multiply_add(IsTransposed ? a + k * a_stride + m * Pair : a + m * a_stride + k * Pair,
-                                   b + k * b_stride + v * Vec::width * Pair, sum[m][v]);
+    for (int64_t i = 0; i < b.count; ++i, a += a_step) {
+      const Lane* right = b.pieces[i];
+      const int64_t depth = depth_of(i);
+      for (int64_t k = 0; k < depth; ++k)
+        for (int64_t m = 0; m < Rows; ++m)
+          for (int64_t v = 0; v < kColumnVectors; ++v)
+            sum[m][v] = multiply_add(IsTransposed ? a + k * a_stride + m * Pair : a + m * a_stride + k * Pair,
+                                     right + k * b.stride + v * Vec::width * Pair, sum[m][v]);
+    }
     for (int64_t m = 0; m < Rows; ++m)
       for (int64_t v = 0; v < kColumnVectors; ++v) store(c + m * c_stride + v * Vec::width, sum[m][v]);
   }
 }
 
-// The same for `rows` in 1..kRowsAtOnce and any multiple of kColumns columns.
+// The same for `rows` in 1..kRowsAtOnce.
+template <class Lane, int64_t Pair, bool IsTransposed = false>
+inline void multiply_pieces(int64_t rows, const Lane* a, int64_t a_stride, const Pieces<Lane>& b, float* c,
+                            int64_t c_stride, bool accumulate) {
+  switch (rows) {
+    case 1:
+      micro_kernel<1, Lane, Pair, IsTransposed>(a, a_stride, b, c, c_stride, accumulate);
+      break;
+    case 2:
+      micro_kernel<2, Lane, Pair, IsTransposed>(a, a_stride, b, c, c_stride, accumulate);
+      break;
+    case 3:
+      micro_kernel<3, Lane, Pair, IsTransposed>(a, a_stride, b, c, c_stride, accumulate);
+      break;
+    case 4:
+      micro_kernel<4, Lane, Pair, IsTransposed>(a, a_stride, b, c, c_stride, accumulate);
+      break;
+    case 5:
+      micro_kernel<5, Lane, Pair, IsTransposed>(a, a_stride, b, c, c_stride, accumulate);
+      break;
+    default:
+      micro_kernel<6, Lane, Pair, IsTransposed>(a, a_stride, b, c, c_stride, accumulate);
+  }
+}
+
+// The same for one piece and any multiple of kColumns columns.
 template <class Lane, int64_t Pair, bool IsTransposed = false>
 inline void multiply(int64_t rows, int64_t columns, const Lane* a, int64_t a_stride, const Lane* b, int64_t b_stride,
                      int64_t depth, float* c, int64_t c_stride, bool accumulate) {
-  for (int64_t column = 0; column < columns; column += kColumns) {
-    const Lane* right = b + column * Pair;
-    float* out = c + column;
-    switch (rows) {
-      case 1:
-        micro_kernel<1, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
-        break;
-      case 2:
-        micro_kernel<2, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
-        break;
-      case 3:
-        micro_kernel<3, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
-        break;
-      case 4:
-        micro_kernel<4, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
-        break;
-      case 5:
-        micro_kernel<5, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
-        break;
-      default:
-        micro_kernel<6, Lane, Pair, IsTransposed>(a, a_stride, right, b_stride, depth, out, c_stride, accumulate);
+  for (int64_t column = 0; column < columns; column += kColumns, b += kColumns * Pair)
+    multiply_pieces<Lane, Pair, IsTransposed>(rows, a, a_stride, {&b, 1, depth, depth, b_stride}, c + column, c_stride,
+                                              accumulate);
+}
+
+#if CODESCALER_AVX512
+// Sixteen elements of a row, of 32 bits each: as they are, or floats made of bfloat16.
+template <class Lane, class T>
+inline __m512i load_elements(const T* row) {
+  if constexpr (sizeof(T) == sizeof(Lane))
+    return _mm512_loadu_si512(row);
+  else
+    return _mm512_castps_si512(load(row).v);
+}
+
+// Sixteen elements of sixteen rows, transposed: element i of all rows goes to out + i * stride, in bytes.
+inline void transpose_16(__m512i (&x)[16], std::byte* out, int64_t stride) {
+  __m512i y[16];
+  for (int i = 0; i < 16; i += 2) {
+    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int half = 0; half < 2; ++half) {
+      x[i + 2 * half] = _mm512_unpacklo_epi64(y[i + half], y[i + 2 + half]);
+      x[i + 2 * half + 1] = _mm512_unpackhi_epi64(y[i + half], y[i + 2 + half]);
     }
+  // x[4 r + c] has, of rows 4 r to 4 r + 3, elements c, 4 + c, 8 + c and 12 + c, one in each quarter.
+  for (int c = 0; c < 4; ++c) {
+    const __m512i even_low = _mm512_shuffle_i32x4(x[c], x[4 + c], 0x88);
+    const __m512i odd_low = _mm512_shuffle_i32x4(x[c], x[4 + c], 0xdd);
+    const __m512i even_high = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0x88);
+    const __m512i odd_high = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0xdd);
+    _mm512_storeu_si512(out + c * stride, _mm512_shuffle_i32x4(even_low, even_high, 0x88));
+    _mm512_storeu_si512(out + (4 + c) * stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0x88));
+    _mm512_storeu_si512(out + (8 + c) * stride, _mm512_shuffle_i32x4(even_low, even_high, 0xdd));
+    _mm512_storeu_si512(out + (12 + c) * stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd));
   }
 }
+#endif
 
 inline float convert(float x, float) { return x; }
 inline float convert(BFloat16 x, float) {
@@ -207,7 +265,7 @@ class TreeAttention {
 
     Scratch(const TreeAttention& owner, Arena& arena)
         : queries(arena.allocate<Lane>(owner.max_rows_ * owner.depth_)),
-          clean_values(arena.allocate<Lane>(kKeyBlock * owner.columns_)),
+          clean_values(arena.allocate<Lane>(kKeyBlock * kColumns)),
           logits(arena.allocate<float>(owner.max_rows_ * kStep)),
           sums(arena.allocate<float>(owner.max_rows_ * owner.columns_)),
           row_max(arena.allocate<float>(owner.max_rows_)),
@@ -226,7 +284,8 @@ class TreeAttention {
     return values_ + (head * a_.num_blocks + block) * kKeyBlock * columns_;
   }
 
-  // Keys [depth_ / kPair][kKeyBlock][kPair] and values [kKeyBlock / kPair][columns_][kPair] of one block.
+  // Keys [depth_ / kPair][kKeyBlock][kPair] and values [columns_ / kColumns][kKeyBlock / kPair][kColumns][kPair] of one
+  // block. A product reads the same columns of several blocks, which so are next to each other.
   void pack(int64_t head, int64_t block) const {
     Lane* keys = keys_ + (head * a_.num_blocks + block) * kKeyBlock * depth_;
     Lane* values = values_ + (head * a_.num_blocks + block) * kKeyBlock * columns_;
@@ -238,7 +297,17 @@ class TreeAttention {
       memset(keys, 0, size_t(kKeyBlock * depth_) * sizeof(Lane));
       memset(values, 0, size_t(kKeyBlock * columns_) * sizeof(Lane));
     }
-    for (int64_t h = 0; h < a_.head_dim; h += kCacheLine) {
+    int64_t packed = 0;  // columns of keys that are done
+#if CODESCALER_AVX512
+    for (; packed + 16 * kPair <= a_.head_dim; packed += 16 * kPair)
+      for (int64_t j = 0; j < count; j += 16) {
+        __m512i x[16];
+        for (int64_t i = 0; i < 16; ++i)
+          x[i] = j + i < count ? load_elements<Lane>(rows[j + i] + packed) : _mm512_setzero_si512();
+        transpose_16(x, reinterpret_cast<std::byte*>(keys + packed * kKeyBlock + j * kPair), kKeyBlock * 4);
+      }
+#endif
+    for (int64_t h = packed; h < a_.head_dim; h += kCacheLine) {
       const int64_t width = a_.head_dim - h < kCacheLine ? a_.head_dim - h : kCacheLine;
       transpose(rows, count, h, width, keys + h * kKeyBlock);
     }
@@ -246,14 +315,37 @@ class TreeAttention {
     for (int64_t j = 0; j < count; j += kPair) {
       const T* v[kPair];
       for (int64_t p = 0; p < kPair; ++p) v[p] = rows[j + p < count ? j + p : j] + a_.num_kv_heads * a_.head_dim;
-      Lane* out = values + j * columns_;
-      for (int64_t h = 0; h < a_.head_dim; ++h)
-        for (int64_t p = 0; p < kPair; ++p) out[h * kPair + p] = convert(v[p][h], Lane{});
+      for (int64_t first = 0; first < a_.head_dim; first += kColumns) {
+        Lane* out = values + first * kKeyBlock + j * kColumns;
+        const int64_t width = a_.head_dim - first < kColumns ? a_.head_dim - first : kColumns;
+        int64_t done = 0;
+#if CODESCALER_ISA == 3
+        if constexpr (kPair == 2)
+          for (; done + 16 <= width; done += 16) _mm512_storeu_si512(out + done * 2, pair(v, first + done));
+#endif
+        for (int64_t h = done; h < width; ++h)
+          for (int64_t p = 0; p < kPair; ++p) out[h * kPair + p] = convert(v[p][first + h], Lane{});
+      }
       for (int64_t p = 0; p < kPair; ++p) exponents = largest_exponent(v[p], a_.head_dim, exponents);
     }
     for (int64_t j = count; j % kPair; ++j)  // what of the last element is past the end
-      for (int64_t h = 0; h < a_.head_dim; ++h) values[j / kPair * kPair * columns_ + h * kPair + j % kPair] = Lane{};
+      for (int64_t h = 0; h < columns_; ++h) values[place_value(j, h)] = Lane{};
     has_nonfinite_[head * a_.num_blocks + block] = exponents == kNonfinite<T>;
+  }
+
+#if CODESCALER_ISA == 3
+  // Sixteen columns of two rows, from column h on, the two of a column side by side.
+  static __m512i pair(const T* const (&rows)[kPair], int64_t h) {
+    const auto read = [h](const T* row) {
+      return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + h)));
+    };
+    return _mm512_or_si512(read(rows[0]), _mm512_slli_epi32(read(rows[kPair - 1]), 16));
+  }
+#endif
+
+  // Where a block of values has column h of key j.
+  static int64_t place_value(int64_t j, int64_t h) {
+    return h / kColumns * kColumns * kKeyBlock + j / kPair * kColumns * kPair + h % kColumns * kPair + j % kPair;
   }
 
   // Columns [h, h + width) of `count` rows, to [elements of width][kKeyBlock][kPair], by way of a buffer: rows are far
@@ -276,7 +368,9 @@ class TreeAttention {
     const int32_t* blocks = a_.node_blocks + tile.first_block;
     for (int64_t r = 0; r < rows; ++r) {
       const T* q = a_.qkv + (tile.first_token + r / group_) * a_.stride + (kv_head * group_ + r % group_) * a_.head_dim;
-      for (int64_t h = 0; h < depth_; ++h) s.queries[r * depth_ + h] = h < a_.head_dim ? convert(q[h], Lane{}) : Lane{};
+      Lane* query = s.queries + r * depth_;
+      for (int64_t h = 0; h < a_.head_dim; ++h) query[h] = convert(q[h], Lane{});
+      for (int64_t h = a_.head_dim; h < depth_; ++h) query[h] = Lane{};
       s.row_max[r] = -kInfinity;
       s.row_sum[r] = 0.0f;
     }
@@ -302,8 +396,9 @@ class TreeAttention {
     return {a_.window ? clamp(position + 1 - a_.window - step) : 0, clamp(position + 1 - step)};
   }
 
-  // All rows of a tile take the keys at positions [step, step + kStep): logits, probabilities, weighted sums. The
-  // products go block by block, so that a block of keys or values is in the first-level cache for all rows.
+  // All rows of a tile take the keys at positions [step, step + kStep): logits, probabilities, weighted sums. What a
+  // product's right side reads, a block of keys or some columns of all blocks of values, is in the first-level cache
+  // for all rows.
   void process_keys(int64_t kv_head, const int32_t* blocks, int64_t step, int64_t position, int64_t rows,
                     const Scratch& s) const {
     // Positions grow with the row: a group's first row sees furthest back, its last furthest ahead.
@@ -332,46 +427,70 @@ class TreeAttention {
       for (int64_t m = r; m < r + count; ++m)
         online_softmax(s.logits + m * kStep, visible(position + m / group_, step), begin, end, m, s);
     }
+    bool has_nonfinite = false;
     for (int64_t b = first_block; b < last_block; ++b)
-      for_groups(b, [&](int64_t r, int64_t count, int64_t last) {
-        add_values(kv_head, blocks[b], b * kKeyBlock, last, step, position, r, count, s);
-      });
+      has_nonfinite |= has_nonfinite_[kv_head * a_.num_blocks + blocks[b]] != 0;
+    for (int64_t column = 0; column < columns_; column += kColumns)
+      for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
+        const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
+        const Range seen = seen_by(r, count);
+        if (seen.first >= seen.last) continue;
+        if (has_nonfinite)
+          for (int64_t m = r; m < r + count; ++m)
+            add_visible_values(kv_head, blocks, column, visible(position + m / group_, step), m, s);
+        else
+          add_values(kv_head, blocks, column, seen, r, count, s);
+      }
   }
 
-  // Adds the values of one block, weighted, to the sums of rows [r, r + count), which see keys before `last`.
-  void add_values(int64_t kv_head, int64_t block, int64_t block_start, int64_t last, int64_t step, int64_t position,
-                  int64_t r, int64_t count, const Scratch& s) const {
-    constexpr int64_t p_stride = kStep * int64_t(sizeof(float) / sizeof(Lane));
-    const Lane* p =
-        reinterpret_cast<const Lane*>(s.logits + r * kStep) + block_start;  // online_softmax wrote them there
-    const Lane* values = values_of(kv_head, block);
-    float* sums = s.sums + r * columns_;
-    if (has_nonfinite_[kv_head * a_.num_blocks + block]) {
-      for (int64_t m = 0; m < count; ++m) {
-        keep_visible(values, visible(position + (r + m) / group_, step), block_start, s.clean_values);
-        multiply<Lane, kPair>(1, columns_, p + m * p_stride, 0, s.clean_values, columns_ * kPair, kKeyBlock / kPair,
-                              sums + m * columns_, 0, true);
+  const Lane* weights_of(int64_t row, const Scratch& s) const {  // online_softmax wrote them there
+    return reinterpret_cast<const Lane*>(s.logits + row * kStep);
+  }
+  static constexpr int64_t kWeightStride = kStep * int64_t(sizeof(float) / sizeof(Lane));
+
+  // Adds the values of a step's blocks, weighted, to columns [column, column + kColumns) of the sums of rows
+  // [r, r + count), which see keys `seen` between them.
+  void add_values(int64_t kv_head, const int32_t* blocks, int64_t column, Range seen, int64_t r, int64_t count,
+                  const Scratch& s) const {
+    const int64_t first = seen.first / kKeyBlock, num_blocks = (seen.last + kKeyBlock - 1) / kKeyBlock - first;
+    const Lane* pieces[kBlocksPerStep];
+    for (int64_t i = 0; i < num_blocks; ++i) pieces[i] = values_of(kv_head, blocks[first + i]) + column * kKeyBlock;
+    const int64_t last_keys = round_up(seen.last - (first + num_blocks - 1) * kKeyBlock, kPair);
+    const Pieces<Lane> values{pieces, num_blocks, kKeyBlock / kPair, last_keys / kPair, kColumns * kPair};
+    multiply_pieces<Lane, kPair>(count, weights_of(r, s) + first * kKeyBlock, kWeightStride, values,
+                                 s.sums + r * columns_ + column, columns_, true);
+  }
+
+  // The same for one row, where a value may be NaN or infinity: those of keys that it does not see are left out.
+  void add_visible_values(int64_t kv_head, const int32_t* blocks, int64_t column, Range seen, int64_t row,
+                          const Scratch& s) const {
+    for (int64_t b = seen.first / kKeyBlock; b * kKeyBlock < seen.last; ++b) {
+      const Lane* values = values_of(kv_head, blocks[b]) + column * kKeyBlock;
+      if (has_nonfinite_[kv_head * a_.num_blocks + blocks[b]]) {
+        keep_visible(values, seen, b * kKeyBlock, s.clean_values);
+        values = s.clean_values;
       }
-      return;
+      const Pieces<Lane> piece{&values, 1, 0, kKeyBlock / kPair, kColumns * kPair};
+      multiply_pieces<Lane, kPair>(1, weights_of(row, s) + b * kKeyBlock, 0, piece, s.sums + row * columns_ + column, 0,
+                                   true);
     }
-    const int64_t keys = last - block_start < kKeyBlock ? round_up(last - block_start, kPair) : kKeyBlock;
-    multiply<Lane, kPair>(count, columns_, p, p_stride, values, columns_ * kPair, keys / kPair, sums, columns_, true);
   }
 
   // One row's online softmax over logits [begin, end): probabilities take their place, 0 where not visible.
   void online_softmax(float* logits, Range seen, int64_t begin, int64_t end, int64_t row, const Scratch& s) const {
     const Vec nothing = set1(-kInfinity);
+    // Logits in units of log2, so that exp is a power of two. They are scaled after the maximum was taken from them; a
+    // soft-cap acts on them before.
     const bool has_softcap = a_.softcap != 0.0f;
-    // Logits in units of log2, so that exp is a power of two; a soft-cap acts on them as they are.
-    const Vec scale = set1(a_.scale * (has_softcap ? 1.0f / a_.softcap : kLog2E));
-    const Vec cap = set1(a_.softcap * kLog2E);
+    const Vec scale = set1(has_softcap ? kLog2E * a_.softcap : kLog2E * a_.scale);
+    const Vec into_cap = set1(has_softcap ? a_.scale / a_.softcap : 0.0f);
     Vec row_max = nothing;
     for (int64_t j = begin; j < end; j += Vec::width) {
-      Vec x = load(logits + j) * scale;
-      if (has_softcap) x = cap * tanh(x);
-      if (j < seen.first || j + Vec::width > seen.last)
-        x = keep_between(x, lane(seen.first - j), lane(seen.last - j), nothing);
-      store(logits + j, x);
+      Vec x = load(logits + j);
+      const bool is_cut = j < seen.first || j + Vec::width > seen.last;
+      if (has_softcap) x = tanh(x * into_cap);
+      if (is_cut) x = keep_between(x, lane(seen.first - j), lane(seen.last - j), nothing);
+      if (has_softcap || is_cut) store(logits + j, x);
       row_max = max(row_max, x);
     }
     const float old_max = s.row_max[row], new_max = fmaxf(old_max, largest(row_max));
@@ -381,12 +500,12 @@ class TreeAttention {
     Lane* p = reinterpret_cast<Lane*>(logits);
     Vec row_sum = set1(0.0f);
     for (int64_t j = begin; j < end; j += Vec::width) {
-      const Vec e = exp2_of_negative(load(logits + j) - shift);
+      const Vec e = exp2_of_negative((load(logits + j) - shift) * scale);
       row_sum = row_sum + e;
       store(p + j, e);
     }
     if (old_max != new_max) {
-      const Vec rescale = exp2_of_negative(set1(old_max) - shift);
+      const Vec rescale = exp2_of_negative((set1(old_max) - shift) * scale);
       s.row_sum[row] = first_lane(set1(s.row_sum[row]) * rescale);
       float* sums = s.sums + row * columns_;
       for (int64_t i = 0; i < columns_; i += Vec::width) store(sums + i, load(sums + i) * rescale);
@@ -400,12 +519,11 @@ class TreeAttention {
     return lanes[0];
   }
 
-  // A block's values with 0 in place of the keys that are not visible: 0 * NaN would be NaN.
+  // kColumns columns of a block's values with 0 in place of the keys that are not visible: 0 * NaN would be NaN.
   void keep_visible(const Lane* values, Range seen, int64_t block_start, Lane* out) const {
     for (int64_t j = 0; j < kKeyBlock; ++j) {
       const bool is_seen = block_start + j >= seen.first && block_start + j < seen.last;
-      const int64_t at = j / kPair * columns_ * kPair + j % kPair;
-      for (int64_t h = 0; h < columns_; ++h) out[at + h * kPair] = is_seen ? values[at + h * kPair] : Lane{};
+      for (int64_t h = 0; h < kColumns; ++h) out[place_value(j, h)] = is_seen ? values[place_value(j, h)] : Lane{};
     }
   }
 
