@@ -308,7 +308,7 @@ def test_killed_at_any_moment_it_goes_on(small, tmp_path):
     for _ in range(2):
         before = len(log_of(tmp_path / "run")) if (tmp_path / "run/log.jsonl").exists() else 0
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300  # a busy machine may need a minute to import torch
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
             path = tmp_path / "run/log.jsonl"
