@@ -12,6 +12,9 @@ WHEELS := build/wheels
 RELEASE := build/release
 GPU_SMALL := build/gpu_small
 QUICK ?= -m "not slow"
+# Two processes of one thread, since threads of two processes on two cores would wait for each other; tests of several
+# threads ask for them. A process that is done takes half of what the other has left, so that none waits at the end.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 CLIENT ?= $(patsubst tests/clients/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/clients/*/)))
 CSRC := $(wildcard csrc/*.json csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp)
 # PYTHONSAFEPATH keeps the folder kernels/ from being imported in place of another project's package of that name.
@@ -63,12 +66,11 @@ build/openrlhf/.installed: benches/tools/install_openrlhf.py | setup
 build/vllm/.installed: benches/tools/install_vllm.py | setup
 	$(BIN)/python benches install_vllm build/vllm
 
-# What takes one core runs two at a time, each one's output in one piece. Tests run in two processes of one thread, since
-# threads of two processes on two cores would wait for each other; those of several threads ask for them.
-test: setup lint  ## lint, types, C++ under sanitizers and for Arm, Triton kernels, the GPU kit on the CPU, the test suite without its slow tests
-	$(MAKE) -j2 --output-sync=target test-asan test-aarch64 compile-triton-sm_90 test-gpu-kit
+# What takes one core runs two at a time, the longest first, each one's output in one piece.
+test: setup  ## lint, types, C++ under sanitizers and for Arm, Triton kernels, the GPU kit on the CPU, the test suite without its slow tests
+	$(MAKE) -j2 --output-sync=target lint test-aarch64 test-gpu-kit test-asan compile-triton-sm_90
 	$(MAKE) test-triton
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable $(QUICK)
+	$(PYTEST) --benchmark-disable $(QUICK)
 
 test-all:  ## what `make test` does, and its slow tests: every isolation for every user, every family in the interpreter
 	$(MAKE) test QUICK=
@@ -121,9 +123,9 @@ test-aarch64:  ## the C++ kernels for Arm, cross-compiled, against plain loops i
 	  echo "skipped: test-aarch64 needs $(AARCH64_CXX) and $(AARCH64_QEMU) (on Debian: g++-aarch64-linux-gnu, qemu-user-static)"; \
 	fi
 
-# One thread a process: the interpreter's products are too small to share.
+# OpenBLAS has one thread too: the interpreter's products are too small to share.
 test-triton: setup  ## the Triton kernels and whole forwards in Triton's interpreter, on the CPU
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(QUICK) tests/kernels tests/ops tests/engine/test_cuda_graphs.py tests/engine/test_exits.py
+	TRITON_INTERPRET=1 OPENBLAS_NUM_THREADS=1 $(PYTEST) $(QUICK) tests/kernels tests/ops tests/engine/test_cuda_graphs.py tests/engine/test_exits.py
 	@echo "Proven in the interpreter: indexing, masks, formulas, float32 and float16 storage, bits of our kernels."
 	@echo "Not proven without a GPU: bfloat16 arithmetic (the interpreter gets it wrong), the rounding of tensor cores and"
 	@echo "of approximate exp2 and rsqrt, races and synchronisation, bits of cuBLAS products, and any speed."

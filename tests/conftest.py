@@ -31,9 +31,35 @@ else:
         DETERMINISTIC[f"{CUDA}-deterministic"] = select_backend("triton", "cuda", deterministic=True)
     DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+# What `make test` runs the last case of, in each test: instruction sets between the best one, which serves, and the
+# generic one, which every host has; in the interpreter float16, which is float32 with other loads and stores.
+ONE_CASE = {str(torch.float16)}
+if not is_triton_interpreted():
+    ONE_CASE = {name for isa in cpu.list_supported_isas()[1:-1] for name in (isa, f"cpu-{isa}")}
+VARIANTS = ("backend", "kernels", "linear_backend", "isa", "dtype")  # parameters that name them
+
 NAMES = list(BACKENDS)
 if not is_triton_interpreted() and CUDA not in BACKENDS:
     NAMES.append(pytest.param(CUDA, marks=pytest.mark.skip(reason="needs a GPU that torch sees: make gpu")))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m "not slow" looks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves to `make test-all` all but one case of each test on what `ONE_CASE` names.
+
+    The case that is left shows that the variant is reached, and is right. `make test-asan` holds every C++ kernel of
+    every instruction set against plain loops.
+    """
+    seen = set()
+    for item in reversed(items):  # a test's last case is seldom its smallest
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        variant = [str(parameters.get(name)) for name in VARIANTS]
+        if ONE_CASE.isdisjoint(variant) or item.get_closest_marker("slow"):
+            continue
+        case = (item.path, item.originalname, *variant)
+        if case in seen:
+            item.add_marker(pytest.mark.slow)
+        seen.add(case)
 
 
 @pytest.fixture(params=[name for name in NAMES if name != REFERENCE])

@@ -89,11 +89,11 @@ from codescaler.engine import Engine
 Engine.from_pretrained().score([("Add two numbers.", "def add(a, b):\\n    return a + b")])
 print(time.perf_counter() - start)
 """
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(seconds) < 3.0
+
+    def measure_seconds():
+        return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+    assert any(measure_seconds() < 3.0 for _ in range(3))
 
 
 @pytest.mark.parametrize("split", ["validation", "validation_far", "test", "test_far"])

@@ -60,7 +60,7 @@ def test_packing_copies_where_the_backend_says_so(linear_backend, dtype, random)
 
 
 # Numbers of inputs, powers of two among them, where products that are said to be invariant were seen not to be.
-WIDTHS_IN = [72, 512, 999, 1024, 2048, 4096]
+WIDTHS_IN = [72, 999, 1024, *(pytest.param(width, marks=pytest.mark.slow) for width in (512, 2048, 4096))]
 NUM_ROWS = 70 if is_triton_interpreted() else 300  # the interpreter is slow
 
 

@@ -21,5 +21,5 @@ def test_a_verdict_does_not_depend_on_what_else_the_machine_does(sandbox):
     with run_busy_processes(4):
         for name in names:
             code, tests, _ = WRONG[name]
-            verdicts = [sandbox.run(code, tests) for _ in range(3)]
-            assert {verdict.outcomes for verdict in verdicts} == {TIMEOUT}, verdicts
+            verdict = sandbox.run(code, tests)
+            assert verdict.outcomes == TIMEOUT, verdict
