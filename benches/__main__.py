@@ -26,7 +26,8 @@ SCRIPTS = {
             "likelihoods",
             "nano_data",
         ),
-        *("parity", "ranking", "reading_data", "robustness", "sampled", "steady", "suites", "tau", "templates"),
+        *("parity", "ranking", "reading_data", "robustness", "sampled", "steady", "suites", "tau", "teacher_scores"),
+        "templates",
         "train_study",
     ),
     "tools": (

@@ -1,18 +1,74 @@
-"""The problems of the model that reads: what is kept from training, and that packed programs come back whole."""
+"""The problems of the model that reads: what is kept from training, and that what is packed comes back whole."""
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benches.quality import sampled
+from benches.quality import sampled, teacher_scores
+from benches.quality.nano_data import SHOWN
 from benches.quality.reading_data import FIRST_LATE, make_reference_groups, take_before_window
 from codescaler.evaluate.tables import format_percent
+from codescaler.io.records import read_groups, read_lines
 from codescaler.text.mismatches import DROPPED, NEAR_MISS, OTHER, RENAMED
 from codescaler.types import Task
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_what_make_demo_shows_is_in_no_set_and_scores_are_put_back(tmp_path):
+    shown = [record["task_id"] for _, _, record in read_lines(SHOWN)]
+    mbpp = [
+        {"task_id": number, "text": f"Text {number}.", "code": "x", "test_list": ["assert x"]}
+        for number in (*range(511, 601), 1, int(shown[0].partition("/")[2]))
+    ]
+    rollouts = [
+        {"task_id": name, "split": split, "prompt": name, "candidates": [{"code": "x", "passed": True}] * 10}
+        for name, split in [(shown[0], "train"), ("mbpp/1", "train"), ("mbpp/511", "validation")]
+    ]
+    packed = [record["task_id"] for _, _, record in read_lines(sampled.DATA / "leetcode_easy.jsonl.gz")]
+    leetcode = [
+        {
+            "task_id": name.partition("/")[2],
+            "difficulty": "Easy",
+            "query": name,
+            "prelude": "",
+            "entry_point": "f",
+            "completion": "x",
+            "test": "def check(candidate): pass",
+        }
+        for name in [*packed, FIRST_LATE]
+    ]
+    (tmp_path / "mbpp.jsonl").write_text("\n".join(map(json.dumps, mbpp)))
+    for name, records in (("rollouts_mbpp", rollouts), ("leetcode_train", leetcode)):
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, records)).encode()))
+    command = [sys.executable, "benches", "reading_data", tmp_path, tmp_path / "out"]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+
+    def list_ids(name):
+        return [group.task_id for group in read_groups(tmp_path / "out" / f"{name}.jsonl")]
+
+    assert list_ids("sampled_train") == list_ids("taught") == ["mbpp/1", *packed]
+    assert list_ids("mbpp_validation") == ["mbpp/511"]
+    assert set(list_ids("foreign_validation")) <= {f"mbpp/{number}" for number in range(511, 601)}
+    assert {name.removesuffix("/reference") for name in list_ids("references_train")} == {"mbpp/1", *packed}
+    (taught, *_) = read_groups(tmp_path / "out/taught.jsonl")
+    (packed_scores,) = (r["scores"] for _, _, r in read_lines(teacher_scores.SCORES) if r["task_id"] == "mbpp/1")
+    assert [candidate.score for candidate in taught.candidates] == packed_scores
+
+
+def test_scores_of_other_candidates_are_not_put_back(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text(json.dumps(teacher_scores.pack_scores({"task_id": "t", "candidates": [{"score": 0.12345}, {}]})))
+    candidates = [{"code": "a"}, {"code": None}]
+    (group,) = teacher_scores.add_scores([{"task_id": "t", "candidates": candidates}], path)
+    assert group["candidates"] == [{"code": "a", "score": 0.1235}, {"code": None}]
+    for task_id, few in (("t", candidates[:1]), ("other", candidates)):
+        with pytest.raises(ValueError, match=f"scores of {task_id}, which has {len(few)}"):
+            list(teacher_scores.add_scores([{"task_id": task_id, "candidates": few}], path))
 
 
 def test_problems_that_livecodebench_may_hold_are_left_out():
@@ -31,7 +87,9 @@ def test_a_solution_is_a_group():
         Task("t/3", "p", None),
     ]
     (group,) = make_reference_groups(tasks)
-    assert group["task_id"] == "t/1/reference" and group["candidates"] == [{"code": "a\nb", "passed": True}]
+    assert group["task_id"] == "t/1/reference" and group["candidates"] == [
+        {"code": "a\nb", "passed": True, "score": 0.0}
+    ]
 
 
 def test_packed_programs_come_back(tmp_path):
@@ -55,9 +113,9 @@ def test_packed_programs_come_back(tmp_path):
     assert group == record
 
 
-@pytest.mark.parametrize(("run", "name"), [("student", "nano"), ("untaught", "student"), ("student", "student")])
-def test_figures_of_the_page_are_those_measured(run, name):
-    measured = json.loads((ROOT / f"benches/results/reading_{run}.json").read_text())["figures"]["scorers"][name]
+@pytest.mark.parametrize("name", ["student", "first", "teacher", "nano"])
+def test_figures_of_the_page_are_those_measured(name):
+    measured = json.loads((ROOT / "benches/results/reading_student.json").read_text())["figures"]["scorers"][name]
     page = (ROOT / "docs/training.md").read_text()
     for kind in (OTHER, RENAMED, NEAR_MISS, DROPPED):
         assert format_percent(measured["before"][kind]) in page, kind

@@ -3,12 +3,15 @@
 FOLDER holds `rollouts_mbpp.jsonl.gz` (groups with `split`; ours are of Qwen2.5-Coder-0.5B on MBPP, ids 601-974 and 1-10
 for training, 511-600 for validation), `mbpp.jsonl` and `leetcode_train.jsonl.gz` (LeetCodeDataset v0.2). Written are
 
-    mbpp_train.jsonl, mbpp_validation.jsonl    those groups, without the problems that `make demo` ranks
-    foreign_validation.jsonl                   validation problems, programs of other samplers (`benches/quality/data`)
-    references_train.jsonl                     groups of one program, the problem's own solution, to add negatives to
+    sampled_train.jsonl        attempts of Qwen2.5-Coder-0.5B: those groups, and LeetCode's easy problems
+    mbpp_validation.jsonl      MBPP's validation problems, the same sampler
+    foreign_validation.jsonl   MBPP's validation problems, other samplers (`benches/quality/data`)
+    references_train.jsonl     groups of one program, the problem's own solution, to add negatives to
+    taught.jsonl               sampled_train.jsonl with a teacher's scores (`benches/quality/teacher_scores.py`)
 
-Nothing is trained on that is near a problem of MBPP 11-600, or that may be in LiveCodeBench, which begins in May 2023.
-LeetCode's problems stand in the order in which they were made, so those before a problem of February 2023 are kept.
+The problems that `make demo` ranks are in none. Nothing is trained on that is near a problem of MBPP 11-600, or that
+may be in LiveCodeBench, which begins in May 2023, or that the same rule finds near a problem of HumanEval. LeetCode's
+problems stand in the order in which they were made, so those before a problem of February 2023 are kept.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,12 +19,14 @@ from typing import Any
 
 from benches.quality.nano_data import read_folders, read_rollouts, read_shown, write
 from benches.quality.sampled import DATA, read_sampled
+from benches.quality.teacher_scores import add_scores
 from codescaler.data.prefer.leakage import HeldOut, find_leaks
 from codescaler.tasks import read_tasks
 from codescaler.types import Task
 
+NEAR_HUMANEVAL = {"mbpp/667", "mbpp/877"}  # to its problems 64 and 88, by their docstrings
 FIRST_LATE = "leetcode/separate-the-digits-in-an-array"  # February 2023: question 2553
-LONGEST_PROMPT, LONGEST_PROGRAM = 450, 1000  # characters: longer ones cost more than they teach
+LONGEST_PROMPT, LONGEST_PROGRAM = 450, 1000  # characters of a solution's group: longer ones cost more than they teach
 
 
 def main() -> None:
@@ -32,19 +37,23 @@ def main() -> None:
     held_out = HeldOut(prompts={task.task_id: task.prompt for task in mbpp if task.split != "train"})
     problems = [(group["task_id"], group["prompt"]) for group in rollouts if group["split"] == "train"]
     problems += [(task.task_id, task.prompt) for task in [*mbpp, *leetcode] if task.split in ("train", None)]
-    left_out = shown | find_leaks(problems, held_out).keys()
-    for split, without in (("train", left_out), ("validation", shown)):
-        groups = [group for group in rollouts if group["split"] == split and group["task_id"] not in without]
-        write(options.out / f"mbpp_{split}.jsonl", groups)
-        print(f"{len(groups)} groups of MBPP, {split}")
-    foreign = [
-        group for group in read_sampled(DATA / "mbpp_validation.jsonl.gz", mbpp) if group["task_id"] not in shown
-    ]
-    write(options.out / "foreign_validation.jsonl", foreign)
-    learned = [task for task in mbpp if task.split == "train"] + leetcode
-    references = make_reference_groups([task for task in learned if task.task_id not in left_out])
-    write(options.out / "references_train.jsonl", references)
-    print(f"{len(references)} solutions; {len(left_out - shown)} problems left out that are near one of MBPP 11-600")
+    near = find_leaks(problems, held_out).keys() | NEAR_HUMANEVAL
+    print(f"{len(near)} problems left out that are near one of MBPP 11-600 or of HumanEval")
+    easy = read_sampled(DATA / "leetcode_easy.jsonl.gz", leetcode)
+    sampled = [*(group for group in rollouts if group["split"] == "train"), *easy]
+    tasks = [task for task in [*mbpp, *leetcode] if task.split in ("train", None)]
+    sets = {
+        "sampled_train": [group for group in sampled if group["task_id"] not in shown | near],
+        "mbpp_validation": [g for g in rollouts if g["split"] == "validation" and g["task_id"] not in shown],
+        "foreign_validation": [
+            group for group in read_sampled(DATA / "mbpp_validation.jsonl.gz", mbpp) if group["task_id"] not in shown
+        ],
+        "references_train": make_reference_groups([task for task in tasks if task.task_id not in shown | near]),
+    }
+    sets["taught"] = list(add_scores(sets["sampled_train"]))
+    for name, groups in sets.items():
+        write(options.out / f"{name}.jsonl", groups)
+        print(f"{name}.jsonl: {len(groups)} groups")
 
 
 def take_before_window(tasks: Sequence[Task]) -> list[Task]:
@@ -55,13 +64,16 @@ def take_before_window(tasks: Sequence[Task]) -> list[Task]:
 
 
 def make_reference_groups(tasks: Iterable[Task]) -> list[dict[str, Any]]:
-    """A group for each problem whose text and solution are short."""
+    """A group for each problem whose text and solution are short.
+
+    The solution has a score, as training with a teacher asks: any, since only differences of scores count.
+    """
     return [
         {
             "task_id": f"{task.task_id}/reference",
             "split": "train",
             "prompt": task.prompt,
-            "candidates": [{"code": task.reference.replace("\r\n", "\n"), "passed": True}],
+            "candidates": [{"code": task.reference.replace("\r\n", "\n"), "passed": True, "score": 0.0}],
         }
         for task in tasks
         if task.reference is not None and len(task.prompt) <= LONGEST_PROMPT and len(task.reference) <= LONGEST_PROGRAM

@@ -13,6 +13,10 @@ from benches.tools.page_tables import (
 )
 
 MODELS = {"SmolLM2-135M": "likelihoods_smollm2_135m"}
+LIKELIHOODS = {
+    "smollm2": "log-likelihood of SmolLM2-135M",
+    "qwen": "log-likelihood of Qwen2.5-Coder-0.5B, which wrote the first pool",
+}
 SPEEDS = ("likelihood_bon8_0.6b_bfloat16",)
 
 
@@ -45,30 +49,45 @@ def _write_reading() -> Iterator[str]:
 
 
 def _write_reading_student() -> Iterator[str]:
-    """The columns: nano, and two students that were trained with negatives, without nano's scores and with them."""
-    columns = {"nano": ("student", "nano"), "untaught": ("untaught", "student"), "student": ("student", "student")}
     figures = load_result("reading_student")["figures"]
-    yield "## A student that reads the problem\n"
+    scorers = figures["scorers"]
+    columns = {name: scorers[name] for name in ("teacher", "student", "first", "nano")}
+    yield "## Reward models that read the problem\n"
     yield (
-        "`make -f benches/reading.mk DATA=FOLDER figures`: 6 layers of SmolLM2-135M, trained with programs that do not "
-        "answer the problem, and on nano's scores of programs that do. `untaught` had no such scores, and fewer steps "
-        "(`git show 4bd1993:benches/reading.mk`). Neither is in the package. Reading is measured on "
-        f"{figures['num_problems']} problems of MBPP validation, with programs of three samplings.\n"
+        "`make -f benches/reading.mk DATA=FOLDER figures`. The teacher is the first 14 layers of Qwen2.5-Coder-0.5B "
+        "with LoRA (`benches/small.mk`), and the student the first 10 of SmolLM2-135M. Both were trained with programs "
+        "that do not answer the problem. `first` is the student after its pass on verdicts alone. None is in the "
+        "package. "
+        f"Reading is measured on {figures['num_problems']} problems of MBPP validation, with programs of three "
+        "samplings.\n"
     )
-    all_three = [load_result(f"reading_{run}")["figures"]["scorers"][name] for run, name in columns.values()]
+    all_four = columns.values()
     rows = [
-        ["correlation of scores after both texts", *(format_estimate(one["correlation"], 1, 3) for one in all_three)],
-        ["pairs ranked correctly, own text", *(format_estimate(one["pair_accuracy_own"]) for one in all_three)],
-        ["the same, another problem's text", *(format_estimate(one["pair_accuracy_swapped"]) for one in all_three)],
+        ["correlation of scores after both texts", *(format_estimate(one["correlation"], 1, 3) for one in all_four)],
+        ["pairs ranked correctly, own text", *(format_estimate(one["pair_accuracy_own"]) for one in all_four)],
+        ["the same, another problem's text", *(format_estimate(one["pair_accuracy_swapped"]) for one in all_four)],
+        ["the fall", *(format_estimate(one["fall"]) for one in all_four)],
     ]
     rows += [
-        [f"a correct program before: {kind}", *(_format_known(one["before"][kind]) for one in all_three)]
-        for kind in all_three[0]["before"]
+        [f"a correct program before: {kind}", *(_format_known(one["before"][kind]) for one in all_four)]
+        for kind in columns["nano"]["before"]
     ]
-    for pool, title in (("validation", "nano's own sampler"), ("foreign", "other samplers")):
-        scorers = [load_result(f"{run}_{pool}")["figures"]["scorers"][name] for run, name in columns.values()]
-        rows.append([f"pairs of {title}", *(format_estimate(one["pair_accuracy"]) for one in scorers)])
     yield format_table(["", *columns], rows)
+    for pool, title in (("mbpp", "the sampler whose programs were learned from"), ("foreign", "other samplers")):
+        result = load_result(f"student_{pool}")["figures"]
+        yield f"Programs of {title}: {result['num_mixed']} problems have a correct and an incorrect program.\n"
+        yield format_table(
+            ["scorer", "pairs ranked correctly", "of programs that define", "best of N is correct"],
+            [
+                [
+                    LIKELIHOODS.get(name, name),
+                    format_estimate(values["pair_accuracy"]),
+                    _format_known(values["pair_accuracy_defining"]),
+                    format_estimate(values["best_of_n_on_mixed"][-1]),
+                ]
+                for name, values in result["scorers"].items()
+            ],
+        )
 
 
 def _write_likelihoods() -> Iterator[str]:
