@@ -19,7 +19,8 @@ DEMO = Path(__file__).parents[2] / "examples/rl/demo"
 PROGRAMS = [
     "def add(a, b):\n    return a + b",
     "def add(a, b):\n    return a - b",
-    "def add(a, b):\n    return b + a  # sum",
+    # So many that a policy which draws a word blindly finds one in eight tries, but for one run in ten thousand.
+    *(f"def add(a, b):\n    return b + a  # {n}" for n in range(13)),
 ]
 COMPLETIONS = [*(f"```python\n{code}\n```" for code in PROGRAMS), "There is none."]
 NAMES = ["base", "validity", "model", "tests", "mixed", "rejection"]
@@ -42,6 +43,7 @@ def folder(tmp_path_factory):
         vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         eos_token_id=1, pad_token_id=0, bos_token_id=None,
     )  # fmt: skip
+    transformers.set_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
     tests = {"statements": ["assert add(1, 2) == 3"], "entry_points": ["add"]}
@@ -100,7 +102,7 @@ def test_every_run_trains_evaluates_and_resumes(folder, records):
         assert (folder / "runs" / name / "training.png").stat().st_size > 2000
         assert (folder / "runs" / name / "policy/model.safetensors").is_file()
     kept = read_lines(folder / "runs/rejection/kept.jsonl")
-    assert all(row["completion"][0]["content"] in COMPLETIONS[:3] for row in kept)
+    assert all(row["completion"][0]["content"] in COMPLETIONS[:-1] for row in kept)
     # A run that is killed between its last checkpoint and its last step.
     (folder / "runs/tests/training.jsonl").rename(folder / "runs/tests_before.jsonl")
     shutil.rmtree(folder / "runs/tests/policy")
