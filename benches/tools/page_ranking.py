@@ -1,5 +1,6 @@
 """The sections of docs/benchmarks.md on reading and on language models as rankers."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,12 @@ from benches.tools.page_tables import (
     load_result,
 )
 
-MODELS = {"SmolLM2-135M": "likelihoods_smollm2_135m"}
+MODELS = {"SmolLM2-135M": "smollm2_135m", "Qwen2.5-Coder-0.5B": "qwen2.5_coder_0.5b"}
+POOLS = {
+    "": "MBPP validation, programs of Qwen2.5-Coder-0.5B",
+    "_foreign": "MBPP validation, programs of other models and prompts",
+    "_leetcode": "easy problems of LeetCode, of which nano has seen many, programs of Qwen2.5-Coder-0.5B",
+}
 LIKELIHOODS = {
     "smollm2": "log-likelihood of SmolLM2-135M",
     "qwen": "log-likelihood of Qwen2.5-Coder-0.5B, which wrote the first pool",
@@ -93,15 +99,15 @@ def _write_reading_student() -> Iterator[str]:
 def _write_likelihoods() -> Iterator[str]:
     yield "## Language models as rankers\n"
     yield (
-        "`python benches likelihoods MODEL GROUPS --split validation`: scorers that need no head and no training, on "
-        "the problems of MBPP validation with a correct and an incorrect program. `z(a + b)` adds standardised scores. "
+        "`python benches likelihoods MODEL GROUPS`: scorers that need no head and no training, on problems with a "
+        "correct and an incorrect program. `z(a + b)` adds standardised scores. "
         "A language model may have read MBPP, and then its likelihood is a memory.\n"
     )
-    for title, name in MODELS.items():
-        result = load_result(name)
+    for (title, model), (suffix, pool) in itertools.product(MODELS.items(), POOLS.items()):
+        result = load_result(f"likelihoods_{model}{suffix}")
         figures = result["figures"]
         counts = f"{figures['num_groups']} problems, {result['num_programs']} programs"
-        yield f"{title}, {counts}. {_time_programs(result)}\n"
+        yield f"{title}, {result['dtypes']['language model']}, on {pool}: {counts}. {_time_programs(result)}\n"
         gains = figures["gains"]
         rows = [
             [
@@ -114,7 +120,7 @@ def _write_likelihoods() -> Iterator[str]:
             ]
             for scorer, values in figures["scorers"].items()
         ]
-        head = ["scorer", "pairs ranked correctly", "of programs that define", "best of 10", "over a random pick"]
+        head = ["scorer", "pairs ranked correctly", "of programs that define", "best of N", "over a random pick"]
         yield format_table([*head, "pairs, over nano"], rows)
 
 
