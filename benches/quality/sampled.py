@@ -8,7 +8,7 @@ group with its task_id, its split if there is one, generator and candidates of c
 import argparse
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,12 @@ def main() -> None:
     parser.add_argument("labelled", type=Path, nargs="+")
     options = parser.parse_args()
     groups = [pack_group(record) for path in options.labelled for _, _, record in read_lines(path)]
+    write_packed(DATA / f"{options.name}.jsonl.gz", groups)
+
+
+def write_packed(path: Path, groups: Sequence[dict[str, Any]]) -> None:
+    """Writes a line for each group, the same bytes whenever it is."""
     text = "".join(json.dumps(group) + "\n" for group in groups)
-    path = DATA / f"{options.name}.jsonl.gz"
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
     print(f"{path}: {len(groups)} groups, {path.stat().st_size / 1e3:.0f} kB")
 

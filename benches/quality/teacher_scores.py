@@ -6,13 +6,11 @@ So a student can be trained anew without the hour that its teacher takes.
 """
 
 import argparse
-import gzip
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benches.quality.sampled import DATA
+from benches.quality.sampled import DATA, write_packed
 from codescaler.io.records import read_lines
 
 SCORES = DATA / "teacher_scores.jsonl.gz"
@@ -21,10 +19,7 @@ SCORES = DATA / "teacher_scores.jsonl.gz"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python benches teacher_scores", description=__doc__.partition("\n\n")[0])
     parser.add_argument("taught", type=Path)
-    groups = [record for _, _, record in read_lines(parser.parse_args().taught)]
-    lines = [json.dumps(pack_scores(group)) + "\n" for group in groups]
-    SCORES.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
-    print(f"{SCORES}: {len(groups)} groups, {SCORES.stat().st_size / 1e3:.0f} kB")
+    write_packed(SCORES, [pack_scores(record) for _, _, record in read_lines(parser.parse_args().taught)])
 
 
 def pack_scores(group: dict[str, Any]) -> dict[str, Any]:

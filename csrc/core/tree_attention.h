@@ -405,42 +405,34 @@ class TreeAttention {
     const auto seen_by = [=](int64_t r, int64_t count) {
       return Range{visible(position + r / group_, step).first, visible(position + (r + count - 1) / group_, step).last};
     };
-    const auto for_groups = [=](int64_t block, auto work) {
+    const auto for_groups = [=](int64_t first_key, int64_t last_key, auto work) {
       for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
         const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
         const Range seen = seen_by(r, count);
-        if (seen.first < (block + 1) * kKeyBlock && seen.last > block * kKeyBlock) work(r, count, seen.last);
+        if (seen.first < last_key && seen.last > first_key) work(r, count, seen);
       }
     };
     const Range any = seen_by(0, rows);
     const int64_t first_block = any.first / kKeyBlock, last_block = (any.last + kKeyBlock - 1) / kKeyBlock;
-    for (int64_t b = first_block; b < last_block; ++b)
-      for_groups(b, [&](int64_t r, int64_t count, int64_t) {
+    bool has_nonfinite = false;
+    for (int64_t b = first_block; b < last_block; ++b) {
+      has_nonfinite |= has_nonfinite_[kv_head * a_.num_blocks + blocks[b]] != 0;
+      for_groups(b * kKeyBlock, (b + 1) * kKeyBlock, [&](int64_t r, int64_t count, Range) {
         multiply<Lane, kPair>(count, kKeyBlock, s.queries + r * depth_, depth_, keys_of(kv_head, blocks[b]),
                               kKeyBlock * kPair, depth_ / kPair, s.logits + r * kStep + b * kKeyBlock, kStep, false);
       });
-    for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
-      const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
-      const Range seen = seen_by(r, count);
-      if (seen.first >= seen.last) continue;
+    }
+    for_groups(0, kStep, [&](int64_t r, int64_t count, Range seen) {
       const int64_t begin = seen.first / kKeyBlock * kKeyBlock, end = round_up(seen.last, kKeyBlock);
       for (int64_t m = r; m < r + count; ++m)
         online_softmax(s.logits + m * kStep, visible(position + m / group_, step), begin, end, m, s);
-    }
-    bool has_nonfinite = false;
-    for (int64_t b = first_block; b < last_block; ++b)
-      has_nonfinite |= has_nonfinite_[kv_head * a_.num_blocks + blocks[b]] != 0;
+    });
     for (int64_t column = 0; column < columns_; column += kColumns)
-      for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
-        const int64_t count = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
-        const Range seen = seen_by(r, count);
-        if (seen.first >= seen.last) continue;
-        if (has_nonfinite)
-          for (int64_t m = r; m < r + count; ++m)
-            add_visible_values(kv_head, blocks, column, visible(position + m / group_, step), m, s);
-        else
-          add_values(kv_head, blocks, column, seen, r, count, s);
-      }
+      for_groups(0, kStep, [&](int64_t r, int64_t count, Range seen) {
+        if (!has_nonfinite) return add_values(kv_head, blocks, column, seen, r, count, s);
+        for (int64_t m = r; m < r + count; ++m)
+          add_visible_values(kv_head, blocks, column, visible(position + m / group_, step), m, s);
+      });
   }
 
   const Lane* weights_of(int64_t row, const Scratch& s) const {  // online_softmax wrote them there
