@@ -6,6 +6,8 @@ bfloat16 or float16; arithmetic is float32.
 Shape suffixes as in `ops.backend`. The last dimension of every tensor is contiguous; rows may lie apart.
 """
 
+import functools
+
 import triton  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
@@ -24,8 +26,12 @@ def count_processors() -> int:
     """Multiprocessors of the current device; under the interpreter a few, so that a program has several tiles."""
     if triton.knobs.runtime.interpret:
         return 3
-    active = triton.runtime.driver.active
-    count: int = active.utils.get_device_properties(active.get_current_device())["multiprocessor_count"]
+    return _count_processors(triton.runtime.driver.active.get_current_device())
+
+
+@functools.cache  # to ask the driver takes 2 ms (H200), as long as eighty launches
+def _count_processors(device: int) -> int:
+    count: int = triton.runtime.driver.active.utils.get_device_properties(device)["multiprocessor_count"]
     return count
 
 

@@ -70,7 +70,11 @@ def multiply_experts_kernel(
     IS_GELU: tl.constexpr,
     IS_EVEN: tl.constexpr,
 ):
-    """One tile. With HAS_GLU rows are read from their tokens and written as they are sorted; without, the reverse."""
+    """One tile. With HAS_GLU rows are read from their tokens and written as they are sorted; without, the reverse.
+
+    With HAS_GLU the product has a tile's columns of gate and, behind them, those of up.
+    """
+    NUM_PARTS: tl.constexpr = 2 if HAS_GLU else 1
     column_tiles = tl.cdiv(num_outputs, COLUMNS)
     tile, column_tile = tl.program_id(0) // column_tiles, tl.program_id(0) % column_tiles
     expert, first_row, end = _find_tile(ends, tile, ROWS, NUM_EXPERTS, EXPERTS_BLOCK)
@@ -82,24 +86,23 @@ def multiply_experts_kernel(
         column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
         is_row, is_column = (row < end)[:, None], (column < num_outputs)[None, :]
         inputs = tl.arange(0, STEP)
-        weights = weight + expert.to(tl.int64) * num_outputs * num_inputs * (2 if HAS_GLU else 1)
+        weights = weight + expert.to(tl.int64) * num_outputs * num_inputs * NUM_PARTS
         a_place = x + source[:, None] * x_stride + inputs[None, :]
-        b_place = weights + column.to(tl.int64)[None, :] * num_inputs + inputs[:, None]
-        acc = tl.zeros([ROWS, COLUMNS], tl.float32)
-        if HAS_GLU:
-            up_acc = tl.zeros([ROWS, COLUMNS], tl.float32)
+        of_parts = tl.arange(0, NUM_PARTS * COLUMNS)
+        of_part = column_tile * COLUMNS + of_parts % COLUMNS
+        weight_row = (of_parts // COLUMNS * num_outputs + of_part).to(tl.int64)
+        b_place = weights + weight_row[None, :] * num_inputs + inputs[:, None]
+        acc = tl.zeros([ROWS, NUM_PARTS * COLUMNS], tl.float32)
         for k in range(0, num_inputs, STEP):
-            a_mask, b_mask = is_row, is_column
+            a_mask, b_mask = is_row, (of_part < num_outputs)[None, :]
             if not IS_EVEN:
                 is_input = k + inputs < num_inputs
                 a_mask, b_mask = a_mask & is_input[None, :], b_mask & is_input[:, None]
             a = tl.load(a_place + k, a_mask, 0.0)
             acc = tl.dot(a, tl.load(b_place + k, b_mask, 0.0), acc, input_precision="ieee")
-            if HAS_GLU:
-                up_place = b_place + num_outputs.to(tl.int64) * num_inputs + k
-                up_acc = tl.dot(a, tl.load(up_place, b_mask, 0.0), up_acc, input_precision="ieee")
         if HAS_GLU:
-            acc = apply_glu(acc, up_acc, IS_GELU)
+            gate, up = tl.split(tl.permute(tl.reshape(acc, [ROWS, 2, COLUMNS]), [0, 2, 1]))
+            acc = apply_glu(gate, up, IS_GELU)
         place = y + target[:, None] * num_outputs + column[None, :]
         tl.store(place, acc.to(y.dtype.element_ty), is_row & is_column)
 

@@ -96,8 +96,9 @@ def multiply_scaled(
     Dtypes: x, low and weight int8, or x and weight float8_e4m3fn; scales and bias float32, sums int32.
     """
     (num_rows, num_inputs), num_outputs = x_TI.shape, y_TO.shape[1]
-    if low_TI is not None or x_TI.is_floating_point():
-        # A wider tile spills registers: two loops do on sm_100, the second accumulator of short sums does on sm_90.
+    if low_TI is not None or x_TI.is_floating_point() or y_TO.element_size() == 4:
+        # A wider tile spills registers: two loops do on sm_100, the second accumulator of short sums does on sm_90. And
+        # outputs of four bytes are stored through more shared memory than a wider tile leaves.
         configuration = replace(configuration, columns=min(configuration.columns, 128))
     has_descriptors = configuration.has_descriptors and low_TI is None and all(map(is_aligned, (x_TI, weight_OI)))
     tiles = triton.cdiv(num_rows, configuration.rows) * triton.cdiv(num_outputs, configuration.columns)
@@ -106,7 +107,7 @@ def multiply_scaled(
     if has_descriptors:
         x = TensorDescriptor.from_tensor(x_TI, [configuration.rows, configuration.step])
         weight = TensorDescriptor.from_tensor(weight_OI, [configuration.columns, configuration.step])
-    scaled_product_kernel[(min(tiles, count_processors()),)](
+    scaled_product_kernel[(min(tiles, configuration.num_programs * count_processors()),)](
         x,
         low_TI,
         weight_sums_O,

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
+from codescaler.errors import BackendUnavailable
 from codescaler.model.projections import list_linear_names
+from codescaler.ops import LinearWeights
+from codescaler.ops.cpu import linear as cpu_linear
+from codescaler.ops.cpu.linear import OneDnnLinear
+from codescaler.ops.linear import PLAIN
 from codescaler.quantize.int8 import save_quantized
 from codescaler.testing import WIDTHS, save_chat, save_random_checkpoint
 from codescaler.types import QuantScheme
@@ -168,10 +173,40 @@ for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and 
             for rows in (1, 2, 15, 16, 17, 48, 100, 511, 700):
                 same = torch.equal(backend.linear(x[:rows], packed), together[:rows])
                 assert same, (dtype, inputs, outputs, threads, rows)
-            for rows in {pad_expert_rows(rows) for rows in range(1, 641)} if outputs < 192 else ():  # experts' widths
+            counts = range(1, 641) if outputs < 192 else ()  # experts' widths
+            for rows in {packed.find_rows(rows, pad_expert_rows) for rows in counts}:
                 same = torch.equal(packed.multiply(x[:rows]), together[:rows])
                 assert same, (dtype, inputs, outputs, threads, rows)
 """
+
+
+def test_numbers_of_rows_that_split_a_sum_are_passed_over(monkeypatch):
+    """With AMX and 16 threads oneDNN shares the inputs of a few rows among threads; here a stand-in does."""
+    layer = OneDnnLinear(LinearWeights(torch.randn(32, 64).bfloat16()), PLAIN)
+    multiply, runs = layer.multiply, []
+
+    def split_sums(x):
+        runs.append(len(x))
+        return multiply(x) + (len(x) < 64 and torch.get_num_threads() > 1)
+
+    monkeypatch.setattr(cpu_linear, "may_split_inputs", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(OneDnnLinear, "_kept_bits", {})
+    layer.multiply = split_sums
+    x, threads = torch.randn(100, 64).bfloat16(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = layer(x)
+        for rows in (1, 15, 16, 48, 64, 100):
+            assert torch.equal(layer(x[:rows]), together[:rows]), rows
+        runs.clear()
+        layer(x[:1])
+        assert runs == [64]
+        layer.multiply = lambda x: multiply(x) + torch.get_num_threads()
+        OneDnnLinear._kept_bits.clear()
+        with pytest.raises(BackendUnavailable, match="use num_threads=15 or fewer"):
+            layer(x)
+    finally:
+        torch.set_num_threads(threads)
 
 
 OLDER_ISAS = ["AVX512_CORE", "AVX2", "SSE41"]

@@ -26,7 +26,7 @@ class Part:
     Attributes:
         what: it does, in words. seconds: that it may take on a card.
         num_processes: that share its work there.
-        is_counted: its rows are counts that the processes add up, so that they are of use only together.
+        is_counted: its rows are counts that the processes add up, so that they are of use only if none was cut off.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Part:
 
 PARTS = (
     Part("environment", "what is here, and how fast it can be", 30),
-    Part("operations", "tests of every operation, on the card", 100, num_processes=12, is_counted=True),
-    Part("models", "models of every family beside transformers", 75, num_processes=12),
+    Part("operations", "tests of every operation, on the card", 110, num_processes=16, is_counted=True),
+    Part("models", "models of every family beside transformers", 75, num_processes=16),
     Part("invariance", "rows whose bits depend on their batch", 45, num_processes=4),
-    Part("tiles", "a sweep of attention's tiles", 60),
-    Part("products", "our own matrix products beside torch's, and a sweep of their tiles", 50),
-    Part("workloads", "named workloads beside transformers", 100),
-    Part("profile", "each kernel's time beside the roofline's", 40),
     Part("training", "a training step beside transformers and TRL's loss", 70),
+    Part("products", "our own matrix products beside torch's, and a sweep of their tiles", 50),
+    Part("workloads", "named workloads beside transformers", 110),
+    Part("profile", "each kernel's time beside the roofline's", 40),
+    Part("tiles", "a sweep of attention's tiles", 40),
 )
 
 

@@ -25,14 +25,18 @@ from torch.nn import functional
 from benches.gpu.parts import Emit, Row, Setting, make_setting
 from benches.gpu.random_models import SHAPES, SMALL_SHAPES
 from codescaler.ops import Heads, LinearWeights, select_backend
+from codescaler.ops.linear import PackedLinear
+from codescaler.quantize.fp8 import quantize_weight_to_fp8
+from codescaler.quantize.int8 import quantize_weight
 from codescaler.testing import WORKLOADS, ModelShape, assert_accurate, measure_seconds
+from codescaler.types import Fp8Scheme, QuantScheme
 
-# Rows, columns, warps and stages.
+# Rows, columns, warps, stages, and programs of a multiprocessor.
 SWEEP = (
-    *((128, 256, 8, 3), (128, 256, 8, 4), (256, 128, 8, 3), (256, 128, 8, 4), (128, 128, 8, 3), (128, 128, 8, 4)),
-    *((128, 128, 4, 3), (128, 128, 4, 4), (64, 256, 4, 3), (64, 128, 4, 4), (64, 128, 8, 4), (64, 64, 4, 4)),
+    *((128, 256, 8, 3, 1), (256, 128, 8, 3, 1), (128, 128, 8, 3, 2), (128, 128, 4, 3, 2), (128, 64, 4, 4, 2)),
+    *((64, 256, 4, 4, 1), (64, 128, 4, 4, 2), (64, 128, 4, 3, 3), (64, 64, 4, 4, 3)),
 )
-SMALL_SWEEP = ((64, 64, 4, 4),)
+SMALL_SWEEP = ((64, 64, 4, 4, 2),)
 NUM_SHOWN = 2  # tiles of a product beside the table's: the fastest
 NUM_COMPILERS = 12  # processes that compile and check beside one another
 CALLS_OF_A_GRAPH = 5
@@ -53,8 +57,6 @@ class Case:
     def multiply(self, tile: Tile) -> Tensor:
         count = len(self.weight)
         y = self.x.new_empty(len(self.x), count // 2 if self.activation else count)
-        if self.activation:
-            tile = dataclasses.replace(tile, columns=tile.columns // 2)
         linear.linear(self.x, self.weight, None, y, tile, self.activation)
         return y
 
@@ -66,7 +68,10 @@ class Case:
 def run(setting: Setting, emit: Emit) -> None:
     first = list_linear_configurations(get_architecture(), 2)[0]
     sweep = SMALL_SWEEP if setting.is_small else SWEEP
-    tiles = [Tile(rows, columns, first.step, *how, first.has_descriptors) for rows, columns, *how in sweep]
+    tiles = [
+        Tile(rows, columns, first.step, warps, stages, first.has_descriptors, programs)
+        for rows, columns, warps, stages, programs in sweep
+    ]
     tiles = list(dict.fromkeys((*list_linear_configurations(get_architecture(), 2), *tiles)))
     with ProcessPoolExecutor(1 if setting.is_small else NUM_COMPILERS, multiprocessing.get_context("spawn")) as pool:
         checks = {tile: pool.submit(check, tile, setting.is_small) for tile in tiles}
@@ -138,8 +143,33 @@ def _measure_model(model: str, shape: ModelShape, tiles: list[Tile], setting: Se
             figures |= {"different": different} if is_table else {}
             label = f"{model} {name} {'table: ' if is_table else ''}{_name(tile)}"
             emit(Row(label, different == 0 if is_table else True, figures))
+        for row in _measure_formats(case, by_torch, flops, setting):
+            emit(Row(f"{model} {name} {row.name}", row.is_ok, row.figures))
         ours_us, torch_us = ours_us + timed[table], torch_us + by_torch
     emit(Row(f"{model} layer", None, {"us": ours_us, "torch_us": torch_us, "price": ours_us / torch_us}))
+
+
+def _measure_formats(case: Case, by_torch_us: float, flops: float, setting: Setting) -> Iterator[Row]:
+    """Products of quantised weights, their rounding of rows included, beside torch's in two bytes: `price`."""
+    backend = _select_backend(setting.device.type)
+    inputs = case.x.shape[1]
+    for scheme, quantise in (
+        (Fp8Scheme(), quantize_weight_to_fp8),
+        (QuantScheme(8, has_hadamard=False), quantize_weight),
+        (QuantScheme.of(16, inputs), quantize_weight),
+    ):
+        if backend.supports(scheme) is None:
+            weight, scale = quantise(case.weight)
+            packed = backend.pack_linear(LinearWeights(weight, None, scale[:, 0].float()), scheme)
+
+            def multiply(packed: PackedLinear = packed) -> Tensor:
+                if case.activation:
+                    return backend.linear_glu(case.x, packed, case.activation)
+                return backend.linear(case.x, packed)
+
+            us = _measure_us(multiply, setting)
+            name = f"{scheme.name}, inputs of {scheme.bits} bits"
+            yield Row(name, None, {"us": us, "tflops": flops / us / 1e6, "price": us / by_torch_us})
 
 
 def _multiply_by_torch(case: Case, setting: Setting) -> Tensor:
@@ -179,4 +209,5 @@ def _measure_us(call: Callable[[], Tensor], setting: Setting) -> float:
 
 
 def _name(tile: Tile) -> str:
-    return f"{tile.rows} x {tile.columns} warps {tile.num_warps} stages {tile.num_stages}"
+    name = f"{tile.rows} x {tile.columns} warps {tile.num_warps} stages {tile.num_stages}"
+    return name if tile.num_programs == 1 else f"{name} programs {tile.num_programs}"

@@ -1,9 +1,9 @@
-"""Says what fp8 does to rankings, emulated on a CPU: `python benches fp8 MODEL GROUPS`.
+"""Says what fp8 does to rankings, on a GPU or emulated on a CPU: `python benches fp8 MODEL GROUPS`.
 
 MODEL is the folder of a reward model, or `nano`, whose int8 weights are read as the numbers that they stand for. GROUPS
 are labelled programs. Scores in bfloat16 are compared with scores in fp8 and bfloat16, by the rule and with all linear
-layers in fp8. The reference backend emulates fp8: its products are of fp8 numbers, in the order of PyTorch. Exit status
-1 unless
+layers in fp8. On a CPU the reference backend emulates fp8: its products are of fp8 numbers, in the order of PyTorch.
+Exit status 1 unless
     mean Kendall's tau of a problem's distinct programs, by the rule >= 0.95.
 """
 
@@ -30,8 +30,10 @@ from codescaler.engine import Engine
 from codescaler.io.records import read_groups
 from codescaler.io.tables import format_table
 from codescaler.metrics import bootstrap_interval
+from codescaler.ops import select_backend
 from codescaler.ops.reference import apply_hadamard
 from codescaler.quantize.sensitivity import quantize
+from codescaler.testing import describe_device
 
 LEAST_TAU = 0.95
 BY_THE_RULE, EVERYWHERE = "by the rule", "every linear layer"
@@ -43,16 +45,17 @@ def main(options: Sequence[str] | None = None) -> int:
     arguments = _make_parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
     groups = list(read_groups(arguments.groups))
+    place = {"device": arguments.device, "backend": "reference" if arguments.device == "cpu" else "triton"}
     taus: dict[str, list[float]] = {}
     num_layers = {}
     with tempfile.TemporaryDirectory() as scratch:
         model = _make_plain(resolve_folder(arguments.model), Path(scratch) / "plain")
-        exact = Engine.from_pretrained(model, device="cpu", dtype="bfloat16", backend="reference")
+        exact = Engine.from_pretrained(model, dtype="bfloat16", **place)
         for name, limit in LIMITS.items():
             report = quantize(model, Path(scratch) / name, limit=limit, quantization="fp8")
             num_layers[name] = len(report.choice.linears)
             report_progress(f"{name}: {num_layers[name]} linear layers are fp8, change {report.choice.change:.3f}")
-            rounded = Engine.from_pretrained(report.folder, device="cpu", dtype="bfloat16", backend="reference")
+            rounded = Engine.from_pretrained(report.folder, dtype="bfloat16", **place)
             taus[name] = []
             for group in groups:
                 programs = list(dict.fromkeys(c.code for c in group.candidates if c.code is not None))
@@ -72,6 +75,8 @@ def main(options: Sequence[str] | None = None) -> int:
     if arguments.save:
         values = {
             **describe_environment("reference"),
+            "device": describe_device(torch.device(arguments.device), "CPU"),
+            "backend": select_backend(place["backend"], arguments.device).description,
             "groups": arguments.groups.name,
             "num_problems": len(groups),
             "num_fp8_linears": num_layers,
@@ -107,6 +112,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches fp8", description=__doc__.partition("\n\n")[0])
     parser.add_argument("model", help="folder of a reward model, or nano")
     parser.add_argument("groups", type=Path, help="JSON lines of labelled programs; .gz too")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the models run (%(default)s)")
     parser.add_argument("--threads", type=parse_count, default=2, help="CPU threads (%(default)s)")
     parser.add_argument("--save", metavar="NAME", help="write the figures to benches/results/fp8_NAME.json")
     return parser

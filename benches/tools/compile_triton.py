@@ -11,6 +11,7 @@ Float32 takes no tensor core, and is not asked for one.
 
 import argparse
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,8 +142,9 @@ def _compile(name: str) -> list[Row]:
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **constants: Any) -> None:
         shown = {key: int(value) for key, value in constants.items() if key not in ("enable_fp_fusion", "KEY_BLOCK")}
-        first = getattr(args[0], "base", args[0])  # of a tensor descriptor
-        config = " ".join([str(first.dtype).removeprefix("torch."), *(f"{k}={v}" for k, v in shown.items())])
+        tensors = [getattr(value, "base", value) for value in args if hasattr(value, "base") or torch.is_tensor(value)]
+        dtypes = dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
+        config = " ".join([",".join(dtypes), *(f"{k}={v}" for k, v in shown.items())])
         kernel = self.__name__.removesuffix("_kernel")
         try:
             row = Row(kernel, config, name, *_measure(run(self, *args, grid=grid, warmup=True, **constants)))
@@ -231,12 +233,12 @@ def _launch_linears(num_rows: int) -> Iterator[None]:
         for tile in dict.fromkeys((*tiles[:2], tiles[-1])):
             linear.linear(x, weight[:2048], None, y, tile)
             yield
-            linear.linear(x, weight, None, y, replace(tile, columns=tile.columns // 2), "silu")
+            linear.linear(x, weight, None, y, tile, "silu")
             yield
-    x, y = (_make_empty(num_rows, 2048) for _ in range(2))
     weight, sums = _make_empty(2048, 2048, dtype=torch.int8), _make_empty(2048, dtype=torch.int32)
     tiles, scale = list_linear_configurations(get_architecture(), 1), _make_empty(2048, dtype=torch.float32)
-    for tile in dict.fromkeys((tiles[0], tiles[-1])):
+    for dtype, tile in itertools.product((torch.bfloat16, torch.float32), dict.fromkeys((tiles[0], tiles[-1]))):
+        x, y = (_make_empty(num_rows, 2048, dtype=dtype) for _ in range(2))
         for num_steps in (127, 8191):
             int8_linear.int8_linear(x, weight, sums, scale, None, y, num_steps, tile, has_hadamard=True)
             yield

@@ -15,6 +15,8 @@ def write_gpus() -> Iterator[str]:
     yield "## GPUs\n"
     for file in sorted(page_tables.RESULTS.glob("gpu_*/results.json")):
         yield from _write_kit(load_result(f"{file.parent.name}/results"))
+        if (notes := file.with_name("notes.md")).exists():
+            yield notes.read_text()
     yield from _write_prediction()
     yield from _write_step()
     yield from _write_compiler()
@@ -43,8 +45,14 @@ def _write_kit(parts: Mapping[str, Rows]) -> Iterator[str]:
     yield format_table(
         ["shapes and workload", "kernel", "launches", "ms", "predicted ms"], _list_kernels(parts["profile"])
     )
-    yield "A training step of 1.7B shapes, on groups of 8 programs:\n"
-    yield format_table(["system", "ms", "pairs/s", "peak GiB"], _list_training(parts["training"]))
+    yield (
+        "Products of a layer with `deterministic=True`, beside those of cuBLAS, on the tokens of `bon8` "
+        "(a launch costs nothing here):\n"
+    )
+    yield format_table(["shapes", "product", "TFLOP/s", "cuBLAS", "time"], _list_products(parts["products"]))
+    if training := list(_list_training(parts["training"])):
+        yield "A training step of 1.7B shapes, on groups of 8 programs:\n"
+        yield format_table(["system", "ms", "pairs/s", "peak GiB"], training)
 
 
 def _list_workloads(rows: Rows) -> Iterator[list[str]]:
@@ -65,6 +73,18 @@ def _list_kernels(rows: Rows) -> Iterator[list[object]]:
             predicted = figures["roofline_us"]
             told = "" if predicted is None else f"{predicted / 1e3:.2f}"
             yield [f"{shape} {workload}", f"`{kernel}`", figures["launches"], f"{figures['us'] / 1e3:.2f}", told]
+
+
+def _list_products(rows: Rows) -> Iterator[list[str]]:
+    figures = {row["name"]: row["figures"] for row in rows}
+    for name, ours in figures.items():
+        shape, _, rest = name.partition(" ")
+        product, _, tile = rest.partition(" ")
+        if product == "layer":
+            yield [shape, "all four", "", "", f"{ours['price']:.2f}x"]
+        elif tile.startswith("table:"):
+            speeds = (f"{by['tflops']:.0f}" for by in (ours, figures[f"{shape} {product} torch"]))
+            yield [shape, f"`{product}`", *speeds, f"{ours['price']:.2f}x"]
 
 
 def _list_training(rows: Rows) -> Iterator[list[str]]:

@@ -34,12 +34,13 @@ class _Captured(NamedTuple):
 class CudaGraphs:
     """The graphs of one decoder. A size is captured when it comes for the second time.
 
-    `capture` runs a forward, captures it, and returns how to replay it and its outputs.
+    `make_capture` returns what runs a forward, captures it, and returns how to replay it and its outputs.
     """
 
-    def __init__(self, decoder: Decoder, capture: Capture | None = None) -> None:
+    def __init__(self, decoder: Decoder, make_capture: Callable[[], Capture] | None = None) -> None:
         self._decoder = decoder
-        self._capture = capture or CudaCapture()
+        self._make_capture = make_capture or CudaCapture
+        self._capture = self._make_capture()
         self._seen: set[TreeSizes] = set()
         self._captured: OrderedDict[TreeSizes, _Captured] = OrderedDict()
 
@@ -50,6 +51,7 @@ class CudaGraphs:
     def clear(self) -> None:
         """Frees all graphs and their memory."""
         self._captured.clear()
+        self._capture = self._make_capture()  # a memory whose last graph is gone takes no other
 
     def forward(self, batch: TreeBatch) -> Outputs:
         """Returns what `Decoder.forward` does of the tree, padded unless it is too large to be replayed."""

@@ -46,7 +46,7 @@ def decoder(tmp_path):
 
 
 def make_graphs(decoder):
-    return CudaGraphs(decoder, rerun if DEVICE.type == "cpu" else None)
+    return CudaGraphs(decoder, (lambda: rerun) if DEVICE.type == "cpu" else None)
 
 
 def draw_batch(seed, num_candidates=3):

@@ -152,6 +152,8 @@ def test_tree_attention(dtype, random):
     qkv, out = torch.randn(num_tokens, 5 * 34, generator=random).to(dtype), Guarded(num_tokens, 3 * 34, dtype=dtype)
     tree_attention.tree_attention(qkv, spec, tree.block_tokens, tree.node_blocks, steps, tiles, out.inside, tile)
     out.assert_kept()
+    if dtype == torch.float32 and not is_triton_interpreted():
+        return  # without tensor cores a row's sum is cut by the tile's rows; there is one tile of float32
     # A narrow tile gives the bits of a wide one of the same key step, which is part of the numbers.
     wide = make_backend(dataclasses.replace(tile, rows=128)).tree_attention(qkv, spec, tree, tree.all_queries)
     assert torch.equal(out.inside, wide)

@@ -41,7 +41,12 @@ def test_matches_the_truth(backend, dtype, device, heads, options, is_last):
     tree, queries, qkv, grad_out, truth, peer, scale = truth_and_peer(heads, dtype, softcap, window, is_last, device)
     spec = AttentionSpec(heads, heads.head_dim**-0.5, softcap, window)
     grad = backend.tree_attention_backward(qkv, spec, tree, queries, grad_out)
-    assert_accurate((grad + scale).to(grad.dtype), truth + scale, (peer + scale).to(peer.dtype))
+    # Weights are computed again, from logits less the logarithm of their sum: where they are large, so is its rounding.
+    q, k, _ = qkv.float().split([heads.q_width, heads.kv_width, heads.kv_width], dim=1)
+    norms = [x.reshape(-1, heads.head_dim).norm(dim=1).max() for x in (q, k)]
+    slack = torch.finfo(torch.float32).eps * norms[0] * norms[1] * spec.scale * scale
+    result, expected = (grad + scale).to(grad.dtype), (peer + scale).to(peer.dtype)
+    assert_accurate(result, truth + scale, expected, slack if backend.name == "triton" else 0.0)
 
 
 @pytest.mark.skipif(is_triton_interpreted(), reason="the interpreter has one thread")

@@ -1,15 +1,19 @@
 """Plain linear layers on CPUs: oneDNN's product on weights reordered once, through torch's private calls."""
 
 import functools
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from codescaler.errors import BackendUnavailable
 from codescaler.ops.linear import LinearWeights, PlainFormat
 
 # oneDNN picks other kernels for a few rows than for many, and those sum in another order (seen at M = 1, K = 3072
 # and 4864); from this many rows on, every row count gives a row the same bits.
 MIN_LINEAR_ROWS = 16
+MOST_CHECKED_ROWS = 8192  # among which a number of rows is looked for that keeps bits
 
 
 @functools.cache  # on first use, not at import: it computes, so it belongs on the thread of the caller
@@ -21,6 +25,16 @@ def has_packed_linear(dtype: torch.dtype) -> bool:
         return bool((torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "") == 32.0).all())
     except (AttributeError, RuntimeError):
         return False
+
+
+@functools.cache
+def may_split_inputs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN may share the inputs of an output among threads, and add up their sums in another order.
+
+    It does with AMX tiles, 16 threads or more, over 1,024 inputs and few rows (`amx_blocking_heuristics.cpp` of oneDNN
+    3.9; seen on 16 threads at M = 16, K = 3072 and 4864).
+    """
+    return dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
 
 
 def describe_linear() -> str:
@@ -43,21 +57,54 @@ def pad_rows(rows: int) -> int:
 class OneDnnLinear:
     """A copy of a plain weight, in oneDNN's own layout where torch's private calls are here, and its bias."""
 
+    # (inputs, outputs, rows, threads) -> whether a row has the bits there that it has on one thread.
+    _kept_bits: ClassVar[dict[tuple[int, ...], bool]] = {}
+
     def __init__(self, weights: LinearWeights, _: PlainFormat) -> None:
         weight = weights.weight.contiguous()
+        (self.num_outputs, self.num_inputs), self.dtype = weight.shape, weight.dtype
         self.is_packed = has_packed_linear(weight.dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight.clone()
         self.bias = weights.bias
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = len(x)
-        missing = pad_rows(rows) - rows
+        missing = self.find_rows(rows, pad_rows) - rows
         if missing:
             x = torch.nn.functional.pad(x, (0, 0, 0, missing))
         return self.multiply(x)[:rows]
 
+    def find_rows(self, rows: int, pad: Callable[[int], int]) -> int:
+        """Returns how many rows a product runs over: `pad(rows)`, or the next such number that keeps a row's bits.
+
+        Raises:
+            BackendUnavailable: none does on so many threads.
+        """
+        count = pad(rows)
+        while may_split_inputs(self.dtype) and not self._has_kept_bits(count):
+            if count > MOST_CHECKED_ROWS:
+                raise BackendUnavailable(
+                    f"a product of {self.num_inputs} inputs on {torch.get_num_threads()} threads has, for every number "
+                    "of rows, other bits than on one; use num_threads=15 or fewer, or dtype='float32'"
+                )
+            count = pad(count + 1)
+        return count
+
+    def _has_kept_bits(self, rows: int) -> bool:
+        threads = torch.get_num_threads()
+        key = (self.num_inputs, self.num_outputs, rows, threads)
+        if key not in self._kept_bits:
+            x = torch.randn(rows, self.num_inputs, generator=torch.Generator().manual_seed(0)).to(self.dtype)
+            some = self.multiply(x)[:MIN_LINEAR_ROWS]
+            torch.set_num_threads(1)
+            try:
+                self._kept_bits[key] = torch.equal(self.multiply(x[:MIN_LINEAR_ROWS]), some)
+            finally:
+                torch.set_num_threads(threads)
+        return self._kept_bits[key]
+
     def multiply(self, x: Tensor) -> Tensor:
-        """Y = x W^T + b. Of fewer than `MIN_LINEAR_ROWS` rows, bits depend on their number."""
+        """Y = x W^T + b. A row has its bits for numbers of rows that `find_rows` returns."""
         if self.is_packed:
             y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
             return y
