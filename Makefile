@@ -39,7 +39,7 @@ demo: setup  ## rank real programs of problems that the model in the package has
 	$(BIN)/codescaler rerank codescaler/examples/mbpp_unseen.jsonl.gz --top-k 4
 	@echo "Rank your own: $(BIN)/codescaler rerank problem.md a.py b.py"
 
-# RUN is base, validity, model, tests, mixed or rejection. A run that was killed goes on.
+# RUN is base, validity, model, tests, mixed, rejection or rejection-KIND. A run that was killed goes on.
 rl-demo: setup  ## train a policy on a reward, and evaluate it: RUN=model POLICY=FOLDER PROBLEMS=mbpp.jsonl
 	$(BIN)/python examples/rl/demo $(RUN) --policy $(POLICY) --problems $(PROBLEMS) $(OPTIONS)
 

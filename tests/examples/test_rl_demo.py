@@ -23,7 +23,7 @@ PROGRAMS = [
     *(f"def add(a, b):\n    return b + a  # {n}" for n in range(13)),
 ]
 COMPLETIONS = [*(f"```python\n{code}\n```" for code in PROGRAMS), "There is none."]
-NAMES = ["base", "validity", "model", "tests", "mixed", "rejection"]
+NAMES = ["base", "validity", "model", "tests", "mixed", "rejection", "rejection-tests"]
 TEXTS = {"train": "Add two numbers.", "validation": "Add a number and another."}
 
 
@@ -101,8 +101,9 @@ def test_every_run_trains_evaluates_and_resumes(folder, records):
         assert len(history) == 2 and any(step["reward"] > 0 for step in history)
         assert (folder / "runs" / name / "training.png").stat().st_size > 2000
         assert (folder / "runs" / name / "policy/model.safetensors").is_file()
-    kept = read_lines(folder / "runs/rejection/kept.jsonl")
+    kept, right = (read_lines(folder / "runs" / name / "kept.jsonl") for name in ("rejection", "rejection-tests"))
     assert all(row["completion"][0]["content"] in COMPLETIONS[:-1] for row in kept)
+    assert all("return a - b" not in row["completion"][0]["content"] for row in right)
     # A run that is killed between its last checkpoint and its last step.
     (folder / "runs/tests/training.jsonl").rename(folder / "runs/tests_before.jsonl")
     shutil.rmtree(folder / "runs/tests/policy")

@@ -7,7 +7,9 @@ RUN is one of:
   model       GRPO, the reward model's shaped score: a folder, a hub id, nano, or the URL of `codescaler serve`
   tests       GRPO, 1 for a program that passes all tests in the sandbox
   mixed       GRPO, the sum of the last two
-  rejection   one round of rejection sampling: fine-tunes on the best-rewarded sample of each prompt
+  rejection   one round of rejection sampling: fine-tunes on the sample of each prompt that the reward model likes best
+  rejection-validity, rejection-tests, rejection-mixed
+              the same with the other rewards; of equal samples the first is kept
 
 Prompts are the problems of split "train", and figures are of split "validation". A run is a folder of its own. A run
 that was killed goes on from its last checkpoint and its last sample. `figures.jsonl` beside the runs has a line each.
@@ -20,12 +22,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import evaluate_policy
-from rewards import KINDS, make_rewards
+from rewards import KINDS, make_rewards, watch_rewards
 from training import train_grpo, train_rejection
 
 from codescaler.sandbox import Sandbox
 from codescaler.tasks import make_task_record, read_tasks
 from codescaler.types import Task
+
+REJECTION = "rejection"
 
 
 def main() -> None:
@@ -51,12 +55,13 @@ def main() -> None:
 
 
 def train(run: str, options: argparse.Namespace, prompts: dict[str, Task], folder: Path) -> None:
-    if run == "rejection":
-        train_rejection(options, folder / "train.jsonl", folder)
-        return
+    kind = {REJECTION: "model"}.get(run, run.removeprefix(f"{REJECTION}-"))
     with Sandbox() as sandbox:
-        rewards, monitor = make_rewards(run, prompts, options.reward_model, sandbox, folder / "monitor.jsonl")
-        train_grpo(options, prompts, rewards, monitor, folder)
+        rewards = make_rewards(kind, prompts, options.reward_model, sandbox)
+        if run.startswith(REJECTION):
+            train_rejection(options, prompts, rewards, folder)
+        else:
+            train_grpo(options, prompts, rewards, watch_rewards(rewards, folder / "monitor.jsonl"), folder)
 
 
 def choose_problems(tasks: Sequence[Task], split: str, limit: int | None, path: Path) -> dict[str, Task]:
@@ -73,7 +78,8 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="python examples/rl/demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", nargs="+", choices=("base", *KINDS, "rejection"), metavar="RUN", help="one or more")
+    rejections = (REJECTION, *(f"{REJECTION}-{kind}" for kind in KINDS if kind != "model"))
+    add("run", nargs="+", choices=("base", *KINDS, *rejections), metavar="RUN", help="one or more")
     add("--policy", required=True, help="folder of a language model with a chat template")
     add("--problems", type=Path, required=True, help="problems with tests, such as MBPP's file")
     add("--reward-model", default="nano", help="folder, hub id, or URL of a server (%(default)s)")
@@ -82,7 +88,8 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--eval-split", default="validation")
     add("--train-limit", type=int, help="prompts, from the first on")
     add("--eval-limit", type=int, help="held-out problems, from the first on")
-    add("--steps", type=int, default=60, help="of training (%(default)s)")
+    add("--samples-file", type=Path, help="samples of the policy that rejection takes, as `data sample` writes them")
+    add("--steps", type=int, default=60, help="of training; 0 is one pass over what rejection keeps (%(default)s)")
     add("--prompts", type=int, default=8, help="a step (%(default)s)")
     add("--samples", type=int, default=8, help="of a prompt (%(default)s)")
     add("--eval-samples", type=int, default=8, help="of a held-out problem (%(default)s)")

@@ -12,17 +12,23 @@ Reward = Callable[..., list[float]]
 KINDS = ("validity", "model", "tests", "mixed")
 
 
-def make_rewards(
-    kind: str, tasks: Mapping[str, Task], reward_model: str, sandbox: Sandbox, log: str
-) -> tuple[list[Reward], RewardMonitor | None]:
-    """Returns what `GRPOTrainer` takes as `reward_funcs`, whose sum is the reward, and the alarm of a reward model."""
+def make_rewards(kind: str, tasks: Mapping[str, Task], reward_model: str, sandbox: Sandbox) -> list[Reward]:
+    """Returns what `GRPOTrainer` takes as `reward_funcs`, whose sum is the reward. A reward model comes first."""
     if kind == "validity":
-        return [reward_validity], None
+        return [reward_validity]
     verified = make_tests_reward(tasks, sandbox)
     if kind == "tests":
-        return [verified], None
-    monitor = RewardMonitor(RewardFunction.open(reward_model), log=log)
-    return ([monitor] if kind == "model" else [monitor, verified]), monitor
+        return [verified]
+    scored = RewardFunction.open(reward_model)
+    return [scored] if kind == "model" else [scored, verified]
+
+
+def watch_rewards(rewards: list[Reward], log: str) -> RewardMonitor | None:
+    """Puts the alarm around a reward model, in place, and returns it."""
+    if not isinstance(rewards[0], RewardFunction):
+        return None
+    monitor = rewards[0] = RewardMonitor(rewards[0], log=log)
+    return monitor
 
 
 def reward_validity(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:

@@ -12,10 +12,12 @@ import torch
 import transformers
 import trl
 from commands import run_command
+from rewards import Reward
 from rollouts import make_rollouts
 
-from codescaler import RewardFunction
+from codescaler.io.records import read_objects
 from codescaler.monitor import RewardMonitor
+from codescaler.ops import select_backend
 from codescaler.types import Task
 
 
@@ -67,26 +69,29 @@ def train_grpo(
     draw_curves(history, folder / "training.png")
 
 
-def train_rejection(options: Any, tasks_file: Path, folder: Path) -> None:
+def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward], folder: Path) -> None:
     """One round of rejection sampling: samples, keeps the best-rewarded of each prompt, and fine-tunes on these.
 
-    A prompt without a valid program is left out.
+    A prompt whose samples all have reward 0 is left out.
     """
-    sampled = folder / "sampled.jsonl"
-    drawing = ("--temperature", options.temperature, "--max-tokens", options.max_tokens, "--seed", options.seed)
-    run_command(
-        "data", "sample", tasks_file, "-o", sampled, "--model", options.policy, "--n", options.samples, *drawing
-    )
-    reward, kept = RewardFunction.open(options.reward_model), []
-    for group in map(json.loads, sampled.read_text().splitlines()):
+    sampled = options.samples_file or _draw_samples(options, folder)
+    kept = []
+    for _, group in read_objects(sampled):
+        if group["task_id"] not in tasks:
+            continue
         completions = [candidate["completion"] for candidate in group["candidates"]]
-        rewards = reward([group["prompt"]] * len(completions), completions)
-        best = max(range(len(rewards)), key=rewards.__getitem__)
-        if rewards[best] > 0:
+        names = [group["task_id"]] * len(completions)
+        columns = (reward([group["prompt"]] * len(completions), completions, task_id=names) for reward in rewards)
+        totals = [sum(values) for values in zip(*columns, strict=True)]
+        best = max(range(len(totals)), key=totals.__getitem__)
+        if totals[best] > 0:
             answer = [{"role": "assistant", "content": completions[best]}]
             kept.append({"prompt": [{"role": "user", "content": group["prompt"]}], "completion": answer})
     if not kept:
-        raise SystemExit("no sample holds a program; sample more, or from a policy that answers with one code block")
+        raise SystemExit(
+            "every sample has reward 0, as one without a program has; "
+            "sample more, or from a policy that answers with one code block"
+        )
     (folder / "kept.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     size = min(options.prompts, len(kept))
     trainer = trl.SFTTrainer(
@@ -102,7 +107,7 @@ def train_rejection(options: Any, tasks_file: Path, folder: Path) -> None:
             logging_steps=1,
             report_to=[],
             seed=options.seed,
-            bf16=torch.cuda.is_available(),
+            bf16=torch.cuda.is_available() or select_backend("auto", "cpu").is_bf16_fast,
             use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=datasets.Dataset.from_list(kept),
@@ -111,6 +116,14 @@ def train_rejection(options: Any, tasks_file: Path, folder: Path) -> None:
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder))
     write_policy(trainer, folder / "policy")
+
+
+def _draw_samples(options: Any, folder: Path) -> Path:
+    sampled = folder / "sampled.jsonl"
+    drawing = ("--temperature", options.temperature, "--max-tokens", options.max_tokens, "--seed", options.seed)
+    number = ("--n", options.samples)
+    run_command("data", "sample", folder / "train.jsonl", "-o", sampled, "--model", options.policy, *number, *drawing)
+    return sampled
 
 
 def load_policy(folder: str) -> Any:
