@@ -33,6 +33,7 @@ def write_ranking() -> Iterator[str]:
     yield from _write_likelihoods()
     yield from _write_likelihood_speed()
     yield from _write_best_of_n_latency()
+    yield from _write_policies()
 
 
 def _write_reading() -> Iterator[str]:
@@ -186,3 +187,33 @@ def _write_best_of_n_latency() -> Iterator[str]:
         "MBPP has three short asserts a problem. So the time of tests is that of starting a process in the sandbox. "
         "Tests that compute for seconds change this, and so does a GPU for the model.\n"
     )
+
+
+def _write_policies() -> Iterator[str]:
+    result = load_result("policies_qwen2.5_coder_0.5b")
+    runs = {run["run"]: run for run in result["runs"]}
+    base = runs["base"]
+    yield "## A policy after a round of rejection sampling\n"
+    yield (
+        "`make rl-demo`, then `python benches policies`: Qwen2.5-Coder-0.5B-Instruct, before and after. "
+        f"{result['recipe']} Avg@{base['num_samples']} is the share of samples that pass all tests, on "
+        f"{base['num_problems']} problems of MBPP validation. Gains are paired by problem. {describe_setting(result)}\n"
+    )
+    yield format_table(
+        ["run", f"Avg@{base['num_samples']}, %", "over the policy before", "over validity", "valid", "characters"],
+        [
+            [
+                f"`{name}`",
+                format_estimate(run["avg_at_k"]),
+                *(_format_gain_over(run, peer) for peer in ("base", "rejection-validity")),
+                format_percent(run["valid_share"]["mean"]),
+                f"{run['length_chars']['mean']:.0f}",
+            ]
+            for name, run in runs.items()
+        ],
+    )
+
+
+def _format_gain_over(run: Mapping[str, Any], peer: str) -> str:
+    gain = run["gains"].get(peer)
+    return "" if gain is None or run["run"] == "base" else format_gain(gain["mean"], gain["interval"])

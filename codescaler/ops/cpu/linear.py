@@ -31,10 +31,11 @@ def has_packed_linear(dtype: torch.dtype) -> bool:
 def may_split_inputs(dtype: torch.dtype) -> bool:
     """Whether oneDNN may share the inputs of an output among threads, and add up their sums in another order.
 
-    It does with AMX tiles, 16 threads or more, over 1,024 inputs and few rows (`amx_blocking_heuristics.cpp` of oneDNN
-    3.9; seen on 16 threads at M = 16, K = 3072 and 4864).
+    It does with AMX tiles, 16 threads or more, over 1,024 inputs and few rows (`amx_blocking_heuristics.cpp` of oneDNN;
+    seen on 16 threads). Where torch does not say whether there are tiles, there may be.
     """
-    return dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    return dtype == torch.bfloat16 and bool(has_tiles())
 
 
 def describe_linear() -> str:
@@ -95,10 +96,10 @@ class OneDnnLinear:
         key = (self.num_inputs, self.num_outputs, rows, threads)
         if key not in self._kept_bits:
             x = torch.randn(rows, self.num_inputs, generator=torch.Generator().manual_seed(0)).to(self.dtype)
-            some = self.multiply(x)[:MIN_LINEAR_ROWS]
+            some = self.multiply(x)[:MIN_LINEAR_ROWS].view(torch.int16)
             torch.set_num_threads(1)
             try:
-                self._kept_bits[key] = torch.equal(self.multiply(x[:MIN_LINEAR_ROWS]), some)
+                self._kept_bits[key] = torch.equal(self.multiply(x[:MIN_LINEAR_ROWS]).view(torch.int16), some)
             finally:
                 torch.set_num_threads(threads)
         return self._kept_bits[key]

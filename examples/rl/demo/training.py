@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,40 +74,36 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
 
     A prompt whose samples all have reward 0 is left out.
     """
-    sampled = options.samples_file or _draw_samples(options, folder)
-    kept = []
-    for _, group in read_objects(sampled):
-        if group["task_id"] not in tasks:
-            continue
-        completions = [candidate["completion"] for candidate in group["candidates"]]
-        names = [group["task_id"]] * len(completions)
-        columns = (reward([group["prompt"]] * len(completions), completions, task_id=names) for reward in rewards)
-        totals = [sum(values) for values in zip(*columns, strict=True)]
-        best = max(range(len(totals)), key=totals.__getitem__)
-        if totals[best] > 0:
-            answer = [{"role": "assistant", "content": completions[best]}]
-            kept.append({"prompt": [{"role": "user", "content": group["prompt"]}], "completion": answer})
-    if not kept:
-        raise SystemExit(
-            "every sample has reward 0, as one without a program has; "
-            "sample more, or from a policy that answers with one code block"
-        )
-    (folder / "kept.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    file = folder / "kept.jsonl"
+    if not file.exists():
+        kept = list(_keep_best(options.samples_file or _draw_samples(options, folder), tasks, rewards))
+        if not kept:
+            raise SystemExit(
+                "every sample has reward 0, as one without a program has; "
+                "sample more, or from a policy that answers with one code block"
+            )
+        partial = folder / "kept.partial"
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        partial.replace(file)
+    kept = [row for _, row in read_objects(file)]
     size = min(options.prompts, len(kept))
+    is_bf16_fast = torch.cuda.is_available() or select_backend("auto", "cpu").is_bf16_fast
     trainer = trl.SFTTrainer(
-        model=load_policy(options.policy),
+        # Weights under adapters do not learn.
+        model=load_policy(options.policy, torch.bfloat16 if options.lora and is_bf16_fast else torch.float32),
         args=trl.SFTConfig(
             output_dir=str(folder / "checkpoints"),
             max_steps=options.steps or math.ceil(len(kept) / size),
             per_device_train_batch_size=size,
             learning_rate=options.learning_rate,
             completion_only_loss=True,
+            gradient_checkpointing=torch.cuda.is_available(),
             save_steps=options.save_steps,
             save_total_limit=1,
             logging_steps=1,
             report_to=[],
             seed=options.seed,
-            bf16=torch.cuda.is_available() or select_backend("auto", "cpu").is_bf16_fast,
+            bf16=is_bf16_fast,
             use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=datasets.Dataset.from_list(kept),
@@ -118,6 +114,20 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
     write_policy(trainer, folder / "policy")
 
 
+def _keep_best(sampled: Path, tasks: Mapping[str, Task], rewards: Sequence[Reward]) -> Iterator[dict[str, Any]]:
+    for _, group in read_objects(sampled):
+        if group["task_id"] not in tasks:
+            continue
+        completions = [candidate["completion"] for candidate in group["candidates"]]
+        names = [group["task_id"]] * len(completions)
+        columns = (reward([group["prompt"]] * len(completions), completions, task_id=names) for reward in rewards)
+        totals = [sum(values) for values in zip(*columns, strict=True)]
+        best = max(range(len(totals)), key=totals.__getitem__)
+        if totals[best] > 0:
+            answer = [{"role": "assistant", "content": completions[best]}]
+            yield {"prompt": [{"role": "user", "content": group["prompt"]}], "completion": answer}
+
+
 def _draw_samples(options: Any, folder: Path) -> Path:
     sampled = folder / "sampled.jsonl"
     drawing = ("--temperature", options.temperature, "--max-tokens", options.max_tokens, "--seed", options.seed)
@@ -126,8 +136,8 @@ def _draw_samples(options: Any, folder: Path) -> Path:
     return sampled
 
 
-def load_policy(folder: str) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+def load_policy(folder: str, dtype: torch.dtype = torch.float32) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
 
 def make_lora(rank: int) -> peft.LoraConfig | None:
@@ -142,8 +152,8 @@ def find_checkpoint(folder: Path) -> str | None:
 
 
 def write_policy(trainer: Any, folder: Path) -> None:
-    """Writes a folder that any tool loads; adapters are merged."""
-    model = trainer.model
+    """Writes a folder that any tool loads; adapters are merged, in float32, for what they add is small."""
+    model = trainer.model.float()
     model = model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
     model.save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)

@@ -1,0 +1,95 @@
+"""Compares the runs of `make rl-demo` on the same held-out problems: `python benches policies FOLDER`.
+
+Avg@k is the share of samples that pass all tests. Gains are paired by problem: over the policy as it was, and over the
+run whose reward is validity, which shows what the other reward adds to answers in the right form.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benches.harness.results import RESULTS
+from codescaler.commands.info import describe_environment
+from codescaler.evaluate.estimates import Estimate, estimate_means
+from codescaler.io.records import read_objects
+from codescaler.io.tables import format_table
+
+BASE, PEERS = "base", ("base", "rejection-validity", "validity")
+SHOWN = ("avg_at_k", "any_of_k", "valid_share", "length_chars", "reward")
+
+Shares = Mapping[str, float]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compares, prints, and returns the exit status."""
+    options = _make_parser().parse_args(argv)
+    figures = {record["run"]: record for _, record in read_objects(options.folder / "figures.jsonl")}
+    shares = {name: read_shares(options.folder / name / "eval_labelled.jsonl") for name in figures}
+    runs = [
+        {
+            "run": name,
+            **{key: record[key] for key in ("seed", "minutes", "num_problems", "num_samples", *SHOWN)},
+            "gains": {peer: compare(shares[name], shares[peer]) for peer in PEERS if peer in shares.keys() - {name}},
+        }
+        for name, record in figures.items()
+    ]
+    print(format_table(("run", "Avg@k", "gain over", "valid", "characters"), list(_list_lines(runs))))
+    if options.save:
+        values = {**describe_environment("auto", "transformers", "trl"), "recipe": options.recipe, "runs": runs}
+        (RESULTS / f"policies_{options.save}.json").write_text(json.dumps(values, indent=2) + "\n")
+    return 0
+
+
+def read_shares(labelled: Path) -> dict[str, float]:
+    """The share of each problem's samples that pass."""
+    return {
+        group["task_id"]: float(np.mean([bool(candidate["passed"]) for candidate in group["candidates"]]))
+        for _, group in read_objects(labelled)
+    }
+
+
+def compare(shares: Shares, of_peer: Shares) -> Estimate:
+    """The mean difference on the problems of both, and its interval.
+
+    Raises:
+        ValueError: the problems are not the same.
+    """
+    if shares.keys() != of_peer.keys():
+        raise ValueError(f"two runs have {len(shares.keys() ^ of_peer.keys())} problems that are not of both")
+    names = list(shares)
+    return estimate_means({"": np.array([shares[name] - of_peer[name] for name in names])}, names)[""]
+
+
+def _list_lines(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            run["run"],
+            _show(run["avg_at_k"]),
+            "; ".join(f"{peer}: {_show(gain)}" for peer, gain in run["gains"].items()),
+            f"{100 * run['valid_share']['mean']:.0f}%",
+            f"{run['length_chars']['mean']:.0f}",
+        )
+        for run in runs
+    ]
+
+
+def _show(estimate: Estimate) -> str:
+    low, high = estimate["interval"]
+    return f"{100 * estimate['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python benches policies", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("folder", type=Path, help="folder of runs, by make rl-demo")
+    parser.add_argument("--recipe", default="", help="how the runs were made, for the page")
+    parser.add_argument("--save", metavar="NAME", help="write the figures to benches/results/policies_NAME.json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
