@@ -10,9 +10,9 @@ of an output depend on its row of x and its row of the weight alone, however man
 - Rows and columns of a tile are free within that: one instruction of any width adds up an output alike. Stages, warps,
   and whether tensor descriptors (TMA) or pointers load a tile, only move the same numbers.
 
-With SwiGLU one half of a tile's columns are of gate and the other half those of up, and both are one product. Two of half
-the width read x from shared memory twice: they took 1.30 times the time of cuBLAS where other products took 1.03 (an
-H200, 8B shapes).
+With SwiGLU one half of a tile's columns are of gate and the other half those of up, and both are one product. Two of
+half the width read x from shared memory twice: they took 1.30 times the time of cuBLAS where other products took 1.03
+(an H200, 8B shapes).
 """
 
 from typing import Any

@@ -6,6 +6,7 @@ of.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.profiler import ProfilerActivity
 from benches.gpu.parts import Emit, Row, Setting
 from benches.gpu.random_models import SHAPES, SMALL_SHAPES, SMALL_WORKLOADS, build_ours
 from benches.tools.roofline import predict
+from codescaler.engine.cuda_graphs import CudaGraphs
 from codescaler.ops import Tree
 from codescaler.ops.plan import plan
 from codescaler.testing import WORKLOADS, ModelShape, Workload
@@ -44,7 +46,14 @@ def _profile(shape: ModelShape, workload: Workload, setting: Setting) -> list[Ro
         for _ in range(2):
             decoder.forward(Tree.from_batch(batch, setting.device))
         events = record_kernels(lambda: decoder.forward(Tree.from_batch(batch, setting.device)), setting)
-    return [*make_kernel_rows(events, _predict_us(shape, workload)), make_gap_row(events)]
+        rows = [*make_kernel_rows(events, _predict_us(shape, workload)), make_gap_row(events)]
+        if setting.device.type == "cuda":
+            graphs = CudaGraphs(decoder)
+            for _ in range(3):  # a size is captured when it comes for the second time
+                graphs.forward(batch)
+            gaps = make_gap_row(record_kernels(lambda: graphs.forward(batch), setting))
+            rows.append(replace(gaps, name="gaps, CUDA graph"))
+    return rows
 
 
 def record_kernels(call: Callable[[], object], setting: Setting) -> list[Any]:
