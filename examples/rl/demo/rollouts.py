@@ -21,7 +21,7 @@ def make_rollouts(options: Any) -> Callable[[list[Any], Any], dict[str, Any]]:
 
     def roll_out(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         tokenizer = trainer.processing_class
-        policy = copy.deepcopy(trainer.accelerator.unwrap_model(trainer.model))
+        policy = copy.deepcopy(trainer.accelerator.unwrap_model(trainer.model)).float()
         policy = policy.merge_and_unload() if isinstance(policy, peft.PeftModel) else policy
         sampler = TokenSampler(policy, tokenizer, sampling, batch_size=min(64, len(prompts)))
         prompt_ids = [encode_chat(tokenizer, prompt) for prompt in prompts]

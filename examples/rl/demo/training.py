@@ -49,11 +49,11 @@ def train_grpo(
         save_total_limit=1,
         report_to=[],
         seed=options.seed,
-        bf16=torch.cuda.is_available(),
+        bf16=is_bf16_fast(),
         use_cpu=not torch.cuda.is_available(),
     )
     trainer = trl.GRPOTrainer(
-        model=load_policy(options.policy),
+        model=load_policy(options),
         reward_funcs=list(rewards),
         args=config,
         train_dataset=datasets.Dataset.from_list(rows),
@@ -87,10 +87,8 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
         partial.replace(file)
     kept = [row for _, row in read_objects(file)]
     size = min(options.prompts, len(kept))
-    is_bf16_fast = torch.cuda.is_available() or select_backend("auto", "cpu").is_bf16_fast
     trainer = trl.SFTTrainer(
-        # Weights under adapters do not learn.
-        model=load_policy(options.policy, torch.bfloat16 if options.lora and is_bf16_fast else torch.float32),
+        model=load_policy(options),
         args=trl.SFTConfig(
             output_dir=str(folder / "checkpoints"),
             max_steps=options.steps or math.ceil(len(kept) / size),
@@ -103,7 +101,7 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
             logging_steps=1,
             report_to=[],
             seed=options.seed,
-            bf16=is_bf16_fast,
+            bf16=is_bf16_fast(),
             use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=datasets.Dataset.from_list(kept),
@@ -136,8 +134,14 @@ def _draw_samples(options: Any, folder: Path) -> Path:
     return sampled
 
 
-def load_policy(folder: str, dtype: torch.dtype = torch.float32) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+def is_bf16_fast() -> bool:
+    return torch.cuda.is_available() or select_backend("auto", "cpu").is_bf16_fast
+
+
+def load_policy(options: Any) -> Any:
+    """Weights that learn are float32; those under adapters do not, and are bfloat16 where it is fast."""
+    dtype = torch.bfloat16 if options.lora and is_bf16_fast() else torch.float32
+    return transformers.AutoModelForCausalLM.from_pretrained(options.policy, dtype=dtype)
 
 
 def make_lora(rank: int) -> peft.LoraConfig | None:

@@ -1,0 +1,35 @@
+"""Gains of a policy are paired by problem."""
+
+import json
+
+import pytest
+
+from benches.quality import policies
+
+
+def write_run(folder, name, passed):
+    (folder / name).mkdir()
+    lines = [
+        json.dumps({"task_id": task, "candidates": [{"passed": verdict} for verdict in verdicts]})
+        for task, verdicts in passed.items()
+    ]
+    (folder / name / "eval_labelled.jsonl").write_text("\n".join(lines))
+    figure = {"mean": 0.5, "interval": [0.4, 0.6]}
+    record = {"run": name, "seed": 0, "minutes": 1.0, "num_problems": 2, "num_samples": 2}
+    with (folder / "figures.jsonl").open("a") as file:
+        file.write(json.dumps(record | dict.fromkeys(policies.SHOWN, figure)) + "\n")
+
+
+def test_gains_are_those_of_the_same_problems(tmp_path, capsys):
+    write_run(tmp_path, "base", {"a": [True, False], "b": [False, False]})
+    write_run(tmp_path, "model", {"b": [True, False], "a": [True, True]})
+    assert policies.main([str(tmp_path)]) == 0
+    # Each problem gains a half, so no draw of problems gives another mean.
+    assert "base: 50.0 [50.0, 50.0]" in capsys.readouterr().out
+
+
+def test_runs_on_other_problems_are_refused(tmp_path):
+    write_run(tmp_path, "base", {"a": [True]})
+    write_run(tmp_path, "model", {"b": [True]})
+    with pytest.raises(ValueError, match="2 problems that are not of both"):
+        policies.main([str(tmp_path)])
