@@ -1,8 +1,9 @@
 """Times a training step beside TRL's `RewardTrainer`: `python benches train_speed MODEL DATA`.
 
-Both learn from the same programs in the same precision. TRL's best settings for a CPU: no gradient checkpointing, 8
-pairs a step, pairs sorted by length so that little is padded. The systems take turns; each round has other problems.
-Before a round is timed, the losses and all gradients of a batch must agree. Two workloads:
+Both learn from the same programs in the same precision: weights are float32, and products of `--dtype`. TRL's best
+settings for a CPU: no gradient checkpointing, 8 pairs a step, pairs sorted by length so that little is padded. The
+systems take turns; each round has other problems. Before a round is timed, the losses and all gradients of a batch must
+agree, in float32. Two workloads:
     pairs   8 problems, of each one correct and one incorrect program; neighbours among 32 by length, as TRL would group
             them
     groups  problems with all their programs, every correct/incorrect pair counted: TRL takes as many of these pairs as
@@ -34,6 +35,7 @@ from codescaler.commands.info import describe_environment, read_cpu_model
 from codescaler.io.records import read_groups
 from codescaler.io.tables import format_table
 from codescaler.ops import select_backend
+from codescaler.ops.autograd import hold_casts
 from codescaler.testing import bench_device, describe_device, measure_peak_flops, measure_seconds
 from codescaler.text.encoder import build_encoder
 from codescaler.train.batches import make_micro_batch
@@ -67,7 +69,8 @@ class Ours:
         return self.model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
 
     def run_step(self, problems: Sequence[TokenizedProblem]) -> None:
-        self.compute_loss(problems).backward()
+        with hold_casts(self.model):
+            self.compute_loss(problems).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -78,12 +81,10 @@ class Ours:
         )
 
 
-def load_ours(folder: Path) -> Ours:
-    device = bench_device()
-    config = TrainConfig(dtype="float32")
-    model = build_model(
-        open_checkpoint(folder, head="optional"), select_backend("auto", device.type), config, torch.float32, device
-    )
+def load_ours(folder: Path, dtype: torch.dtype = torch.float32) -> Ours:
+    device, config = bench_device(), TrainConfig()
+    checkpoint = open_checkpoint(folder, head="optional")
+    model = build_model(checkpoint, select_backend("auto", device.type), config, dtype, device)
     return Ours(model, config, torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True))
 
 
@@ -114,7 +115,7 @@ class Trl:
         return found
 
 
-def load_trl(folder: Path, out: str) -> Trl:
+def load_trl(folder: Path, out: str, dtype: torch.dtype = torch.float32) -> Trl:
     import datasets
     import transformers
     from trl import RewardConfig, RewardTrainer
@@ -131,7 +132,7 @@ def load_trl(folder: Path, out: str) -> Trl:
         gradient_checkpointing=False,
         learning_rate=LEARNING_RATE,
         use_cpu=device.type == "cpu",
-        bf16=False,
+        bf16=dtype == torch.bfloat16,
         report_to=[],
         max_length=None,
         pad_token=tokenizer.convert_ids_to_tokens(model.config.pad_token_id),
@@ -188,9 +189,9 @@ def check(ours: Ours, trl: Trl, problems: Sequence[TokenizedProblem]) -> dict[st
 
 def time_both(ours: Ours, trl: Trl, problems: list[TokenizedProblem], options: argparse.Namespace) -> dict[str, Any]:
     """Takes turns on both workloads; returns each one's rounds and medians."""
-    device, generator = bench_device(), random.Random(options.seed)
+    device, generator, dtype = bench_device(), random.Random(options.seed), getattr(torch, options.dtype)
     # Training multiplies through whatever torch has, which for float32 may be faster than what scoring needs for bits.
-    peak = max(measure_peak_flops(torch.float32), plain_matmul_peak(torch.float32, device))
+    peak = max(measure_peak_flops(dtype), plain_matmul_peak(dtype, device))
     results: dict[str, Any] = {"matmul_peak_gflops": peak / 1e9}
     ours.run_step(problems[:1])
     trl.run_step(list_pairs(problems[0])[:2])
@@ -231,16 +232,19 @@ def measure_peak_memory(options: argparse.Namespace, problems: list[TokenizedPro
         some = [draw_pair(problem, generator) for problem in generator.sample(problems, PAIRS_A_STEP)]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with tempfile.TemporaryDirectory() as out:
+            dtype = getattr(torch, options.dtype)
             if options.memory_of == "ours":
-                step = partial(load_ours(options.model).run_step, some)
+                step = partial(load_ours(options.model, dtype).run_step, some)
             else:
-                step = partial(load_trl(options.model, out).run_step, [pair for p in some for pair in list_pairs(p)])
+                pairs = [pair for problem in some for pair in list_pairs(problem)]
+                step = partial(load_trl(options.model, out, dtype).run_step, pairs)
             for _ in range(2):  # the second has the optimizer's moments
                 step()
         return {"mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
     figures = {}
     for name in ("ours", "trl"):
         command = [sys.executable, "benches", "train_speed", str(options.model), str(options.data), "--memory-of", name]
+        command += ["--dtype", options.dtype]
         output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout
         figures[f"{name}_mib"] = json.loads(output.splitlines()[-1])["mib"]
     return figures
@@ -250,6 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory", action="store_true", help="peak memory of a step instead of its time")
@@ -263,7 +268,7 @@ def main() -> None:
     problems, _ = tokenize_problems(
         build_training_problems(groups)[0], encoder=encoder, max_length=4096, max_tokens=16384
     )
-    result: dict[str, Any] = {"device": describe_device(bench_device(), read_cpu_model()), "dtype": "float32"}
+    result: dict[str, Any] = {"device": describe_device(bench_device(), read_cpu_model()), "dtype": options.dtype}
     result |= describe_environment("auto", "trl", "transformers")
     if options.memory_of:
         print(json.dumps(measure_peak_memory(options, problems)))
@@ -276,6 +281,9 @@ def main() -> None:
             ours, trl = load_ours(options.model), load_trl(options.model, out)
             generator = random.Random(options.seed)
             result["agreement"] = check(ours, trl, [draw_pair(p, generator) for p in problems[:4]])
+            if options.dtype != "float32":
+                dtype = getattr(torch, options.dtype)
+                ours, trl = load_ours(options.model, dtype), load_trl(options.model, out, dtype)
             result |= time_both(ours, trl, problems, options)
         rows = []
         for workload in ("pairs", "groups"):
@@ -300,6 +308,7 @@ def main() -> None:
     if options.save:
         path = RESULTS / f"train_{'memory' if options.memory else 'speed'}_{options.save}.json"
         command = f"python benches train_speed MODEL DATA --rounds {options.rounds}{' --memory' * options.memory}"
+        command += "" if options.dtype == "float32" else f" --dtype {options.dtype}"
         path.write_text(json.dumps({"command": command, **result}, indent=1) + "\n")
 
 

@@ -300,13 +300,23 @@ def _write_operations() -> Iterator[str]:
 
 def _write_training_speed() -> Iterator[str]:
     yield "## Training speed\n"
-    result, memory = load_result("train_speed_smollm2_135m"), load_result("train_memory_smollm2_135m")
+    for name in ("train_speed_smollm2_135m", "train_speed_smollm2_135m_bfloat16"):
+        yield from _write_steps(load_result(name))
+    memory = load_result("train_memory_smollm2_135m")
+    ours, theirs = memory["ours_mib"] / 1024, memory["trl_mib"] / 1024
+    yield (
+        f"`{memory['command']}`: the peak memory of a step of 8 pairs is {ours:.1f} GiB, and {theirs:.1f} GiB with "
+        f"TRL. The ratio is {ours / theirs:.2f}.\n"
+    )
+
+
+def _write_steps(result: Mapping[str, Any]) -> Iterator[str]:
     agreement = result["agreement"]
     yield (
         f"`{result['command']}`: a step on SmolLM2-135M beside `RewardTrainer` of TRL {result['versions']['trl']}. "
-        f"Both train all weights in {result['dtype']}. TRL runs without gradient checkpointing, with 8 pairs a step. "
-        f"The losses differ by {agreement['loss_difference']:.0e}. "
-        f"The gradients differ by {agreement['gradient_difference']:.0e} of the largest value of a tensor.\n"
+        f"Both train all weights, with products in {result['dtype']}. TRL runs without gradient checkpointing, with 8 "
+        f"pairs a step. In float32 the losses differ by {agreement['loss_difference']:.0e}, and the gradients by "
+        f"{agreement['gradient_difference']:.0e} of the largest value of a tensor. {describe_setting(result)}\n"
     )
     titles = {
         "pairs": "one correct and one incorrect program a problem",
@@ -326,11 +336,6 @@ def _write_training_speed() -> Iterator[str]:
             ]
             for title, figures in ((title, result[name]["median"]) for name, title in titles.items())
         ],
-    )
-    ours, theirs = memory["ours_mib"] / 1024, memory["trl_mib"] / 1024
-    yield (
-        f"`{memory['command']}`: the peak memory of a step of 8 pairs is {ours:.1f} GiB, and {theirs:.1f} GiB with "
-        f"TRL. The ratio is {ours / theirs:.2f}.\n"
     )
 
 
