@@ -182,17 +182,26 @@ for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and 
 
 def test_numbers_of_rows_that_split_a_sum_are_passed_over(monkeypatch):
     """With AMX and 16 threads oneDNN shares the inputs of a few rows among threads; here a stand-in does."""
-    layer = OneDnnLinear(LinearWeights(torch.randn(32, 64).bfloat16()), PLAIN)
-    multiply, runs = layer.multiply, []
+    multiply, runs, most = OneDnnLinear.multiply, [], [63]
 
-    def split_sums(x):
+    def split_sums(layer, x):
         runs.append(len(x))
-        return multiply(x) + (len(x) < 64 and torch.get_num_threads() > 1)
+        if len(x) > most[0] or torch.get_num_threads() == 1:
+            return multiply(layer, x)
+        halves = (OneDnnLinear(LinearWeights(part.contiguous()), PLAIN) for part in layer.plain.chunk(2, dim=1))
+        return sum(multiply(half, part).float() for half, part in zip(halves, x.chunk(2, dim=1), strict=True)).to(x)
+
+    class Layer(OneDnnLinear):
+        def __init__(self, weights, form):
+            super().__init__(weights, form)
+            self.plain = weights.weight
+
+        multiply = split_sums
 
     monkeypatch.setattr(cpu_linear, "may_split_inputs", lambda dtype: dtype == torch.bfloat16)
     monkeypatch.setattr(OneDnnLinear, "_kept_bits", {})
-    layer.multiply = split_sums
-    x, threads = torch.randn(100, 64).bfloat16(), torch.get_num_threads()
+    layer = Layer(LinearWeights(torch.randn(32, 65).bfloat16()), PLAIN)
+    x, threads = torch.randn(100, 65).bfloat16(), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         together = layer(x)
@@ -201,10 +210,12 @@ def test_numbers_of_rows_that_split_a_sum_are_passed_over(monkeypatch):
         runs.clear()
         layer(x[:1])
         assert runs == [64]
-        layer.multiply = lambda x: multiply(x) + torch.get_num_threads()
+        most[0] = 10**9
         OneDnnLinear._kept_bits.clear()
-        with pytest.raises(BackendUnavailable, match="use num_threads=15 or fewer"):
+        with pytest.raises(BackendUnavailable, match=r"for every number of rows from 100 to .*; use num_threads=1"):
             layer(x)
+        torch.set_num_threads(1)
+        assert len(layer(x)) == 100
     finally:
         torch.set_num_threads(threads)
 

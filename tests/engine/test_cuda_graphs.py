@@ -88,6 +88,15 @@ def test_a_padded_tree_has_the_bits_of_the_tree(tmp_path):
                 assert torch.equal(result[: len(batch.rows)], expected)
 
 
+def test_freed_graphs_leave_their_memory_to_no_other(decoder):
+    """Torch refuses to capture into memory whose last graph is gone."""
+    made = []
+    graphs = CudaGraphs(decoder, lambda: made.append(len(made)) or rerun)
+    for _ in range(2):
+        graphs.clear()
+    assert made == [0, 1, 2]
+
+
 def test_few_graphs_are_kept_and_large_trees_are_not_captured(decoder, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 2)
     monkeypatch.setattr(cuda_graphs, "MAX_TOKENS", 60)

@@ -40,7 +40,11 @@ def test_matches_the_truth(backend, dtype, random, num_rows, width_in, width_out
     truth = reference.fp8_linear(x.double(), weights, SCHEME)
     # Hopper's tensor cores keep 14 bits of each number of a sum: what they lose is a share of the numbers' sizes.
     sizes = weights._replace(weight=weights.weight.float().abs().to(weights.weight.dtype), bias=None)
-    slack = 2.0**-13 * reference.fp8_linear(x.double().abs(), sizes, SCHEME) if backend.name == "triton" else 0.0
+    slack = (
+        2.0**-13 * reference.fp8_linear(x.double().abs(), sizes, SCHEME)
+        if backend.name == "triton" and not is_triton_interpreted()
+        else 0.0
+    )
     # Rounding in float64 falls on the other side of a half for a few inputs: the peer's is in float32, as ours.
     assert_accurate(result, truth, reference.fp8_linear(x.float(), weights, SCHEME).to(dtype), slack)
 

@@ -46,7 +46,9 @@ def test_matches_the_truth(backend, dtype, device, heads, options, is_last):
     norms = [x.reshape(-1, heads.head_dim).norm(dim=1).max() for x in (q, k)]
     slack = torch.finfo(torch.float32).eps * norms[0] * norms[1] * spec.scale * scale
     result, expected = (grad + scale).to(grad.dtype), (peer + scale).to(peer.dtype)
-    assert_accurate(result, truth + scale, expected, slack if backend.name == "triton" else 0.0)
+    assert_accurate(
+        result, truth + scale, expected, slack if backend.name == "triton" and not is_triton_interpreted() else 0.0
+    )
 
 
 @pytest.mark.skipif(is_triton_interpreted(), reason="the interpreter has one thread")

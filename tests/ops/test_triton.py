@@ -129,6 +129,7 @@ def test_loss_and_gradients_of_a_model_match_the_truth(tmp_path, dtype, family, 
             assert (gradients[name] - truth).abs().max() <= 1e-5 * truth.abs().max() + 1e-9, name
     if dtype != torch.float32:  # all tensors together, since a small one's peer may be right by chance
         scales = {name: truth.abs().max() for name, truth in truths.items()}
+        assert not any(gradients[name].any() for name, scale in scales.items() if scale == 0)
         together = (
             torch.cat([1.0 + tensors[name].ravel() / scale for name, scale in scales.items() if scale > 0])
             for tensors in (gradients, truths, peers)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from codescaler.errors import BackendUnavailable
-from codescaler.ops.linear import LinearWeights, PlainFormat
+from codescaler.ops.linear import PLAIN, LinearWeights, PlainFormat
 
 # oneDNN picks other kernels for a few rows than for many, and those sum in another order (seen at M = 1, K = 3072
 # and 4864); from this many rows on, every row count gives a row the same bits.
 MIN_LINEAR_ROWS = 16
-MOST_CHECKED_ROWS = 8192  # among which a number of rows is looked for that keeps bits
+MOST_SIZES_TRIED = 64  # for one that keeps bits
 
 
 @functools.cache  # on first use, not at import: it computes, so it belongs on the thread of the caller
@@ -31,8 +31,8 @@ def has_packed_linear(dtype: torch.dtype) -> bool:
 def may_split_inputs(dtype: torch.dtype) -> bool:
     """Whether oneDNN may share the inputs of an output among threads, and add up their sums in another order.
 
-    It does with AMX tiles, 16 threads or more, over 1,024 inputs and few rows (`amx_blocking_heuristics.cpp` of oneDNN;
-    seen on 16 threads). Where torch does not say whether there are tiles, there may be.
+    It may with AMX tiles and few rows (`amx_blocking_heuristics.cpp` of oneDNN; seen on 16 threads, over 1,024 inputs).
+    Where torch does not say whether there are tiles, there may be.
     """
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     return dtype == torch.bfloat16 and bool(has_tiles())
@@ -82,27 +82,40 @@ class OneDnnLinear:
             BackendUnavailable: none does on so many threads.
         """
         count = pad(rows)
-        while may_split_inputs(self.dtype) and not self._has_kept_bits(count):
-            if count > MOST_CHECKED_ROWS:
-                raise BackendUnavailable(
-                    f"a product of {self.num_inputs} inputs on {torch.get_num_threads()} threads has, for every number "
-                    "of rows, other bits than on one; use num_threads=15 or fewer, or dtype='float32'"
-                )
+        if not may_split_inputs(self.dtype):
+            return count
+        for _ in range(MOST_SIZES_TRIED):
+            if self._has_kept_bits(count):
+                return count
             count = pad(count + 1)
-        return count
+        raise BackendUnavailable(
+            f"a product of {self.num_inputs} inputs on {torch.get_num_threads()} threads has other bits than on one "
+            f"thread, for every number of rows from {rows} to {count}; use num_threads=1, or dtype='float32'"
+        )
 
     def _has_kept_bits(self, rows: int) -> bool:
         threads = torch.get_num_threads()
         key = (self.num_inputs, self.num_outputs, rows, threads)
         if key not in self._kept_bits:
-            x = torch.randn(rows, self.num_inputs, generator=torch.Generator().manual_seed(0)).to(self.dtype)
-            some = self.multiply(x)[:MIN_LINEAR_ROWS].view(torch.int16)
-            torch.set_num_threads(1)
-            try:
-                self._kept_bits[key] = torch.equal(self.multiply(x[:MIN_LINEAR_ROWS]).view(torch.int16), some)
-            finally:
-                torch.set_num_threads(threads)
+            self._kept_bits[key] = threads == 1 or self._try_rows(rows, threads)
         return self._kept_bits[key]
+
+    def _try_rows(self, rows: int, threads: int) -> bool:
+        """Whether rows have the bits that they have on one thread, for operands whose sums would be 0 if none rounded.
+
+        So what is left of a sum is its order, and rounding to bfloat16 hides none of it.
+        """
+        random = torch.Generator().manual_seed(0)
+        half, odd = divmod(self.num_inputs, 2)
+        weight, x = (torch.randn(count, half, generator=random) for count in (self.num_outputs, MIN_LINEAR_ROWS))
+        layer = type(self)(LinearWeights(torch.cat([weight, weight, weight[:, :odd]], 1).to(self.dtype)), PLAIN)
+        x = torch.cat([x, -x, torch.zeros(len(x), odd)], 1).to(self.dtype)
+        many = layer.multiply(x.repeat(rows // MIN_LINEAR_ROWS, 1)).view(-1, MIN_LINEAR_ROWS, self.num_outputs)
+        torch.set_num_threads(1)
+        try:
+            return bool((many == layer.multiply(x)).all())
+        finally:
+            torch.set_num_threads(threads)
 
     def multiply(self, x: Tensor) -> Tensor:
         """Y = x W^T + b. A row has its bits for numbers of rows that `find_rows` returns."""

@@ -85,6 +85,8 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
         partial = folder / "kept.partial"
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         partial.replace(file)
+    else:
+        print(f"goes on with {file}, which is there; remove it to choose again")
     kept = [row for _, row in read_objects(file)]
     size = min(options.prompts, len(kept))
     trainer = trl.SFTTrainer(
@@ -113,9 +115,10 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
 
 
 def _keep_best(sampled: Path, tasks: Mapping[str, Task], rewards: Sequence[Reward]) -> Iterator[dict[str, Any]]:
-    for _, group in read_objects(sampled):
-        if group["task_id"] not in tasks:
-            continue
+    groups = [group for _, group in read_objects(sampled) if group["task_id"] in tasks]
+    if missing := len(tasks.keys() - {group["task_id"] for group in groups}):
+        print(f"{sampled} has no samples of {missing} of {len(tasks)} prompts")
+    for group in groups:
         completions = [candidate["completion"] for candidate in group["candidates"]]
         names = [group["task_id"]] * len(completions)
         columns = (reward([group["prompt"]] * len(completions), completions, task_id=names) for reward in rewards)
