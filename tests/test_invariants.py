@@ -13,12 +13,7 @@ from hypothesis import strategies as st
 
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.engine import Engine
-from codescaler.errors import BackendUnavailable
 from codescaler.model.projections import list_linear_names
-from codescaler.ops import LinearWeights
-from codescaler.ops.cpu import linear as cpu_linear
-from codescaler.ops.cpu.linear import OneDnnLinear
-from codescaler.ops.linear import PLAIN
 from codescaler.quantize.int8 import save_quantized
 from codescaler.testing import WIDTHS, save_chat, save_random_checkpoint
 from codescaler.types import QuantScheme
@@ -173,51 +168,10 @@ for dtype in [torch.float32] + [torch.bfloat16] * (sys.argv[1] == "DEFAULT" and 
             for rows in (1, 2, 15, 16, 17, 48, 100, 511, 700):
                 same = torch.equal(backend.linear(x[:rows], packed), together[:rows])
                 assert same, (dtype, inputs, outputs, threads, rows)
-            counts = range(1, 641) if outputs < 192 else ()  # experts' widths
-            for rows in {packed.find_rows(rows, pad_expert_rows) for rows in counts}:
+            for rows in {pad_expert_rows(rows) for rows in range(1, 641)} if outputs < 192 else ():  # experts' widths
                 same = torch.equal(packed.multiply(x[:rows]), together[:rows])
                 assert same, (dtype, inputs, outputs, threads, rows)
 """
-
-
-def test_numbers_of_rows_that_split_a_sum_are_passed_over(monkeypatch):
-    """With AMX and 16 threads oneDNN shares the inputs of a few rows among threads; here a stand-in does."""
-    multiply, runs, most = OneDnnLinear.multiply, [], [63]
-
-    def split_sums(layer, x):
-        runs.append(len(x))
-        if len(x) > most[0] or torch.get_num_threads() == 1:
-            return multiply(layer, x)
-        halves = (OneDnnLinear(LinearWeights(part.contiguous()), PLAIN) for part in layer.plain.chunk(2, dim=1))
-        return sum(multiply(half, part).float() for half, part in zip(halves, x.chunk(2, dim=1), strict=True)).to(x)
-
-    class Layer(OneDnnLinear):
-        def __init__(self, weights, form):
-            super().__init__(weights, form)
-            self.plain = weights.weight
-
-        multiply = split_sums
-
-    monkeypatch.setattr(cpu_linear, "may_split_inputs", lambda dtype: dtype == torch.bfloat16)
-    monkeypatch.setattr(OneDnnLinear, "_kept_bits", {})
-    layer = Layer(LinearWeights(torch.randn(32, 65).bfloat16()), PLAIN)
-    x, threads = torch.randn(100, 65).bfloat16(), torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        together = layer(x)
-        for rows in (1, 15, 16, 48, 64, 100):
-            assert torch.equal(layer(x[:rows]), together[:rows]), rows
-        runs.clear()
-        layer(x[:1])
-        assert runs == [64]
-        most[0] = 10**9
-        OneDnnLinear._kept_bits.clear()
-        with pytest.raises(BackendUnavailable, match=r"for every number of rows from 100 to .*; use num_threads=1"):
-            layer(x)
-        torch.set_num_threads(1)
-        assert len(layer(x)) == 100
-    finally:
-        torch.set_num_threads(threads)
 
 
 OLDER_ISAS = ["AVX512_CORE", "AVX2", "SSE41"]

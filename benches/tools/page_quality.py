@@ -145,15 +145,16 @@ def _write_int8() -> Iterator[str]:
             rows.append([label, format_estimate(tau, 1, 3), f"{figures['rmse_over_spread']:.3f}", same, gain])
     yield format_table(["model", "mean Kendall's tau", "RMSE", "same best program", "best of 10, points"], rows)
     yield "A layer is here a fused linear layer: q, k and v are one, and gate and up are one.\n"
-    result = load_result("fp8_nano")
+    results = {"emulated on a CPU": load_result("fp8_nano"), "on an H200": load_result("fp8_nano_h200")}
     yield (
-        "`python benches fp8 nano GROUPS`: fp8 beside bfloat16, emulated on a CPU. The programs are those of "
-        f"{result['num_problems']} problems that nano has not seen.\n"
+        "`python benches fp8 nano GROUPS`: fp8 beside bfloat16. The programs are those of "
+        f"{results['on an H200']['num_problems']} problems that nano has not seen.\n"
     )
     rows = []
-    for setting, mean in result["mean_tau"].items():
-        tau = {"mean": mean, "interval": result["interval"][setting]}
-        rows.append([f"nano, {setting}", str(result["num_fp8_linears"][setting]), format_estimate(tau, 1, 3)])
+    for where, result in results.items():
+        for setting, mean in result["mean_tau"].items():
+            tau = format_estimate({"mean": mean, "interval": result["interval"][setting]}, 1, 3)
+            rows.append([f"nano, {setting}, {where}", str(result["num_fp8_linears"][setting]), tau])
     yield format_table(["model", "fp8 linear layers", "mean Kendall's tau"], rows)
 
 

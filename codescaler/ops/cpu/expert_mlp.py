@@ -42,19 +42,11 @@ class OneDnnExperts:
             self._run_block(x_block, experts, weights, activation == "gelu_tanh", y_block)
         return y
 
-    def _find_rows(self, rows: int) -> int:
-        """How many rows both products of an expert run over; all experts have one shape."""
-        size = 0
-        while size != rows:
-            size, rows = rows, self.gate_up[0].find_rows(rows, pad_expert_rows)
-            rows = self.down[0].find_rows(rows, pad_expert_rows)
-        return size
-
     def _run_block(self, x: Tensor, experts: Tensor, weights: Tensor, is_gelu: bool, y: Tensor) -> None:
         threads = torch.get_num_threads()
         order = experts.flatten().sort(stable=True).indices
         counts = torch.bincount(experts.flatten(), minlength=len(self.down))
-        sizes = [self._find_rows(count) if count else 0 for count in counts.tolist()]
+        sizes = [pad_expert_rows(count) if count else 0 for count in counts.tolist()]
         shifts = (torch.tensor(sizes) - counts).cumsum(0) - (torch.tensor(sizes) - counts)
         places = torch.arange(len(order)) + shifts.repeat_interleave(counts)
         tokens, rows = order.new_zeros(sum(sizes)), torch.empty_like(order)
