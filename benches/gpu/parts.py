@@ -38,8 +38,8 @@ class Part:
 
 PARTS = (
     Part("environment", "what is here, and how fast it can be", 30),
-    Part("operations", "tests of every operation, on the card", 110, num_processes=16, is_counted=True),
-    Part("models", "models of every family beside transformers", 75, num_processes=16),
+    Part("operations", "tests of every operation, on the card", 110, num_processes=12, is_counted=True),
+    Part("models", "models of every family beside transformers", 75, num_processes=12),
     Part("invariance", "rows whose bits depend on their batch", 45, num_processes=4),
     Part("training", "a training step beside transformers and TRL's loss", 70),
     Part("products", "our own matrix products beside torch's, and a sweep of their tiles", 50),
