@@ -28,9 +28,8 @@ def run(setting: Setting, emit: Emit) -> None:
     dtypes = ("float32",) if setting.is_small else ("float32", "bfloat16")
     families = ("qwen3",) if setting.is_small else tuple(WIDTHS)
     cases = list(itertools.product(families, dtypes, (LINEAR, DETERMINISTIC, SCORES)))
-    cases = [
-        case for case in cases if case[2] != LINEAR or not case[0].endswith("_moe")
-    ]  # experts are no linear layers
+    # Experts are no linear layers.
+    cases = [case for case in cases if case[2] != LINEAR or not case[0].endswith("_moe")]
     for case in setting.take(cases, lambda case: " ".join(case)):
         emit(_measure(*case, setting))
     if setting.shard == 0:

@@ -24,12 +24,12 @@ from torch.nn import functional
 
 from benches.gpu.parts import Emit, Row, Setting, make_setting
 from benches.gpu.random_models import SHAPES, SMALL_SHAPES
-from codescaler.ops import Heads, LinearWeights, select_backend
+from codescaler.ops import Backend, Heads, LinearWeights, select_backend
 from codescaler.ops.linear import PackedLinear
 from codescaler.quantize.fp8 import quantize_weight_to_fp8
 from codescaler.quantize.int8 import quantize_weight
 from codescaler.testing import WORKLOADS, ModelShape, assert_accurate, measure_seconds
-from codescaler.types import Fp8Scheme, QuantScheme
+from codescaler.types import Activation, Fp8Scheme, QuantScheme
 
 # Rows, columns, warps, stages, and programs of a multiprocessor.
 SWEEP = (
@@ -52,7 +52,7 @@ class Case:
 
     x: Tensor
     weight: Tensor
-    activation: str | None
+    activation: Activation | None
 
     def multiply(self, tile: Tile) -> Tensor:
         count = len(self.weight)
@@ -161,13 +161,7 @@ def _measure_formats(case: Case, by_torch_us: float, flops: float, setting: Sett
         if backend.supports(scheme) is None:
             weight, scale = quantise(case.weight)
             packed = backend.pack_linear(LinearWeights(weight, None, scale[:, 0].float()), scheme)
-
-            def multiply(packed: PackedLinear = packed) -> Tensor:
-                if case.activation:
-                    return backend.linear_glu(case.x, packed, case.activation)
-                return backend.linear(case.x, packed)
-
-            us = _measure_us(multiply, setting)
+            us = _measure_us(functools.partial(_multiply_packed, backend, case.x, packed, case.activation), setting)
             name = f"{scheme.name}, inputs of {scheme.bits} bits"
             yield Row(name, None, {"us": us, "tflops": flops / us / 1e6, "price": us / by_torch_us})
 
@@ -188,12 +182,13 @@ def _count_different_row_counts(case: Case, expected: Tensor) -> int:
     """How many numbers of rows give the first rows other bits than all rows do, by the tiles of the table."""
     backend = _select_backend(case.x.device.type, deterministic=True)
     packed = backend.pack_linear(LinearWeights(case.weight))
-
-    def multiply(x: Tensor) -> Tensor:
-        return backend.linear_glu(x, packed, case.activation) if case.activation else backend.linear(x, packed)
-
     counts = [count for count in ROW_COUNTS if count <= len(case.x)]
-    return sum(not torch.equal(multiply(case.x[:count]), expected[:count]) for count in counts)
+    results = (_multiply_packed(backend, case.x[:count], packed, case.activation) for count in counts)
+    return sum(not torch.equal(result, expected[: len(result)]) for result in results)
+
+
+def _multiply_packed(backend: Backend, x: Tensor, packed: PackedLinear, activation: Activation | None) -> Tensor:
+    return backend.linear_glu(x, packed, activation) if activation else backend.linear(x, packed)
 
 
 def _measure_us(call: Callable[[], Tensor], setting: Setting) -> float:

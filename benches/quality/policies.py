@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from benches.harness.results import RESULTS
+from benches.tools.page_tables import format_estimate
 from codescaler.commands.info import describe_environment
 from codescaler.evaluate.estimates import Estimate, estimate_means
 from codescaler.io.records import read_objects
 from codescaler.io.tables import format_table
 
-BASE, PEERS = "base", ("base", "rejection-validity", "validity")
+PEERS = ("base", "rejection-validity", "validity")
 SHOWN = ("avg_at_k", "any_of_k", "valid_share", "length_chars", "reward")
 
 Shares = Mapping[str, float]
@@ -69,18 +70,13 @@ def _list_lines(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             run["run"],
-            _show(run["avg_at_k"]),
-            "; ".join(f"{peer}: {_show(gain)}" for peer, gain in run["gains"].items()),
+            format_estimate(run["avg_at_k"]),
+            "; ".join(f"{peer}: {format_estimate(gain)}" for peer, gain in run["gains"].items()),
             f"{100 * run['valid_share']['mean']:.0f}%",
             f"{run['length_chars']['mean']:.0f}",
         )
         for run in runs
     ]
-
-
-def _show(estimate: Estimate) -> str:
-    low, high = estimate["interval"]
-    return f"{100 * estimate['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _make_parser() -> argparse.ArgumentParser:
