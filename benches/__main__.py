@@ -15,8 +15,8 @@ SCRIPTS = {
     ),
     "quality": (
         *("adaptive", "alarm", "far", "fault_lines", "fidelity", "fp8", "judging", "labels", "likelihoods"),
-        *("nano_data", "parity", "policies", "ranking", "reading_data", "robustness", "sampled", "steady", "suites"),
-        *("tau", "teacher_scores"),
+        *("nano_data", "parity", "policies", "ranking", "reading_data", "robustness", "sampled", "smaller", "steady"),
+        *("suites", "tau", "teacher_scores"),
         "templates",
         "train_study",
     ),

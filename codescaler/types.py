@@ -23,6 +23,7 @@ Quantization = Literal["int8", "fp8"]
 ExtractorName = Literal["paper", "last", "markdown", "markdown-unclosed"]
 ScorerName = Literal["reward", "likelihood", "likelihood_mean", "likelihood_min", "reviewer", "coder_reviewer"]
 ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
+GROUP_SIZES = (32, 64, 128)  # inputs of a linear layer that share a scale of int4
 HADAMARD_BLOCK = 64  # inputs of a linear layer that are transformed together; their number has to be a multiple
 
 
@@ -119,7 +120,9 @@ class ModelConfig:
     `layer_windows[i]` is the number of positions layer i may look back, the token itself included;
     None means all of them. Layers with a window use `local_rope` where there is one. `dtype` is the dtype the
     checkpoint was saved in, but for `quantized_linears`, the names of the linear layers that it holds in 8 bits, with
-    the scheme of each. `layout` names the way in which files fuse projections; None where each stands alone.
+    the scheme of each. `packed_bits` are the bits of weights that are packed in files, and expanded when they are read,
+    by kind of module, "Linear" or "Embedding". `layout` names the way in which files fuse projections; None where each
+    stands alone.
     """
 
     family: str
@@ -150,6 +153,7 @@ class ModelConfig:
     has_post_norms: bool = False
     pad_token_id: int | None = None
     quantized_linears: Mapping[str, Scheme] = field(default_factory=dict)
+    packed_bits: Mapping[str, int] = field(default_factory=dict)
     local_rope: RopeConfig | None = None
     layout: Layout | None = None
     head_input: HeadInput = HeadInput()

@@ -23,6 +23,7 @@ def write_quality() -> Iterator[str]:
     yield from _write_heads()
     yield from _write_bfloat16()
     yield from _write_int8()
+    yield from _write_smaller()
     yield from _write_nano()
     yield from _write_robustness()
     yield from _write_forms()
@@ -116,6 +117,26 @@ def _write_bfloat16() -> Iterator[str]:
             tau = {"mean": mean, "interval": result["interval"][system]}
             rows.append([f"head on {title}", system, format_estimate(tau, 1, 3)])
     yield format_table(["model", "system", "tau"], rows)
+
+
+def _write_smaller() -> Iterator[str]:
+    result = load_result("smaller_small")
+    yield "## Smaller copies of a reward model\n"
+    yield (
+        "`make -f benches/small.mk DATA=FOLDER copies`, by `python benches smaller`: copies of the model of "
+        "`benches/small.mk`, 14 layers of Qwen2.5-Coder-0.5B, untrained. `tokens` knows 8,192 of 151,936 tokens. "
+        "`channels` has 2,816 of 4,864 channels in each MLP too. Both store in float32 what LoRA changed. `int4` and "
+        "`channels_int4` are the same in 4 bits. Kendall's tau compares the order of a problem's "
+        f"programs with the order by the model itself, on {result['num_problems']} validation problems of MBPP. "
+        f"{result['num_mixed']} of them have a correct and an incorrect program. {describe_setting(result)}\n"
+    )
+    yield format_table(
+        ["copy", "MB", "Kendall's tau", "pairs ranked correctly"],
+        [
+            [name, f"{row['megabytes']:.0f}", format_estimate(row["tau"], 1, 3), format_estimate(row["pair_accuracy"])]
+            for name, row in result["models"].items()
+        ],
+    )
 
 
 def _write_int8() -> Iterator[str]:

@@ -3,8 +3,9 @@
 The file format of int8 is compressed-tensors' "int-quantized" with 8-bit weights, one scale an output, and activations
 quantised a token at a time while they are multiplied, to 8 bits (W8A8, dynamic, which vLLM knows too) or to 16; where
 inputs have a Hadamard transform, that is its transform "hadamard". That of fp8 is "float-quantized", the same with e4m3
-in place of integers, and without a transform. Source: the package compressed-tensors 0.17 and
-0.20, `quantization/quant_config.py`, `compressors/naive_quantized`, `transform`. This module opens no file.
+in place of integers, and without a transform. "pack-quantized" is how weights are stored, and no way to multiply them
+(`packed.py`). Source: the package compressed-tensors 0.17 and 0.20, `quantization/quant_config.py`,
+`compressors/naive_quantized`, `compressors/pack_quantized`, `transform`. This module opens no file.
 """
 
 import re
@@ -24,6 +25,17 @@ _WEIGHTS = {"num_bits": 8, "symmetric": True, "strategy": "channel", "dynamic": 
 _ACTIVATIONS = {"symmetric": True, "strategy": "token", "dynamic": True}
 # What the numbers of a format are called.
 _TYPES = {"int-quantized": "int", "float-quantized": "float"}
+_PACKED = "pack-quantized"
+_PACKED_MODULES = ("Linear", "Embedding")
+# What may be said of packed weights. "weight" orders what is rounded, and leaves no trace; "group" leaves an index.
+_PACKINGS: dict[str, tuple[object, ...]] = {
+    "num_bits": (2, 4, 8),
+    "strategy": ("group", "channel"),
+    "dynamic": (None, False),
+    "block_structure": (None,),
+    "actorder": (None, "weight", "static"),
+    "zp_dtype": (None, "torch.int8"),
+}
 _HADAMARD = {"type": "hadamard", "head_dim": HADAMARD_BLOCK}
 _HADAMARD_PLACES = ("input", "weight_input")
 _PRECISIONS = (None, "float32", "torch.float32")
@@ -60,22 +72,86 @@ def make_quantization_config(linears: Mapping[str, Scheme], num_layers: int) -> 
     } | ({"transform_config": {"config_groups": {"rotation": _HADAMARD | {"apply": places}}}} if transformed else {})
 
 
-def read_quantized_linears(fields: Fields, num_layers: int) -> dict[str, Scheme]:
-    """Returns the linear layers that `quantization_config` says are quantised, by canonical name; none without it.
+def make_packing_config(bits: Mapping[str, int], group_size: int) -> dict[str, Any]:
+    """Returns `quantization_config` of a folder whose "Linear" and "Embedding" modules are packed in so many bits.
 
-    Raises: UnsupportedModel: it says anything else than `quantization_config` above would.
+    Linear layers have a scale for `group_size` inputs, the embedding has one for each token. The head stays.
     """
-    if fields.values.get("quantization_config") is None:
+
+    def describe(target: str) -> dict[str, Any]:
+        groups = {"strategy": "group", "group_size": group_size} if target == "Linear" else {"strategy": "channel"}
+        weights = {"num_bits": bits[target], "type": "int", "symmetric": True, "dynamic": False, **groups}
+        return {"targets": [target], "weights": weights, "input_activations": None}
+
+    return {
+        "quant_method": "compressed-tensors",
+        "format": _PACKED,
+        "quantization_status": "compressed",
+        "config_groups": {f"group_{number}": describe(target) for number, target in enumerate(sorted(bits))},
+        "ignore": list(_HEADS),
+    }
+
+
+def read_packed_bits(fields: Fields) -> dict[str, int]:
+    """Returns in how many bits "Linear" and "Embedding" modules are packed, by `quantization_config`; none without it.
+
+    What `ignore` leaves out is seen from its tensors.
+
+    Raises: UnsupportedModel: it says anything else of packed weights than `make_packing_config` would.
+    """
+    scheme = _read_scheme(fields)
+    if scheme is None or scheme.values["format"] != _PACKED:
         return {}
+    if scheme.values.get("transform_config"):
+        raise _make_unsupported(scheme, "transform_config", "there, beside packed weights")
+    groups = scheme.read_object("config_groups")
+    bits: dict[str, int] = {}
+    for name in groups.values:
+        group = groups.read_object(name)
+        for key in ("input_activations", "output_activations"):
+            _require(group, key, None)
+        if group.values.get("format") is not None:
+            _require(group, "format", _PACKED)
+        weights = group.read_object("weights")
+        for key, expected in {"type": "int", "symmetric": True}.items():
+            _require(weights, key, expected)
+        for key, choices in _PACKINGS.items():
+            if weights.values.get(key) not in choices or isinstance(weights.values.get(key), float):
+                raise _make_unsupported(weights, key, repr(weights.values.get(key))[:80])
+        target = next((name for name in _PACKED_MODULES if group.values.get("targets") == [name]), None)
+        if target is None or target in bits:
+            raise _make_unsupported(group, "targets", repr(group.values.get("targets"))[:80])
+        bits[target] = weights.values["num_bits"]
+    return bits
+
+
+def _read_scheme(fields: Fields) -> Fields | None:
+    """Returns `quantization_config` if it is of a format that is known; None if there is none."""
+    if fields.values.get("quantization_config") is None:
+        return None
     scheme = fields.read_object("quantization_config")
     _require(scheme, "quant_method", "compressed-tensors")
     stored = scheme.values.get("format")
-    if stored not in _TYPES:
+    if stored not in (*_TYPES, _PACKED):
         raise _make_unsupported(scheme, "format", repr(stored)[:80])
     _require(scheme, "quantization_status", "compressed")
     for name in ("kv_cache_scheme", "sparsity_config"):
         if scheme.values.get(name):  # absent, null and {} say the same
             raise _make_unsupported(scheme, name, str(scheme.values[name])[:80])
+    return scheme
+
+
+def read_quantized_linears(fields: Fields, num_layers: int) -> dict[str, Scheme]:
+    """Returns the linear layers that `quantization_config` says are multiplied in 8 bits, by canonical name.
+
+    There are none without it, and none of packed weights.
+
+    Raises: UnsupportedModel: it says anything else than `make_quantization_config` would.
+    """
+    scheme = _read_scheme(fields)
+    if scheme is None or scheme.values["format"] == _PACKED:
+        return {}
+    stored = scheme.values["format"]
     groups = scheme.read_object("config_groups")
     parts = [groups.read_object(name) for name in groups.values]
     rest = [group for group in parts if group.values.get("targets") == _EVERY]
@@ -192,7 +268,8 @@ def _require(fields: Fields, key: str, expected: object) -> None:
 def _make_unsupported(fields: Fields, key: str, seen: str) -> UnsupportedModel:
     return UnsupportedModel(
         f"{fields.where}: {key} is {seen}; of quantised models only those of the compressed-tensors formats "
-        "int-quantized and float-quantized are computed (weights by channel, activations of 8 or 16 bits by token). "
+        "int-quantized and float-quantized are computed (weights by channel, activations of 8 or 16 bits by token), "
+        "and pack-quantized is read (weights of 2, 4 or 8 bits without zero points). "
         "Give the model as it was before, with quantization='int8', or make it one by `codescaler quantize`."
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from codescaler.checkpoint.compressed_tensors import list_scale_shapes, read_quantized_linears
+from codescaler.checkpoint.compressed_tensors import list_scale_shapes, read_packed_bits, read_quantized_linears
 from codescaler.checkpoint.families import FAMILIES, MAX_LAYERS, Family
 from codescaler.checkpoint.rope import read_rope
 from codescaler.errors import UnsupportedModel, WeightsError
@@ -102,6 +102,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str) -> ModelConfig:
         has_mlp_bias=family.reads_mlp_bias and fields.read_flag("mlp_bias"),
         pad_token_id=_read_pad_token_id(fields, family),
         quantized_linears=read_quantized_linears(fields, num_layers),
+        packed_bits=read_packed_bits(fields),
     )
     return replace(config, **family.extras(fields, config))
 

@@ -21,6 +21,7 @@ from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.heads import HeadForm, Tokens, choose_head, find_head, list_head_shapes, refuse_other_heads
 from codescaler.checkpoint.layouts import split_projections
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, LoraAdapter, MergedTensor, open_adapter
+from codescaler.checkpoint.packed import replace_packed
 from codescaler.checkpoint.tensor_files import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -75,6 +76,7 @@ class Checkpoint:
     def read_tensor(self, name: str) -> torch.Tensor:
         """Returns a tensor in its stored dtype, or in float32 if an adapter changes it.
 
+        A packed one has the dtype of its scales.
         It may be a view of the mapped file: do not write to it.
 
         Raises:
@@ -144,7 +146,7 @@ def open_checkpoint(
     where = str(body / "config.json")
     raw = read_json(body / "config.json")
     config = parse_config(raw, where=where)
-    stored = open_model_files(body)
+    stored = replace_packed(open_model_files(body), config.packed_bits)
     folders = list(dict.fromkeys((body, folder)))
     added = _open_added(folders, adapter)
     fields = select_text_fields(raw, where)

@@ -33,10 +33,11 @@ _BODY_FILE = "model-00001-of-00002.safetensors"
 _HEAD_FILE = "model-00002-of-00002.safetensors"
 _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
-# Left out of what is written: settings of a class and of a head that the folder no longer has, and of remote code.
+# Left out of what is written: settings of a class, a head and a packing that the folder no longer has, and of remote
+# code.
 _DROPPED = (
     *("auto_map", "architectures", "num_labels", "id2label", "label2id", "text_config", "vision_config", "torch_dtype"),
-    *("classifier_from_token", "is_original_qwen3_reranker", "reward_token_id"),
+    *("classifier_from_token", "is_original_qwen3_reranker", "reward_token_id", "quantization_config"),
 )
 
 

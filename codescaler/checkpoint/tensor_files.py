@@ -23,7 +23,11 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _MAPPED_BYTES = 32 * 2**20  # read from one mapping; opening a file again takes half a millisecond
 # 36,000 tensors of 128 experts in 94 layers, in one file, take 5 MB. Twice as many objects take 100 MB when parsed.
 _MAX_HEADER_BYTES, _MAX_TENSORS = 16 * 2**20, 2**16
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "I8": "int8", "F8_E4M3": "float8_e4m3fn"}
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"} | {
+    "I8": "int8",
+    "I32": "int32",
+    "F8_E4M3": "float8_e4m3fn",
+}
 
 
 class TensorSource(Protocol):

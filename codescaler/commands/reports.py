@@ -218,6 +218,19 @@ def format_quantization_report(report: Any) -> str:
     return "\n".join([*lines, format_table(("linear layer", "would move scores by"), rows)] if rows else lines)
 
 
+def format_int4_report(report: Any) -> str:
+    """What `quantize.int4.Int4Report` says."""
+    return "\n".join(
+        [
+            f"{report.folder}: {report.bytes_after / 1e6:.0f} MB, {report.bytes_before / 1e6:.0f} before",
+            f"4 bits: all linear layers, with a scale for {report.group_size} inputs; 8 bits: the embedding",
+            f"together they move a problem's scores by {report.change:.3f} of their standard deviation, on "
+            f"{report.num_measured} problems; weights were rounded for others ({report.num_tokens:,} tokens)",
+            "the model is expanded when it is loaded, and scores as fast as before",
+        ]
+    )
+
+
 def make_record(value: Any) -> dict[str, Any]:
     """A report as JSON can hold it."""
     return {name: item if _is_plain(item) else str(item) for name, item in dataclasses.asdict(value).items()}

@@ -59,11 +59,17 @@ def add_commands(add: Add) -> None:
     _add_train_options(train)
     add_engine_options(train, _TRAIN_OPTIONS)
 
-    small = add("prune", _prune, "Keep a model's first layers and first tokens, to train a smaller one from.")
+    small = add(
+        "prune", _prune, "Keep a model's first layers, first tokens and best channels, to train a smaller one from."
+    )
     small.add_argument("model", help="folder or hub id of a language model or reward model")
     small.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     small.add_argument("--layers", type=int, metavar="N", help="layers to keep (all)")
     small.add_argument("--vocabulary", type=int, metavar="N", help="tokens to keep: those of the first merges (all)")
+    small.add_argument("--mlp-width", type=int, metavar="N", help="channels of each MLP to keep (all); needs --groups")
+    small.add_argument(
+        "--groups", type=Path, help="programs on which channels are chosen; ten tokens a channel will do"
+    )
     add_engine_options(small, _SOURCE_OPTIONS)
 
 
@@ -146,6 +152,8 @@ def _prune(options: argparse.Namespace) -> None:
         options.output,
         num_layers=options.layers,
         vocab_size=options.vocabulary,
+        mlp_width=options.mlp_width,
+        groups=options.groups,
         **collect_options(options, _SOURCE_OPTIONS),
     )
     print(
@@ -153,3 +161,9 @@ def _prune(options: argparse.Namespace) -> None:
         f"{made.vocab_size_before} tokens, {made.num_parameters / 1e6:.1f} of {made.num_parameters_before / 1e6:.1f} "
         "million parameters"
     )
+    if made.lost:
+        mean, most = sum(made.lost) / len(made.lost), max(made.lost)
+        print(
+            f"{made.mlp_width} of {made.mlp_width_before} channels in each MLP; {100 * mean:.1f}% of its output is "
+            f"lost, {100 * most:.1f}% in the worst layer"
+        )

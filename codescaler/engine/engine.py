@@ -252,9 +252,10 @@ class Engine:
             f", {len(bits)} of {7 * config.num_layers} linear layers {self.quantization} "
             f"({bits.count(8)} with activations of 8 bits)"
         )
+        packed = f", stored in {' and '.join(map(str, sorted(set(config.packed_bits.values()))))} bits"
         return (
             f"Engine({config.architecture or config.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
-            f"{self.dtype}{quantised if bits else ''}, {self.device}, "
+            f"{self.dtype}{quantised if bits else ''}{packed if config.packed_bits else ''}, {self.device}, "
             f"backend {self.backend!r} ({self._decoder.backend.description}), "
             f"{self.num_threads} threads, pooling {self.pooling!r})"
         )

@@ -14,7 +14,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ NUM_PROBLEMS = 4
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 # Four programs a problem: their differences are these three orthogonal contrasts.
 _CONTRASTS = ((1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
-_PROGRAMS = Path(__file__).parents[1] / "examples" / "mbpp_fit.jsonl.gz"
+PROGRAMS = Path(__file__).parents[1] / "examples" / "mbpp_fit.jsonl.gz"
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +119,7 @@ def quantize(
     activation_bits: ActivationBits | None = None,
     dtype: str = "auto",
     quantization: Quantization = "int8",
+    sensitivity_data: str | Path | None = None,
 ) -> QuantReport:
     """Writes a reward model with int8 or fp8 linear layers to `folder`, whole or not at all.
 
@@ -128,6 +128,8 @@ def quantize(
     up to (None: LIMIT); inf quantises all. `activation_bits` are the fewest of an int8 linear layer's activations: 8 is
     fastest on CPUs with AVX-512 BF16, 16 moves scores less and is as fast on others; None means what is fastest here.
     `dtype` is that of the embedding and of linear layers that stay: "float32", "bfloat16" or "auto", as it is.
+    `sensitivity_data` is a file of groups of programs to measure on, every problem with four different programs; None:
+    the first problems that come with the package.
 
     Raises:
         InvalidInput: the folder is there already; limit, activation_bits, dtype or quantization is none.
@@ -139,12 +141,16 @@ def quantize(
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
     with new_folder(Path(folder)) as written:
-        choice = choose_quantized(checkpoint, select_backend("cpu", "cpu"), limit, activation_bits, quantization)
+        backend = select_backend("cpu", "cpu")
+        choice = choose_quantized(
+            checkpoint, backend, limit, activation_bits, quantization, sensitivity_data=sensitivity_data
+        )
         save_quantized(checkpoint, choice.linears, written, _DTYPES[dtype])
-        return QuantReport(Path(folder), choice, _count_bytes(checkpoint), _count_bytes(open_checkpoint(written)))
+        return QuantReport(Path(folder), choice, count_bytes(checkpoint), count_bytes(open_checkpoint(written)))
 
 
-def _count_bytes(checkpoint: Checkpoint) -> int:
+def count_bytes(checkpoint: Checkpoint) -> int:
+    """Returns what the tensors of a checkpoint take, as they are stored; packed ones as if they were expanded."""
     sources = checkpoint.sources.values()
     return sum(math.prod(source.shape) * getattr(torch, source.dtype).itemsize for source in sources)
 
@@ -187,11 +193,12 @@ def choose_quantized(
     activation_bits: ActivationBits | None = None,
     quantization: Quantization = "int8",
     text: TextSettings | None = None,
+    sensitivity_data: str | Path | None = None,
 ) -> QuantChoice:
-    """Measures a reward model on programs that come with the package and applies the rule; the same every time.
+    """Measures a reward model on programs and applies the rule; the same every time.
 
-    Holds the model in float32 and twice in int8 meanwhile. `limit` and `activation_bits` as in `quantize`; the latter
-    says nothing of fp8. `text` says how programs are read, as scoring will read them.
+    Holds the model in float32 and twice in int8 meanwhile. `limit`, `activation_bits` and `sensitivity_data` as in
+    `quantize`; the second says nothing of fp8. `text` says how programs are read, as scoring will read them.
 
     Raises:
         InvalidInput: the model has no head, or is int8 already; the limit is below 0. UnsupportedModel: it has experts.
@@ -215,7 +222,7 @@ def choose_quantized(
     if checkpoint.config.head == "none":
         raise InvalidInput("int8 is chosen by what it does to scores; give a model with a reward head")
     with torch.inference_mode(False), torch.enable_grad():
-        energies, score_energy = _measure(checkpoint, backend, quantization, text)
+        energies, score_energy = _measure(checkpoint, backend, quantization, text, sensitivity_data)
     names, sources = list_fused_linears(checkpoint.config.num_layers), checkpoint.sources
     changes = {
         fused: dict(zip(_list_bits(quantization), row, strict=True))
@@ -292,7 +299,11 @@ class _Observed(torch.autograd.Function):
 
 
 def _measure(
-    checkpoint: Checkpoint, backend: Backend, quantization: Quantization, text: TextSettings | None
+    checkpoint: Checkpoint,
+    backend: Backend,
+    quantization: Quantization,
+    text: TextSettings | None,
+    data: str | Path | None,
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float]:
     """Sums of squares over problems and contrasts: of the changes of each fused linear layer by bits, and of the
     scores.
@@ -309,7 +320,7 @@ def _measure(
     # Those of a head come last, and are never quantised.
     num_linears = len(list_fused_linears(checkpoint.config.num_layers))
     energies, score_energy = np.zeros((num_linears, len(_list_bits(quantization)))), 0.0
-    for lists in _list_programs(checkpoint, text):
+    for lists in list_programs(checkpoint, data, text):
         (batch,) = plan(lists, 10**9)
         _, scores = decoder.forward(Tree.from_batch(batch, cpu))
         assert scores is not None
@@ -325,10 +336,26 @@ def _measure(
     return energies, score_energy
 
 
-def _list_programs(checkpoint: Checkpoint, text: TextSettings | None) -> Iterator[Sequence[Int32]]:
-    """Token lists of four different programs for each of some problems."""
+def list_programs(
+    checkpoint: Checkpoint, data: str | Path | None = None, text: TextSettings | None = None
+) -> Iterator[Sequence[Int32]]:
+    """Gives the token lists of four different programs for each problem of a file of groups that has as many.
+
+    `data` None: of the first problems that come with the package.
+
+    Raises: InvalidInput: no problem has four programs.
+    """
     encoder, count = build_encoder(checkpoint, text=text), len(_CONTRASTS[0])
-    groups = ((g.prompt, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in read_groups(_PROGRAMS))
-    for prompt, codes in islice((group for group in groups if len(group[1]) >= count), NUM_PROBLEMS):
-        names = [f"program {index}" for index in range(count)]
-        yield encoder.encode_pairs([make_conversation(prompt, code) for code in codes[:count]], names).sequences
+    groups = read_groups(PROGRAMS if data is None else data)
+    programs = ((g, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in groups)
+    enough = [(group, codes[:count]) for group, codes in programs if len(codes) >= count]
+    if not enough:
+        raise InvalidInput(f"{data} has no problem with {count} different programs; give one that has")
+    if len(enough) < len(groups):
+        _log.info(
+            "%d of %d problems have fewer than %d different programs", len(groups) - len(enough), len(groups), count
+        )
+    for group, codes in enough if data else enough[:NUM_PROBLEMS]:
+        names = [f"{group.name}: program {index}" for index in range(count)]
+        conversations = [make_conversation(group.problem, code, group.system) for code in codes]
+        yield encoder.encode_pairs(conversations, names).sequences

@@ -1,4 +1,4 @@
-"""`prune`: a smaller model to train: the first layers of another, and the first merges of its tokenizer.
+"""`prune`: a smaller model to train: the first layers of another, the first merges of its tokenizer, fewer channels.
 
 What is left still reads text as the whole model does, a few layers deep; training has to make up for the rest.
 """
@@ -14,12 +14,18 @@ import torch
 
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
-from codescaler.checkpoint.save import TrainedTensor, new_folder, save_body, save_head
+from codescaler.checkpoint.save import TrainedTensor, new_folder, save_body, save_head, save_trained
 from codescaler.engine.options import require_count
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.io.json import read_json
+from codescaler.io.records import read_groups
+from codescaler.model.moments import observe_moments
+from codescaler.ops import select_backend
 from codescaler.text.chat import load_chat
+from codescaler.text.encoder import build_encoder
+from codescaler.text.program import make_conversation
 from codescaler.text.tokenizer import TOKENIZER_FILE
+from codescaler.train.channels import choose_channels
 
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -30,7 +36,9 @@ class PruneReport:
 
     Attributes:
         output_dir: the smaller model's folder.
-        num_layers, vocab_size, num_parameters: of it, and the same `_before` of the model given.
+        num_layers, vocab_size, mlp_width, num_parameters: of it, and the same `_before` of the model given.
+        lost: the share of each layer's MLP output, in mean squares, that went with the channels, and that the others do
+            not make good; empty where all stay.
     """
 
     output_dir: Path
@@ -38,8 +46,11 @@ class PruneReport:
     num_layers_before: int
     vocab_size: int
     vocab_size_before: int
+    mlp_width: int
+    mlp_width_before: int
     num_parameters: int
     num_parameters_before: int
+    lost: tuple[float, ...] = ()
 
 
 def prune(
@@ -48,11 +59,13 @@ def prune(
     *,
     num_layers: int | None = None,
     vocab_size: int | None = None,
+    mlp_width: int | None = None,
+    groups: str | Path | None = None,
     base_model: str | Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
 ) -> PruneReport:
-    """Writes a model with fewer layers and fewer tokens, with its head if it has one, as a Hugging Face folder.
+    """Writes a model with fewer layers, tokens or channels, with its head if it has one, as a Hugging Face folder.
 
     A byte-pair tokenizer that knows the first merges alone reads any text, in more tokens.
 
@@ -62,16 +75,23 @@ def prune(
         num_layers: layers to keep, from the first on; None for all.
         vocab_size: tokens to keep: all that no merge makes (single bytes, special tokens), then those of the first
             merges; None for all.
+        mlp_width: channels of each MLP to keep, those that are missed least on the programs of `groups`; None for all.
+        groups: JSON lines of groups; ten tokens a channel are a good number. Layers and tokens go first.
         base_model: base of a LoRA folder, which is merged.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub.
 
     Raises:
-        InvalidInput: there are not as many layers or tokens, or fewer tokens than no merge makes; as `save_body`.
-        UnsupportedModel: the tokenizer is no byte-pair encoding. WeightsError: the model cannot be used.
+        InvalidInput: there are not as many layers, tokens or channels, or fewer tokens than no merge makes; one of
+            `mlp_width` and `groups` was given without the other; as `save_body`.
+        UnsupportedModel: the tokenizer is no byte-pair encoding; the channels are of experts.
+        WeightsError: the model cannot be used.
     """
     require_count("num_layers", num_layers)
     require_count("vocab_size", vocab_size)
+    require_count("mlp_width", mlp_width)
+    if (mlp_width is None) != (groups is None):
+        raise InvalidInput("mlp_width needs groups of programs, and groups are for mlp_width alone; give both or none")
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, head="optional", base_model=base_model, local_files_only=local_files_only)
     if checkpoint.config.head not in ("none", "sequence_classification"):
@@ -82,6 +102,10 @@ def prune(
     num_layers = before.num_layers if num_layers is None else num_layers
     if num_layers > before.num_layers:
         raise InvalidInput(f"num_layers={num_layers}; {source} has {before.num_layers}")
+    if mlp_width is not None and mlp_width > before.intermediate_size:
+        raise InvalidInput(f"mlp_width={mlp_width}; {source} has {before.intermediate_size}")
+    if mlp_width is not None and before.experts is not None:
+        raise UnsupportedModel(f"{source} is a mixture of experts, whose channels are not pruned; leave mlp_width out")
     tokenizer, ids = None, list(range(before.vocab_size))
     if vocab_size is not None:
         path = load_chat(checkpoint.folder, checkpoint.base_folder).tokenizer_path
@@ -90,12 +114,17 @@ def prune(
     kept = {role: tensor for role, tensor in checkpoint.sources.items() if _is_kept(role, num_layers)}
     head = checkpoint.get("head.weight")
     with new_folder(Path(output_dir)) as folder:
-        save_body(replace(checkpoint, sources=kept | {"embed_tokens.weight": rows}), folder)
-        save_head(torch.zeros(before.hidden_size) if head is None else head, folder)
+        written = folder if groups is None else folder.with_name(f"{folder.name}.wide")
+        written.mkdir(exist_ok=True)
+        save_body(replace(checkpoint, sources=kept | {"embed_tokens.weight": rows}), written)
+        save_head(torch.zeros(before.hidden_size) if head is None else head, written)
         if tokenizer is not None:
-            (folder / TOKENIZER_FILE).write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-        path = folder / "config.json"
+            (written / TOKENIZER_FILE).write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+        path = written / "config.json"
         path.write_text(json.dumps(_make_config(read_json(path), num_layers, ids), indent=2) + "\n", encoding="utf-8")
+        lost: tuple[float, ...] = ()
+        if groups is not None and mlp_width is not None:
+            lost = _prune_channels(open_checkpoint(written), groups, mlp_width, folder)
         after = open_checkpoint(folder)
     return PruneReport(
         output_dir=Path(output_dir),
@@ -103,9 +132,45 @@ def prune(
         num_layers_before=before.num_layers,
         vocab_size=len(ids),
         vocab_size_before=before.vocab_size,
+        mlp_width=after.config.intermediate_size,
+        mlp_width_before=before.intermediate_size,
         num_parameters=_count_parameters(after),
         num_parameters_before=_count_parameters(checkpoint),
+        lost=lost,
     )
+
+
+def _prune_channels(checkpoint: Checkpoint, groups: str | Path, width: int, folder: Path) -> tuple[float, ...]:
+    """Writes a model of so many channels in each MLP, and returns what each layer loses."""
+    encoder, programs = build_encoder(checkpoint), []
+    for group in read_groups(groups):
+        codes = list(dict.fromkeys(candidate.code for candidate in group.candidates if candidate.code is not None))
+        if codes:
+            conversations = [make_conversation(group.problem, code, group.system) for code in codes]
+            programs.append(encoder.encode_pairs(conversations, [group.name] * len(codes)).sequences)
+    if not programs:
+        raise InvalidInput(f"{groups} has no program; give groups with programs")
+    changed: dict[str, torch.Tensor] = {"head.weight": checkpoint.read_tensor("head.weight")}
+    lost = []
+    found = observe_moments(checkpoint.config, checkpoint.get, select_backend("auto", "cpu"), programs, ("down_proj",))
+    for (name,), moments, num_tokens in found:
+        if num_tokens < len(moments):
+            raise InvalidInput(
+                f"{groups} has {num_tokens} distinct tokens, too few to choose among {len(moments)} channels; give "
+                "programs with ten tokens a channel"
+            )
+        mlp, down = name.removesuffix("down_proj"), checkpoint.read_tensor(f"{name}.weight")
+        kept, fitted, share = choose_channels(down, moments, width)
+        changed[f"{name}.weight"] = fitted.to(down.dtype)
+        for row in ("gate_proj.weight", "up_proj.weight", "gate_proj.bias", "up_proj.bias"):
+            if checkpoint.has(f"{mlp}{row}"):
+                changed[f"{mlp}{row}"] = checkpoint.read_tensor(f"{mlp}{row}")[kept]
+        lost.append(share)
+    narrow = replace(checkpoint, config=replace(checkpoint.config, intermediate_size=width))
+    save_trained(narrow, changed, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(read_json(path) | {"intermediate_size": width}, indent=2) + "\n", encoding="utf-8")
+    return tuple(lost)
 
 
 def select_first_merges(tokenizer: Mapping[str, Any], vocab_size: int, where: str) -> tuple[dict[str, Any], list[int]]:

@@ -54,7 +54,7 @@ def test_what_is_written_is_read():
     ("path", "value"),
     [
         ("quant_method", "gptq"),
-        ("format", "pack-quantized"),
+        ("format", "marlin-24"),
         ("quantization_status", "frozen"),
         ("kv_cache_scheme", {"num_bits": 8}),
         ("sparsity_config", {"format": "dense"}),

@@ -220,7 +220,7 @@ def test_opening_reads_no_tensor(copy, monkeypatch):
         ("score", add("score.weight", torch.zeros(64)), ShapeMismatch, r"\(64,\).*\(1, 64\)"),
         ("score", add("model.norm.weight", torch.zeros(63)), ShapeMismatch, r"\(63,\).*\(64,\)"),
         ("score", add("model.norm.weight", torch.zeros(64).double()), ShapeMismatch, "F64"),
-        ("score", add("score.weight", torch.zeros(1, 64).int()), ShapeMismatch, "I32"),
+        ("score", add("score.weight", torch.zeros(1, 64).short()), ShapeMismatch, "I16"),
         ("tokens", add("score.bias", torch.zeros(2)), ShapeMismatch, r"score\.bias"),
         ("value", drop("v_head.summary.bias"), MissingTensor, r"v_head\.summary\.bias"),
         ("value", drop("v_head.summary.weight"), MissingTensor, r"v_head\.summary\.weight"),

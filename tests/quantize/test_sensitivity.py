@@ -202,7 +202,7 @@ def test_measured_change_is_the_change(plain, monkeypatch):
     monkeypatch.setattr(module, "LIMIT", math.inf)
     checkpoint, backend = open_checkpoint(plain), select_backend("cpu", "cpu")
     predicted = choose_quantized(checkpoint, backend, math.inf).change
-    lists = list(module._list_programs(checkpoint, None))
+    lists = list(module.list_programs(checkpoint))
     exact, rounded = (
         [Engine.from_pretrained(plain, dtype="float32", quantization=q).score_tokens(ids) for ids in lists]
         for q in (None, "int8")
