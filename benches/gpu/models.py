@@ -44,8 +44,7 @@ def _rank_by_nano(setting: Setting) -> Row:
     truth = Engine.from_pretrained("nano", backend="cpu", device="cpu")
     taus = []
     for group in problems:
-        programs = list(dict.fromkeys(c.code for c in group.candidates if c.code is not None))
-        pairs = [(group.prompt, code) for code in programs]
+        pairs = [(group.prompt, code) for code in group.codes]
         taus.append(kendall_tau(ours.score(pairs), truth.score(pairs)))
     tau = float(np.mean(taus))
     return Row(NANO, tau >= LEAST_TAU, {"problems": len(problems), "tau": tau}, "" if tau >= LEAST_TAU else "low tau")

@@ -58,8 +58,7 @@ def main(options: Sequence[str] | None = None) -> int:
             rounded = Engine.from_pretrained(report.folder, dtype="bfloat16", **place)
             taus[name] = []
             for group in groups:
-                programs = list(dict.fromkeys(c.code for c in group.candidates if c.code is not None))
-                pairs = [(group.prompt, program) for program in programs]
+                pairs = [(group.prompt, program) for program in group.codes]
                 taus[name].append(kendall_tau(rounded.score(pairs), exact.score(pairs)))
                 report_progress(f"{name}: {group.task_id} {taus[name][-1]:.3f}")
     means = {name: float(np.mean(values)) for name, values in taus.items()}

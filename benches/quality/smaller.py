@@ -8,7 +8,7 @@ of MODEL, mean over the problems, and the share of correct pairs. All run in bfl
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +21,37 @@ from benches.harness.results import RESULTS
 from benches.quality.tau import kendall_tau
 from codescaler.checkpoint.load import open_checkpoint
 from codescaler.commands.info import describe_environment
+from codescaler.commands.options import parse_models
 from codescaler.engine import Engine
 from codescaler.errors import InvalidInput
+from codescaler.evaluate.estimates import Estimate, estimate_means
 from codescaler.io.records import Group, read_groups
 from codescaler.io.tables import format_table
-from codescaler.metrics import bootstrap_interval, pair_accuracy
+from codescaler.metrics import pair_accuracy
 
 
 def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
     arguments = _make_parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
-    groups = [group for group in read_groups(arguments.groups) if len(_list_programs(group)) > 1]
-    folders = {"model": arguments.model, **dict(arguments.rm)}
-    if len(folders) <= len(arguments.rm):
-        raise InvalidInput("a name of --rm is there twice, or is model; give each copy a name of its own")
+    groups = [(group, programs) for group in read_groups(arguments.groups) if len(programs := _judge(group)) > 1]
+    copies = {name: Path(model.folder) for name, model in parse_models(arguments.rm, taken=["model"]).items()}
     rows: dict[str, dict[str, Any]] = {}
     truth: list[npt.NDArray[np.float32]] = []
-    for name, folder in folders.items():
+    for name, folder in {"model": arguments.model, **copies}.items():
         scores = _score(folder, groups)
         truth = truth or scores
         taus = [kendall_tau(found, exact) for found, exact in zip(scores, truth, strict=True)]
-        right = [
-            accuracy
-            for found, group in zip(scores, groups, strict=True)
-            if (accuracy := pair_accuracy(found, list(_list_programs(group).values()))) is not None
+        accuracies = [
+            pair_accuracy(found, list(programs.values())) for found, (_, programs) in zip(scores, groups, strict=True)
         ]
+        right = [accuracy for accuracy in accuracies if accuracy is not None]
         if not right:
             raise InvalidInput(f"{arguments.groups} has no problem with a correct and an incorrect program")
         rows[name] = {
             "megabytes": _count_megabytes(folder),
-            "tau": {"mean": float(np.mean(taus)), "interval": bootstrap_interval(taus)},
-            "pair_accuracy": {"mean": float(np.mean(right)), "interval": bootstrap_interval(right)},
+            "tau": _estimate(taus),
+            "pair_accuracy": _estimate(right),
         }
         report_progress(f"{name}: tau {rows[name]['tau']['mean']:.3f}")
     print(f"{len(groups)} problems, {len(right)} of them with a correct and an incorrect program")
@@ -73,17 +72,21 @@ def main(options: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _list_programs(group: Group) -> dict[str, bool]:
+def _judge(group: Group) -> dict[str, bool]:
     """The distinct programs of a problem with their verdicts; those without a verdict are left out."""
     return {c.code: c.passed for c in group.candidates if c.code is not None and c.passed is not None}
 
 
-def _score(folder: Path, groups: Sequence[Group]) -> list[npt.NDArray[np.float32]]:
+def _score(folder: Path, groups: Sequence[tuple[Group, Mapping[str, bool]]]) -> list[npt.NDArray[np.float32]]:
     """Scores of each problem's distinct programs."""
     engine = Engine.from_pretrained(folder, device="cpu", dtype="bfloat16")
-    pairs = [(group.prompt, program) for group in groups for program in _list_programs(group)]
-    ends = np.cumsum([len(_list_programs(group)) for group in groups])[:-1]
-    return np.split(engine.score(pairs), ends)
+    pairs = [(group.prompt, program) for group, programs in groups for program in programs]
+    return np.split(engine.score(pairs), np.cumsum([len(programs) for _, programs in groups])[:-1])
+
+
+def _estimate(values: Sequence[float]) -> Estimate:
+    """The mean over problems, and its interval."""
+    return estimate_means({"mean": np.array(values)}, [str(index) for index in range(len(values))])["mean"]
 
 
 def _count_megabytes(folder: Path) -> float:
@@ -92,18 +95,11 @@ def _count_megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for each in folders if each for path in each.glob("*.safetensors")) / 1e6
 
 
-def _parse_model(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}; give NAME=FOLDER")
-    return name, Path(folder)
-
-
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches smaller", description=__doc__.partition("\n\n")[0])
     parser.add_argument("model", type=Path, help="folder of a reward model")
     parser.add_argument("groups", type=Path, help="JSON lines of labelled programs; .gz too")
-    parser.add_argument("--rm", type=_parse_model, action="append", default=[], help="NAME=FOLDER of a copy; several")
+    parser.add_argument("--rm", action="append", default=[], metavar="NAME=FOLDER", help="a copy; repeat")
     parser.add_argument("--threads", type=parse_count, default=2, help="CPU threads (%(default)s)")
     parser.add_argument("--save", metavar="NAME", help="write the figures to benches/results/smaller_NAME.json")
     return parser

@@ -49,8 +49,7 @@ def main(options: Sequence[str] | None = None) -> int:
     taus: dict[str, list[float]] = {name: [] for name in scorers}
     deadline = time.monotonic() + 60 * arguments.minutes
     for group in groups:
-        programs = list(dict.fromkeys(c.code for c in group.candidates if c.code is not None))
-        texts = [chat.render(make_messages((group.prompt, code))) for code in programs]
+        texts = [chat.render(make_messages((group.prompt, code))) for code in group.codes]
         ids = [array.tolist() for array in chat.encode(texts)]
         exact = truth(ids)
         for name, score in scorers.items():

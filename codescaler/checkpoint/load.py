@@ -29,6 +29,7 @@ from codescaler.checkpoint.tensor_files import (
     TensorSource,
     open_model_files,
     open_safetensors,
+    require_scale,
 )
 from codescaler.checkpoint.vocabulary import find_output_layer, read_vocabulary_head
 from codescaler.errors import (
@@ -85,9 +86,7 @@ class Checkpoint:
         if name not in self.sources:
             raise MissingTensor(f"{self.folder}: there is no tensor {name!r}; ask has() first.")
         tensor = self.sources[name].read()
-        if name.endswith(".weight_scale") and not bool((tensor.isfinite() & (tensor > 0)).all()):
-            raise HostileFile(f"{self.sources[name].origin} holds a scale that is no positive number; fetch it again.")
-        return tensor
+        return require_scale(tensor, self.sources[name].origin) if name.endswith(".weight_scale") else tensor
 
     def require_plain(self) -> None:
         """Raises UnsupportedModel if linear layers are quantised, which cannot be trained."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from codescaler.checkpoint.config import DTYPES
-from codescaler.checkpoint.tensor_files import StoredTensor, TensorSource
+from codescaler.checkpoint.tensor_files import StoredTensor, TensorSource, require_scale
 from codescaler.errors import HostileFile, MissingTensor, ShapeMismatch
 
 _PACKED, _SCALE, _SHAPE = "weight_packed", "weight_scale", "weight_shape"
@@ -36,9 +36,7 @@ class PackedWeight:
         return self.packed.origin
 
     def read(self) -> torch.Tensor:
-        scale = self.scale.read().float()
-        if not bool((scale.isfinite() & (scale > 0)).all()):
-            raise HostileFile(f"{self.scale.origin} holds a scale that is no positive number; fetch it again.")
+        scale = require_scale(self.scale.read(), self.scale.origin).float()
         weight = scale_integers(unpack_integers(self.packed.read(), self.bits, self.shape[1]), scale)
         return weight.to(getattr(torch, self.dtype))
 

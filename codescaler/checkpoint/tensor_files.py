@@ -211,5 +211,12 @@ def _locate_shard(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def require_scale(scale: torch.Tensor, origin: str) -> torch.Tensor:
+    """Returns a quantised weight's scale. Raises: HostileFile: it is not positive."""
+    if not bool((scale.isfinite() & (scale > 0)).all()):
+        raise HostileFile(f"{origin} holds a scale that is no positive number; fetch it again.")
+    return scale
+
+
 def _get_dtype_name(stored: str) -> str:
     return _DTYPES.get(stored, stored)

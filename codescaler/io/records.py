@@ -74,6 +74,11 @@ class Group:
         """What a reward model reads before a program."""
         return self.prompt if self.turns is None else self.turns
 
+    @property
+    def codes(self) -> list[str]:
+        """The distinct programs, in order, without candidates that have none."""
+        return list(dict.fromkeys(candidate.code for candidate in self.candidates if candidate.code is not None))
+
 
 def read_lines(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yields name ("rows.jsonl, line 3"), text and JSON object of one line after the other, blank ones left out.

@@ -5,28 +5,26 @@ when the model is loaded (`checkpoint.packed`). Weights are rounded for the inpu
 (`rounding`). Norms, biases and the head stay as they are.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from codescaler.checkpoint.compressed_tensors import make_packing_config
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.packed import pack_integers
-from codescaler.checkpoint.save import copy_text_side, describe_checkpoint, new_folder
+from codescaler.checkpoint.save import new_folder
 from codescaler.checkpoint.tensor_files import SINGLE_FILE
 from codescaler.errors import InvalidInput, UnsupportedModel
-from codescaler.io.json import read_json
 from codescaler.model.decoder import build_decoder
 from codescaler.model.moments import observe_moments
 from codescaler.model.projections import list_linear_names
 from codescaler.ops import Backend, Tree, select_backend
 from codescaler.ops.plan import plan
+from codescaler.quantize.folders import require_own_tensors, save_folder
 from codescaler.quantize.rounding import choose_scales, round_by_moments, shrink_moments
 from codescaler.quantize.sensitivity import PROGRAMS, count_bytes, list_programs
 from codescaler.text.token_ids import Int32
@@ -141,11 +139,11 @@ def save_int4(
     config = checkpoint.config
     if group_size not in GROUP_SIZES:
         raise InvalidInput(f"group_size {group_size}; give one of {', '.join(map(str, GROUP_SIZES))}")
-    if config.experts is not None or config.layout is not None or config.head == "vocabulary_rows":
+    if config.experts is not None:
         raise UnsupportedModel(
-            f"{checkpoint.folder}: int4 folders are not written of models with experts, with fused projections, or "
-            "with rows of the output layer as their head; score this one as it is."
+            f"{checkpoint.folder}: int4 folders are not written of experts; score this one as it is."
         )
+    require_own_tensors(checkpoint, "int4", "score this one as it is")
     linears = sorted(list_linear_names(config.num_layers))
     for name in linears:
         num_inputs = checkpoint.sources[f"{name}.weight"].shape[1]
@@ -154,19 +152,8 @@ def save_int4(
                 f"group_size {group_size} does not divide the {num_inputs} inputs of {name}; give a smaller one of "
                 f"{', '.join(map(str, GROUP_SIZES))}"
             )
-    is_adapter = checkpoint.base_folder is not None
-    settings = describe_checkpoint(checkpoint) if is_adapter else read_json(checkpoint.folder / "config.json")
-    settings.pop("torch_dtype", None)
-    settings |= {"dtype": "bfloat16", "quantization_config": make_packing_config(BITS, group_size)}
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
-    heads = {role: name for name, role in checkpoint.head_names.items()}
     packed = {f"{name}.weight" for name in (*linears, _EMBEDDING)}
-    tensors = {
-        heads.get(role, f"model.{role}"): checkpoint.read_tensor(role).contiguous()
-        for role in checkpoint.sources
-        if role not in packed
-    }
+    tensors = {role: checkpoint.read_tensor(role) for role in checkpoint.sources if role not in packed}
     embedding = checkpoint.read_tensor(f"{_EMBEDDING}.weight").float()
     tensors |= _pack(_EMBEDDING, embedding, None, BITS["Embedding"], embedding.shape[1])
     for names, moments, num_tokens in observe_moments(config, checkpoint.get, backend, programs):
@@ -174,13 +161,13 @@ def save_int4(
         for name in names:
             weight = checkpoint.read_tensor(f"{name}.weight").float()
             tensors |= _pack(name, weight, shrunk, BITS["Linear"], group_size)
-    save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
+    save_folder(checkpoint, tensors, make_packing_config(BITS, group_size), folder, torch.bfloat16)
 
 
 def _pack(name: str, weight: Tensor, moments: Tensor | None, bits: int, group_size: int) -> dict[str, Tensor]:
-    """Returns the three tensors of a packed weight, by stored name."""
+    """Returns the three tensors of a packed weight, by canonical name."""
     scale = choose_scales(weight, moments, bits, group_size).bfloat16()
     integers = round_by_moments(weight, scale.float(), moments, bits)
     shape = torch.tensor(weight.shape)
-    at = f"model.{name}.weight"
+    at = f"{name}.weight"
     return {f"{at}_packed": pack_integers(integers, bits), f"{at}_scale": scale, f"{at}_shape": shape}

@@ -1,20 +1,15 @@
 """Int8 weights: how a linear layer's are made, and the folder that holds them, or fp8 weights."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from codescaler.checkpoint.compressed_tensors import make_quantization_config
 from codescaler.checkpoint.load import Checkpoint
-from codescaler.checkpoint.save import copy_text_side, describe_checkpoint
-from codescaler.checkpoint.tensor_files import SINGLE_FILE
-from codescaler.errors import UnsupportedModel
-from codescaler.io.json import read_json
 from codescaler.model.projections import list_linear_names
 from codescaler.ops.reference import apply_hadamard
+from codescaler.quantize.folders import require_own_tensors, save_folder
 from codescaler.quantize.fp8 import quantize_weight_to_fp8
 from codescaler.types import Fp8Scheme, Scheme
 
@@ -63,30 +58,13 @@ def save_quantized(
     Raises: WeightsError as `save_body`. UnsupportedModel if files of the family fuse projections, or the head is rows
         of the output layer.
     """
-    if checkpoint.config.layout is not None or checkpoint.config.head == "vocabulary_rows":
-        raise UnsupportedModel(
-            f"{checkpoint.folder}: int8 folders are not written of models with fused projections or with rows of the "
-            "output layer as their head; load this one with quantization='int8'."
-        )
-    # An adapter's base knows nothing of the head that it gets.
-    is_adapter = checkpoint.base_folder is not None
-    config = describe_checkpoint(checkpoint) if is_adapter else read_json(checkpoint.folder / "config.json")
-    ignored = list_linear_names(checkpoint.config.num_layers).difference(linears)
-    config = {**config, "quantization_config": make_quantization_config(linears, checkpoint.config.num_layers)}
+    require_own_tensors(checkpoint, "int8", "load this one with quantization='int8'")
+    num_layers = checkpoint.config.num_layers
+    ignored = list_linear_names(num_layers).difference(linears)
     matrices = {"embed_tokens.weight", *(f"{name}.weight" for name in ignored)} if dtype else set()
-    if dtype:
-        config.pop("torch_dtype", None)
-        config["dtype"] = str(dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
-    get, heads = (
-        quantize_tensors(checkpoint.get, linears),
-        {role: name for name, role in checkpoint.head_names.items()},
-    )
-    roles = [*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)]
-    tensors = {}
-    for role in roles:
+    get, tensors = quantize_tensors(checkpoint.get, linears), {}
+    for role in (*checkpoint.sources, *(f"{name}.weight_scale" for name in linears)):
         tensor = get(role)
         assert tensor is not None, role
-        tensors[heads.get(role, f"model.{role}")] = (tensor.to(dtype) if role in matrices else tensor).contiguous()
-    save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
+        tensors[role] = tensor.to(dtype) if role in matrices else tensor
+    save_folder(checkpoint, tensors, make_quantization_config(linears, num_layers), folder, dtype)

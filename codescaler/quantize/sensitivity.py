@@ -347,7 +347,7 @@ def list_programs(
     """
     encoder, count = build_encoder(checkpoint, text=text), len(_CONTRASTS[0])
     groups = read_groups(PROGRAMS if data is None else data)
-    programs = ((g, list(dict.fromkeys(c.code for c in g.candidates if c.code))) for g in groups)
+    programs = ((group, [code for code in group.codes if code]) for group in groups)
     enough = [(group, codes[:count]) for group, codes in programs if len(codes) >= count]
     if not enough:
         raise InvalidInput(f"{data} has no problem with {count} different programs; give one that has")

@@ -144,10 +144,9 @@ def _prune_channels(checkpoint: Checkpoint, groups: str | Path, width: int, fold
     """Writes a model of so many channels in each MLP, and returns what each layer loses."""
     encoder, programs = build_encoder(checkpoint), []
     for group in read_groups(groups):
-        codes = list(dict.fromkeys(candidate.code for candidate in group.candidates if candidate.code is not None))
-        if codes:
-            conversations = [make_conversation(group.problem, code, group.system) for code in codes]
-            programs.append(encoder.encode_pairs(conversations, [group.name] * len(codes)).sequences)
+        conversations = [make_conversation(group.problem, code, group.system) for code in group.codes]
+        if conversations:
+            programs.append(encoder.encode_pairs(conversations, [group.name] * len(conversations)).sequences)
     if not programs:
         raise InvalidInput(f"{groups} has no program; give groups with programs")
     changed: dict[str, torch.Tensor] = {"head.weight": checkpoint.read_tensor("head.weight")}

@@ -49,11 +49,6 @@ def folder(plain, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def copy(folder, tmp_path):
-    return Path(shutil.copytree(folder, tmp_path / "copy"))
-
-
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_a_word_holds_the_first_integer_in_its_lowest_bits(bits, random):
     """By the definition of the format, one integer after the other."""

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,11 +53,6 @@ def folder(plain, tmp_path_factory):
     schemes = {name: QuantScheme(16 if name in {down, *fine} else 8, name in fine) for name in list_linear_names(2)}
     save_quantized(open_checkpoint(plain), {name: how for name, how in schemes.items() if name not in kept}, path)
     return path
-
-
-@pytest.fixture
-def copy(folder, tmp_path):
-    return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
 def bits(model, **options):

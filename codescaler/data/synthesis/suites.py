@@ -89,10 +89,7 @@ def write_suites(
 
     Raises: InvalidInput as `ResumableFile`.
     """
-    groups = {
-        group.task_id: list(dict.fromkeys(c.code for c in group.candidates if c.code is not None))
-        for group in read_groups(solutions)
-    }
+    groups = {group.task_id: group.codes for group in read_groups(solutions)}
     made_with = {
         "tasks": compute_digest(repr((task.task_id, task.prompt, task.tests, task.reference)) for task in tasks),
         "solutions": compute_digest(repr(item) for item in sorted(groups.items())),
