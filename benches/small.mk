@@ -4,7 +4,6 @@
 #     make setup
 #     make -f benches/small.mk DATA=FOLDER           # build/reading/small/model
 #     make -f benches/small.mk DATA=FOLDER figures
-#     make -f benches/small.mk DATA=FOLDER copies    # build/reading/small_int4 and others, smaller
 #     make -f benches/small.mk DATA=FOLDER scores    # what it and a log-likelihood make of all attempts, packed
 #
 # FOLDER is as benches/quality/reading_data.py says. A step that was killed goes on, or starts again; to make a step
@@ -15,7 +14,7 @@ RESULTS ?= $(W)
 C := .venv/bin/codescaler
 export PYTHONSAFEPATH := 1
 
-.PHONY: small figures_small copies scores figures
+.PHONY: small figures_small scores figures
 .DELETE_ON_ERROR:
 small: $(W)/small.trained
 figures: figures_small
@@ -47,22 +46,6 @@ $(W)/small.trained: $(W)/small_groups.jsonl $(W)/qwen14_head
 	$(C) train $(W)/qwen14_head $< -o $(basename $@) --resume --method lora --learning-rate 1e-4 --epochs 2 \
 	  --step-tokens 3072 --micro-batch-tokens 3072 --save-every 40 --average-last 0.33 --warmup-fraction 0.05
 	touch $@
-
-# Smaller copies, without training: fewer tokens, fewer channels of MLPs, weights of 4 bits.
-$(W)/observed.jsonl: $(W)/small_sampled.jsonl
-	awk 'NR % 12 == 1' $< > $@
-$(W)/small_tokens: | $(W)/small.trained
-	$(C) prune $(W)/small/model -o $@ --vocabulary 8192
-$(W)/small_channels: | $(W)/observed.jsonl $(W)/small.trained
-	$(C) prune $(W)/small/model -o $@ --vocabulary 8192 --mlp-width 2816 --groups $(W)/observed.jsonl
-$(W)/small_int4: | $(W)/observed.jsonl $(W)/small_tokens
-	$(C) quantize $(W)/small_tokens $@ --quantization int4 --sensitivity-data $(W)/observed.jsonl
-$(W)/small_channels_int4: | $(W)/observed.jsonl $(W)/small_channels
-	$(C) quantize $(W)/small_channels $@ --quantization int4 --sensitivity-data $(W)/observed.jsonl
-COPIES := tokens int4 channels channels_int4
-copies: $(W)/data/mbpp_validation.jsonl $(COPIES:%=$(W)/small_%)
-	.venv/bin/python benches smaller $(W)/small/model $< $(foreach name,$(COPIES),--rm $(name)=$(W)/small_$(name)) \
-	  --save small
 
 SMALL := --rm small=$(W)/small/model --rm likelihood=$(W)/qwen:likelihood
 $(W)/taught.jsonl: $(W)/data/sampled_train.jsonl $(W)/small.trained

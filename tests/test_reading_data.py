@@ -113,7 +113,7 @@ def test_packed_programs_come_back(tmp_path):
     assert group == record
 
 
-@pytest.mark.parametrize("name", ["student", "first", "teacher", "nano"])
+@pytest.mark.parametrize("name", ["student", "teacher", "nano"])
 def test_figures_of_the_page_are_those_measured(name):
     measured = json.loads((ROOT / "benches/results/reading_student.json").read_text())["figures"]["scorers"][name]
     page = (ROOT / "docs/training.md").read_text()

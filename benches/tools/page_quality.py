@@ -123,10 +123,11 @@ def _write_smaller() -> Iterator[str]:
     result = load_result("smaller_small")
     yield "## Smaller copies of a reward model\n"
     yield (
-        "`make -f benches/small.mk DATA=FOLDER copies`, by `python benches smaller`: copies of the model of "
-        "`benches/small.mk`, 14 layers of Qwen2.5-Coder-0.5B, untrained. `tokens` knows 8,192 of 151,936 tokens. "
-        "`channels` has 2,816 of 4,864 channels in each MLP too. Both store in float32 what LoRA changed. `int4` and "
-        "`channels_int4` are the same in 4 bits. Kendall's tau compares the order of a problem's "
+        "`make -f benches/reading.mk DATA=FOLDER copies`, by `python benches smaller`: copies of the model of "
+        "`benches/small.mk`, 14 layers of Qwen2.5-Coder-0.5B. `tokens` knows 8,192 of 151,936 tokens, and "
+        "`tokens_int4` has 4 bits too. `narrow` has 8,192 tokens and 1,280 of 4,864 channels in each MLP. `learned` is "
+        "`narrow` after LoRA. `student` is `learned` in 4 bits. What LoRA changed is stored in float32. "
+        "Kendall's tau compares the order of a problem's "
         f"programs with the order by the model itself, on {result['num_problems']} validation problems of MBPP. "
         f"{result['num_mixed']} of them have a correct and an incorrect program. {describe_setting(result)}\n"
     )

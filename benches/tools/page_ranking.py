@@ -58,25 +58,24 @@ def _write_reading() -> Iterator[str]:
 def _write_reading_student() -> Iterator[str]:
     figures = load_result("reading_student")["figures"]
     scorers = figures["scorers"]
-    columns = {name: scorers[name] for name in ("teacher", "student", "first", "nano")}
+    columns = {name: scorers[name] for name in ("teacher", "student", "nano")}
     yield "## Reward models that read the problem\n"
     yield (
         "`make -f benches/reading.mk DATA=FOLDER figures`. The teacher is the first 14 layers of Qwen2.5-Coder-0.5B "
-        "with LoRA (`benches/small.mk`), and the student the first 10 of SmolLM2-135M. Both were trained with programs "
-        "that do not answer the problem. `first` is the student after its pass on verdicts alone. None is in the "
-        "package. "
+        "with LoRA (`benches/small.mk`). The student is a narrower copy of it in 47 MB. Both were trained with "
+        "programs that do not answer the problem. Neither is in the package. "
         f"Reading is measured on {figures['num_problems']} problems of MBPP validation, with programs of three "
         "samplings.\n"
     )
-    all_four = columns.values()
+    all_three = columns.values()
     rows = [
-        ["correlation of scores after both texts", *(format_estimate(one["correlation"], 1, 3) for one in all_four)],
-        ["pairs ranked correctly, own text", *(format_estimate(one["pair_accuracy_own"]) for one in all_four)],
-        ["the same, another problem's text", *(format_estimate(one["pair_accuracy_swapped"]) for one in all_four)],
-        ["the fall", *(format_estimate(one["fall"]) for one in all_four)],
+        ["correlation of scores after both texts", *(format_estimate(one["correlation"], 1, 3) for one in all_three)],
+        ["pairs ranked correctly, own text", *(format_estimate(one["pair_accuracy_own"]) for one in all_three)],
+        ["the same, another problem's text", *(format_estimate(one["pair_accuracy_swapped"]) for one in all_three)],
+        ["the fall", *(format_estimate(one["fall"]) for one in all_three)],
     ]
     rows += [
-        [f"a correct program before: {kind}", *(_format_known(one["before"][kind]) for one in all_four)]
+        [f"a correct program before: {kind}", *(_format_known(one["before"][kind]) for one in all_three)]
         for kind in columns["nano"]["before"]
     ]
     yield format_table(["", *columns], rows)

@@ -67,9 +67,8 @@ def add_commands(add: Add) -> None:
     small.add_argument("--layers", type=int, metavar="N", help="layers to keep (all)")
     small.add_argument("--vocabulary", type=int, metavar="N", help="tokens to keep: those of the first merges (all)")
     small.add_argument("--mlp-width", type=int, metavar="N", help="channels of each MLP to keep (all); needs --groups")
-    small.add_argument(
-        "--groups", type=Path, help="programs on which channels are chosen; ten tokens a channel will do"
-    )
+    small.add_argument("--groups", type=Path, help="programs on which channels are chosen, and what is left is trained")
+    small.add_argument("--passes", type=int, default=6, metavar="N", help="over these programs (%(default)s)")
     add_engine_options(small, _SOURCE_OPTIONS)
 
 
@@ -154,6 +153,8 @@ def _prune(options: argparse.Namespace) -> None:
         vocab_size=options.vocabulary,
         mlp_width=options.mlp_width,
         groups=options.groups,
+        num_passes=options.passes,
+        show_progress=True,
         **collect_options(options, _SOURCE_OPTIONS),
     )
     print(
@@ -164,6 +165,6 @@ def _prune(options: argparse.Namespace) -> None:
     if made.lost:
         mean, most = sum(made.lost) / len(made.lost), max(made.lost)
         print(
-            f"{made.mlp_width} of {made.mlp_width_before} channels in each MLP; {100 * mean:.1f}% of its output is "
-            f"lost, {100 * most:.1f}% in the worst layer"
+            f"{made.mlp_width} of {made.mlp_width_before} channels in each MLP; {100 * mean:.1f}% of what it "
+            f"has to add is lost, {100 * most:.1f}% in the worst layer"
         )

@@ -91,20 +91,26 @@ class Layer:
 
         Shapes: [T, D]; of the last layer [U, D], since only the pooled tokens are read after it.
         """
-        backend, tree, eps = context.backend, context.tree, context.config.norm_eps
-        x_TD = backend.rms_norm(x_TD, self.input_norm, eps, residual_TD)
+        o_TE = self.attend(context, self.enter_attention(context, x_TD, residual_TD), is_last)
+        if is_last:
+            residual_TD = residual_TD[context.tree.read_tokens]
+        return self._run_after_attention(context, o_TE, residual_TD), residual_TD
+
+    def enter_attention(self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor) -> Tensor:
+        """Adds what the layer before gave to the residual, in place, and returns what queries, keys and values read."""
+        return context.backend.rms_norm(x_TD, self.input_norm, context.config.norm_eps, residual_TD)
+
+    def attend(self, context: ForwardContext, x_TD: Tensor, is_last: bool = False) -> Tensor:
+        """Returns attention's output before its projection. Shapes: [T, NH]; of the last layer [U, NH]."""
+        backend, tree = context.backend, context.tree
         qkv_TE = backend.linear(x_TD, self.qkv)
-        heads, norms = self.attention.heads, (self.q_norm, self.k_norm, eps)
+        heads, norms = self.attention.heads, (self.q_norm, self.k_norm, context.config.norm_eps)
         rotary = context.rotary if self.attention.window is None else context.local_rotary
         backend.qk_norm_rope(qkv_TE, heads, tree.positions, rotary, *norms)
         if context.memory is not None:
             qkv_TE = context.memory.join(qkv_TE, heads.q_width)
-        queries = tree.all_queries
-        if is_last:  # keys and values need every token, the rest only the pooled ones
-            queries, residual_TD = tree.read_queries, residual_TD[tree.read_tokens]
-        o_TE = backend.tree_attention(qkv_TE, self.attention, tree, queries)
-        del qkv_TE
-        return self._run_after_attention(context, o_TE, residual_TD), residual_TD
+        # Keys and values need every token, the rest of the last layer only the pooled ones.
+        return backend.tree_attention(qkv_TE, self.attention, tree, tree.read_queries if is_last else tree.all_queries)
 
     def _run_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         """Output projection and MLP, a block of tokens at a time; returns the output that is not yet added."""
@@ -119,15 +125,18 @@ class Layer:
         return out_TD
 
     def _run_block_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+        x = self._run_mlp(context, self.enter_mlp(context, o_TE, residual_TD))
+        if self.post_mlp_norm is not None:
+            x = context.backend.rms_norm(x, self.post_mlp_norm, context.config.norm_eps)
+        return x
+
+    def enter_mlp(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
+        """Adds attention's output to the residual, in place, and returns what the MLP multiplies."""
         eps, backend = context.config.norm_eps, context.backend
         x = backend.linear(o_TE, self.o)
         if self.post_attention_norm is not None:
             x = backend.rms_norm(x, self.post_attention_norm, eps)
-        x = backend.rms_norm(x, self.mlp_norm, eps, residual_TD)
-        x = self._run_mlp(context, x)
-        if self.post_mlp_norm is not None:
-            x = backend.rms_norm(x, self.post_mlp_norm, eps)
-        return x
+        return backend.rms_norm(x, self.mlp_norm, eps, residual_TD)
 
     def _run_mlp(self, context: ForwardContext, x_TD: Tensor) -> Tensor:
         backend, activation, experts = context.backend, context.config.activation, context.config.experts

@@ -1,12 +1,13 @@
 """Folders with weights of 4 bits: a quarter to a third of bfloat16's size on disk, and the same arithmetic.
 
 A linear layer has a scale for a group of inputs, the embedding has 8 bits and a scale for each token. They are expanded
-when the model is loaded (`checkpoint.packed`). Weights are rounded for the inputs that they have on programs
-(`rounding`). Norms, biases and the head stay as they are.
+when the model is loaded (`checkpoint.packed`). Weights are rounded one layer after the other (`layers`), for the inputs
+that they have on programs (`rounding`). Norms, biases and the head stay as they are.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,23 +16,25 @@ from torch import Tensor
 from codescaler.checkpoint.compressed_tensors import make_packing_config
 from codescaler.checkpoint.download import resolve_folder
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
-from codescaler.checkpoint.packed import pack_integers
+from codescaler.checkpoint.packed import pack_integers, scale_integers
 from codescaler.checkpoint.save import new_folder
 from codescaler.checkpoint.tensor_files import SINGLE_FILE
 from codescaler.errors import InvalidInput, UnsupportedModel
 from codescaler.model.decoder import build_decoder
-from codescaler.model.moments import observe_moments
 from codescaler.model.projections import list_linear_names
 from codescaler.ops import Backend, Tree, select_backend
+from codescaler.ops.autograd import make_differentiable
 from codescaler.ops.plan import plan
 from codescaler.quantize.folders import require_own_tensors, save_folder
-from codescaler.quantize.rounding import choose_scales, round_by_moments, shrink_moments
+from codescaler.quantize.layers import round_layers
+from codescaler.quantize.rounding import choose_scales, round_by_moments
 from codescaler.quantize.sensitivity import PROGRAMS, count_bytes, list_programs
 from codescaler.text.token_ids import Int32
 from codescaler.types import GROUP_SIZES
 
 BITS = {"Linear": 4, "Embedding": 8}
 _EMBEDDING = "embed_tokens"
+_BATCH_TOKENS = 8192
 _MEASURED = 5  # every so many problems the change of scores is measured
 
 
@@ -133,7 +136,9 @@ def save_int4(
     `programs` are the token lists of each problem, on which the inputs of linear layers are observed; `group_size` is
     how many inputs share a scale.
 
-    Raises: WeightsError as `save_body`. InvalidInput: the group size is none, or does not divide the model's widths.
+    Raises:
+        WeightsError: as `save_body` and `round_layers`.
+        InvalidInput: the group size is none, or does not divide the model's widths.
         UnsupportedModel: there are experts, or fused projections, or a head that is rows of the output layer.
     """
     config = checkpoint.config
@@ -154,20 +159,29 @@ def save_int4(
             )
     packed = {f"{name}.weight" for name in (*linears, _EMBEDDING)}
     tensors = {role: checkpoint.read_tensor(role) for role in checkpoint.sources if role not in packed}
+
+    def round_weight(names: Sequence[str], weight: Tensor, moments: Tensor | None, kind: str, size: int) -> Tensor:
+        scale = choose_scales(weight, moments, BITS[kind], size).bfloat16()
+        integers = round_by_moments(weight, scale.float(), moments, BITS[kind])
+        counts = [checkpoint.sources[f"{name}.weight"].shape[0] for name in names]
+        for name, part, scales in zip(names, integers.split(counts), scale.split(counts), strict=True):
+            tensors.update(_pack(name, part, scales, BITS[kind]))
+        return scale_integers(integers, scale.float()).bfloat16()  # as it is read
+
     embedding = checkpoint.read_tensor(f"{_EMBEDDING}.weight").float()
-    tensors |= _pack(_EMBEDDING, embedding, None, BITS["Embedding"], embedding.shape[1])
-    for names, moments, num_tokens in observe_moments(config, checkpoint.get, backend, programs):
-        shrunk = shrink_moments(moments, num_tokens)
-        for name in names:
-            weight = checkpoint.read_tensor(f"{name}.weight").float()
-            tensors |= _pack(name, weight, shrunk, BITS["Linear"], group_size)
+    embedding = round_weight([_EMBEDDING], embedding, None, "Embedding", config.hidden_size)
+    cpu = torch.device("cpu")
+    decoder = build_decoder(config, checkpoint.get, make_differentiable(backend), backend.fastest_dtype, cpu)
+    trees = [Tree.from_batch(batch, cpu) for lists in programs for batch in plan(lists, _BATCH_TOKENS)]
+    round_layers(decoder, embedding, trees, partial(round_weight, kind="Linear", size=group_size))
     save_folder(checkpoint, tensors, make_packing_config(BITS, group_size), folder, torch.bfloat16)
 
 
-def _pack(name: str, weight: Tensor, moments: Tensor | None, bits: int, group_size: int) -> dict[str, Tensor]:
+def _pack(name: str, integers: Tensor, scale: Tensor, bits: int) -> dict[str, Tensor]:
     """Returns the three tensors of a packed weight, by canonical name."""
-    scale = choose_scales(weight, moments, bits, group_size).bfloat16()
-    integers = round_by_moments(weight, scale.float(), moments, bits)
-    shape = torch.tensor(weight.shape)
     at = f"{name}.weight"
-    return {f"{at}_packed": pack_integers(integers, bits), f"{at}_scale": scale, f"{at}_shape": shape}
+    return {
+        f"{at}_packed": pack_integers(integers, bits),
+        f"{at}_scale": scale.contiguous(),
+        f"{at}_shape": torch.tensor(integers.shape),
+    }
