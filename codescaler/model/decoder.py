@@ -60,6 +60,11 @@ class HiddenStates:
         self.x, self.residual = self.x[tokens], self.residual[tokens]
 
 
+def weigh_errors(stream_TD: Tensor, eps: float) -> Tensor:
+    """What an error in the stream counts at each token: the next norm divides by the stream's size. Shapes: [T, 1]."""
+    return (stream_TD.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer's attention and weights: norm weights float32, linear layers packed by the backend.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from codescaler.errors import WeightsError
-from codescaler.model.decoder import Decoder, Layer
+from codescaler.model.decoder import Decoder, Layer, weigh_errors
 from codescaler.model.projections import FUSED
 from codescaler.ops import LinearWeights, Tree
 from codescaler.ops.autograd import TrainableLinear
@@ -73,11 +73,7 @@ def round_layers(decoder: Decoder, embedding: Tensor, trees: Sequence[Tree], rou
 
     Raises: WeightsError: inputs of a linear layer are not finite.
     """
-
-    def weigh(stream: Tensor) -> Tensor:
-        """What an error of each token counts: the next norm divides by the size of the stream."""
-        return (stream.square().mean(dim=1, keepdim=True) + decoder.config.norm_eps).rsqrt()
-
+    eps = decoder.config.norm_eps
     whole, rounded = _Model(decoder, trees), _Model(replace(decoder, embedding=embedding), trees)
     for index, layer in enumerate(decoder.layers):
         assert isinstance(layer, Layer) and layer.experts is None
@@ -88,7 +84,7 @@ def round_layers(decoder: Decoder, embedding: Tensor, trees: Sequence[Tree], rou
         x, given = whole.enter_mlp(layer, x), map(layer.o, x)
         if layer.post_attention_norm is None:
             wanted = [a - b for a, b in zip(whole.residuals, rounded.residuals, strict=True)]
-            new = replace(new, o=fit("o", y, wanted, [weigh(stream) for stream in whole.residuals]))
+            new = replace(new, o=fit("o", y, wanted, [weigh_errors(stream, eps) for stream in whole.residuals]))
         else:
             new = replace(new, o=fit("o", y, given))
         y = rounded.enter_mlp(new, y)
@@ -98,7 +94,7 @@ def round_layers(decoder: Decoder, embedding: Tensor, trees: Sequence[Tree], rou
         if layer.post_mlp_norm is None:
             streams = [out.float() + stream for out, stream in zip(outputs, whole.residuals, strict=True)]
             wanted = [a - b for a, b in zip(streams, rounded.residuals, strict=True)]
-            new = replace(new, down=fit("down", y, wanted, [weigh(stream) for stream in streams]))
+            new = replace(new, down=fit("down", y, wanted, [weigh_errors(stream, eps) for stream in streams]))
         else:
             new = replace(new, down=fit("down", y, outputs))
         rounded.leave(new, y)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.model.decoder import GetTensor, HiddenStates, Layer, build_decoder
+from codescaler.model.decoder import GetTensor, HiddenStates, Layer, build_decoder, weigh_errors
 from codescaler.ops import Backend, LinearWeights, Tree
 from codescaler.ops.autograd import TrainableLinear, hold_casts, make_differentiable
 from codescaler.ops.linear import PLAIN
@@ -147,8 +147,7 @@ def _advance(layer: Layer, whole: Sequence[HiddenStates], narrow: Sequence[Hidde
         stream = states.x.float() + states.residual
         o = layer.attend(behind.context, layer.enter_attention(behind.context, behind.x, behind.residual))
         x = layer.enter_mlp(behind.context, o, behind.residual)
-        weights = (stream.square().mean(dim=1, keepdim=True) + eps).rsqrt()
-        tasks.append(_Task(x, stream - behind.residual, weights))
+        tasks.append(_Task(x, stream - behind.residual, weigh_errors(stream, eps)))
     return _Task(*(torch.cat([getattr(task, name) for task in tasks]) for name in ("x", "wanted", "weights")))
 
 

@@ -5,7 +5,7 @@ What is left still reads text as the whole model does, a few layers deep; traini
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,8 +132,7 @@ def prune(
         save_head(torch.zeros(before.hidden_size) if head is None else head, written)
         if tokenizer is not None:
             (written / TOKENIZER_FILE).write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-        path = written / "config.json"
-        path.write_text(json.dumps(_make_config(read_json(path), num_layers, ids), indent=2) + "\n", encoding="utf-8")
+        _change_config(written, lambda config: _make_config(config, num_layers, ids))
         lost: tuple[float, ...] = ()
         if groups is not None and mlp_width is not None:
             lost = _narrow(open_checkpoint(written), groups, mlp_width, num_passes, show_progress, folder)
@@ -175,9 +174,13 @@ def _narrow(
             bar.set_postfix(lost=f"{100 * mlp.lost:.1f}%")
     narrow = replace(checkpoint, config=replace(checkpoint.config, intermediate_size=width))
     save_trained(narrow, changed, folder)
-    path = folder / "config.json"
-    path.write_text(json.dumps(read_json(path) | {"intermediate_size": width}, indent=2) + "\n", encoding="utf-8")
+    _change_config(folder, lambda config: config | {"intermediate_size": width})
     return tuple(lost)
+
+
+def _change_config(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(change(read_json(path)), indent=2) + "\n", encoding="utf-8")
 
 
 def select_first_merges(tokenizer: Mapping[str, Any], vocab_size: int, where: str) -> tuple[dict[str, Any], list[int]]:
