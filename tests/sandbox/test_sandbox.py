@@ -1,5 +1,6 @@
 """Verdicts on honest programs, and what a sandbox is asked for."""
 
+import json
 import os
 import socket
 import subprocess
@@ -36,6 +37,24 @@ def test_a_process_that_ends_costs_one_test(any_sandbox):
     verdict = check(any_sandbox, code, "assert f(1) == 1", "assert f(2) == 2", "assert f(3) == 3")
     assert verdict.outcomes == ("passed", "error", "passed")
     assert verdict.message == "the program's process ended with exit code 3"
+
+
+@pytest.mark.parametrize(
+    ("program", "ending"), [("os._exit(3)", (3, False)), ("os.abort()", (-6, False)), ("time.sleep(60)", (-9, True))]
+)
+def test_a_process_that_ends_while_it_is_stopped_has_ended_by_itself(program, ending):
+    script = f"""
+import json, os, select, time
+from codescaler.sandbox.inside.reaper import end_all
+pid = os.fork()
+if pid == 0:
+    {program}
+select.select([os.pidfd_open(pid)], [], [], 1)
+status, was_stopped = end_all(pid, None, everyone=False)
+print(json.dumps([os.waitstatus_to_exitcode(status), was_stopped]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == list(ending)
 
 
 def test_time_runs_out_for_all_tests_that_are_left(any_sandbox):

@@ -62,19 +62,29 @@ def reap(settings: dict[str, Any], role: str, files: list[int], scratch: str, re
         _run(settings, role, files, scratch, report)
     for file in files:
         os.close(file)
-    status = _await_end(pid, stop)
-    was_stopped = status is None
-    with suppress(ProcessLookupError):
-        os.kill(-1 if settings["has_namespaces"] else pid, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        while True:
-            ended = os.wait()
-            status = ended[1] if status is None and ended[0] == pid else status
+    status, was_stopped = end_all(pid, _await_end(pid, stop), everyone=settings["has_namespaces"])
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     with suppress(OSError):
         said = [status, was_stopped, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]
         os.write(report, json.dumps(said).encode() + b"\n")
     os._exit(0)
+
+
+def end_all(pid: int, status: int | None, *, everyone: bool) -> tuple[int | None, bool]:
+    """Ends the program `pid`, or all processes that can be, and waits for all children of this one.
+
+    Returns how the program ended, and whether it was ended here. `status` is how, if it has: its connections close a
+    moment before that shows. A signal changes nothing for a program on its way out, so what it ended with tells.
+    """
+    with suppress(ProcessLookupError):
+        os.kill(-1 if everyone else pid, signal.SIGKILL)
+    was_stopped = False
+    with suppress(ChildProcessError):
+        while True:
+            ended, its_status = os.wait()
+            if ended == pid and status is None:
+                status, was_stopped = its_status, os.waitstatus_to_exitcode(its_status) == -signal.SIGKILL
+    return status, was_stopped
 
 
 def _await_end(pid: int, stop: int) -> int | None:
