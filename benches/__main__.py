@@ -14,9 +14,9 @@ SCRIPTS = {
         *("serving_faults", "startup", "threads", "train_speed"),
     ),
     "quality": (
-        *("adaptive", "alarm", "far", "fault_lines", "fidelity", "fp8", "judging", "labels", "likelihoods"),
-        *("nano_data", "parity", "policies", "ranking", "reading_data", "robustness", "sampled", "smaller", "steady"),
-        *("suites", "tau", "teacher_scores"),
+        *("adaptive", "alarm", "fault_lines", "fidelity", "fp8", "judging", "labels", "likelihoods"),
+        *("parity", "policies", "ranking", "reading_data", "robustness", "sampled", "smaller", "steady"),
+        *("suites", "targets", "tau", "teacher_scores"),
         "templates",
         "train_study",
     ),

@@ -1,117 +1,80 @@
-# The reward model in the package, codescaler/nano, made again from problems to figures: 40 minutes on two cores
-# with units for bfloat16, two to three hours without, and again as much for the figures.
+# The reward model in the package, codescaler/nano, from problems to a model: an hour on two cores with units for
+# bfloat16. It is a narrow copy of the model that benches/small.mk makes, its teacher, in 4 bits.
 #
 #     make setup
-#     make -f benches/nano.mk DATA=FOLDER           # build/nano/nano is what stands in codescaler/nano
+#     make -f benches/nano.mk DATA=FOLDER           # build/nano/nano, a model like that in codescaler/nano
 #     make -f benches/nano.mk DATA=FOLDER figures   # those of its model card, the test split among them
+#     make -f benches/nano.mk DATA=FOLDER copies    # what each step on the way from its teacher kept
 #
-# FOLDER holds mbpp.jsonl (MBPP), rollouts_mbpp.jsonl.gz (see benches/quality/nano_data.py), leetcode_train.jsonl.gz
-# (LeetCodeDataset v0.2) and condefects_pairs.jsonl.gz. A step that was killed goes on, or starts again; to make a step
-# again, remove what it wrote and what was made of that.
-DATA ?= data
-W ?= build/nano
-RESULTS ?= $(W)
-C := .venv/bin/codescaler
-VALIDATION := $(W)/data/mbpp_validation.jsonl
-export PYTHONSAFEPATH := 1
+# The figures of rewritten programs and of copies go to benches/results, the others to RESULTS.
+.PHONY: nano figures copies
+nano:
+include $(dir $(lastword $(MAKEFILE_LIST)))small.mk
+nano: $(W)/nano/calibration.json
 
-.PHONY: all figures
-.DELETE_ON_ERROR:
-all: $(W)/nano/calibration.json
+# What is learned beside verdicts: attempts have the order of their teacher's score and the log-likelihood of the language
+# model that wrote them, standardised and added; benches/quality/data has these sums. Programs of other problems and
+# those that do not answer have the score of the teacher. Each attempt is there once more, rewritten, so that comments
+# and praise say less.
+REWRITE := $(foreach name,renamed commented stripped reformatted rewrapped praised,--rewrite $(name))
+$(W)/rewritten.jsonl: $(W)/data/taught.jsonl
+	$(C) data augment $< -o $@ $(REWRITE)
+$(W)/nano_sampled.jsonl: $(W)/rewritten.jsonl
+	$(C) data negatives $< -o $@ --n 4 --seed 1
+$(W)/nano_reference.jsonl: $(W)/some_references.jsonl
+	$(C) data negatives $< -o $@ --n 4 --seed 1 --kind other --kind renamed --kind near_miss
+$(W)/nano_unjudged.jsonl: $(W)/nano_sampled.jsonl $(W)/nano_reference.jsonl
+	cat $^ > $@
+$(W)/nano_judged.jsonl: $(W)/nano_unjudged.jsonl $(W)/small.trained
+	$(C) score $< --model $(W)/small/model --dtype bfloat16 -o $@
+$(W)/nano_groups.jsonl: $(W)/nano_unjudged.jsonl $(W)/nano_judged.jsonl
+	.venv/bin/python benches targets $^ $@
 
-# Programs with verdicts. Sampling takes a third of the time. 320 tokens cut half of the answers short, most of them in
-# what is said after the program: one in fourteen holds none.
-$(W)/qwen:
-	$(C) download qwen-coder-0.5b $@
+# Fewer tokens, and MLPs of 1,280 channels instead of 4,864 that bring the hidden states to where they were; then LoRA,
+# and weights of 4 bits.
+$(W)/narrow_groups.jsonl: $(W)/nano_unjudged.jsonl
+	awk 'NR % 3 == 1' $< > $@
+$(W)/observed.jsonl: $(W)/small_sampled.jsonl
+	awk 'NR % 12 == 1' $< > $@
+$(W)/narrow: | $(W)/narrow_groups.jsonl $(W)/small.trained
+	$(C) prune $(W)/small/model -o $@ --vocabulary 8192 --mlp-width 1280 --groups $(W)/narrow_groups.jsonl --passes 3
+$(W)/learned.trained: $(W)/nano_groups.jsonl | $(W)/narrow
+	$(C) train $(W)/narrow $< -o $(basename $@) --resume --method lora --learning-rate 1e-4 --teacher-weight 1 \
+	  --step-tokens 4096 --micro-batch-tokens 4096 --max-steps 180 --average-last 0.33 --warmup-fraction 0.05
+	touch $@
+$(W)/nano/config.json: $(W)/learned.trained $(W)/observed.jsonl
+	$(C) quantize $(W)/learned/model $(@D) --quantization int4 --sensitivity-data $(W)/observed.jsonl
+$(W)/nano/calibration.json: $(W)/data/mbpp_validation.jsonl $(W)/nano/config.json
+	$(C) eval calibration $< --model $(@D) --name "MBPP validation" -o $@
+
+# Validation problems with programs of the sampler that was learned from, and of others; and the test split, once, when
+# all choices are made: programs for the first 100 problems of ids 11-510.
 $(W)/smollm2:
 	$(C) download smollm2-135m $@
-$(W)/data/mbpp_train.jsonl:
-	.venv/bin/python benches nano_data $(DATA) $(@D)
-$(VALIDATION): $(W)/data/mbpp_train.jsonl ;
-$(W)/leetcode.jsonl: | $(W)/qwen
-	$(C) data sample $(DATA)/leetcode_train.jsonl.gz -o $@ --model $(W)/qwen --difficulty easy --limit 300 --n 4 \
-	  --max-tokens 320 --batch-size 64 --seed 1
-$(W)/leetcode_labelled.jsonl: $(W)/leetcode.jsonl
-	$(C) data label $< $(DATA)/leetcode_train.jsonl.gz -o $@
-$(W)/sampled.jsonl: $(W)/data/mbpp_train.jsonl $(W)/leetcode_labelled.jsonl
-	cat $^ > $@
-$(W)/groups.jsonl: $(W)/sampled.jsonl
-	cat $< $(W)/data/condefects_train.jsonl > $@
-
-# Teacher: the first 14 layers of Qwen2.5-Coder-0.5B, after which a head on frozen features ranks best, with LoRA.
-$(W)/qwen14: | $(W)/qwen
-	$(C) prune $(W)/qwen -o $@ --layers 14
-$(W)/qwen14_head: $(W)/data/mbpp_train.jsonl | $(W)/qwen14
-	$(C) fit-head $(W)/qwen14 $< -o $@
-$(W)/teacher.trained: $(W)/sampled.jsonl $(W)/qwen14_head
-	$(C) train $(W)/qwen14_head $< --validation $(VALIDATION) -o $(basename $@) --resume --method lora \
-	  --learning-rate 1e-4 --step-tokens 2048 --micro-batch-tokens 2048 --evaluate-every 25 --save-every 10
-	touch $@
-$(W)/groups_scored.jsonl: $(W)/groups.jsonl $(W)/teacher.trained
-	$(C) score $< --model $(W)/teacher/model -o $@
-
-# nano: the first layers and tokens of SmolLM2-135M, all weights trained on verdicts and on the teacher's differences,
-# on each program as it is and once rewritten, so that comments and praise say less.
-REWRITE := $(foreach name,renamed commented stripped reformatted rewrapped praised,--rewrite $(name))
-$(W)/groups_rewritten.jsonl: $(W)/groups_scored.jsonl
-	$(C) data augment $< -o $@ $(REWRITE)
-$(W)/smollm2_6: | $(W)/smollm2
-	$(C) prune $(W)/smollm2 -o $@ --layers 6 --vocabulary 8192
-$(W)/smollm2_6_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6
-	$(C) fit-head $(W)/smollm2_6 $< -o $@
-TRAIN_STUDENT = $(C) train $(W)/smollm2_6_head $< --validation $(VALIDATION) -o $(basename $@) --resume \
-  --learning-rate 1e-4 --epochs 3 --step-tokens 8192 --micro-batch-tokens 2048 --evaluate-every 15 --save-every 15
-DISTILL := --teacher-weight 2
-$(W)/student.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
-	$(TRAIN_STUDENT) $(DISTILL)
-	touch $@
-$(W)/nano/config.json: $(W)/student.trained
-	$(C) quantize $(W)/student/model $(W)/nano --dtype bfloat16 --activation-bits 16
-$(W)/nano/calibration.json: $(W)/nano/config.json
-	$(C) eval calibration $(VALIDATION) --model $(W)/nano --name "MBPP validation" -o $@
-
-# What the steps bought: the same but for one. Passes are the same, steps are not: fewer problems or tokens are fewer
-# steps, and fewer moments to choose from.
-$(W)/no_teacher.trained: $(W)/groups_rewritten.jsonl $(W)/smollm2_6_head
-	$(TRAIN_STUDENT)
-	touch $@
-$(W)/no_rewrites.trained: $(W)/groups_scored.jsonl $(W)/smollm2_6_head
-	$(TRAIN_STUDENT) $(DISTILL)
-	touch $@
-$(W)/mbpp_rewritten.jsonl: $(W)/groups_rewritten.jsonl
-	grep '"task_id": "mbpp/' $< > $@
-$(W)/mbpp_only.trained: $(W)/mbpp_rewritten.jsonl $(W)/smollm2_6_head
-	$(TRAIN_STUDENT) $(DISTILL)
-	touch $@
-$(W)/smollm2_6_whole: | $(W)/smollm2
-	$(C) prune $(W)/smollm2 -o $@ --layers 6
-$(W)/smollm2_6_whole_head: $(W)/data/mbpp_train.jsonl | $(W)/smollm2_6_whole
-	$(C) fit-head $(W)/smollm2_6_whole $< -o $@
-STUDENTS := student no_teacher no_rewrites mbpp_only
-HEADS := --rm head=$(W)/smollm2_6_head --rm whole_head=$(W)/smollm2_6_whole_head --rm teacher_head=$(W)/qwen14_head
-$(RESULTS)/nano_validation.json: $(W)/nano/calibration.json $(STUDENTS:%=$(W)/%.trained) $(W)/smollm2_6_whole_head
-	$(C) eval bon $(VALIDATION) --rm nano=$(W)/nano $(foreach name,$(STUDENTS),--rm $(name)=$(W)/$(name)/model) \
-	  $(HEADS) --rm teacher=$(W)/teacher/model --json $@
-
-# The test split, once, when all choices are made: programs for the first 100 problems of ids 11-510.
 $(W)/test.jsonl: | $(W)/qwen
 	$(C) data sample $(DATA)/mbpp.jsonl -o $@ --model $(W)/qwen --split test --limit 100 --n 10 --max-tokens 256 \
 	  --batch-size 64 --seed 2
 $(W)/test_labelled.jsonl: $(W)/test.jsonl
 	$(C) data label $< $(DATA)/mbpp.jsonl -o $@
-THREE := --rm nano=$(W)/nano --rm teacher=$(W)/teacher/model --rm head=$(W)/smollm2_6_head
-$(RESULTS)/nano_test.json: $(W)/test_labelled.jsonl $(W)/nano/calibration.json
-	$(C) eval bon $< $(THREE) --json $@
+$(W)/data/pooled_validation.jsonl: $(W)/data/mbpp_validation.jsonl $(W)/data/foreign_validation.jsonl
+	cat $^ > $@
+BOTH := --rm nano=$(W)/nano --rm teacher=$(W)/small/model
+LIKELIHOODS := --rm smollm2=$(W)/smollm2:likelihood --rm qwen=$(W)/qwen:likelihood
+$(RESULTS)/nano_test.json: $(W)/test_labelled.jsonl
+$(RESULTS)/nano_validation.json: $(W)/data/mbpp_validation.jsonl
+$(RESULTS)/nano_foreign.json: $(W)/data/foreign_validation.jsonl
+POOLS := $(foreach pool,validation foreign test,$(RESULTS)/nano_$(pool).json)
+$(POOLS): $(W)/nano/calibration.json | $(W)/smollm2 $(W)/qwen
+	$(C) eval bon $(filter %.jsonl,$^) $(BOTH) $(LIKELIHOODS) --dtype bfloat16 --json $@
+$(RESULTS)/reading_nano.json: $(W)/data/pooled_validation.jsonl $(W)/nano/calibration.json
+	$(C) eval reading $< $(BOTH) --dtype bfloat16 --json $@
+figures: $(RESULTS)/reading_nano.json $(POOLS)
+	.venv/bin/python benches robustness $(W)/data/mbpp_validation.jsonl --rm nano=$(W)/nano --save nano
 
-# Both again without the problems whose text is near one that was learned from.
-$(W)/validation_far.jsonl: $(VALIDATION) $(W)/groups.jsonl
-	.venv/bin/python benches far $^ $@
-$(W)/test_far.jsonl: $(W)/test_labelled.jsonl $(W)/groups.jsonl
-	.venv/bin/python benches far $^ $@
-$(RESULTS)/nano_%_far.json: $(W)/%_far.jsonl $(W)/nano/calibration.json
-	$(C) eval bon $< $(THREE) --json $@
-$(RESULTS)/reading_nano.json: $(VALIDATION) $(W)/nano/calibration.json
-	$(C) eval reading $(VALIDATION) --rm nano=$(W)/nano --json $@
-figures: $(RESULTS)/reading_nano.json $(foreach split,validation validation_far test test_far,$(RESULTS)/nano_$(split).json)
-	.venv/bin/python benches robustness $(VALIDATION) --rm nano=$(W)/nano --rm no_rewrites=$(W)/no_rewrites/model \
-	  --save nano
+$(W)/tokens: | $(W)/small.trained
+	$(C) prune $(W)/small/model -o $@ --vocabulary 8192
+$(W)/tokens_int4: | $(W)/observed.jsonl $(W)/tokens
+	$(C) quantize $(W)/tokens $@ --quantization int4 --sensitivity-data $(W)/observed.jsonl
+copies: $(W)/data/mbpp_validation.jsonl $(W)/nano/config.json | $(W)/tokens_int4
+	.venv/bin/python benches smaller $(W)/small/model $< --rm tokens=$(W)/tokens --rm tokens_int4=$(W)/tokens_int4 \
+	  --rm narrow=$(W)/narrow --rm learned=$(W)/learned/model --rm nano=$(W)/nano --save small

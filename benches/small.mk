@@ -2,29 +2,25 @@
 # with units for bfloat16.
 #
 #     make setup
-#     make -f benches/small.mk DATA=FOLDER           # build/reading/small/model
-#     make -f benches/small.mk DATA=FOLDER figures
+#     make -f benches/small.mk DATA=FOLDER           # build/nano/small/model
 #     make -f benches/small.mk DATA=FOLDER scores    # what it and a log-likelihood make of all attempts, packed
 #
 # FOLDER is as benches/quality/reading_data.py says. A step that was killed goes on, or starts again; to make a step
 # again, remove what it wrote and what was made of that.
 DATA ?= data
-W ?= build/reading
+W ?= build/nano
 RESULTS ?= $(W)
 C := .venv/bin/codescaler
 export PYTHONSAFEPATH := 1
 
-.PHONY: small figures_small scores figures
+.PHONY: small scores
 .DELETE_ON_ERROR:
 small: $(W)/small.trained
-figures: figures_small
 
 $(W)/qwen:
 	$(C) download qwen-coder-0.5b $@
-$(W)/data/sampled_train.jsonl:
-	.venv/bin/python benches reading_data $(DATA) $(@D)
-$(patsubst %,$(W)/data/%.jsonl,mbpp_validation foreign_validation references_train taught): \
-  $(W)/data/sampled_train.jsonl ;
+$(patsubst %,$(W)/data/%.jsonl,sampled_train mbpp_validation foreign_validation references_train taught) &:
+	.venv/bin/python benches reading_data $(DATA) $(W)/data
 
 # Programs that answer another problem, or none, beside the attempts, and for every third problem with a solution of its
 # own: all that this has to teach is learned in a tenth of the steps.
@@ -47,11 +43,7 @@ $(W)/small.trained: $(W)/small_groups.jsonl $(W)/qwen14_head
 	  --step-tokens 3072 --micro-batch-tokens 3072 --save-every 40 --average-last 0.33 --warmup-fraction 0.05
 	touch $@
 
-SMALL := --rm small=$(W)/small/model --rm likelihood=$(W)/qwen:likelihood
-$(W)/taught.jsonl: $(W)/data/sampled_train.jsonl $(W)/small.trained
-	$(C) score $< $(SMALL) --combine z --dtype bfloat16 -o $@
-scores: $(W)/taught.jsonl
+$(W)/scored.jsonl: $(W)/data/sampled_train.jsonl $(W)/small.trained
+	$(C) score $< --rm small=$(W)/small/model --rm likelihood=$(W)/qwen:likelihood --combine z --dtype bfloat16 -o $@
+scores: $(W)/scored.jsonl
 	.venv/bin/python benches teacher_scores $<
-$(RESULTS)/small_%.json: $(W)/data/%_validation.jsonl $(W)/small.trained
-	$(C) eval bon $< $(SMALL) --rm nano=nano --json $@
-figures_small: $(RESULTS)/small_mbpp.json $(RESULTS)/small_foreign.json

@@ -20,7 +20,7 @@ from codescaler.engine import Engine
 from codescaler.io.records import read_groups
 from codescaler.testing import FLOAT32_SCORE_LIMIT, make_branching_lists, measure_rms_distance, score_error_limit
 
-NANO = "nano: int8, tau to the CPU's scores"
+NANO = "nano: tau to the CPU's scores"
 LEAST_TAU = 0.95
 EXAMPLES = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"
 
@@ -37,7 +37,7 @@ def run(setting: Setting, emit: Emit) -> None:
 
 
 def _rank_by_nano(setting: Setting) -> Row:
-    """The int8 model of the package: its rankings on the card beside those of its products on the CPU."""
+    """The model of the package: its rankings on the card beside those on the CPU."""
     problems = list(read_groups(EXAMPLES))
     device = str(setting.device)
     ours = Engine.from_pretrained("nano", backend="triton", device=device)

@@ -1,8 +1,8 @@
 """Says what fp8 does to rankings, on a GPU or emulated on a CPU: `python benches fp8 MODEL GROUPS`.
 
-MODEL is the folder of a reward model, or `nano`, whose int8 weights are read as the numbers that they stand for. GROUPS
-are labelled programs. Scores in bfloat16 are compared with scores in fp8 and bfloat16, by the rule and with all linear
-layers in fp8. On a CPU the reference backend emulates fp8: its products are of fp8 numbers, in the order of PyTorch.
+MODEL is the folder of a reward model, or `nano`. GROUPS are labelled programs. Scores in bfloat16 are compared with
+scores in fp8 and bfloat16, by the rule and with all linear layers in fp8. On a CPU the reference backend emulates fp8:
+its products are of fp8 numbers, in the order of PyTorch.
 Exit status 1 unless
     mean Kendall's tau of a problem's distinct programs, by the rule >= 0.95.
 """
@@ -17,21 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from benches.harness.options import parse_count, report_progress
 from benches.harness.results import RESULTS
 from benches.quality.tau import kendall_tau
 from codescaler.checkpoint.download import resolve_folder
-from codescaler.checkpoint.load import open_checkpoint
-from codescaler.checkpoint.save import copy_text_side
 from codescaler.commands.info import describe_environment
 from codescaler.engine import Engine
 from codescaler.io.records import read_groups
 from codescaler.io.tables import format_table
 from codescaler.metrics import bootstrap_interval
 from codescaler.ops import select_backend
-from codescaler.ops.reference import apply_hadamard
 from codescaler.quantize.sensitivity import quantize
 from codescaler.testing import describe_device
 
@@ -49,7 +45,7 @@ def main(options: Sequence[str] | None = None) -> int:
     taus: dict[str, list[float]] = {}
     num_layers = {}
     with tempfile.TemporaryDirectory() as scratch:
-        model = _make_plain(resolve_folder(arguments.model), Path(scratch) / "plain")
+        model = resolve_folder(arguments.model)
         exact = Engine.from_pretrained(model, dtype="bfloat16", **place)
         for name, limit in LIMITS.items():
             report = quantize(model, Path(scratch) / name, limit=limit, quantization="fp8")
@@ -86,25 +82,6 @@ def main(options: Sequence[str] | None = None) -> int:
         }
         (RESULTS / f"fp8_{arguments.save}.json").write_text(json.dumps(values, indent=2) + "\n")
     return 0 if holds else 1
-
-
-def _make_plain(folder: Path, target: Path) -> Path:
-    """Returns the folder; of an int8 model, one of the numbers that its weights stand for."""
-    checkpoint = open_checkpoint(folder)
-    if not checkpoint.config.quantized_linears:
-        return folder
-    target.mkdir()
-    tensors = load_file(folder / "model.safetensors")
-    for name, scheme in checkpoint.config.quantized_linears.items():
-        weight = tensors[f"model.{name}.weight"].float() * tensors.pop(f"model.{name}.weight_scale").float()
-        # The transform is its own inverse.
-        tensors[f"model.{name}.weight"] = (apply_hadamard(weight) if scheme.has_hadamard else weight).contiguous()
-    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text())
-    del config["quantization_config"]
-    (target / "config.json").write_text(json.dumps(config))
-    copy_text_side([folder], target)
-    return target
 
 
 def _make_parser() -> argparse.ArgumentParser:

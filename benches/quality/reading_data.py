@@ -1,4 +1,4 @@
-"""Problems for a reward model that reads the problem, split: `python benches reading_data FOLDER OUT`.
+"""The problems that nano and its teacher are made of, split: `python benches reading_data FOLDER OUT`.
 
 FOLDER holds `rollouts_mbpp.jsonl.gz` (groups with `split`; ours are of Qwen2.5-Coder-0.5B on MBPP, ids 601-974 and 1-10
 for training, 511-600 for validation), `mbpp.jsonl` and `leetcode_train.jsonl.gz` (LeetCodeDataset v0.2). Written are
@@ -14,24 +14,33 @@ may be in LiveCodeBench, which begins in May 2023, or that the same rule finds n
 problems stand in the order in which they were made, so those before a problem of February 2023 are kept.
 """
 
+import argparse
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from benches.quality.nano_data import read_folders, read_rollouts, read_shown, write
 from benches.quality.sampled import DATA, read_sampled
 from benches.quality.teacher_scores import add_scores
 from codescaler.data.prefer.leakage import HeldOut, find_leaks
+from codescaler.io.records import read_lines
 from codescaler.tasks import read_tasks
 from codescaler.types import Task
 
+SHOWN = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"  # what `make demo` ranks
 NEAR_HUMANEVAL = {"mbpp/667", "mbpp/877"}  # to its problems 64 and 88, by their docstrings
 FIRST_LATE = "leetcode/separate-the-digits-in-an-array"  # February 2023: question 2553
 LONGEST_PROMPT, LONGEST_PROGRAM = 450, 1000  # characters of a solution's group: longer ones cost more than they teach
 
 
 def main() -> None:
-    options = read_folders("reading_data", __doc__)
-    shown, rollouts = read_shown(), read_rollouts(options.folder)
+    parser = argparse.ArgumentParser(prog="python benches reading_data", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    shown = {record["task_id"] for _, _, record in read_lines(SHOWN)}
+    rollouts = [record for _, _, record in read_lines(options.folder / "rollouts_mbpp.jsonl.gz")]
     mbpp = list(read_tasks(options.folder / "mbpp.jsonl"))
     leetcode = take_before_window(list(read_tasks(options.folder / "leetcode_train.jsonl.gz")))
     held_out = HeldOut(prompts={task.task_id: task.prompt for task in mbpp if task.split != "train"})
@@ -52,7 +61,8 @@ def main() -> None:
     }
     sets["taught"] = list(add_scores(sets["sampled_train"]))
     for name, groups in sets.items():
-        write(options.out / f"{name}.jsonl", groups)
+        text = "".join(json.dumps(group) + "\n" for group in groups)
+        (options.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
         print(f"{name}.jsonl: {len(groups)} groups")
 
 
@@ -64,16 +74,13 @@ def take_before_window(tasks: Sequence[Task]) -> list[Task]:
 
 
 def make_reference_groups(tasks: Iterable[Task]) -> list[dict[str, Any]]:
-    """A group for each problem whose text and solution are short.
-
-    The solution has a score, as training with a teacher asks: any, since only differences of scores count.
-    """
+    """A group for each problem whose text and solution are short."""
     return [
         {
             "task_id": f"{task.task_id}/reference",
             "split": "train",
             "prompt": task.prompt,
-            "candidates": [{"code": task.reference.replace("\r\n", "\n"), "passed": True, "score": 0.0}],
+            "candidates": [{"code": task.reference.replace("\r\n", "\n"), "passed": True}],
         }
         for task in tasks
         if task.reference is not None and len(task.prompt) <= LONGEST_PROMPT and len(task.reference) <= LONGEST_PROGRAM

@@ -2,7 +2,7 @@
 
 TAUGHT are groups that `codescaler score` wrote. Written is `benches/quality/data/teacher_scores.jsonl.gz`: a line for
 each group with its task_id and the score of each candidate, null for none, to four digits. `add_scores` puts them back.
-So a student can be trained anew without the hour that its teacher takes.
+So a student can be trained anew without the half hour that its teacher takes.
 """
 
 import argparse

@@ -7,12 +7,17 @@ from benches.tools.page_tables import (
     describe_setting,
     format_estimate,
     format_gain,
+    format_known,
     format_percent,
     format_table,
     load_result,
 )
 
 BASELINES = ("longest", "random", "shortest")
+LIKELIHOODS = {
+    "smollm2": "log-likelihood of SmolLM2-135M",
+    "qwen": "log-likelihood of Qwen2.5-Coder-0.5B",
+}
 SMALL_MODELS = {"SmolLM2-135M": "smollm2_135m", "Qwen2.5-Coder-0.5B": "qwen2.5_coder_0.5b"}
 
 
@@ -123,10 +128,10 @@ def _write_smaller() -> Iterator[str]:
     result = load_result("smaller_small")
     yield "## Smaller copies of a reward model\n"
     yield (
-        "`make -f benches/reading.mk DATA=FOLDER copies`, by `python benches smaller`: copies of the model of "
+        "`make -f benches/nano.mk DATA=FOLDER copies`, by `python benches smaller`: copies of the model of "
         "`benches/small.mk`, 14 layers of Qwen2.5-Coder-0.5B. `tokens` knows 8,192 of 151,936 tokens, and "
         "`tokens_int4` has 4 bits too. `narrow` has 8,192 tokens and 1,280 of 4,864 channels in each MLP. `learned` is "
-        "`narrow` after LoRA. `student` is `learned` in 4 bits. What LoRA changed is stored in float32. "
+        "`narrow` after LoRA. `nano` is `learned` in 4 bits. What LoRA changed is stored in float32. "
         "Kendall's tau compares the order of a problem's "
         f"programs with the order by the model itself, on {result['num_problems']} validation problems of MBPP. "
         f"{result['num_mixed']} of them have a correct and an incorrect program. {describe_setting(result)}\n"
@@ -167,16 +172,19 @@ def _write_int8() -> Iterator[str]:
             rows.append([label, format_estimate(tau, 1, 3), f"{figures['rmse_over_spread']:.3f}", same, gain])
     yield format_table(["model", "mean Kendall's tau", "RMSE", "same best program", "best of 10, points"], rows)
     yield "A layer is here a fused linear layer: q, k and v are one, and gate and up are one.\n"
-    results = {"emulated on a CPU": load_result("fp8_nano"), "on an H200": load_result("fp8_nano_h200")}
+    results = {
+        "nano, emulated on a CPU": load_result("fp8_nano"),
+        "the nano of 31 MB before it, on an H200": load_result("fp8_nano_h200"),
+    }
     yield (
-        "`python benches fp8 nano GROUPS`: fp8 beside bfloat16. The programs are those of "
-        f"{results['on an H200']['num_problems']} problems that nano has not seen.\n"
+        "`python benches fp8 nano GROUPS`: fp8 beside bfloat16. The programs are those of the 12 problems of "
+        "`mbpp_unseen.jsonl.gz`.\n"
     )
     rows = []
-    for where, result in results.items():
+    for model, result in results.items():
         for setting, mean in result["mean_tau"].items():
             tau = format_estimate({"mean": mean, "interval": result["interval"][setting]}, 1, 3)
-            rows.append([f"nano, {setting}, {where}", str(result["num_fp8_linears"][setting]), tau])
+            rows.append([f"{model}, {setting}", str(result["num_fp8_linears"][setting]), tau])
     yield format_table(["model", "fp8 linear layers", "mean Kendall's tau"], rows)
 
 
@@ -184,25 +192,33 @@ def _write_nano() -> Iterator[str]:
     yield "## nano\n"
     yield (
         "`make -f benches/nano.mk DATA=FOLDER figures`. The model card of [nano](../codescaler/nano/README.md) says "
-        "how the model was made. A gain is the accuracy of nano on pairs minus the accuracy of the row.\n"
+        "how the model was made. Its teacher is the model of `benches/small.mk`. A gain is the accuracy of nano on "
+        "pairs minus the accuracy of the row.\n"
     )
-    splits = {
-        "nano_validation": "Validation problems, which the best of 18 checkpoints was chosen by",
-        "nano_validation_far": "Validation problems without those that are worded like a training problem",
-        "nano_test": "Test problems, which were looked at once",
-        "nano_test_far": "Test problems without those that are worded like a training problem",
+    pools = {
+        "nano_validation": "MBPP validation, programs of Qwen2.5-Coder-0.5B, whose programs were learned from",
+        "nano_foreign": "MBPP validation, programs of SmolLM2-135M, and of Qwen2.5-Coder-0.5B with another prompt",
+        "nano_test": "MBPP test, looked at once for this model, programs of Qwen2.5-Coder-0.5B",
     }
-    for name, title in splits.items():
+    for name, title in pools.items():
         figures = load_result(name)["figures"]
-        yield f"{title}: {figures['num_mixed']} of them have a correct and an incorrect program.\n"
+        yield f"{title}: {figures['num_mixed']} problems have a correct and an incorrect program.\n"
         gains = figures["gains"]["nano"]
         rows = []
         for scorer, values in figures["scorers"].items():
             gain = gains.get(scorer, {}).get("pair_accuracy")
             shown = "" if gain is None or scorer == "oracle" else format_gain(gain["mean"], gain["interval"])
-            best = format_estimate(values["best_of_n_on_mixed"][-1])
-            rows.append([scorer, format_estimate(values["pair_accuracy"]), shown, best])
-        yield format_table(["scorer", "pairs ranked correctly", "gain of nano", "best of 10 is correct"], rows)
+            rows.append(
+                [
+                    LIKELIHOODS.get(scorer, scorer),
+                    format_estimate(values["pair_accuracy"]),
+                    shown,
+                    format_known(values["pair_accuracy_defining"]),
+                    format_estimate(values["best_of_n_on_mixed"][-1]),
+                ]
+            )
+        header = ["scorer", "pairs ranked correctly", "gain of nano", "of programs that define", "best of N is correct"]
+        yield format_table(header, rows)
 
 
 def _write_robustness() -> Iterator[str]:
@@ -402,7 +418,9 @@ def _write_adaptive() -> Iterator[str]:
         f"`python benches adaptive GROUPS --cascade`: the first {result['n']} candidates of {result['num_problems']} "
         f"MBPP problems. Margins are chosen on {first['num_chosen']} problems, and counted on the other "
         f"{first['num_counted']}. *Frozen* exits read the head of the model, and *trained* exits have heads of their "
-        "own. In a *cascade* nano drops first. The *ceiling* is an exit that knows the last scores. A promise is kept "
+        "own. In a *cascade* nano drops first. *small* is the teacher of nano, and both have learned from most of "
+        "these problems. The *ceiling* is "
+        "an exit that knows the last scores. A promise is kept "
         f"if its bound is no larger, at {100 * result['confidence']:.0f}% confidence. Work is distinct tokens times "
         "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count "
         f"of these problems. {describe_setting(result)}\n"

@@ -8,6 +8,7 @@ from benches.tools.page_tables import (
     describe_setting,
     format_estimate,
     format_gain,
+    format_known,
     format_percent,
     format_table,
     load_result,
@@ -17,11 +18,7 @@ MODELS = {"SmolLM2-135M": "smollm2_135m", "Qwen2.5-Coder-0.5B": "qwen2.5_coder_0
 POOLS = {
     "": "MBPP validation, programs of Qwen2.5-Coder-0.5B",
     "_foreign": "MBPP validation, programs of other models and prompts",
-    "_leetcode": "easy problems of LeetCode, of which nano has seen many, programs of Qwen2.5-Coder-0.5B",
-}
-LIKELIHOODS = {
-    "smollm2": "log-likelihood of SmolLM2-135M",
-    "qwen": "log-likelihood of Qwen2.5-Coder-0.5B, which wrote the first pool",
+    "_leetcode": "easy problems of LeetCode, programs of Qwen2.5-Coder-0.5B",
 }
 SPEEDS = ("likelihood_bon8_0.6b_bfloat16",)
 
@@ -29,7 +26,6 @@ SPEEDS = ("likelihood_bon8_0.6b_bfloat16",)
 def write_ranking() -> Iterator[str]:
     """Yields the sections in order."""
     yield from _write_reading()
-    yield from _write_reading_student()
     yield from _write_likelihoods()
     yield from _write_likelihood_speed()
     yield from _write_best_of_n_latency()
@@ -38,62 +34,28 @@ def write_ranking() -> Iterator[str]:
 
 def _write_reading() -> Iterator[str]:
     figures = load_result("reading_nano")["figures"]
-    nano = figures["scorers"]["nano"]
+    scorers = {name: figures["scorers"][name] for name in ("nano", "teacher")}
     yield "## Does nano read the problem\n"
     yield (
-        f"`codescaler eval reading` on {figures['num_problems']} problems of MBPP validation, {figures['num_mixed']} "
-        f"of them with a correct and an incorrect program.\n\n{nano['verdict'].replace('nano', 'Nano', 1)}\n"
+        f"`codescaler eval reading` on {figures['num_problems']} problems of MBPP validation, with programs of three "
+        "samplings. The teacher of nano is the model of `benches/small.mk`.\n\n"
+        f"{scorers['nano']['verdict'].replace('nano', 'Nano', 1)}\n"
+    )
+    measured = (
+        ("correlation of scores after both texts", "correlation", 1, 3),
+        ("pairs ranked correctly, own text", "pair_accuracy_own", 100, 1),
+        ("the same, another problem's text", "pair_accuracy_swapped", 100, 1),
+        ("the fall", "fall", 100, 1),
     )
     rows = [
-        ["pairs ranked correctly, own text", format_estimate(nano["pair_accuracy_own"])],
-        ["pairs ranked correctly, another problem's text", format_estimate(nano["pair_accuracy_swapped"])],
-        ["correlation of scores after both texts", format_estimate(nano["correlation"], 1, 3)],
+        [label, *(format_estimate(one[key], scale, digits) for one in scorers.values())]
+        for label, key, scale, digits in measured
     ]
     rows += [
-        [f"a correct program before: {kind}", _format_known(estimate)] for kind, estimate in nano["before"].items()
+        [f"a correct program before: {kind}", *(format_known(one["before"][kind]) for one in scorers.values())]
+        for kind in scorers["nano"]["before"]
     ]
-    yield format_table(["", "nano"], rows)
-
-
-def _write_reading_student() -> Iterator[str]:
-    figures = load_result("reading_student")["figures"]
-    scorers = figures["scorers"]
-    columns = {name: scorers[name] for name in ("teacher", "student", "nano")}
-    yield "## Reward models that read the problem\n"
-    yield (
-        "`make -f benches/reading.mk DATA=FOLDER figures`. The teacher is the first 14 layers of Qwen2.5-Coder-0.5B "
-        "with LoRA (`benches/small.mk`). The student is a narrower copy of it in 47 MB. Both were trained with "
-        "programs that do not answer the problem. Neither is in the package. "
-        f"Reading is measured on {figures['num_problems']} problems of MBPP validation, with programs of three "
-        "samplings.\n"
-    )
-    all_three = columns.values()
-    rows = [
-        ["correlation of scores after both texts", *(format_estimate(one["correlation"], 1, 3) for one in all_three)],
-        ["pairs ranked correctly, own text", *(format_estimate(one["pair_accuracy_own"]) for one in all_three)],
-        ["the same, another problem's text", *(format_estimate(one["pair_accuracy_swapped"]) for one in all_three)],
-        ["the fall", *(format_estimate(one["fall"]) for one in all_three)],
-    ]
-    rows += [
-        [f"a correct program before: {kind}", *(_format_known(one["before"][kind]) for one in all_three)]
-        for kind in columns["nano"]["before"]
-    ]
-    yield format_table(["", *columns], rows)
-    for pool, title in (("mbpp", "the sampler whose programs were learned from"), ("foreign", "other samplers")):
-        result = load_result(f"student_{pool}")["figures"]
-        yield f"Programs of {title}: {result['num_mixed']} problems have a correct and an incorrect program.\n"
-        yield format_table(
-            ["scorer", "pairs ranked correctly", "of programs that define", "best of N is correct"],
-            [
-                [
-                    LIKELIHOODS.get(name, name),
-                    format_estimate(values["pair_accuracy"]),
-                    _format_known(values["pair_accuracy_defining"]),
-                    format_estimate(values["best_of_n_on_mixed"][-1]),
-                ]
-                for name, values in result["scorers"].items()
-            ],
-        )
+    yield format_table(["", *scorers], rows)
 
 
 def _write_likelihoods() -> Iterator[str]:
@@ -107,25 +69,31 @@ def _write_likelihoods() -> Iterator[str]:
         result = load_result(f"likelihoods_{model}{suffix}")
         figures = result["figures"]
         counts = f"{figures['num_groups']} problems, {result['num_programs']} programs"
-        yield f"{title}, {result['dtypes']['language model']}, on {pool}: {counts}. {_time_programs(result)}\n"
-        gains = figures["gains"]
-        rows = [
-            [
+        gains, names, seconds = figures["gains"], list(figures["scorers"]), dict(result["seconds"])
+        if suffix == "_leetcode":  # which nano has learned from
+            names = [name for name in names if "nano" not in name]
+            del seconds["reward"]
+        times = _time_programs(seconds, result["num_programs"])
+        yield f"{title}, {result['dtypes']['language model']}, on {pool}: {counts}. {times}\n"
+        rows = []
+        for scorer in names:
+            values, gain = figures["scorers"][scorer], gains.get(scorer)
+            row = [
                 scorer,
                 format_estimate(values["pair_accuracy"]),
-                _format_known(values["pair_accuracy_defining"]),
+                format_known(values["pair_accuracy_defining"]),
                 format_estimate(values["best_of_n_on_mixed"][-1]),
-                format_gain(**gains[scorer]["random"]["best_of_n_on_mixed"]) if scorer in gains else "",
-                format_gain(**gains[scorer]["nano"]["pair_accuracy"]) if scorer in gains and scorer != "nano" else "",
+                "" if gain is None else format_gain(**gain["random"]["best_of_n_on_mixed"]),
             ]
-            for scorer, values in figures["scorers"].items()
-        ]
+            if "nano" in names:
+                row.append("" if gain is None or scorer == "nano" else format_gain(**gain["nano"]["pair_accuracy"]))
+            rows.append(row)
         head = ["scorer", "pairs ranked correctly", "of programs that define", "best of N", "over a random pick"]
-        yield format_table([*head, "pairs, over nano"], rows)
+        yield format_table([*head, "pairs, over nano"] if "nano" in names else head, rows)
 
 
-def _time_programs(result: Mapping[str, Any]) -> str:
-    told = [f"{name} {1000 * s / result['num_programs']:.0f} ms" for name, s in result["seconds"].items()]
+def _time_programs(seconds: Mapping[str, float], num_programs: int) -> str:
+    told = [f"{name} {1000 * total / num_programs:.0f} ms" for name, total in seconds.items()]
     return f"A program took, on a machine with other work: {', '.join(told)}."
 
 
@@ -150,10 +118,6 @@ def _write_likelihood_speed() -> Iterator[str]:
             for system, row in result["systems"].items()
         ]
         yield format_table(["system", "seconds", "ms a program", "speed", "of peak"], rows)
-
-
-def _format_known(estimate: Mapping[str, Any] | None) -> str:
-    return "" if estimate is None else format_estimate(estimate)
 
 
 def _write_best_of_n_latency() -> Iterator[str]:

@@ -39,6 +39,11 @@ def format_estimate(estimate: Mapping[str, Any], scale: float = 100, digits: int
     return f"{estimate['mean'] * scale:.{digits}f} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
 
 
+def format_known(estimate: Mapping[str, Any] | None) -> str:
+    """`format_estimate`, or nothing of what could not be measured."""
+    return "" if estimate is None else format_estimate(estimate)
+
+
 def format_gain(mean: float, interval: Sequence[float]) -> str:
     """A difference in points with its interval; nothing that rounds to -0.0."""
     return "{} [{}, {}]".format(*(f"{round(100 * value, 1) + 0.0:+.1f}" for value in (mean, *interval)))

@@ -21,6 +21,8 @@ def load(folder):
 def save_tiny(folder):
     save_random_checkpoint(Path(folder), "qwen3", vocab_size=300, pad_token_id=299, max_position_embeddings=1024)
     save_chat(Path(folder))
+    # Its template begins with BOS, which verl strips. nano has none.
+    Path(folder, "tokenizer_config.json").write_text(json.dumps({"bos_token": "<|im_start|>"}))
     return folder
 
 

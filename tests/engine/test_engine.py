@@ -13,7 +13,7 @@ from codescaler import ops
 from codescaler.engine import Engine, forward
 from codescaler.errors import BackendUnavailable, CapacityExceeded, InvalidInput, MissingTensor
 from codescaler.ops import select_backend
-from codescaler.testing import edit_tensors, save_random_checkpoint
+from codescaler.testing import edit_tensors, save_chat, save_random_checkpoint
 
 PAD = 0
 
@@ -321,8 +321,8 @@ def test_a_forked_child_scores(folder, engine, case):
     subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code, str(folder), score], check=True, timeout=120)
 
 
-def test_auto_takes_the_cpu_where_a_gpu_has_not_the_format(monkeypatch, caplog):
-    """A machine with a GPU, whose backend has no int8: nano, which is the default, loads there all the same."""
+def test_auto_takes_the_cpu_where_a_gpu_has_not_the_format(tmp_path, monkeypatch, caplog):
+    """A machine with a GPU, whose backend has no int8: an int8 model loads there all the same."""
 
     class WithoutInt8:
         def supports(self, format):
@@ -333,7 +333,9 @@ def test_auto_takes_the_cpu_where_a_gpu_has_not_the_format(monkeypatch, caplog):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("codescaler.engine.engine.select_backend", select)
-    assert Engine.from_pretrained().device == "cpu"
+    save_random_checkpoint(tmp_path, "qwen3", vocab_size=300, pad_token_id=299)
+    save_chat(tmp_path)
+    assert Engine.from_pretrained(tmp_path, quantization="int8").device == "cpu"
     assert "device 'auto' passes over the GPU (backend 'triton' has no int8" in caplog.text
-    assert Engine.from_pretrained(backend="cpu").device == "cpu"
+    assert Engine.from_pretrained(tmp_path, quantization="int8", backend="cpu").device == "cpu"
     assert "the C++ kernels run on device 'cpu'" in caplog.text

@@ -1,6 +1,8 @@
 """verl 0.9.1 as it calls: its manager, its custom function, and the payloads that its reward workers post."""
 
 import asyncio
+import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,16 +105,18 @@ def test_the_payloads_of_reward_workers_score_to_the_bit(server, engine, folder)
         assert (status, read(answer)) == (200, expected)
 
 
-def test_a_bos_that_verl_strips_is_put_back_once():
-    engine = Engine.from_pretrained("nano", dtype="float32")
+def test_a_bos_that_verl_strips_is_put_back_once(folder, tmp_path):
+    model = shutil.copytree(folder, tmp_path / "rm")
+    (model / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<|im_start|>"}))
+    engine = Engine.from_pretrained(model)
     messages = [{"role": "user", "content": PROBLEM}, {"role": "assistant", "content": COMPLETIONS[0]}]
     text = engine.encoder.chat.render(messages)
     bos = engine.encoder.chat.special_tokens["bos_token"]
     assert text.startswith(bos)
     expected = engine.score([messages])[0]
-    with serve((engine, ("nano",))) as server:
+    with serve((engine, ("rm",))) as server:
         for given, num_restored in ((text, 0), (text.removeprefix(bos), 1)):
-            for path, body, read in list_payloads("nano", given):
+            for path, body, read in list_payloads("rm", given):
                 assert read(send(server.url + path, body)[2]) == expected
             counted = f"codescaler_bos_restored_rows_total {2.0 * num_restored}"
             assert counted in send(server.url + "/metrics")[2]

@@ -40,9 +40,10 @@ def test_a_process_that_ends_costs_one_test(any_sandbox):
 
 
 @pytest.mark.parametrize(
-    ("program", "ending"), [("os._exit(3)", (3, False)), ("os.abort()", (-6, False)), ("time.sleep(60)", (-9, True))]
+    ("program", "ending"),
+    [("os._exit(3)", (3, False)), ("os.kill(os.getpid(), 15)", (-15, False)), ("time.sleep(60)", (-9, True))],
 )
-def test_a_process_that_ends_while_it_is_stopped_has_ended_by_itself(program, ending):
+def test_how_a_process_ended_shows_where_it_had_ended_just_before_it_is_stopped(program, ending):
     script = f"""
 import json, os, select, time
 from codescaler.sandbox.inside.reaper import end_all

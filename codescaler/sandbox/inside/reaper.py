@@ -73,11 +73,13 @@ def reap(settings: dict[str, Any], role: str, files: list[int], scratch: str, re
 def end_all(pid: int, status: int | None, *, everyone: bool) -> tuple[int | None, bool]:
     """Ends the program `pid`, or all processes that can be, and waits for all children of this one.
 
-    Returns how the program ended, and whether it was ended here. `status` is how, if it has: its connections close a
-    moment before that shows. A signal changes nothing for a program on its way out, so what it ended with tells.
+    Returns how the program ended, and whether it was ended here. `status` is how, if that has shown: connections close
+    a moment before. A signal changes nothing for a program on its way out, so what it ended with tells. SIGKILL of any
+    other sender in that moment counts as sent from here.
     """
-    with suppress(ProcessLookupError):
-        os.kill(-1 if everyone else pid, signal.SIGKILL)
+    if everyone or status is None:  # or else the number may be another process's by now
+        with suppress(ProcessLookupError):
+            os.kill(-1 if everyone else pid, signal.SIGKILL)
     was_stopped = False
     with suppress(ChildProcessError):
         while True:
