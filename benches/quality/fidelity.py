@@ -6,7 +6,7 @@ unless
     mean Kendall's tau of a problem's distinct programs >= 0.95, and
     |best of N, int8 - float32| <= 1.5 points, its paired 95% bootstrap interval holding 0.
 The layers that stay as they are, and what each would do, are of the rule's own measurement
-(`codescaler.quantize.sensitivity`).
+(`codescaler.quantize.sensitivity`). The speed is that of the rule's int8 beside bfloat16, in turn.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from codescaler.quantize.int8 import save_quantized
 from codescaler.types import ACTIVATION_BITS, QuantScheme
 
 LEAST_TAU, MOST_POINTS = 0.95, 0.015
+_SPEED_PROBLEMS, _SPEED_ROUNDS = 12, 9
 
 
 def main(options: Sequence[str] | None = None) -> int:
@@ -72,6 +73,8 @@ def main(options: Sequence[str] | None = None) -> int:
         if time.monotonic() > deadline:
             break
     summary = {name: _summarize(rows) for name, rows in figures.items()}
+    speed = _measure_speed(arguments.model, choice.linears, groups)
+    print(f"int8 by the rule is {speed:.2f} times as fast as bfloat16")
     ours = summary["by the rule"]
     low, high = ours["best_of_n_interval"]
     holds = ours["tau"] >= LEAST_TAU and abs(ours["best_of_n_difference"]) <= MOST_POINTS and low <= 0 <= high
@@ -108,6 +111,7 @@ def main(options: Sequence[str] | None = None) -> int:
             "change_by_map": {", ".join(fused): change for fused, change in choice.changes.items()},
             "bits_by_map": {", ".join(f): choice.linears[f[0]].bits for f in choice.changes if f[0] in choice.linears},
             "kept": [", ".join(fused) for fused in choice.kept],
+            "speed_beside_bfloat16": speed,
             "summary": summary,
             "problems": figures,
             "holds": holds,
@@ -131,13 +135,29 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open_with_int8(model: Path, linears: Mapping[str, QuantScheme]) -> Engine:
-    """The model with these linear layers in int8, in float32."""
+def _open_with_int8(model: Path, linears: Mapping[str, QuantScheme], **options: Any) -> Engine:
+    """The model with these linear layers in int8, the others in float32 unless the engine's `options` say more."""
     with tempfile.TemporaryDirectory(prefix="codescaler-fidelity-") as folder:
         save_quantized(open_checkpoint(model), linears, Path(folder))
-        engine = Engine.from_pretrained(folder, device="cpu", dtype="float32")
+        engine = Engine.from_pretrained(folder, **{"device": "cpu", "dtype": "float32", **options})
         engine.score([("a", "b")])  # tokenizer and template are read on first use
     return engine
+
+
+def _measure_speed(model: Path, linears: Mapping[str, QuantScheme], groups: Sequence[Group]) -> float:
+    """The median of what bfloat16 takes over what int8 takes, for the programs of some problems, in turn."""
+    options = {"device": "cpu", "dtype": "bfloat16", "prefix_memory_bytes": 0}  # nothing is kept from round to round
+    engines = [Engine.from_pretrained(model, **options), _open_with_int8(model, linears, **options)]
+    ratios = []
+    for _ in range(_SPEED_ROUNDS + 1):
+        seconds = []
+        for engine in engines:
+            started = time.perf_counter()
+            for group in groups[:_SPEED_PROBLEMS]:
+                _score_group(engine, group)
+            seconds.append(time.perf_counter() - started)
+        ratios.append(seconds[0] / seconds[1])
+    return float(np.median(ratios[1:]))  # the first round prepares
 
 
 def _score_group(engine: Engine, group: Group) -> np.ndarray:
