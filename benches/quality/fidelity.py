@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from codescaler.model.projections import list_linear_names
 from codescaler.ops import select_backend
 from codescaler.quantize import sensitivity as quantize
 from codescaler.quantize.int8 import save_quantized
+from codescaler.testing import measure_seconds
 from codescaler.types import ACTIVATION_BITS, QuantScheme
 
 LEAST_TAU, MOST_POINTS = 0.95, 0.015
@@ -150,14 +152,17 @@ def _measure_speed(model: Path, linears: Mapping[str, QuantScheme], groups: Sequ
     engines = [Engine.from_pretrained(model, **options), _open_with_int8(model, linears, **options)]
     ratios = []
     for _ in range(_SPEED_ROUNDS + 1):
-        seconds = []
-        for engine in engines:
-            started = time.perf_counter()
-            for group in groups[:_SPEED_PROBLEMS]:
-                _score_group(engine, group)
-            seconds.append(time.perf_counter() - started)
-        ratios.append(seconds[0] / seconds[1])
+        exact, rounded = (
+            measure_seconds(partial(_score_groups, engine, groups[:_SPEED_PROBLEMS]), torch.device("cpu"))
+            for engine in engines
+        )
+        ratios.append(exact / rounded)
     return float(np.median(ratios[1:]))  # the first round prepares
+
+
+def _score_groups(engine: Engine, groups: Sequence[Group]) -> None:
+    for group in groups:
+        _score_group(engine, group)
 
 
 def _score_group(engine: Engine, group: Group) -> np.ndarray:

@@ -21,7 +21,6 @@ import torch
 from benches.harness.options import parse_count, report_progress
 from benches.harness.results import RESULTS
 from benches.quality.tau import kendall_tau
-from codescaler.checkpoint.download import resolve_folder
 from codescaler.commands.info import describe_environment
 from codescaler.engine import Engine
 from codescaler.io.records import read_groups
@@ -45,10 +44,9 @@ def main(options: Sequence[str] | None = None) -> int:
     taus: dict[str, list[float]] = {}
     num_layers = {}
     with tempfile.TemporaryDirectory() as scratch:
-        model = resolve_folder(arguments.model)
-        exact = Engine.from_pretrained(model, dtype="bfloat16", **place)
+        exact = Engine.from_pretrained(arguments.model, dtype="bfloat16", **place)
         for name, limit in LIMITS.items():
-            report = quantize(model, Path(scratch) / name, limit=limit, quantization="fp8")
+            report = quantize(arguments.model, Path(scratch) / name, limit=limit, quantization="fp8")
             num_layers[name] = len(report.choice.linears)
             report_progress(f"{name}: {num_layers[name]} linear layers are fp8, change {report.choice.change:.3f}")
             rounded = Engine.from_pretrained(report.folder, dtype="bfloat16", **place)

@@ -15,12 +15,11 @@ problems stand in the order in which they were made, so those before a problem o
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benches.quality.sampled import DATA, read_sampled
+from benches.quality.sampled import DATA, read_sampled, write_groups
 from benches.quality.teacher_scores import add_scores
 from codescaler.data.prefer.leakage import HeldOut, find_leaks
 from codescaler.io.records import read_lines
@@ -61,8 +60,7 @@ def main() -> None:
     }
     sets["taught"] = list(add_scores(sets["sampled_train"]))
     for name, groups in sets.items():
-        text = "".join(json.dumps(group) + "\n" for group in groups)
-        (options.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_groups(options.out / f"{name}.jsonl", groups)
         print(f"{name}.jsonl: {len(groups)} groups")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from codescaler.io.files import write_text_file
 from codescaler.io.records import read_lines
 from codescaler.text.extraction import extract_code
 from codescaler.types import Task
@@ -30,11 +31,19 @@ def main() -> None:
     write_packed(DATA / f"{options.name}.jsonl.gz", groups)
 
 
+def write_groups(path: Path, groups: Iterable[dict[str, Any]]) -> None:
+    """Writes a line for each group."""
+    write_text_file(path, _format_lines(groups))
+
+
 def write_packed(path: Path, groups: Sequence[dict[str, Any]]) -> None:
     """Writes a line for each group, the same bytes whenever it is."""
-    text = "".join(json.dumps(group) + "\n" for group in groups)
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    path.write_bytes(gzip.compress(_format_lines(groups).encode(), mtime=0))
     print(f"{path}: {len(groups)} groups, {path.stat().st_size / 1e3:.0f} kB")
+
+
+def _format_lines(groups: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(group) + "\n" for group in groups)
 
 
 def pack_group(record: dict[str, Any]) -> dict[str, Any]:

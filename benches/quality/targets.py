@@ -8,13 +8,13 @@ the first teacher, and the distance to a program that does not answer is that of
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benches.quality.sampled import write_groups
 from codescaler.io.records import read_lines
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     taught, judged = ([record for _, _, record in read_lines(path)] for path in (options.taught, options.judged))
     groups = [combine_scores(*pair) for pair in zip(taught, judged, strict=True)]
-    options.out.write_text("".join(json.dumps(group) + "\n" for group in groups), encoding="utf-8")
+    write_groups(options.out, groups)
     print(f"{options.out}: {len(groups)} groups")
 
 
@@ -39,11 +39,10 @@ def combine_scores(taught: dict[str, Any], judged: dict[str, Any]) -> dict[str, 
     if _list_programs(taught) != _list_programs(judged):
         raise ValueError(f"{taught['task_id']} and {judged['task_id']} are not the same programs; score the file anew")
     candidates = judged["candidates"]
-    is_attempt = [candidate.get("score") is not None for candidate in taught["candidates"]]
-    indices = [n for n, candidate in enumerate(candidates) if is_attempt[n] and candidate.get("score") is not None]
-    first = np.array([taught["candidates"][n]["score"] for n in indices])
-    second = np.array([candidates[n]["score"] for n in indices])
-    if len(set(first.tolist())) < 2:
+    pairs = [(old.get("score"), new.get("score")) for old, new in zip(taught["candidates"], candidates, strict=True)]
+    indices = [n for n, pair in enumerate(pairs) if None not in pair]
+    first, second = (np.array([pairs[n][which] for n in indices]) for which in (0, 1))
+    if len(np.unique(first)) < 2:
         return judged
     scores = second.mean() + second.std() * (first - first.mean()) / first.std()
     of_attempts = dict(zip(indices, scores.tolist(), strict=True))

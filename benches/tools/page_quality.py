@@ -172,10 +172,11 @@ def _write_int8() -> Iterator[str]:
             label = f"{title}, {words}{chosen}"
             rows.append([label, format_estimate(tau, 1, 3), f"{figures['rmse_over_spread']:.3f}", same, gain])
     yield format_table(["model", "mean Kendall's tau", "RMSE", "same best program", "best of 10, points"], rows)
+    trained = load_result("fidelity_small")
     yield (
         "A layer is here a fused linear layer: q, k and v are one, and gate and up are one. By the rule, the model of "
-        f"`benches/small.mk` is {load_result('fidelity_small')['speed_beside_bfloat16']:.2f} times as fast as in "
-        f"bfloat16. {describe_setting(load_result('fidelity_small'))}\n"
+        f"`benches/small.mk` is {trained['speed_beside_bfloat16']:.2f} times as fast as in bfloat16. "
+        f"{describe_setting(trained)}\n"
     )
     results = {
         "nano, emulated on a CPU": load_result("fp8_nano"),
