@@ -14,9 +14,10 @@ nano: $(W)/nano/calibration.json
 
 # What is learned beside verdicts: attempts have the order of their teacher's score and the log-likelihood of the language
 # model that wrote them, standardised and added; benches/quality/data has these sums. Programs of other problems and
-# those that do not answer have the score of the teacher. Each attempt is there once more, rewritten, so that comments
-# and praise say less.
-REWRITE := $(foreach name,renamed commented stripped reformatted rewrapped praised,--rewrite $(name))
+# those that do not answer have the score of the teacher. Each attempt is there twice more, rewritten, so that style and
+# praise say less.
+STYLES := renamed commented stripped reformatted rewrapped documented hinted imported demonstrated praised
+REWRITE := $(foreach name,$(STYLES),--rewrite $(name)) --copies 2 --max-rewrites 3
 $(W)/rewritten.jsonl: $(W)/data/taught.jsonl
 	$(C) data augment $< -o $@ $(REWRITE)
 $(W)/nano_sampled.jsonl: $(W)/rewritten.jsonl

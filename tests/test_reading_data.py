@@ -87,9 +87,19 @@ def test_attempts_have_one_teacher_s_order_in_the_other_s_units_and_other_progra
     subprocess.run([sys.executable, "benches", "targets", *command], check=True, cwd=ROOT, capture_output=True)
     first, second = ([c.score for c in group.candidates] for group in read_groups(tmp_path / "out"))
     assert first[:3] == pytest.approx([2.0, -1.0, 0.5]) and first[3:] == judged[3:]
-    assert second == judged, "where all attempts are alike there is no order to teach"
+    assert second == [1.25, -1.0, 1.25, -6.0, None], "where all attempts are alike there is no order to teach"
     with pytest.raises(ValueError, match="t/1 and t/2 are not the same programs"):
         targets.combine_scores(make_group("t/1", taught), make_group("t/2", judged))
+
+
+def test_a_rewritten_copy_has_its_attempt_s_target_whatever_the_reward_model_makes_of_it():
+    def make_group(*scores):
+        candidates = [{"code": code, "score": score} for code, score in zip("abA", scores, strict=True)]
+        return {"task_id": "t", "prompt": "p", "candidates": [*candidates[:2], candidates[2] | {"rewritten": "hinted"}]}
+
+    for taught, wanted in (((1.0, 3.0, 1.0), (0.5, 2.0, 0.5)), ((1.0, 1.0, 1.0), (1.25, 1.25, 1.25))):
+        made = targets.combine_scores(make_group(*taught), make_group(0.5, 2.0, -9.0))
+        assert [candidate["score"] for candidate in made["candidates"]] == pytest.approx(wanted)
 
 
 def test_problems_that_livecodebench_may_hold_are_left_out():

@@ -34,8 +34,8 @@ from codescaler.io.records import read_lines
 from codescaler.io.tables import format_table
 from codescaler.monitor import RewardMonitor
 from codescaler.monitor.monitor import LEVEL
+from codescaler.text.additions import add_praise
 from codescaler.text.program import Conversation, make_conversation
-from codescaler.text.rewriting import add_praise
 
 RESULTS = Path(__file__).parents[1] / "results"
 WORDLESS = ("Does exactly what the problem asks for.", "Every example gives the answer that is expected.")

@@ -12,7 +12,8 @@ TASKS are problems with references, GROUPS labelled samples for them. Suites are
   TNR        the share of incorrect programs that fail
 
 Only problems run of which at least 30% of the samples pass, or the share that `--least` gives. A mutant that runs out
-of time is left out: any test would reject it. `--output FILE` writes the figures.
+of time is left out: any test would reject it. A problem on which the voters agree too little has no suite, and its
+programs do not count. `--output FILE` writes the figures.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from codescaler.commands.info import describe_environment
 from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.minimal import choose_minimal_tests
 from codescaler.data.execution.outputs import Output, collect_outputs, find_interface
-from codescaler.data.execution.votes import hold_weighted_vote
+from codescaler.data.execution.votes import hold_weighted_vote, measure_agreement
 from codescaler.data.mutants import make_mutants
 from codescaler.data.synthesis.suite_inputs import make_call_inputs
 from codescaler.data.synthesis.suites import SuiteSettings
@@ -43,8 +44,10 @@ from codescaler.sandbox import Limits, Sandbox
 from codescaler.tasks import read_tasks
 from codescaler.types import CallTests, Task
 
-LEAST_PASSED, LEAST_SHARE = 0.3, SuiteSettings().min_share
+DEFAULT = SuiteSettings()
+LEAST_PASSED, LEAST_SHARE, LEAST_AGREEMENT = 0.3, DEFAULT.min_share, DEFAULT.min_agreement
 NUM_VOTERS, SHARES = (2, 3, 5, 7, 10), (0.0, 0.5, 0.7, 0.9, 0.95, 0.99)
+AGREEMENTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 ACCURACIES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # of samples: the lower ends of classes
 
 Row = list[Output | None]
@@ -173,12 +176,12 @@ def _divide(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def judge_problem(problem: Problem, num_voters: int, min_share: float, counts: Counts) -> None:
+def judge_problem(problem: Problem, num_voters: int, min_share: float, min_agreement: float, counts: Counts) -> None:
     """Makes the suite of a problem by its first samples, and counts what it says of the other programs."""
     counts.problems += 1
     votes = hold_weighted_vote([row for row, _ in problem.samples[:num_voters]])
     kept = [(p, v.output.key) for p, v in enumerate(votes) if v.output is not None and v.share >= min_share]
-    if not kept:
+    if not kept or measure_agreement(votes) < min_agreement:
         counts.without_suite += 1
         return
 
@@ -209,15 +212,17 @@ def _is_same(output: Output | None, expected: Output | None) -> bool:
     return expected is None or (output is not None and output.key == expected.key)
 
 
-def _judge_all(problems: Sequence[Problem], num_voters: int, min_share: float) -> dict[str, Any]:
+def _judge_all(
+    problems: Sequence[Problem], num_voters: int, min_share: float, min_agreement: float = LEAST_AGREEMENT
+) -> dict[str, Any]:
     counts = Counts(Counter(), Counter(), Counter(), Counter())
     for problem in problems:
-        judge_problem(problem, num_voters, min_share, counts)
+        judge_problem(problem, num_voters, min_share, min_agreement, counts)
     return counts.rates
 
 
 def summarize(problems: Sequence[Problem]) -> dict[str, Any]:
-    """Rates over the number of voters, over the least share of the majority, and over how many samples pass."""
+    """Rates over voters, over the least share of the majority and agreement, and over how many samples pass."""
     counted = [problem for problem in problems if problem.accuracy >= LEAST_PASSED]
     classes = list(zip(ACCURACIES, [*ACCURACIES[1:], 1.01], strict=True))
     return {
@@ -225,6 +230,7 @@ def summarize(problems: Sequence[Problem]) -> dict[str, Any]:
         "problems_that_count": len(counted),
         "by_voters": {str(number): _judge_all(counted, number, LEAST_SHARE) for number in NUM_VOTERS},
         "by_share": {str(share): _judge_all(counted, 7, share) for share in SHARES},
+        "by_agreement": {str(least): _judge_all(counted, 7, LEAST_SHARE, least) for least in AGREEMENTS},
         "by_accuracy": {
             f"{low:.0%} to {min(high, 1.0):.0%}": _judge_all(
                 [p for p in problems if low <= p.accuracy < high], 7, LEAST_SHARE
@@ -237,7 +243,7 @@ def summarize(problems: Sequence[Problem]) -> dict[str, Any]:
 def _print_tables(values: dict[str, Any]) -> None:
     columns = ("problems", "without_suite", "TPR", "TPR_agreeing", "TNR", "TNR_mutants", "tests_of_a_suite",
                "minimal_tests_of_a_suite")  # fmt: skip
-    for name in ("by_voters", "by_share", "by_accuracy"):
+    for name in ("by_voters", "by_share", "by_agreement", "by_accuracy"):
         rows = [(key, *(_format(rates[column]) for column in columns)) for key, rates in values[name].items()]
         print(format_table((name.replace("_", " "), *columns), rows), end="\n\n")
 

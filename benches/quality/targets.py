@@ -3,8 +3,9 @@
 TAUGHT are groups in which attempts at the problem have scores, of any unit, such as a sum of standardised scores.
 Programs that `codescaler data negatives` added have none. JUDGED are the same groups with the scores that a reward
 model gives to all programs. In OUT the attempts of a group have their scores of TAUGHT with the mean and the deviation
-that the reward model's have. All other programs keep the score of the reward model. So attempts stand in the order of
-the first teacher, and the distance to a program that does not answer is that of the second.
+that the reward model's have. Rewritten copies do not count in these two: the reward model may mind how a program is
+written. All other programs keep the score of the reward model. So attempts stand in the order of the first teacher, and
+the distance to a program that does not answer is that of the second.
 """
 
 import argparse
@@ -32,8 +33,6 @@ def main() -> None:
 def combine_scores(taught: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
     """The group `judged`, its attempts with the scores of `taught` in units of its own.
 
-    Where fewer than two attempts have different scores, there is no order to teach, and all scores are the own ones.
-
     Raises: ValueError if the two are not the same programs.
     """
     if _list_programs(taught) != _list_programs(judged):
@@ -42,9 +41,12 @@ def combine_scores(taught: dict[str, Any], judged: dict[str, Any]) -> dict[str, 
     pairs = [(old.get("score"), new.get("score")) for old, new in zip(taught["candidates"], candidates, strict=True)]
     indices = [n for n, pair in enumerate(pairs) if None not in pair]
     first, second = (np.array([pairs[n][which] for n in indices]) for which in (0, 1))
-    if len(np.unique(first)) < 2:
+    is_own = np.array(["rewritten" not in candidates[n] for n in indices], dtype=bool)
+    if not is_own.any():
         return judged
-    scores = second.mean() + second.std() * (first - first.mean()) / first.std()
+    distances = first - first[is_own].mean()
+    deviation = first[is_own].std() or 1.0  # attempts that are all alike have no order, and the mean
+    scores = second[is_own].mean() + second[is_own].std() * distances / deviation
     of_attempts = dict(zip(indices, scores.tolist(), strict=True))
     return {
         **judged,

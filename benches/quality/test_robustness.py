@@ -10,7 +10,8 @@ from benches.quality import robustness
 from benches.quality.forms import FORMS, INSIDE, OUTSIDE
 from codescaler.engine import Engine
 from codescaler.testing import save_chat, save_random_checkpoint
-from codescaler.text.rewriting import CLAIMS, COMMENTS, add_praise, strip_texts
+from codescaler.text.additions import CLAIMS, COMMENTS, add_praise
+from codescaler.text.rewriting import strip_texts
 
 LONG = "\n".join(["def f(a):", *(f"    x{n} = a + {n}" for n in range(9)), "    return x1"])
 RIGHT, WRONG = "def f(a, b):  # add\n    return a + b", "def f(a, b):\n    return a - b"

@@ -29,6 +29,7 @@ def test_rates_are_those_of_held_out_programs(monkeypatch):
     assert (three["wrong_mutants"], three["TNR_mutants"]) == (2, 0.5)
     assert three["tests_of_a_suite"] == 3 and three["minimal_tests_of_a_suite"] == 2
     assert rates["by_accuracy"]["0% to 10%"]["TPR"] == 0.0
+    assert [rates["by_agreement"][least]["without_suite"] for least in ("0.0", "0.9")] == [0, 1]
 
 
 def test_programs_run_on_own_and_made_inputs():

@@ -39,8 +39,9 @@ from codescaler.io.tables import format_table
 from codescaler.metrics import Figures, compute_best_of_each
 from codescaler.sandbox import Sandbox
 from codescaler.tasks import read_tasks
+from codescaler.text.additions import add_comments
 from codescaler.text.program import make_conversation
-from codescaler.text.rewriting import add_comments, find_callers_names, rename_locals
+from codescaler.text.rewriting import find_callers_names, rename_locals
 from codescaler.types import CallTests
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -241,6 +241,10 @@ def _write_robustness() -> Iterator[str]:
         "stripped": "comments and docstrings stripped",
         "reformatted": "written anew from the syntax tree",
         "rewrapped": "laid out for another width",
+        "documented": "docstrings added",
+        "hinted": "type hints added",
+        "imported": "imports added that it does not use",
+        "demonstrated": "an example of its use added at the end",
         "praised": "a docstring and a comment that claim it is correct",
     }
     for name in ("robustness_nano", "robustness_smollm2_135m"):
@@ -272,6 +276,7 @@ FORM_TITLES = {
     "tabs": "tabs in place of four spaces",
     "comment": "a comment line before",
     "coding": "a coding line before",
+    "usage": "a printed example at the end",
     "main": 'an `if __name__ == "__main__":` block at the end',
     "control_token": "a control token in a comment at the end",
 }
@@ -338,6 +343,7 @@ def _write_suites() -> Iterator[str]:
         "that pass. *TNR* is the share of incorrect programs that fail. A *minimal* suite rejects the same programs.\n"
     )
     titles = {
+        "by_agreement": "least agreement on a problem, of 7 voters",
         "by_share": "least share of the majority, of 7 voters",
         "by_voters": "voters, at the default least share",
         "by_accuracy": "samples that pass, of 7 voters",

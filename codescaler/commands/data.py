@@ -109,9 +109,11 @@ def _add_augment(steps: Any) -> None:
     step.add_argument("labelled", type=Path, help="labelled groups, such as `data label` writes; .gz too")
     step.add_argument(
         "--rewrite", action="append", metavar="NAME",
-        help="renamed, commented, stripped, reformatted, rewrapped, praised; again for more (all but the last)",
+        help="renamed, commented, stripped, reformatted, rewrapped, documented, hinted, imported, demonstrated, or "
+        "praised; again for more (all but the last)",
     )  # fmt: skip
     step.add_argument("--copies", type=int, default=1, help="of a program, at most (%(default)s)")
+    step.add_argument("--max-rewrites", type=int, default=1, help="of a copy, one after the other (%(default)s)")
     step.add_argument("--seed", type=int, default=0, help="of what is chosen (%(default)s)")
 
 
@@ -276,14 +278,14 @@ def _run_augment(options: argparse.Namespace) -> None:
     from codescaler.text.rewriting import REWRITES
 
     require_new_file(options.output)
-    if options.copies < 1:
-        raise InvalidInput(f"--copies {options.copies}; give a whole number of at least 1")
+    for name in ("copies", "max_rewrites"):
+        if (value := getattr(options, name)) < 1:
+            raise InvalidInput(f"--{name.replace('_', '-')} {value}; give a whole number of at least 1")
+    settings = {"num_copies": options.copies, "max_rewrites": options.max_rewrites, "seed": options.seed}
     counts: Counter[str] = Counter()
     rewrites = list(dict.fromkeys(options.rewrite or REWRITES))
     lines = [
-        json.dumps(
-            augment_group(record, name, rewrites=rewrites, num_copies=options.copies, seed=options.seed, counts=counts)
-        )
+        json.dumps(augment_group(record, name, rewrites=rewrites, counts=counts, **settings))
         for name, _, record in read_lines(options.labelled)
     ]
     write_text_file(options.output, "".join(f"{line}\n" for line in lines))

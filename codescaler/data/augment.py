@@ -10,19 +10,28 @@ from typing import Any
 
 from codescaler.errors import InvalidInput
 from codescaler.io.records import parse_group
-from codescaler.text.rewriting import REWRITES, add_praise, find_callers_names, rename_locals
+from codescaler.text.additions import add_praise
+from codescaler.text.rewriting import REWRITES, find_callers_names, rename_locals
 
 AUGMENTATIONS: Mapping[str, Callable[[str, int], str | None]] = {**REWRITES, "praised": add_praise}
 
 
 def augment_group(
-    record: Mapping[str, Any], name: str, *, rewrites: Sequence[str], num_copies: int, seed: int, counts: Counter[str]
+    record: Mapping[str, Any],
+    name: str,
+    *,
+    rewrites: Sequence[str],
+    num_copies: int,
+    max_rewrites: int = 1,
+    seed: int,
+    counts: Counter[str],
 ) -> dict[str, Any]:
     """A group with up to `num_copies` rewritten copies of each labelled program behind its own candidates.
 
     A copy has its program's label and the `score` that a teacher gave that program, and says in `rewritten` by what it
-    was made: what does the same is to score the same, whatever the teacher would make of the copy. Which rewrite
-    a program gets does not depend on its label, so that none becomes a sign of it. Names that the problem's text shows
+    was made, one rewrite or up to `max_rewrites` in turn: what does the same is to score the same, whatever the teacher
+    would make of the copy. Which rewrites a program gets does not depend on its label, so that none becomes a sign of
+    it. Names that the problem's text shows
     callers to use are kept. A copy that is in the group already is left out. `counts` are added to.
 
     Raises: InvalidInput if the record is no group, or a rewrite is not known.
@@ -40,17 +49,21 @@ def augment_group(
             counts["without a label or program"] += 1
             continue
         for copy in range(num_copies):
-            order = random.Random(f"{seed}|{copy}|{candidate.code}").sample(rewrites, len(rewrites))
+            draw = random.Random(f"{seed}|{copy}|{candidate.code}")
+            order, wanted = draw.sample(rewrites, len(rewrites)), draw.randint(1, max_rewrites)
+            made, done = candidate.code, list[str]()
             for rewrite in order:  # the first that can be done
-                made = _make_copy(rewrite, candidate.code, seed + copy, keep)
-                if made is not None and made not in seen:
-                    seen.add(made)
-                    counts[rewrite] += 1
-                    score = {} if candidate.score is None else {"score": candidate.score}
-                    copies.append({"code": made, "passed": candidate.passed, **score, "rewritten": rewrite})
-                    break
+                new = _rewrite(rewrite, made, seed + copy, keep) if len(done) < wanted else None
+                if new is not None and new not in seen:
+                    made = new
+                    done.append(rewrite)
+            if done:
+                seen.add(made)
+                counts.update(done)
+                score = {} if candidate.score is None else {"score": candidate.score}
+                copies.append({"code": made, "passed": candidate.passed, **score, "rewritten": ", ".join(done)})
     return {**record, "candidates": [*record["candidates"], *copies]}
 
 
-def _make_copy(rewrite: str, code: str, seed: int, keep: set[str]) -> str | None:
+def _rewrite(rewrite: str, code: str, seed: int, keep: set[str]) -> str | None:
     return rename_locals(code, seed, keep) if rewrite == "renamed" else AUGMENTATIONS[rewrite](code, seed)

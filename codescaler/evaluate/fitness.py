@@ -26,14 +26,17 @@ from codescaler.evaluate.estimates import Estimate, estimate_correlation, estima
 from codescaler.evaluate.problems import EvaluationProblem
 from codescaler.evaluate.scorers import Response, Scores, Unit, require_numbers
 from codescaler.metrics import Figures, compute_best_of_each
+from codescaler.text.additions import add_comments, add_example, add_praise, add_type_hints
 from codescaler.text.program import make_conversation
-from codescaler.text.rewriting import add_comments, add_praise, find_callers_names, rename_locals, strip_texts
+from codescaler.text.rewriting import find_callers_names, rename_locals, strip_texts
 from codescaler.text.surface import measure_surface
 
 REWRITES: Mapping[str, Callable[[str, str], str | None]] = {
     "commented": lambda code, prompt: add_comments(code),
     "praised": lambda code, prompt: add_praise(code),
     "stripped": lambda code, prompt: strip_texts(code),
+    "hinted": lambda code, prompt: add_type_hints(code),
+    "demonstrated": lambda code, prompt: add_example(code),
     "renamed": lambda code, prompt: rename_locals(code, keep=find_callers_names(prompt)),
 }
 RULE = """\

@@ -119,6 +119,7 @@ def test_options_of_pairs_reach_the_records(labelled, tmp_path):
         (("pairs", "absent.jsonl"), 2, "absent.jsonl cannot be read"),
         (("augment", "labelled.jsonl", "--rewrite", "golfed"), 2, "rewrite 'golfed' is not known; use one of renamed"),
         (("augment", "labelled.jsonl", "--copies", "0"), 2, "--copies 0"),
+        (("augment", "labelled.jsonl", "--max-rewrites", "0"), 2, "--max-rewrites 0"),
         (("negatives", "labelled.jsonl", "--kind", "empty"), 2, "kind 'empty' is not known; use one of other"),
         (("negatives", "labelled.jsonl", "--n", "0"), 2, "--n 0"),
         (("audit", "tasks.jsonl", "--report", "r.pdf"), 2, "give a name that ends in .md or .html"),

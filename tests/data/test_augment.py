@@ -43,6 +43,18 @@ def test_copies_have_their_program_s_label_and_score():
     assert run(record, num_copies=3)[0] == made != run(record, num_copies=3, seed=1)[0]
 
 
+def test_a_copy_may_have_several_rewrites_in_turn():
+    record = group([True, False] * 10)
+    made, counts = run(record, max_rewrites=3)
+    done = [copy["rewritten"].split(", ") for copy in made["candidates"][22:]]
+    assert {1, 2, 3} == {*map(len, done)} and sum(map(len, done)) == sum(counts[name] for name in REWRITES)
+    assert all(len({*names}) == len(names) and {*names} <= {*REWRITES} for names in done)
+    both = [
+        c["code"] for c, names in zip(made["candidates"][22:], done, strict=True) if {"hinted", "imported"} <= {*names}
+    ]
+    assert both and all("def f(key: " in code and "import" in code for code in both)
+
+
 def test_copies_of_what_no_teacher_scored_have_no_score():
     record = group([True])
     del record["candidates"][0]["score"]

@@ -11,7 +11,7 @@ from codescaler.errors import InvalidInput, WeightsError
 from codescaler.integrations.reward_function import RewardFunction
 from codescaler.monitor import RewardMonitor
 from codescaler.monitor.signals import SIGNALS, choose_best, measure_group
-from codescaler.text.rewriting import add_praise
+from codescaler.text.additions import add_praise
 from codescaler.text.surface import measure_surface
 
 CLAIM = ("Verified against the whole suite: every test passes.", "Returns the right answer for every valid input.")

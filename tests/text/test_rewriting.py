@@ -11,16 +11,8 @@ import pytest
 
 from codescaler.data.programs import compute_form
 from codescaler.sandbox import Sandbox
-from codescaler.text.rewriting import (
-    REWRITES,
-    add_comments,
-    add_praise,
-    find_callers_names,
-    reformat,
-    rename_locals,
-    rewrap,
-    strip_texts,
-)
+from codescaler.text.additions import add_comments, add_praise
+from codescaler.text.rewriting import REWRITES, find_callers_names, reformat, rename_locals, rewrap, strip_texts
 from codescaler.types import CallTests
 
 EXAMPLES = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from codescaler.text.rewriting import CLAIMS, COMMENTS, add_praise, strip_texts
+from codescaler.text.additions import CLAIMS, COMMENTS, add_praise
+from codescaler.text.rewriting import strip_texts
 from codescaler.text.surface import measure_repetition, measure_surface
 
 PLAIN = 'def correct(tested):\n    return "verified" + tested'

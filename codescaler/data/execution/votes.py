@@ -67,11 +67,17 @@ def hold_weighted_vote(rows: Sequence[Row]) -> list[Vote]:
     return hold_vote(rows, weights if any(weights) else None)
 
 
+def measure_agreement(votes: Sequence[Vote]) -> float:
+    """The mean share of the majority. Inputs for which no program has an output do not count: they are mostly not
+    legal. Without any other input it is 0.
+    """
+    shares = [vote.share for vote in votes if vote.output is not None]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
 def compute_disagreement(rows: Sequence[Row]) -> float:
     """The difficulty of QueST: delta = 1 - (1 / T) sum_t max_o #{m: out(m, t) = o} / M, over T inputs, M programs.
 
-    A program without an output agrees with nobody. Inputs for which no program has an output do not count: they are
-    mostly not legal. Without any other input it is 1.
+    A program without an output agrees with nobody.
     """
-    shares = [vote.share for vote in hold_vote(rows) if vote.output is not None]
-    return 1.0 - sum(shares) / len(shares) if shares else 1.0
+    return 1.0 - measure_agreement(hold_vote(rows))

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.minimal import choose_minimal_tests
 from codescaler.data.execution.outputs import Capturer, Interface, Output, collect_outputs, find_interface
-from codescaler.data.execution.votes import Vote, hold_weighted_vote, weigh_programs
+from codescaler.data.execution.votes import Vote, hold_weighted_vote, measure_agreement, weigh_programs
 from codescaler.data.label.generated_tests import SAME
 from codescaler.data.mutants import make_mutants
 from codescaler.data.synthesis.suite_inputs import make_call_inputs
@@ -49,6 +49,7 @@ class SuiteSettings:
         num_rounds: in which programs that pass go back to the writer.
         uses_references: take the outputs of references where there are such.
         is_minimal: leave out tests that reject nothing more. min_tests: that are kept all the same.
+        min_agreement: mean share of the majority over all inputs, below which a problem gets no suite.
     """
 
     num_inputs: int = 40
@@ -59,6 +60,7 @@ class SuiteSettings:
     is_minimal: bool = True
     min_tests: int = 5
     seed: int = 0
+    min_agreement: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_inputs", "min_tests"):
@@ -67,8 +69,9 @@ class SuiteSettings:
         for name in ("num_mutants", "num_rounds"):
             if getattr(self, name) < 0:
                 raise InvalidInput(f"{name} {getattr(self, name)}; give a whole number of at least 0")
-        if not 0 <= self.min_share <= 1:
-            raise InvalidInput(f"min_share {self.min_share}; give a number from 0 to 1")
+        for name in ("min_share", "min_agreement"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidInput(f"{name} {getattr(self, name)}; give a number from 0 to 1")
 
 
 def write_suites(
@@ -256,6 +259,9 @@ class _Suite:
         self, wrong_rows: Sequence[Sequence[Output | None]], num_fed_back: int
     ) -> tuple[Tests | None, dict[str, Any]]:
         rule = self._make_rule(wrong_rows)
+        agreement = measure_agreement(rule.votes)
+        if agreement < self.settings.min_agreement:
+            return None, {"made": False, "reason": "solutions disagree", "agreement": round(agreement, 4)}
         if not rule.kept:
             return None, {"made": False, "reason": "no input has a majority"}
         every = [*self.rows, *wrong_rows]
@@ -271,6 +277,7 @@ class _Suite:
         return self._write_tests(cases), {
             "made": True,
             "outputs": "reference" if self._has_reference else "majority" if self.checker is None else "checker",
+            "agreement": round(agreement, 4),
             "num_solutions": len(self.programs),
             "num_inputs": len(self.inputs),
             "num_fed_back": num_fed_back,

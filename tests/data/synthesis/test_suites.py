@@ -92,6 +92,18 @@ def test_a_suite_that_cannot_be_made_has_a_reason(sandbox, tmp_path, task, progr
     assert count_suites([suite]) == {"problems": 1, "suites": 0, "inputs": 0, "inputs_with_majority": 0, "tests": 0}
 
 
+def test_a_problem_whose_solutions_disagree_has_no_suite(sandbox, tmp_path):
+    made, suite = make(sandbox, tmp_path, [*RIGHT, *WRONG])
+    asked = {"num_inputs": 16, "min_share": 0.5, "num_mutants": 6}
+    same = make(sandbox, tmp_path, [*RIGHT, *WRONG], settings=SuiteSettings(**asked, min_agreement=suite["agreement"]))
+    assert same[1]["made"] and same[0].tests == made.tests and 0.5 < suite["agreement"] < 0.95
+    made, suite = make(sandbox, tmp_path, [*RIGHT, *WRONG], settings=SuiteSettings(**asked, min_agreement=0.95))
+    assert made.tests is None and suite["reason"] == "solutions disagree"
+    assert make(sandbox, tmp_path, RIGHT, settings=SuiteSettings(**asked, min_agreement=0.95))[1]["agreement"] == 1.0
+    with pytest.raises(InvalidInput, match=r"min_agreement 1.5; give a number from 0 to 1"):
+        SuiteSettings(min_agreement=1.5)
+
+
 def test_inputs_keep_what_holds_in_all_examples():
     calls = [([1, 2, 9], 3), ([4, 5], 2), ([7], 1)]
     kept = set.intersection(*map(list_facts, calls))
