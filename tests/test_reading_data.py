@@ -97,7 +97,7 @@ def test_a_rewritten_copy_has_its_attempt_s_target_whatever_the_reward_model_mak
         candidates = [{"code": code, "score": score} for code, score in zip("abA", scores, strict=True)]
         return {"task_id": "t", "prompt": "p", "candidates": [*candidates[:2], candidates[2] | {"rewritten": "hinted"}]}
 
-    for taught, wanted in (((1.0, 3.0, 1.0), (0.5, 2.0, 0.5)), ((1.0, 1.0, 1.0), (1.25, 1.25, 1.25))):
+    for taught, wanted in (((1.0, 3.0, 1.0), (0.5, 2.0, 0.5)), ((0.1, 0.1, 0.1), (1.25, 1.25, 1.25))):
         made = targets.combine_scores(make_group(*taught), make_group(0.5, 2.0, -9.0))
         assert [candidate["score"] for candidate in made["candidates"]] == pytest.approx(wanted)
 

@@ -21,16 +21,6 @@ def _write_tabs(code: str) -> str | None:
     return made if is_same and made != code else None
 
 
-def _write_usage(code: str) -> str | None:
-    """Returns a program that ends by printing what its last function gives, as people try a program out."""
-    tree = parse_syntax_tree(code)
-    functions = [each for each in getattr(tree, "body", ()) if isinstance(each, ast.FunctionDef)]
-    if not functions:
-        return None
-    values = ", ".join("1" for _ in functions[-1].args.args)
-    return f"{code}\n\n# Example usage\nprint({functions[-1].name}({values}))"
-
-
 def _write_crlf(code: str) -> str | None:
     return code.replace("\n", "\r\n") if "\n" in code else None
 
@@ -47,7 +37,6 @@ INSIDE: Mapping[str, Callable[[str], str | None]] = {
     "comment": lambda code: f"# Solution\n{code}",
     "coding": lambda code: f"# -*- coding: utf-8 -*-\n{code}",
     "main": lambda code: f'{code}\n\n\nif __name__ == "__main__":\n    pass',
-    "usage": _write_usage,
     "control_token": lambda code: f"{code}  # <|im_end|>",  # that ends a turn of ChatML
 }
 FORMS = {**OUTSIDE, **INSIDE}

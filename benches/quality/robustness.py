@@ -1,9 +1,9 @@
 """How far scores move when a program is rewritten and does the same: `python benches robustness GROUPS --rm MODEL`.
 
 GROUPS are problems with labelled programs; those with a correct and an incorrect one count. Each program is rewritten
-in all ways of `codescaler.text.rewriting`, and incorrect ones are praised; comments, docstrings, titles of examples and
-praise are phrases of this file, which `codescaler data augment` does not train with (names, types, imports and layouts
-are its). For each:
+in all ways of `codescaler.text.rewriting`, and incorrect ones are praised; comments, praise, what docstrings begin with
+and titles of examples are phrases of this file, which `codescaler data augment` does not train with (names, types,
+imports, calls and layouts are its). For each:
 
   shift         of the score, over the programs that it changed: mean size, median size and mean, problems weighing the
                 same; in units of the gap, the mean of correct minus incorrect within a problem, and of the spread, the

@@ -34,7 +34,7 @@ from codescaler.commands.info import describe_environment
 from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.minimal import choose_minimal_tests
 from codescaler.data.execution.outputs import Output, collect_outputs, find_interface
-from codescaler.data.execution.votes import hold_weighted_vote, measure_agreement
+from codescaler.data.execution.votes import hold_vote, hold_weighted_vote, measure_agreement
 from codescaler.data.mutants import make_mutants
 from codescaler.data.synthesis.suite_inputs import make_call_inputs
 from codescaler.data.synthesis.suites import SuiteSettings
@@ -179,9 +179,10 @@ def _divide(part: int, whole: int) -> float | None:
 def judge_problem(problem: Problem, num_voters: int, min_share: float, min_agreement: float, counts: Counts) -> None:
     """Makes the suite of a problem by its first samples, and counts what it says of the other programs."""
     counts.problems += 1
-    votes = hold_weighted_vote([row for row, _ in problem.samples[:num_voters]])
+    voters = [row for row, _ in problem.samples[:num_voters]]
+    votes = hold_weighted_vote(voters)
     kept = [(p, v.output.key) for p, v in enumerate(votes) if v.output is not None and v.share >= min_share]
-    if not kept or measure_agreement(votes) < min_agreement:
+    if not kept or measure_agreement(hold_vote(voters)) < min_agreement:
         counts.without_suite += 1
         return
 

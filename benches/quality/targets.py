@@ -33,6 +33,8 @@ def main() -> None:
 def combine_scores(taught: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
     """The group `judged`, its attempts with the scores of `taught` in units of its own.
 
+    Attempts that are all alike have no order, and share the mean. A group of copies alone stays as it is judged.
+
     Raises: ValueError if the two are not the same programs.
     """
     if _list_programs(taught) != _list_programs(judged):
@@ -44,9 +46,10 @@ def combine_scores(taught: dict[str, Any], judged: dict[str, Any]) -> dict[str, 
     is_own = np.array(["rewritten" not in candidates[n] for n in indices], dtype=bool)
     if not is_own.any():
         return judged
-    distances = first - first[is_own].mean()
-    deviation = first[is_own].std() or 1.0  # attempts that are all alike have no order, and the mean
-    scores = second[is_own].mean() + second[is_own].std() * distances / deviation
+    mean, deviation = second[is_own].mean(), second[is_own].std()
+    scores = np.full(len(first), mean)
+    if len(np.unique(first[is_own])) > 1:
+        scores += deviation * (first - first[is_own].mean()) / first[is_own].std()
     of_attempts = dict(zip(indices, scores.tolist(), strict=True))
     return {
         **judged,

@@ -10,7 +10,7 @@ from benches.quality import robustness
 from benches.quality.forms import FORMS, INSIDE, OUTSIDE
 from codescaler.engine import Engine
 from codescaler.testing import save_chat, save_random_checkpoint
-from codescaler.text.additions import CLAIMS, COMMENTS, add_praise
+from codescaler.text.additions import CLAIMS, COMMENTS, EXAMPLES, SUMMARIES, add_praise
 from codescaler.text.rewriting import strip_texts
 
 LONG = "\n".join(["def f(a):", *(f"    x{n} = a + {n}" for n in range(9)), "    return x1"])
@@ -89,3 +89,8 @@ def test_its_phrases_are_not_those_trained_with():
     words = [{text for texts in of.values() for text in texts} for of in (robustness.COMMENTS, COMMENTS)]
     assert not words[0] & words[1]
     assert robustness.COMMENTS.keys() == COMMENTS.keys()
+    assert not {*robustness.SUMMARIES} & {*SUMMARIES} and not {*robustness.EXAMPLES} & {*EXAMPLES}
+    for kind, texts in (("documented", robustness.SUMMARIES), ("demonstrated", robustness.EXAMPLES)):
+        made = [robustness._rewrite(kind, "p", (f"{LONG}\n# {n}", True)) for n in range(20)]
+        found = {text for text in texts for code in made if text.partition("{")[0].strip() in code}
+        assert found == {*texts}, kind

@@ -16,6 +16,7 @@ from benches.tools.page_gpu import write_gpus
 from benches.tools.page_quality import write_quality
 from benches.tools.page_ranking import write_ranking
 from benches.tools.page_tables import describe_setting, format_percent, format_table, load_result, read_results
+from benches.tools.page_verdicts import write_verdicts
 from benches.tools.speed_picture import draw_serving, draw_speed
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def main(options: Sequence[str] | None = None) -> int:
 def build_page() -> str:
     """Returns the whole page; fails if a file of results stands in no section."""
     read_results.clear()
-    sections = [HEADER, *_write_speed(), *write_quality(), *write_ranking()]
+    sections = [HEADER, *_write_speed(), *write_quality(), *write_verdicts(), *write_ranking()]
     unused = {path.stem for path in page_tables.RESULTS.glob("*.json")} - read_results
     if unused:
         raise SystemExit(f"no section shows {', '.join(sorted(unused))}; add one, or remove the file")

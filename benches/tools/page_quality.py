@@ -1,4 +1,4 @@
-"""The sections of docs/benchmarks.md on quality: parity, int8, rankings, robustness, labels and training."""
+"""The sections of docs/benchmarks.md on quality: parity, int8, rankings, robustness and training."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,9 +35,6 @@ def write_quality() -> Iterator[str]:
     yield from _write_alarm()
     yield from _write_fault_lines()
     yield from _write_adaptive()
-    yield from _write_labels()
-    yield from _write_judging()
-    yield from _write_suites()
     yield from _write_training()
 
 
@@ -254,14 +251,14 @@ def _write_robustness() -> Iterator[str]:
             neither = next(iter(rewrites.values()))["pairs_right"]["neither"]["accuracy"]["mean"]
             yield f"{model}: {100 * neither:.1f} percent of the unchanged pairs are ranked correctly.\n"
             rows = []
-            for rewrite, title in titles.items():
+            for rewrite in rewrites:
                 shift = rewrites[rewrite]["shift"]["gap"]
                 cells = [format_estimate(shift["mean_size"], digits=0), format_estimate(shift["mean"])]
                 for side in ("right", "wrong"):
                     pairs = rewrites[rewrite]["pairs_right"][side]
                     changed = f"{100 * pairs['accuracy']['mean']:.1f}, {format_gain(**pairs['gain'])}"
                     cells.append("" if (rewrite, side) == ("praised", "right") else changed)
-                rows.append([title, *cells])
+                rows.append([titles[rewrite], *cells])
             head = ["rewrite", "mean size of the shift", "mean shift", "correct side rewritten", "incorrect side"]
             yield format_table(head, rows)
 
@@ -276,7 +273,6 @@ FORM_TITLES = {
     "tabs": "tabs in place of four spaces",
     "comment": "a comment line before",
     "coding": "a coding line before",
-    "usage": "a printed example at the end",
     "main": 'an `if __name__ == "__main__":` block at the end',
     "control_token": "a control token in a comment at the end",
 }
@@ -318,49 +314,6 @@ def _write_forms_of(
             cells.append("; ".join(f"{100 * one['pairs_right'][side]['accuracy']['mean']:.1f}" for one in both))
         rows.append([title, *cells])
     yield format_table(["form", "mean size of the shift", "correct side alone", "incorrect side alone", "both"], rows)
-
-
-def _write_judging() -> Iterator[str]:
-    figures = load_result("judging_published")["figures"]
-    yield "## Verdicts beside plain Python\n"
-    yield (
-        "`python benches judging FOLDER`, on published sets. Of references, those count that plain Python passes. Of "
-        "mutants, those count that plain Python fails. Of some sets, a part was measured.\n"
-    )
-    names = ("plain passes", "passed", "failed", "unjudged", "plain fails", "caught")
-    rows = [[name.rpartition("/")[2], *(figure[key] for key in names)] for name, figure in figures.items()]
-    header = ["set", "plain Python passes", "pass here", "fail here", "unjudged", "plain Python fails", "wrong here"]
-    yield format_table(header, rows)
-
-
-def _write_suites() -> Iterator[str]:
-    result = load_result("suites_mbpp")
-    yield "## Suites by vote\n"
-    yield (
-        f"`python benches suites`: suites for {result['problems']} problems of MBPP, made without references. Samples "
-        "of Qwen2.5-Coder-0.5B vote. At least 30% of the samples of each problem pass. The suites judge programs with "
-        "known labels: samples that did not vote, the references, and mutants. *TPR* is the share of correct programs "
-        "that pass. *TNR* is the share of incorrect programs that fail. A *minimal* suite rejects the same programs.\n"
-    )
-    titles = {
-        "by_agreement": "least agreement on a problem, of 7 voters",
-        "by_share": "least share of the majority, of 7 voters",
-        "by_voters": "voters, at the default least share",
-        "by_accuracy": "samples that pass, of 7 voters",
-    }
-    header = ["problems", "without a suite", "TPR", "TNR", "tests of a suite", "of a minimal suite"]
-    names = ("problems", "without_suite", "TPR", "TNR", "tests_of_a_suite", "minimal_tests_of_a_suite")
-    for key, title in titles.items():
-        rows = [
-            [label, *(_format_rate(rates[name]) for name in names)]
-            for label, rates in result[key].items()
-            if rates["problems"]
-        ]
-        yield format_table([title, *header], rows)
-
-
-def _format_rate(value: float | int | None) -> str:
-    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
 
 
 def _write_alarm() -> Iterator[str]:
@@ -475,68 +428,6 @@ def _write_adaptive() -> Iterator[str]:
 def _format_share(figure: Mapping[str, Any]) -> str:
     low, high = figure["interval"]
     return f"{100 * figure['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _write_labels() -> Iterator[str]:
-    result, read = load_result("labels_mbpp"), load_result("labels_mbpp_read")
-    labels, tests, throughput = result["labels"], result["tests"], result["throughput"]
-    first, three = tests["pass the first test"], tests["pass all three, on problems with generated tests"]
-    made, costs = tests["generated"], result["efficiency"]
-    yield "## Labels of the sandbox\n"
-    yield (
-        f"`python benches labels MBPP GROUPS`: {labels['num_programs']:,} distinct programs for MBPP with labels of "
-        "another harness, in which `heapq` could not be imported. All disagreements "
-        "are in [labels_mbpp.txt](../benches/results/labels_mbpp.txt).\n"
-    )
-    heapq, differ = labels["differ_and_use_heapq"], labels["differ"]
-    refused = made["refused_by_the_reference"] / (made["refused_by_the_reference"] + made["num_tests"])
-    kinds = [(kind, value) for kind, value in read.items() if isinstance(value, dict)]
-    rows: list[list[object]] = [
-        ["verdict of the sandbox is the label", f"{100 * labels['agreement']:.1f}%"],
-        ["other verdicts; of them pass here and use `heapq`", f"{differ}; {heapq}"],
-        ["programs with a passing label that use `heapq`", labels["label_passed_and_use_heapq"]],
-        [
-            "pass the first of three tests, and fail another",
-            f"{first['fail another of the three']} of {first['num_programs']:,}",
-        ],
-        [
-            "generated tests; problems; refused by the reference",
-            f"{made['num_tests']:,}; {made['num_problems']}; {format_percent(refused)}",
-        ],
-        ["pass all three tests, and fail a generated test", f"{three['fail']} of {three['num_programs']:,}"],
-        [
-            "problems with such a program",
-            f"{three['problems_with_one_that_fails']} of {three['num_problems']}",
-        ],
-        *([f"a person read them: {kind}", _format_read(value)] for kind, value in kinds),
-        [
-            "passing programs of problems with challenge tests",
-            tests["pass all three, on problems with challenge tests"]["num_programs"],
-        ],
-        ["preferences by cost, in two runs", " and ".join(str(number) for number in costs["preferences"])],
-        [
-            "their programs have the same order in the other run",
-            f"{100 * costs['share_in_the_same_order_in_the_other_run']:.1f}%",
-        ],
-        [
-            "preferences of both runs; opposite ones",
-            f"{costs['preferences_of_both']}; {costs['preferences_of_one_that_the_other_turns']}",
-        ],
-        [
-            f"programs per second, {throughput['num_programs']:,} programs, {throughput['num_workers']} workers, "
-            "beside another job",
-            f"{throughput['programs_per_second']:.0f}",
-        ],
-        [
-            "processes and files left behind",
-            len(throughput["processes_left"]) + len(throughput["files_left"]),
-        ],
-    ]
-    yield format_table(["what", "measured"], rows)
-
-
-def _format_read(kind: Mapping[str, Any]) -> str:
-    return f"{len(kind['problems'])} problems, {kind['num_programs']} programs"
 
 
 def _write_training() -> Iterator[str]:

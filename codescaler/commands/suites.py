@@ -35,7 +35,7 @@ def add_suites(steps: Any) -> None:
     step.add_argument("--inputs", type=int, default=40, help="to try for, of a problem (%(default)s)")
     step.add_argument("--min-share", type=float, default=0.9, help="of a majority that becomes a test (%(default)s)")
     step.add_argument(
-        "--agreement", type=float, default=0.0, help="least mean share of a problem's majorities (%(default)s)"
+        "--min-agreement", type=float, default=0.0, help="mean share of a problem's majorities (%(default)s)"
     )
     step.add_argument("--mutants", type=int, default=20, help="that tests are chosen by (%(default)s)")
     step.add_argument("--rounds", type=int, default=1, help="in which survivors go back to the model (%(default)s)")
@@ -62,7 +62,7 @@ def _run_suites(options: argparse.Namespace) -> None:
         not options.all_tests,
         options.min_tests,
         options.seed,
-        options.agreement,
+        options.min_agreement,
     )
     tasks = choose_tasks(load_tasks(options.tasks, options.format), None, None)
     sampling = make_sampling(options) if options.model else None

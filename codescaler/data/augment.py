@@ -1,11 +1,12 @@
 """Labelled groups to larger ones, in which programs stand rewritten too. Knows labels and rewrites, runs nothing.
 
-What it makes is for `codescaler train`: `data pairs` leaves out what differs in names or layout only.
+What it makes is for `codescaler train`. Make pairs before: `data pairs` would take some copies for other programs.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from codescaler.errors import InvalidInput
@@ -14,6 +15,7 @@ from codescaler.text.additions import add_praise
 from codescaler.text.rewriting import REWRITES, find_callers_names, rename_locals
 
 AUGMENTATIONS: Mapping[str, Callable[[str, int], str | None]] = {**REWRITES, "praised": add_praise}
+_TAKING = ("stripped", "reformatted")  # which would take away what another adds, so they come first
 
 
 def augment_group(
@@ -29,10 +31,10 @@ def augment_group(
     """A group with up to `num_copies` rewritten copies of each labelled program behind its own candidates.
 
     A copy has its program's label and the `score` that a teacher gave that program, and says in `rewritten` by what it
-    was made, one rewrite or up to `max_rewrites` in turn: what does the same is to score the same, whatever the teacher
-    would make of the copy. Which rewrites a program gets does not depend on its label, so that none becomes a sign of
-    it. Names that the problem's text shows
-    callers to use are kept. A copy that is in the group already is left out. `counts` are added to.
+    was made, up to `max_rewrites` of `rewrites`: what does the same is to score the same, whatever the teacher would
+    make of the copy. Which rewrites a program gets does not depend on its label, so that none becomes a sign of it.
+    Names that the problem's text shows callers to use are kept. A copy that is in the group already is left out.
+    `counts` are added to.
 
     Raises: InvalidInput if the record is no group, or a rewrite is not known.
     """
@@ -51,18 +53,26 @@ def augment_group(
         for copy in range(num_copies):
             draw = random.Random(f"{seed}|{copy}|{candidate.code}")
             order, wanted = draw.sample(rewrites, len(rewrites)), draw.randint(1, max_rewrites)
-            made, done = candidate.code, list[str]()
-            for rewrite in order:  # the first that can be done
-                new = _rewrite(rewrite, made, seed + copy, keep) if len(done) < wanted else None
-                if new is not None and new not in seen:
-                    made = new
-                    done.append(rewrite)
-            if done:
+            made, done = _rewrite_in_turn(order, wanted, candidate.code, seed + copy, keep)
+            if done and made not in seen:
                 seen.add(made)
                 counts.update(done)
                 score = {} if candidate.score is None else {"score": candidate.score}
                 copies.append({"code": made, "passed": candidate.passed, **score, "rewritten": ", ".join(done)})
     return {**record, "candidates": [*record["candidates"], *copies]}
+
+
+def _rewrite_in_turn(order: Sequence[str], wanted: int, code: str, seed: int, keep: set[str]) -> tuple[str, list[str]]:
+    """The program after the first rewrites of `order` that can be done, and their names."""
+    possible = (rewrite for rewrite in order if _rewrite(rewrite, code, seed, keep) is not None)
+    chosen = sorted(islice(possible, wanted), key=lambda rewrite: rewrite not in _TAKING)
+    done = []
+    for rewrite in chosen:
+        made = _rewrite(rewrite, code, seed, keep)
+        if made is not None:
+            code = made
+            done.append(rewrite)
+    return code, done
 
 
 def _rewrite(rewrite: str, code: str, seed: int, keep: set[str]) -> str | None:

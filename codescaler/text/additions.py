@@ -5,13 +5,15 @@ As `codescaler.text.rewriting`, which lists them: each returns None where the pr
 """
 
 import ast
+import random
 import re
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
+from typing import TypeAlias
 
-from codescaler.text.edits import Edit, apply_edits, is_text
+from codescaler.text.edits import Edit, apply_edits, get_first_row, is_text
 from codescaler.text.rewritable import (
     check_form,
     dump_without_texts,
@@ -53,11 +55,16 @@ SUMMARIES: Sequence[str] = (
     "{}",
     "Compute {} as the task says.",
 )
+# No function among them that a problem may ask for.
 IMPORTS: Sequence[str] = (
     *("import bisect", "import collections", "import functools", "import heapq", "import itertools", "import math"),
     *("import os", "import random", "import re", "import string", "import sys", "import typing"),
-    *("from collections import Counter", "from collections import defaultdict, deque", "from functools import reduce"),
-    *("from itertools import combinations", "from math import gcd, sqrt", "from typing import Any, Optional"),
+    *(
+        "from collections import Counter",
+        "from collections import defaultdict, deque",
+        "from dataclasses import dataclass",
+    ),
+    *("from typing import Any, Optional", "from typing import Dict, Tuple"),
 )
 EXAMPLES: Sequence[str] = ("Example", "Example usage:", "For example:", "Test cases", "Try it", "Usage:")
 # Types by what a name often holds. A guess may be wrong, which changes nothing: nobody checks it.
@@ -72,13 +79,22 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
     "dict": ('{"a": 1}', "{}"),
 }
 _NAMED = (
-    (r"s|str\w*|text|word|\w*string|t|sentence|char|ch|name", "str"),
     (r"words|strs|strings|names", "list[str]"),
+    (r"s|str\d?|string\d?|\w*_str(ing)?|text|word|t|sentence|char|ch|name", "str"),
     (r"\w*(list|arr|array|nums|numbers|lst|values|items)\d?|l", "list[int]"),
     (r"n|m|k|i|j|x|y|a|b|c|num\w*|\w*count|limit|size|target|index", "int"),
     (r"\w*(dict|map)|d", "dict"),
-    (r"\w*tup\w*", "tuple"),
+    (r"(\w*_)?tup(le)?s?\d?", "tuple"),
 )
+# What takes types, or calls, for more than a text to read.
+_READS_TYPES = {
+    *("beartype", "dataclass_transform", "get_type_hints", "singledispatch", "singledispatchmethod", "typechecked"),
+    *("validate_arguments", "validate_call"),
+}
+_TAKEN = {*(kind.partition("[")[0] for kind in _TYPES)}
+_DECORATORS = {"abstractmethod", "cache", "classmethod", "dataclass", "lru_cache", "property", "staticmethod", "wraps"}
+
+Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def add_comments(code: str, seed: int = 0, comments: Mapping[type[ast.stmt], Sequence[str]] = COMMENTS) -> str | None:
@@ -114,7 +130,7 @@ def add_praise(code: str, seed: int = 0, claims: Sequence[str] = CLAIMS) -> str 
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0]
-            row = min([first.lineno, *(item.lineno for item in getattr(first, "decorator_list", ()))])
+            row = get_first_row(first)
             indent = code.split("\n")[row - 1].encode()[: first.col_offset].decode()
             if not is_text(first) and not indent.strip():
                 edits.append((row, 0, row, 0, f'{indent}"""{inside}"""\n'))
@@ -137,13 +153,13 @@ def add_docstring(code: str, seed: int = 0, summaries: Sequence[str] = SUMMARIES
     colons = _find_colons(code)
     for function in _list_functions(tree):
         first, row = function.body[0], colons.get(function.lineno, (0, 0))[0] + 1
-        indent = lines[_get_first_row(first) - 1].encode()[: first.col_offset].decode()
-        if is_text(first) or indent.strip() or not 1 < row <= _get_first_row(first):
+        indent = lines[get_first_row(first) - 1].encode()[: first.col_offset].decode()
+        if is_text(first) or indent.strip() or not 1 < row <= get_first_row(first):
             continue
         words = re.sub(r"(?<=[a-z])(?=[A-Z])|_+", " ", function.name).strip().lower()
         text = summary.format(words) or "."
         names = [arg.arg for arg in _list_parameters(function)]
-        inside = [text[0].upper() + text[1:], *_describe_parameters(style, names)]
+        inside = [text[0].upper() + text[1:], *(_describe_parameters(style, names) if names else ())]
         rows = [f'"""{inside[0]}"""'] if len(inside) == 1 else [f'"""{inside[0]}', *inside[1:], '"""']
         edits.append((row, 0, row, 0, "".join(f"{indent}{each}\n" if each else "\n" for each in rows)))
     return check_form(code, apply_edits(code, edits), dump_without_texts)
@@ -152,27 +168,34 @@ def add_docstring(code: str, seed: int = 0, summaries: Sequence[str] = SUMMARIES
 def add_type_hints(code: str, seed: int = 0) -> str | None:
     """Adds types to parameters and results that have none, guessed by the parameter's name.
 
-    They are built-in types, or those of `typing`, which is imported then. All else of the syntax tree stays.
+    They are built-in types, or with `List` of `typing`, which is imported then. All else of the syntax tree stays.
     """
     tree = parse_rewritable(code)
-    if tree is None or not _READING_TYPES.isdisjoint(list_identifiers(tree)) or not _TAKEN.isdisjoint(_list_set(tree)):
+    if tree is None:
+        return None
+    names, bound = {*list_identifiers(tree)}, [*_list_bound_names(tree)]
+    if not _READS_TYPES.isdisjoint(names) or not _TAKEN.isdisjoint(bound):
         return None
     code = normalize_lines(code)
-    choice, edits = make_random(code, seed), list[Edit]()
-    is_old, has_result = choice.random() < 0.5, choice.random() < 0.7
-    colons = _find_colons(code)
+    choice, edits, colons = make_random(code, seed), list[Edit](), _find_colons(code)
+    has_list = bound.count("List") == 1 and any(map(_is_import_of_list, tree.body))
+    above = [] if "List" in names else _add_above(tree, code, ["from typing import List"])
+    is_old, has_result = choice.random() < 0.5 and (has_list or bool(above)), choice.random() < 0.7
+
+    def write(kind: str) -> str:
+        return kind.replace("list", "List") if is_old else kind
+
     for function in _list_functions(tree):
         for arg in _list_parameters(function):
             if arg.annotation is None:
-                hint = _choose_type(arg.arg, choice.choice([*_TYPES]))
                 place = arg.end_lineno or arg.lineno, arg.end_col_offset or 0
-                edits.append((*place, *place, f": {hint.replace('list', 'List') if is_old else hint}"))
+                edits.append((*place, *place, f": {write(_choose_type(arg, choice.choice([*_TYPES])))}"))
         colon = colons.get(function.lineno)
-        if has_result and function.returns is None and colon is not None:
-            hint = choice.choice([*_TYPES])
-            edits.append((*colon, *colon, f" -> {hint.replace('list', 'List') if is_old else hint}"))
-    if is_old and any("List" in edit[-1] for edit in edits):
-        edits += _add_above(tree, ["from typing import List"])
+        if has_result and function.returns is None and colon is not None and not _is_generator(function):
+            kind = "None" if function.name == "__init__" else write(choice.choice([*_TYPES]))
+            edits.append((*colon, *colon, f" -> {kind}"))
+    if any("List" in edit[-1] for edit in edits):
+        edits += above
     return check_form(code, apply_edits(code, edits), _dump_without_hints)
 
 
@@ -189,7 +212,7 @@ def add_imports(code: str, seed: int = 0) -> str | None:
     def dump_without_added(tree: ast.Module) -> str:
         return ast.dump(ast.Module([each for each in tree.body if ast.dump(each) not in added], []))
 
-    return check_form(code, apply_edits(code, _add_above(tree, chosen)), dump_without_added)
+    return check_form(code, apply_edits(code, _add_above(tree, code, chosen)), dump_without_added)
 
 
 def add_example(code: str, seed: int = 0, examples: Sequence[str] = EXAMPLES) -> str | None:
@@ -199,60 +222,60 @@ def add_example(code: str, seed: int = 0, examples: Sequence[str] = EXAMPLES) ->
     block would run too.
     """
     tree = parse_rewritable(code)
-    if tree is None or not _is_made_of_definitions(tree.body):
+    if tree is None or not all(map(_is_definition, tree.body)) or "__name__" in {*list_identifiers(tree)}:
         return None
     code, choice = normalize_lines(code), make_random(code, seed)
-    functions = [*_list_functions(tree)]
-    if not functions or "__name__" in {*list_identifiers(tree)}:
+    function = next((each for each in reversed([*_list_functions(tree)]) if _is_callable(each)), None)
+    if function is None:
         return None
-    function = functions[-1]
-    owner = next((each.name for each in tree.body if isinstance(each, ast.ClassDef) and function in each.body), None)
-    parameters = [_choose_type(arg.arg, choice.choice([*_TYPES])) for arg in _list_parameters(function)]
-    title = f"# {choice.choice(examples)}"
+    owner = next((each for each in tree.body if isinstance(each, ast.ClassDef) and function in each.body), None)
+    call, title = _write_calls(function, owner, choice), f"# {choice.choice(examples)}"
     form = choice.choice(("print({})", "print({})", "result = {}\nprint(result)", "assert {} is not None"))
-    lines = [title] if choice.random() < 0.5 else []
-    for _ in range(choice.randint(1, 3)):
-        values = ", ".join(choice.choice(_TYPES[kind]) for kind in parameters)
-        call = f"{function.name}({values})" if owner is None else f"{owner}().{function.name}({values})"
-        lines += form.format(call).split("\n")
+    calls = [line for _ in range(choice.randint(1, 3)) for line in form.format(call()).split("\n")]
     if choice.random() < 0.3:
-        block = [title, *(f"# {line}" for line in lines if line != title)]
+        block = [title, *(f"# {line}" for line in calls)]
     else:
-        block = ['if __name__ == "__main__":', *(f"    {line}" for line in lines)]
+        titled = [title, *calls] if choice.random() < 0.5 else calls
+        block = ['if __name__ == "__main__":', *(f"    {line}" for line in titled)]
     blank = "\n" * choice.randint(1, 3)
     return check_form(code, "\n".join([code.rstrip() + blank, *block]), _dump_without_guard)
 
 
-_DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom, ast.Pass)
-_READING_TYPES = {"get_type_hints", "singledispatch", "singledispatchmethod"}
-_TAKEN = {"List", *(kind.partition("[")[0] for kind in _TYPES)}
-
-
-def _list_set(tree: ast.AST) -> Iterator[str]:
-    """The names that a program gives to something, parameters left out."""
+def _list_bound_names(tree: ast.AST) -> Iterator[str]:
+    """The names that a program gives to something, but for parameters."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             yield node.id
         elif isinstance(node, ast.alias):
             yield node.asname or node.name
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield node.name
+        elif not isinstance(node, (ast.Name, ast.arg, ast.Attribute)):
+            names = (getattr(node, field, None) for field in ("name", "rest"))
+            yield from (name for name in names if isinstance(name, str))
 
 
-def _is_made_of_definitions(block: Sequence[ast.stmt]) -> bool:
-    for each in block:
-        if isinstance(each, (ast.Assign, ast.AnnAssign)):
-            if any(isinstance(node, ast.Call) for node in ast.walk(each)):
-                return False
-        elif isinstance(each, ast.ClassDef):
-            if not _is_made_of_definitions(each.body):
-                return False
-        elif not isinstance(each, _DEFINING) and not is_text(each):
-            return False
-    return True
+def _is_definition(statement: ast.stmt) -> bool:
+    """Whether it only defines something, and nothing is called for that."""
+    if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        return not _has_call(statement)
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return not _has_call(statement.args) and all(map(_is_known_decorator, statement.decorator_list))
+    if isinstance(statement, ast.ClassDef):
+        given = [*statement.bases, *(keyword.value for keyword in statement.keywords)]
+        is_plain = not any(map(_has_call, given)) and all(map(_is_known_decorator, statement.decorator_list))
+        return is_plain and all(map(_is_definition, statement.body))
+    return isinstance(statement, (ast.Import, ast.ImportFrom, ast.Pass)) or is_text(statement)
 
 
-def _list_functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+def _has_call(node: ast.AST) -> bool:
+    return any(isinstance(each, ast.Call) for each in ast.walk(node))
+
+
+def _is_known_decorator(decorator: ast.expr) -> bool:
+    named = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return getattr(named, "attr", getattr(named, "id", None)) in _DECORATORS
+
+
+def _list_functions(tree: ast.Module) -> Iterator[Function]:
     """The functions of the outermost level, and the methods of its classes."""
     for statement in tree.body:
         for each in statement.body if isinstance(statement, ast.ClassDef) else [statement]:
@@ -260,7 +283,17 @@ def _list_functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFun
                 yield each
 
 
-def _list_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
+def _is_callable(function: Function) -> bool:
+    """Whether a call by place alone gives what the function returns."""
+    is_plain = isinstance(function, ast.FunctionDef) and not function.decorator_list
+    return is_plain and not function.name.startswith("_") and None not in function.args.kw_defaults
+
+
+def _is_generator(function: Function) -> bool:
+    return any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in ast.walk(function))
+
+
+def _list_parameters(function: Function) -> list[ast.arg]:
     """Those that a call gives by place, without a method's own object."""
     parameters = [*function.args.posonlyargs, *function.args.args]
     return [arg for arg in parameters if arg.arg not in ("self", "cls")]
@@ -276,13 +309,25 @@ def _describe_parameters(style: str, names: Sequence[str]) -> list[str]:
     return []
 
 
-def _choose_type(name: str, otherwise: str) -> str:
-    return next((kind for pattern, kind in _NAMED if re.fullmatch(pattern, name, re.IGNORECASE)), otherwise)
+def _choose_type(arg: ast.arg, otherwise: str) -> str:
+    """The type that the parameter says it has, or its name, or another one."""
+    given = "" if arg.annotation is None else ast.unparse(arg.annotation).lower()
+    if given in _TYPES:
+        return given
+    return next((kind for pattern, kind in _NAMED if re.fullmatch(pattern, arg.arg, re.IGNORECASE)), otherwise)
 
 
-def _get_first_row(statement: ast.stmt) -> int:
-    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
-    return min([statement.lineno, *(each.lineno for each in decorators)])
+def _write_calls(function: Function, owner: ast.ClassDef | None, choice: random.Random) -> Callable[[], str]:
+    """What writes a call of the function with other values each time."""
+    kinds = [_choose_type(arg, choice.choice([*_TYPES])) for arg in _list_parameters(function)]
+    makers = [each for each in _list_functions(ast.Module([owner] if owner else [], [])) if each.name == "__init__"]
+    made = [_choose_type(arg, "int") for maker in makers for arg in _list_parameters(maker)]
+    head = f"{function.name}" if owner is None else f"{owner.name}({_write_values(made, choice)}).{function.name}"
+    return lambda: f"{head}({_write_values(kinds, choice)})"
+
+
+def _write_values(kinds: Sequence[str], choice: random.Random) -> str:
+    return ", ".join(choice.choice(_TYPES[kind]) for kind in kinds)
 
 
 def _find_colons(code: str) -> dict[int, tuple[int, int]]:
@@ -300,15 +345,32 @@ def _find_colons(code: str) -> dict[int, tuple[int, int]]:
     return found
 
 
-def _add_above(tree: ast.Module, lines: Sequence[str]) -> list[Edit]:
-    """Lines before the first statement that is no text and no import of the future, if it begins its row."""
-    is_late = [not is_text(each) and getattr(each, "module", None) != "__future__" for each in tree.body]
-    if True not in is_late:
+def _add_above(tree: ast.Module, code: str, lines: Sequence[str]) -> list[Edit]:
+    """Lines above the first statement that is no text and no import of the future, and above the comment on it.
+
+    None are added where that statement does not begin its row.
+    """
+    places = [n for n, each in enumerate(tree.body) if not is_text(each) and not _is_import_of_future(each)]
+    if not places:
         return []
-    first = tree.body[is_late.index(True)]
-    row = _get_first_row(first)
+    first, given = tree.body[places[0]], code.split("\n")
+    row = get_first_row(first)
+    if given[row - 1][:1] in ("", " ", "\t", "\f") or first.col_offset:
+        return []
+    while row > 1 and given[row - 2].startswith("#") and not re.match(r"#!|#.*coding[:=]", given[row - 2]):
+        row -= 1
     blank = "" if isinstance(first, (ast.Import, ast.ImportFrom)) else "\n"
-    return [] if first.col_offset else [(row, 0, row, 0, "".join(f"{line}\n" for line in lines) + blank)]
+    return [(row, 0, row, 0, "".join(f"{line}\n" for line in lines) + blank)]
+
+
+def _is_import_of_future(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+
+
+def _is_import_of_list(statement: ast.stmt) -> bool:
+    if not isinstance(statement, ast.ImportFrom) or statement.module != "typing":
+        return False
+    return any(each.name == "List" and each.asname is None for each in statement.names)
 
 
 def _dump_without_hints(tree: ast.Module) -> str:
@@ -316,14 +378,9 @@ def _dump_without_hints(tree: ast.Module) -> str:
         function.returns = None
         for arg in _list_parameters(function):
             arg.annotation = None
-    tree.body = [each for each in tree.body if not _is_import_of_list(each)]
-    return ast.dump(tree)
-
-
-def _is_import_of_list(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.ImportFrom) and [each.name for each in statement.names] == ["List"]
+    only_list = ast.dump(ast.parse("from typing import List").body[0])
+    return ast.dump(ast.Module([each for each in tree.body if ast.dump(each) != only_list], []))
 
 
 def _dump_without_guard(tree: ast.Module) -> str:
-    tree.body = [each for each in tree.body if not isinstance(each, ast.If)]
-    return ast.dump(tree)
+    return ast.dump(ast.Module([each for each in tree.body if not isinstance(each, ast.If)], []))

@@ -14,6 +14,12 @@ def get_span(node: ast.stmt | ast.expr | ast.arg) -> Span:
     return node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or 0
 
 
+def get_first_row(statement: ast.stmt) -> int:
+    """Returns the row in which a statement begins, its decorators among it."""
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
+    return min([statement.lineno, *(each.lineno for each in decorators)])
+
+
 def is_text(statement: ast.AST) -> bool:
     """Whether it is a docstring, or another text that nothing reads."""
     return (

@@ -8,24 +8,30 @@ from contextlib import suppress
 from codescaler.text.edits import is_text
 from codescaler.text.extract import parse_syntax_tree
 
-# By these a program can see its own names, text or docstrings.
+# By these a program can see its own names, text or docstrings. Some are given as text, such as to `getattr`.
 _REFLECTION = {
-    *("__annotations__", "__code__", "__doc__", "__file__", "_getframe", "dir", "doctest", "eval", "exec", "globals"),
-    *("inspect", "linecache", "locals", "traceback", "vars"),
+    *("__annotations__", "__code__", "__doc__", "__file__", "_getframe", "dir", "dis", "doctest", "eval", "exec"),
+    *("globals", "help", "inspect", "linecache", "locals", "pydoc", "traceback", "vars"),
 }
 
 
 def parse_rewritable(code: str) -> ast.Module | None:
     """The syntax tree, None where there is none or the program may look at its own text."""
     tree = parse_syntax_tree(normalize_lines(code))
-    return None if tree is None or not _REFLECTION.isdisjoint(list_identifiers(tree)) else tree
+    if tree is None:
+        return None
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    seen = {*list_identifiers(tree), *(text for text in texts if text.startswith("__"))}
+    return tree if _REFLECTION.isdisjoint(seen) else None
 
 
 def normalize_lines(code: str) -> str:
-    return code.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads it
+    """The program with the line ends that Python reads, and that places in its syntax tree are of."""
+    return code.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def make_random(code: str, seed: int) -> random.Random:
+    """What a rewrite chooses by, so that it makes the same of a program each time."""
     return random.Random(f"{seed}|{code}")
 
 
@@ -49,6 +55,7 @@ def list_blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
 
 
 def dump_without_texts(tree: ast.Module) -> str:
+    """The form of a program in which docstrings do not count. The tree loses them."""
     for block in list(list_blocks(tree)):
         kept = [statement for statement in block if not is_text(statement)]
         block[:] = kept or ([] if block is tree.body else [ast.Pass()])

@@ -1,4 +1,4 @@
-"""Rewrites of a program that keep what it does: other names, other comments, another layout. Runs nothing.
+"""Rewrites of a program that keep what it does: other names, another layout, other things around it. Runs nothing.
 
 Each takes a program and a seed and returns the rewritten text, or None where that is not certain to do the same: where
 the program does not parse, looks at its own names, text or docstrings, or nothing would change. What comes back is

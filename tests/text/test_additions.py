@@ -73,12 +73,47 @@ def test_type_hints_are_given_to_what_has_none():
         "def f() -> int:\n    return 1",
         "int = 3\ndef f(a):\n    return a",
         "from typing import List as str\ndef f(a):\n    return a",
+        "match [1]:\n    case [list]:\n        pass\ndef f(a):\n    return a",
+        "try:\n    1 / 0\nexcept Exception as int:\n    pass\ndef f(a):\n    return a",
+        "def f(a):\n    return getattr(f, '__annotations__')",
         "def list():\n    pass\ndef f(a):\n    return a",
         "from functools import singledispatch\n@singledispatch\ndef f(a):\n    return a",
     ],
 )
 def test_hints_that_would_mean_something_are_not_given(code):
     assert not make_all(add_type_hints, code, 8)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '"""Text."""; import math\ndef f(nums):\n    return nums',  # there is no row for an import
+        "\fdef f(nums):\n    return nums",
+        "from typing import List\ndef f(nums):\n    return nums",  # it has it
+        "@property\ndef f(nums):\n    return nums",
+        "# Of it.\ndef f(nums):\n    return nums",
+    ],
+)
+def test_a_hint_never_lacks_its_import(code):
+    made = make_all(add_type_hints, code)
+    assert made
+    for new in made:
+        exec(new, {})
+        assert new.count("import List") == ("List[" in new or "import List" in code)
+        assert "typing" not in new or "# Of it." not in new or new.index("typing") < new.index("# Of it.")
+
+
+def test_a_program_that_lacks_an_import_still_lacks_it():
+    code = "def f(nums: List[int], k):\n    return k"
+    made = make_all(add_type_hints, code)
+    assert made and not any("import" in new for new in made)
+
+
+def test_what_a_maker_or_a_generator_returns_is_not_guessed():
+    code = "class C:\n    def __init__(self, x):\n        self.x = x\n    def all(self, y):\n        yield y"
+    made = make_all(add_type_hints, code)
+    assert all("def all(self, y: int):" in new for new in made)
+    assert {re.search(r"__init__\(self, x: int\)(.*):", new)[1] for new in made} == {"", " -> None"}
 
 
 def test_hinted_programs_run():
@@ -110,8 +145,10 @@ def test_examples_stand_behind_and_do_not_run_on_import():
         assert re.search(r"count\(\[.*\], -?\d+\)", new) and "helper(" not in new[len(code) :]
     kinds = {re.sub(r"[^a-z_\"=:# ]+", " ", new[len(code) :]).split()[0] for new in made}
     assert {"if", "#"} == kinds
-    (method,) = {new.split("Finder()")[1][:5] for new in make_all(add_example, PROGRAM) if "Finder()" in new}
-    assert method == ".run("
+    code = "class C:\n    def __init__(self, n):\n        pass\n    def run(self, text: int):\n        pass"
+    code += "\n    @property\n    def p(self):\n        pass\n    def _own(self):\n        pass"
+    made = make_all(add_example, code)
+    assert made and all(re.search(r"C\(-?\d+\)\.run\(-?\d+\)", new) for new in made)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +159,11 @@ def test_examples_stand_behind_and_do_not_run_on_import():
         "class C:\n    print(1)\n\ndef f(a):\n    return a",
         "def f(a):\n    return a\n\nif 1:\n    pass",
         "def f(a):\n    return __name__",
+        "import sys\ndef run(f):\n    print(f())\n@run\ndef main():\n    return 3",
+        "class A(print('hi') or object):\n    pass\ndef f(a):\n    return a",
+        "def f(a, b=print(3)):\n    return a",
+        "async def f(a):\n    return a",  # a call would not run it
+        "def f(*, k):\n    return k",
         "x = 1",
     ],
 )

@@ -13,7 +13,7 @@ from codescaler.data.programs import compute_form
 from codescaler.sandbox import Sandbox
 from codescaler.text.additions import add_comments, add_praise
 from codescaler.text.rewriting import REWRITES, find_callers_names, reformat, rename_locals, rewrap, strip_texts
-from codescaler.types import CallTests
+from codescaler.types import CallTests, StdioTests
 
 EXAMPLES = Path(__file__).parents[2] / "codescaler/examples/mbpp_unseen.jsonl.gz"
 ALL = {**REWRITES, "praised": add_praise}
@@ -202,7 +202,8 @@ def test_rewrites_of_real_programs_pass_and_fail_as_before(name, examples):
     chosen = examples[:: 3 if name == "renamed" else 9]
     pairs = [(code, ALL[name](code, 7), test) for code, test in chosen]
     changed = [(code, new, test) for code, new, test in pairs if new is not None]
-    assert len(changed) > (len(pairs) * 0.9 if name in ("renamed", "praised") else 2)
+    many = {"renamed": 0.9, "praised": 0.9, "documented": 0.6, "hinted": 0.6, "imported": 0.9, "demonstrated": 0.6}
+    assert len(changed) > max(len(pairs) * many.get(name, 0), 2)
     with Sandbox(num_workers=2) as sandbox:
         before, after = (
             [verdict.outcomes for verdict in sandbox.run_many((row[k], CallTests((row[2],))) for row in changed)]
@@ -210,6 +211,23 @@ def test_rewrites_of_real_programs_pass_and_fail_as_before(name, examples):
         )
     assert before == after
     assert {("passed",), ("failed",)} <= {*before} or name != "renamed"
+
+
+SCRIPTS = (
+    "n = int(input())\nprint(n * 2)",
+    "import sys\n\ndef main():\n    nums = sys.stdin.read().split()\n    print(int(nums[0]) * 2)\n\nmain()",
+    'def solve(n, out):\n    # twice\n    out(n * 2)\n\nif __name__ == "__main__":\n    solve(int(input()), print)',
+    "def run(f):\n    print(f(int(input())))\n\n@run\ndef double(n):\n    'Twice.'\n    return n * 2",
+)
+
+
+def test_programs_that_are_run_read_and_print_as_before():
+    tests = StdioTests((("4\n", "8"), ("-1\n", "-2")))
+    made = [new for code in SCRIPTS for rewrite in ALL.values() for seed in range(3) if (new := rewrite(code, seed))]
+    made += [new for first in {*made} for rewrite in ALL.values() if (new := rewrite(first, 7))]
+    assert len(made) > 150
+    with Sandbox(num_workers=2) as sandbox:
+        assert all(verdict.passed for verdict in sandbox.run_many((code, tests) for code in dict.fromkeys(made[::5])))
 
 
 def test_names_that_callers_may_use():

@@ -68,8 +68,9 @@ def hold_weighted_vote(rows: Sequence[Row]) -> list[Vote]:
 
 
 def measure_agreement(votes: Sequence[Vote]) -> float:
-    """The mean share of the majority. Inputs for which no program has an output do not count: they are mostly not
-    legal. Without any other input it is 0.
+    """The mean share of the majority over the inputs for which some program has an output, 0 without such an input.
+
+    The others are mostly not legal.
     """
     shares = [vote.share for vote in votes if vote.output is not None]
     return sum(shares) / len(shares) if shares else 0.0

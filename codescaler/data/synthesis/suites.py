@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.minimal import choose_minimal_tests
 from codescaler.data.execution.outputs import Capturer, Interface, Output, collect_outputs, find_interface
-from codescaler.data.execution.votes import Vote, hold_weighted_vote, measure_agreement, weigh_programs
+from codescaler.data.execution.votes import Vote, hold_vote, hold_weighted_vote, measure_agreement, weigh_programs
 from codescaler.data.label.generated_tests import SAME
 from codescaler.data.mutants import make_mutants
 from codescaler.data.synthesis.suite_inputs import make_call_inputs
@@ -49,7 +49,8 @@ class SuiteSettings:
         num_rounds: in which programs that pass go back to the writer.
         uses_references: take the outputs of references where there are such.
         is_minimal: leave out tests that reject nothing more. min_tests: that are kept all the same.
-        min_agreement: mean share of the majority over all inputs, below which a problem gets no suite.
+        min_agreement: mean share of the majority, all programs weighing the same, below which a problem gets no suite.
+            References agree with themselves.
     """
 
     num_inputs: int = 40
@@ -160,6 +161,9 @@ class _Suite:
             self.checker = choose_checker(self.runner, tools.checkers, self.inputs, self._hold_vote())
             if self.checker is None:
                 return None, {"made": False, "reason": "several outputs are correct, and no checker is good"}
+        agreement = self._measure_agreement()
+        if agreement < self.settings.min_agreement:
+            return None, {"made": False, "reason": "solutions disagree", "agreement": round(agreement, 4)}
         wrong = self._make_wrong_programs()
         wrong_rows = self._collect(wrong, self.inputs)
         wrong_rows, num_fed_back = self._feed_back(tools, wrong, wrong_rows)
@@ -210,6 +214,15 @@ class _Suite:
             return [Vote(output, 1.0 if output is not None else 0.0) for output in self.reference_row]
         return hold_weighted_vote(self.rows)
 
+    def _measure_agreement(self) -> float:
+        """How far solutions agree, or how many of their outputs a checker accepts; 1 with a reference."""
+        if self._has_reference:
+            return 1.0
+        if self.checker is None:
+            return measure_agreement(hold_vote(self.rows))
+        shares = [vote.share for vote in self._make_rule([]).votes]
+        return sum(shares) / len(shares) if shares else 0.0
+
     def _make_wrong_programs(self) -> list[str]:
         """Mutants of the program that is trusted most."""
         if self._has_reference:
@@ -259,9 +272,6 @@ class _Suite:
         self, wrong_rows: Sequence[Sequence[Output | None]], num_fed_back: int
     ) -> tuple[Tests | None, dict[str, Any]]:
         rule = self._make_rule(wrong_rows)
-        agreement = measure_agreement(rule.votes)
-        if agreement < self.settings.min_agreement:
-            return None, {"made": False, "reason": "solutions disagree", "agreement": round(agreement, 4)}
         if not rule.kept:
             return None, {"made": False, "reason": "no input has a majority"}
         every = [*self.rows, *wrong_rows]
@@ -277,7 +287,7 @@ class _Suite:
         return self._write_tests(cases), {
             "made": True,
             "outputs": "reference" if self._has_reference else "majority" if self.checker is None else "checker",
-            "agreement": round(agreement, 4),
+            "agreement": round(self._measure_agreement(), 4),
             "num_solutions": len(self.programs),
             "num_inputs": len(self.inputs),
             "num_fed_back": num_fed_back,
