@@ -14,11 +14,9 @@ SCRIPTS = {
         *("serving_faults", "startup", "threads", "train_speed"),
     ),
     "quality": (
-        *("adaptive", "alarm", "fault_lines", "fidelity", "fp8", "judging", "labels", "likelihoods"),
-        *("parity", "policies", "ranking", "reading_data", "robustness", "sampled", "smaller", "steady"),
-        *("suites", "targets", "tau", "teacher_scores"),
-        "templates",
-        "train_study",
+        *("adaptive", "alarm", "average", "delta", "fault_lines", "fidelity", "fp8", "judging", "labels"),
+        *("likelihoods", "parity", "policies", "ranking", "reading_data", "robustness", "sampled", "smaller"),
+        *("steady", "suites", "targets", "tau", "teacher_scores", "templates", "train_study"),
     ),
     "tools": (
         "benchmarks_page",

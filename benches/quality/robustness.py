@@ -1,9 +1,10 @@
 """How far scores move when a program is rewritten and does the same: `python benches robustness GROUPS --rm MODEL`.
 
 GROUPS are problems with labelled programs; those with a correct and an incorrect one count. Each program is rewritten
-in all ways of `codescaler.text.rewriting`, and incorrect ones are praised; comments, praise, what docstrings begin with
-and titles of examples are phrases of this file, which `codescaler data augment` does not train with (names, types,
-imports, calls and layouts are its). For each:
+in all ways of `codescaler.text.rewriting`, and incorrect ones are praised. Mixed gives each program one of the ways, as
+programs of several authors differ. Comments, praise, what docstrings begin with and titles of examples are phrases of
+this file, which `codescaler data augment` does not train with; names, types, imports, calls and layouts are its. For
+each:
 
   shift         of the score, over the programs that it changed: mean size, median size and mean, problems weighing the
                 same; in units of the gap, the mean of correct minus incorrect within a problem, and of the spread, the
@@ -22,6 +23,7 @@ the like. Each is scored twice: as given, by `Engine.score`, and compared, as `r
 import argparse
 import ast
 import json
+import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +46,7 @@ from codescaler.text.program import Pair, make_conversation
 from codescaler.text.rewriting import REWRITES, find_callers_names, rename_locals
 
 RESULTS = Path(__file__).parents[1] / "results"
-PRAISED = "praised"
+PRAISED, MIXED = "praised", "mixed"
 COMMENTS: Mapping[type[ast.stmt], Sequence[str]] = {
     ast.Assign: ("keep this for later", "store the value", "prepare what follows"),
     ast.AugAssign: ("update the value", "add this step"),
@@ -83,7 +85,7 @@ def main(options: Sequence[str] | None = None) -> int:
     programs = [_list_programs(problem) for problem in problems]
     rewritten = {
         name: [[_rewrite(name, problem.prompt, program) for program in of_problem] for problem, of_problem in pairs]
-        for name in (FORMS if arguments.forms else (*REWRITES, PRAISED))
+        for name in (FORMS if arguments.forms else (*REWRITES, PRAISED, MIXED))
         for pairs in [list(zip(problems, programs, strict=True))]
     }
     readings = READINGS if arguments.forms else {"compared": READINGS["compared"]}
@@ -132,6 +134,8 @@ def _list_programs(problem: EvaluationProblem) -> list[Program]:
 
 def _rewrite(name: str, prompt: str, program: Program) -> str | None:
     code, is_correct = program
+    if name == MIXED:
+        return _rewrite(random.Random(code).choice([*REWRITES]), prompt, program)
     if name in FORMS:
         return FORMS[name](code)
     if name == PRAISED:

@@ -1,11 +1,15 @@
 """Suites by vote, measured on programs with known labels: `python benches suites TASKS GROUPS`.
 
 TASKS are problems with references, GROUPS labelled samples for them. Suites are made without the references: inputs by
-`codescaler.data.synthesis`, outputs by a weighted majority of the first M samples. They judge
+`codescaler.data.synthesis`, outputs by a weighted majority of the first M samples, without those that fail a test which
+the problem's text shows. They judge
 
   samples    that did not vote, by the verdict of the published tests
   reference  that is correct by definition
   mutants    of the reference that the published tests reject
+
+Two kinds of suites judge: all tests that the votes give, in three tables; and the suite that `codescaler data synth
+suites` writes by default, the fewest tests, in one row.
 
   TPR        the share of correct programs that pass. Some that the published tests let pass are wrong: `agreeing`
              counts those alone that give what the reference gives, on all inputs
@@ -21,6 +25,7 @@ import json
 import math
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,7 +42,7 @@ from codescaler.data.execution.outputs import Output, collect_outputs, find_inte
 from codescaler.data.execution.votes import hold_vote, hold_weighted_vote, measure_agreement
 from codescaler.data.mutants import make_mutants
 from codescaler.data.synthesis.suite_inputs import make_call_inputs
-from codescaler.data.synthesis.suites import SuiteSettings
+from codescaler.data.synthesis.suites import SuiteSettings, split_by_shown_tests, write_suites
 from codescaler.io.records import Group, read_groups
 from codescaler.io.tables import format_table
 from codescaler.sandbox import Limits, Sandbox
@@ -46,6 +51,7 @@ from codescaler.types import CallTests, Task
 
 DEFAULT = SuiteSettings()
 LEAST_PASSED, LEAST_SHARE, LEAST_AGREEMENT = 0.3, DEFAULT.min_share, DEFAULT.min_agreement
+NUM_DEFAULT_VOTERS = 7
 NUM_VOTERS, SHARES = (2, 3, 5, 7, 10), (0.0, 0.5, 0.7, 0.9, 0.95, 0.99)
 AGREEMENTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 ACCURACIES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # of samples: the lower ends of classes
@@ -62,6 +68,7 @@ class Problem:
     reference: Row
     samples: list[tuple[Row, bool]]
     mutants: list[Row]
+    failed_shown: frozenset[int] = frozenset()  # places of samples that fail a test which the problem's text shows
 
     @property
     def accuracy(self) -> float:
@@ -77,7 +84,11 @@ def main() -> int:
     groups = [group for group in read if _share_passed(group) >= arguments.least][:: arguments.every]
     with Sandbox(Limits(cpu_seconds=1, wall_seconds=5.0), num_workers=arguments.workers) as sandbox:
         problems = list(_run_all(sandbox, tasks, groups, arguments))
-    values = {"problems_in_the_files": len(read), **summarize(problems)}
+        ran = {problem.task_id for problem in problems}
+        written = Counts(Counter(), Counter(), Counter(), Counter())
+        for group in tqdm([group for group in groups if group.task_id in ran], desc="written suites"):
+            judge_written_suite(sandbox, tasks[group.task_id], group, arguments.mutants, written)
+    values = {"problems_in_the_files": len(read), **summarize(problems), "written": {"default": written.rates}}
     _print_tables(values)
     if arguments.output:
         values = {**describe_environment("auto", "radon"), "isolation": sandbox.isolation, **values}
@@ -127,17 +138,56 @@ def run_problem(sandbox: Sandbox, task: Task, group: Group, num_inputs: int, num
         return None
     made = make_call_inputs(examples.calls, num_inputs, random.Random(task.task_id))
     inputs = list(map(examples.write, (*examples.calls, *made)))
-    mutants = make_mutants(task.reference, num_mutants, 0)
+    wrong = list_incorrect_mutants(sandbox, task, num_mutants)
+    codes = list(dict.fromkeys([task.reference, *(code for code, _ in labelled), *wrong]))
+    rows = dict(zip(codes, collect_outputs(sandbox, ((code, interface, inputs) for code in codes)), strict=True))
+    samples = [(rows[code], label) for code, label in labelled]
+    _, failed = split_by_shown_tests(sandbox, task, list(dict.fromkeys(code for code, _ in labelled)))
+    failed_shown = frozenset(place for place, (code, _) in enumerate(labelled) if code in failed)
+    mutants = [rows[code] for code in wrong]
+    return Problem(task.task_id, len(examples.calls), rows[task.reference], samples, mutants, failed_shown)
+
+
+def judge_written_suite(sandbox: Sandbox, task: Task, group: Group, num_mutants: int, counts: "Counts") -> None:
+    """Writes a suite by the first samples, as a user does, and counts what it says of the others."""
+    counts.problems += 1
+    labelled = [(c.code, bool(c.passed)) for c in group.candidates if c.code is not None and c.passed is not None]
+    with tempfile.TemporaryDirectory() as folder:
+        solutions, target = Path(folder) / "solutions.jsonl", Path(folder) / "suites.jsonl"
+        candidates = [{"code": code} for code, _ in labelled[:NUM_DEFAULT_VOTERS]]
+        solutions.write_text(json.dumps({"task_id": task.task_id, "prompt": task.prompt, "candidates": candidates}))
+        write_suites([task], solutions, target, sandbox, SuiteSettings(uses_references=False), limits={})
+        (made,) = read_tasks(target)
+    tests = made.tests
+    if tests is None or task.tests is None or task.reference is None:
+        counts.without_suite += 1
+        return
+    assert isinstance(tests, CallTests)
+    counts.tests += len(tests.statements)
+    counts.minimal_tests += len(tests.statements)
+    mutants = list_incorrect_mutants(sandbox, task, num_mutants)
+    programs = [*labelled[NUM_DEFAULT_VOTERS:], (task.reference, True), *((code, False) for code in mutants)]
+    for place, verdict in enumerate(sandbox.run_many((code, tests) for code, _ in programs)):
+        passes, is_mutant = verdict.passed is True, place >= len(programs) - len(mutants)
+        if programs[place][1]:
+            counts.correct[passes] += 1
+        else:
+            counts.wrong[passes] += 1
+            if is_mutant:
+                counts.wrong_mutants[passes] += 1
+
+
+def list_incorrect_mutants(sandbox: Sandbox, task: Task, count: int) -> list[str]:
+    """Mutants of the reference that its tests reject, those left out that run out of time."""
+    assert task.reference is not None and task.tests is not None
+    tests = task.tests
+    mutants = make_mutants(task.reference, count, 0)
     verdicts = sandbox.run_many((code, tests) for code in mutants)
-    wrong = [
+    return [
         code
         for code, verdict in zip(mutants, verdicts, strict=True)
         if verdict.passed is False and "timeout" not in verdict.outcomes
     ]
-    codes = list(dict.fromkeys([task.reference, *(code for code, _ in labelled), *wrong]))
-    rows = dict(zip(codes, collect_outputs(sandbox, ((code, interface, inputs) for code in codes)), strict=True))
-    samples = [(rows[code], label) for code, label in labelled]
-    return Problem(task.task_id, len(examples.calls), rows[task.reference], samples, [rows[code] for code in wrong])
 
 
 @dataclass
@@ -179,7 +229,11 @@ def _divide(part: int, whole: int) -> float | None:
 def judge_problem(problem: Problem, num_voters: int, min_share: float, min_agreement: float, counts: Counts) -> None:
     """Makes the suite of a problem by its first samples, and counts what it says of the other programs."""
     counts.problems += 1
-    voters = [row for row, _ in problem.samples[:num_voters]]
+    chosen = [place for place in range(min(num_voters, len(problem.samples))) if place not in problem.failed_shown]
+    voters = [problem.samples[place][0] for place in chosen]
+    if len(voters) < 2:
+        counts.without_suite += 1
+        return
     votes = hold_weighted_vote(voters)
     kept = [(p, v.output.key) for p, v in enumerate(votes) if v.output is not None and v.share >= min_share]
     if not kept or measure_agreement(hold_vote(voters)) < min_agreement:
@@ -230,11 +284,13 @@ def summarize(problems: Sequence[Problem]) -> dict[str, Any]:
         "problems": len(problems),
         "problems_that_count": len(counted),
         "by_voters": {str(number): _judge_all(counted, number, LEAST_SHARE) for number in NUM_VOTERS},
-        "by_share": {str(share): _judge_all(counted, 7, share) for share in SHARES},
-        "by_agreement": {str(least): _judge_all(counted, 7, LEAST_SHARE, least) for least in AGREEMENTS},
+        "by_share": {str(share): _judge_all(counted, NUM_DEFAULT_VOTERS, share) for share in SHARES},
+        "by_agreement": {
+            str(least): _judge_all(counted, NUM_DEFAULT_VOTERS, LEAST_SHARE, least) for least in AGREEMENTS
+        },
         "by_accuracy": {
             f"{low:.0%} to {min(high, 1.0):.0%}": _judge_all(
-                [p for p in problems if low <= p.accuracy < high], 7, LEAST_SHARE
+                [p for p in problems if low <= p.accuracy < high], NUM_DEFAULT_VOTERS, LEAST_SHARE
             )
             for low, high in classes
         },
@@ -244,7 +300,7 @@ def summarize(problems: Sequence[Problem]) -> dict[str, Any]:
 def _print_tables(values: dict[str, Any]) -> None:
     columns = ("problems", "without_suite", "TPR", "TPR_agreeing", "TNR", "TNR_mutants", "tests_of_a_suite",
                "minimal_tests_of_a_suite")  # fmt: skip
-    for name in ("by_voters", "by_share", "by_agreement", "by_accuracy"):
+    for name in ("written", "by_voters", "by_share", "by_agreement", "by_accuracy"):
         rows = [(key, *(_format(rates[column]) for column in columns)) for key, rates in values[name].items()]
         print(format_table((name.replace("_", " "), *columns), rows), end="\n\n")
 

@@ -1,5 +1,7 @@
 """Suites by vote are counted as a loop counts them, and a problem's programs run in the real sandbox."""
 
+import dataclasses
+
 import pytest
 
 from benches.quality import suites
@@ -29,6 +31,11 @@ def test_rates_are_those_of_held_out_programs(monkeypatch):
     assert (three["wrong_mutants"], three["TNR_mutants"]) == (2, 0.5)
     assert three["tests_of_a_suite"] == 3 and three["minimal_tests_of_a_suite"] == 2
     assert rates["by_accuracy"]["0% to 10%"]["TPR"] == 0.0
+    failing = dataclasses.replace(problem, failed_shown=frozenset({1, 4}))  # the first three without the wrong one
+    three = summarize([failing])["by_voters"]["3"]
+    assert (three["TPR"], three["correct"]) == (0.5, 2) and three["TNR"] == pytest.approx(2 / 3)
+    none = dataclasses.replace(problem, failed_shown=frozenset({0, 1}))
+    assert summarize([none])["by_voters"]["3"]["without_suite"] == 1
     assert [rates["by_agreement"][least]["without_suite"] for least in ("0.0", "0.9")] == [0, 1]
 
 

@@ -229,8 +229,8 @@ def _write_robustness() -> Iterator[str]:
     yield (
         "`python benches robustness GROUPS --split validation --rm MODEL`. A rewritten program does the same. "
         "The shift is in percent of the mean gap between a correct and an incorrect program. "
-        "The other columns rewrite one side of each pair, and show the pairs ranked correctly with the gain over "
-        "unchanged pairs. Random words for names are a harsh test.\n"
+        "The other columns rewrite one side of each pair or both, and show the pairs ranked correctly with the gain "
+        "over unchanged pairs. Random words for names are a harsh test.\n"
     )
     titles = {
         "renamed": "variables and parameters renamed",
@@ -243,6 +243,7 @@ def _write_robustness() -> Iterator[str]:
         "imported": "imports added that it does not use",
         "demonstrated": "an example of its use added at the end",
         "praised": "a docstring and a comment that claim it is correct",
+        "mixed": "each program in one of these ways, drawn; none praised",
     }
     for name in ("robustness_nano", "robustness_smollm2_135m"):
         result = load_result(name)
@@ -254,12 +255,19 @@ def _write_robustness() -> Iterator[str]:
             for rewrite in rewrites:
                 shift = rewrites[rewrite]["shift"]["gap"]
                 cells = [format_estimate(shift["mean_size"], digits=0), format_estimate(shift["mean"])]
-                for side in ("right", "wrong"):
+                for side in ("right", "wrong", "both"):
                     pairs = rewrites[rewrite]["pairs_right"][side]
                     changed = f"{100 * pairs['accuracy']['mean']:.1f}, {format_gain(**pairs['gain'])}"
-                    cells.append("" if (rewrite, side) == ("praised", "right") else changed)
+                    cells.append("" if rewrite == "praised" and side != "wrong" else changed)
                 rows.append([titles[rewrite], *cells])
-            head = ["rewrite", "mean size of the shift", "mean shift", "correct side rewritten", "incorrect side"]
+            head = [
+                "rewrite",
+                "mean size of the shift",
+                "mean shift",
+                "correct side rewritten",
+                "incorrect side",
+                "both",
+            ]
             yield format_table(head, rows)
 
 
@@ -383,9 +391,9 @@ def _write_adaptive() -> Iterator[str]:
         f"`python benches adaptive GROUPS --cascade`: the first {result['n']} candidates of {result['num_problems']} "
         f"MBPP problems. Margins are chosen on {first['num_chosen']} problems, and counted on the other "
         f"{first['num_counted']}. *Frozen* exits read the head of the model, and *trained* exits have heads of their "
-        "own. In a *cascade* nano drops first. *small* is the teacher of nano, and both have learned from most of "
-        "these problems. The *ceiling* is "
-        "an exit that knows the last scores. A promise is kept "
+        "own. In a *cascade* nano drops first: the one before the present nano. *small* is the teacher of both, and "
+        "all have learned from most of these problems. The *ceiling* is an exit that knows the last scores. A promise "
+        "is kept "
         f"if its bound is no larger, at {100 * result['confidence']:.0f}% confidence. Work is distinct tokens times "
         "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count "
         f"of these problems. {describe_setting(result)}\n"

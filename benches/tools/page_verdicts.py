@@ -1,10 +1,9 @@
-"""The sections of docs/benchmarks.md on verdicts: labels, plain Python beside them, suites by vote, difficulty."""
+"""The sections of docs/benchmarks.md on verdicts: labels, plain Python beside them, suites by vote."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benches.tools.page_tables import (
-    format_estimate,
     format_percent,
     format_table,
     load_result,
@@ -18,7 +17,6 @@ def write_verdicts() -> Iterator[str]:
     yield from _write_labels()
     yield from _write_judging()
     yield from _write_suites()
-    yield from _write_delta()
 
 
 def _write_labels() -> Iterator[str]:
@@ -101,8 +99,9 @@ def _write_suites() -> Iterator[str]:
     yield (
         "`python benches suites TASKS GROUPS`: suites that are made without references. Samples of Qwen2.5-Coder-0.5B "
         "vote. At least 30% of the samples of each problem pass. The suites judge programs with known labels: samples "
-        "that did not vote, the references, and mutants. *TPR* is the share of correct programs that pass. *TNR* is "
-        "the share of incorrect programs that fail. A *minimal* suite rejects the same programs.\n"
+        "that did not vote, the references, and mutants. *As written* is what `codescaler data synth suites` gives. "
+        "The other rows are of all tests that the votes give. *TPR* is the share of correct programs that pass, and "
+        "*TNR* that of incorrect programs that fail. A *minimal* suite rejects the same programs.\n"
     )
     for title, name in SUITES.items():
         yield from _write_suites_of(title, load_result(name))
@@ -110,6 +109,7 @@ def _write_suites() -> Iterator[str]:
 
 def _write_suites_of(title: str, result: Mapping[str, Any]) -> Iterator[str]:
     titles = {
+        "written": "as written, the fewest tests, of 7 voters",
         "by_agreement": "least agreement on a problem, of 7 voters",
         "by_share": "least share of the majority, of 7 voters",
         "by_voters": "voters, at the default least share",
@@ -125,24 +125,6 @@ def _write_suites_of(title: str, result: Mapping[str, Any]) -> Iterator[str]:
             if rates["problems"]
         ]
         yield format_table([label, *header], rows)
-
-
-def _write_delta() -> Iterator[str]:
-    result = load_result("delta_leetcode")
-    spearman = {name: format_estimate(estimate, 1, 2) for name, estimate in result["spearman"].items()}
-    yield "## Difficulty without tests\n"
-    yield (
-        f"`python benches delta TASKS GROUPS`: {result['problems']} problems of LeetCode, 8 samples of "
-        "Qwen2.5-Coder-0.5B each. *Delta* is 1 minus the mean share of the majority output, and needs no test. "
-        f"Spearman's correlation with the published level is {spearman['delta, level']} for delta, and "
-        f"{spearman['fails, level']} for the share of samples that fail the tests. Of the two it is "
-        f"{spearman['delta, fails']}.\n"
-    )
-    rows = [
-        [level, of["problems"], format_estimate(of["delta"]), format_estimate(of["fails"])]
-        for level, of in result["levels"].items()
-    ]
-    yield format_table(["level", "problems", "delta, %", "samples that fail, %"], rows)
 
 
 def _format_rate(value: float | int | None) -> str:

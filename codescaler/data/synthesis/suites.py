@@ -1,15 +1,16 @@
 """Suites of tests for problems that may have no reference.
 
 Inputs are the problem's own, made ones of three kinds (`suite_inputs`), and those of programs that a language model
-writes, which a validator filters. Outputs are those of the reference, or of a weighted majority of solutions. A suite
-is then reduced to the fewest tests that reject the same incorrect programs. Programs that pass although they differ
-from the majority elsewhere go back to the language model for more inputs.
+writes, which a validator filters. Outputs are those of the reference, or of a weighted majority of solutions. Solutions
+that fail a test which the problem's text shows do not vote, and count as incorrect. A suite is then reduced to the
+fewest tests that reject the same incorrect programs. Programs that pass although they differ from the majority
+elsewhere go back to the language model for more inputs.
 """
 
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,11 +28,15 @@ from codescaler.errors import InvalidInput
 from codescaler.io.records import read_groups, read_lines
 from codescaler.io.resumable import ResumableFile, compute_digest
 from codescaler.tasks import make_task_record
-from codescaler.types import CallTests, StdioTests, Task, Tests
+from codescaler.types import CallTests, StdioTests, Task, Tests, Verdict
 
 
 class Runner(Capturer, Protocol):
     """What runs programs: `codescaler.sandbox.Sandbox`."""
+
+    def run_many(self, jobs: Iterable[tuple[str, Tests]]) -> Iterator[Verdict]:
+        """Yields the verdict of one job after the other, in order."""
+        ...
 
     @property
     def isolation(self) -> str:
@@ -109,6 +114,20 @@ def write_suites(
     return [record["suite"] for _, _, record in read_lines(target)]
 
 
+def split_by_shown_tests(runner: Runner, task: Task, programs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The programs that pass the tests of a task that stand in its text, and those that fail one."""
+    if not isinstance(task.tests, CallTests):
+        return list(programs), []
+    shown = tuple(statement for statement in task.tests.statements if statement in task.prompt)
+    if not shown:
+        return list(programs), []
+    tests = dataclasses.replace(task.tests, statements=shown)
+    verdicts = list(runner.run_many((code, tests) for code in programs))
+    passes = [verdict.passed is not False for verdict in verdicts]
+    judged = list(zip(programs, passes, strict=True))
+    return [code for code, does_pass in judged if does_pass], [code for code, does_pass in judged if not does_pass]
+
+
 @dataclass
 class _Suite:
     """One suite in the making: inputs, with the outputs of each program on them."""
@@ -120,10 +139,13 @@ class _Suite:
     writer: Writer | None
     inputs: list[str] = field(default_factory=list)
     rows: list[list[Output | None]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     reference_row: list[Output | None] = field(default_factory=list)
     checker: str | None = None
 
     def make_record(self) -> dict[str, Any]:
+        if not self._has_reference:
+            self.programs, self.failed = split_by_shown_tests(self.runner, self.task, self.programs)
         reason = self._find_obstacle()
         suite: dict[str, Any] = {"made": False, "reason": reason}
         tests: Tests | None = None
@@ -135,7 +157,8 @@ class _Suite:
         if find_interface(self.task) is None:
             return "its tests do not say how one function or program is called"
         if not self._has_reference and len(self.programs) < 2:
-            return f"it has {len(self.programs)} solutions to vote, and no reference"
+            failed = f" ({len(self.failed)} fail the tests that it shows)" if self.failed else ""
+            return f"it has {len(self.programs)} solutions to vote{failed}, and no reference"
         return None
 
     @property
@@ -164,7 +187,7 @@ class _Suite:
         agreement = self._measure_agreement()
         if agreement < self.settings.min_agreement:
             return None, {"made": False, "reason": "solutions disagree", "agreement": round(agreement, 4)}
-        wrong = self._make_wrong_programs()
+        wrong = [*self.failed, *self._make_wrong_programs()]
         wrong_rows = self._collect(wrong, self.inputs)
         wrong_rows, num_fed_back = self._feed_back(tools, wrong, wrong_rows)
         return self._choose_tests(wrong_rows, num_fed_back)
@@ -289,6 +312,7 @@ class _Suite:
             "outputs": "reference" if self._has_reference else "majority" if self.checker is None else "checker",
             "agreement": round(self._measure_agreement(), 4),
             "num_solutions": len(self.programs),
+            "num_failed_shown": len(self.failed),
             "num_inputs": len(self.inputs),
             "num_fed_back": num_fed_back,
             "num_with_majority": len(rule.kept),

@@ -92,6 +92,19 @@ def test_a_suite_that_cannot_be_made_has_a_reason(sandbox, tmp_path, task, progr
     assert count_suites([suite]) == {"problems": 1, "suites": 0, "inputs": 0, "inputs_with_majority": 0, "tests": 0}
 
 
+def test_solutions_that_fail_a_shown_test_do_not_vote(sandbox, tmp_path):
+    alike = [f"def top(a):\n    return a[-1] + {zeros}" for zeros in ("0", "0 * 1", "0 + 0")]
+    made, suite = make(sandbox, tmp_path, [*RIGHT, *alike])
+    assert suite["num_failed_shown"] == 0 and sandbox.run(RIGHT[0], made.tests).passed is False  # they are the majority
+    task = Task("t/1", f"Return the largest number.\n\n{OWN[1]}", TASK.tests)
+    made, suite = make(sandbox, tmp_path, [*RIGHT, *alike], task)
+    assert (suite["num_solutions"], suite["num_failed_shown"]) == (2, 3)
+    assert all(sandbox.run(code, made.tests).passed for code in RIGHT)
+    assert sandbox.run(alike[0], made.tests).passed is False
+    made, suite = make(sandbox, tmp_path, [RIGHT[0], *alike], task)
+    assert suite["reason"] == "it has 1 solutions to vote (3 fail the tests that it shows), and no reference"
+
+
 def test_a_problem_whose_solutions_disagree_has_no_suite(sandbox, tmp_path):
     made, suite = make(sandbox, tmp_path, [*RIGHT, *WRONG])
     asked = {"num_inputs": 16, "min_share": 0.5, "num_mutants": 6}
