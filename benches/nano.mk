@@ -6,7 +6,8 @@
 #     make -f benches/nano.mk DATA=FOLDER figures   # those of its model card, the test split among them
 #     make -f benches/nano.mk DATA=FOLDER copies    # what each step on the way from its teacher kept
 #
-# The figures of rewritten programs and of copies go to benches/results, the others to RESULTS.
+# The figures of rewritten programs and of copies go to benches/results, the others to RESULTS. FORMER=FOLDER measures
+# rewritten programs by a former nano too, such as codescaler/nano of commit d87b8b9.
 .PHONY: nano figures copies
 nano:
 include $(dir $(lastword $(MAKEFILE_LIST)))small.mk
@@ -78,7 +79,8 @@ $(POOLS): $(W)/nano/calibration.json | $(W)/smollm2 $(W)/qwen
 $(RESULTS)/reading_nano.json: $(W)/data/pooled_validation.jsonl $(W)/nano/calibration.json
 	$(C) eval reading $< $(BOTH) --dtype bfloat16 --json $@
 figures: $(RESULTS)/reading_nano.json $(POOLS)
-	.venv/bin/python benches robustness $(W)/data/mbpp_validation.jsonl $(BOTH) --save nano
+	.venv/bin/python benches robustness $(W)/data/mbpp_validation.jsonl $(BOTH) \
+	  $(if $(FORMER),--rm former_nano=$(FORMER)) --save nano
 
 $(W)/tokens: | $(W)/small.trained
 	$(C) prune $(W)/small/model -o $@ --vocabulary 8192

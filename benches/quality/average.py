@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from codescaler.checkpoint.save import new_folder
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python benches average", description=__doc__.partition("\n\n")[0])
@@ -25,7 +27,7 @@ def main() -> None:
 def average_weights(first: Path, second: Path, out: Path) -> None:
     """Writes the folder `out`.
 
-    Raises: ValueError if a tensor is in one of them alone, or has another shape there. FileExistsError if `out` exists.
+    Raises: ValueError if a tensor is in one of them alone, or has another shape there. InvalidInput if `out` exists.
     """
     ours, theirs = _load_weights(first), _load_weights(second)
     shapes = [{name: tuple(tensor.shape) for name, tensor in weights.items()} for weights in (ours, theirs)]
@@ -34,17 +36,22 @@ def average_weights(first: Path, second: Path, out: Path) -> None:
         raise ValueError(
             f"{first} and {second} differ in the shape of {', '.join(names[:3])}; give models of one shape"
         )
-    out.mkdir(parents=True)
-    for path in first.iterdir():
-        if not path.name.startswith("model"):
-            shutil.copy(path, out / path.name)
     means = {name: (tensor.float() + theirs[name].float()) / 2 for name, tensor in ours.items()}
-    save_file(means, out / "model.safetensors", {"format": "pt"})
+    with new_folder(out) as folder:
+        for path in first.iterdir():
+            if not path.name.startswith("model"):
+                shutil.copy(path, folder / path.name)
+        save_file(means, folder / "model.safetensors", {"format": "pt"})
 
 
 def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder."""
-    return {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+    weights = {
+        name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()
+    }
+    if not weights:
+        raise ValueError(f"{folder} holds no *.safetensors; merge a LoRA folder with `codescaler prune --layers`")
+    return weights
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ the problem's text shows. They judge
   reference  that is correct by definition
   mutants    of the reference that the published tests reject
 
-Two kinds of suites judge: all tests that the votes give, in three tables; and the suite that `codescaler data synth
-suites` writes by default, the fewest tests, in one row.
+Two kinds of suites judge: all tests that the votes give, in four tables; and the suite that `codescaler data synth
+suites` writes by default, in one row: the fewest tests, and five if there are as many.
 
   TPR        the share of correct programs that pass. Some that the published tests let pass are wrong: `agreeing`
              counts those alone that give what the reference gives, on all inputs
@@ -88,7 +88,11 @@ def main() -> int:
         written = Counts(Counter(), Counter(), Counter(), Counter())
         for group in tqdm([group for group in groups if group.task_id in ran], desc="written suites"):
             judge_written_suite(sandbox, tasks[group.task_id], group, arguments.mutants, written)
-    values = {"problems_in_the_files": len(read), **summarize(problems), "written": {"default": written.rates}}
+    values = {
+        "problems_in_the_files": len(read),
+        **summarize(problems),
+        "written": {"default": written.rates | {"minimal_tests_of_a_suite": None}},
+    }
     _print_tables(values)
     if arguments.output:
         values = {**describe_environment("auto", "radon"), "isolation": sandbox.isolation, **values}
@@ -164,7 +168,6 @@ def judge_written_suite(sandbox: Sandbox, task: Task, group: Group, num_mutants:
         return
     assert isinstance(tests, CallTests)
     counts.tests += len(tests.statements)
-    counts.minimal_tests += len(tests.statements)
     mutants = list_incorrect_mutants(sandbox, task, num_mutants)
     programs = [*labelled[NUM_DEFAULT_VOTERS:], (task.reference, True), *((code, False) for code in mutants)]
     for place, verdict in enumerate(sandbox.run_many((code, tests) for code, _ in programs)):

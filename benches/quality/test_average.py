@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benches.quality.average import average_weights
+from codescaler.errors import InvalidInput
 
 
 def save(folder, weights):
@@ -24,7 +25,7 @@ def test_each_weight_is_the_mean_and_other_files_are_the_first_s(tmp_path):
     means = load_file(tmp_path / "out/model.safetensors")
     assert {name: tensor.tolist() for name, tensor in means.items()} == {"x": [1.5, 0.0], "y": [[4.5]]}
     assert (tmp_path / "out/config.json").read_text() == '"a"'
-    with pytest.raises(FileExistsError):
+    with pytest.raises(InvalidInput, match="is there already; give a new folder"):
         average_weights(first, second, tmp_path / "out")
 
 
@@ -33,4 +34,7 @@ def test_models_of_other_shapes_are_refused(tmp_path):
     second = save(tmp_path / "b", {"x": torch.ones(2), "y": torch.ones(2), "z": torch.ones(1)})
     with pytest.raises(ValueError, match="differ in the shape of y, z; give models of one shape"):
         average_weights(first, second, tmp_path / "out")
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(ValueError, match=r"adapter holds no \*.safetensors; merge"):
+        average_weights(first, tmp_path / "adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()

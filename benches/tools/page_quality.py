@@ -177,7 +177,7 @@ def _write_int8() -> Iterator[str]:
     )
     results = {
         "nano, emulated on a CPU": load_result("fp8_nano"),
-        "the nano of 31 MB before it, on an H200": load_result("fp8_nano_h200"),
+        "an earlier nano of 31 MB, on an H200": load_result("fp8_nano_h200"),
     }
     yield (
         "`python benches fp8 nano GROUPS`: fp8 beside bfloat16. The programs are those of the 12 problems of "
@@ -250,7 +250,8 @@ def _write_robustness() -> Iterator[str]:
         for model, figures in result["models"].items():
             rewrites = figures["rewrites"]
             neither = next(iter(rewrites.values()))["pairs_right"]["neither"]["accuracy"]["mean"]
-            yield f"{model}: {100 * neither:.1f} percent of the unchanged pairs are ranked correctly.\n"
+            shown = model.replace("_", " ")
+            yield f"{shown}: {100 * neither:.1f} percent of the unchanged pairs are ranked correctly.\n"
             rows = []
             for rewrite in rewrites:
                 shift = rewrites[rewrite]["shift"]["gap"]
@@ -281,7 +282,7 @@ FORM_TITLES = {
     "tabs": "tabs in place of four spaces",
     "comment": "a comment line before",
     "coding": "a coding line before",
-    "main": 'an `if __name__ == "__main__":` block at the end',
+    "main": 'an empty `if __name__ == "__main__":` block at the end',
     "control_token": "a control token in a comment at the end",
 }
 

@@ -109,7 +109,7 @@ def _write_suites() -> Iterator[str]:
 
 def _write_suites_of(title: str, result: Mapping[str, Any]) -> Iterator[str]:
     titles = {
-        "written": "as written, the fewest tests, of 7 voters",
+        "written": "as written, the fewest tests and at least five, of 7 voters",
         "by_agreement": "least agreement on a problem, of 7 voters",
         "by_share": "least share of the majority, of 7 voters",
         "by_voters": "voters, at the default least share",

@@ -5,6 +5,7 @@ As `codescaler.text.rewriting`, which lists them: each returns None where the pr
 """
 
 import ast
+import itertools
 import random
 import re
 import tokenize
@@ -94,6 +95,7 @@ _READS_TYPES = {
 _TAKEN = {*(kind.partition("[")[0] for kind in _TYPES)}
 _DECORATORS = {"abstractmethod", "cache", "classmethod", "dataclass", "lru_cache", "property", "staticmethod", "wraps"}
 
+_FUNCTION_OR_CLASS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -178,7 +180,8 @@ def add_type_hints(code: str, seed: int = 0) -> str | None:
         return None
     code = normalize_lines(code)
     choice, edits, colons = make_random(code, seed), list[Edit](), _find_colons(code)
-    has_list = bound.count("List") == 1 and any(map(_is_import_of_list, tree.body))
+    before = itertools.takewhile(lambda each: not isinstance(each, _FUNCTION_OR_CLASS), tree.body)
+    has_list = bound.count("List") == 1 and any(map(_is_import_of_list, before))
     above = [] if "List" in names else _add_above(tree, code, ["from typing import List"])
     is_old, has_result = choice.random() < 0.5 and (has_list or bool(above)), choice.random() < 0.7
 

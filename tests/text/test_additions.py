@@ -92,6 +92,7 @@ def test_hints_that_would_mean_something_are_not_given(code):
         "from typing import List\ndef f(nums):\n    return nums",  # it has it
         "@property\ndef f(nums):\n    return nums",
         "# Of it.\ndef f(nums):\n    return nums",
+        "def f(nums):\n    return nums\nfrom typing import List\ndef g(x: List[int]):\n    return x",  # it comes late
     ],
 )
 def test_a_hint_never_lacks_its_import(code):
@@ -99,7 +100,7 @@ def test_a_hint_never_lacks_its_import(code):
     assert made
     for new in made:
         exec(new, {})
-        assert new.count("import List") == ("List[" in new or "import List" in code)
+        assert new.count("import List") == ("List[" in new or "import List" in code), new
         assert "typing" not in new or "# Of it." not in new or new.index("typing") < new.index("# Of it.")
 
 

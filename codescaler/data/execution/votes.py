@@ -79,6 +79,6 @@ def measure_agreement(votes: Sequence[Vote]) -> float:
 def compute_disagreement(rows: Sequence[Row]) -> float:
     """The difficulty of QueST: delta = 1 - (1 / T) sum_t max_o #{m: out(m, t) = o} / M, over T inputs, M programs.
 
-    A program without an output agrees with nobody.
+    A program without an output agrees with nobody. Inputs as in `measure_agreement`; without such an input it is 1.
     """
     return 1.0 - measure_agreement(hold_vote(rows))

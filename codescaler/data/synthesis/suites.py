@@ -144,8 +144,6 @@ class _Suite:
     checker: str | None = None
 
     def make_record(self) -> dict[str, Any]:
-        if not self._has_reference:
-            self.programs, self.failed = split_by_shown_tests(self.runner, self.task, self.programs)
         reason = self._find_obstacle()
         suite: dict[str, Any] = {"made": False, "reason": reason}
         tests: Tests | None = None
@@ -176,6 +174,10 @@ class _Suite:
         tools = None if self.writer is None else self.writer.make_tools(self.task, self._interface, self.runner)
         if tools is not None and tools.checkers and not is_call:
             return None, {"made": False, "reason": "several outputs of a whole program are correct for one input"}
+        if not self._has_reference and (tools is None or not tools.checkers):  # else other outputs may be correct too
+            self.programs, self.failed = split_by_shown_tests(self.runner, self.task, self.programs)
+            if (reason := self._find_obstacle()) is not None:
+                return None, {"made": False, "reason": reason}
         inputs = self._list_own_inputs()
         if tools is not None:
             inputs = tools.filter_inputs([*inputs, *tools.make_inputs(self.settings.num_inputs)])
@@ -190,7 +192,7 @@ class _Suite:
         wrong = [*self.failed, *self._make_wrong_programs()]
         wrong_rows = self._collect(wrong, self.inputs)
         wrong_rows, num_fed_back = self._feed_back(tools, wrong, wrong_rows)
-        return self._choose_tests(wrong_rows, num_fed_back)
+        return self._choose_tests(wrong_rows, num_fed_back, agreement)
 
     def _feed_back(
         self, tools: Tools | None, wrong: Sequence[str], wrong_rows: list[list[Output | None]]
@@ -243,7 +245,8 @@ class _Suite:
             return 1.0
         if self.checker is None:
             return measure_agreement(hold_vote(self.rows))
-        shares = [vote.share for vote in self._make_rule([]).votes]
+        votes = self._make_rule([]).votes
+        shares = [vote.share for place, vote in enumerate(votes) if any(row[place] is not None for row in self.rows)]
         return sum(shares) / len(shares) if shares else 0.0
 
     def _make_wrong_programs(self) -> list[str]:
@@ -292,7 +295,7 @@ class _Suite:
         return counted
 
     def _choose_tests(
-        self, wrong_rows: Sequence[Sequence[Output | None]], num_fed_back: int
+        self, wrong_rows: Sequence[Sequence[Output | None]], num_fed_back: int, agreement: float
     ) -> tuple[Tests | None, dict[str, Any]]:
         rule = self._make_rule(wrong_rows)
         if not rule.kept:
@@ -310,7 +313,7 @@ class _Suite:
         return self._write_tests(cases), {
             "made": True,
             "outputs": "reference" if self._has_reference else "majority" if self.checker is None else "checker",
-            "agreement": round(self._measure_agreement(), 4),
+            "agreement": round(agreement, 4),
             "num_solutions": len(self.programs),
             "num_failed_shown": len(self.failed),
             "num_inputs": len(self.inputs),
