@@ -1,13 +1,9 @@
-"""The sections of docs/benchmarks.md on verdicts: labels, plain Python beside them, suites by vote."""
+"""The sections of docs/benchmarks.md on verdicts: labels, plain Python beside them, suites by vote, delta."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benches.tools.page_tables import (
-    format_percent,
-    format_table,
-    load_result,
-)
+from benches.tools.page_tables import format_estimate, format_percent, format_table, load_result
 
 SUITES = {"MBPP": "suites_mbpp", "LeetCode, easy": "suites_leetcode"}
 
@@ -17,6 +13,7 @@ def write_verdicts() -> Iterator[str]:
     yield from _write_labels()
     yield from _write_judging()
     yield from _write_suites()
+    yield from _write_delta()
 
 
 def _write_labels() -> Iterator[str]:
@@ -125,6 +122,24 @@ def _write_suites_of(title: str, result: Mapping[str, Any]) -> Iterator[str]:
             if rates["problems"]
         ]
         yield format_table([label, *header], rows)
+
+
+def _write_delta() -> Iterator[str]:
+    result = load_result("delta_leetcode")
+    spearman = {name: format_estimate(estimate, 1, 2) for name, estimate in result["spearman"].items()}
+    yield "## Difficulty without tests\n"
+    yield (
+        f"`python benches delta TASKS GROUPS`: {result['problems']} problems of LeetCode, 8 samples of "
+        "Qwen2.5-Coder-0.5B each. *Delta* is 1 minus the mean share of the majority output, and needs no test. "
+        f"Spearman's correlation with the published level is {spearman['delta, level']} for delta, and "
+        f"{spearman['fails, level']} for the share of samples that fail the tests. Of the two it is "
+        f"{spearman['delta, fails']}.\n"
+    )
+    rows = [
+        [level, of["problems"], format_estimate(of["delta"]), format_estimate(of["fails"])]
+        for level, of in result["levels"].items()
+    ]
+    yield format_table(["level", "problems", "delta, %", "samples that fail, %"], rows)
 
 
 def _format_rate(value: float | int | None) -> str:
