@@ -26,7 +26,7 @@ from codescaler.commands.info import describe_environment
 from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.outputs import collect_outputs, find_interface
 from codescaler.data.execution.votes import compute_disagreement
-from codescaler.data.synthesis.suite_inputs import make_call_inputs
+from codescaler.data.synthesis.suite_inputs import write_inputs
 from codescaler.evaluate.estimates import Estimate, estimate_correlation, estimate_means
 from codescaler.evaluate.tables import format_percent
 from codescaler.io.records import Group, read_groups
@@ -83,8 +83,7 @@ def measure_problems(
         candidates = [each for each in group.candidates if each.code is not None and each.passed is not None]
         if interface is None or examples is None or len(candidates) < 2:
             continue
-        made = make_call_inputs(examples.calls, num_inputs, random.Random(task.task_id))
-        inputs = list(map(examples.write, (*examples.calls, *made)))
+        inputs = write_inputs(examples, num_inputs, random.Random(task.task_id))
         rows = list(collect_outputs(sandbox, ((each.code or "", interface, inputs) for each in candidates)))
         fails = sum(not each.passed for each in candidates) / len(candidates)
         level = LEVELS.index((task.difficulty or "").lower())

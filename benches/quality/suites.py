@@ -41,7 +41,7 @@ from codescaler.data.execution.minimal import choose_minimal_tests
 from codescaler.data.execution.outputs import Output, collect_outputs, find_interface
 from codescaler.data.execution.votes import hold_vote, hold_weighted_vote, measure_agreement
 from codescaler.data.mutants import make_mutants
-from codescaler.data.synthesis.suite_inputs import make_call_inputs
+from codescaler.data.synthesis.suite_inputs import write_inputs
 from codescaler.data.synthesis.suites import SuiteSettings, split_by_shown_tests, write_suites
 from codescaler.io.records import Group, read_groups
 from codescaler.io.tables import format_table
@@ -68,6 +68,7 @@ class Problem:
     reference: Row
     samples: list[tuple[Row, bool]]
     mutants: list[Row]
+    mutant_codes: tuple[str, ...] = ()
     failed_shown: frozenset[int] = frozenset()  # places of samples that fail a test which the problem's text shows
 
     @property
@@ -84,10 +85,10 @@ def main() -> int:
     groups = [group for group in read if _share_passed(group) >= arguments.least][:: arguments.every]
     with Sandbox(Limits(cpu_seconds=1, wall_seconds=5.0), num_workers=arguments.workers) as sandbox:
         problems = list(_run_all(sandbox, tasks, groups, arguments))
-        ran = {problem.task_id for problem in problems}
+        ran = {problem.task_id: problem for problem in problems}
         written = Counts(Counter(), Counter(), Counter(), Counter())
         for group in tqdm([group for group in groups if group.task_id in ran], desc="written suites"):
-            judge_written_suite(sandbox, tasks[group.task_id], group, arguments.mutants, written)
+            judge_written_suite(sandbox, tasks[group.task_id], group, ran[group.task_id].mutant_codes, written)
     values = {
         "problems_in_the_files": len(read),
         **summarize(problems),
@@ -137,11 +138,10 @@ def run_problem(sandbox: Sandbox, task: Task, group: Group, num_inputs: int, num
     if interface is None or not isinstance(tests, CallTests) or task.reference is None:
         return None
     examples = read_examples(tests, interface)
-    labelled = [(c.code, bool(c.passed)) for c in group.candidates if c.code is not None and c.passed is not None]
+    labelled = _list_labelled(group)
     if examples is None or not labelled:
         return None
-    made = make_call_inputs(examples.calls, num_inputs, random.Random(task.task_id))
-    inputs = list(map(examples.write, (*examples.calls, *made)))
+    inputs = write_inputs(examples, num_inputs, random.Random(task.task_id))
     wrong = list_incorrect_mutants(sandbox, task, num_mutants)
     codes = list(dict.fromkeys([task.reference, *(code for code, _ in labelled), *wrong]))
     rows = dict(zip(codes, collect_outputs(sandbox, ((code, interface, inputs) for code in codes)), strict=True))
@@ -149,13 +149,15 @@ def run_problem(sandbox: Sandbox, task: Task, group: Group, num_inputs: int, num
     _, failed = split_by_shown_tests(sandbox, task, list(dict.fromkeys(code for code, _ in labelled)))
     failed_shown = frozenset(place for place, (code, _) in enumerate(labelled) if code in failed)
     mutants = [rows[code] for code in wrong]
-    return Problem(task.task_id, len(examples.calls), rows[task.reference], samples, mutants, failed_shown)
+    return Problem(
+        task.task_id, len(examples.calls), rows[task.reference], samples, mutants, tuple(wrong), failed_shown
+    )
 
 
-def judge_written_suite(sandbox: Sandbox, task: Task, group: Group, num_mutants: int, counts: "Counts") -> None:
+def judge_written_suite(sandbox: Sandbox, task: Task, group: Group, mutants: Sequence[str], counts: "Counts") -> None:
     """Writes a suite by the first samples, as a user does, and counts what it says of the others."""
     counts.problems += 1
-    labelled = [(c.code, bool(c.passed)) for c in group.candidates if c.code is not None and c.passed is not None]
+    labelled = _list_labelled(group)
     with tempfile.TemporaryDirectory() as folder:
         solutions, target = Path(folder) / "solutions.jsonl", Path(folder) / "suites.jsonl"
         candidates = [{"code": code} for code, _ in labelled[:NUM_DEFAULT_VOTERS]]
@@ -168,7 +170,6 @@ def judge_written_suite(sandbox: Sandbox, task: Task, group: Group, num_mutants:
         return
     assert isinstance(tests, CallTests)
     counts.tests += len(tests.statements)
-    mutants = list_incorrect_mutants(sandbox, task, num_mutants)
     programs = [*labelled[NUM_DEFAULT_VOTERS:], (task.reference, True), *((code, False) for code in mutants)]
     for place, verdict in enumerate(sandbox.run_many((code, tests) for code, _ in programs)):
         passes, is_mutant = verdict.passed is True, place >= len(programs) - len(mutants)
@@ -178,6 +179,10 @@ def judge_written_suite(sandbox: Sandbox, task: Task, group: Group, num_mutants:
             counts.wrong[passes] += 1
             if is_mutant:
                 counts.wrong_mutants[passes] += 1
+
+
+def _list_labelled(group: Group) -> list[tuple[str, bool]]:
+    return [(c.code, bool(c.passed)) for c in group.candidates if c.code is not None and c.passed is not None]
 
 
 def list_incorrect_mutants(sandbox: Sandbox, task: Task, count: int) -> list[str]:

@@ -64,13 +64,13 @@ def augment_group(
 
 def _rewrite_in_turn(order: Sequence[str], wanted: int, code: str, seed: int, keep: set[str]) -> tuple[str, list[str]]:
     """The program after the first rewrites of `order` that can be done, and their names."""
-    possible = (rewrite for rewrite in order if _rewrite(rewrite, code, seed, keep) is not None)
-    chosen = sorted(islice(possible, wanted), key=lambda rewrite: rewrite not in _TAKING)
-    done = []
-    for rewrite in chosen:
-        made = _rewrite(rewrite, code, seed, keep)
-        if made is not None:
-            code = made
+    made = ((rewrite, _rewrite(rewrite, code, seed, keep)) for rewrite in order)
+    possible = dict(islice(((rewrite, new) for rewrite, new in made if new is not None), wanted))
+    done = list[str]()
+    for rewrite in sorted(possible, key=lambda rewrite: rewrite not in _TAKING):
+        new = _rewrite(rewrite, code, seed, keep) if done else possible[rewrite]
+        if new is not None:
+            code = new
             done.append(rewrite)
     return code, done
 

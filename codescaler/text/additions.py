@@ -358,7 +358,7 @@ def _add_above(tree: ast.Module, code: str, lines: Sequence[str]) -> list[Edit]:
         return []
     first, given = tree.body[places[0]], code.split("\n")
     row = get_first_row(first)
-    if given[row - 1][:1] in ("", " ", "\t", "\f") or first.col_offset:
+    if first.col_offset or given[row - 1].startswith("\f"):
         return []
     while row > 1 and given[row - 2].startswith("#") and not re.match(r"#!|#.*coding[:=]", given[row - 2]):
         row -= 1

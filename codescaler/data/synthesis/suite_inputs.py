@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, product, zip_longest
 from typing import Any
 
-from codescaler.data.execution.examples import Call
+from codescaler.data.execution.examples import Call, Examples
 from codescaler.data.label.generated_tests import list_facts, vary_calls
 
 _MAX_SMALL = 3  # values of one argument
@@ -25,6 +25,11 @@ def make_call_inputs(calls: Sequence[Call], count: int, source: random.Random) -
             if call is not None and repr(call) not in known:
                 made.setdefault(repr(call), call)
     return list(islice(made.values(), count))
+
+
+def write_inputs(examples: Examples, count: int, source: random.Random) -> list[str]:
+    """The texts of a problem's own calls, and of up to `count` new ones."""
+    return list(map(examples.write, (*examples.calls, *make_call_inputs(examples.calls, count, source))))
 
 
 def make_small(calls: Sequence[Call], source: random.Random) -> list[Call]:

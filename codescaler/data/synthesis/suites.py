@@ -21,7 +21,7 @@ from codescaler.data.execution.outputs import Capturer, Interface, Output, colle
 from codescaler.data.execution.votes import Vote, hold_vote, hold_weighted_vote, measure_agreement, weigh_programs
 from codescaler.data.label.generated_tests import SAME
 from codescaler.data.mutants import make_mutants
-from codescaler.data.synthesis.suite_inputs import make_call_inputs
+from codescaler.data.synthesis.suite_inputs import write_inputs
 from codescaler.data.synthesis.validators import ask_checker, choose_checker
 from codescaler.data.synthesis.writer import Tools, Writer
 from codescaler.errors import InvalidInput
@@ -218,8 +218,7 @@ class _Suite:
         if examples is None:
             return []
         source = random.Random(f"{self.settings.seed} {self.task.task_id}")
-        made = make_call_inputs(examples.calls, self.settings.num_inputs, source)
-        return list(dict.fromkeys(map(examples.write, (*examples.calls, *made))))
+        return list(dict.fromkeys(write_inputs(examples, self.settings.num_inputs, source)))
 
     def _add_inputs(self, inputs: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(inputs) if text not in self.inputs]
