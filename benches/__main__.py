@@ -17,6 +17,7 @@ SCRIPTS = {
         *("adaptive", "alarm", "average", "delta", "fault_lines", "fidelity", "fp8", "judging", "labels"),
         *("likelihoods", "parity", "policies", "ranking", "reading_data", "robustness", "sampled", "smaller"),
         *("steady", "suites", "targets", "tau", "teacher_scores", "templates", "train_study"),
+        "voted_labels",
     ),
     "tools": (
         "benchmarks_page",

@@ -38,6 +38,7 @@ class Window:
         p: the chance that an honest window is as unlike the start; None at the start itself.
         raised: the signals that are higher than at the start, at the level that was asked for.
         groups: the figures of each prompt, for a run that is resumed.
+        step: the trainer's, at which the window was complete; None where the trainer says none.
     """
 
     window: int
@@ -46,6 +47,7 @@ class Window:
     p: float | None
     raised: Sequence[str]
     groups: Sequence[Sequence[float | None]]
+    step: int | None = None
 
     @property
     def is_alarm(self) -> bool:
@@ -76,7 +78,8 @@ class RewardMonitor:
     Args:
         reward: its reward model scores the samples of a window once more, and their rewrites.
         second: another scorer, a URL, folder or hub id, whose order of programs is compared; None for none.
-        log: a file of JSON lines, a `Window` each. A run that is resumed reads its start there.
+        log: a file of JSON lines, a `Window` each. A run that is resumed reads its start there. With TRL, windows of steps
+            that it repeats are removed. Prompts of a window that is not complete are not kept.
         level: the chance of a false alarm in a window.
         num_start_windows: how many windows are the start.
         num_groups: prompts a window. Prompts of several calls are gathered, and of a larger call the first count.
@@ -112,7 +115,8 @@ class RewardMonitor:
         self._start: list[Figures] = []
         self._pending: list[list[float]] = []
         self.num_windows = self.num_alarms_in_a_row = 0
-        if self._path is not None and self._path.exists():
+        self._may_repeat = self._path is not None and self._path.exists()
+        if self._path is not None and self._may_repeat:
             self._restore(self._path)
 
     @property
@@ -142,6 +146,10 @@ class RewardMonitor:
 
         Raises: as `RewardFunction`.
         """
+        step = getattr(columns.get("trainer_state"), "global_step", None)
+        if self._path is not None and self._may_repeat and step is not None:
+            self._restore(self._path, step)
+        self._may_repeat = False
         groups: dict[str, _Group] = {}
         for conversation in self.reward.read_programs(prompts, completions, columns).conversations:
             messages = cast(Sequence[Message], conversation.turns)
@@ -152,7 +160,7 @@ class RewardMonitor:
         self._pending += self._measure(wanted[: self._num_groups - len(self._pending)])
         if len(self._pending) < self._num_groups:
             return None
-        window = self._close(np.array(self._pending))
+        window = self._close(np.array(self._pending), step)
         self._pending = []
         self._write(window)
         return window
@@ -187,7 +195,7 @@ class RewardMonitor:
             for group, scores, new, places, other in zip(groups, own, moved, best, second, strict=True)
         ]
 
-    def _close(self, groups: Figures) -> Window:
+    def _close(self, groups: Figures, step: int | None) -> Window:
         """Compares a window with the start, or adds it to the start."""
         number, p, raised = self.num_windows, None, []
         if number < self._num_start:
@@ -199,7 +207,8 @@ class RewardMonitor:
             raised = [name for name, chance in zip(SIGNALS, chances, strict=True) if chance <= self.level]
         at_start = np.concatenate(self._start)
         spread = float(np.sqrt((at_start[:, -1] ** 2).mean()))
-        window = Window(number, _average(groups, spread), _average(at_start, spread), p, raised, _list_known(groups))
+        means = (_average(groups, spread), _average(at_start, spread))
+        window = Window(number, *means, p, raised, _list_known(groups), step)
         self._count(window)
         if window.is_alarm:
             told = ", ".join(f"{name} {window.signals[name]:.3g} (start {window.start[name]:.3g})" for name in raised)
@@ -215,16 +224,25 @@ class RewardMonitor:
             with open_output(self._path, "a") as file:
                 file.write(json.dumps(asdict(window)).encode() + b"\n")
 
-    def _restore(self, path: Path) -> None:
-        """Reads the windows of a run that ended. The line that it was writing, if it was killed, is cut off."""
-        text = path.read_bytes()
-        if not text.endswith(b"\n"):
-            with path.open("rb+") as file:
-                file.truncate(text.rfind(b"\n") + 1)
-        for name, _, record in read_lines(path) if b"\n" in text else ():
+    def _restore(self, path: Path, before: int | None = None) -> None:
+        """Reads the windows of a run that ended, those before a step of the trainer if one is given.
+
+        The others are cut off, and the line that a killed run was writing.
+        """
+        self._start, self.num_windows, self.num_alarms_in_a_row = [], 0, 0
+        lines = path.read_bytes().splitlines(keepends=True)
+        length = sum(map(len, (line for line in lines if line.endswith(b"\n"))))
+        with path.open("rb+") as file:
+            file.truncate(length)
+        for name, _, record in read_lines(path) if length else ():
             if list(record.get("signals", ())) != [*SIGNALS, *LOGGED]:
                 raise InvalidInput(f"{name} is no window of this monitor; name another log, or remove {path}")
             window = Window(**record)
+            if before is not None and window.step is not None and window.step >= before:
+                _log.warning("%s: removes windows from step %d on, which this run repeats", path, before)
+                with path.open("rb+") as file:
+                    file.truncate(sum(map(len, lines[: self.num_windows])))
+                break
             if window.window < self._num_start:
                 self._start.append(np.array(window.groups, dtype=np.float64))
             self._count(window)

@@ -2,13 +2,21 @@
 
 import json
 import os
-import shutil
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
+import numpy as np
+import peft
 import pytest
+import torch
 import transformers
+import trl
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
 from codescaler import Engine
@@ -55,28 +63,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, *words, steps=2, output="runs"):
+ENVIRONMENT = {"TRL_EXPERIMENTAL_SILENCE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def make_command(folder, *words, steps=2, output="runs"):
     options = ("--policy", folder / "policy", "--problems", folder / "problems.jsonl", "--output", folder / output)
-    sizes = (
-        "--steps",
-        steps,
-        "--prompts",
-        2,
-        "--samples",
-        4,
-        "--eval-samples",
-        4,
-        "--max-tokens",
-        1,
-        "--temperature",
-        1,
-    )
-    done = subprocess.run(
-        [sys.executable, DEMO, *map(str, (*words, *options, *sizes, "--save-steps", 1, "--learning-rate", 0.01))],
-        env=os.environ | {"TRL_EXPERIMENTAL_SILENCE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
+    sizes = ("--steps", steps, "--prompts", 2, "--samples", 4, "--eval-samples", 4, "--max-tokens", 1)
+    rates = ("--temperature", 1, "--save-steps", 1, "--learning-rate", 0.01)
+    return [sys.executable, DEMO, *map(str, (*words, *options, *sizes, *rates))]
+
+
+def call(command):
+    return subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
+
+
+def run(folder, *words, steps=2, output="runs"):
+    done = call(make_command(folder, *words, steps=steps, output=output))
     assert done.returncode == 0, done.stderr
     return read_lines(folder / output / "figures.jsonl")
 
@@ -90,7 +92,7 @@ def records(folder):
     return run(folder, *NAMES)
 
 
-def test_every_run_trains_evaluates_and_resumes(folder, records):
+def test_every_run_trains_and_evaluates(folder, records):
     assert [record["run"] for record in records] == NAMES
     for record in records:
         assert record["num_problems"] == 2
@@ -104,14 +106,110 @@ def test_every_run_trains_evaluates_and_resumes(folder, records):
     kept, right = (read_lines(folder / "runs" / name / "kept.jsonl") for name in ("rejection", "rejection-tests"))
     assert all(row["completion"][0]["content"] in COMPLETIONS[:-1] for row in kept)
     assert all("return a - b" not in row["completion"][0]["content"] for row in right)
-    # A run that is killed between its last checkpoint and its last step.
-    (folder / "runs/tests/training.jsonl").rename(folder / "runs/tests_before.jsonl")
-    shutil.rmtree(folder / "runs/tests/policy")
-    for file in (folder / "runs/tests").glob("eval_*"):
-        file.unlink()
-    assert run(folder, "tests", steps=3)[-1]["run"] == "tests"
-    before, after = (read_lines(folder / "runs" / name) for name in ("tests_before.jsonl", "tests/training.jsonl"))
-    assert after[:2] == before and [step["step"] for step in after] == [1, 2, 3]
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(folder):
+    """Over several passes over the prompts, with adapters and the alarm; a run before it has its figures already."""
+    words, steps = ("base", "model", "--lora", 4), 12
+    whole = run(folder, *words, steps=steps, output="whole")
+    command = make_command(folder, *words, steps=steps, output="killed")
+    with subprocess.Popen(command, env=os.environ | ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
+        checkpoints = folder / "killed/model/checkpoints"
+        while not [*checkpoints.glob("checkpoint-[3-9]/trainer_state.json")]:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (folder / "killed/model/policy").exists()
+    again = run(folder, *words, steps=steps, output="killed")
+    assert [record["run"] for record in again] == ["base", "model"] and again[1]["minutes"] is None
+    assert [record["avg_at_k"] for record in again] == [record["avg_at_k"] for record in whole]
+    kept, unkilled = (read_lines(folder / name / "model/training.jsonl") for name in ("killed", "whole"))
+    assert [step["step"] for step in kept] == list(range(1, steps + 1))
+    assert [step["reward"] for step in kept] == [step["reward"] for step in unkilled]
+    assert len({step["reward"] for step in kept}) > 1
+    weights = [load_file(folder / name / "model/policy/model.safetensors") for name in ("killed", "whole")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    seen = [window["step"] for window in read_lines(folder / "killed/model/monitor.jsonl")]
+    assert seen and seen == sorted({*seen})
+
+
+def test_other_options_are_refused(folder, records):
+    done = call(make_command(folder, "tests", steps=3))
+    assert done.returncode != 0
+    assert "was begun with steps 2, and now it is 3; give another --output" in done.stderr
+    done = call(make_command(folder, "tests", "--train-limit", 0, output="none"))
+    assert done.returncode != 0 and "limit 0; give a whole number of at least 1" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_the_trainer_of_cpus_computes_what_trl_s_does(folder, tmp_path, monkeypatch):
+    """On prompts and completions of many lengths, from fewer tokens."""
+    monkeypatch.syspath_prepend(str(DEMO))
+    from training import CpuGRPOTrainer
+
+    def train(kind):
+        def roll_out(prompts, trainer):
+            source = random.Random(trainer.state.global_step)
+            lengths = [(1 + place // 4 * 3, source.randint(1, 6)) for place in range(len(prompts))]
+            drawn = [[[source.randint(2, 20) for _ in range(n)] for n in pair] for pair in lengths]
+            return {"prompt_ids": [p for p, _ in drawn], "completion_ids": [c for _, c in drawn], "logprobs": None}
+
+        config = trl.GRPOConfig(
+            output_dir=str(tmp_path), max_steps=2, num_generations=4, per_device_train_batch_size=4,
+            gradient_accumulation_steps=2, max_completion_length=6, learning_rate=0.01, loss_type="dapo",
+            gradient_checkpointing=False, logging_steps=1, save_strategy="no", report_to=[], bf16=False, use_cpu=True,
+        )  # fmt: skip
+        trainer = kind(
+            model=transformers.AutoModelForCausalLM.from_pretrained(folder / "policy"),
+            reward_funcs=lambda completions, **_: [float(len(completion)) for completion in completions],
+            args=config,
+            train_dataset=datasets.Dataset.from_list([{"prompt": text} for text in TEXTS.values()]),
+            processing_class=transformers.AutoTokenizer.from_pretrained(folder / "policy"),
+            rollout_func=roll_out,
+        )
+        num_tokens = []
+        trainer.model.model.register_forward_pre_hook(
+            lambda _, args, options: num_tokens.append(options["input_ids"].numel()), with_kwargs=True
+        )
+        trainer.train()
+        logged = [record for record in trainer.state.log_history if "reward" in record]
+        return sum(num_tokens), [[r[name] for name in ("reward", "loss", "grad_norm", "entropy")] for r in logged]
+
+    (num_own, own), (num_of_trl, of_trl) = train(CpuGRPOTrainer), train(trl.GRPOTrainer)
+    assert num_own < num_of_trl and own[0][2] > 0
+    np.testing.assert_allclose(own, of_trl, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # of PEFT's call to transformers
+def test_completions_are_drawn_by_a_copy_of_the_policy(folder, monkeypatch):
+    """With what it has learned, and not by the policy itself, whose forward TRL replaces."""
+    monkeypatch.syspath_prepend(str(DEMO))
+    from rollouts import make_rollouts
+    from trl.trainer.utils import add_fused_lm_head
+
+    options = SimpleNamespace(policy=folder / "policy", temperature=1.0, max_tokens=4, seed=0)
+    policy = transformers.AutoModelForCausalLM.from_pretrained(options.policy)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.policy)
+    add_fused_lm_head(policy)
+    adapted = peft.get_peft_model(policy, peft.LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    used = []
+    policy.model.register_forward_pre_hook(lambda module, _: used.append(module is policy.model))
+    trainer = SimpleNamespace(
+        processing_class=tokenizer,
+        model=adapted,
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        state=SimpleNamespace(global_step=0),
+    )
+    prompts = [[{"role": "user", "content": f"{text} (0)"}] for text in TEXTS.values() for _ in range(4)]
+    drawn = make_rollouts(options)(prompts, trainer)
+    assert drawn["prompt_ids"][0] != drawn["prompt_ids"][-1]
+    assert max(map(len, drawn["completion_ids"])) == 4
+    assert used and not any(used)
+    with torch.no_grad():
+        learned = [parameter for name, parameter in adapted.named_parameters() if "lora_B" in name]
+        for parameter in learned:
+            parameter.mul_(-3)
+    assert make_rollouts(options)(prompts, trainer)["completion_ids"] != drawn["completion_ids"]
 
 
 def test_a_server_gives_the_rewards_of_the_model(folder, records):

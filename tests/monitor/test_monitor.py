@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,6 +117,25 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path):
     assert second.should_stop
     assert log.read_text() == (tmp_path / "whole.jsonl").read_text()
     assert [json.loads(line)["raised"] for line in log.read_text().splitlines()] == [[*w.raised] for w in whole]
+
+
+def test_windows_of_steps_that_a_resumed_run_repeats_are_removed(tmp_path, caplog):
+    """The process was killed five steps after its last checkpoint."""
+
+    def observe(monitor, steps):
+        for step in steps:
+            monitor.observe(*make_step(random.Random(step)), trainer_state=SimpleNamespace(global_step=step))
+
+    whole, log = tmp_path / "whole.jsonl", tmp_path / "log.jsonl"
+    observe(make_monitor(log=whole), range(12))
+    observe(make_monitor(log=log), range(8))
+    second = make_monitor(log=log)
+    assert second.num_windows == 8
+    observe(second, range(3, 12))
+    assert second.num_windows == 12
+    assert log.read_text() == whole.read_text()
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(12))
+    assert "removes windows from step 3 on, which this run repeats" in caplog.text
 
 
 def test_another_file_is_no_log(tmp_path):

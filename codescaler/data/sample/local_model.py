@@ -98,7 +98,7 @@ class TokenSampler:
 
     Raises:
         InvalidInput: `batch_size` is below 1.
-        UnsupportedModel: a layer does not attend to all that came before.
+        UnsupportedModel: the model's attention is another, or a layer does not attend to all that came before.
     """
 
     def __init__(self, model: Any, tokenizer: Any, sampling: Sampling, *, batch_size: int = 32) -> None:
@@ -107,6 +107,10 @@ class TokenSampler:
 
         if batch_size < 1:
             raise InvalidInput(f"batch size {batch_size}; give a whole number of at least 1")
+        if model.config._attn_implementation != "sdpa":  # what it makes of the mask is known
+            raise UnsupportedModel(
+                f"this {type(model).__name__} has {model.config._attn_implementation!r} attention; load it with sdpa"
+            )
         if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
             raise UnsupportedModel(
                 f"this {type(model).__name__} has layers with windows or states; serve it, and give --endpoint URL"
@@ -147,6 +151,10 @@ class TokenSampler:
                 yield [draw.make_drawn() for draw in started.popleft()]
             if not started:
                 return
+            running = [row for row, draw in enumerate(rows) if draw is not None]
+            if 2 * len(running) <= len(rows):  # the last ones, which may be long
+                rows = [rows[row] for row in running]
+                cache.keep(running)
             self._step(rows, cache)
 
     def _prefill(self, tokens: Sequence[int], seeds: Sequence[int]) -> "list[_Draw]":
@@ -236,6 +244,13 @@ class _RowCache:
         self._lengths[row] = 0
         self._fit()
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keeps only these rows, in this order."""
+        self._rows = self._rows[: len(rows)]
+        self._lengths = [self._lengths[row] for row in rows]
+        self._layers = [(k[rows], v[rows]) for k, v in self._layers]
+        self._fit()
+
     def advance(self, rows: Sequence[int]) -> None:
         """Rows that got a token are longer by one."""
         for row in rows:
@@ -270,17 +285,27 @@ def draw_tokens(logits: Tensor, numbers: Tensor, temperature: float, top_p: floa
     """
     logits = logits.float() / temperature
     total = logits.logsumexp(-1, keepdim=True)
-    num_kept = min(1024, logits.shape[-1])
-    while True:
-        likeliest, tokens = logits.topk(num_kept, dim=-1)
+    rows = torch.arange(len(logits), device=logits.device)
+    drawn = torch.empty_like(rows)
+    size = logits.shape[-1]
+    # Few tokens hold the nucleus, or the token drawn if every token is in it; to sort all of them is dear. How many a
+    # row needs depends on nothing but the row. Of tokens whose logits equal the last one's, others may be left out.
+    for num_likeliest in (64, 1024, size):
+        is_whole = num_likeliest >= size
+        likeliest, tokens = logits.topk(min(num_likeliest, size), dim=-1)
         weights = (likeliest - total).double().exp()
+        known = weights.where(likeliest > likeliest[:, -1:], 0.0).sum(-1)
+        is_found = (known > (top_p if top_p < 1 else numbers)) | is_whole
+        if top_p < 1:
+            weights = weights.where(weights.cumsum(-1) - weights < top_p, 0.0)  # the likeliest always counts
         sums = weights.cumsum(-1)
-        if num_kept == logits.shape[-1] or bool((sums[:, -1] >= top_p).all()):
+        mass = sums[:, -1:] if top_p < 1 or is_whole else 1.0
+        index = torch.searchsorted(sums, numbers[:, None] * mass, right=True).clamp(max=sums.shape[-1] - 1)
+        drawn[rows[is_found]] = tokens.gather(-1, index)[is_found, 0]
+        if is_found.all():
             break
-        num_kept = logits.shape[-1]  # a nucleus of more than a thousand tokens is rare, and sorting all of them dear
-    sums = weights.where(sums - weights < top_p, 0.0).cumsum(-1)  # the likeliest always counts
-    index = torch.searchsorted(sums, numbers[:, None] * sums[:, -1:], right=True)
-    return tokens.gather(-1, index.clamp(max=num_kept - 1))[:, 0]
+        logits, total, numbers, rows = (x[~is_found] for x in (logits, total, numbers, rows))
+    return drawn
 
 
 class _PackedLinear(torch.nn.Module):

@@ -12,7 +12,8 @@ RUN is one of:
               the same with the other rewards; of equal samples the first is kept
 
 Prompts are the problems of split "train", and figures are of split "validation". A run is a folder of its own. A run
-that was killed goes on from its last checkpoint and its last sample. `figures.jsonl` beside the runs has a line each.
+that was killed goes on from its last checkpoint and its last sample, with the same options. `figures.jsonl` beside the
+runs has a line each.
 """
 
 import argparse
@@ -22,9 +23,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import evaluate_policy
-from rewards import KINDS, make_rewards, watch_rewards
+from rewards import KINDS, make_rewards
 from training import train_grpo, train_rejection
 
+from codescaler.data.sample.sampling import choose_tasks
+from codescaler.errors import CodescalerError
+from codescaler.io.records import read_objects
 from codescaler.sandbox import Sandbox
 from codescaler.tasks import make_task_record, read_tasks
 from codescaler.types import Task
@@ -35,40 +39,66 @@ REJECTION = "rejection"
 def main() -> None:
     """Trains, evaluates, writes."""
     options = _make_parser().parse_args()
-    all_tasks = [task for task in read_tasks(options.problems) if task.tests is not None]
-    for run in options.run:
-        folder = options.output / run
-        folder.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        policy = options.policy
-        if run != "base":
-            prompts = choose_problems(all_tasks, options.train_split, options.train_limit, folder / "train.jsonl")
-            if not (folder / "policy").is_dir():
-                train(run, options, prompts, folder)
-            policy = folder / "policy"
-        held_out = choose_problems(all_tasks, options.eval_split, options.eval_limit, folder / "held_out.jsonl")
-        figures = evaluate_policy(options, policy, held_out, folder / "held_out.jsonl", folder)
-        record = {"run": run, "seed": options.seed, "minutes": (time.monotonic() - started) / 60, **figures}
-        with (options.output / "figures.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        print(json.dumps(record))
+    try:
+        tasks = [task for task in read_tasks(options.problems) if task.tests is not None]
+        for run in options.run:
+            make_run(run, tasks, options)
+    except CodescalerError as error:
+        raise SystemExit(str(error)) from error
+
+
+def make_run(run: str, tasks: Sequence[Task], options: argparse.Namespace) -> None:
+    """Trains and evaluates, unless the run has figures already."""
+    folder, figures_file = options.output / run, options.output / "figures.jsonl"
+    goes_on = folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    require_same_options(options, folder / "options.json")
+    if figures_file.exists() and any(record["run"] == run for _, record in read_objects(figures_file)):
+        print(f"{figures_file} has the figures of {run}; remove its line and {folder} to make it again")
+        return
+    started = time.monotonic()
+    policy = options.policy
+    if run != "base":
+        prompts = choose_problems(tasks, options.train_split, options.train_limit, folder / "train.jsonl")
+        if not (folder / "policy").is_dir():
+            train(run, options, prompts, folder)
+        policy = folder / "policy"
+    held_out = choose_problems(tasks, options.eval_split, options.eval_limit, folder / "held_out.jsonl")
+    figures = evaluate_policy(options, policy, held_out, folder / "held_out.jsonl", folder)
+    # What a killed process took is not known.
+    minutes = None if goes_on else (time.monotonic() - started) / 60
+    record = {"run": run, "seed": options.seed, "minutes": minutes, **figures}
+    with figures_file.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    print(json.dumps(record))
+
+
+def require_same_options(options: argparse.Namespace, path: Path) -> None:
+    """Keeps the options of a run beside it, and ends where it was begun with others."""
+    values = {name: str(value) for name, value in vars(options).items() if name not in ("run", "output", "save_steps")}
+    if not path.exists():
+        path.write_text(json.dumps(values, indent=2) + "\n")
+    for name, value in json.loads(path.read_text()).items():
+        if value != values.get(name):
+            raise SystemExit(
+                f"{path.parent} was begun with {name} {value}, and now it is {values.get(name)}; "
+                "give another --output, or remove the folder"
+            )
 
 
 def train(run: str, options: argparse.Namespace, prompts: dict[str, Task], folder: Path) -> None:
     kind = {REJECTION: "model"}.get(run, run.removeprefix(f"{REJECTION}-"))
     with Sandbox() as sandbox:
-        rewards = make_rewards(kind, prompts, options.reward_model, sandbox)
         if run.startswith(REJECTION):
-            train_rejection(options, prompts, rewards, folder)
+            train_rejection(options, prompts, make_rewards(kind, prompts, options.reward_model, sandbox), folder)
         else:
-            train_grpo(options, prompts, rewards, watch_rewards(rewards, folder / "monitor.jsonl"), folder)
+            log = folder / "monitor.jsonl"
+            train_grpo(options, prompts, make_rewards(kind, prompts, options.reward_model, sandbox, log), folder)
 
 
 def choose_problems(tasks: Sequence[Task], split: str, limit: int | None, path: Path) -> dict[str, Task]:
-    """The problems of a split, which are written to a file of their own too."""
-    chosen = [task for task in tasks if task.split == split][:limit]
-    if not chosen:
-        raise SystemExit(f"no problem with tests has the split {split!r}")
+    """The first problems of a split, which are written to a file of their own too."""
+    chosen = choose_tasks(tasks, split, limit)
     path.write_text("".join(json.dumps(make_task_record(task)) + "\n" for task in chosen))
     return {task.task_id: task for task in chosen}
 

@@ -1,6 +1,7 @@
 """The rewards of a run, by its name: a reward model, tests in the sandbox, both, or whether there is a program."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from codescaler import RewardFunction, extract
@@ -8,44 +9,47 @@ from codescaler.monitor import RewardMonitor
 from codescaler.sandbox import Sandbox
 from codescaler.types import Task
 
-Reward = Callable[..., list[float]]
+Reward = Callable[..., list[float | None]]
 KINDS = ("validity", "model", "tests", "mixed")
 
 
-def make_rewards(kind: str, tasks: Mapping[str, Task], reward_model: str, sandbox: Sandbox) -> list[Reward]:
-    """Returns what `GRPOTrainer` takes as `reward_funcs`, whose sum is the reward. A reward model comes first."""
+def make_rewards(
+    kind: str, tasks: Mapping[str, Task], reward_model: str, sandbox: Sandbox, log: Path | None = None
+) -> list[Reward]:
+    """Returns what `GRPOTrainer` takes as `reward_funcs`, whose sum is the reward.
+
+    A reward model is watched by the alarm, whose windows go to `log`, if there is one.
+    """
     if kind == "validity":
         return [reward_validity]
     verified = make_tests_reward(tasks, sandbox)
     if kind == "tests":
         return [verified]
     scored = RewardFunction.open(reward_model)
-    return [scored] if kind == "model" else [scored, verified]
+    second = None if reward_model == "nano" else "nano"
+    watched = scored if log is None else RewardMonitor(scored, second=second, log=log)
+    return [watched] if kind == "model" else [watched, verified]
 
 
-def watch_rewards(rewards: list[Reward], log: str) -> RewardMonitor | None:
-    """Puts the alarm around a reward model, in place, and returns it."""
-    if not isinstance(rewards[0], RewardFunction):
-        return None
-    monitor = rewards[0] = RewardMonitor(rewards[0], log=log)
-    return monitor
-
-
-def reward_validity(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+def reward_validity(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
     """1 for exactly one fenced block that parses, else 0."""
     return [float(extract.extract_training_code(read_text(completion)) is not None) for completion in completions]
 
 
 def make_tests_reward(tasks: Mapping[str, Task], sandbox: Sandbox) -> Reward:
-    """Returns the reward by tests of the task that the column `task_id` names: 1 for a program that passes all."""
+    """Returns the reward by tests of the task that the column `task_id` names: 1 for a program that passes all.
+
+    A program that the sandbox could not judge has no reward.
+    """
 
     def reward_tests(
         prompts: Sequence[Any], completions: Sequence[Any], *, task_id: Sequence[str], **_: Any
-    ) -> list[float]:
+    ) -> list[float | None]:
         codes = [extract.extract_training_code(read_text(completion)) for completion in completions]
         jobs = [(code, tasks[name].tests) for code, name in zip(codes, task_id, strict=True) if code is not None]
         verdicts = iter(sandbox.run_many(jobs))
-        return [0.0 if code is None else float(bool(next(verdicts).passed)) for code in codes]
+        passed = [False if code is None else next(verdicts).passed for code in codes]
+        return [None if verdict is None else float(verdict) for verdict in passed]
 
     return reward_tests
 

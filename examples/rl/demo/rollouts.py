@@ -15,7 +15,8 @@ def make_rollouts(options: Any) -> Callable[[list[Any], Any], dict[str, Any]]:
     """Returns a function that draws a completion for each prompt of a step.
 
     It draws from a copy of the policy whose linear layers are packed for the CPU, in bfloat16 where it is faster.
-    So tokens come from weights that are rounded, and the loss takes them as the policy's own.
+    So tokens come from weights that are rounded, and the loss takes them as the policy's own. An update of less than a
+    500th of a weight is not seen before more of its kind come.
     """
     sampling = Sampling(str(options.policy), options.temperature, 1.0, options.max_tokens, options.seed)
 
@@ -23,7 +24,8 @@ def make_rollouts(options: Any) -> Callable[[list[Any], Any], dict[str, Any]]:
         tokenizer = trainer.processing_class
         policy = copy.deepcopy(trainer.accelerator.unwrap_model(trainer.model)).float()
         policy = policy.merge_and_unload() if isinstance(policy, peft.PeftModel) else policy
-        sampler = TokenSampler(policy, tokenizer, sampling, batch_size=min(64, len(prompts)))
+        vars(policy).pop("forward", None)  # TRL's own, which computes with the policy that is trained
+        sampler = TokenSampler(policy, tokenizer, sampling, batch_size=min(128, len(prompts)))
         prompt_ids = [encode_chat(tokenizer, prompt) for prompt in prompts]
         step = f"step {trainer.state.global_step}"
         seeds = (derive_seed(options.seed, step, index) for index in range(len(prompts)))

@@ -1,10 +1,13 @@
 """Two ways to train a policy on a reward, on TRL's trainers: GRPO by the paper's recipe, and rejection sampling."""
 
+import itertools
 import json
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import peft
@@ -16,20 +19,18 @@ from rewards import Reward
 from rollouts import make_rollouts
 
 from codescaler.io.records import read_objects
-from codescaler.monitor import RewardMonitor
 from codescaler.ops import select_backend
 from codescaler.types import Task
 
 
-def train_grpo(
-    options: Any, tasks: Mapping[str, Task], rewards: Sequence[Any], monitor: RewardMonitor | None, folder: Path
-) -> None:
-    """Trains with GRPO, from the last checkpoint in `folder` on, and writes `folder/policy` and the curves.
+def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward], folder: Path) -> None:
+    """Trains with GRPO, from the last checkpoint in `folder` on, and writes the curves and `folder/policy`.
 
     Clip range, loss and the lack of a KL penalty are those of CodeScaler (arXiv:2602.17684). A group whose rewards are
     equal has advantages of 0, and moves nothing.
     """
-    rows = [{"prompt": [{"role": "user", "content": t.prompt}], "task_id": t.task_id} for t in tasks.values()]
+    if options.steps < 1:
+        raise SystemExit(f"--steps {options.steps}; give a whole number of at least 1 for GRPO")
     config = trl.GRPOConfig(
         output_dir=str(folder / "checkpoints"),
         max_steps=options.steps,
@@ -44,6 +45,8 @@ def train_grpo(
         epsilon_high=0.28,
         beta=0.0,
         loss_type="dapo",
+        gradient_checkpointing=torch.cuda.is_available(),
+        shuffle_dataset=False,  # see `order_prompts`
         logging_steps=1,
         save_steps=options.save_steps,
         save_total_limit=1,
@@ -52,21 +55,54 @@ def train_grpo(
         bf16=is_bf16_fast(),
         use_cpu=not torch.cuda.is_available(),
     )
-    trainer = trl.GRPOTrainer(
+    trainer = (trl.GRPOTrainer if torch.cuda.is_available() else CpuGRPOTrainer)(
         model=load_policy(options),
         reward_funcs=list(rewards),
         args=config,
-        train_dataset=datasets.Dataset.from_list(rows),
+        train_dataset=datasets.Dataset.from_list(order_prompts(tasks, options.steps * options.prompts, options.seed)),
         processing_class=transformers.AutoTokenizer.from_pretrained(options.policy),
-        callbacks=[] if monitor is None else [monitor.make_callback()],
         peft_config=make_lora(options.lora),
         rollout_func=None if torch.cuda.is_available() else make_rollouts(options),
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder))
-    write_policy(trainer, folder / "policy")
     history = [record for record in trainer.state.log_history if "reward" in record]
     (folder / "training.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
     draw_curves(history, folder / "training.png")
+    write_policy(trainer, folder / "policy")
+
+
+def order_prompts(tasks: Mapping[str, Task], count: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of all steps in order, the prompts shuffled anew for each pass over them.
+
+    TRL's own order begins anew in a process that goes on after the first pass.
+    """
+    rows = [{"prompt": [{"role": "user", "content": t.prompt}], "task_id": t.task_id} for t in tasks.values()]
+    source = random.Random(seed)
+    passes = (row for _ in itertools.count() for row in source.sample(rows, len(rows)))
+    return list(itertools.islice(passes, count))
+
+
+class CpuGRPOTrainer(trl.GRPOTrainer):
+    """Leaves out padding and the prompt's vocabulary, which TRL 1.16 computes to spare a GPU, and masks afterwards.
+
+    The loss is the same but for rounding, for models whose positions are relative.
+    """
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `GRPOTrainer`."""
+        with mock.patch("trl.trainer.utils._use_triton", return_value=True):
+            return super().train(*args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **options: Any
+    ) -> tuple[Any, Any, Any]:
+        used = attention_mask.any(0).nonzero()
+        begin, end = int(used.min()), int(used.max()) + 1
+        num_unused = input_ids.shape[1] - end
+        trimmed = (input_ids[:, begin:end], attention_mask[:, begin:end], logits_to_keep - num_unused)
+        *values, aux_loss = super()._get_per_token_logps_and_entropies(model, *trimmed, **options)
+        logps, entropies = (x if x is None else torch.nn.functional.pad(x, (0, num_unused)) for x in values)
+        return logps, entropies, aux_loss
 
 
 def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward], folder: Path) -> None:
@@ -97,6 +133,7 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
             per_device_train_batch_size=size,
             learning_rate=options.learning_rate,
             completion_only_loss=True,
+            max_length=None,
             gradient_checkpointing=torch.cuda.is_available(),
             save_steps=options.save_steps,
             save_total_limit=1,
@@ -122,7 +159,8 @@ def _keep_best(sampled: Path, tasks: Mapping[str, Task], rewards: Sequence[Rewar
         completions = [candidate["completion"] for candidate in group["candidates"]]
         names = [group["task_id"]] * len(completions)
         columns = (reward([group["prompt"]] * len(completions), completions, task_id=names) for reward in rewards)
-        totals = [sum(values) for values in zip(*columns, strict=True)]
+        # One that could not be judged is not kept.
+        totals = [0.0 if None in values else sum(values) for values in zip(*columns, strict=True)]
         best = max(range(len(totals)), key=totals.__getitem__)
         if totals[best] > 0:
             answer = [{"role": "assistant", "content": completions[best]}]
@@ -133,7 +171,9 @@ def _draw_samples(options: Any, folder: Path) -> Path:
     sampled = folder / "sampled.jsonl"
     drawing = ("--temperature", options.temperature, "--max-tokens", options.max_tokens, "--seed", options.seed)
     number = ("--n", options.samples)
-    run_command("data", "sample", folder / "train.jsonl", "-o", sampled, "--model", options.policy, *number, *drawing)
+    if not sampled.exists():
+        words = (folder / "train.jsonl", "-o", sampled, "--model", options.policy, *number, *drawing)
+        run_command("data", "sample", *words)
     return sampled
 
 
@@ -144,7 +184,7 @@ def is_bf16_fast() -> bool:
 def load_policy(options: Any) -> Any:
     """Weights that learn are float32; those under adapters do not, and are bfloat16 where it is fast."""
     dtype = torch.bfloat16 if options.lora and is_bf16_fast() else torch.float32
-    return transformers.AutoModelForCausalLM.from_pretrained(options.policy, dtype=dtype)
+    return transformers.AutoModelForCausalLM.from_pretrained(options.policy, dtype=dtype, attn_implementation="sdpa")
 
 
 def make_lora(rank: int) -> peft.LoraConfig | None:
@@ -153,17 +193,26 @@ def make_lora(rank: int) -> peft.LoraConfig | None:
 
 
 def find_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint of a run that was killed."""
-    checkpoints = folder / "checkpoints"
-    return transformers.trainer_utils.get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    """The last whole checkpoint of a run that was killed; what is written last is its state."""
+    states = sorted((folder / "checkpoints").glob("checkpoint-*/trainer_state.json"), key=_read_step)
+    return str(states[-1].parent) if states else None
+
+
+def _read_step(state: Path) -> int:
+    return int(state.parent.name.rpartition("-")[2])
 
 
 def write_policy(trainer: Any, folder: Path) -> None:
-    """Writes a folder that any tool loads; adapters are merged, in float32, for what they add is small."""
+    """Writes a folder that any tool loads, and which is there when it is whole.
+
+    Adapters are merged, in float32, for what they add is small.
+    """
     model = trainer.model.float()
     model = model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
-    model.save_pretrained(folder)
-    trainer.processing_class.save_pretrained(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    model.save_pretrained(partial)
+    trainer.processing_class.save_pretrained(partial)
+    partial.rename(folder)
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:

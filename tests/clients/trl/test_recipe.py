@@ -16,7 +16,7 @@ def test_the_recipe_is_accepted(monkeypatch):
     arguments = ["--config", "trl.yaml", "--bf16", "False"]  # a CPU refuses it
     script, args, model, _ = make_parser().parse_args_and_config(arguments)
     assert model.model_name_or_path
-    assert (args.beta, args.loss_type) == (0.0, "grpo")
+    assert (args.beta, args.loss_type) == (0.0, "dapo")
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * NUM_PROCESSES
     assert {
         "num_prompts": batch // args.num_generations,

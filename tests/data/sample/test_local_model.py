@@ -82,21 +82,59 @@ def test_draws_follow_softmax_and_top_p():
         assert ((counts - expected).abs() <= 5 * (expected * (1 - expected) / num_draws).sqrt()).all(), top_p
 
 
+@pytest.mark.parametrize("num_likelier", [0, 63, 1000])
+def test_equal_logits_are_equally_likely(num_likelier):
+    """They cross the number of tokens that are looked at first."""
+    logits = torch.cat([torch.full((num_likelier,), 1.0), torch.zeros(100), torch.full((3000,), -100.0)])
+    numbers = torch.linspace(0, 1 - 1e-9, 20_000, dtype=torch.float64)
+    drawn = torch.cat([draw_tokens(logits.expand(500, -1), part, 1.0, 1.0) for part in numbers.split(500)])
+    expected = logits.double().softmax(-1) * len(numbers)
+    assert (drawn.bincount(minlength=len(logits)) - expected).abs().max() <= 1.5
+
+
+def test_a_token_of_no_chance_is_never_drawn():
+    """Rounding of the sums must not leave a gap at their end."""
+    logits = torch.randn(64, 20_000, generator=torch.Generator().manual_seed(0)).mul(3)
+    logits[:, 10_000:] = -torch.inf
+    numbers = torch.full((64,), 1 - 1e-15, dtype=torch.float64)
+    for top_p in (0.95, 1.0):
+        assert (draw_tokens(logits, numbers, 0.6, top_p) < 10_000).all()
+
+
 def test_a_nucleus_of_many_tokens_is_whole():
     """More of them than are looked at first; the last number draws the least likely."""
     logits = torch.linspace(0, 1e-3, 3000).expand(3, -1)
-    drawn = draw_tokens(logits, torch.tensor([0.0, 0.5, 1 - 1e-12], dtype=torch.float64), 1.0, 0.99)
-    assert drawn[0] == 2999 and abs(int(drawn[1]) - 1515) < 10 and drawn[2] == 30
+    for top_p, least in ((0.99, 30), (1.0, 0)):
+        drawn = draw_tokens(logits, torch.tensor([0.0, 0.5, 1 - 1e-12], dtype=torch.float64), 1.0, top_p)
+        assert drawn[0] == 2999 and abs(int(drawn[1]) - (2999 + least) / 2) < 10 and drawn[2] == least
+
+
+def test_a_draw_does_not_depend_on_other_rows():
+    """Equal logits are many, and one row needs more of them than the others."""
+    logits = torch.randn(20, 3000, generator=torch.Generator().manual_seed(2)).mul(4).bfloat16().float()
+    logits[2] = logits[2].sign()
+    numbers = torch.rand(20, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for top_p in (0.9, 1.0):
+        together = draw_tokens(logits, numbers, 0.8, top_p)
+        alone = [draw_tokens(logits[i : i + 1], numbers[i : i + 1], 0.8, top_p) for i in range(20)]
+        assert torch.equal(together, torch.cat(alone)), top_p
 
 
 def test_rows_are_given_on_and_a_completion_stays_the_same(folder, monkeypatch):
-    """Prompts of different lengths take turns in fewer rows than there are completions, in a cache that grows."""
+    """Prompts of different lengths take turns in fewer rows than there are completions, in a cache that grows.
+
+    The last completions have a batch that is no larger than they need.
+    """
     monkeypatch.setattr("codescaler.data.sample.local_model._GROWTH", 16)
+    num_rows, step = [], TokenSampler._step
+    monkeypatch.setattr(TokenSampler, "_step", lambda *args: (num_rows.append(len(args[1])), step(*args)))
     requests = [Request(f"t/{n}", "Add. " * (1 + 7 * n), range(n, n + 3)) for n in range(5)]
     sampling = Sampling("tiny", max_tokens=40, num_samples=3, temperature=1)
     alone = [next(LocalModel(folder, sampling, batch_size=4).complete([request])) for request in requests]
+    num_rows.clear()
     assert list(LocalModel(folder, sampling, batch_size=4).complete(requests)) == alone
     assert len({len(completion.text) for group in alone for completion in group}) > 5
+    assert num_rows == sorted(num_rows, reverse=True) and {*num_rows} == {4, 2, 1}
 
 
 def test_tokens_are_those_of_whole_forwards(folder):
