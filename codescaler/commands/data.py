@@ -151,7 +151,7 @@ def _add_pairs(steps: Any) -> None:
     step.add_argument("--min-tests", type=int, help="leave out programs with fewer (0; 5 for what is not correctness)")
     step.add_argument(
         "--min-weight", type=float, default=0.0,
-        help="leave out labels that are right with a smaller chance, by `label --audit` (%(default)s)",
+        help="leave out labels of a smaller weight, which `label --audit` gives (%(default)s)",
     )  # fmt: skip
     step.add_argument("--max-pairs", type=int, help="of a problem and aspect (all)")
     step.add_argument("--human", type=Path, action="append", default=[], help="people's pairs; again for more files")
