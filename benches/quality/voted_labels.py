@@ -37,7 +37,7 @@ Labelled = dict[str, bool]  # a program, and whether it passes
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints, and returns the exit status."""
     options = _make_parser().parse_args(argv)
-    real, voted = match_labels(read_groups(options.groups), read_groups(options.voted))
+    real, voted = join_labels(read_groups(options.groups), read_groups(options.voted))
     values: dict[str, Any] = {"labels": count_agreement(real, voted), "pools": {}}
     print(format_table(("labels", ""), [(name, str(count)) for name, count in values["labels"].items()]))
     pools = [(path, [group for group in read_groups(path) if is_mixed(label(group))]) for path in options.pools]
@@ -69,7 +69,7 @@ def is_mixed(labelled: Labelled) -> bool:
     return len({*labelled.values()}) == 2
 
 
-def match_labels(real: Sequence[Group], voted: Sequence[Group]) -> tuple[list[Group], list[Group]]:
+def join_labels(real: Sequence[Group], voted: Sequence[Group]) -> tuple[list[Group], list[Group]]:
     """The groups of both, each with the programs that both label.
 
     Raises:

@@ -29,7 +29,8 @@ def write_ranking() -> Iterator[str]:
     yield from _write_likelihoods()
     yield from _write_likelihood_speed()
     yield from _write_best_of_n_latency()
-    yield from _write_policies()
+    yield from _write_policies("policies_qwen2.5_coder_0.5b", "A policy after a round of rejection sampling")
+    yield from _write_policies("policies_grpo_qwen2.5_coder_0.5b", "A policy after GRPO")
 
 
 def _write_reading() -> Iterator[str]:
@@ -152,21 +153,22 @@ def _write_best_of_n_latency() -> Iterator[str]:
     )
 
 
-def _write_policies() -> Iterator[str]:
-    result = load_result("policies_qwen2.5_coder_0.5b")
+def _write_policies(name: str, title: str) -> Iterator[str]:
+    result = load_result(name)
     runs = {run["run"]: run for run in result["runs"]}
     base = runs["base"]
-    yield "## A policy after a round of rejection sampling\n"
+    yield f"## {title}\n"
     yield (
         "`make rl-demo`, then `python benches policies`: Qwen2.5-Coder-0.5B-Instruct, before and after. "
-        f"{result['recipe']} Avg@{base['num_samples']} is the share of samples that pass all tests, on "
+        f"{result['recipe']} Avg@k is the share of k samples that pass all tests, on "
         f"{base['num_problems']} problems of MBPP validation. Gains are paired by problem. {describe_setting(result)}\n"
     )
     yield format_table(
-        ["run", f"Avg@{base['num_samples']}, %", "over the policy before", "over validity", "valid", "characters"],
+        ["run", "k", "Avg@k, %", "over the policy before", "over validity", "valid", "characters"],
         [
             [
                 f"`{name}`",
+                run["num_samples"],
                 format_estimate(run["avg_at_k"]),
                 *(_format_gain_over(run, peer) for peer in ("base", "rejection-validity")),
                 format_percent(run["valid_share"]["mean"]),

@@ -1,9 +1,16 @@
-"""The sections of docs/benchmarks.md on verdicts: labels, plain Python beside them, suites by vote, delta."""
+"""The sections of docs/benchmarks.md on verdicts: labels, plain Python beside them, votes, delta."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benches.tools.page_tables import format_estimate, format_percent, format_table, load_result
+from benches.tools.page_tables import (
+    describe_setting,
+    format_estimate,
+    format_gain,
+    format_percent,
+    format_table,
+    load_result,
+)
 
 SUITES = {"MBPP": "suites_mbpp", "LeetCode, easy": "suites_leetcode"}
 
@@ -13,6 +20,7 @@ def write_verdicts() -> Iterator[str]:
     yield from _write_labels()
     yield from _write_judging()
     yield from _write_suites()
+    yield from _write_voted_labels()
     yield from _write_delta()
 
 
@@ -122,6 +130,34 @@ def _write_suites_of(title: str, result: Mapping[str, Any]) -> Iterator[str]:
             if rates["problems"]
         ]
         yield format_table([label, *header], rows)
+
+
+def _write_voted_labels() -> Iterator[str]:
+    result = load_result("voted_labels_mbpp")
+    labels = result["labels"]
+    wrong = labels["correct_voted_incorrect"] + labels["incorrect_voted_correct"]
+    yield "## A reward model from votes beside one from tests\n"
+    yield (
+        "`python benches voted_labels BASE GROUPS VOTED POOL`: a head on frozen features of the first 14 layers of "
+        "Qwen2.5-Coder-0.5B is fitted to labels of real tests, and to those of suites by vote. Both have the same "
+        f"{labels['programs']:,} programs of {labels['problems']} problems. "
+        f"{format_percent(wrong / labels['programs'])} of the labels differ: "
+        f"{labels['correct_voted_incorrect']} correct programs are voted incorrect, and "
+        f"{labels['incorrect_voted_correct']} incorrect ones correct. A pool has problems that neither head saw. "
+        f"{describe_setting(result)}\n"
+    )
+    yield format_table(
+        ["pool", "problems", "real tests: correct pairs, %", "votes", "votes over real tests"],
+        [
+            [
+                name,
+                pool["num_problems"],
+                *(format_estimate(pool[key]) for key in ("real", "voted")),
+                format_gain(pool["voted_over_real"]["mean"], pool["voted_over_real"]["interval"]),
+            ]
+            for name, pool in result["pools"].items()
+        ],
+    )
 
 
 def _write_delta() -> Iterator[str]:

@@ -78,8 +78,8 @@ class RewardMonitor:
     Args:
         reward: its reward model scores the samples of a window once more, and their rewrites.
         second: another scorer, a URL, folder or hub id, whose order of programs is compared; None for none.
-        log: a file of JSON lines, a `Window` each. A run that is resumed reads its start there. With TRL, windows of steps
-            that it repeats are removed. Prompts of a window that is not complete are not kept.
+        log: a file of JSON lines, a `Window` each. A run that is resumed reads its start there. With TRL, windows of
+            steps that it repeats are removed. Prompts of a window that is not complete are not kept.
         level: the chance of a false alarm in a window.
         num_start_windows: how many windows are the start.
         num_groups: prompts a window. Prompts of several calls are gathered, and of a larger call the first count.
@@ -115,6 +115,7 @@ class RewardMonitor:
         self._start: list[Figures] = []
         self._pending: list[list[float]] = []
         self.num_windows = self.num_alarms_in_a_row = 0
+        self.alarm_step: int | None = None  # the trainer's, at the first of the alarms in a row
         self._may_repeat = self._path is not None and self._path.exists()
         if self._path is not None and self._may_repeat:
             self._restore(self._path)
@@ -218,6 +219,8 @@ class RewardMonitor:
     def _count(self, window: Window) -> None:
         self.num_windows += 1
         self.num_alarms_in_a_row = self.num_alarms_in_a_row + 1 if window.is_alarm else 0
+        if self.num_alarms_in_a_row <= 1:
+            self.alarm_step = window.step if window.is_alarm else None
 
     def _write(self, window: Window) -> None:
         if self._path is not None:
@@ -229,7 +232,7 @@ class RewardMonitor:
 
         The others are cut off, and the line that a killed run was writing.
         """
-        self._start, self.num_windows, self.num_alarms_in_a_row = [], 0, 0
+        self._start, self.num_windows, self.num_alarms_in_a_row, self.alarm_step = [], 0, 0, None
         lines = path.read_bytes().splitlines(keepends=True)
         length = sum(map(len, (line for line in lines if line.endswith(b"\n"))))
         with path.open("rb+") as file:

@@ -19,7 +19,7 @@ import trl
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
-from codescaler import Engine
+from codescaler import Engine, RewardFunction, RewardMonitor
 
 from ..serve.conftest import serve
 
@@ -178,6 +178,42 @@ def test_the_trainer_of_cpus_computes_what_trl_s_does(folder, tmp_path, monkeypa
     (num_own, own), (num_of_trl, of_trl) = train(CpuGRPOTrainer), train(trl.GRPOTrainer)
     assert num_own < num_of_trl and own[0][2] > 0
     np.testing.assert_allclose(own, of_trl, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    import training
+
+    from codescaler.tasks import read_tasks
+
+    monitors = []
+
+    def watch(reward, options, log):
+        """Calls nearly every window an alarm."""
+        monitors.append(RewardMonitor(reward, second=None, log=log, level=0.99, num_groups=1, num_start_windows=2,
+                                      stop_after=2))  # fmt: skip
+        return monitors[0]
+
+    monkeypatch.setattr(training, "watch_reward", watch)
+    tasks = {task.task_id: task for task in read_tasks(folder / "problems.jsonl")}
+    options = SimpleNamespace(
+        policy=folder / "policy", steps=20, samples=4, prompts=2, max_tokens=1, temperature=1.0, learning_rate=0.1,
+        lora=4, save_steps=1, stop_after=2, seed=0, reward_model="nano",
+    )  # fmt: skip
+    training.train_grpo(options, tasks, [RewardFunction(Engine.from_pretrained("nano"))], tmp_path)
+    (monitor,) = monitors
+    assert monitor.should_stop and len(read_lines(tmp_path / "training.jsonl")) < 20
+    name = "model.layers.0.mlp.down_proj.weight"
+    before, after = (
+        peft.PeftModel.from_pretrained(training.load_policy(options), tmp_path / f"checkpoints/checkpoint-{step}")
+        .float()
+        .merge_and_unload()
+        .state_dict()[name]
+        for step in (monitor.alarm_step - 1, monitor.alarm_step)
+    )
+    policy = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "policy").state_dict()[name]
+    assert torch.equal(policy, before) and not torch.equal(policy, after)
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # of PEFT's call to transformers

@@ -138,6 +138,14 @@ def test_windows_of_steps_that_a_resumed_run_repeats_are_removed(tmp_path, caplo
     assert "removes windows from step 3 on, which this run repeats" in caplog.text
 
 
+def test_the_step_of_the_first_alarm_in_a_row_is_known(tmp_path):
+    monitor, choice = make_monitor(log=tmp_path / "log.jsonl", stop_after=2), random.Random(0)
+    for step, share in enumerate([0.0] * 4 + [1.0, 0.0, 1.0, 1.0]):
+        monitor.observe(*make_step(choice, share), trainer_state=SimpleNamespace(global_step=10 + step))
+    assert monitor.should_stop and monitor.alarm_step == 16
+    assert make_monitor(log=tmp_path / "log.jsonl").alarm_step == 16
+
+
 def test_another_file_is_no_log(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"window": 0}\n')
     with pytest.raises(InvalidInput, match="is no window of this monitor"):

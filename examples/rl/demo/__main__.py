@@ -89,11 +89,11 @@ def require_same_options(options: argparse.Namespace, path: Path) -> None:
 def train(run: str, options: argparse.Namespace, prompts: dict[str, Task], folder: Path) -> None:
     kind = {REJECTION: "model"}.get(run, run.removeprefix(f"{REJECTION}-"))
     with Sandbox() as sandbox:
+        rewards = make_rewards(kind, prompts, options.reward_model, sandbox)
         if run.startswith(REJECTION):
-            train_rejection(options, prompts, make_rewards(kind, prompts, options.reward_model, sandbox), folder)
+            train_rejection(options, prompts, rewards, folder)
         else:
-            log = folder / "monitor.jsonl"
-            train_grpo(options, prompts, make_rewards(kind, prompts, options.reward_model, sandbox, log), folder)
+            train_grpo(options, prompts, rewards, folder)
 
 
 def choose_problems(tasks: Sequence[Task], split: str, limit: int | None, path: Path) -> dict[str, Task]:
@@ -127,6 +127,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.6, help="of training and evaluation (%(default)s)")
     add("--learning-rate", type=float, default=1e-6, help="(%(default)s)")
     add("--lora", type=int, default=0, metavar="RANK", help="train adapters of this rank; 0 trains all weights")
+    add("--stop-after", type=int, default=3, help="alarms in a row that end GRPO; 0 for never (%(default)s)")
     add("--save-steps", type=int, default=10, help="between checkpoints (%(default)s)")
     add("--seed", type=int, default=0)
     return parser

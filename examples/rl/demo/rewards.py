@@ -14,21 +14,24 @@ KINDS = ("validity", "model", "tests", "mixed")
 
 
 def make_rewards(
-    kind: str, tasks: Mapping[str, Task], reward_model: str, sandbox: Sandbox, log: Path | None = None
-) -> list[Reward]:
-    """Returns what `GRPOTrainer` takes as `reward_funcs`, whose sum is the reward.
-
-    A reward model is watched by the alarm, whose windows go to `log`, if there is one.
-    """
+    kind: str, tasks: Mapping[str, Task], reward_model: str, sandbox: Sandbox
+) -> list[Reward | RewardFunction]:
+    """Returns what `GRPOTrainer` takes as `reward_funcs`, whose sum is the reward. A reward model comes first."""
     if kind == "validity":
         return [reward_validity]
     verified = make_tests_reward(tasks, sandbox)
     if kind == "tests":
         return [verified]
     scored = RewardFunction.open(reward_model)
-    second = None if reward_model == "nano" else "nano"
-    watched = scored if log is None else RewardMonitor(scored, second=second, log=log)
-    return [watched] if kind == "model" else [watched, verified]
+    return [scored] if kind == "model" else [scored, verified]
+
+
+def watch_reward(reward: Reward | RewardFunction, options: Any, log: Path) -> RewardMonitor | None:
+    """Returns the alarm around a reward model, which gives its rewards; None for another reward."""
+    if not isinstance(reward, RewardFunction):
+        return None
+    second = None if options.reward_model == "nano" else "nano"
+    return RewardMonitor(reward, second=second, log=log, stop_after=options.stop_after or None)
 
 
 def reward_validity(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:

@@ -15,7 +15,7 @@ import torch
 import transformers
 import trl
 from commands import run_command
-from rewards import Reward
+from rewards import Reward, watch_reward
 from rollouts import make_rollouts
 
 from codescaler.io.records import read_objects
@@ -27,10 +27,12 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
     """Trains with GRPO, from the last checkpoint in `folder` on, and writes the curves and `folder/policy`.
 
     Clip range, loss and the lack of a KL penalty are those of CodeScaler (arXiv:2602.17684). A group whose rewards are
-    equal has advantages of 0, and moves nothing.
+    equal has advantages of 0, and moves nothing. Where the alarm ends the run, the policy is that of the last
+    checkpoint before the first alarm.
     """
     if options.steps < 1:
         raise SystemExit(f"--steps {options.steps}; give a whole number of at least 1 for GRPO")
+    monitor = watch_reward(rewards[0], options, folder / "monitor.jsonl")
     config = trl.GRPOConfig(
         output_dir=str(folder / "checkpoints"),
         max_steps=options.steps,
@@ -49,7 +51,7 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
         shuffle_dataset=False,  # see `order_prompts`
         logging_steps=1,
         save_steps=options.save_steps,
-        save_total_limit=1,
+        save_total_limit=2 + options.stop_after // options.save_steps,
         report_to=[],
         seed=options.seed,
         bf16=is_bf16_fast(),
@@ -57,10 +59,11 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
     )
     trainer = (trl.GRPOTrainer if torch.cuda.is_available() else CpuGRPOTrainer)(
         model=load_policy(options),
-        reward_funcs=list(rewards),
+        reward_funcs=[monitor or rewards[0], *rewards[1:]],
         args=config,
         train_dataset=datasets.Dataset.from_list(order_prompts(tasks, options.steps * options.prompts, options.seed)),
         processing_class=transformers.AutoTokenizer.from_pretrained(options.policy),
+        callbacks=[] if monitor is None else [monitor.make_callback()],
         peft_config=make_lora(options.lora),
         rollout_func=None if torch.cuda.is_available() else make_rollouts(options),
     )
@@ -68,7 +71,21 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
     history = [record for record in trainer.state.log_history if "reward" in record]
     (folder / "training.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
     draw_curves(history, folder / "training.png")
+    if monitor is not None and monitor.should_stop:
+        go_back(trainer, folder, monitor.alarm_step or 0)
     write_policy(trainer, folder / "policy")
+
+
+def go_back(trainer: Any, folder: Path, alarm_step: int) -> None:
+    """Loads the last checkpoint whose policy drew no sample of an alarm."""
+    checkpoint = find_checkpoint(folder, before=alarm_step)
+    if checkpoint is None:
+        raise SystemExit(
+            f"the alarm rose at step {alarm_step}, and no checkpoint is older; see {folder / 'monitor.jsonl'}. "
+            "Give a smaller --save-steps or --learning-rate, or --stop-after 0 to train on"
+        )
+    print(f"the alarm rose at step {alarm_step}; the policy is that of {checkpoint}")
+    trainer._load_from_checkpoint(checkpoint)
 
 
 def order_prompts(tasks: Mapping[str, Task], count: int, seed: int) -> list[dict[str, Any]]:
@@ -192,10 +209,11 @@ def make_lora(rank: int) -> peft.LoraConfig | None:
     return peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear") if rank else None
 
 
-def find_checkpoint(folder: Path) -> str | None:
-    """The last whole checkpoint of a run that was killed; what is written last is its state."""
-    states = sorted((folder / "checkpoints").glob("checkpoint-*/trainer_state.json"), key=_read_step)
-    return str(states[-1].parent) if states else None
+def find_checkpoint(folder: Path, before: float = math.inf) -> str | None:
+    """The last whole checkpoint of a run, of a step before one; what is written last is its state."""
+    states = (folder / "checkpoints").glob("checkpoint-*/trainer_state.json")
+    earlier = [state for state in states if _read_step(state) < before]
+    return str(max(earlier, key=_read_step).parent) if earlier else None
 
 
 def _read_step(state: Path) -> int:
@@ -218,9 +236,10 @@ def write_policy(trainer: Any, folder: Path) -> None:
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    names = ("reward", "reward_std", "completions/mean_length", "entropy")
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 2).flat, names, strict=True):
-        axes.plot([record[name] for record in history if name in record])
-        axes.set(title=name, xlabel="step")
+    names = ("reward", "completions/mean_length", "codescaler/monitor_p", "reward_std", "entropy", "grad_norm")
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 3).flat, names, strict=True):
+        points = [(record["step"], record[name]) for record in history if name in record]
+        axes.plot([step for step, _ in points], [value for _, value in points], marker=".")
+        axes.set(title=name, xlabel="step", xlim=(0, len(history) + 1))
     figure.savefig(path, dpi=110)
