@@ -139,6 +139,7 @@ def test_other_options_are_refused(folder, records):
     assert "was begun with steps 2, and now it is 3; give another --output" in done.stderr
     done = call(make_command(folder, "tests", "--train-limit", 0, output="none"))
     assert done.returncode != 0 and "limit 0; give a whole number of at least 1" in done.stderr
+    assert not (folder / "none").exists()  # what was mistyped is not held against the next call
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")

@@ -50,6 +50,10 @@ def main() -> None:
 def make_run(run: str, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Trains and evaluates, unless the run has figures already."""
     folder, figures_file = options.output / run, options.output / "figures.jsonl"
+    if run in KINDS and options.steps < 1:
+        raise SystemExit(f"--steps {options.steps}; give a whole number of at least 1 for GRPO")
+    prompts = {} if run == "base" else choose_problems(tasks, options.train_split, options.train_limit)
+    held_out = choose_problems(tasks, options.eval_split, options.eval_limit)
     goes_on = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     require_same_options(options, folder / "options.json")
@@ -59,11 +63,11 @@ def make_run(run: str, tasks: Sequence[Task], options: argparse.Namespace) -> No
     started = time.monotonic()
     policy = options.policy
     if run != "base":
-        prompts = choose_problems(tasks, options.train_split, options.train_limit, folder / "train.jsonl")
-        if not (folder / "policy").is_dir():
-            train(run, options, prompts, folder)
         policy = folder / "policy"
-    held_out = choose_problems(tasks, options.eval_split, options.eval_limit, folder / "held_out.jsonl")
+        if not policy.is_dir():
+            write_problems(prompts, folder / "train.jsonl")
+            train(run, options, prompts, folder)
+    write_problems(held_out, folder / "held_out.jsonl")
     figures = evaluate_policy(options, policy, held_out, folder / "held_out.jsonl", folder)
     # What a killed process took is not known.
     minutes = None if goes_on else (time.monotonic() - started) / 60
@@ -96,11 +100,13 @@ def train(run: str, options: argparse.Namespace, prompts: dict[str, Task], folde
             train_grpo(options, prompts, rewards, folder)
 
 
-def choose_problems(tasks: Sequence[Task], split: str, limit: int | None, path: Path) -> dict[str, Task]:
-    """The first problems of a split, which are written to a file of their own too."""
-    chosen = choose_tasks(tasks, split, limit)
-    path.write_text("".join(json.dumps(make_task_record(task)) + "\n" for task in chosen))
-    return {task.task_id: task for task in chosen}
+def choose_problems(tasks: Sequence[Task], split: str, limit: int | None) -> dict[str, Task]:
+    """The first problems of a split, by their task_id."""
+    return {task.task_id: task for task in choose_tasks(tasks, split, limit)}
+
+
+def write_problems(tasks: dict[str, Task], path: Path) -> None:
+    path.write_text("".join(json.dumps(make_task_record(task)) + "\n" for task in tasks.values()))
 
 
 def _make_parser() -> argparse.ArgumentParser:

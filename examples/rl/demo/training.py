@@ -30,8 +30,6 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
     equal has advantages of 0, and moves nothing. Where the alarm ends the run, the policy is that of the last
     checkpoint before the first alarm.
     """
-    if options.steps < 1:
-        raise SystemExit(f"--steps {options.steps}; give a whole number of at least 1 for GRPO")
     monitor = watch_reward(rewards[0], options, folder / "monitor.jsonl")
     config = trl.GRPOConfig(
         output_dir=str(folder / "checkpoints"),

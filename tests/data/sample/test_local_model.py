@@ -209,6 +209,14 @@ def test_what_is_no_chat_model_is_refused(folder, tmp_path):
         LocalModel(tmp_path, SAMPLING)
 
 
+def test_attention_that_reads_the_mask_otherwise_is_refused(folder):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    with pytest.raises(UnsupportedModel, match="has 'eager' attention; load it with sdpa"):
+        TokenSampler(model, AutoTokenizer.from_pretrained(folder), SAMPLING)
+
+
 def test_the_folders_own_sampling_settings_do_not_count(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
