@@ -47,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_shares(labelled: Path) -> dict[str, float]:
-    """The share of each problem's samples that pass."""
-    return {
-        group["task_id"]: float(np.mean([bool(candidate["passed"]) for candidate in group["candidates"]]))
+    """The share of each problem's samples that pass, of those that could be judged."""
+    verdicts = {
+        group["task_id"]: [c["passed"] for c in group["candidates"] if c["passed"] is not None]
         for _, group in read_objects(labelled)
     }
+    return {task_id: float(np.mean(passed)) for task_id, passed in verdicts.items() if passed}
 
 
 def compare(shares: Shares, of_peer: Shares) -> Estimate:

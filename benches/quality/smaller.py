@@ -34,12 +34,12 @@ def main(options: Sequence[str] | None = None) -> int:
     """Parses the command line, or `options`, measures, prints, and returns the exit status."""
     arguments = _make_parser().parse_args(options)
     torch.set_num_threads(arguments.threads)
-    groups = [(group, programs) for group in read_groups(arguments.groups) if len(programs := _judge(group)) > 1]
+    groups = [(group, programs) for group in read_groups(arguments.groups) if len(programs := list_labels(group)) > 1]
     copies = {name: Path(model.folder) for name, model in parse_models(arguments.rm, taken=["model"]).items()}
     rows: dict[str, dict[str, Any]] = {}
     truth: list[npt.NDArray[np.float32]] = []
     for name, folder in {"model": arguments.model, **copies}.items():
-        scores = _score(folder, groups)
+        scores = score_groups(folder, groups)
         truth = truth or scores
         taus = [kendall_tau(found, exact) for found, exact in zip(scores, truth, strict=True)]
         accuracies = [
@@ -72,15 +72,17 @@ def main(options: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _judge(group: Group) -> dict[str, bool]:
+def list_labels(group: Group) -> dict[str, bool]:
     """The distinct programs of a problem with their verdicts; those without a verdict are left out."""
     return {c.code: c.passed for c in group.candidates if c.code is not None and c.passed is not None}
 
 
-def _score(folder: Path, groups: Sequence[tuple[Group, Mapping[str, bool]]]) -> list[npt.NDArray[np.float32]]:
+def score_groups(
+    folder: Path, groups: Sequence[tuple[Group, Mapping[str, bool]]], dtype: str = "bfloat16"
+) -> list[npt.NDArray[np.float32]]:
     """Scores of each problem's distinct programs."""
-    engine = Engine.from_pretrained(folder, device="cpu", dtype="bfloat16")
-    pairs = [(group.prompt, program) for group, programs in groups for program in programs]
+    engine = Engine.from_pretrained(folder, device="cpu", dtype=dtype)
+    pairs = [(group.problem, program) for group, programs in groups for program in programs]
     return np.split(engine.score(pairs), np.cumsum([len(programs) for _, programs in groups])[:-1])
 
 

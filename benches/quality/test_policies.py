@@ -28,6 +28,11 @@ def test_gains_are_those_of_the_same_problems(tmp_path, capsys):
     assert "base: 50.0 [50.0, 50.0]" in capsys.readouterr().out
 
 
+def test_samples_that_could_not_be_judged_do_not_count(tmp_path):
+    write_run(tmp_path, "base", {"a": [True, None], "b": [None, None], "c": [True, False]})
+    assert policies.read_shares(tmp_path / "base/eval_labelled.jsonl") == {"a": 1.0, "c": 0.5}
+
+
 def test_runs_on_other_problems_are_refused(tmp_path):
     write_run(tmp_path, "base", {"a": [True]})
     write_run(tmp_path, "model", {"b": [True]})

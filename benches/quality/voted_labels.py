@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from benches.harness.options import report_progress
 from benches.harness.results import RESULTS
+from benches.quality.sampled import write_groups
+from benches.quality.smaller import list_labels, score_groups
 from benches.tools.page_tables import format_estimate
 from codescaler import cli
 from codescaler.commands.info import describe_environment
-from codescaler.engine import Engine
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import estimate_means
 from codescaler.io.records import Group, read_groups
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     real, voted = join_labels(read_groups(options.groups), read_groups(options.voted))
     values: dict[str, Any] = {"labels": count_agreement(real, voted), "pools": {}}
     print(format_table(("labels", ""), [(name, str(count)) for name, count in values["labels"].items()]))
-    pools = [(path, [group for group in read_groups(path) if is_mixed(label(group))]) for path in options.pools]
+    pools = [(path, [group for group in read_groups(path) if is_mixed(list_labels(group))]) for path in options.pools]
     with tempfile.TemporaryDirectory() as folder:
         models = {
             name: fit_head(options.base, groups, Path(folder) / name)
@@ -60,11 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def label(group: Group) -> Labelled:
-    """The distinct programs of a problem with their verdicts; those without a verdict are left out."""
-    return {c.code: c.passed for c in group.candidates if c.code is not None and c.passed is not None}
-
-
 def is_mixed(labelled: Labelled) -> bool:
     return len({*labelled.values()}) == 2
 
@@ -75,10 +71,10 @@ def join_labels(real: Sequence[Group], voted: Sequence[Group]) -> tuple[list[Gro
     Raises:
         InvalidInput: no problem is in both.
     """
-    labels_of_votes = {group.task_id: label(group) for group in voted}
+    labels_of_votes = {group.task_id: list_labels(group) for group in voted}
     matched: tuple[list[Group], list[Group]] = ([], [])
     for group in real:
-        labels, others = label(group), labels_of_votes.get(group.task_id, {})
+        labels, others = list_labels(group), labels_of_votes.get(group.task_id, {})
         shared = [code for code in labels if code in others]
         if not shared:
             continue
@@ -93,15 +89,14 @@ def join_labels(real: Sequence[Group], voted: Sequence[Group]) -> tuple[list[Gro
 
 def count_agreement(real: Sequence[Group], voted: Sequence[Group]) -> dict[str, int]:
     """How far the labels of votes are those of the tests."""
+    labels, votes = ([list_labels(group) for group in groups] for groups in (real, voted))
     pairs = [
-        (verdict, label(other)[code])
-        for group, other in zip(real, voted, strict=True)
-        for code, verdict in label(group).items()
+        (passes, of_votes[code]) for own, of_votes in zip(labels, votes, strict=True) for code, passes in own.items()
     ]
     return {
         "problems": len(real),
-        "problems_mixed_by_tests": sum(is_mixed(label(group)) for group in real),
-        "problems_mixed_by_votes": sum(is_mixed(label(group)) for group in voted),
+        "problems_mixed_by_tests": sum(map(is_mixed, labels)),
+        "problems_mixed_by_votes": sum(map(is_mixed, votes)),
         "programs": len(pairs),
         "correct": sum(passes for passes, _ in pairs),
         "correct_voted_incorrect": sum(passes and not vote for passes, vote in pairs),
@@ -112,10 +107,17 @@ def count_agreement(real: Sequence[Group], voted: Sequence[Group]) -> dict[str, 
 def fit_head(base: Path, groups: Sequence[Group], folder: Path) -> Path:
     """Writes the groups, and a reward model that is fitted to them, and returns its folder."""
     path = folder.with_suffix(".jsonl")
-    with path.open("w") as file:
-        for group in groups:
-            candidates = [{"code": c.code, "passed": c.passed} for c in group.candidates]
-            file.write(json.dumps({"task_id": group.task_id, "prompt": group.prompt, "candidates": candidates}) + "\n")
+    write_groups(
+        path,
+        (
+            {
+                "task_id": group.task_id,
+                "prompt": group.prompt,
+                "candidates": [{"code": c.code, "passed": c.passed} for c in group.candidates],
+            }
+            for group in groups
+        ),
+    )
     if cli.main(["fit-head", str(base), str(path), "-o", str(folder)]):
         raise SystemExit(1)
     return folder
@@ -130,11 +132,9 @@ def compare(models: dict[str, Path], groups: Sequence[Group], dtype: str) -> dic
 
 def score_pairs(folder: Path, groups: Sequence[Group], dtype: str) -> npt.NDArray[np.float64]:
     """The share of correct pairs of each problem."""
-    engine = Engine.from_pretrained(folder, device="cpu", dtype=dtype)
-    labels = [label(group) for group in groups]
-    scores = engine.score([(group.problem, code) for group, own in zip(groups, labels, strict=True) for code in own])
-    parts = np.split(scores, np.cumsum([len(own) for own in labels])[:-1])
-    return np.array([pair_accuracy(part, list(own.values())) for part, own in zip(parts, labels, strict=True)])
+    labelled = [(group, list_labels(group)) for group in groups]
+    scores = score_groups(folder, labelled, dtype)
+    return np.array([pair_accuracy(part, list(own.values())) for part, (_, own) in zip(scores, labelled, strict=True)])
 
 
 def _make_parser() -> argparse.ArgumentParser:

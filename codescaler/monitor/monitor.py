@@ -1,5 +1,6 @@
 """`RewardMonitor`: an alarm while a policy trains on a reward model, without tests. Imports no trainer until asked."""
 
+import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -233,22 +234,20 @@ class RewardMonitor:
         The others are cut off, and the line that a killed run was writing.
         """
         self._start, self.num_windows, self.num_alarms_in_a_row, self.alarm_step = [], 0, 0, None
-        lines = path.read_bytes().splitlines(keepends=True)
-        length = sum(map(len, (line for line in lines if line.endswith(b"\n"))))
-        with path.open("rb+") as file:
-            file.truncate(length)
-        for name, _, record in read_lines(path) if length else ():
+        lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        for name, _, record in itertools.islice(read_lines(path), len(lines)):
             if list(record.get("signals", ())) != [*SIGNALS, *LOGGED]:
                 raise InvalidInput(f"{name} is no window of this monitor; name another log, or remove {path}")
             window = Window(**record)
             if before is not None and window.step is not None and window.step >= before:
                 _log.warning("%s: removes windows from step %d on, which this run repeats", path, before)
-                with path.open("rb+") as file:
-                    file.truncate(sum(map(len, lines[: self.num_windows])))
+                lines = lines[: self.num_windows]
                 break
             if window.window < self._num_start:
                 self._start.append(np.array(window.groups, dtype=np.float64))
             self._count(window)
+        with path.open("rb+") as file:
+            file.truncate(sum(map(len, lines)))
 
 
 def _score(scorer: Scorer, groups: Sequence[_Group], system: str | None) -> list[Figures]:

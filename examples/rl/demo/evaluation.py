@@ -54,9 +54,8 @@ def _reward_group(reward: RewardFunction, group: Mapping[str, Any]) -> list[floa
 
 
 def _list_verdicts(group: Mapping[str, Any]) -> list[bool]:
-    """A completion without a program does not pass."""
-    passed = [False if c["code"] is None else c["passed"] for c in group["candidates"]]
-    return [verdict for verdict in passed if verdict is not None]
+    """A completion without a program does not pass, and one that could not be judged has none."""
+    return [candidate["passed"] for candidate in group["candidates"] if candidate["passed"] is not None]
 
 
 def _list_programs(group: Mapping[str, Any]) -> list[str]:
