@@ -15,12 +15,13 @@ from torch import Tensor
 
 from .configurations import ExpertConfiguration
 from .glu import apply_glu
+from .launch import Kernel, divide_up, round_up_to_power
 
 PAIRS_AT_ONCE = 1024  # that a program of `group_pairs_kernel` looks at
 COLUMNS_AT_ONCE = 1024  # of a token, in one program of `combine_kernel`
 
 
-@triton.jit
+@Kernel
 def group_pairs_kernel(experts, order, ends, num_pairs, BLOCK: tl.constexpr):
     """Writes the pairs of one expert, in their order, behind those of the experts before it; and where its end."""
     expert = tl.program_id(0)
@@ -50,7 +51,7 @@ def _find_tile(ends, tile, ROWS: tl.constexpr, NUM_EXPERTS: tl.constexpr, BLOCK:
     return own, first_row, tl.sum(tl.where(expert == own, end, 0), axis=0)
 
 
-@triton.jit
+@Kernel
 def multiply_experts_kernel(
     x,
     weight,
@@ -107,7 +108,7 @@ def multiply_experts_kernel(
         tl.store(place, acc.to(y.dtype.element_ty), is_row & is_column)
 
 
-@triton.jit
+@Kernel
 def combine_kernel(outputs, weights, y, y_stride, width, NUM_CHOSEN: tl.constexpr, BLOCK: tl.constexpr):
     """One token and some of its columns."""
     token = tl.program_id(0).to(tl.int64)
@@ -145,7 +146,7 @@ def expert_mlp(
     num_tiles = num_pairs // configuration.rows + min(num_experts, num_pairs)
 
     def multiply(x: Tensor, weight: Tensor, y: Tensor, columns: int, has_glu: bool) -> None:
-        multiply_experts_kernel[(num_tiles * triton.cdiv(y.shape[1], columns),)](
+        multiply_experts_kernel[(num_tiles * divide_up(y.shape[1], columns),)](
             x,
             weight,
             order,
@@ -156,7 +157,7 @@ def expert_mlp(
             y.shape[1],
             NUM_EXPERTS=num_experts,
             NUM_CHOSEN=num_chosen,
-            EXPERTS_BLOCK=triton.next_power_of_2(num_experts),
+            EXPERTS_BLOCK=round_up_to_power(num_experts),
             ROWS=configuration.rows,
             COLUMNS=columns,
             STEP=configuration.step,
@@ -170,13 +171,13 @@ def expert_mlp(
     hidden, outputs = x_TD.new_empty(num_pairs, ffn), x_TD.new_empty(num_pairs, width)
     multiply(x_TD, gate_up_XFD, hidden, configuration.columns // 2, has_glu=True)
     multiply(hidden, down_XDF, outputs, configuration.columns, has_glu=False)
-    combine_kernel[(num_tokens, triton.cdiv(width, COLUMNS_AT_ONCE))](
+    combine_kernel[(num_tokens, divide_up(width, COLUMNS_AT_ONCE))](
         outputs,
         weights_TC,
         y_TD,
         y_TD.stride(0),
         width,
         NUM_CHOSEN=num_chosen,
-        BLOCK=min(triton.next_power_of_2(width), COLUMNS_AT_ONCE),
+        BLOCK=min(round_up_to_power(width), COLUMNS_AT_ONCE),
         num_warps=4,
     )

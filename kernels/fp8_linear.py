@@ -1,17 +1,17 @@
 """fp8 linear layers (e4m3): a program rounds each row to fp8 with a scale of its own, and tensor cores multiply fp8."""
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from .configurations import LinearConfiguration, choose_row_warps
+from .launch import Kernel, round_up_to_power
 from .scaled_product import multiply_scaled
 
 LARGEST = 448.0  # that e4m3 holds
 
 
-@triton.jit
+@Kernel
 def fp8_rows_kernel(x, q, scales, x_stride, q_stride, largest, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -41,7 +41,7 @@ def fp8_linear(
     rows, width = x_TI.shape
     if rows == 0:
         return
-    block = triton.next_power_of_2(width)
+    block = round_up_to_power(width)
     q_TI = x_TI.new_empty(rows, width, dtype=torch.float8_e4m3fn)
     scale_T = x_TI.new_empty(rows, dtype=torch.float32)
     fp8_rows_kernel[(rows,)](

@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import Kernel, divide_up
+
 COLUMNS_AT_ONCE = 1024  # of a row, in one program: 8 a thread, which is 16 bytes of bfloat16
 # gelu_tanh(x) = x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), since (1 + tanh(u)) / 2 = sigmoid(2u)
 _GELU_LINEAR = tl.constexpr(1.5957691216057308)
@@ -17,7 +19,7 @@ def apply_glu(gate, up, IS_GELU: tl.constexpr):
     return gate / (1.0 + tl.exp(-z)) * up
 
 
-@triton.jit
+@Kernel
 def glu_kernel(gate_up, y, gate_up_stride, y_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, IS_GELU: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -33,7 +35,7 @@ def glu(gate_up_TF2: Tensor, y_TF: Tensor, *, is_gelu: bool) -> None:
     rows, width = y_TF.shape
     if rows == 0:
         return
-    glu_kernel[(rows, triton.cdiv(width, COLUMNS_AT_ONCE))](
+    glu_kernel[(rows, divide_up(width, COLUMNS_AT_ONCE))](
         gate_up_TF2,
         y_TF,
         gate_up_TF2.stride(0),
@@ -46,7 +48,7 @@ def glu(gate_up_TF2: Tensor, y_TF: Tensor, *, is_gelu: bool) -> None:
     )
 
 
-@triton.jit
+@Kernel
 def glu_backward_kernel(
     gate_up,
     grad_y,
@@ -84,7 +86,7 @@ def glu_backward(gate_up_TF2: Tensor, grad_y_TF: Tensor, grad_TF2: Tensor, *, is
     rows, width = grad_y_TF.shape
     if rows == 0:
         return
-    glu_backward_kernel[(rows, triton.cdiv(width, COLUMNS_AT_ONCE))](
+    glu_backward_kernel[(rows, divide_up(width, COLUMNS_AT_ONCE))](
         gate_up_TF2,
         grad_y_TF,
         grad_TF2,

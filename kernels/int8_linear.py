@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import LinearConfiguration, choose_row_warps
+from .launch import Kernel, round_up_to_power
 from .scaled_product import multiply_scaled
 
 # Added and taken away again, it rounds a float32 number below 2^22 to an integer, halves to the even one.
@@ -19,7 +20,7 @@ def _add_and_subtract(x, HALF: tl.constexpr):
     return tl.reshape(tl.permute(tl.join(first + second, first - second), [0, 2, 1]), [x.shape[0]])
 
 
-@triton.jit
+@Kernel
 def int8_rows_kernel(
     x,
     q,
@@ -74,7 +75,7 @@ def int8_linear(
     rows, width = x_TI.shape
     if rows == 0:
         return
-    has_low, block = num_steps > 127, max(triton.next_power_of_2(width), 64)
+    has_low, block = num_steps > 127, max(round_up_to_power(width), 64)
     q_TI = x_TI.new_empty(rows, width, dtype=torch.int8)
     low_TI = torch.empty_like(q_TI) if has_low else None
     scale_T = x_TI.new_empty(rows, dtype=torch.float32)

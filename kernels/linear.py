@@ -25,6 +25,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[impo
 from . import count_processors, is_aligned
 from .configurations import LinearConfiguration
 from .glu import apply_glu
+from .launch import Kernel, divide_up
 
 ROWS_OF_TILES = 8  # that are walked together: their weights are read from the L2 cache, not from memory
 
@@ -60,7 +61,7 @@ def load_tile(source, first_row, first_column, num_rows, num_columns, stride, RO
     return tile
 
 
-@triton.jit
+@Kernel
 def linear_kernel(
     x,
     weight,
@@ -127,7 +128,7 @@ def linear(
         return
     has_descriptors = configuration.has_descriptors and all(map(is_aligned, (x_TI, weight_OI)))
     columns = configuration.columns if activation is None else configuration.columns // 2
-    tiles = triton.cdiv(num_rows, configuration.rows) * triton.cdiv(num_outputs, columns)
+    tiles = divide_up(num_rows, configuration.rows) * divide_up(num_outputs, columns)
     x: Any = x_TI
     weight: Any = weight_OI
     if has_descriptors:

@@ -1,16 +1,16 @@
 """A block of each row's logits into its running softmax: one program a row."""
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import Kernel
 from .tree_attention import apply_softcap
 
 LOGITS_AT_ONCE = 4096
 _LN_2 = tl.constexpr(0.6931471805599453)
 
 
-@triton.jit
+@Kernel
 def log_sum_exp_kernel(logits, running, stride, width, softcap, HAS_SOFTCAP: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     most = tl.load(running + row * 2)

@@ -4,14 +4,15 @@ A row of the gradient is summed by the program that owns it, so nothing is added
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
+
+from .launch import Kernel
 
 SCORES_AT_ONCE = 32  # of a group on each side of a tile of pairs
 
 
-@triton.jit
+@Kernel
 def pairwise_loss_kernel(
     scores,
     labels,

@@ -1,13 +1,13 @@
 """Pooling, final norm and score head, in float32 throughout: one program a sequence."""
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from .configurations import choose_row_warps
+from .launch import Kernel, round_up_to_power
 
 
-@triton.jit
+@Kernel
 def pooled_score_kernel(
     x,
     residual,
@@ -60,7 +60,7 @@ def pooled_score(
     count, width = features_BD.shape
     if count == 0:
         return
-    block = triton.next_power_of_2(width)
+    block = round_up_to_power(width)
     pooled_score_kernel[(count,)](
         x_UD,
         residual_UD,

@@ -6,15 +6,16 @@ The gradient: one program some tokens and some heads, so that sums by the norm w
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
+
+from .launch import Kernel, divide_up, round_up_to_power
 
 HEADS_AT_ONCE = 16  # of a token, in one program: with heads of 128 a thread holds 8 rotated pairs
 TOKENS_OF_A_SUM = 8  # whose gradients of the norm weights one program adds up, in order: part of the numbers
 
 
-@triton.jit
+@Kernel
 def qk_norm_rope_kernel(
     qkv,
     positions,
@@ -73,7 +74,7 @@ def qk_norm_rope(
         return
     assert (q_norm_H is None) == (k_norm_H is None), "a norm on queries and none on keys, or the other way round"
     cos, sin = rotary
-    programs = triton.cdiv(heads.num_heads + heads.num_kv_heads, HEADS_AT_ONCE)
+    programs = divide_up(heads.num_heads + heads.num_kv_heads, HEADS_AT_ONCE)
     qk_norm_rope_kernel[(len(qkv_TE), programs)](
         qkv_TE,
         positions_T,
@@ -87,13 +88,13 @@ def qk_norm_rope(
         NUM_KV_HEADS=heads.num_kv_heads,
         HEAD_DIM=heads.head_dim,
         HEADS=HEADS_AT_ONCE,
-        HALF_BLOCK=triton.next_power_of_2(heads.head_dim // 2),
+        HALF_BLOCK=round_up_to_power(heads.head_dim // 2),
         HAS_NORM=q_norm_H is not None,
         num_warps=4,
     )
 
 
-@triton.jit
+@Kernel
 def qk_norm_rope_backward_kernel(
     grad,
     before,
@@ -182,8 +183,8 @@ def qk_norm_rope_backward(
     assert has_norm == (q_norm_H is not None) == (k_norm_H is not None), "a norm on queries and none on keys"
     cos, sin = rotary
     grid = (
-        triton.cdiv(num_tokens, TOKENS_OF_A_SUM),
-        triton.cdiv(heads.num_heads + 2 * heads.num_kv_heads, HEADS_AT_ONCE),
+        divide_up(num_tokens, TOKENS_OF_A_SUM),
+        divide_up(heads.num_heads + 2 * heads.num_kv_heads, HEADS_AT_ONCE),
     )
     sums = grad_TE.new_empty(grid[0] * grid[1], 2, heads.head_dim, dtype=torch.float32) if has_norm else None
     if num_tokens:
@@ -206,7 +207,7 @@ def qk_norm_rope_backward(
             NUM_KV_HEADS=heads.num_kv_heads,
             HEAD_DIM=heads.head_dim,
             HEADS=HEADS_AT_ONCE,
-            HALF_BLOCK=triton.next_power_of_2(heads.head_dim // 2),
+            HALF_BLOCK=round_up_to_power(heads.head_dim // 2),
             TOKENS=TOKENS_OF_A_SUM,
             HAS_NORM=has_norm,
             num_warps=4,

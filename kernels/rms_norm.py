@@ -1,16 +1,16 @@
 """Residual addition and RMSNorm in one pass over memory: one program a row. The gradient: one program some rows."""
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from .configurations import choose_row_warps
+from .launch import Kernel, divide_up, round_up_to_power
 
 ROWS_OF_A_SUM = 8  # whose gradients of the weight one program adds up, in order: part of the numbers
 
 
-@triton.jit
+@Kernel
 def rms_norm_kernel(
     x,
     residual,
@@ -43,7 +43,7 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
     rows, width = x_TD.shape
     if rows == 0:
         return
-    block = triton.next_power_of_2(width)
+    block = round_up_to_power(width)
     rms_norm_kernel[(rows,)](
         x_TD,
         residual_TD,
@@ -60,7 +60,7 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
     )
 
 
-@triton.jit
+@Kernel
 def rms_norm_backward_kernel(
     z,
     weight,
@@ -108,10 +108,10 @@ def rms_norm_backward(
     Dtypes: all float32 but grad_y, an activation.
     """
     rows, width = z_TD.shape
-    sums = z_TD.new_empty(triton.cdiv(rows, ROWS_OF_A_SUM), width, dtype=torch.float32)
+    sums = z_TD.new_empty(divide_up(rows, ROWS_OF_A_SUM), width, dtype=torch.float32)
     if rows == 0:
         return sums.sum(dim=0)
-    block = triton.next_power_of_2(width)
+    block = round_up_to_power(width)
     rms_norm_backward_kernel[(len(sums),)](
         z_TD,
         weight_D,

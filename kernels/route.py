@@ -1,11 +1,12 @@
 """The choice of each token's experts, and their weights: one program a token, which takes the largest logit C times."""
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import Kernel, round_up_to_power
 
-@triton.jit
+
+@Kernel
 def route_kernel(
     logits,
     experts,
@@ -56,8 +57,8 @@ def route(logits_TX: Tensor, experts_TC: Tensor, weights_TC: Tensor, *, is_norma
         logits_TX.stride(0),
         NUM_EXPERTS=num_experts,
         NUM_CHOSEN=num_chosen,
-        BLOCK=triton.next_power_of_2(num_experts),
-        CHOSEN_BLOCK=triton.next_power_of_2(num_chosen),
+        BLOCK=round_up_to_power(num_experts),
+        CHOSEN_BLOCK=round_up_to_power(num_chosen),
         IS_NORMALISED=is_normalised,
         num_warps=1,
     )

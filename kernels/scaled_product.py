@@ -7,20 +7,20 @@ of fp8 are in the order of `linear`, with a step of twice as many inputs.
 from dataclasses import replace
 from typing import Any
 
-import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped,unused-ignore]
 
 from . import count_processors, is_aligned
 from .configurations import LinearConfiguration
+from .launch import Kernel, divide_up
 from .linear import ROWS_OF_TILES, load_tile, place_tile
 
 # Inputs after which Hopper's fp8 sums, which keep 14 bits, are added to a float32 sum.
 INPUTS_OF_A_SHORT_SUM = 128
 
 
-@triton.jit
+@Kernel
 def scaled_product_kernel(
     x,
     low,
@@ -101,7 +101,7 @@ def multiply_scaled(
         # outputs of four bytes are stored through more shared memory than a wider tile leaves.
         configuration = replace(configuration, columns=min(configuration.columns, 128))
     has_descriptors = configuration.has_descriptors and low_TI is None and all(map(is_aligned, (x_TI, weight_OI)))
-    tiles = triton.cdiv(num_rows, configuration.rows) * triton.cdiv(num_outputs, configuration.columns)
+    tiles = divide_up(num_rows, configuration.rows) * divide_up(num_outputs, configuration.columns)
     x: Any = x_TI
     weight: Any = weight_OI
     if has_descriptors:

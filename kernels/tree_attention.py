@@ -16,6 +16,7 @@ A weight of 0 does not hide a NaN or an infinite value: 0 * NaN is NaN. To look 
 step. So the sums are looked at last, and a tile that is not finite is computed again, with care.
 """
 
+from functools import partial
 from typing import Any
 
 import triton
@@ -25,6 +26,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import is_aligned
 from .configurations import AttentionConfiguration
+from .launch import Kernel, round_up_to_power
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -150,7 +152,7 @@ def _attend_listed(q, row_max, row_sum, acc, step, lists, sources, rows, options
     return row_max, row_sum, tl.dot(p, v, acc, input_precision="ieee")
 
 
-@triton.jit(do_not_specialize=["num_keys", "num_rows"])  # or one batch in sixteen would have a kernel of its own
+@partial(Kernel, do_not_specialize=["num_keys", "num_rows"])  # or one batch in sixteen would have a kernel of its own
 def tree_attention_kernel(
     qkv,
     descriptor,
@@ -262,7 +264,7 @@ def tree_attention(
     if len(tiles) == 0:
         return
     heads = spec.heads
-    head_block = max(triton.next_power_of_2(heads.head_dim), 16)
+    head_block = max(round_up_to_power(heads.head_dim), 16)
     has_tma = configuration.reads == "tma" and head_block == heads.head_dim and is_aligned(qkv_TE)
     block = [configuration.key_step, head_block]
     tree_attention_kernel[(len(tiles) * heads.num_kv_heads,)](

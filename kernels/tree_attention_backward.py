@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import AttentionConfiguration
+from .launch import Kernel, round_up_to_power
 from .tree_attention import _LOG2_E, apply_softcap
 
 
@@ -71,7 +72,7 @@ def _pull_queries(q, grad_out, log_sums, dots, grad_q, start, stop, end, positio
     return grad_q
 
 
-@triton.jit
+@Kernel
 def tree_attention_backward_queries_kernel(
     qkv,
     block_tokens,
@@ -196,7 +197,7 @@ def _pull_keys(k, v, grad_k, grad_v, num_rows, first_row, skip_from, skipped, ke
     return grad_k, grad_v
 
 
-@triton.jit
+@Kernel
 def tree_attention_backward_keys_kernel(
     qkv,
     positions,
@@ -274,7 +275,7 @@ def tree_attention_backward_keys_kernel(
         tl.store(place + KEYS * HEAD_DIM, grad_v, mask)
 
 
-@triton.jit
+@Kernel
 def tree_attention_backward_sums_kernel(
     sums,
     totals,
@@ -331,7 +332,7 @@ def tree_attention_backward(
         "NUM_HEADS": heads.num_heads,
         "NUM_KV_HEADS": heads.num_kv_heads,
         "HEAD_DIM": heads.head_dim,
-        "HEAD_BLOCK": max(triton.next_power_of_2(heads.head_dim), 16),
+        "HEAD_BLOCK": max(round_up_to_power(heads.head_dim), 16),
     }
     options = {"HAS_SOFTCAP": spec.softcap is not None, "HAS_WINDOW": spec.window is not None}
     numbers = (spec.scale, spec.softcap or 0.0, spec.window or 0)

@@ -41,9 +41,10 @@ PARTS = (
     Part("operations", "tests of every operation, on the card", 110, num_processes=12, is_counted=True),
     Part("models", "models of every family beside transformers", 75, num_processes=12),
     Part("invariance", "rows whose bits depend on their batch", 45, num_processes=4),
+    Part("launches", "what a launch costs the host", 20),
     Part("training", "a training step beside transformers and TRL's loss", 70),
     Part("products", "our own matrix products beside torch's, and a sweep of their tiles", 50),
-    Part("workloads", "named workloads beside transformers", 110),
+    Part("workloads", "named workloads beside transformers", 200),
     Part("profile", "each kernel's time beside the roofline's", 40),
     Part("tiles", "a sweep of attention's tiles", 40),
 )

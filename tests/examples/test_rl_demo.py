@@ -101,6 +101,8 @@ def test_every_run_trains_and_evaluates(folder, records):
     for name in ("validity", "model", "tests", "mixed"):
         history = read_lines(folder / "runs" / name / "training.jsonl")
         assert len(history) == 2 and any(step["reward"] > 0 for step in history)
+        assert all(0 <= step["passed_share"] <= 1 for step in history)
+        assert name != "tests" or [step["passed_share"] for step in history] == [step["reward"] for step in history]
         assert (folder / "runs" / name / "training.png").stat().st_size > 2000
         assert (folder / "runs" / name / "policy/model.safetensors").is_file()
     kept, right = (read_lines(folder / "runs" / name / "kept.jsonl") for name in ("rejection", "rejection-tests"))
@@ -125,7 +127,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder):
     assert [record["avg_at_k"] for record in again] == [record["avg_at_k"] for record in whole]
     kept, unkilled = (read_lines(folder / name / "model/training.jsonl") for name in ("killed", "whole"))
     assert [step["step"] for step in kept] == list(range(1, steps + 1))
-    assert [step["reward"] for step in kept] == [step["reward"] for step in unkilled]
+    for figure in ("reward", "passed_share"):
+        assert [step[figure] for step in kept] == [step[figure] for step in unkilled]
     assert len({step["reward"] for step in kept}) > 1
     weights = [load_file(folder / name / "model/policy/model.safetensors") for name in ("killed", "whole")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
@@ -202,7 +205,8 @@ def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypat
         policy=folder / "policy", steps=20, samples=4, prompts=2, max_tokens=1, temperature=1.0, learning_rate=0.1,
         lora=4, save_steps=1, stop_after=2, seed=0, reward_model="nano",
     )  # fmt: skip
-    training.train_grpo(options, tasks, [RewardFunction(Engine.from_pretrained("nano"))], tmp_path)
+    reward = RewardFunction(Engine.from_pretrained("nano"))
+    training.train_grpo(options, tasks, [reward], lambda prompts, *_, **columns: [1.0] * len(prompts), tmp_path)
     (monitor,) = monitors
     assert monitor.should_stop and len(read_lines(tmp_path / "training.jsonl")) < 20
     name = "model.layers.0.mlp.down_proj.weight"
