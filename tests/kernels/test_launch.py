@@ -61,7 +61,8 @@ def scale_kernel(x, y, descriptor, count, factor, BLOCK: tl.constexpr, HAS_DESCR
 def list_arguments():
     """Argument lists that differ in all that Triton compiles for, and in what it does not compile for."""
     x, y = torch.zeros(2, 64), torch.zeros(2, 64, dtype=torch.bfloat16)
-    for source, target, count in itertools.product((x, x[0, 1:], y), (y, y[0, 1:], x), (1, 2, 16, 48, 17, 2**31, 2**40)):
+    counts = (1, 2, 16, 48, 17, 2**31, 2**40)
+    for source, target, count in itertools.product((x, x[0, 1:], y), (y, y[0, 1:], x), counts):
         yield source, target, None, count, 0.5
     yield x, y, None, 17, 0.25
     for source, width in ((x, 64), (y, 64), (x, 32)):
