@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -12,13 +13,14 @@ from benches.harness.options import report_progress
 from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.model.projections import list_linear_names
 from codescaler.quantize.int8 import save_quantized
-from codescaler.testing import ModelShape, Workload, measure_peak_flops, measure_seconds, save_chat, write_random_rm
+from codescaler.testing import ModelShape, measure_peak_flops, measure_seconds, save_chat, write_random_rm
 from codescaler.types import ActivationBits, QuantScheme
 
 OURS, PADDED, SORTED = "codescaler", "transformers, one padded batch", "transformers, sorted, by fours"
 INT8 = "codescaler, int8"
 FLASH, VLLM = "transformers, flash, unpadded", "vLLM"
 Score = Callable[[list[list[int]]], Float32]
+Input = TypeVar("Input")
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,23 @@ def select_every_linear(checkpoint: Checkpoint, bits: ActivationBits) -> dict[st
 
 
 def take_turns(
-    scorers: Mapping[str, Score], workload: Workload, rounds: int, dtype: torch.dtype, device: torch.device
+    scorers: Mapping[str, Callable[[Input], object]],
+    draw: Callable[[int], Input],
+    rounds: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[dict[str, list[float]], float]:
     """Times every scorer once a round, so that a slow minute of the machine falls on all of them.
 
-    Returns each one's seconds, and the best of the peaks measured before each run: on a shared machine one measurement
-    may be several times too low.
+    `draw` gives what is scored in a round, by its number. Returns each one's seconds, and the best of the peaks
+    measured before each run: on a shared machine one measurement may be several times too low.
     """
     seconds: dict[str, list[float]] = {name: [] for name in scorers}
     peaks = []
     for number in range(1, rounds + 1):
-        sequences = workload.draw_sequences(seed=number)
+        drawn = draw(number)
         for name, score in scorers.items():
             peaks.append(measure_peak_flops(dtype, device))
-            seconds[name].append(measure_seconds(lambda: score(sequences), device))  # noqa: B023
+            seconds[name].append(measure_seconds(lambda: score(drawn), device))  # noqa: B023
             report_progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
     return seconds, max(peaks)

@@ -116,7 +116,7 @@ def main(options: Sequence[str] | None = None) -> int:
         systems, left_out = _load(Path(folder), arguments, workload, sequences, device)
         scores = {system.name: _warm_up(system, sequences) for system in systems}
         scorers = {system.name: system.score for system in systems}
-        seconds, peak = take_turns(scorers, workload, arguments.rounds, dtype, device)
+        seconds, peak = take_turns(scorers, workload.draw_sequences, arguments.rounds, dtype, device)
     ideal_s = count_score_flops(shape, sequences) / peak
     rows = [
         _make_row(system, seconds, scores, truth and truth.scores, workload.num_real_tokens, ideal_s)

@@ -44,7 +44,7 @@ def main(options: Sequence[str] | None = None) -> int:
         decoder = build_decoder(checkpoint.config, checkpoint.get, backend, dtype, device)
         forwards = {name: partial(_score_lists, change(decoder), every) for name, (change, every) in UNDONE.items()}
         scores = {name: forward(workload.draw_sequences()) for name, forward in forwards.items()}
-        seconds, _ = take_turns(forwards, workload, arguments.rounds, dtype, device)
+        seconds, _ = take_turns(forwards, workload.draw_sequences, arguments.rounds, dtype, device)
     ratios = {
         name: statistics.median(map(float.__truediv__, values, seconds[FUSED])) for name, values in seconds.items()
     }

@@ -19,6 +19,7 @@ import string
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import transformers
 from benches.harness.baselines import Float32
 from benches.harness.options import choose_shape, make_parser, report_progress
 from benches.harness.results import save
+from benches.harness.systems import take_turns
 from codescaler.engine import Engine
 from codescaler.io.tables import format_table
 from codescaler.testing import (
@@ -39,9 +41,7 @@ from codescaler.testing import (
     bench_device,
     count_score_flops,
     edit_json,
-    measure_peak_flops,
     measure_rms_distance,
-    measure_seconds,
     save_chat,
     score_error_limit,
     write_random_rm,
@@ -75,7 +75,7 @@ def main(options: Sequence[str] | None = None) -> int:
             REWARD: scorer.score,
         }
         found = {name: score(_draw_pairs(workload, 0)) for name, score in systems.items()}
-        seconds, peak = _take_turns(systems, workload, arguments.rounds, dtype, device)
+        seconds, peak = take_turns(systems, partial(_draw_pairs, workload), arguments.rounds, dtype, device)
         flops = _count_flops(engine, shape, _draw_pairs(workload, 0))
     values = _summarize(seconds, flops, peak, len(workload.candidate_lengths))
     error, limit = _judge(found, truth)
@@ -146,25 +146,6 @@ def compute_padded(model: Any, sequences: Sequence[Any], starts: Sequence[int]) 
         sums = torch.zeros(len(sequences), device=device).index_add_(0, counted.nonzero()[:, 0], log_probs)
     result: Float32 = sums.cpu().numpy()
     return result
-
-
-def _take_turns(
-    systems: dict[str, Callable[[Pairs], Float32]],
-    workload: Workload,
-    rounds: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[dict[str, list[float]], float]:
-    """Times every system once a round; the peak is the best that was measured before each run."""
-    seconds: dict[str, list[float]] = {name: [] for name in systems}
-    peaks = []
-    for number in range(1, rounds + 1):
-        pairs = _draw_pairs(workload, number)
-        for name, score in systems.items():
-            peaks.append(measure_peak_flops(dtype, device))
-            seconds[name].append(measure_seconds(lambda: score(pairs), device))  # noqa: B023
-            report_progress(f"round {number} of {rounds}: {name}: {seconds[name][-1]:.2f} s")
-    return seconds, max(peaks)
 
 
 def _count_flops(engine: Engine, shape: ModelShape, pairs: Pairs) -> dict[str, float]:
