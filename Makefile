@@ -137,7 +137,7 @@ compile-triton-sm_90: setup
 	$(BIN)/python benches compile_triton --targets sm_90
 
 # BARE=1: this Python as it is, with the packages that it has: no environment, no network. A card's machine is often so.
-gpu: $(if $(BARE),build/.bare,setup)  ## prove and measure everything on a GPU, 7 minutes; SMALL=1: on a CPU, tiny; BARE=1: no set-up
+gpu: $(if $(BARE),build/.bare,setup)  ## prove and measure everything on a GPU, in two calls of 7 minutes; SMALL=1: on a CPU, tiny; BARE=1: no set-up
 	$(if $(BARE),$(PYTHON),$(BIN)/python) benches gpu $(if $(SMALL),--small) $(OPTIONS)
 
 build/.bare: pyproject.toml setup.py $(CSRC)

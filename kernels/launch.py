@@ -5,10 +5,10 @@ Triton compiled is found by what it depends on, and is given addresses in place 
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import triton
 from torch import Tensor
 from triton.runtime.jit import JITFunction
@@ -17,26 +17,31 @@ from triton.runtime.jit import JITFunction
 class Kernel:
     """A Triton function: `kernel[grid](*arguments, **constants)` launches it, as that of `triton.jit` would.
 
-    Arguments come in order, and constants and options by name, all of them in each launch and in one order. `options`
-    are those of `triton.jit`. Functions that kernels call have `triton.jit` itself.
+    The grid is a tuple. Arguments come in order, then constants and options by name, always the same ones in the same
+    order. `options` are those of `triton.jit`, which functions that kernels call have themselves. Settings of Triton
+    that change after a first launch change nothing.
     """
 
     def __init__(self, function: Callable[..., None], **options: Any) -> None:
         functools.update_wrapper(self, function)
         self._function = triton.jit(function, **options)
-        # In place of each constant: it is compiled in, and yet counted among the arguments.
-        parameters = inspect.signature(function).parameters.values()
-        self._blanks = [None for parameter in parameters if parameter.annotation is triton.language.constexpr]
+        # AMD's kernels depend on the size of what a pointer leads to as well.
+        self._is_ours = isinstance(self._function, JITFunction) and torch.version.hip is None
         self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._constants: list[str] = []
+        if self._is_ours:
+            self._constants = [parameter.name for parameter in self._function.params if parameter.is_constexpr]
+            names = [parameter.name for parameter in self._function.params]
+            assert names[len(names) - len(self._constants) :] == self._constants, "constants come last"
+        self._blanks = [None] * len(self._constants)  # a compiled kernel takes a value for each, and ignores it
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        if isinstance(self._function, JITFunction):
-            return functools.partial(self._launch, grid)
-        interpreted: Callable[..., None] = self._function[grid]
-        return interpreted
+        launch: Callable[..., None] = functools.partial(self._launch, grid) if self._is_ours else self._function[grid]
+        return launch
 
     def _launch(self, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-        # All that Triton compiles for: constants, dtypes, and which addresses and integers are multiples of 16.
+        # What Triton compiles for: constants, dtypes, and of addresses and integers which are multiples of 16; of
+        # integers also which are 1, and which have more than 32 bits.
         key: list[Any] = [triton.runtime.driver.active.get_current_device(), *constants.values()]
         values: list[Any] = []
         for argument in arguments:
@@ -45,7 +50,8 @@ class Kernel:
                 key.append((argument % 16 == 0, argument == 1, argument.bit_length() >> 5))
             elif isinstance(argument, Tensor):
                 value = argument.data_ptr()
-                key += (argument.dtype, value % 16 == 0)
+                # Triton refuses one of the CPU's memory, so that no compiled kernel is found for it.
+                key += (argument.dtype, value % 16 == 0, argument.is_cpu)
             elif argument is None or isinstance(argument, float):
                 key.append(argument is None)
             else:  # a tensor descriptor
@@ -56,6 +62,7 @@ class Kernel:
         if compiled is not None:
             compiled[(*grid, 1, 1)[:3]](*values, *self._blanks)
             return
+        assert [*constants][: len(self._constants)] == self._constants, "constants are given by name, and in order"
         # Multiplications and additions are fused unless a launch says otherwise: Triton 3.10 has another default.
         compiled = self._function[grid](*arguments, **{"enable_fp_fusion": True} | constants)
         if compiled is not None:
@@ -63,7 +70,7 @@ class Kernel:
 
 
 def divide_up(count: int, size: int) -> int:
-    """How many blocks of a size hold so many. That of Triton takes ten times as long."""
+    """How many blocks of a size hold so many. `triton.cdiv` takes ten times as long."""
     return -(-count // size)
 
 

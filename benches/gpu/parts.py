@@ -43,8 +43,8 @@ PARTS = (
     Part("invariance", "rows whose bits depend on their batch", 45, num_processes=4),
     Part("launches", "what a launch costs the host", 20),
     Part("training", "a training step beside transformers and TRL's loss", 70),
-    Part("products", "our own matrix products beside torch's, and a sweep of their tiles", 50),
     Part("workloads", "named workloads beside transformers", 200),
+    Part("products", "our own matrix products beside torch's, and a sweep of their tiles", 50),
     Part("profile", "each kernel's time beside the roofline's", 40),
     Part("tiles", "a sweep of attention's tiles", 40),
 )

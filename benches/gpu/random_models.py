@@ -17,7 +17,7 @@ from codescaler.testing import QWEN3_0_6B, QWEN3_1_7B, QWEN3_8B, ModelShape, Wor
 from codescaler.testing.workloads import list_qwen3_tensor_sizes, make_qwen3_config
 from codescaler.types import Fp8Scheme, Scheme
 
-SHAPES = {"1.7b": QWEN3_1_7B, "8b": QWEN3_8B, "0.6b": QWEN3_0_6B}  # what most is asked of comes first
+SHAPES = {"1.7b": QWEN3_1_7B, "8b": QWEN3_8B, "0.6b": QWEN3_0_6B}  # those with most targets first
 SMALL_SHAPES = {"tiny": ModelShape(64, 112, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=32)}
 SMALL_WORKLOADS = {"bon3": Workload(20, (5, 9, 3))}
 _STD = 0.02

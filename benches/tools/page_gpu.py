@@ -50,6 +50,9 @@ def _write_kit(parts: Mapping[str, Rows]) -> Iterator[str]:
         "(a launch costs nothing here):\n"
     )
     yield format_table(["shapes", "product", "TFLOP/s", "cuBLAS", "time"], _list_products(parts["products"]))
+    if launches := list(_list_launches(parts.get("launches", []))):
+        yield "Microseconds that a call takes the host, launched by codescaler and by Triton itself:\n"
+        yield format_table(["call", "us", "by Triton"], launches)
     if training := list(_list_training(parts["training"])):
         yield "A training step of 1.7B shapes, on groups of 8 programs:\n"
         yield format_table(["system", "ms", "pairs/s", "peak GiB"], training)
@@ -85,6 +88,13 @@ def _list_products(rows: Rows) -> Iterator[list[str]]:
         elif tile.startswith("table:"):
             speeds = (f"{by['tflops']:.0f}" for by in (ours, figures[f"{shape} {product} torch"]))
             yield [shape, f"`{product}`", *speeds, f"{ours['price']:.2f}x"]
+
+
+def _list_launches(rows: Rows) -> Iterator[list[str]]:
+    for row in rows:
+        us, by_triton = (row["figures"].get(name) for name in ("us", "triton_us"))
+        if us is not None:
+            yield [f"`{row['name']}`", f"{us:.1f}", "" if by_triton is None else f"{by_triton:.1f}"]
 
 
 def _list_training(rows: Rows) -> Iterator[list[str]]:

@@ -32,6 +32,7 @@ PROGRAMS = [
 ]
 COMPLETIONS = [*(f"```python\n{code}\n```" for code in PROGRAMS), "There is none."]
 NAMES = ["base", "validity", "model", "tests", "mixed", "rejection", "rejection-tests"]
+ANSWERS = [3, -1]  # to 1 and 2, of the two problems of a split
 TEXTS = {"train": "Add two numbers.", "validation": "Add a number and another."}
 
 
@@ -54,10 +55,10 @@ def folder(tmp_path_factory):
     transformers.set_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
-    tests = {"statements": ["assert add(1, 2) == 3"], "entry_points": ["add"]}
     with (folder / "problems.jsonl").open("w") as file:
         for split, text in TEXTS.items():
             for place in range(2):
+                tests = {"statements": [f"assert add(1, 2) == {ANSWERS[place]}"], "entry_points": ["add"]}
                 task = {"task_id": f"{split}/{place}", "prompt": f"{text} ({place})", "tests": tests, "split": split}
                 file.write(json.dumps(task) + "\n")
     return folder
@@ -107,7 +108,8 @@ def test_every_run_trains_and_evaluates(folder, records):
         assert (folder / "runs" / name / "policy/model.safetensors").is_file()
     kept, right = (read_lines(folder / "runs" / name / "kept.jsonl") for name in ("rejection", "rejection-tests"))
     assert all(row["completion"][0]["content"] in COMPLETIONS[:-1] for row in kept)
-    assert all("return a - b" not in row["completion"][0]["content"] for row in right)
+    subtracts = [("return a - b" in row["completion"][0]["content"], "(1)" in str(row["prompt"])) for row in right]
+    assert right and all(is_answer == is_asked for is_answer, is_asked in subtracts)
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(folder):
@@ -205,8 +207,7 @@ def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypat
         policy=folder / "policy", steps=20, samples=4, prompts=2, max_tokens=1, temperature=1.0, learning_rate=0.1,
         lora=4, save_steps=1, stop_after=2, seed=0, reward_model="nano",
     )  # fmt: skip
-    reward = RewardFunction(Engine.from_pretrained("nano"))
-    training.train_grpo(options, tasks, [reward], lambda prompts, *_, **columns: [1.0] * len(prompts), tmp_path)
+    training.train_grpo(options, tasks, [RewardFunction(Engine.from_pretrained("nano"))], tmp_path)
     (monitor,) = monitors
     assert monitor.should_stop and len(read_lines(tmp_path / "training.jsonl")) < 20
     name = "model.layers.0.mlp.down_proj.weight"

@@ -1,6 +1,7 @@
 """A launch of ours gives a compiled kernel what Triton would give it. Nothing is launched: a stub is the driver."""
 
 import itertools
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ class StubDriver:
 
     def __init__(self):
         self.launched = []
+        self.device = self  # kernels are kept by device: none of an earlier stub is found
         self.loaded = itertools.count()
         self.utils = SimpleNamespace(
             get_device_properties=lambda _: {"multiprocessor_count": 132, "max_shared_mem": 227 * 1024},
@@ -36,7 +38,7 @@ class StubDriver:
         return GPUTarget("cuda", 90, 32)
 
     def get_current_device(self):
-        return self  # kernels are kept by device: none of an earlier stub is found
+        return self.device
 
     def get_current_stream(self, device):
         return 0
@@ -51,50 +53,65 @@ def stub():
     driver._active = before
 
 
-@Kernel
-def scale_kernel(x, y, descriptor, count, factor, BLOCK: tl.constexpr, HAS_DESCRIPTOR: tl.constexpr):
+@partial(Kernel, do_not_specialize=["limit"])
+def scale_kernel(x, y, descriptor, count, factor, limit, BLOCK: tl.constexpr, HAS_DESCRIPTOR: tl.constexpr):
     place = tl.arange(0, BLOCK)
-    values = descriptor.load([0, 0]) if HAS_DESCRIPTOR else tl.load(x + place, place < count)[None, :]
-    tl.store(y + place[None, :], (values * factor).to(y.dtype.element_ty), (place < count)[None, :])
+    mask = (place < count) & (place < limit)
+    values = descriptor.load([0, 0]) if HAS_DESCRIPTOR else tl.load(x + place, mask)[None, :]
+    tl.store(y + place[None, :], (values * factor).to(y.dtype.element_ty), mask[None, :])
 
 
-def list_arguments():
-    """Argument lists that differ in all that Triton compiles for, and in what it does not compile for."""
+def list_launches():
+    """Arguments, constants and options that differ in all that Triton compiles for, and in what it does not."""
     x, y = torch.zeros(2, 64), torch.zeros(2, 64, dtype=torch.bfloat16)
+    constants = {"BLOCK": 64, "HAS_DESCRIPTOR": False}
     counts = (1, 2, 16, 48, 17, 2**31, 2**40)
     for source, target, count in itertools.product((x, x[0, 1:], y), (y, y[0, 1:], x), counts):
-        yield source, target, None, count, 0.5
-    yield x, y, None, 17, 0.25
+        yield (source, target, None, count, 0.5, 16), constants
+    yield (x, y, None, 17, 0.25, 17), constants
+    yield (x, y, x, 17, 0.5, 16), constants
+    yield (x, y, None, 17, 0.5, 16), constants | {"BLOCK": 32}
+    for option in ({"num_warps": 8}, {"num_warps": 4}, {"enable_fp_fusion": False}, {"enable_fp_fusion": True}):
+        yield (x, y, None, 17, 0.5, 16), constants | option
     for source, width in ((x, 64), (y, 64), (x, 32)):
-        yield source, y, TensorDescriptor.from_tensor(source, [1, width]), 17, 0.5
-
-
-def launch(kernel, arguments):
-    descriptor = arguments[2]
-    block = 64 if descriptor is None else descriptor.block_shape[1]
-    kernel[(3, 2)](*arguments, BLOCK=block, HAS_DESCRIPTOR=descriptor is not None, enable_fp_fusion=True)
+        descriptor = TensorDescriptor.from_tensor(source, [1, width])
+        yield (x, y, descriptor, 17, 0.5, 16), {"BLOCK": width, "HAS_DESCRIPTOR": True}
 
 
 def test_a_launch_finds_the_kernel_that_triton_compiled_for_its_arguments(stub):
-    cases = list(list_arguments())
-    for arguments in cases * 2:
-        launch(scale_kernel, arguments)
-    ours = stub.launched[len(cases) :]
+    launches = list(list_launches())
+    for arguments, constants in launches * 2:
+        scale_kernel[(3, 2)](*arguments, **constants)
+    ours = stub.launched[len(launches) :]
     stub.launched.clear()
-    for arguments in cases:
-        launch(scale_kernel._function, arguments)
+    for arguments, constants in launches:
+        scale_kernel._function[(3, 2)](*arguments, **{"enable_fp_fusion": True} | constants)
     assert [function for function, *_ in ours] == [function for function, *_ in stub.launched]
-    assert len({function for function, *_ in ours}) > len(cases) / 2
+    assert len({function for function, *_ in ours}) > len(launches) / 2
+
+
+def test_each_device_has_kernels_of_its_own(stub):
+    arguments, constants = next(list_launches())
+    for device in ("first", "second", "first", "second"):
+        stub.device = device
+        scale_kernel[(1,)](*arguments, **constants)
+    functions = [function for function, *_ in stub.launched]
+    assert functions[:2] == functions[2:] and functions[0] is not functions[1]
 
 
 def test_a_launch_passes_addresses_on_the_same_grid(stub):
     x, y = torch.zeros(64), torch.zeros(64)
     for _ in range(2):
-        launch(scale_kernel, (x, y, None, 17, 0.5))
+        scale_kernel[(3, 2)](x, y, None, 17, 0.5, 16, BLOCK=64, HAS_DESCRIPTOR=False)
     (by_triton, grid, first), (ours, again, second) = stub.launched
     assert (by_triton, grid) == (ours, again) and grid == (3, 2, 1)
-    assert second[:5] == (x.data_ptr(), y.data_ptr(), None, 17, 0.5)
+    assert second[:6] == (x.data_ptr(), y.data_ptr(), None, 17, 0.5, 16)
     assert len(first) == len(second)
+
+
+def test_constants_are_given_by_name_and_in_order(stub):
+    with pytest.raises(AssertionError, match="in order"):
+        scale_kernel[(1,)](torch.zeros(64), torch.zeros(64), None, 17, 0.5, 16, HAS_DESCRIPTOR=False, BLOCK=64)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 2880])

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import evaluate_policy
-from rewards import KINDS, make_rewards, make_tests_reward
+from rewards import KINDS, make_observer, make_rewards, make_tests_reward
 from training import train_grpo, train_rejection
 
 from codescaler.data.sample.sampling import choose_tasks
@@ -97,7 +97,9 @@ def train(run: str, options: argparse.Namespace, prompts: dict[str, Task], folde
         if run.startswith(REJECTION):
             train_rejection(options, prompts, rewards, folder)
         else:
-            train_grpo(options, prompts, rewards, make_tests_reward(prompts, sandbox), folder)
+            if kind in ("validity", "model"):
+                rewards.append(make_observer(make_tests_reward(prompts, sandbox)))
+            train_grpo(options, prompts, rewards, folder)
 
 
 def choose_problems(tasks: Sequence[Task], split: str, limit: int | None) -> dict[str, Task]:

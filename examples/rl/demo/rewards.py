@@ -42,19 +42,36 @@ def reward_validity(prompts: Sequence[Any], completions: Sequence[Any], **column
 def make_tests_reward(tasks: Mapping[str, Task], sandbox: Sandbox) -> Reward:
     """Returns the reward by tests of the task that the column `task_id` names: 1 for a program that passes all.
 
-    A program that the sandbox could not judge has no reward.
+    A program that the sandbox could not judge has no reward. The share of the others that pass is logged.
     """
 
     def reward_tests(
-        prompts: Sequence[Any], completions: Sequence[Any], *, task_id: Sequence[str], **_: Any
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        *,
+        task_id: Sequence[str],
+        log_metric: Callable[[str, float], None] = lambda name, value: None,
+        **_: Any,
     ) -> list[float | None]:
         codes = [extract.extract_training_code(read_text(completion)) for completion in completions]
         jobs = [(code, tasks[name].tests) for code, name in zip(codes, task_id, strict=True) if code is not None]
         verdicts = iter(sandbox.run_many(jobs))
         passed = [False if code is None else next(verdicts).passed for code in codes]
+        if judged := [verdict for verdict in passed if verdict is not None]:
+            log_metric("passed_share", sum(judged) / len(judged))
         return [None if verdict is None else float(verdict) for verdict in passed]
 
     return reward_tests
+
+
+def make_observer(reward: Reward) -> Reward:
+    """Returns a reward that logs what another one does, and gives no sample a reward."""
+
+    def observe(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        reward(prompts, completions, **columns)
+        return [None] * len(completions)
+
+    return observe
 
 
 def read_text(completion: Any) -> str:

@@ -15,7 +15,7 @@ import torch
 import transformers
 import trl
 from commands import run_command
-from rewards import Reward, read_text, watch_reward
+from rewards import Reward, watch_reward
 from rollouts import make_rollouts
 
 from codescaler.io.records import read_objects
@@ -23,12 +23,8 @@ from codescaler.ops import select_backend
 from codescaler.types import Task
 
 
-def train_grpo(
-    options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward], verify: Reward, folder: Path
-) -> None:
+def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward], folder: Path) -> None:
     """Trains with GRPO, from the last checkpoint in `folder` on, and writes the curves and `folder/policy`.
-
-    `verify` is the reward by tests. It judges the samples of each step when all is done, for the curves alone.
 
     Clip range, loss and the lack of a KL penalty are those of CodeScaler (arXiv:2602.17684). A group whose rewards are
     equal has advantages of 0, and moves nothing. Where the alarm ends the run, the policy is that of the last
@@ -52,8 +48,6 @@ def train_grpo(
         gradient_checkpointing=torch.cuda.is_available(),
         shuffle_dataset=False,  # see `order_prompts`
         logging_steps=1,
-        log_completions=True,
-        num_completions_to_print=0,
         save_steps=options.save_steps,
         save_total_limit=2 + options.stop_after // options.save_steps,
         report_to=[],
@@ -72,31 +66,12 @@ def train_grpo(
         rollout_func=None if torch.cuda.is_available() else make_rollouts(options),
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder))
-    shares = measure_passed(folder / "checkpoints/completions", tasks, verify)
-    history = [
-        record | {"passed_share": shares[record["step"]]} for record in trainer.state.log_history if "reward" in record
-    ]
+    history = [record for record in trainer.state.log_history if "reward" in record]
     (folder / "training.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
     draw_curves(history, folder / "training.png")
     if monitor is not None and monitor.should_stop:
         go_back(trainer, folder, monitor.alarm_step or 0)
     write_policy(trainer, folder / "policy")
-
-
-def measure_passed(completions: Path, tasks: Mapping[str, Task], verify: Reward) -> dict[int, float | None]:
-    """Share of the samples of each step that pass all tests, of those that could be judged.
-
-    `completions` has a file a step, as TRL writes them.
-    """
-    names = {task.prompt: name for name, task in tasks.items()}
-    shares = {}
-    for file in sorted(completions.glob("*.parquet")):
-        rows = datasets.Dataset.from_parquet(str(file), keep_in_memory=True)
-        prompts = [read_text(prompt) for prompt in rows["prompt"]]
-        passed = verify(prompts, rows["completion"], task_id=[names[prompt] for prompt in prompts])
-        judged = [value for value in passed if value is not None]
-        shares[rows["step"][0]] = sum(judged) / len(judged) if judged else None
-    return shares
 
 
 def go_back(trainer: Any, folder: Path, alarm_step: int) -> None:
