@@ -7,9 +7,11 @@ checkpointing too, and sharded by FSDP2 over one card, which shows what its hook
 beside the roofline's.
 """
 
+import contextlib
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -112,7 +114,8 @@ def _build_ours(
         scores = model(batch.tree)[batch.places]
         return model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
 
-    return _make_stepper(model, compute_loss), len(pairs), compute_loss
+    hold = contextlib.nullcontext if is_sharded else partial(hold_casts, model, model.dtype)
+    return _make_stepper(model, compute_loss, hold), len(pairs), compute_loss
 
 
 def _build_packed(
@@ -169,12 +172,16 @@ def compute_trl_loss(model: Any, pairs: Sequence[Pair], padding: int) -> Tensor:
     return -functional.logsigmoid(chosen.float() - rejected.float()).mean()
 
 
-def _make_stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """A step of AdamW with clipping; its attribute `model` is the model."""
+def _make_stepper(
+    model: torch.nn.Module,
+    loss: Callable[[], Tensor],
+    hold: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Callable[[], None]:
+    """A step of AdamW with clipping; its attribute `model` is the model. `hold` is around a forward and a backward."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step() -> None:
-        with hold_casts(model):
+        with hold():
             loss().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -69,7 +69,7 @@ class Ours:
         return self.model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
 
     def run_step(self, problems: Sequence[TokenizedProblem]) -> None:
-        with hold_casts(self.model):
+        with hold_casts(self.model, self.model.dtype):
             self.compute_loss(problems).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()

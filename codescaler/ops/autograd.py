@@ -28,41 +28,43 @@ _HAS_WIDE_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()
 class TrainableLinear(torch.nn.Module):
     """A linear layer whose weight is kept as it is given, and multiplied in the dtype of what it multiplies.
 
-    A weight of another dtype is cast in each forward; within `hold_casts` once. Nothing tells when a weight has
-    changed: PyTorch's fused optimizers leave its version as it was.
+    A weight of another dtype is cast in each forward, or once for all of them: see `hold_casts`. Nothing tells when a
+    weight has changed: PyTorch's fused optimizers leave its version as it was.
     """
 
     def __init__(self, weights: LinearWeights, _: PlainFormat) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(weights.weight)
         self.bias = None if weights.bias is None else torch.nn.Parameter(weights.bias)
-        self.keeps_cast = False
-        self.kept_cast: Tensor | None = None
+        self.cast: Tensor | None = None  # the weight in another dtype, while it is held
 
     def forward(self, x: Tensor) -> Tensor:
         """Y = x W^T + b. Shapes: x [T, I] -> [T, O]. Dtypes: y as x."""
         if self.weight.dtype == x.dtype:
             return functional.linear(x, self.weight, self.bias)
-        cast = self.kept_cast
-        if cast is None:
-            with torch.no_grad():
-                cast = self.weight.to(x.dtype)
-            self.kept_cast = cast if self.keeps_cast else None
+        cast = self.cast
+        if cast is None or cast.dtype != x.dtype:
+            cast = self.weight.detach().to(x.dtype)
         y: Tensor = _apply(_CastLinear, x, self.weight, self.bias, cast)
         return y
 
 
 @contextlib.contextmanager
-def hold_casts(model: torch.nn.Module) -> Iterator[None]:
-    """While weights stay as they are, casts those of each `TrainableLinear` of `model` once, not in each forward."""
+def hold_casts(model: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Casts the weights of each `TrainableLinear` of `model` at once, for as long as they stay as they are."""
     linears = [module for module in model.modules() if isinstance(module, TrainableLinear)]
-    for linear in linears:
-        linear.keeps_cast = True
+    linears = [linear for linear in linears if linear.weight.dtype != dtype]
+    weights = [linear.weight.detach() for linear in linears]
+    casts = [torch.empty_like(weight, dtype=dtype) for weight in weights]
+    if casts:
+        torch._foreach_copy_(casts, weights)  # a GPU does it in a few launches, where each weight would take one
+    for linear, cast in zip(linears, casts, strict=True):
+        linear.cast = cast
     try:
         yield
     finally:
         for linear in linears:
-            linear.keeps_cast, linear.kept_cast = False, None
+            linear.cast = None
 
 
 def make_differentiable(backend: Backend) -> Backend:

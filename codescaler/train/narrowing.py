@@ -71,7 +71,7 @@ class _Mlp(torch.nn.Module):
     def iterate_hidden(self, task: _Task) -> Iterator[tuple[Tensor, Tensor]]:
         """What the down projection multiplies and what it has to give, weighted, a batch of tokens at a time."""
         bias = self.down.bias
-        with hold_casts(self):
+        with hold_casts(self, task.x.dtype):
             for x, wanted, weights in zip(
                 *(t.split(_BATCH_TOKENS) for t in (task.x, task.wanted, task.weights)), strict=True
             ):
@@ -131,7 +131,7 @@ def narrow_mlps(
             lesson, control = task.choose(fitted), task.choose(held_out)
             mlp = _start(layer, differentiable, config.activation, lesson, width)
         missed = _train(mlp, lesson, control, num_passes)
-        with torch.no_grad(), hold_casts(mlp):
+        with torch.no_grad(), hold_casts(mlp, task.x.dtype):
             for states, x in zip(narrow, task.x.split([len(states.x) for states in narrow]), strict=True):
                 states.x = mlp(x)
         size = float((control.wanted * control.weights).square().mean())

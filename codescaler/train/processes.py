@@ -54,7 +54,7 @@ class Processes:
 
     def hold_weights(self, model: RewardModel) -> AbstractContextManager[None]:
         """For the micro-batches of a step, which share their weights. Sharded weights are not kept whole."""
-        return contextlib.nullcontext() if self.is_sharded else hold_casts(model)
+        return contextlib.nullcontext() if self.is_sharded else hold_casts(model, model.dtype)
 
     def all_reduce_gradients(self, parameters: list[Parameter]) -> None:
         """Leaves on every process the sum of all processes' gradients."""

@@ -135,22 +135,22 @@ def test_casts_are_held_while_asked_for_and_no_longer(tmp_path):
     model = build_model(open_checkpoint(tmp_path), cpu.make_backend(), TrainConfig(), torch.bfloat16, CPU)
     sequences = random_sequences()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
-    with hold_casts(model):
+    with hold_casts(model, torch.bfloat16):
         first = loss_of(model, sequences)
         assert torch.equal(loss_of(model, sequences), first)
         first.backward()
         layer = model.layers[0].qkv
-        held = layer.kept_cast
+        held = layer.cast
         assert torch.equal(held, layer.weight.to(torch.bfloat16))
         loss_of(model, sequences)
-        assert layer.kept_cast is held
+        assert layer.cast is held
     optimizer.step()
-    assert layer.kept_cast is None
+    assert layer.cast is None
     loss_of(model, sequences)
-    with hold_casts(model):
+    with hold_casts(model, torch.bfloat16):
         loss_of(model, sequences)
-        assert torch.equal(layer.kept_cast, layer.weight.to(torch.bfloat16))
-        assert not torch.equal(layer.kept_cast, held)
+        assert torch.equal(layer.cast, layer.weight.to(torch.bfloat16))
+        assert not torch.equal(layer.cast, held)
 
 
 @pytest.mark.parametrize("method, parts", [("head", {"head"}), ("lora", {"head", "a", "b"})])
