@@ -17,10 +17,8 @@ nano: $(W)/nano/calibration.json
 # model that wrote them, standardised and added; benches/quality/data has these sums. Programs of other problems and
 # those that do not answer have the score of the teacher. Each attempt is there twice more, rewritten, so that style and
 # praise say less.
-STYLES := renamed commented stripped reformatted rewrapped documented hinted imported demonstrated praised
-REWRITE := $(foreach name,$(STYLES),--rewrite $(name)) --copies 2 --max-rewrites 3
 $(W)/rewritten.jsonl: $(W)/data/taught.jsonl
-	$(C) data augment $< -o $@ $(REWRITE)
+	$(C) data augment $< -o $@ $(REWRITE) --copies 2 --max-rewrites 3
 $(W)/nano_sampled.jsonl: $(W)/rewritten.jsonl
 	$(C) data negatives $< -o $@ --n 4 --seed 1
 $(W)/nano_reference.jsonl: $(W)/some_references.jsonl

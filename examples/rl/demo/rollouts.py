@@ -1,6 +1,8 @@
 """Completions of a policy in training, by the sampler of `codescaler data sample`, as TRL's `rollout_func`."""
 
 import copy
+import ctypes
+import gc
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +34,15 @@ def make_rollouts(options: Any) -> Callable[[list[Any], Any], dict[str, Any]]:
         # TRL repeats a prompt for each of its completions: it is computed once.
         same = ((ids, [next(seeds) for _ in group]) for ids, group in itertools.groupby(prompt_ids))
         completion_ids = [draw.tokens for draws in sampler.draw(same) for draw in draws]
+        del policy, sampler
+        release_memory()
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     return roll_out
+
+
+def release_memory() -> None:
+    """Gives back what a step has freed: the copy's modules refer to each other, and glibc keeps what is freed."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
