@@ -31,6 +31,8 @@ def write_ranking() -> Iterator[str]:
     yield from _write_best_of_n_latency()
     yield from _write_policies("policies_qwen2.5_coder_0.5b", "A policy after a round of rejection sampling")
     yield from _write_policies("policies_grpo_qwen2.5_coder_0.5b", "A policy after GRPO")
+    yield from _write_policies("policies_grpo_copies_qwen2.5_coder_0.5b", "A policy after GRPO at a smaller rate")
+    yield from _write_fitness()
 
 
 def _write_reading() -> Iterator[str]:
@@ -175,6 +177,30 @@ def _write_policies(name: str, title: str) -> Iterator[str]:
                 f"{run['length_chars']['mean']:.0f}",
             ]
             for name, run in runs.items()
+        ],
+    )
+
+
+def _write_fitness() -> Iterator[str]:
+    results = {name: load_result(f"fitness_grpo_{name}")["figures"] for name in ("before", "after")}
+    yield (
+        "`codescaler eval fitness` on the samples that were evaluated, before these steps (`rejection-validity`) and "
+        "after them (`model`). The reward model is `copies`. What pays is in units of the spread of scores within a "
+        "problem.\n"
+    )
+    yield format_table(
+        ["reward model", "samples", "correct pairs, %", "best of 16 over a random pick", "correct pays", "praise pays"],
+        [
+            [
+                f"`{model}`",
+                f"{name}, {figures['num_mixed']} problems with both",
+                format_estimate(figures["scorers"][model]["pair_accuracy"]),
+                format_gain(figures["scorers"][model]["gain"]["mean"], figures["scorers"][model]["gain"]["interval"]),
+                format_estimate(figures["scorers"][model]["correct"], 1, 2),
+                format_estimate(figures["scorers"][model]["moves"]["praised"], 1, 2),
+            ]
+            for model in ("copies", "nano")
+            for name, figures in results.items()
         ],
     )
 
