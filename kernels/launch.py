@@ -17,9 +17,9 @@ from triton.runtime.jit import JITFunction
 class Kernel:
     """A Triton function: `kernel[grid](*arguments, **constants)` launches it, as that of `triton.jit` would.
 
-    The grid is a tuple. Arguments come in order, then constants and options by name, always the same ones in the same
-    order. `options` are those of `triton.jit`, which functions that kernels call have themselves. Settings of Triton
-    that change after a first launch change nothing.
+    The grid is a tuple. Arguments come in order, then constants and options by name. `options` are those of
+    `triton.jit`, which functions that kernels call have themselves. Settings of Triton that change after a first launch
+    change nothing.
     """
 
     def __init__(self, function: Callable[..., None], **options: Any) -> None:
@@ -28,12 +28,9 @@ class Kernel:
         # AMD's kernels depend on the size of what a pointer leads to as well.
         self._is_ours = isinstance(self._function, JITFunction) and torch.version.hip is None
         self._compiled: dict[tuple[Any, ...], Any] = {}
-        self._constants: list[str] = []
-        if self._is_ours:
-            self._constants = [parameter.name for parameter in self._function.params if parameter.is_constexpr]
-            names = [parameter.name for parameter in self._function.params]
-            assert names[len(names) - len(self._constants) :] == self._constants, "constants come last"
-        self._blanks = [None] * len(self._constants)  # a compiled kernel takes a value for each, and ignores it
+        is_constant = [parameter.is_constexpr for parameter in self._function.params] if self._is_ours else []
+        assert is_constant == sorted(is_constant), "constants come last"
+        self._blanks = [None] * sum(is_constant)  # a compiled kernel takes a value for each, and ignores it
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         launch: Callable[..., None] = functools.partial(self._launch, grid) if self._is_ours else self._function[grid]
@@ -42,7 +39,7 @@ class Kernel:
     def _launch(self, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
         # What Triton compiles for: constants, dtypes, and of addresses and integers which are multiples of 16; of
         # integers also which are 1, and which have more than 32 bits.
-        key: list[Any] = [triton.runtime.driver.active.get_current_device(), *constants.values()]
+        key: list[Any] = [triton.runtime.driver.active.get_current_device(), *constants, *constants.values()]
         values: list[Any] = []
         for argument in arguments:
             value = argument
@@ -62,7 +59,6 @@ class Kernel:
         if compiled is not None:
             compiled[(*grid, 1, 1)[:3]](*values, *self._blanks)
             return
-        assert [*constants][: len(self._constants)] == self._constants, "constants are given by name, and in order"
         # Multiplications and additions are fused unless a launch says otherwise: Triton 3.10 has another default.
         compiled = self._function[grid](*arguments, **{"enable_fp_fusion": True} | constants)
         if compiled is not None:

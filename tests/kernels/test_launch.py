@@ -75,7 +75,7 @@ def list_launches():
         yield (x, y, None, 17, 0.5, 16), constants | option
     for source, width in ((x, 64), (y, 64), (x, 32)):
         descriptor = TensorDescriptor.from_tensor(source, [1, width])
-        yield (x, y, descriptor, 17, 0.5, 16), {"BLOCK": width, "HAS_DESCRIPTOR": True}
+        yield (x, y, descriptor, 17, 0.5, 16), constants | {"BLOCK": width, "HAS_DESCRIPTOR": True}
 
 
 def test_a_launch_finds_the_kernel_that_triton_compiled_for_its_arguments(stub):
@@ -102,16 +102,24 @@ def test_each_device_has_kernels_of_its_own(stub):
 def test_a_launch_passes_addresses_on_the_same_grid(stub):
     x, y = torch.zeros(64), torch.zeros(64)
     for _ in range(2):
-        scale_kernel[(3, 2)](x, y, None, 17, 0.5, 16, BLOCK=64, HAS_DESCRIPTOR=False)
+        scale_kernel[(3, 2)](x, y, None, 17, 0.5, 16, **next(list_launches())[1])
     (by_triton, grid, first), (ours, again, second) = stub.launched
     assert (by_triton, grid) == (ours, again) and grid == (3, 2, 1)
     assert second[:6] == (x.data_ptr(), y.data_ptr(), None, 17, 0.5, 16)
     assert len(first) == len(second)
 
 
-def test_constants_are_given_by_name_and_in_order(stub):
-    with pytest.raises(AssertionError, match="in order"):
-        scale_kernel[(1,)](torch.zeros(64), torch.zeros(64), None, 17, 0.5, 16, HAS_DESCRIPTOR=False, BLOCK=64)
+def test_constants_come_in_any_order(stub):
+    @Kernel
+    def store_kernel(x, FIRST: tl.constexpr, SECOND: tl.constexpr):
+        tl.store(x + FIRST, SECOND)
+
+    x = torch.zeros(64)
+    for constants in ({"SECOND": 1, "FIRST": 2}, {"FIRST": 1, "SECOND": 2}, {"FIRST": 2, "SECOND": 1}) * 2:
+        store_kernel[(1,)](x, **constants)
+    functions = [function for function, *_ in stub.launched]
+    assert functions[:3] == functions[3:]
+    assert functions[0] is functions[2] is not functions[1]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 2880])

@@ -6,6 +6,7 @@ the one with the largest delta is kept, if the mean share is at least `floor`: w
 problem is usually broken. Source: QueST, arXiv 2510.17715. The floor is ours.
 """
 
+import ast
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -129,6 +130,8 @@ class _Judge:
     ) -> dict[str, Any]:
         call = candidate.get("entry_point")
         makers, programs = self._extract(input_programs), self._extract(solutions)
+        if call is not None:
+            programs = [leave_out_checks(code) for code in programs]
         count = self._settings.num_inputs
         inputs = make_inputs(self._runner, makers, count, self._sampling.seed, is_call=call is not None)
         figures: dict[str, Any] = {"num_inputs": len(inputs), "num_solutions": len(programs)}
@@ -168,6 +171,22 @@ class _Judge:
         return None
 
 
+def leave_out_checks(code: str) -> str:
+    """A program without the asserts beside its functions: wrong examples of its own would end it before any call."""
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code
+    lines = code.split("\n")
+    shared = Counter(line for node in body for line in range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    for node in body:
+        place = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        if isinstance(node, ast.Assert) and all(shared[line] == 1 for line in place):
+            for line in place:
+                lines[line - 1] = ""
+    return "\n".join(lines).rstrip("\n")
+
+
 def _find_most_agreeing(rows: Sequence[Sequence[Output | None]], votes: Sequence[Vote]) -> int:
     """The program that gives the output of the majority most often; of equals the first."""
 
@@ -197,6 +216,7 @@ _REASONS = {
     "it was cut": "cut short",
     "it has less": "too short",
     "it shows no": "without a signature",
+    "it shows a solution": "with a solution",
     "it is nearly its": "near an example",
     "it is nearly the": "near a held-out problem",
     "it repeats": "repeated",

@@ -1,9 +1,13 @@
 """New problems from walks over the graph: several statements a walk, with examples that share its concepts."""
 
+import ast
 import dataclasses
+import itertools
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +151,8 @@ class _Gate:
             return f"it has less than {_MIN_CHARS} characters"
         if self._form == "call" and entry_point is None:
             return "it shows no signature"
+        if self._form == "call" and shows_solution(statement):
+            return "it shows a solution"
         if (leak := copies.find("", statement)) is not None:
             return f"it is nearly its example {leak.held_out}"
         if (leak := self._leaks.find("", statement)) is not None:
@@ -158,6 +164,29 @@ def find_entry_point(statement: str) -> str | None:
     """The name of the first function of Python whose signature a statement shows."""
     matched = _SIGNATURE.search(statement)
     return None if matched is None else matched[1]
+
+
+def shows_solution(statement: str) -> bool:
+    """Whether a function of Python in a statement does something, which tells solutions what to do."""
+    for matched in _SIGNATURE.finditer(statement):
+        with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            (function,) = ast.parse(_take_indented(statement[matched.start() :].lstrip("\n"))).body
+            if not all(map(_is_placeholder, getattr(function, "body", ()))):
+                return True
+    return False
+
+
+def _take_indented(text: str) -> str:
+    """The first line and the lines that are indented more, all of them moved to the left."""
+    first, *rest = text.split("\n")
+    inside = first[: len(first) - len(first.lstrip())] + " "
+    body = itertools.takewhile(lambda line: not line.strip() or line.startswith(inside), rest)
+    return textwrap.dedent("\n".join([first, *body]))
+
+
+def _is_placeholder(statement: ast.stmt) -> bool:
+    is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)  # "..." too
+    return is_text or isinstance(statement, ast.Pass | ast.Raise)
 
 
 def _count_candidates(path: Path) -> Counter[str]:

@@ -7,7 +7,7 @@ import pytest
 from codescaler.data.prefer.leakage import HeldOut
 from codescaler.data.programs import compute_form
 from codescaler.data.sample.sampling import Completion, Sampling
-from codescaler.data.synthesis.difficulty import DifficultySettings, judge_problems
+from codescaler.data.synthesis.difficulty import DifficultySettings, judge_problems, leave_out_checks
 from codescaler.data.synthesis.emit import emit_problems, emit_sft
 from codescaler.data.synthesis.inputs import make_inputs
 from codescaler.errors import InvalidInput
@@ -50,7 +50,8 @@ def f(body):
 
 CALL_INPUTS = ["def generate_input(rng):\n    return (rng.randint(0, 999),)"]
 TABLE = {
-    "EASY": {"inputs": CALL_INPUTS, "solutions": [f("x + 1")]},
+    # Half of the solutions hold an example that is wrong.
+    "EASY": {"inputs": CALL_INPUTS, "solutions": [f("x + 1"), f"{f('x + 1')}\n\nassert f(1) == 3"]},
     "HARD": {"inputs": CALL_INPUTS, "solutions": [f("x * x"), f("x * x"), f("x * x"), f("x * x + x % 2")]},
     "BROKEN": {"inputs": CALL_INPUTS, "solutions": [f("x"), f("-x - 1"), f("x / 3.7"), f("str(x)")]},
     "CONSTANT": {"inputs": CALL_INPUTS, "solutions": [f("7")]},
@@ -174,3 +175,18 @@ def test_a_line_of_another_kind_is_refused(tmp_path, sandbox):
     path.write_text(json.dumps({"task_id": "w", "candidates": [{"statement": 3}]}))
     with pytest.raises(InvalidInput, match="line 1 is not a line of `codescaler data synth generate`"):
         judge(path, tmp_path / "judged.jsonl", sandbox)
+
+
+@pytest.mark.parametrize(
+    "code, without",
+    [
+        (
+            "def f(x):\n    assert x\n    return x\n\nassert f(\n    1\n) == 2\nY = 1",
+            "def f(x):\n    assert x\n    return x\n\n\n\n\nY = 1",
+        ),
+        ("Y = 1; assert Y == 2", "Y = 1; assert Y == 2"),
+        ("assert (", "assert ("),
+    ],
+)
+def test_checks_beside_functions_are_left_out(code, without):
+    assert leave_out_checks(code) == without

@@ -7,7 +7,7 @@ import pytest
 from codescaler.data.prefer.leakage import HeldOut
 from codescaler.data.sample.sampling import Completion, Sampling
 from codescaler.data.synthesis.concepts import Seed
-from codescaler.data.synthesis.generate import choose_examples, find_entry_point, generate_problems
+from codescaler.data.synthesis.generate import choose_examples, find_entry_point, generate_problems, shows_solution
 from codescaler.errors import InvalidInput
 
 SEEDS = [
@@ -60,26 +60,28 @@ def test_examples_are_the_nearest_by_jaccard():
 def test_candidates_meet_the_gates(walks, tmp_path):
     bad = [
         ("def f(): pass", "stop"), (GOOD, "length"), (GOOD.replace("def light", "light"), "stop"),
+        (f"{GOOD}\n    return min(parts)", "stop"),
         (f"{SEEDS[0].prompt} {SEEDS[0].prompt}\ndef sort(flowers):" + " " * 40, "stop"),
         (f"{HELD_OUT}.\n\ndef merge(meetings):\n    Give the number.{' ' * 30}.", "stop"),
     ]  # fmt: skip
-    sampler = Sampler(*bad, (GOOD, "stop"), (f"thoughts</think>\n{GOOD}", "stop"), *[(GOOD, "stop")] * 14)
+    sampler = Sampler(*bad, (GOOD, "stop"), (f"thoughts</think>\n{GOOD}", "stop"), *[(GOOD, "stop")] * 16)
     target = tmp_path / "generated.jsonl"
     counts = generate_problems(
-        walks, SEEDS, target, sampler, Sampling("tiny", num_samples=7), form="call",
+        walks, SEEDS, target, sampler, Sampling("tiny", num_samples=8), form="call",
         held_out=HeldOut(frozenset({"h/1"}), {"h/1": HELD_OUT}),
     )  # fmt: skip
     records = [json.loads(line) for line in target.read_text().splitlines()]
     reasons = [candidate["rejected"] for candidate in records[0]["candidates"]]
     assert reasons == [
         "it has less than 120 characters", "it was cut at --max-tokens", "it shows no signature",
-        "it is nearly its example s/1", "it is nearly the held-out h/1", None, "it repeats another candidate",
+        "it shows a solution", "it is nearly its example s/1", "it is nearly the held-out h/1", None,
+        "it repeats another candidate",
     ]  # fmt: skip
-    assert counts == {"walks": 3, "candidates": 21, "rejected": 6 + 12}
-    assert records[0]["candidates"][5]["entry_point"] == "light"
+    assert counts == {"walks": 3, "candidates": 24, "rejected": 7 + 14}
+    assert records[0]["candidates"][6]["entry_point"] == "light"
     assert records[1]["seeds"] == [{"task_id": "s/2", "license": "MIT", "similarity": 0.5}]
     assert "sorting, tie" in sampler.asked[0].prompt and SEEDS[0].prompt in sampler.asked[0].prompt
-    assert len(set(sampler.asked[0].seeds)) == 7 and records[2]["seeds"] == []
+    assert len(set(sampler.asked[0].seeds)) == 8 and records[2]["seeds"] == []
 
 
 def test_a_run_that_was_stopped_goes_on(walks, tmp_path):
@@ -109,3 +111,18 @@ def test_bad_settings(walks, tmp_path):
 )
 def test_signatures(statement, name):
     assert find_entry_point(statement) == name
+
+
+@pytest.mark.parametrize(
+    "statement, shows",
+    [
+        ("Say it.\n\ndef f(a):", False),
+        ('Say it.\n```python\ndef f(a: int) -> int:\n    """The number."""\n    ...\n```\nf(1) is 2.', False),
+        ("class Solution:\n    def f(self, a):\n        pass\n\nGive a number.", False),
+        ("def f(a):\nThe number is given.", False),
+        ("```python\ndef f(a):\n    # add one\n    return a + 1\n\nassert f(1) == 2\n```", True),
+        ("def f(a):\n    pass\n\nFor example:\n\n    def f(a):\n        b = a\n\n        return b\nThe end.", True),
+    ],
+)
+def test_solutions_in_statements(statement, shows):
+    assert shows_solution(statement) is shows
