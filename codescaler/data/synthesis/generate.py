@@ -151,7 +151,7 @@ class _Gate:
             return f"it has less than {_MIN_CHARS} characters"
         if self._form == "call" and entry_point is None:
             return "it shows no signature"
-        if self._form == "call" and shows_solution(statement):
+        if self._form == "call" and has_solution(statement):
             return "it shows a solution"
         if (leak := copies.find("", statement)) is not None:
             return f"it is nearly its example {leak.held_out}"
@@ -166,7 +166,7 @@ def find_entry_point(statement: str) -> str | None:
     return None if matched is None else matched[1]
 
 
-def shows_solution(statement: str) -> bool:
+def has_solution(statement: str) -> bool:
     """Whether a function of Python in a statement does something, which tells solutions what to do."""
     for matched in _SIGNATURE.finditer(statement):
         with suppress(SyntaxError, ValueError, RecursionError, MemoryError):

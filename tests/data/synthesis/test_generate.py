@@ -7,7 +7,7 @@ import pytest
 from codescaler.data.prefer.leakage import HeldOut
 from codescaler.data.sample.sampling import Completion, Sampling
 from codescaler.data.synthesis.concepts import Seed
-from codescaler.data.synthesis.generate import choose_examples, find_entry_point, generate_problems, shows_solution
+from codescaler.data.synthesis.generate import choose_examples, find_entry_point, generate_problems, has_solution
 from codescaler.errors import InvalidInput
 
 SEEDS = [
@@ -125,4 +125,4 @@ def test_signatures(statement, name):
     ],
 )
 def test_solutions_in_statements(statement, shows):
-    assert shows_solution(statement) is shows
+    assert has_solution(statement) is shows
