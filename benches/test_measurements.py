@@ -29,7 +29,7 @@ def results(tmp_path, monkeypatch):
         monkeypatch.setitem(WORKLOADS, name, Workload(70, (3, 40, 1, 9)))
     for script in (written, cpu, tau):
         monkeypatch.setattr(script, "RESULTS", tmp_path)
-    for script in (compare, likelihood, systems, threads):
+    for script in (compare, systems, threads):
         # Measured again and again, it takes most of the time.
         monkeypatch.setattr(script, "measure_peak_flops", lambda *_, **_2: 1e11)
     num_threads = torch.get_num_threads()
