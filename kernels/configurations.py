@@ -8,6 +8,8 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from .launch import divide_up, round_up_to_power
+
 WIDEST_HEAD = 256
 
 
@@ -183,9 +185,9 @@ def choose_linear_configuration(
     """
 
     def predict_time(tile: LinearConfiguration) -> int:
-        num_tiles = -(-num_rows // tile.rows) * -(-num_outputs // tile.columns)
+        num_tiles = divide_up(num_rows, tile.rows) * divide_up(num_outputs, tile.columns)
         work = max(tile.rows * tile.columns, _PRODUCTS_PER_LOAD * (tile.rows + tile.columns))
-        return -(-num_tiles // num_processors) * work
+        return divide_up(num_tiles, num_processors) * work
 
     return min(list_linear_configurations(architecture, element_bytes), key=predict_time)
 
@@ -217,7 +219,7 @@ def choose_gradient_tiles(architecture: str, head_dim: int, element_bytes: int, 
 
 
 def _hold_token(tile: AttentionConfiguration, group: int) -> AttentionConfiguration:
-    return replace(tile, rows=max(tile.rows, 1 << (group - 1).bit_length()))
+    return replace(tile, rows=max(tile.rows, round_up_to_power(group)))
 
 
 def _choose_width(head_dim: int) -> int:

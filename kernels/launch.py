@@ -33,8 +33,14 @@ class Kernel:
         self._blanks = [None] * sum(is_constant)  # a compiled kernel takes a value for each, and ignores it
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        launch: Callable[..., None] = functools.partial(self._launch, grid) if self._is_ours else self._function[grid]
-        return launch
+        return functools.partial(self._launch if self._is_ours else self.launch_by_triton, grid)
+
+    def launch_by_triton(self, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> Any:
+        """Returns the compiled kernel, or None where nothing is compiled.
+
+        Multiplications and additions are fused unless a launch says otherwise: Triton 3.10 has another default.
+        """
+        return self._function[grid](*arguments, **{"enable_fp_fusion": True} | constants)
 
     def _launch(self, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
         # What Triton compiles for: constants, dtypes, and of addresses and integers which are multiples of 16; of
@@ -59,8 +65,7 @@ class Kernel:
         if compiled is not None:
             compiled[(*grid, 1, 1)[:3]](*values, *self._blanks)
             return
-        # Multiplications and additions are fused unless a launch says otherwise: Triton 3.10 has another default.
-        compiled = self._function[grid](*arguments, **{"enable_fp_fusion": True} | constants)
+        compiled = self.launch_by_triton(grid, *arguments, **constants)
         if compiled is not None:
             self._compiled[found] = compiled
 

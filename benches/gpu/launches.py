@@ -6,6 +6,7 @@ Ours are launched in turn by `codescaler.kernels.launch` and by Triton itself.
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -36,8 +37,7 @@ def run(setting: Setting, emit: Emit) -> None:
 
 
 def _launch_by_triton(kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., None]:
-    launch = kernel._function[grid]
-    return lambda *arguments, **constants: launch(*arguments, **{"enable_fp_fusion": True} | constants)
+    return partial(kernel.launch_by_triton, grid)
 
 
 def _measure_us(call: Call, setting: Setting) -> float:

@@ -28,7 +28,6 @@ from benches.gpu.random_models import SMALL_SHAPES, SMALL_WORKLOADS, RandomWeigh
 from benches.harness.baselines import VARLEN, score_packed
 from benches.tools.roofline import predict_step
 from codescaler.ops import select_backend
-from codescaler.ops.autograd import hold_casts
 from codescaler.testing import QWEN3_1_7B, WORKLOADS, ModelShape, measure_seconds
 from codescaler.train.batches import make_micro_batch
 from codescaler.train.config import TrainConfig
@@ -102,10 +101,11 @@ def _build_ours(
     checkpoint: Any = SimpleNamespace(config=weights.config, get=weights.get)
     config = TrainConfig(center_coefficient=0.0, gradient_checkpointing=is_checkpointed)
     model = build_model(checkpoint, select_backend("triton", device.type), config, _compute_dtype(device), device)
+    processes = Processes(0, 1, "fsdp" if is_sharded else "data")
     if is_sharded:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        Processes(0, 1, "fsdp").shard(model, device)
+        processes.shard(model, device)
     sequences = [np.array(ids, dtype=np.int32) for ids in programs]
     problem = TokenizedProblem("group", sequences, labels, 0.0, 0)
 
@@ -114,8 +114,7 @@ def _build_ours(
         scores = model(batch.tree)[batch.places]
         return model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
 
-    hold = contextlib.nullcontext if is_sharded else partial(hold_casts, model, model.dtype)
-    return _make_stepper(model, compute_loss, hold), len(pairs), compute_loss
+    return _make_stepper(model, compute_loss, partial(processes.hold_weights, model)), len(pairs), compute_loss
 
 
 def _build_packed(
