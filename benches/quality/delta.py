@@ -1,7 +1,7 @@
 """Does QueST's delta know how hard a problem is? `python benches delta TASKS GROUPS...`.
 
 TASKS are problems with a published difficulty, GROUPS sampled programs for them; labels are read for one figure only.
-Programs run on the problem's own inputs and on made ones, as for `codescaler data synth suites`.
+Programs run on the problem's own inputs, and functions also on made ones, as for `codescaler data synth suites`.
 
   delta      1 minus the mean share of the majority output (`compute_disagreement`): the estimate, which no test needs
   fails      1 minus the share of samples that pass the published tests, which it stands in for
@@ -26,6 +26,7 @@ from codescaler.commands.info import describe_environment
 from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.outputs import collect_outputs, find_interface
 from codescaler.data.execution.votes import compute_disagreement
+from codescaler.data.synthesis.concepts import grade_difficulty
 from codescaler.data.synthesis.suite_inputs import write_inputs
 from codescaler.evaluate.estimates import Estimate, estimate_correlation, estimate_means
 from codescaler.evaluate.tables import format_percent
@@ -33,16 +34,15 @@ from codescaler.io.records import Group, read_groups
 from codescaler.io.tables import format_table
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.tasks import read_tasks
-from codescaler.types import CallTests, Task
-
-LEVELS = ("easy", "medium", "hard")
+from codescaler.types import CallTests, StdioTests, Task
 
 
 class Measured(NamedTuple):
-    """One problem. `level` is a place in `LEVELS`."""
+    """One problem. `level` is from 1 to 5 (`grade_difficulty`), `name` what its source calls it."""
 
     task_id: str
-    level: int
+    name: str
+    level: float
     delta: float
     fails: float
 
@@ -50,7 +50,7 @@ class Measured(NamedTuple):
 def main() -> int:
     """Runs, prints, and returns the exit status."""
     arguments = _make_parser().parse_args()
-    tasks = {task.task_id: task for task in read_tasks(arguments.tasks) if (task.difficulty or "").lower() in LEVELS}
+    tasks = {task.task_id: task for task in read_tasks(arguments.tasks) if grade_difficulty(task) is not None}
     groups = [group for path in arguments.groups for group in read_groups(path) if group.task_id in tasks]
     with Sandbox(Limits(cpu_seconds=1, wall_seconds=5.0), num_workers=arguments.workers) as sandbox:
         measured = list(measure_problems(sandbox, tasks, groups, arguments.inputs))
@@ -66,7 +66,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches delta", description=__doc__.partition("\n\n")[0])
     parser.add_argument("tasks", type=Path, help="problems with a difficulty, such as LeetCodeDataset")
     parser.add_argument("groups", type=Path, nargs="+", help="labelled samples; .gz too")
-    parser.add_argument("--inputs", type=int, default=20, help="that are made for a problem (%(default)s)")
+    parser.add_argument(
+        "--inputs", type=int, default=20, help="made for a function, at most read for a program (%(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="(%(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="file of JSON to write the figures to")
     return parser
@@ -75,19 +77,25 @@ def _make_parser() -> argparse.ArgumentParser:
 def measure_problems(
     sandbox: Sandbox, tasks: dict[str, Task], groups: Sequence[Group], num_inputs: int
 ) -> Iterator[Measured]:
-    """Yields each problem whose tests show plain calls, and that has at least two programs."""
+    """Yields each problem whose inputs can be read off its tests, and that has at least two programs."""
     for group in tqdm(groups, desc="problems"):
         task = tasks[group.task_id]
-        interface, tests = find_interface(task), task.tests
-        examples = read_examples(tests, interface) if interface is not None and isinstance(tests, CallTests) else None
+        interface, inputs = find_interface(task), _list_inputs(task, num_inputs)
         candidates = [each for each in group.candidates if each.code is not None and each.passed is not None]
-        if interface is None or examples is None or len(candidates) < 2:
+        if interface is None or not inputs or len(candidates) < 2:
             continue
-        inputs = write_inputs(examples, num_inputs, random.Random(task.task_id))
         rows = list(collect_outputs(sandbox, ((each.code or "", interface, inputs) for each in candidates)))
         fails = sum(not each.passed for each in candidates) / len(candidates)
-        level = LEVELS.index((task.difficulty or "").lower())
-        yield Measured(task.task_id, level, compute_disagreement(rows), fails)
+        level = grade_difficulty(task) or 0.0
+        yield Measured(task.task_id, (task.difficulty or "").lower(), level, compute_disagreement(rows), fails)
+
+
+def _list_inputs(task: Task, num_inputs: int) -> list[str]:
+    if isinstance(task.tests, StdioTests):
+        return [text for text, _ in task.tests.cases][:num_inputs]
+    interface = find_interface(task)
+    examples = read_examples(task.tests, interface) if interface and isinstance(task.tests, CallTests) else None
+    return [] if examples is None else write_inputs(examples, num_inputs, random.Random(task.task_id))
 
 
 def summarize(measured: Sequence[Measured]) -> dict[str, Any]:
@@ -99,13 +107,10 @@ def summarize(measured: Sequence[Measured]) -> dict[str, Any]:
         return estimate_correlation(names, *([row[None] for row in ranks[key]] for key in (first, second)))
 
     levels = {}
-    for place, level in enumerate(LEVELS):
-        chosen = [each for each in measured if each.level == place]
+    for _, name in sorted({(each.level, each.name) for each in measured}):
+        chosen = [each for each in measured if each.name == name]
         columns = {key: np.array([getattr(each, key) for each in chosen]) for key in ("delta", "fails")}
-        levels[level] = {
-            "problems": len(chosen),
-            **(estimate_means(columns, [each.task_id for each in chosen]) if chosen else {}),
-        }
+        levels[name] = {"problems": len(chosen), **estimate_means(columns, [each.task_id for each in chosen])}
     pairs = (("delta", "level"), ("fails", "level"), ("delta", "fails"))
     return {
         "problems": len(measured),
@@ -126,7 +131,7 @@ def _print_tables(values: dict[str, Any]) -> None:
     rows = [
         (
             level,
-            *(format_percent(of.get(key)) if of.get(key) else "" for key in ("delta", "fails")),
+            *(format_percent(of[key]) for key in ("delta", "fails")),
             str(of["problems"]),
         )
         for level, of in values["levels"].items()

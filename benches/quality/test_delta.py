@@ -17,7 +17,7 @@ def test_equal_values_share_their_mean_rank():
 
 def test_correlations_are_of_ranks():
     draw = np.random.default_rng(0)
-    measured = [Measured(str(n), n % 3, n % 3 + draw.random(), float(draw.random())) for n in range(60)]
+    measured = [Measured(str(n), "abc"[n % 3], n % 3, n % 3 + draw.random(), float(draw.random())) for n in range(60)]
     found = summarize(measured)["spearman"]
     assert found["delta, level"]["mean"] == pytest.approx(
         np.corrcoef(rank([m.level for m in measured]), rank([m.delta for m in measured]))[0, 1]
@@ -42,5 +42,5 @@ def test_programs_that_disagree_have_a_larger_delta():
     ]
     with Sandbox(Limits(cpu_seconds=1, wall_seconds=4.0), num_workers=1) as sandbox:
         easy, hard = measure_problems(sandbox, tasks, groups, 6)
-    assert (easy.level, easy.delta, easy.fails) == (0, 0.0, 0.0)
-    assert (hard.level, hard.fails) == (2, pytest.approx(2 / 3)) and hard.delta == pytest.approx(2 / 3)
+    assert (easy.name, easy.level, easy.delta, easy.fails) == ("easy", 1, 0.0, 0.0)
+    assert (hard.level, hard.fails) == (4, pytest.approx(2 / 3)) and hard.delta == pytest.approx(2 / 3)

@@ -3,6 +3,7 @@
 The rules are those of the set's own grader. Source: github.com/google-deepmind/code_contests, execution/.
 """
 
+import re
 from string import ascii_uppercase
 
 from codescaler.tasks.own import parse_stdio_case
@@ -12,6 +13,7 @@ from codescaler.types import StdioTests, Task
 
 # CodeContests' names of difficulties by number; the letters are Codeforces' places in a contest.
 _DIFFICULTIES = ("UNKNOWN_DIFFICULTY", "EASY", "MEDIUM", "HARD", "HARDER", "HARDEST", "EXTERNAL", *ascii_uppercase[:22])
+_PLACE = re.compile(r"\d+_([a-v])\d?[._]", re.IGNORECASE)  # in names of Codeforces' problems, as in "1575_A. Sorting"
 _PYTHON3 = (3, "PYTHON3")  # in CodeContests' list of languages
 _MAX_SECONDS = 600
 _CASE = ("input", "output")
@@ -96,10 +98,13 @@ def _read_seconds(row: Row) -> int | None:
 
 def _parse_difficulty(row: Row) -> str | None:
     value = row.values.get("difficulty")
+    if value is None:
+        place = _PLACE.match(row.read_text("name"))
+        return None if place is None else place[1].upper()
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < len(_DIFFICULTIES):
             raise row.make_error("difficulty", f"give a number from 0 to {len(_DIFFICULTIES) - 1}, or a name")
         value = _DIFFICULTIES[value]
-    if value is not None and not isinstance(value, str):
+    if not isinstance(value, str):
         raise row.make_error("difficulty", "give a number or a name")
-    return None if value in (None, "", _DIFFICULTIES[0]) else value
+    return None if value in ("", _DIFFICULTIES[0]) else value

@@ -40,6 +40,14 @@ def test_difficulties_of_codecontests(tmp_path, number, name):
     assert read(tmp_path, CONTEST, difficulty=number).difficulty == name
 
 
+@pytest.mark.parametrize(
+    "name, place",
+    [("1575_A. Add", "A"), ("1133_f1_spanning_tree_10945", "F"), ("p00001 Add", None), ("9_z. Add", None)],
+)
+def test_a_place_in_a_contest_is_read_off_the_name(tmp_path, name, place):
+    assert read(tmp_path, CONTEST, difficulty=None, name=name).difficulty == place
+
+
 def test_codecontests_of_fewer_fields(tmp_path):
     record = {"name": "n", "statement": "Add.", "tags": ["math"], "solution": "a = 1", "tests": [["1", "2"], ["", ""]]}
     task = read(tmp_path, record)

@@ -104,13 +104,14 @@ class LeakFinder:
 
     def __init__(self, held_out: HeldOut, others: Sequence[str]) -> None:
         prompts = dict(held_out.prompts or {})
-        self._held_out = held_out
+        self._task_ids = held_out.task_ids
+        self._forms = dict(held_out.forms)
         self._names = {_normalize_prompt(prompt): name for name, prompt in prompts.items()}
         self._near = _NearPrompts(others, prompts)
 
     def find(self, task_id: str, prompt: str) -> Leak | None:
         """Why a problem is held out, None if it is not."""
-        if task_id in self._held_out.task_ids:
+        if task_id in self._task_ids:
             return Leak("task_id", task_id)
         if (words := _normalize_prompt(prompt)) in self._names:
             return Leak("prompt", self._names[words])
@@ -118,8 +119,14 @@ class LeakFinder:
 
     def find_program(self, code: str) -> Leak | None:
         """The held-out problem whose reference is this program under other names, if there is one."""
-        name = self._held_out.forms.get(compute_form(code, keeps_names=False))
+        name = self._forms.get(compute_form(code, keeps_names=False))
         return None if name is None else Leak("program", name)
+
+    def add(self, name: str, prompt: str, code: str) -> None:
+        """Holds one more problem and its solution."""
+        self._names.setdefault(_normalize_prompt(prompt), name)
+        self._forms.setdefault(compute_form(code, keeps_names=False), name)
+        self._near.add(name, prompt)
 
 
 def _normalize_prompt(prompt: str) -> str:
@@ -136,17 +143,21 @@ class _NearPrompts:
     """Held-out prompts by their runs of words."""
 
     def __init__(self, others: Sequence[str], prompts: Mapping[str, str]) -> None:
-        held_out = {name: _split_into_grams(prompt) for name, prompt in prompts.items()}
-        frequency = Counter(gram for grams in held_out.values() for gram in grams)
-        frequency.update(gram for prompt in others for gram in _split_into_grams(prompt))
-        most = max(_MIN_BOILERPLATE, _MAX_SHARE * (len(others) + len(prompts)))
+        known = [*prompts.values(), *others]
+        frequency = Counter(gram for prompt in known for gram in _split_into_grams(prompt))
+        most = max(_MIN_BOILERPLATE, _MAX_SHARE * len(known))
         self._boilerplate = {gram for gram, count in frequency.items() if count > most}
         self._sizes: dict[str, int] = {}
         self._names: dict[Gram, list[str]] = defaultdict(list)
-        for name, grams in held_out.items():
-            self._sizes[name] = len(grams - self._boilerplate)
-            for gram in grams - self._boilerplate:
-                self._names[gram].append(name)
+        for name, prompt in prompts.items():
+            self.add(name, prompt)
+
+    def add(self, name: str, prompt: str) -> None:
+        """Compares what follows with one more prompt."""
+        grams = _split_into_grams(prompt) - self._boilerplate
+        self._sizes[name] = len(grams)
+        for gram in grams:
+            self._names[gram].append(name)
 
     def find_nearest(self, prompt: str) -> Leak | None:
         """The held-out prompt with the largest overlap, if it reaches the threshold."""

@@ -1,9 +1,11 @@
 """Items of a step, and what a language model answers about each. Knows no prompt, and no model."""
 
+import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from codescaler.data.sample.sampling import Completion, Request, Sampler, derive_seed
 
@@ -48,3 +50,11 @@ def ask_in_order(
 def read_answer(completion: Completion) -> str:
     """What a completion says, without what a model thought before."""
     return _THINKING.sub("", completion.text).strip()
+
+
+def read_object(answer: str) -> dict[str, Any]:
+    """The JSON object of an answer, from its first brace to its last. Empty where that is none."""
+    with suppress(ValueError, RecursionError):
+        text = answer[answer.index("{") : answer.rindex("}") + 1]
+        return dict(json.loads(text, strict=False))  # which reads line breaks in strings
+    return {}

@@ -1,19 +1,17 @@
 """The concepts of seed problems: topics and knowledge points, from the set's own tags or by a language model."""
 
 import dataclasses
-import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codescaler.data.prefer.leakage import HeldOut, find_leaks
 from codescaler.data.sample.sampling import Completion, Sampler, Sampling
-from codescaler.data.synthesis.asking import ask_in_order, make_request, read_answer
+from codescaler.data.synthesis.asking import ask_in_order, make_request, read_answer, read_object
 from codescaler.data.synthesis.prompts import write_concepts_prompt
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_lines
@@ -167,15 +165,12 @@ def _find_concepts(
 
 def parse_concepts(completion: Completion) -> tuple[list[str], list[str]]:
     """The topics and knowledge points of an answer: of its JSON object. Empty where there is none."""
-    text = read_answer(completion)
-    with suppress(ValueError, RecursionError):
-        answer: Any = json.loads(text[text.index("{") : text.rindex("}") + 1])
-        topics, points = (answer.get(key) for key in ("topics", "knowledge_points"))
-        return tuple(  # type: ignore[return-value]
-            normalize_concepts(part for part in value if isinstance(part, str)) if isinstance(value, list) else []
-            for value in (topics, points)
-        )
-    return [], []
+    answer = read_object(read_answer(completion))
+    topics, points = (
+        normalize_concepts(part for part in value if isinstance(part, str)) if isinstance(value, list) else []
+        for value in (answer.get("topics"), answer.get("knowledge_points"))
+    )
+    return topics, points
 
 
 def normalize_concepts(texts: Iterable[str]) -> list[str]:

@@ -1,30 +1,45 @@
 """How hard a new problem is, estimated by how far solutions of a language model disagree, and which one is kept.
 
-For each candidate statement a model writes programs that make inputs, and solutions. Solutions run on the inputs in the
-sandbox. `delta` is 1 minus the mean share of the majority output (`compute_disagreement`). Of the candidates of a walk
-the one with the largest delta is kept, if the mean share is at least `floor`: where nobody agrees with anybody, the
-problem is usually broken. Source: QueST, arXiv 2510.17715. The floor is ours.
+For each candidate statement a model writes inputs and solutions. Inputs are calls, which are varied, or programs that
+make them for a whole program. Solutions run on the inputs in the sandbox. `delta` is 1 minus the mean share of the
+majority output (`compute_disagreement`). Of the candidates of a walk the one with the largest delta is kept, if the
+mean share is at least `floor`: where nobody agrees with anybody, the problem is usually broken. Source: QueST, arXiv
+2510.17715. The floor is ours.
 """
 
 import ast
 import dataclasses
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.outputs import Capturer, Interface, Output, collect_outputs
 from codescaler.data.execution.votes import Vote, compute_disagreement, hold_weighted_vote
 from codescaler.data.prefer.leakage import HeldOut, LeakFinder
 from codescaler.data.sample.sampling import Completion, Request, Sampler, Sampling
-from codescaler.data.synthesis.asking import ask_in_order, make_request
+from codescaler.data.synthesis.asking import ask_in_order, make_request, read_answer
+from codescaler.data.synthesis.generate import REASONS, count_candidates
 from codescaler.data.synthesis.inputs import make_inputs
-from codescaler.data.synthesis.prompts import write_inputs_prompt, write_solution_prompt
+from codescaler.data.synthesis.prompts import write_calls_prompt, write_inputs_prompt, write_solution_prompt
+from codescaler.data.synthesis.suite_inputs import write_inputs
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_lines
 from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
 from codescaler.text.extraction import extract_code
+from codescaler.types import CallTests
+
+_REASONS = {
+    **REASONS,
+    "it has": "without enough inputs or solutions",
+    "solutions agree": "below the floor of agreement",
+    "its answer": "with one answer",
+    "no input": "without a majority",
+    "a solution": "with a held-out program",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class DifficultySettings:
     """How a candidate is judged.
 
     Attributes:
-        num_inputs: T. num_generators: programs that make inputs.
+        num_inputs: T. num_generators: answers with calls, or with a program that makes inputs.
         floor: of the mean share of the majority, below which a problem counts as broken.
         min_share: of the weighted majority on one input, from which on its output is a test's.
     """
@@ -86,7 +101,9 @@ def judge_problems(
         for record, answers in ask_in_order(left, judge.list_requests, sampler):
             output.write(judge.judge(record, answers))
             advance(1)
-    return _count_judged(target)
+    counts = count_candidates(target, _REASONS)
+    counts["kept"] = sum(record["kept"] is not None for _, _, record in read_lines(target))
+    return counts
 
 
 def _check_generated(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -110,7 +127,8 @@ class _Judge:
             if candidate["rejected"] is None:
                 name, seed = f"{record['task_id']}/{place}", self._sampling.seed
                 statement, call = candidate["statement"], candidate.get("entry_point")
-                inputs, solution = write_inputs_prompt(statement, call), write_solution_prompt(statement, call)
+                inputs = write_calls_prompt(statement, call) if call else write_inputs_prompt(statement, None)
+                solution = write_solution_prompt(statement, call)
                 requests.append(make_request(f"{name}/inputs", inputs, self._settings.num_generators, seed))
                 requests.append(make_request(f"{name}/solutions", solution, self._sampling.num_samples, seed))
         return requests
@@ -126,14 +144,13 @@ class _Judge:
         return {**record, "candidates": judged, "kept": kept}
 
     def _judge_candidate(
-        self, candidate: Mapping[str, Any], input_programs: Sequence[Completion], solutions: Sequence[Completion]
+        self, candidate: Mapping[str, Any], makers: Sequence[Completion], solutions: Sequence[Completion]
     ) -> dict[str, Any]:
-        call = candidate.get("entry_point")
-        makers, programs = self._extract(input_programs), self._extract(solutions)
+        call, count = candidate.get("entry_point"), self._settings.num_inputs
+        programs = self._extract(solutions)
         if call is not None:
             programs = [leave_out_checks(code) for code in programs]
-        count = self._settings.num_inputs
-        inputs = make_inputs(self._runner, makers, count, self._sampling.seed, is_call=call is not None)
+        inputs = self._make_inputs(candidate["statement"], call, makers)
         figures: dict[str, Any] = {"num_inputs": len(inputs), "num_solutions": len(programs)}
         if 2 * len(inputs) < count:
             return {**candidate, **figures, "rejected": f"it has {len(inputs)} of {count} inputs"}
@@ -153,21 +170,33 @@ class _Judge:
         ]
         best = _find_most_agreeing(rows, votes)
         figures |= {"delta": round(delta, 6), "cases": cases, "solution": programs[best]}
-        return {**candidate, **figures, "rejected": self._find_fault(delta, votes, programs[best], cases)}
+        return {**candidate, **figures, "rejected": self._find_fault(delta, votes, programs, cases)}
+
+    def _make_inputs(self, statement: str, call: str | None, answers: Sequence[Completion]) -> list[str]:
+        count, seed = self._settings.num_inputs, self._sampling.seed
+        if call is None:
+            return make_inputs(self._runner, self._extract(answers), count, seed, is_call=False)
+        lines = tuple(line.strip() for answer in answers for line in read_answer(answer).splitlines())
+        examples = read_examples(CallTests(lines, (call,)), Interface(call))
+        made = [] if examples is None else write_inputs(examples, count, random.Random(f"{seed} {statement}"))
+        return list(dict.fromkeys(made))[:count]
 
     def _extract(self, completions: Sequence[Completion]) -> list[str]:
         found = (extract_code(completion.text, self._sampling.extract)[0] for completion in completions)
         return [code for code in found if code is not None]
 
-    def _find_fault(self, delta: float, votes: Sequence[Vote], solution: str, cases: Sequence[object]) -> str | None:
+    def _find_fault(
+        self, delta: float, votes: Sequence[Vote], programs: Sequence[str], cases: Sequence[object]
+    ) -> str | None:
         if 1 - delta < self._settings.floor:
             return f"solutions agree on {1 - delta:.0%}, below the floor of {self._settings.floor:.0%}"
         if len({vote.output.key for vote in votes if vote.output is not None}) < 2:
             return "its answer does not depend on the input"
         if not cases:
             return "no input has a majority"
-        if (leak := self._leaks.find_program(solution)) is not None:
-            return f"its solution is the reference of the held-out {leak.held_out}"
+        leaks = filter(None, map(self._leaks.find_program, programs))  # texts in other words are found by no other gate
+        if (leak := next(leaks, None)) is not None:
+            return f"a solution is the reference of the held-out {leak.held_out}"
         return None
 
 
@@ -197,36 +226,3 @@ def _find_most_agreeing(rows: Sequence[Sequence[Output | None]], votes: Sequence
         )
 
     return max(range(len(rows)), key=lambda place: count(rows[place]))
-
-
-def _count_judged(path: Path) -> Counter[str]:
-    """How many candidates are left after each gate; reasons without their figures."""
-    counts: Counter[str] = Counter({"walks": 0, "candidates": 0, "kept": 0})
-    for _, _, record in read_lines(path):
-        counts["walks"] += 1
-        counts["candidates"] += len(record["candidates"])
-        counts["kept"] += record["kept"] is not None
-        for candidate in record["candidates"]:
-            if candidate["rejected"] is not None:
-                counts[_shorten_reason(candidate["rejected"])] += 1
-    return counts
-
-
-_REASONS = {
-    "it was cut": "cut short",
-    "it has less": "too short",
-    "it shows no": "without a signature",
-    "it shows a solution": "with a solution",
-    "it is nearly its": "near an example",
-    "it is nearly the": "near a held-out problem",
-    "it repeats": "repeated",
-    "it has": "without enough inputs or solutions",
-    "solutions agree": "below the floor of agreement",
-    "its answer": "with one answer",
-    "no input": "without a majority",
-    "its solution": "with a held-out program",
-}
-
-
-def _shorten_reason(reason: str) -> str:
-    return next((name for start, name in _REASONS.items() if reason.startswith(start)), "rejected otherwise")

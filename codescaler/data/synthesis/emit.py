@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,16 @@ from codescaler.types import CallTests, StdioTests, Task, Tests
 
 
 def make_problem(record: Mapping[str, Any]) -> Task | None:
-    """The problem that is kept of a judged walk, with tests whose outputs are the majority's; None if none is."""
+    """The problem that is kept of a judged walk, None if none is.
+
+    Outputs of its tests are the majority's. The text shows the test that most agree on, of equals the shortest.
+    """
     if record["kept"] is None:
         return None
     candidate = record["candidates"][record["kept"]]
     call, cases = candidate["entry_point"], candidate["cases"]
+    given, output, _ = min(cases, key=lambda case: (-case[2], len(case[0]) + len(case[1])))
+    example = f"Input:\n{given}\nOutput:\n{output}" if call is None else f"assert {call}({given}) == {output}"
     tests: Tests = (
         StdioTests(tuple((given, output) for given, output, _ in cases))
         if call is None
@@ -29,7 +34,7 @@ def make_problem(record: Mapping[str, Any]) -> Task | None:
     licenses = sorted({seed["license"] for seed in record["seeds"]})
     return Task(
         f"synth/{record['task_id'].partition('/')[2]}",
-        candidate["statement"],
+        f"{candidate['statement']}\n\nFor example:\n\n{example}",
         tests,
         difficulty=f"{candidate['delta']:.4f}",
         license=" and ".join(licenses) or None,
@@ -38,9 +43,13 @@ def make_problem(record: Mapping[str, Any]) -> Task | None:
 
 
 def emit_problems(judged: Path, target: Path) -> int:
-    """Writes the kept problems as tasks, and beside them a card; returns how many."""
+    """Writes the kept problems as tasks, and beside them a card; returns how many.
+
+    One whose text is nearly that of an earlier one, or whose solution is the same under other names, is left out.
+    """
     pairs = [(record, make_problem(record)) for _, _, record in read_lines(judged)]
-    kept = [(record, task) for record, task in pairs if task is not None]
+    made = [(record, task) for record, task in pairs if task is not None]
+    kept = leave_out_repeated(made)
     lines = [
         {**make_task_record(task), "seeds": record["seeds"], "generator": record["generator"]} for record, task in kept
     ]
@@ -49,6 +58,7 @@ def emit_problems(judged: Path, target: Path) -> int:
         "source": {judged.name: compute_file_digest([judged])},
         "walks": len(pairs),
         "problems": len(kept),
+        "left_out": {"another problem of the file, or nearly": len(made) - len(kept)},
         "tests": "outputs are those of a weighted majority of sampled solutions; nobody has checked them",
         "leakage": leakage.RULE,
         "seeds_by_license": dict(sorted(_count_licenses(record for record, _ in kept).items())),
@@ -57,6 +67,19 @@ def emit_problems(judged: Path, target: Path) -> int:
     write_text_file(target.with_name(f"{target.name}.card.json"), json.dumps(card, indent=2) + "\n")
     write_text_file(target, "".join(f"{json.dumps(line)}\n" for line in lines))
     return len(kept)
+
+
+def leave_out_repeated(problems: Sequence[tuple[Mapping[str, Any], Task]]) -> list[tuple[Mapping[str, Any], Task]]:
+    """Those that are not nearly an earlier one, by their statements and by their solutions."""
+    kept_candidates = [record["candidates"][record["kept"]] for record, _ in problems]
+    finder = leakage.LeakFinder(leakage.HeldOut(), [candidate["statement"] for candidate in kept_candidates])
+    kept = []
+    for (record, task), candidate in zip(problems, kept_candidates, strict=True):
+        statement, solution = candidate["statement"], candidate["solution"]
+        if finder.find(task.task_id, statement) is None and finder.find_program(solution) is None:
+            finder.add(task.task_id, statement, solution)
+            kept.append((record, task))
+    return kept
 
 
 def _count_licenses(records: Iterator[Mapping[str, Any]]) -> Counter[str]:
@@ -73,7 +96,7 @@ def emit_sft(judged: Path, target: Path) -> int:
             "task_id": f"{record['task_id']}/{place}",
             "messages": [
                 {"role": "user", "content": record["prompt"]},
-                {"role": "assistant", "content": candidate["statement"]},
+                {"role": "assistant", "content": candidate["answer"]},
             ],
             "kept": place == record["kept"],
             "delta": candidate.get("delta"),

@@ -1,4 +1,4 @@
-"""New problems from walks over the graph: several statements a walk, with examples that share its concepts."""
+"""New problems from walks over the graph: several statements a walk, unlike known problems with its concepts."""
 
 import ast
 import dataclasses
@@ -13,15 +13,26 @@ from typing import Any
 
 from codescaler.data.prefer.leakage import HeldOut, LeakFinder
 from codescaler.data.sample.sampling import Completion, Sampler, Sampling
-from codescaler.data.synthesis.asking import ask_in_order, make_request, read_answer
+from codescaler.data.synthesis.asking import ask_in_order, make_request, read_answer, read_object
 from codescaler.data.synthesis.concepts import Seed
 from codescaler.data.synthesis.prompts import FORMS, write_problem_prompt
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_lines
 from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
 
-_MIN_CHARS = 120  # of a statement
+_MIN_CHARS = 120  # of a problem
 _MAX_EXAMPLE_CHARS = 6000  # longer seeds are no examples: two would fill the context of a small model
+# What reasons of `rejected` are counted as, by how they begin.
+REASONS = {
+    "it was cut": "cut short",
+    "it is no JSON": "in another form",
+    "it has less": "too short",
+    "it shows no": "without a signature",
+    "it shows a solution": "with a solution",
+    "it is nearly the seed": "near a seed",
+    "it is nearly the held-out": "near a held-out problem",
+    "it repeats": "repeated",
+}
 _SIGNATURE = re.compile(r"^\s*(?:async )?def +([A-Za-z_]\w*) *\(", re.MULTILINE)
 
 
@@ -71,7 +82,7 @@ def generate_problems(
         "form": form,
         "num_examples": num_examples,
     }
-    gate = _Gate(LeakFinder(held_out, [seed.prompt for seed in seeds]), form)
+    gate = _Gate(held_out, seeds, form)
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
         left = [
@@ -82,9 +93,9 @@ def generate_problems(
         for asked, (completions,) in ask_in_order(
             left, lambda asked: [make_request(asked.record["task_id"], asked.prompt, number, seed)], sampler
         ):
-            output.write(asked.make_record(gate.judge(asked, completions), sampling))
+            output.write(asked.make_record(gate.judge(completions), sampling))
             advance(1)
-    return _count_candidates(target)
+    return count_candidates(target, REASONS)
 
 
 def _check_walk(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -122,42 +133,61 @@ class _Asked:
 class _Gate:
     """What a statement has to be before anything is run for it."""
 
-    def __init__(self, leaks: LeakFinder, form: str) -> None:
-        self._leaks, self._form = leaks, form
+    def __init__(self, held_out: HeldOut, seeds: Sequence[Seed], form: str) -> None:
+        prompts = {seed.task_id: seed.prompt for seed in seeds}
+        self._leaks = LeakFinder(held_out, list(prompts.values()))
+        self._copies = LeakFinder(HeldOut(prompts=prompts), ())
+        self._form = form
 
-    def judge(self, asked: _Asked, completions: Sequence[Completion]) -> list[dict[str, Any]]:
-        examples = {seed.task_id: seed.prompt for seed, _ in asked.examples}
-        copies = LeakFinder(HeldOut(prompts=examples), ())
+    def judge(self, completions: Sequence[Completion]) -> list[dict[str, Any]]:
         seen: set[str] = set()
         judged = []
         for completion in completions:
-            statement = read_answer(completion)
+            answer = read_answer(completion)
+            statement = write_statement(read_object(answer), self._form)
             entry_point = find_entry_point(statement) if self._form == "call" else None
-            reason = self._find_fault(completion, statement, entry_point, copies)
+            reason = self._find_fault(completion, statement, entry_point)
             if reason is None:
                 reason = "it repeats another candidate" if statement in seen else None
                 seen.add(statement)
             judged.append(
-                {"statement": statement, "entry_point": entry_point, "finish": completion.finish, "rejected": reason}
+                {
+                    "answer": answer,
+                    "statement": statement,
+                    "entry_point": entry_point,
+                    "finish": completion.finish,
+                    "rejected": reason,
+                }
             )
         return judged
 
-    def _find_fault(
-        self, completion: Completion, statement: str, entry_point: str | None, copies: LeakFinder
-    ) -> str | None:
+    def _find_fault(self, completion: Completion, statement: str, entry_point: str | None) -> str | None:
         if completion.finish == "length":
             return "it was cut at --max-tokens"
+        if not statement:
+            return f"it is no JSON object with {' and '.join(FORMS[self._form])}"
         if len(statement) < _MIN_CHARS:
             return f"it has less than {_MIN_CHARS} characters"
         if self._form == "call" and entry_point is None:
             return "it shows no signature"
         if self._form == "call" and has_solution(statement):
             return "it shows a solution"
-        if (leak := copies.find("", statement)) is not None:
-            return f"it is nearly its example {leak.held_out}"
+        if (leak := self._copies.find("", statement)) is not None:
+            return f"it is nearly the seed {leak.held_out}"
         if (leak := self._leaks.find("", statement)) is not None:
             return f"it is nearly the held-out {leak.held_out}"
         return None
+
+
+def write_statement(fields: Mapping[str, Any], form: str) -> str:
+    """The text of a problem whose parts a model gave. Empty if one is missing."""
+    texts = [fields.get(name) for name in FORMS[form]]
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        return ""
+    first, *others = (str(text).strip() for text in texts)
+    if form == "program":
+        others = [f"{name.capitalize()}:\n{text}" for name, text in zip(("input", "output"), others, strict=True)]
+    return "\n\n".join([first, *others])
 
 
 def find_entry_point(statement: str) -> str | None:
@@ -189,10 +219,17 @@ def _is_placeholder(statement: ast.stmt) -> bool:
     return is_text or isinstance(statement, ast.Pass | ast.Raise)
 
 
-def _count_candidates(path: Path) -> Counter[str]:
-    counts: Counter[str] = Counter({"walks": 0, "candidates": 0, "rejected": 0})
+def count_candidates(path: Path, reasons: Mapping[str, str]) -> Counter[str]:
+    """Walks and candidates of a file, those that no gate has rejected, and the others by gate."""
+    counts: Counter[str] = Counter({"walks": 0, "candidates": 0, "left": 0})
     for _, _, record in read_lines(path):
         counts["walks"] += 1
         counts["candidates"] += len(record["candidates"])
-        counts["rejected"] += sum(candidate["rejected"] is not None for candidate in record["candidates"])
+        counts.update(_name_gate(candidate["rejected"], reasons) for candidate in record["candidates"])
     return counts
+
+
+def _name_gate(reason: str | None, reasons: Mapping[str, str]) -> str:
+    if reason is None:
+        return "left"
+    return next((name for start, name in reasons.items() if reason.startswith(start)), "rejected otherwise")

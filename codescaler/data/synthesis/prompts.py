@@ -1,8 +1,12 @@
 """What language models are asked. QueST's own prompts are not public: these are ours."""
 
+import json
 from collections.abc import Sequence
 
-FORMS = ("program", "call")
+FORMS = {  # and the parts of a problem, as an answer gives them
+    "program": {"statement": "...", "input": "...", "output": "..."},
+    "call": {"statement": "...", "signature": "def ..."},
+}
 
 _CONCEPTS = """\
 Read this programming problem. Name the topics and the knowledge points that a solution needs.
@@ -17,15 +21,21 @@ Problem:
 """
 
 _GENERATE = """\
-Write one new programming problem. A solution has to combine these concepts: {concepts}.
+{examples}Invent a new programming problem{unlike}. Its solution is {form}, and has to combine these concepts: \
+{concepts}.
 
-{examples}The new problem must not be a variant of {a_problem}. {form} State every condition on the input, with its \
-limits. For each legal input there is exactly one correct output. Add two examples with their outputs. Answer with the \
-statement of the problem only, without a solution.
+Answer with one JSON object and nothing else: {parts}. {described} Each legal input has exactly one correct result. \
+Do not solve the problem.
 """
 _FORM = {
-    "program": "A solution is a whole program that reads standard input and writes standard output. Describe both.",
-    "call": "A solution is one function of Python. Give its signature on a line of its own, which starts with `def`.",
+    "program": "a whole program that reads standard input and writes standard output",
+    "call": "one function of Python",
+}
+_DESCRIBED = {
+    "program": "The statement says in three to six sentences what is given, with limits, and what has to be found in "
+    "each case. The input and the output say line by line what is read and printed.",
+    "call": "The statement says in three to six sentences what the function is given, with limits, and what it has to "
+    "return in each case. The signature is one line, with type hints.",
 }
 
 _INPUTS = """\
@@ -42,9 +52,22 @@ _INPUT_FORM = {
     "call": "The result is a tuple: the arguments of `{call}`, in order.",
 }
 
+_CALLS = """\
+{problem}
+
+Write eight examples of legal inputs for this function, from small to large. Do not define the function. Write calls \
+only, in this form:
+
+```python
+{call}(...)
+{call}(...)
+```
+"""
+
 _SOLUTION = {
-    "program": "{problem}\n\nWrite a whole program in Python that reads standard input and prints the answer.",
-    "call": "{problem}\n\nWrite the function `{call}` in Python.",
+    "program": "{problem}\n\nWrite a whole program in Python that reads standard input and prints the answer. "
+    "Answer with one block of Python and nothing else.",
+    "call": "{problem}\n\nWrite the function `{call}` in Python. Answer with one block of Python and nothing else.",
 }
 
 _VALIDATOR = """\
@@ -105,14 +128,25 @@ def write_concepts_prompt(problem: str) -> str:
 
 def write_problem_prompt(concepts: Sequence[str], examples: Sequence[str], form: str) -> str:
     """Asks for a new problem that needs some concepts."""
-    shown = "".join(f"Example {number}:\n{text}\n\n" for number, text in enumerate(examples, 1))
-    a_problem = "an example" if examples else "a known problem"
-    return _GENERATE.format(concepts=", ".join(concepts), examples=shown, a_problem=a_problem, form=_FORM[form])
+    shown = "".join(f"Problem {number}:\n{text}\n\n" for number, text in enumerate(examples, 1))
+    return _GENERATE.format(
+        examples=shown,
+        unlike=", which asks for something else" if examples else "",
+        form=_FORM[form],
+        concepts=", ".join(concepts),
+        parts=json.dumps(FORMS[form]),
+        described=_DESCRIBED[form],
+    )
 
 
 def write_inputs_prompt(problem: str, call: str | None) -> str:
     """Asks for a program that makes legal inputs."""
     return _INPUTS.format(problem=problem, form=_choose(_INPUT_FORM, call))
+
+
+def write_calls_prompt(problem: str, call: str) -> str:
+    """Asks for legal calls of a function."""
+    return _CALLS.format(problem=problem, call=call)
 
 
 def write_solution_prompt(problem: str, call: str | None) -> str:

@@ -5,14 +5,13 @@ Source of the order validator, generator, checker, and of 10 and 30 probes: Auto
 """
 
 import ast
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from codescaler.data.execution.outputs import Capturer, Interface, collect_outputs
 from codescaler.data.execution.votes import Vote
+from codescaler.data.synthesis.asking import read_object
 from codescaler.data.synthesis.inputs import write_arguments
 
 NUM_LEGAL, NUM_ILLEGAL = 10, 30
@@ -37,19 +36,14 @@ class Validator:
 
 def parse_probes(text: str, *, is_call: bool) -> Probes:
     """The probes of an answer: of its JSON object. What is of another kind is left out."""
-    with suppress(ValueError, RecursionError):
-        answer: Any = json.loads(text[text.index("{") : text.rindex("}") + 1])
-        legal, illegal = (
-            tuple(dict.fromkeys(probe for value in _list_values(answer, key) if (probe := _read_probe(value, is_call))))
-            for key in ("legal", "illegal")
-        )
-        return Probes(legal[:NUM_LEGAL], illegal[:NUM_ILLEGAL])
-    return Probes((), ())
-
-
-def _list_values(answer: Any, key: str) -> list[Any]:
-    value = answer.get(key) if isinstance(answer, dict) else None
-    return value if isinstance(value, list) else []
+    answer = read_object(text)
+    legal, illegal = (
+        tuple(dict.fromkeys(probe for value in values if (probe := _read_probe(value, is_call))))
+        if isinstance(values, list)
+        else ()
+        for values in (answer.get("legal"), answer.get("illegal"))
+    )
+    return Probes(legal[:NUM_LEGAL], illegal[:NUM_ILLEGAL])
 
 
 def _read_probe(value: Any, is_call: bool) -> str | None:

@@ -48,14 +48,14 @@ def f(body):
     return f"def f(x):\n    return {body}"
 
 
-CALL_INPUTS = ["def generate_input(rng):\n    return (rng.randint(0, 999),)"]
+CALL_INPUTS = ["f(0)\nassert f(999) == 1\nf(x)\nf([1)\nf(1, 2)\nf(41)"]
 TABLE = {
     # Half of the solutions hold an example that is wrong.
     "EASY": {"inputs": CALL_INPUTS, "solutions": [f("x + 1"), f"{f('x + 1')}\n\nassert f(1) == 3"]},
     "HARD": {"inputs": CALL_INPUTS, "solutions": [f("x * x"), f("x * x"), f("x * x"), f("x * x + x % 2")]},
-    "BROKEN": {"inputs": CALL_INPUTS, "solutions": [f("x"), f("-x - 1"), f("x / 3.7"), f("str(x)")]},
+    "BROKEN": {"inputs": CALL_INPUTS, "solutions": [f("x"), f("-x - 1"), f("x / 3.7 + 0.1"), f("str(x)")]},
     "CONSTANT": {"inputs": CALL_INPUTS, "solutions": [f("7")]},
-    "STUCK": {"inputs": ["def generate_input(rng):\n    return (1,)"], "solutions": [f("x")]},
+    "STUCK": {"inputs": ["f(True)"], "solutions": [f("x")]},
     "PROSE": {"inputs": CALL_INPUTS, "solutions": [f("x"), "no program here!", "nor here!", "sorry!"]},
     "STDIN": {
         "inputs": ["def generate_input(rng):\n    return f'{rng.randint(0, 99)}'"],
@@ -65,7 +65,8 @@ TABLE = {
 
 
 def candidate(word, rejected=None, entry_point="f"):
-    return {"statement": f"{word} problem.", "entry_point": entry_point, "finish": "stop", "rejected": rejected}
+    texts = {"answer": f"{word}!", "statement": f"{word} problem."}
+    return {**texts, "entry_point": entry_point, "finish": "stop", "rejected": rejected}
 
 
 def write_generated(path, *groups):
@@ -88,44 +89,49 @@ def judge(generated, target, sandbox, sampler=None, **options):
 def test_the_hardest_that_is_not_broken_is_kept(tmp_path, sandbox):
     words = ("EASY", "HARD", "BROKEN", "CONSTANT", "STUCK", "PROSE")
     generated = write_generated(
-        tmp_path / "generated.jsonl", [candidate("X", "it is nearly its example s/1"), *map(candidate, words)],
-        [candidate("STDIN", entry_point=None)], [candidate("BROKEN")],
+        tmp_path / "generated.jsonl", [candidate("X", "it is nearly the seed s/1"), *map(candidate, words)],
+        [candidate("STDIN", entry_point=None)], [candidate("BROKEN")], [candidate("HARD")],
     )  # fmt: skip
     target, problems, sft = (tmp_path / f"{name}.jsonl" for name in ("judged", "problems", "sft"))
     counts = judge(generated, target, sandbox)
-    first, second, third = (json.loads(line) for line in target.read_text().splitlines())
+    first, second, third, _ = (json.loads(line) for line in target.read_text().splitlines())
     assert first["kept"] == 2 and second["kept"] == 0 and third["kept"] is None
     judged = first["candidates"]
     assert judged[1]["delta"] == 0 and 0 < judged[2]["delta"] <= 0.25 and judged[3]["delta"] == 0.75
     odd = sum(int(text) % 2 for text, _, _ in judged[2]["cases"])
     assert judged[2]["delta"] == pytest.approx(odd / 6 / 4, abs=1e-6) and odd > 0
     assert [c["rejected"] for c in judged] == [
-        "it is nearly its example s/1", None, None, "solutions agree on 25%, below the floor of 30%",
-        "its answer does not depend on the input", "it has 1 of 6 inputs", "it has 1 of 4 solutions",
+        "it is nearly the seed s/1", None, None, "solutions agree on 25%, below the floor of 30%",
+        "its answer does not depend on the input", "it has 2 of 6 inputs", "it has 1 of 4 solutions",
     ]  # fmt: skip
-    assert counts["kept"] == 2 and counts["below the floor of agreement"] == 2 and counts["near an example"] == 1
+    assert counts["kept"] == 3 and counts["below the floor of agreement"] == 2 and counts["near a seed"] == 1
 
-    assert emit_problems(target, problems) == 2
+    assert emit_problems(target, problems) == 2  # the last is the first again
     call, program = read_tasks(problems)
     assert sandbox.run(f("x * x"), call.tests).passed and sandbox.run(f("x + 1"), call.tests).passed is False
     assert sandbox.run("print(2 * int(input()))", program.tests).passed
     assert (call.license, call.tags, call.reference, call.task_id) == ("MIT", ("a", "b"), None, "synth/0/0")
     card = json.loads((tmp_path / "problems.jsonl.card.json").read_text())
+    given, output, _ = min(judged[2]["cases"], key=lambda case: (-case[2], len(case[0]) + len(case[1])))
+    assert call.prompt == f"HARD problem.\n\nFor example:\n\nassert f({given}) == {output}"
+    assert program.prompt.startswith("STDIN problem.\n\nFor example:\n\nInput:\n")
+    assert card["left_out"] == {"another problem of the file, or nearly": 1}
     assert card["problems"] == 2 and card["seeds_by_license"] == {"MIT": 2}
     assert card["problems_by_seed"]["synth/0/0"] == ["s/1"]
 
-    assert emit_sft(target, sft) == 9
+    assert emit_sft(target, sft) == 10
     lines = [json.loads(line) for line in sft.read_text().splitlines()]
-    assert [line["task_id"] for line in lines if line["kept"]] == ["walk/0/0/2", "walk/0/1/0"]
-    assert lines[0]["messages"][0] == {"role": "user", "content": "make one"} and lines[0]["rejected"]
+    assert [line["task_id"] for line in lines if line["kept"]] == ["walk/0/0/2", "walk/0/1/0", "walk/0/3/0"]
+    assert [message["content"] for message in lines[0]["messages"]] == ["make one", "X!"] and lines[0]["rejected"]
 
 
 def test_a_solution_that_is_a_held_out_reference_is_a_leak(tmp_path, sandbox):
     generated = write_generated(tmp_path / "generated.jsonl", [candidate("HARD")])
-    held_out = HeldOut(forms={compute_form("def other(value):\n    return value * value", keeps_names=False): "h/7"})
+    form = compute_form("def other(value):\n    return value * value + value % 2", keeps_names=False)  # of one in four
+    held_out = HeldOut(forms={form: "h/7"})
     judge(generated, tmp_path / "judged.jsonl", sandbox, held_out=held_out)
     (record,) = (json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines())
-    assert record["candidates"][0]["rejected"] == "its solution is the reference of the held-out h/7"
+    assert record["candidates"][0]["rejected"] == "a solution is the reference of the held-out h/7"
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path, sandbox):

@@ -7,7 +7,13 @@ import pytest
 from codescaler.data.prefer.leakage import HeldOut
 from codescaler.data.sample.sampling import Completion, Sampling
 from codescaler.data.synthesis.concepts import Seed
-from codescaler.data.synthesis.generate import choose_examples, find_entry_point, generate_problems, has_solution
+from codescaler.data.synthesis.generate import (
+    choose_examples,
+    find_entry_point,
+    generate_problems,
+    has_solution,
+    write_statement,
+)
 from codescaler.errors import InvalidInput
 
 SEEDS = [
@@ -18,10 +24,17 @@ SEEDS = [
     Seed("s/3", "x" * 7000, ("sorting", "graph"), ()),
     Seed("s/4", "Say hello.", ("output",), ()),
 ]
-GOOD = (
-    "A shop sells lamps. Each lamp shines on a part of a long street. Given the parts, print the least number of lamps "
-    "that light the whole street, or -1.\n\ndef light(parts, length):"
+LAMPS = (
+    "A shop sells lamps. Each lamp shines on a part of a long street. Given the parts, return the least number of "
+    "lamps that light the whole street, or -1."
 )
+
+
+def answer(statement=LAMPS, signature="def light(parts: list, length: int) -> int:"):
+    return json.dumps({"statement": statement, "signature": signature})
+
+
+GOOD = answer()
 HELD_OUT = "Write a function that merges overlapping meetings of a busy calendar and counts how many of them remain"
 
 
@@ -59,34 +72,39 @@ def test_examples_are_the_nearest_by_jaccard():
 
 def test_candidates_meet_the_gates(walks, tmp_path):
     bad = [
-        ("def f(): pass", "stop"), (GOOD, "length"), (GOOD.replace("def light", "light"), "stop"),
-        (f"{GOOD}\n    return min(parts)", "stop"),
-        (f"{SEEDS[0].prompt} {SEEDS[0].prompt}\ndef sort(flowers):" + " " * 40, "stop"),
-        (f"{HELD_OUT}.\n\ndef merge(meetings):\n    Give the number.{' ' * 30}.", "stop"),
+        (answer("Light it."), "stop"), (GOOD, "length"), (answer(signature="light(parts)"), "stop"),
+        (answer(signature="def light(parts):\n    return min(parts)"), "stop"),
+        (answer(f"{SEEDS[0].prompt} {SEEDS[0].prompt}", "def sort(flowers):"), "stop"),
+        (answer(f"{HELD_OUT}. Give the number.", "def merge(meetings):"), "stop"), (LAMPS, "stop"),
     ]  # fmt: skip
-    sampler = Sampler(*bad, (GOOD, "stop"), (f"thoughts</think>\n{GOOD}", "stop"), *[(GOOD, "stop")] * 16)
+    sampler = Sampler(*bad, (GOOD, "stop"), (f"thoughts</think>\n```json\n{GOOD}\n```", "stop"), *[(GOOD, "stop")] * 18)
     target = tmp_path / "generated.jsonl"
     counts = generate_problems(
-        walks, SEEDS, target, sampler, Sampling("tiny", num_samples=8), form="call",
+        walks, SEEDS, target, sampler, Sampling("tiny", num_samples=9), form="call",
         held_out=HeldOut(frozenset({"h/1"}), {"h/1": HELD_OUT}),
     )  # fmt: skip
     records = [json.loads(line) for line in target.read_text().splitlines()]
     reasons = [candidate["rejected"] for candidate in records[0]["candidates"]]
     assert reasons == [
         "it has less than 120 characters", "it was cut at --max-tokens", "it shows no signature",
-        "it shows a solution", "it is nearly its example s/1", "it is nearly the held-out h/1", None,
-        "it repeats another candidate",
+        "it shows a solution", "it is nearly the seed s/1", "it is nearly the held-out h/1",
+        "it is no JSON object with statement and signature", None, "it repeats another candidate",
     ]  # fmt: skip
-    assert counts == {"walks": 3, "candidates": 24, "rejected": 7 + 14}
-    assert records[0]["candidates"][6]["entry_point"] == "light"
+    assert counts == {
+        "walks": 3, "candidates": 27, "left": 3, "too short": 1, "cut short": 1, "without a signature": 1,
+        "with a solution": 1, "near a seed": 1, "near a held-out problem": 1, "in another form": 1, "repeated": 17,
+    }  # fmt: skip
+    kept = records[0]["candidates"][7]
+    assert kept["statement"] == f"{LAMPS}\n\ndef light(parts: list, length: int) -> int:"
+    assert kept["entry_point"] == "light" and kept["answer"] == GOOD
     assert records[1]["seeds"] == [{"task_id": "s/2", "license": "MIT", "similarity": 0.5}]
     assert "sorting, tie" in sampler.asked[0].prompt and SEEDS[0].prompt in sampler.asked[0].prompt
-    assert len(set(sampler.asked[0].seeds)) == 8 and records[2]["seeds"] == []
+    assert len(set(sampler.asked[0].seeds)) == 9 and records[2]["seeds"] == []
 
 
 def test_a_run_that_was_stopped_goes_on(walks, tmp_path):
     sampling = Sampling("tiny", num_samples=2)
-    answers = [(f"{GOOD} Case {n}.", "stop") for n in range(6)]
+    answers = [(json.dumps({"statement": f"{LAMPS} {n}", "input": "n", "output": "m"}), "stop") for n in range(6)]
     whole, target = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     generate_problems(walks, SEEDS, whole, Sampler(*answers), sampling)
     with pytest.raises(IndexError):
@@ -104,6 +122,15 @@ def test_bad_settings(walks, tmp_path):
     walks.write_text(json.dumps({"task_id": "w", "concepts": []}))
     with pytest.raises(InvalidInput, match="line 1 is not a line of `codescaler data synth walk`"):
         generate_problems(walks, SEEDS, tmp_path / "o.jsonl", Sampler(), Sampling("tiny"))
+
+
+def test_a_problem_is_written_of_its_parts():
+    program = {"statement": "Add.\nTwice.", "input": " Two numbers. ", "output": "The sum.", "title": "Add"}
+    assert write_statement(program, "program") == "Add.\nTwice.\n\nInput:\nTwo numbers.\n\nOutput:\nThe sum."
+    assert write_statement({"statement": "Add.", "signature": "def f(a):"}, "call") == "Add.\n\ndef f(a):"
+    signature = {"signature": "def f(a):"}
+    for missing in ({}, signature, {"statement": " ", **signature}, {"statement": 1, **signature}):
+        assert write_statement(missing, "call") == ""
 
 
 @pytest.mark.parametrize(
