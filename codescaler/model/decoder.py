@@ -96,7 +96,7 @@ class Layer:
 
         Shapes: [T, D]; of the last layer [U, D], since only the pooled tokens are read after it.
         """
-        o_TE = self.attend(context, self.enter_attention(context, x_TD, residual_TD), is_last)
+        o_TE = self._attend(context, self._project(context, x_TD, residual_TD), is_last)
         if is_last:
             residual_TD = residual_TD[context.tree.read_tokens]
         return self._run_after_attention(context, o_TE, residual_TD), residual_TD
@@ -105,17 +105,34 @@ class Layer:
         """Adds what the layer before gave to the residual, in place, and returns what queries, keys and values read."""
         return context.backend.rms_norm(x_TD, self.input_norm, context.config.norm_eps, residual_TD)
 
-    def attend(self, context: ForwardContext, x_TD: Tensor, is_last: bool = False) -> Tensor:
-        """Returns attention's output before its projection. Shapes: [T, NH]; of the last layer [U, NH]."""
+    def attend(self, context: ForwardContext, x_TD: Tensor) -> Tensor:
+        """Returns attention's output before its projection. Shapes: x [T, D] -> [T, NH]."""
+        return self._attend(context, self._project_block(context, x_TD, context.tree.positions), is_last=False)
+
+    def _attend(self, context: ForwardContext, qkv_TE: Tensor, is_last: bool) -> Tensor:
         backend, tree = context.backend, context.tree
-        qkv_TE = backend.linear(x_TD, self.qkv)
-        heads, norms = self.attention.heads, (self.q_norm, self.k_norm, context.config.norm_eps)
-        rotary = context.rotary if self.attention.window is None else context.local_rotary
-        backend.qk_norm_rope(qkv_TE, heads, tree.positions, rotary, *norms)
         if context.memory is not None:
-            qkv_TE = context.memory.join(qkv_TE, heads.q_width)
+            qkv_TE = context.memory.join(qkv_TE, self.attention.heads.q_width)
         # Keys and values need every token, the rest of the last layer only the pooled ones.
         return backend.tree_attention(qkv_TE, self.attention, tree, tree.read_queries if is_last else tree.all_queries)
+
+    def _project(self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor) -> Tensor:
+        """Queries, keys and values, a block of tokens at a time; updates the residual."""
+        positions, block = context.tree.positions, context.backend.token_block or len(x_TD)
+        if len(x_TD) <= block:
+            return self._project_block(context, self.enter_attention(context, x_TD, residual_TD), positions)
+        qkv_TE = context.backend.new_empty(x_TD, len(x_TD), self.attention.heads.qkv_width)
+        blocks = (t.split(block) for t in (x_TD, residual_TD, positions, qkv_TE))
+        for x, residual, own, qkv in zip(*blocks, strict=True):
+            qkv.copy_(self._project_block(context, self.enter_attention(context, x, residual), own))
+        return qkv_TE
+
+    def _project_block(self, context: ForwardContext, x_TD: Tensor, positions: Tensor) -> Tensor:
+        qkv_TE = context.backend.linear(x_TD, self.qkv)
+        rotary = context.rotary if self.attention.window is None else context.local_rotary
+        norms = self.q_norm, self.k_norm, context.config.norm_eps
+        context.backend.qk_norm_rope(qkv_TE, self.attention.heads, positions, rotary, *norms)
+        return qkv_TE
 
     def _run_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         """Output projection and MLP, a block of tokens at a time; returns the output that is not yet added."""
@@ -124,7 +141,7 @@ class Layer:
         block = block or len(o_TE)
         if len(o_TE) <= block:
             return self._run_block_after_attention(context, o_TE, residual_TD)
-        out_TD = o_TE.new_empty(residual_TD.shape)
+        out_TD = context.backend.new_empty(o_TE, *residual_TD.shape)
         for o, residual, out in zip(*(t.split(block) for t in (o_TE, residual_TD, out_TD)), strict=True):
             out.copy_(self._run_block_after_attention(context, o, residual))
         return out_TD
@@ -205,7 +222,7 @@ class Decoder:
         x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:
             x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
-        residual_TD = torch.zeros(x_TD.shape, dtype=_upcast(self.dtype), device=self.device)
+        residual_TD = self.backend.new_empty(x_TD, *x_TD.shape, dtype=_upcast(self.dtype)).zero_()
         return HiddenStates(context, x_TD, residual_TD)
 
     def advance(self, states: HiddenStates, num_layers: int) -> None:

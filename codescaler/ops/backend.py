@@ -59,6 +59,10 @@ class Backend(ABC):
             "is slow, or the model before it was quantised"
         )
 
+    def new_empty(self, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor with any content, on the device of another one, and of its dtype if none is given."""
+        return like.new_empty(shape, dtype=dtype)
+
     def pack_linear(self, weights: LinearWeights, format: LinearFormat = PLAIN, /) -> PackedLinear:
         """Returns a linear layer for this backend's `linear` alone; the format is one that `supports` lets pass."""
         return self.products[type(format)](weights, format)

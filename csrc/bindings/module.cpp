@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <utility>
 
 #include "tensor.h"
 
@@ -20,9 +22,37 @@ struct FreeAligned {
 };
 using AlignedBytes = std::unique_ptr<std::byte[], FreeAligned>;
 
-AlignedBytes allocate(int64_t bytes) {
-  return AlignedBytes(static_cast<std::byte*>(::operator new[](size_t(bytes), std::align_val_t(64))));
-}
+// Lends memory, and keeps the largest piece that came back: new pages cost more than a kernel's use of them.
+class Workspaces {
+ public:
+  template <class Use>
+  void lend(int64_t bytes, Use use) {
+    Piece piece = take();
+    if (piece.bytes < bytes)
+      piece = {AlignedBytes(static_cast<std::byte*>(::operator new[](size_t(bytes), std::align_val_t(64)))), bytes};
+    use(piece.memory.get());
+    give(std::move(piece));
+  }
+
+ private:
+  struct Piece {
+    AlignedBytes memory;
+    int64_t bytes = 0;
+  };
+
+  Piece take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(kept_, {});
+  }
+
+  void give(Piece piece) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (piece.bytes > kept_.bytes) std::swap(kept_, piece);  // `piece` is freed after the lock
+  }
+
+  std::mutex mutex_;
+  Piece kept_;
+};
 
 const float* optional_floats(const std::optional<Tensor>& tensor, std::initializer_list<int64_t> shape) {
   return tensor ? tensor->get<float>(shape) : nullptr;
@@ -284,10 +314,12 @@ class KernelSet {
     call(tensors.qkv, threads, [&](auto type, const auto& kernels) {
       using T = decltype(type);
       auto a = tensors.args<T>(tensors.spec.num_heads / tensors.spec.num_kv_heads);
-      return [=, run = kernels.tree_attention, measure = kernels.tree_attention_workspace_bytes]() mutable {
-        const AlignedBytes workspace = allocate(measure(a, threads));
-        a.workspace = workspace.get();
-        run(a, threads);
+      return [=, workspaces = workspaces_.get(), run = kernels.tree_attention,
+              measure = kernels.tree_attention_workspace_bytes]() mutable {
+        workspaces->lend(measure(a, threads), [&](void* memory) {
+          a.workspace = memory;
+          run(a, threads);
+        });
       };
     });
   }
@@ -330,10 +362,12 @@ class KernelSet {
       a.weight = packed_.get<int8_t>({packed_int8_bytes(a.num_outputs, a.num_inputs, activation_bits)});
       a.scale = scale_.get<float>({-1}), a.bias = optional_floats(bias_, {a.num_outputs});
       a.y = y_.rows<T>(a.num_rows, a.num_outputs), a.y_stride = y_.row_stride();
-      return [=, run = kernels.int8_linear, measure = kernels.int8_linear_workspace_bytes]() mutable {
-        const AlignedBytes workspace = allocate(measure(a, threads));
-        a.workspace = workspace.get();
-        run(a, threads);
+      return [=, workspaces = workspaces_.get(), run = kernels.int8_linear,
+              measure = kernels.int8_linear_workspace_bytes]() mutable {
+        workspaces->lend(measure(a, threads), [&](void* memory) {
+          a.workspace = memory;
+          run(a, threads);
+        });
       };
     });
   }
@@ -383,11 +417,12 @@ class KernelSet {
       a.grad_out = a.forward.out, a.grad_out_stride = a.forward.out_stride;
       a.grad_qkv = grad_qkv_.rows<T>(a.num_tokens, tensors.qkv.size(1));
       a.grad_qkv_stride = grad_qkv_.row_stride();
-      return [=, run = kernels.tree_attention_backward,
+      return [=, workspaces = workspaces_.get(), run = kernels.tree_attention_backward,
               measure = kernels.tree_attention_backward_workspace_bytes]() mutable {
-        const AlignedBytes workspace = allocate(measure(a, threads));
-        a.forward.workspace = workspace.get();
-        run(a, threads);
+        workspaces->lend(measure(a, threads), [&](void* memory) {
+          a.forward.workspace = memory;
+          run(a, threads);
+        });
       };
     });
   }
@@ -410,6 +445,7 @@ class KernelSet {
   }
 
   const Kernels* table_ = nullptr;
+  std::unique_ptr<Workspaces> workspaces_ = std::make_unique<Workspaces>();
 };
 
 template <class T>
