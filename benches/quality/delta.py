@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from codescaler.commands.info import describe_environment
 from codescaler.data.execution.examples import read_examples
-from codescaler.data.execution.outputs import collect_outputs, find_interface
+from codescaler.data.execution.outputs import Interface, collect_outputs, find_interface
 from codescaler.data.execution.votes import compute_disagreement
 from codescaler.data.synthesis.concepts import grade_difficulty
 from codescaler.data.synthesis.suite_inputs import write_inputs
@@ -80,21 +80,21 @@ def measure_problems(
     """Yields each problem whose inputs can be read off its tests, and that has at least two programs."""
     for group in tqdm(groups, desc="problems"):
         task = tasks[group.task_id]
-        interface, inputs = find_interface(task), _list_inputs(task, num_inputs)
+        interface = find_interface(task)
+        inputs = [] if interface is None else _list_inputs(task, interface, num_inputs)
         candidates = [each for each in group.candidates if each.code is not None and each.passed is not None]
         if interface is None or not inputs or len(candidates) < 2:
             continue
         rows = list(collect_outputs(sandbox, ((each.code or "", interface, inputs) for each in candidates)))
         fails = sum(not each.passed for each in candidates) / len(candidates)
-        level = grade_difficulty(task) or 0.0
-        yield Measured(task.task_id, (task.difficulty or "").lower(), level, compute_disagreement(rows), fails)
+        if (level := grade_difficulty(task)) is not None:
+            yield Measured(task.task_id, (task.difficulty or "").lower(), level, compute_disagreement(rows), fails)
 
 
-def _list_inputs(task: Task, num_inputs: int) -> list[str]:
+def _list_inputs(task: Task, interface: Interface, num_inputs: int) -> list[str]:
     if isinstance(task.tests, StdioTests):
         return [text for text, _ in task.tests.cases][:num_inputs]
-    interface = find_interface(task)
-    examples = read_examples(task.tests, interface) if interface and isinstance(task.tests, CallTests) else None
+    examples = read_examples(task.tests, interface) if isinstance(task.tests, CallTests) else None
     return [] if examples is None else write_inputs(examples, num_inputs, random.Random(task.task_id))
 
 
@@ -106,8 +106,8 @@ def summarize(measured: Sequence[Measured]) -> dict[str, Any]:
     def correlate(first: str, second: str) -> Estimate | None:
         return estimate_correlation(names, *([row[None] for row in ranks[key]] for key in (first, second)))
 
-    levels = {}
-    for _, name in sorted({(each.level, each.name) for each in measured}):
+    levels, levels_of = {}, {each.name: each.level for each in measured}
+    for name in sorted({each.name for each in measured}, key=lambda name: (levels_of[name], name)):
         chosen = [each for each in measured if each.name == name]
         columns = {key: np.array([getattr(each, key) for each in chosen]) for key in ("delta", "fails")}
         levels[name] = {"problems": len(chosen), **estimate_means(columns, [each.task_id for each in chosen])}

@@ -1,6 +1,8 @@
 """`codescaler data synth` from seeds to problems, with a server that answers and the real sandbox."""
 
 import json
+import random
+import re
 
 import pytest
 
@@ -9,10 +11,7 @@ from codescaler.tasks import make_task_record, read_tasks
 from codescaler.testing.chat_server import make_completion, serving
 from codescaler.types import CallTests, Task
 
-STATEMENT = (
-    "Number {seed}. Given a whole number x from 0 to 1000, return its square, plus one if x is odd. The result is a "
-    "whole number. For 3 the answer is 10, and for 4 it is 16.\n\ndef square(x):"
-)
+WORDS = ["bees", "fly", "over", "gardens", "where", "old", "clocks", "tell", "of", "wheels", "and", "tiles", "while", "snow", "melts", "on", "roofs"]
 
 
 def run(*arguments):
@@ -23,12 +22,15 @@ def respond(body):
     asked = body["messages"][0]["content"]
     if "topics and the knowledge points" in asked:
         return make_completion('{"topics": ["Math", "Number theory"], "knowledge_points": ["parity"]}')
-    if "generate_input" in asked:
-        return make_completion("```python\ndef generate_input(rng):\n    return (rng.randint(0, 1000),)\n```")
-    if "Write one new programming problem" in asked:
-        return make_completion(STATEMENT.format(seed=body["seed"]))
+    if "examples of legal inputs" in asked:
+        return make_completion("```python\nsquare(3)\nsquare(1000)\nsquare(44)\n```")
+    if "Invent a new programming problem" in asked:
+        story = " ".join(random.Random(body["seed"]).choices(WORDS, k=30))
+        statement = f"{story}. Return the square of x, from 0 to 1000, modulo {body['seed'] % 900 + 99}."
+        return make_completion(json.dumps({"statement": statement, "signature": "def square(x):"}))
+    number = re.search(r"modulo (\d+)", asked)[1]
     extra = "x % 2" if body["seed"] % 3 else "0"
-    return make_completion(f"```python\ndef square(x):\n    return x * x + {extra}\n```")
+    return make_completion(f"```python\ndef square(x):\n    return x * x % {number} + {extra}\n```")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,7 @@ def test_from_seeds_to_problems(tmp_path, capsys, has_model):
         small = ("--n", 5, "--inputs", 6, "--cpu-seconds", 2)
         assert run("difficulty", "new.jsonl", "-o", "judged.jsonl", *model, *emit, *small) == 0
         said = capsys.readouterr().err
-        assert "judged.jsonl: 3 walks, 6 candidates, 3 kept" in said
+        assert "judged.jsonl: 3 walks, 6 candidates, 6 left, 3 kept" in said
         assert "problems.jsonl: 3 problems" in said and "sft.jsonl: 6 conversations" in said
         assert len(asked) == 3 * has_model + 3 * 2 + 6 * (2 + 5)
     problems = read_tasks("problems.jsonl")

@@ -30,7 +30,7 @@ class Examples:
 def read_examples(tests: CallTests, interface: Interface) -> Examples | None:
     """The calls of tests that give plain values, in the form of the first one; None if there is none."""
     names = {tests.entry_points[0], *_find_bound_names(tests)}
-    found = [call for statement in tests.statements if (call := _read_call(statement, names)) is not None]
+    found = [call for statement in tests.statements if (call := read_call(statement, names)) is not None]
     if interface.call is None or not found:
         return None
     (first, keywords), *_ = found
@@ -51,7 +51,7 @@ def _find_bound_names(tests: CallTests) -> set[str]:
     return bound
 
 
-def _read_call(statement: str, names: set[str]) -> tuple[Call, tuple[str, ...]] | None:
+def read_call(statement: str, names: set[str]) -> tuple[Call, tuple[str, ...]] | None:
     """The arguments of the one call of one of these names, or of a method of its object, if they are plain values."""
     tree = parse_syntax_tree(statement)
     found = [node for node in ast.walk(tree) if _is_call_of(node, names)] if tree is not None else []

@@ -11,6 +11,7 @@ from codescaler.data.sample.sampling import Completion, Request, Sampler, derive
 
 Item = TypeVar("Item")
 
+_DECODER = json.JSONDecoder(strict=False)  # reads line breaks in strings
 _THINKING = re.compile(r"\A.*?</think>", re.DOTALL)
 
 
@@ -53,8 +54,9 @@ def read_answer(completion: Completion) -> str:
 
 
 def read_object(answer: str) -> dict[str, Any]:
-    """The JSON object of an answer, from its first brace to its last. Empty where that is none."""
+    """The JSON object that begins at the first brace of an answer. Empty where none does."""
     with suppress(ValueError, RecursionError):
-        text = answer[answer.index("{") : answer.rindex("}") + 1]
-        return dict(json.loads(text, strict=False))  # which reads line breaks in strings
+        read: dict[str, Any]
+        read, _ = _DECODER.raw_decode(answer, answer.index("{"))
+        return read
     return {}

@@ -16,21 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codescaler.data.execution.examples import read_examples
 from codescaler.data.execution.outputs import Capturer, Interface, Output, collect_outputs
 from codescaler.data.execution.votes import Vote, compute_disagreement, hold_weighted_vote
 from codescaler.data.prefer.leakage import HeldOut, LeakFinder
 from codescaler.data.sample.sampling import Completion, Request, Sampler, Sampling
 from codescaler.data.synthesis.asking import ask_in_order, make_request, read_answer
 from codescaler.data.synthesis.generate import REASONS, count_candidates
-from codescaler.data.synthesis.inputs import make_inputs
+from codescaler.data.synthesis.inputs import make_inputs, read_calls
 from codescaler.data.synthesis.prompts import write_calls_prompt, write_inputs_prompt, write_solution_prompt
 from codescaler.data.synthesis.suite_inputs import write_inputs
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_lines
 from codescaler.io.resumable import ResumableFile, compute_digest, compute_file_digest
 from codescaler.text.extraction import extract_code
-from codescaler.types import CallTests
 
 _REASONS = {
     **REASONS,
@@ -92,6 +90,11 @@ def judge_problems(
         "answered_by": sampler.identity,
         "held_out": compute_digest(sorted(held_out.forms)),
         "limits": dict(limits),
+        "prompts": [
+            write_calls_prompt("...", "f"),
+            write_inputs_prompt("...", None),
+            write_solution_prompt("...", "f"),
+        ],
         **dataclasses.asdict(settings),
     }
     judge = _Judge(runner, sampling, settings, LeakFinder(held_out, ()))
@@ -109,7 +112,9 @@ def judge_problems(
 def _check_generated(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     candidates = record.get("candidates")
     if not isinstance(candidates, list) or not all(
-        isinstance(candidate, dict) and isinstance(candidate.get("statement"), str) and "rejected" in candidate
+        isinstance(candidate, dict)
+        and all(isinstance(candidate.get(name), str) for name in ("answer", "statement"))
+        and {"entry_point", "rejected"} <= candidate.keys()
         for candidate in candidates
     ):
         raise InvalidInput(f"{name} is not a line of `codescaler data synth generate`; give the file that it wrote")
@@ -126,7 +131,7 @@ class _Judge:
         for place, candidate in enumerate(record["candidates"]):
             if candidate["rejected"] is None:
                 name, seed = f"{record['task_id']}/{place}", self._sampling.seed
-                statement, call = candidate["statement"], candidate.get("entry_point")
+                statement, call = candidate["statement"], candidate["entry_point"]
                 inputs = write_calls_prompt(statement, call) if call else write_inputs_prompt(statement, None)
                 solution = write_solution_prompt(statement, call)
                 requests.append(make_request(f"{name}/inputs", inputs, self._settings.num_generators, seed))
@@ -146,7 +151,7 @@ class _Judge:
     def _judge_candidate(
         self, candidate: Mapping[str, Any], makers: Sequence[Completion], solutions: Sequence[Completion]
     ) -> dict[str, Any]:
-        call, count = candidate.get("entry_point"), self._settings.num_inputs
+        call, count = candidate["entry_point"], self._settings.num_inputs
         programs = self._extract(solutions)
         if call is not None:
             programs = [leave_out_checks(code) for code in programs]
@@ -176,8 +181,7 @@ class _Judge:
         count, seed = self._settings.num_inputs, self._sampling.seed
         if call is None:
             return make_inputs(self._runner, self._extract(answers), count, seed, is_call=False)
-        lines = tuple(line.strip() for answer in answers for line in read_answer(answer).splitlines())
-        examples = read_examples(CallTests(lines, (call,)), Interface(call))
+        examples = read_calls("\n".join(map(read_answer, answers)), call)
         made = [] if examples is None else write_inputs(examples, count, random.Random(f"{seed} {statement}"))
         return list(dict.fromkeys(made))[:count]
 

@@ -14,18 +14,24 @@ from codescaler.io.resumable import compute_file_digest
 from codescaler.tasks import make_task_record
 from codescaler.types import CallTests, StdioTests, Task, Tests
 
+_NEARLY = 0.9  # of the largest share of a majority
+
 
 def make_problem(record: Mapping[str, Any]) -> Task | None:
     """The problem that is kept of a judged walk, None if none is.
 
-    Outputs of its tests are the majority's. The text shows the test that most agree on, of equals the shortest.
+    Outputs of its tests are the majority's. The text shows the shortest of those that nearly the most agree on.
     """
     if record["kept"] is None:
         return None
     candidate = record["candidates"][record["kept"]]
     call, cases = candidate["entry_point"], candidate["cases"]
-    given, output, _ = min(cases, key=lambda case: (-case[2], len(case[0]) + len(case[1])))
-    example = f"Input:\n{given}\nOutput:\n{output}" if call is None else f"assert {call}({given}) == {output}"
+    given, output = choose_example(cases)
+    example = (
+        f"Example input:\n{given.strip()}\n\nExample output:\n{output.strip()}"
+        if call is None
+        else f"For example:\n\nassert {call}({given}) == {output}"
+    )
     tests: Tests = (
         StdioTests(tuple((given, output) for given, output, _ in cases))
         if call is None
@@ -34,12 +40,19 @@ def make_problem(record: Mapping[str, Any]) -> Task | None:
     licenses = sorted({seed["license"] for seed in record["seeds"]})
     return Task(
         f"synth/{record['task_id'].partition('/')[2]}",
-        f"{candidate['statement']}\n\nFor example:\n\n{example}",
+        f"{candidate['statement']}\n\n{example}",
         tests,
         difficulty=f"{candidate['delta']:.4f}",
         license=" and ".join(licenses) or None,
         tags=tuple(record["concepts"]),
     )
+
+
+def choose_example(cases: Sequence[tuple[str, str, float]]) -> tuple[str, str]:
+    """The input and output of the shortest case whose share is at least 0.9 of the largest."""
+    most = max(share for _, _, share in cases)
+    agreed = [(given, output) for given, output, share in cases if share >= _NEARLY * most]
+    return min(agreed, key=lambda case: len(case[0]) + len(case[1]))
 
 
 def emit_problems(judged: Path, target: Path) -> int:
@@ -71,10 +84,10 @@ def emit_problems(judged: Path, target: Path) -> int:
 
 def leave_out_repeated(problems: Sequence[tuple[Mapping[str, Any], Task]]) -> list[tuple[Mapping[str, Any], Task]]:
     """Those that are not nearly an earlier one, by their statements and by their solutions."""
-    kept_candidates = [record["candidates"][record["kept"]] for record, _ in problems]
-    finder = leakage.LeakFinder(leakage.HeldOut(), [candidate["statement"] for candidate in kept_candidates])
+    finder = leakage.LeakFinder(leakage.HeldOut(), ())  # what most say is no boilerplate here: it is what repeats
     kept = []
-    for (record, task), candidate in zip(problems, kept_candidates, strict=True):
+    for record, task in problems:
+        candidate = record["candidates"][record["kept"]]
         statement, solution = candidate["statement"], candidate["solution"]
         if finder.find(task.task_id, statement) is None and finder.find_program(solution) is None:
             finder.add(task.task_id, statement, solution)

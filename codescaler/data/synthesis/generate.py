@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import re
 import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -81,6 +82,7 @@ def generate_problems(
         "answered_by": sampler.identity,
         "form": form,
         "num_examples": num_examples,
+        "prompt": write_problem_prompt(["..."], ["..."], form),
     }
     gate = _Gate(held_out, seeds, form)
     with ResumableFile(target, settings) as output:
@@ -144,9 +146,10 @@ class _Gate:
         judged = []
         for completion in completions:
             answer = read_answer(completion)
-            statement = write_statement(read_object(answer), self._form)
-            entry_point = find_entry_point(statement) if self._form == "call" else None
-            reason = self._find_fault(completion, statement, entry_point)
+            parts = read_object(answer)
+            signature = read_signature(str(parts.get("signature"))) if self._form == "call" else None
+            statement = write_statement(parts, self._form)
+            reason = self._find_fault(completion, statement, signature)
             if reason is None:
                 reason = "it repeats another candidate" if statement in seen else None
                 seen.add(statement)
@@ -154,24 +157,25 @@ class _Gate:
                 {
                     "answer": answer,
                     "statement": statement,
-                    "entry_point": entry_point,
+                    "entry_point": None if signature is None else signature.name,
                     "finish": completion.finish,
                     "rejected": reason,
                 }
             )
         return judged
 
-    def _find_fault(self, completion: Completion, statement: str, entry_point: str | None) -> str | None:
+    def _find_fault(self, completion: Completion, statement: str, signature: ast.FunctionDef | None) -> str | None:
         if completion.finish == "length":
             return "it was cut at --max-tokens"
         if not statement:
             return f"it is no JSON object with {' and '.join(FORMS[self._form])}"
         if len(statement) < _MIN_CHARS:
             return f"it has less than {_MIN_CHARS} characters"
-        if self._form == "call" and entry_point is None:
-            return "it shows no signature"
-        if self._form == "call" and has_solution(statement):
-            return "it shows a solution"
+        if self._form == "call":
+            if signature is None:
+                return "it shows no signature"
+            if not all(map(_is_placeholder, signature.body)) or has_solution(statement):
+                return "it shows a solution"
         if (leak := self._copies.find("", statement)) is not None:
             return f"it is nearly the seed {leak.held_out}"
         if (leak := self._leaks.find("", statement)) is not None:
@@ -180,20 +184,34 @@ class _Gate:
 
 
 def write_statement(fields: Mapping[str, Any], form: str) -> str:
-    """The text of a problem whose parts a model gave. Empty if one is missing."""
+    """The text of a problem whose parts a model gave. Empty if one is missing, or is no plain text."""
     texts = [fields.get(name) for name in FORMS[form]]
-    if not all(isinstance(text, str) and text.strip() for text in texts):
+    if not all(isinstance(text, str) and text.strip() and _is_plain(text) for text in texts):
         return ""
     first, *others = (str(text).strip() for text in texts)
     if form == "program":
         others = [f"{name.capitalize()}:\n{text}" for name, text in zip(("input", "output"), others, strict=True)]
+    elif (signature := read_signature(others[0])) is not None:
+        others = [ast.unparse(signature).partition("\n")[0]]
     return "\n\n".join([first, *others])
 
 
-def find_entry_point(statement: str) -> str | None:
-    """The name of the first function of Python whose signature a statement shows."""
-    matched = _SIGNATURE.search(statement)
-    return None if matched is None else matched[1]
+def _is_plain(text: str) -> bool:
+    """Without surrogates and control characters: "times" of LaTeX begins with a tab once JSON is read."""
+    return not any(unicodedata.category(char) in ("Cc", "Cs") and char != "\n" for char in text)
+
+
+def read_signature(text: str) -> ast.FunctionDef | None:
+    """The one function of Python that a text declares, with a body or without one. Methods are none."""
+    text = text.strip().strip("`").strip()
+    for whole in (text, f"{text.rstrip(':')}: ..."):
+        with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            match ast.parse(whole).body:
+                case [ast.FunctionDef(decorator_list=[], args=arguments) as function]:
+                    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+                    return None if names[:1] == ["self"] else function
+            return None
+    return None
 
 
 def has_solution(statement: str) -> bool:

@@ -12,6 +12,7 @@ from codescaler.data.execution.examples import Call, Examples
 from codescaler.data.label.generated_tests import list_facts, vary_calls
 
 _MAX_SMALL = 3  # values of one argument
+_MAX_VARIED = 7  # arguments: all calls with three values of each are 2187 then
 _LONG = 40  # parts of a long list
 
 
@@ -33,8 +34,13 @@ def write_inputs(examples: Examples, count: int, source: random.Random) -> list[
 
 
 def make_small(calls: Sequence[Call], source: random.Random) -> list[Call]:
-    """All calls whose arguments are among the three smallest values of their own kind, in a random order."""
-    values = [sorted(_list_small(column), key=_measure_size)[:_MAX_SMALL] for column in zip(*calls, strict=True)]
+    """All calls whose arguments are among the smallest values of their own kind, in a random order.
+
+    These are three of each argument, and one if there are many arguments.
+    """
+    columns = list(zip(*calls, strict=True))
+    most = _MAX_SMALL if len(columns) <= _MAX_VARIED else 1
+    values = [sorted(_list_small(column), key=_measure_size)[:most] for column in columns]
     made = _keep_facts(product(*values), calls)
     source.shuffle(made)
     return made

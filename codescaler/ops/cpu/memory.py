@@ -1,7 +1,7 @@
 """Memory of large results that is used again.
 
 The C library gives large blocks back to the system when they are freed. Each is then got anew with a page fault for
-every 4 KiB, and a layer frees several: on a virtual machine that took a tenth of a forward.
+every 4 KiB, and a layer frees several. On a virtual machine that took up to a tenth of a forward.
 """
 
 import math
@@ -32,8 +32,12 @@ class BlockPool:
         num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes < _LEAST_BYTES:
             return torch.empty(shape, dtype=dtype)
-        free = self._free[1 << (num_bytes - 1).bit_length()]
-        block = free.pop() if free else _allocate(1 << (num_bytes - 1).bit_length())
+        size = 1 << (num_bytes - 1).bit_length()
+        free = self._free[size]
+        try:
+            block = free.pop()
+        except IndexError:  # asked first, another thread could be faster
+            block = _allocate(size)
         lent = block[:num_bytes]
         weakref.finalize(lent, free.append, block).atexit = False
         return torch.from_numpy(lent).view(dtype).view(shape)

@@ -8,8 +8,8 @@ from codescaler.data.prefer.leakage import HeldOut
 from codescaler.data.programs import compute_form
 from codescaler.data.sample.sampling import Completion, Sampling
 from codescaler.data.synthesis.difficulty import DifficultySettings, judge_problems, leave_out_checks
-from codescaler.data.synthesis.emit import emit_problems, emit_sft
-from codescaler.data.synthesis.inputs import make_inputs
+from codescaler.data.synthesis.emit import choose_example, emit_problems, emit_sft
+from codescaler.data.synthesis.inputs import make_inputs, read_calls
 from codescaler.errors import InvalidInput
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.tasks import read_tasks
@@ -48,7 +48,7 @@ def f(body):
     return f"def f(x):\n    return {body}"
 
 
-CALL_INPUTS = ["f(0)\nassert f(999) == 1\nf(x)\nf([1)\nf(1, 2)\nf(41)"]
+CALL_INPUTS = ["f(...)\nf(0)\nassert f(999) == 1\nf(x)\nf([1)\nf(1, 2)\nf(41)"]
 TABLE = {
     # Half of the solutions hold an example that is wrong.
     "EASY": {"inputs": CALL_INPUTS, "solutions": [f("x + 1"), f"{f('x + 1')}\n\nassert f(1) == 3"]},
@@ -112,9 +112,9 @@ def test_the_hardest_that_is_not_broken_is_kept(tmp_path, sandbox):
     assert sandbox.run("print(2 * int(input()))", program.tests).passed
     assert (call.license, call.tags, call.reference, call.task_id) == ("MIT", ("a", "b"), None, "synth/0/0")
     card = json.loads((tmp_path / "problems.jsonl.card.json").read_text())
-    given, output, _ = min(judged[2]["cases"], key=lambda case: (-case[2], len(case[0]) + len(case[1])))
-    assert call.prompt == f"HARD problem.\n\nFor example:\n\nassert f({given}) == {output}"
-    assert program.prompt.startswith("STDIN problem.\n\nFor example:\n\nInput:\n")
+    assert call.prompt == "HARD problem.\n\nFor example:\n\nassert f(0) == 0"
+    given, output = program.prompt.removeprefix("STDIN problem.\n\nExample input:\n").split("\n\nExample output:\n")
+    assert int(output) == 2 * int(given)
     assert card["left_out"] == {"another problem of the file, or nearly": 1}
     assert card["problems"] == 2 and card["seeds_by_license"] == {"MIT": 2}
     assert card["problems_by_seed"]["synth/0/0"] == ["s/1"]
@@ -154,6 +154,36 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, sandbox):
     judge(generated, target, sandbox, rest)
     assert rest.asked[0] == "walk/0/1/0/inputs" and len(rest.asked) == 4
     assert target.read_bytes() == whole.read_bytes()
+
+
+def test_a_problem_that_is_nearly_another_one_is_left_out(tmp_path, sandbox):
+    texts = [f"HARD. Return the square of a whole number that is {word} than the largest one." for word in "abcdefgh"]
+    own = [{**candidate("HARD"), "statement": text} for text in texts]
+    generated = write_generated(tmp_path / "generated.jsonl", *([each] for each in own))
+    judge(generated, tmp_path / "judged.jsonl", sandbox)
+    lines = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["candidates"][0]["solution"] = f"def f(x):\n    return {number}"
+    (tmp_path / "judged.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert emit_problems(tmp_path / "judged.jsonl", tmp_path / "problems.jsonl") == 1
+
+
+def test_the_example_is_short_and_agreed_on():
+    cases = [("1" * 50, "2", 1.0), ("3", "4", 0.95), ("5", "", 0.8)]
+    assert choose_example(cases) == ("3", "4")
+
+
+@pytest.mark.parametrize(
+    "text, inputs",
+    [
+        ("f(1)\nprint(f(2))\nf(1)\n# f(3)\nf(1, 2)", ["1", "2"]),
+        ("f(...)\nf([1, ..., 9])\nf(1e999)\nf({'a'})\nf(b'a')\nf(3, x=[4.5])", ["3, x=[4.5]"]),
+        ("f()\nf(x)\nf(f(1))", None),
+    ],
+)
+def test_calls_are_read(text, inputs):
+    examples = read_calls(text, "f")
+    assert (examples and list(map(examples.write, examples.calls))) == inputs
 
 
 def test_inputs_are_distinct_and_take_turns(sandbox):

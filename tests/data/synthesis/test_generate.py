@@ -9,9 +9,9 @@ from codescaler.data.sample.sampling import Completion, Sampling
 from codescaler.data.synthesis.concepts import Seed
 from codescaler.data.synthesis.generate import (
     choose_examples,
-    find_entry_point,
     generate_problems,
     has_solution,
+    read_signature,
     write_statement,
 )
 from codescaler.errors import InvalidInput
@@ -129,15 +129,42 @@ def test_a_problem_is_written_of_its_parts():
     assert write_statement(program, "program") == "Add.\nTwice.\n\nInput:\nTwo numbers.\n\nOutput:\nThe sum."
     assert write_statement({"statement": "Add.", "signature": "def f(a):"}, "call") == "Add.\n\ndef f(a):"
     signature = {"signature": "def f(a):"}
-    for missing in ({}, signature, {"statement": " ", **signature}, {"statement": 1, **signature}):
+    for text in (" ", 1, None, "a \ud800", "2 \times 3"):
+        assert write_statement({"statement": text, **signature}, "call") == ""
+    for missing in ({}, signature, {"statement": "Add."}):
         assert write_statement(missing, "call") == ""
 
 
 @pytest.mark.parametrize(
-    "statement, name", [("x\n    def solve_it (a):", "solve_it"), ("use def f(", None), ("async def g(x)", "g")]
+    "signature, name",
+    [
+        ("def f(a: int) -> int", "f"),
+        ("`def f(a):`", "f"),
+        ("def f(\n    a,\n    b=1,\n):", "f"),
+        ('def f(a):\n    """Twice a."""', "f"),
+        ("def f(a): return a", "f"),
+        ("f(a)", None),
+        ("async def f(a):", None),
+        ("def f(self, a):", None),
+        ("def f(a):\n    ...\ndef g(a):\n    ...", None),
+        ("class Solution:\n    def f(self, a):", None),
+        ("def f(", None),
+    ],
 )
-def test_signatures(statement, name):
-    assert find_entry_point(statement) == name
+def test_signatures(signature, name):
+    found = read_signature(signature)
+    assert (found and found.name) == name
+
+
+def test_the_function_is_that_of_the_signature(walks, tmp_path):
+    parts = {"statement": f"{LAMPS}\ndef helper(a):\nis known.", "signature": "```def light(parts) -> int```"}
+    target = tmp_path / "o.jsonl"
+    generate_problems(
+        walks, SEEDS, target, Sampler(*[(json.dumps(parts), "stop")] * 3), Sampling("t", num_samples=1), form="call"
+    )
+    kept = json.loads(target.read_text().splitlines()[0])["candidates"][0]
+    assert (kept["entry_point"], kept["rejected"]) == ("light", None)
+    assert kept["statement"].endswith("\n\ndef light(parts) -> int:")
 
 
 @pytest.mark.parametrize(
