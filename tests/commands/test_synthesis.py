@@ -11,7 +11,7 @@ from codescaler.tasks import make_task_record, read_tasks
 from codescaler.testing.chat_server import make_completion, serving
 from codescaler.types import CallTests, Task
 
-WORDS = ["bees", "fly", "over", "gardens", "where", "old", "clocks", "tell", "of", "wheels", "and", "tiles", "while", "snow", "melts", "on", "roofs"]
+WORDS = ["bees", "clocks", "wheels", "tiles", "snow", "roofs", "rain", "walls", "over", "under", "while"]
 
 
 def run(*arguments):
