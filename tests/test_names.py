@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 
 # The first words of functions' names.
 VERBS = """
-act add admit advance align announce answer append apply ask assert assign attack attempt attend audit augment average
+act add admit advance align allocate announce answer append apply ask assert assign attack attempt attend audit augment average
 await barrier bench bind bound broadcast build call capture cast certify change charge check choose classify clear
 close collate collect combine compare compile complete compute concat connect continue convert copy correlate count
 cross cut decode derive describe destroy detach detect disguise divide download draw drop dump edit emit encode end

@@ -96,7 +96,7 @@ class Layer:
 
         Shapes: [T, D]; of the last layer [U, D], since only the pooled tokens are read after it.
         """
-        o_TE = self._attend(context, self._project(context, x_TD, residual_TD), is_last)
+        o_TE = self._attend(context, self._compute_qkv(context, x_TD, residual_TD), is_last)
         if is_last:
             residual_TD = residual_TD[context.tree.read_tokens]
         return self._run_after_attention(context, o_TE, residual_TD), residual_TD
@@ -107,7 +107,7 @@ class Layer:
 
     def attend(self, context: ForwardContext, x_TD: Tensor) -> Tensor:
         """Returns attention's output before its projection. Shapes: x [T, D] -> [T, NH]."""
-        return self._attend(context, self._project_block(context, x_TD, context.tree.positions), is_last=False)
+        return self._attend(context, self._compute_qkv_block(context, x_TD, context.tree.positions), is_last=False)
 
     def _attend(self, context: ForwardContext, qkv_TE: Tensor, is_last: bool) -> Tensor:
         backend, tree = context.backend, context.tree
@@ -116,18 +116,18 @@ class Layer:
         # Keys and values need every token, the rest of the last layer only the pooled ones.
         return backend.tree_attention(qkv_TE, self.attention, tree, tree.read_queries if is_last else tree.all_queries)
 
-    def _project(self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor) -> Tensor:
+    def _compute_qkv(self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor) -> Tensor:
         """Queries, keys and values, a block of tokens at a time; updates the residual."""
         positions, block = context.tree.positions, context.backend.token_block or len(x_TD)
         if len(x_TD) <= block:
-            return self._project_block(context, self.enter_attention(context, x_TD, residual_TD), positions)
-        qkv_TE = context.backend.new_empty(x_TD, len(x_TD), self.attention.heads.qkv_width)
+            return self._compute_qkv_block(context, self.enter_attention(context, x_TD, residual_TD), positions)
+        qkv_TE = context.backend.allocate(x_TD, len(x_TD), self.attention.heads.qkv_width)
         blocks = (t.split(block) for t in (x_TD, residual_TD, positions, qkv_TE))
         for x, residual, own, qkv in zip(*blocks, strict=True):
-            qkv.copy_(self._project_block(context, self.enter_attention(context, x, residual), own))
+            qkv.copy_(self._compute_qkv_block(context, self.enter_attention(context, x, residual), own))
         return qkv_TE
 
-    def _project_block(self, context: ForwardContext, x_TD: Tensor, positions: Tensor) -> Tensor:
+    def _compute_qkv_block(self, context: ForwardContext, x_TD: Tensor, positions: Tensor) -> Tensor:
         qkv_TE = context.backend.linear(x_TD, self.qkv)
         rotary = context.rotary if self.attention.window is None else context.local_rotary
         norms = self.q_norm, self.k_norm, context.config.norm_eps
@@ -141,7 +141,7 @@ class Layer:
         block = block or len(o_TE)
         if len(o_TE) <= block:
             return self._run_block_after_attention(context, o_TE, residual_TD)
-        out_TD = context.backend.new_empty(o_TE, *residual_TD.shape)
+        out_TD = context.backend.allocate(o_TE, *residual_TD.shape)
         for o, residual, out in zip(*(t.split(block) for t in (o_TE, residual_TD, out_TD)), strict=True):
             out.copy_(self._run_block_after_attention(context, o, residual))
         return out_TD
@@ -222,7 +222,7 @@ class Decoder:
         x_TD = torch.nn.functional.embedding(tree.token_ids, self.embedding).to(self.dtype)
         if config.embedding_scale is not None:
             x_TD *= torch.tensor(config.embedding_scale, dtype=torch.float32).to(self.dtype)
-        residual_TD = self.backend.new_empty(x_TD, *x_TD.shape, dtype=_upcast(self.dtype)).zero_()
+        residual_TD = self.backend.allocate(x_TD, *x_TD.shape, dtype=_upcast(self.dtype)).zero_()
         return HiddenStates(context, x_TD, residual_TD)
 
     def advance(self, states: HiddenStates, num_layers: int) -> None:

@@ -59,7 +59,7 @@ class Backend(ABC):
             "is slow, or the model before it was quantised"
         )
 
-    def new_empty(self, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    def allocate(self, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """A tensor with any content, on the device of another one, and of its dtype if none is given."""
         return like.new_empty(shape, dtype=dtype)
 

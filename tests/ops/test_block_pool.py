@@ -12,23 +12,23 @@ MIB = 2**20
 
 def test_a_block_comes_back_when_no_tensor_reads_it():
     pool = BlockPool()
-    first = pool.new_empty((2 * MIB,), torch.uint8)
+    first = pool.allocate((2 * MIB,), torch.uint8)
     place = first.data_ptr()
     view = first[MIB:].view(torch.float32)
     del first
-    other = pool.new_empty((2 * MIB,), torch.uint8)
+    other = pool.allocate((2 * MIB,), torch.uint8)
     assert other.data_ptr() != place  # the view still reads the first
     view.fill_(1.0)
     other.fill_(7)
     assert (view == 1.0).all()
     del view
-    assert pool.new_empty((1500 * 1024,), torch.uint8).data_ptr() == place  # another length, the same power of two
+    assert pool.allocate((1500 * 1024,), torch.uint8).data_ptr() == place  # another length, the same power of two
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int32])
 @pytest.mark.parametrize("shape", [(3, 5), (700, 1024), (1, 0), (1025, 513)])
 def test_a_tensor_is_as_asked(shape, dtype):
-    tensor = BlockPool().new_empty(shape, dtype)
+    tensor = BlockPool().allocate(shape, dtype)
     assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == (shape, dtype, True)
     assert tensor.data_ptr() % 64 == 0
     tensor.copy_(torch.arange(tensor.numel()).view(shape))  # all of it is there
@@ -38,7 +38,7 @@ def test_a_tensor_is_as_asked(shape, dtype):
 def test_the_pool_holds_what_was_used_at_one_time():
     pool = BlockPool()
     for length in range(MIB, 2 * MIB, 50_000):  # batches of many lengths
-        held = [pool.new_empty((length,), torch.uint8) for _ in range(2)]
+        held = [pool.allocate((length,), torch.uint8) for _ in range(2)]
         del held
     gc.collect()
     assert sum(map(len, pool._free.values())) <= 4  # two of each of two sizes

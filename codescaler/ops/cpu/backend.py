@@ -71,21 +71,21 @@ class CpuBackend(Backend):
         self.is_bf16_fast = self.has_bf16_unit and _is_bf16_unit_fast()
         self.products = {PlainFormat: OneDnnLinear, QuantScheme: partial(Int8Linear, self.kernels)}
 
-    def new_empty(self, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        return self.pool.new_empty(shape, dtype or like.dtype)
+    def allocate(self, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        return self.pool.allocate(shape, dtype or like.dtype)
 
     def pack_experts(self, gate_up: Iterable[Tensor], down: Iterable[Tensor], num_experts: int, /) -> OneDnnExperts:
         return OneDnnExperts(self.kernels, gate_up, down)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None, /) -> Tensor:
-        y = self.new_empty(x, *x.shape)
+        y = self.allocate(x, *x.shape)
         self.kernels.rms_norm(x, weight, eps, residual, y, torch.get_num_threads())
         return y
 
     def rms_norm_backward(
         self, z: Tensor, weight: Tensor, eps: float, grad_y: Tensor, grad_residual: Tensor | None = None, /
     ) -> tuple[Tensor, Tensor]:
-        grad_z = self.new_empty(z, *z.shape)
+        grad_z = self.allocate(z, *z.shape)
         sums = z.new_empty(-(-len(z) // _WEIGHT_ROWS), z.shape[1])
         also = None if grad_residual is None else grad_residual.contiguous()
         threads = torch.get_num_threads()
@@ -106,12 +106,12 @@ class CpuBackend(Backend):
         self.kernels.qk_norm_rope(qkv, heads, positions, rotary, q_norm, k_norm, eps, torch.get_num_threads())
 
     def glu(self, gate_up: Tensor, activation: Activation, /) -> Tensor:
-        y = self.new_empty(gate_up, len(gate_up), gate_up.shape[1] // 2)
+        y = self.allocate(gate_up, len(gate_up), gate_up.shape[1] // 2)
         self.kernels.glu(gate_up, activation == "gelu_tanh", y, torch.get_num_threads())
         return y
 
     def glu_backward(self, gate_up: Tensor, activation: Activation, grad_y: Tensor, /) -> Tensor:
-        grad = self.new_empty(gate_up, *gate_up.shape)
+        grad = self.allocate(gate_up, *gate_up.shape)
         is_gelu = activation == "gelu_tanh"
         self.kernels.glu_backward(gate_up.contiguous(), is_gelu, grad_y.contiguous(), grad, torch.get_num_threads())
         return grad
@@ -130,7 +130,7 @@ class CpuBackend(Backend):
 
     def tree_attention(self, qkv: Tensor, spec: AttentionSpec, tree: Tree, queries: Tensor, /) -> Tensor:
         plan = _plan_attention(tree, queries, max(1, _C.TILE_ROWS // spec.heads.group))
-        out = self.new_empty(qkv, plan.num_rows, spec.heads.q_width)
+        out = self.allocate(qkv, plan.num_rows, spec.heads.q_width)
         self.kernels.tree_attention(qkv, spec, plan, out, torch.get_num_threads())
         return out
 
@@ -145,7 +145,7 @@ class CpuBackend(Backend):
         /,
     ) -> Tensor:
         plan = _plan_attention(tree, queries, _C.TILE_ROWS)  # a query head at a time
-        grad = self.new_empty(qkv, *qkv.shape).zero_()
+        grad = self.allocate(qkv, *qkv.shape).zero_()
         self.kernels.tree_attention_backward(qkv, spec, plan, grad_out.contiguous(), grad, torch.get_num_threads())
         return grad
 

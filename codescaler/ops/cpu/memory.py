@@ -27,7 +27,7 @@ class BlockPool:
     def __init__(self) -> None:
         self._free: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
 
-    def new_empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor with any content."""
         num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes < _LEAST_BYTES:
@@ -37,13 +37,13 @@ class BlockPool:
         try:
             block = free.pop()
         except IndexError:  # asked first, another thread could be faster
-            block = _allocate(size)
+            block = _make_block(size)
         lent = block[:num_bytes]
         weakref.finalize(lent, free.append, block).atexit = False
         return torch.from_numpy(lent).view(dtype).view(shape)
 
 
-def _allocate(num_bytes: int) -> npt.NDArray[np.uint8]:
+def _make_block(num_bytes: int) -> npt.NDArray[np.uint8]:
     memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)  # in huge pages where numpy gets them
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + num_bytes]
