@@ -8,22 +8,22 @@ ROOT = Path(__file__).parents[1]
 
 # The first words of functions' names.
 VERBS = """
-act add admit advance align allocate announce answer append apply ask assert assign attack attempt attend audit augment average
-await barrier bench bind bound broadcast build call capture cast certify change charge check choose classify clear
-close collate collect combine compare compile complete compute concat connect continue convert copy correlate count
-cross cut decode derive describe destroy detach detect disguise divide download draw drop dump edit emit encode end
-enter escape estimate evaluate exchange excuse execute exit expect explain extend extract fail feed fill filter
-finalize find finish fit flatten forget fork format free gather generate get give grade group handle hash hold ignore
-indent index init introduce invert iterate join judge keep kill label launch lay leave lengthen limit list load locate
-lock log make mark measure merge misspell mount move multiply mutate name narrow normalise normalize note number
-observe open operate order overwrite pack pad paint parse patch pay pivot place plan play plot pool post predict
-prefill prepare preview print profile protect prune pull put quantize queue raise randomize rank read reap receive
-record reformat refuse register release remove rename render renew replace replay report request require rerank
-resample reset resolve restore reuse reward rewrap rewrite round route run sample save scale score select send serve
-settle shape shard share shorten show shrink simulate skip sleep sort spend split stack standardize start step stop
-stratify stream strengthen strip submit sum summarize take tell time tokenize trace train trim truncate try unfuse
-unpack unshare upcast update upload use validate vary view visit wait wake walk warm watch weigh withdraw work wrap
-write
+act add admit advance align allocate announce answer append apply ask assert assign attack attempt attend audit
+augment average await barrier bench bind bound broadcast build call capture cast certify change charge check choose
+classify clear close collate collect combine compare compile complete compute concat connect continue convert copy
+correlate count cross cut decode derive describe destroy detach detect disguise divide download draw drop dump edit
+emit encode end enter escape estimate evaluate exchange excuse execute exit expect explain extend extract fail feed
+fill filter finalize find finish fit flatten forget fork format free gather generate get give grade group handle hash
+hold ignore indent index init introduce invert iterate join judge keep kill label launch lay leave lengthen limit list
+load locate lock log make mark measure merge misspell mount move multiply mutate name narrow normalise normalize note
+number observe open operate order overwrite pack pad paint parse patch pay pivot place plan play plot pool post
+predict prefill prepare preview print profile protect prune pull put quantize queue raise randomize rank read reap
+receive record reformat refuse register release remove rename render renew replace replay report request require
+rerank resample reset resolve restore reuse reward rewrap rewrite round route run sample save scale score select send
+serve settle shape shard share shorten show shrink simulate skip sleep sort spend split stack standardize start step
+stop stratify stream strengthen strip submit sum summarize take tell time tokenize trace train trim truncate try
+unfuse unpack unshare upcast update upload use validate vary view visit wait wake walk warm watch weigh withdraw work
+wrap write
 """
 # Predicates, constructors, the entry point.
 FIRST_WORDS = {"is", "has", "may", "should", "allows", "supports", "from", "of", "main"}
