@@ -50,7 +50,7 @@ class Measured(NamedTuple):
 def main() -> int:
     """Runs, prints, and returns the exit status."""
     arguments = _make_parser().parse_args()
-    tasks = {task.task_id: task for task in read_tasks(arguments.tasks) if grade_difficulty(task) is not None}
+    tasks = {task.task_id: task for task in read_tasks(arguments.tasks)}
     groups = [group for path in arguments.groups for group in read_groups(path) if group.task_id in tasks]
     with Sandbox(Limits(cpu_seconds=1, wall_seconds=5.0), num_workers=arguments.workers) as sandbox:
         measured = list(measure_problems(sandbox, tasks, groups, arguments.inputs))
@@ -77,18 +77,17 @@ def _make_parser() -> argparse.ArgumentParser:
 def measure_problems(
     sandbox: Sandbox, tasks: dict[str, Task], groups: Sequence[Group], num_inputs: int
 ) -> Iterator[Measured]:
-    """Yields each problem whose inputs can be read off its tests, and that has at least two programs."""
+    """Yields each problem with a difficulty, inputs that can be read off its tests, and at least two programs."""
     for group in tqdm(groups, desc="problems"):
         task = tasks[group.task_id]
-        interface = find_interface(task)
+        interface, level = find_interface(task), grade_difficulty(task)
         inputs = [] if interface is None else _list_inputs(task, interface, num_inputs)
         candidates = [each for each in group.candidates if each.code is not None and each.passed is not None]
-        if interface is None or not inputs or len(candidates) < 2:
+        if interface is None or level is None or not inputs or len(candidates) < 2:
             continue
         rows = list(collect_outputs(sandbox, ((each.code or "", interface, inputs) for each in candidates)))
         fails = sum(not each.passed for each in candidates) / len(candidates)
-        if (level := grade_difficulty(task)) is not None:
-            yield Measured(task.task_id, (task.difficulty or "").lower(), level, compute_disagreement(rows), fails)
+        yield Measured(task.task_id, (task.difficulty or "").lower(), level, compute_disagreement(rows), fails)
 
 
 def _list_inputs(task: Task, interface: Interface, num_inputs: int) -> list[str]:

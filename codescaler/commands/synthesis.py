@@ -94,12 +94,7 @@ def _add_difficulty(steps: Any) -> None:
     step.add_argument("generated", type=Path, help="what `data synth generate` wrote")
     add_sampling_options(step, num_samples=8, what="solutions of a candidate")
     step.add_argument("--inputs", type=int, default=20, help="that solutions run on (%(default)s)")
-    step.add_argument(
-        "--generators",
-        type=int,
-        default=2,
-        help="answers with calls, or with a program that makes inputs (%(default)s)",
-    )
+    step.add_argument("--generators", type=int, default=2, help="answers that give inputs (%(default)s)")
     step.add_argument("--agreement", type=float, default=0.3, help="least mean share of the majority (%(default)s)")
     step.add_argument("--min-share", type=float, default=0.5, help="of a majority that becomes a test (%(default)s)")
     step.add_argument("--emit-problems", type=Path, metavar="FILE", help="write the problems that are kept")

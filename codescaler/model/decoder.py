@@ -39,6 +39,19 @@ class ForwardContext:
     local_rotary: RotaryTables  # of layers with a window
     memory: Memory | None = None
 
+    def compute_by_blocks(self, compute: Callable[..., Tensor], width: int, first: Tensor, *others: Tensor) -> Tensor:
+        """Returns what is computed of tensors, a block of tokens (`Backend.token_block`) at a time.
+
+        Shapes: [T, any] each -> [T, width], of the dtype of the first.
+        """
+        block = self.backend.token_block or len(first)
+        if len(first) <= block:
+            return compute(first, *others)
+        whole = self.backend.allocate(first, len(first), width)
+        for *parts, out in zip(*(tensor.split(block) for tensor in (first, *others, whole)), strict=True):
+            out.copy_(compute(*parts))
+        return whole
+
 
 @dataclass
 class HiddenStates:
@@ -118,14 +131,12 @@ class Layer:
 
     def _compute_qkv(self, context: ForwardContext, x_TD: Tensor, residual_TD: Tensor) -> Tensor:
         """Queries, keys and values, a block of tokens at a time; updates the residual."""
-        positions, block = context.tree.positions, context.backend.token_block or len(x_TD)
-        if len(x_TD) <= block:
-            return self._compute_qkv_block(context, self.enter_attention(context, x_TD, residual_TD), positions)
-        qkv_TE = context.backend.allocate(x_TD, len(x_TD), self.attention.heads.qkv_width)
-        blocks = (t.split(block) for t in (x_TD, residual_TD, positions, qkv_TE))
-        for x, residual, own, qkv in zip(*blocks, strict=True):
-            qkv.copy_(self._compute_qkv_block(context, self.enter_attention(context, x, residual), own))
-        return qkv_TE
+
+        def compute(x: Tensor, residual: Tensor, positions: Tensor) -> Tensor:
+            return self._compute_qkv_block(context, self.enter_attention(context, x, residual), positions)
+
+        width = self.attention.heads.qkv_width
+        return context.compute_by_blocks(compute, width, x_TD, residual_TD, context.tree.positions)
 
     def _compute_qkv_block(self, context: ForwardContext, x_TD: Tensor, positions: Tensor) -> Tensor:
         qkv_TE = context.backend.linear(x_TD, self.qkv)
@@ -136,15 +147,10 @@ class Layer:
 
     def _run_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         """Output projection and MLP, a block of tokens at a time; returns the output that is not yet added."""
-        # An expert's weights are read once for all tokens: they are far more than its rows.
-        block = context.backend.token_block if self.experts is None else None
-        block = block or len(o_TE)
-        if len(o_TE) <= block:
-            return self._run_block_after_attention(context, o_TE, residual_TD)
-        out_TD = context.backend.allocate(o_TE, *residual_TD.shape)
-        for o, residual, out in zip(*(t.split(block) for t in (o_TE, residual_TD, out_TD)), strict=True):
-            out.copy_(self._run_block_after_attention(context, o, residual))
-        return out_TD
+        run = partial(self._run_block_after_attention, context)
+        if self.experts is not None:  # whose weights are read once for all tokens: they are far more than its rows
+            return run(o_TE, residual_TD)
+        return context.compute_by_blocks(run, residual_TD.shape[1], o_TE, residual_TD)
 
     def _run_block_after_attention(self, context: ForwardContext, o_TE: Tensor, residual_TD: Tensor) -> Tensor:
         x = self._run_mlp(context, self.enter_mlp(context, o_TE, residual_TD))

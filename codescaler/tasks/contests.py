@@ -13,9 +13,8 @@ from codescaler.types import StdioTests, Task
 
 # CodeContests' names of difficulties by number; the letters are Codeforces' places in a contest.
 _DIFFICULTIES = ("UNKNOWN_DIFFICULTY", "EASY", "MEDIUM", "HARD", "HARDER", "HARDEST", "EXTERNAL", *ascii_uppercase[:22])
-_PLACE = re.compile(
-    r"\d+_([a-v])\d?(?:[._]|$)", re.IGNORECASE
-)  # in names of Codeforces' problems, as in "1575_A. Sorting"
+# The place in names of Codeforces' problems, as in "1575_A. Sorting".
+_PLACE = re.compile(r"\d+_([a-v])\d?(?:[._]|$)", re.IGNORECASE)
 _PYTHON3 = (3, "PYTHON3")  # in CodeContests' list of languages
 _MAX_SECONDS = 600
 _CASE = ("input", "output")

@@ -182,8 +182,9 @@ class _Judge:
         if call is None:
             return make_inputs(self._runner, self._extract(answers), count, seed, is_call=False)
         examples = read_calls("\n".join(map(read_answer, answers)), call)
-        made = [] if examples is None else write_inputs(examples, count, random.Random(f"{seed} {statement}"))
-        return list(dict.fromkeys(made))[:count]
+        if examples is None:
+            return []
+        return write_inputs(examples, count, random.Random(f"{seed} {statement}"))[:count]
 
     def _extract(self, completions: Sequence[Completion]) -> list[str]:
         found = (extract_code(completion.text, self._sampling.extract)[0] for completion in completions)

@@ -34,7 +34,7 @@ REASONS = {
     "it is nearly the held-out": "near a held-out problem",
     "it repeats": "repeated",
 }
-_SIGNATURE = re.compile(r"^\s*(?:async )?def +([A-Za-z_]\w*) *\(", re.MULTILINE)
+_SIGNATURE = re.compile(r"^\s*(?:async )?def +[A-Za-z_]\w* *\(", re.MULTILINE)
 
 
 def choose_examples(concepts: Sequence[str], seeds: Sequence[Seed], count: int) -> list[tuple[Seed, float]]:
