@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn import functional
 
 from benches.gpu.parts import Emit, Row, Setting, free_memory
@@ -101,11 +102,12 @@ def _build_ours(
     checkpoint: Any = SimpleNamespace(config=weights.config, get=weights.get)
     config = TrainConfig(center_coefficient=0.0, gradient_checkpointing=is_checkpointed)
     model = build_model(checkpoint, select_backend("triton", device.type), config, _compute_dtype(device), device)
-    processes = Processes(0, 1, "fsdp" if is_sharded else "data")
+    processes = Processes()
     if is_sharded:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        processes.shard(model, device)
+        processes = Processes(0, 1, "fsdp", init_device_mesh(device.type, (1,)))
+        processes.shard(model)
     sequences = [np.array(ids, dtype=np.int32) for ids in programs]
     problem = TokenizedProblem("group", sequences, labels, 0.0, 0)
 

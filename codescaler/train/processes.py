@@ -5,13 +5,15 @@ weights, gradients and optimizer are sharded over the processes (PyTorch's FSDP2
 """
 
 import contextlib
+import gc
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
@@ -29,6 +31,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     parallel: Parallel = "data"
+    mesh: DeviceMesh | None = None
 
     @property
     def is_first(self) -> bool:
@@ -37,20 +40,19 @@ class Processes:
     @property
     def is_sharded(self) -> bool:
         """Whether weights are sharded over the processes, which may be one."""
-        return self.parallel == "fsdp" and dist.is_initialized()
+        return self.mesh is not None
 
     @property
     def loss_scale(self) -> float:
         """FSDP averages gradients over processes, where the sum is wanted."""
         return float(self.count) if self.is_sharded else 1.0
 
-    def shard(self, model: RewardModel, device: torch.device) -> None:
+    def shard(self, model: RewardModel) -> None:
         """Shards the weights, with "fsdp"."""
-        if self.is_sharded:
-            mesh = init_device_mesh(device.type, (self.count,))
+        if self.mesh is not None:
             for layer in model.layers:
-                fully_shard(layer, mesh=mesh)
-            fully_shard(model, mesh=mesh)
+                fully_shard(layer, mesh=self.mesh)
+            fully_shard(model, mesh=self.mesh)
 
     def hold_weights(self, model: RewardModel) -> AbstractContextManager[None]:
         """For the micro-batches of a step, which share their weights. Sharded weights are not kept whole."""
@@ -88,21 +90,28 @@ class Processes:
             dist.barrier()
 
 
-def init_processes(parallel: Parallel, device: torch.device) -> tuple[Processes, bool]:
-    """Joins the processes that torchrun started, if it did; says whether it was this call that joined them."""
-    count = count_launched_processes()
-    joined = False
-    if count > 1 and not dist.is_initialized():
+@contextlib.contextmanager
+def join_processes(parallel: Parallel, device: torch.device) -> Iterator[Processes]:
+    """Joins the processes that torchrun started, if it did and nobody has yet, and parts from them at the end."""
+    joined = count_launched_processes() > 1 and not dist.is_initialized()
+    if joined:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        joined = True
-    if not dist.is_initialized():
-        return Processes(parallel=parallel), joined
-    return Processes(dist.get_rank(), dist.get_world_size(), parallel), joined
-
-
-def destroy_processes() -> None:
-    """Ends what `init_processes` began."""
-    dist.destroy_process_group()
+    mesh = None
+    try:
+        if not dist.is_initialized():
+            yield Processes(parallel=parallel)
+            return
+        if parallel == "fsdp":
+            mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        yield Processes(dist.get_rank(), dist.get_world_size(), parallel, mesh)
+    finally:
+        if joined:
+            dist.destroy_process_group()
+            # PyTorch's caches keep the mesh, and that its group, whose threads would outlive the interpreter: one that
+            # then frees a tensor of Python's aborts the process.
+            if mesh is not None:
+                mesh._pg_registry.clear()
+            gc.collect()
 
 
 def gather_tensor(tensor: Tensor) -> Tensor:

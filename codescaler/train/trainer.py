@@ -33,7 +33,7 @@ from codescaler.train.loss import margin_mse_loss
 from codescaler.train.metrics_logger import CURVES_FILE, MetricsLogger, draw_curves
 from codescaler.train.model import build_model
 from codescaler.train.problems import Groups, TokenizedProblem, compute_data_digest, count_pairs, prepare_training_data
-from codescaler.train.processes import Processes, destroy_processes, gather_tensor, init_processes, shard_like
+from codescaler.train.processes import Processes, gather_tensor, join_processes, shard_like
 from codescaler.train.speed import count_step_flops, measure_peak_flops
 from codescaler.train.validation import Validation, validate
 
@@ -137,29 +137,32 @@ def fit(
     text = build_encoder(checkpoint, text=given).text
     learned, validated, counts = prepare_training_data(checkpoint, groups, validation, config, text)
     steps = plan_all_steps(learned, config)
-    processes, joined = init_processes(config.parallel, target)
+    # A hub id stays one, so that an adapter finds its base on another machine.
+    base = str(checkpoint.folder.resolve()) if os.path.isdir(Path(model).expanduser()) else str(model)  # noqa: PTH112
+    settings = {
+        "model": str(model),
+        "base_model": None if base_model is None else str(base_model),
+        "revision": revision,
+        **text.describe(are_programs=True),
+        **dataclasses.asdict(config),
+        "data": compute_data_digest(learned, validated),
+    }
     threads_before = torch.get_num_threads()
     torch.set_num_threads(num_threads or threads_before)
     try:
-        # A hub id stays one, so that an adapter finds its base on another machine.
-        base = str(checkpoint.folder.resolve()) if os.path.isdir(Path(model).expanduser()) else str(model)  # noqa: PTH112
-        run = _Run(checkpoint, base, revision, given, config, learned, validated, steps, target, processes)
-        settings = {
-            "model": str(model),
-            "base_model": None if base_model is None else str(base_model),
-            "revision": revision,
-            **text.describe(are_programs=True),
-            **dataclasses.asdict(config),
-            "dtype": str(run.dtype),
-            "data": compute_data_digest(learned, validated),
-        }
         # Whatever the caller's own torch state is.
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(target.type, enabled=False):
-            return run.train(Path(output_dir), settings, counts, resume=resume, show_progress=show_progress)
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(target.type, enabled=False),
+            join_processes(config.parallel, target) as processes,
+        ):
+            # No name here for the run: at the end nothing may hold the process group.
+            return _Run(checkpoint, base, revision, given, config, learned, validated, steps, target, processes).train(
+                Path(output_dir), settings, counts, resume=resume, show_progress=show_progress
+            )
     finally:
         torch.set_num_threads(threads_before)
-        if joined:
-            destroy_processes()
 
 
 @dataclass
@@ -230,7 +233,7 @@ class _Run:
         self.dtype = backend.fastest_dtype if config.dtype == "auto" else getattr(torch, config.dtype)
         self.model = build_model(checkpoint, backend, config, self.dtype, device)
         self.pairwise_loss = self.model.backend.pairwise_loss
-        processes.shard(self.model, device)
+        processes.shard(self.model)
         self.parameters = self.model.get_trainable_parameters()
         self.means: dict[str, Tensor] = {}  # of the weights of the last steps
         decayed = [p for p in self.parameters.values() if p.ndim >= 2]
@@ -255,7 +258,7 @@ class _Run:
         config, processes = self.config, self.processes
         folder = RunFolder(output_dir)
         if processes.is_first:
-            folder.open(settings, resume=resume)
+            folder.open({**settings, "dtype": str(self.dtype)}, resume=resume)
         processes.barrier()
         counters = self._restore(folder, resume)
         first_step, num_steps = counters["step"], len(self.steps)
