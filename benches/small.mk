@@ -55,7 +55,7 @@ $(W)/qwen14: | $(W)/qwen
 $(W)/qwen14_head: $(W)/data/sampled_train.jsonl | $(W)/qwen14
 	$(C) fit-head $(W)/qwen14 $< -o $@
 $(W)/small.trained: $(W)/small_groups.jsonl $(W)/qwen14_head
-	$(C) train $(W)/qwen14_head $< -o $(basename $@) --resume --method lora --learning-rate 1e-4 --epochs $(EPOCHS) \
+	$(C) train $(W)/qwen14_head $< -o $(basename $@) --resume --method lora --learning-rate 1e-4 --epochs $(EPOCHS) $(TRAIN_OPTIONS) \
 	  --step-tokens 3072 --micro-batch-tokens 3072 --save-every 40 --average-last 0.33 --warmup-fraction 0.05
 	touch $@
 

@@ -34,7 +34,7 @@ OPERATIONS = {
 }  # fmt: skip
 FIGURES = {"best_of_n", "bootstrap_interval", "kendall_tau", "pair_accuracy"}
 COLLECTIVES = {"all_reduce_gradients", "all_reduce_sum"}
-LOSSES = {"bradley_terry_loss", "margin_mse_loss"}
+LOSSES = {"bradley_terry_loss", "exit_loss", "margin_mse_loss"}
 FACE = {"feature_stream", "features", "features_tokens", "shaped_reward"}
 HOOKS = {
     "assemble_rm_scores", "backward", "connection_lost", "connection_made", "data_received", "do_POST", "forward",

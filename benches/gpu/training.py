@@ -113,7 +113,7 @@ def _build_ours(
 
     def compute_loss() -> Tensor:
         batch = make_micro_batch([problem], device)
-        scores = model(batch.tree)[batch.places]
+        scores = model(batch.tree)[-1, batch.places]
         return model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
 
     return _make_stepper(model, compute_loss, partial(processes.hold_weights, model)), len(pairs), compute_loss

@@ -65,7 +65,7 @@ class Ours:
 
     def compute_loss(self, problems: Sequence[TokenizedProblem]) -> torch.Tensor:
         batch = make_micro_batch(problems, bench_device())
-        scores = self.model(batch.tree)[batch.places]
+        scores = self.model(batch.tree)[-1, batch.places]
         return self.model.backend.pairwise_loss(scores, batch.labels, batch.offsets, batch.margins)[0]
 
     def run_step(self, problems: Sequence[TokenizedProblem]) -> None:

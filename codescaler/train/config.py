@@ -90,6 +90,14 @@ class TrainConfig:
             least=0,
         ),
     )
+    exit_weight: float = field(
+        default=0.0,
+        metadata=_describe(
+            "Weight of exit_loss beside the Bradley-Terry loss. Above 0, the layers where fit-exits has exits learn to "
+            "say what the last one says, so that an adaptive ranking drops programs earlier.",
+            least=0,
+        ),
+    )
     average_last: float = field(
         default=0.0,
         metadata=_describe(
@@ -138,6 +146,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for setting in list_settings():
             setting.check(getattr(self, setting.name))
+        if self.exit_weight and self.method == "head":
+            raise InvalidInput(f"exit_weight={self.exit_weight}, and with method='head' no layer learns; leave it out")
 
     @property
     def peak_learning_rate(self) -> float:

@@ -70,6 +70,18 @@ def margin_mse_loss(scores: Tensor, targets: Tensor, group_offsets: Sequence[int
     return torch.stack(losses).mean() if losses else scores.sum() * 0.0
 
 
+def exit_loss(exit_scores: Tensor, scores: Tensor, group_offsets: Sequence[int], depths: Sequence[float]) -> Tensor:
+    """Mean over exits of depth * margin_mse_loss(scores at the exit, scores). No gradient goes to `scores`.
+
+    `depths` are the layers before each exit, as shares of all: an early exit knows less, and should bend less.
+    Shapes: exit_scores [exits, B], scores [B] -> [].
+    Source: Elhoushi et al. 2024, arXiv:2404.16710, whose exits have the head of the model and count by depth too.
+    """
+    targets = scores.detach()
+    losses = [margin_mse_loss(early, targets, group_offsets) for early in exit_scores]
+    return torch.stack([loss * depth for loss, depth in zip(losses, depths, strict=True)]).mean()
+
+
 def _describe_tensor(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"

@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from codescaler.checkpoint.load import Checkpoint
+from codescaler.engine.exits import choose_layers
 from codescaler.model.decoder import Decoder, ForwardContext, Layer, build_decoder
 from codescaler.model.projections import FUSED
 from codescaler.ops import Backend, Tree
@@ -85,6 +86,7 @@ class RewardModel(torch.nn.Module):
     def __init__(self, decoder: Decoder, train_config: TrainConfig) -> None:
         super().__init__()
         self.config, self.backend, self.dtype = decoder.config, decoder.backend, decoder.dtype
+        self.exits = choose_layers(self.config.num_layers) if train_config.exit_weight else ()
         embedding = decoder.embedding
         self.embedding = Parameter(embedding.float() if train_config.method == "full" else embedding)
         self.layers = torch.nn.ModuleList(
@@ -107,12 +109,20 @@ class RewardModel(torch.nn.Module):
                     setattr(layer, name, LoraLinear(getattr(layer, name), sizes, train_config, generator))
 
     def forward(self, tree: Tree) -> Tensor:
-        """Returns each sequence's score in the tree's order. Shapes: [B], float32."""
+        """Returns the scores at each exit, by the same head, and then the scores; each in the tree's order.
+
+        Shapes: [exits + 1, B], float32.
+        """
         layers = [*self.layers]
         decoder = Decoder(self.config, self.backend, self.dtype, self.embedding, layers, self.norm, self.head, None)
-        scores = decoder.forward(tree)[1]
-        assert scores is not None
-        return scores
+        states = decoder.start(tree)
+        scores = []
+        for num_layers in (*self.exits, len(layers)):
+            decoder.advance(states, num_layers)
+            score = decoder.pool(states, self.head, None)[1]
+            assert score is not None
+            scores.append(score)
+        return torch.stack(scores)
 
     @property
     def device(self) -> torch.device:

@@ -41,7 +41,7 @@ def validate(model: RewardModel, problems: Sequence[TokenizedProblem], config: T
     figures: dict[int, tuple[float, float, float, float]] = {}
     for indices in pack_problems(problems, config.micro_batch_tokens):
         batch = make_micro_batch([problems[i] for i in indices], model.device)
-        scores = model(batch.tree)[batch.places]
+        scores = model(batch.tree)[-1, batch.places]
         for index, (start, end) in zip(indices, batch.iterate_bounds(), strict=True):
             labels, offsets = batch.labels[start:end], batch.offsets[:1].new_tensor([0, end - start])
             margin = batch.margins.new_tensor([problems[index].margin])

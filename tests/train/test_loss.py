@@ -8,7 +8,7 @@ import torch
 
 from codescaler.errors import InvalidInput
 from codescaler.train import bradley_terry_loss
-from codescaler.train.loss import margin_mse_loss
+from codescaler.train.loss import exit_loss, margin_mse_loss
 
 
 def naive(scores, labels, offsets, margins, centre):
@@ -136,3 +136,23 @@ def test_a_teacher_without_a_pair_teaches_nothing():
     scores = torch.ones(2, requires_grad=True)
     margin_mse_loss(scores, torch.zeros(2), [0, 1, 2]).backward()
     assert scores.grad.tolist() == [0.0, 0.0]
+
+
+def test_exit_loss_is_a_mean_by_depth_over_all_pairs():
+    generator = torch.Generator().manual_seed(3)
+    early, scores = torch.randn(2, 5, generator=generator).double(), torch.randn(5, generator=generator).double()
+    offsets, depths = [0, 2, 5], [0.25, 0.5]
+    means = []
+    for exit_scores, depth in zip(early.tolist(), depths, strict=True):
+        for start, end in itertools.pairwise(offsets):
+            gaps = [
+                (exit_scores[i] - exit_scores[j] - float(scores[i] - scores[j])) ** 2
+                for i, j in itertools.combinations(range(start, end), 2)
+            ]
+            means.append(depth * sum(gaps) / len(gaps))
+    assert exit_loss(early, scores, offsets, depths).item() == pytest.approx(sum(means) / len(means), rel=1e-12)
+    early.requires_grad_()
+    scores.requires_grad_()
+    assert torch.autograd.gradcheck(lambda e: exit_loss(e, scores.detach(), offsets, depths), early)
+    exit_loss(early, scores, offsets, depths).backward()
+    assert scores.grad is None

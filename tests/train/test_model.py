@@ -35,7 +35,7 @@ LABELS, OFFSETS = torch.tensor([True, False, True, False, True]), torch.tensor([
 def loss_of(model, sequences):
     (batch,) = plan(sequences, 10**9)
     scores = torch.empty(len(sequences), dtype=torch.float32)
-    scores = model(Tree.from_batch(batch, CPU))[torch.from_numpy(np.argsort(batch.sequences))]
+    scores = model(Tree.from_batch(batch, CPU))[-1, torch.from_numpy(np.argsort(batch.sequences))]
     return model.backend.pairwise_loss(scores, LABELS, OFFSETS, None, 0.1)[0]
 
 
@@ -111,7 +111,28 @@ def test_forward_values_are_the_engine_s(tmp_path):
     tree = Tree.from_batch(batch, CPU)
     with torch.no_grad():
         expected = decoder.forward(tree)[1]
-        assert torch.allclose(model(tree), expected, rtol=1e-5)
+        assert torch.allclose(model(tree), expected[None], rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_scores_at_exits_are_those_of_a_model_that_ends_there(tmp_path, is_checkpointed):
+    save_random_checkpoint(tmp_path, "qwen3", num_hidden_layers=4)
+    checkpoint, backend = open_checkpoint(tmp_path), cpu.make_backend()
+    config = TrainConfig(exit_weight=0.5, gradient_checkpointing=is_checkpointed)
+    model = build_model(checkpoint, backend, config, torch.float32, CPU)
+    (batch,) = plan(random_sequences(), 10**9)
+    tree = Tree.from_batch(batch, CPU)
+    scores = model(tree)
+    assert model.exits == (1, 2) and scores.shape == (3, len(batch.sequences))
+    alone = []
+    for num_layers in (1, 2, 4):
+        short = dataclasses.replace(checkpoint.config, num_layers=num_layers)
+        alone.append(build_decoder(short, checkpoint.get, backend, torch.float32, CPU).forward(tree)[1])
+    assert torch.allclose(scores, torch.stack(alone), rtol=1e-5, atol=1e-6)
+    # What an exit says depends on the layers before it only.
+    scores[1].sum().backward()
+    names = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {name.split(".")[1] for name in names if name.startswith("layers")} == {"0", "1"}
 
 
 def test_bfloat16_activations_leave_weights_and_gradients_float32(tmp_path):

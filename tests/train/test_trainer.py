@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from codescaler.cli import main
 from codescaler.engine import Engine
+from codescaler.engine.exits import Exits
 from codescaler.errors import InvalidInput, TrainingDiverged
 from codescaler.testing import FLOAT32_SCORE_LIMIT, edit_json, edit_tensors, save_chat, save_random_checkpoint
 from codescaler.text.chat import load_chat, make_messages
@@ -478,6 +479,25 @@ def test_the_system_prompt_goes_with_the_model(small, tmp_path, method):
             fit(small, make_groups(2), tmp_path / "run", config, resume=True, **{"system": "Rate it."} | settings)
 
 
+def test_exits_learn_to_say_what_the_last_layer_says(small, tmp_path):
+    def measure_gap(weight):
+        """Mean square of how far differences of scores at the exit are from those at the end."""
+        config = TrainConfig(exit_weight=weight, epochs=16, step_tokens=600, learning_rate=4e-3)
+        fit(small, make_groups(8), tmp_path / f"{weight}", config)
+        folder = tmp_path / f"{weight}/model"
+        pairs = [("Problem 0: add two numbers.", c["code"]) for c in make_groups(1)[0]["candidates"]]
+        engine = Engine.from_pretrained(folder)
+        values = engine.submit_stages(pairs, Exits((1,), ((engine._decoder.head_weight, torch.zeros(1)),))).result()
+        return np.var(values[:, 0] - values[:, 1]) / np.var(values[:, 1])
+
+    assert measure_gap(1.0) < 0.1 < measure_gap(0.0)
+
+
+def test_exits_need_layers_that_learn():
+    with pytest.raises(InvalidInput, match="no layer learns"):
+        TrainConfig(method="head", exit_weight=0.5)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_refused_before_any_step(small, tmp_path):
     tmp_path.chmod(0o500)
@@ -553,6 +573,7 @@ def launch(small, folder, processes, *options, program=ENDED):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += [str(folder / "program.py"), "train", str(small), str(data), "-o", str(folder / "run")]
     command += ["--epochs", "3", "--step-tokens", "600", "--micro-batch-tokens", "300", "--learning-rate", "1e-3"]
+    command += ["--exit-weight", "0.5"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, timeout=300)
     assert (done.returncode == 0) == (program == ENDED), done.stderr[-3000:]

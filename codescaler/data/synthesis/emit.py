@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,12 @@ def make_problem(record: Mapping[str, Any]) -> Task | None:
         if call is None
         else CallTests(tuple(f"assert {call}({given}) == {output}" for given, output, _ in cases), (call,))
     )
-    licenses = sorted({seed["license"] for seed in record["seeds"]})
     return Task(
         f"synth/{record['task_id'].partition('/')[2]}",
         f"{candidate['statement']}\n\n{example}",
         tests,
         difficulty=f"{candidate['delta']:.4f}",
-        license=" and ".join(licenses) or None,
+        license=" and ".join(record["licenses"]) or None,
         tags=tuple(record["concepts"]),
     )
 
@@ -74,8 +73,10 @@ def emit_problems(judged: Path, target: Path) -> int:
         "left_out": {"another problem of the file, or nearly": len(made) - len(kept)},
         "tests": "outputs are those of a weighted majority of sampled solutions; nobody has checked them",
         "leakage": leakage.RULE,
-        "seeds_by_license": dict(sorted(_count_licenses(record for record, _ in kept).items())),
-        "problems_by_seed": {task.task_id: [seed["task_id"] for seed in record["seeds"]] for record, task in kept},
+        "problems_by_license": dict(sorted(Counter(name for record, _ in kept for name in record["licenses"]).items())),
+        "seeds_shown": {task.task_id: [seed["task_id"] for seed in record["seeds"]] for record, task in kept},
+        "concepts": {task.task_id: list(task.tags) for _, task in kept},
+        "seeds_by_concept": dict(sorted(part for record, _ in kept for part in record["concept_seeds"].items())),
     }
     write_text_file(target.with_name(f"{target.name}.card.json"), json.dumps(card, indent=2) + "\n")
     write_text_file(target, "".join(f"{json.dumps(line)}\n" for line in lines))
@@ -93,10 +94,6 @@ def leave_out_repeated(problems: Sequence[tuple[Mapping[str, Any], Task]]) -> li
             finder.add(task.task_id, statement, solution)
             kept.append((record, task))
     return kept
-
-
-def _count_licenses(records: Iterator[Mapping[str, Any]]) -> Counter[str]:
-    return Counter(seed["license"] for record in records for seed in record["seeds"])
 
 
 def emit_sft(judged: Path, target: Path) -> int:

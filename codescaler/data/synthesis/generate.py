@@ -85,6 +85,10 @@ def generate_problems(
         "prompt": write_problem_prompt(["..."], ["..."], form),
     }
     gate = _Gate(held_out, seeds, form)
+    origins: dict[str, list[Seed]] = {}
+    for origin in seeds:
+        for concept in origin.concepts:
+            origins.setdefault(concept, []).append(origin)
     with ResumableFile(target, settings) as output:
         advance(len(output.done))
         left = [
@@ -95,7 +99,7 @@ def generate_problems(
         for asked, (completions,) in ask_in_order(
             left, lambda asked: [make_request(asked.record["task_id"], asked.prompt, number, seed)], sampler
         ):
-            output.write(asked.make_record(gate.judge(completions), sampling))
+            output.write(asked.make_record(gate.judge(completions), origins, sampling))
             advance(1)
     return count_candidates(target, REASONS)
 
@@ -116,7 +120,11 @@ class _Asked:
         self.record, self.examples, self._form = record, examples, form
         self.prompt = write_problem_prompt(record["concepts"], [seed.prompt for seed, _ in examples], form)
 
-    def make_record(self, candidates: Sequence[Mapping[str, Any]], sampling: Sampling) -> dict[str, Any]:
+    def make_record(
+        self, candidates: Sequence[Mapping[str, Any]], origins: Mapping[str, Sequence[Seed]], sampling: Sampling
+    ) -> dict[str, Any]:
+        concept_seeds = {concept: origins.get(concept, ()) for concept in dict.fromkeys(self.record["concepts"])}
+        sources = [seed for seed, _ in self.examples] + [seed for group in concept_seeds.values() for seed in group]
         names = ("model", "temperature", "top_p", "max_tokens", "seed")
         return {
             "task_id": self.record["task_id"],
@@ -126,6 +134,8 @@ class _Asked:
                 {"task_id": seed.task_id, "license": seed.license, "similarity": round(similarity, 4)}
                 for seed, similarity in self.examples
             ],
+            "concept_seeds": {concept: [seed.task_id for seed in group] for concept, group in concept_seeds.items()},
+            "licenses": sorted({seed.license for seed in sources}),
             "prompt": self.prompt,
             "candidates": list(candidates),
             "generator": {name: getattr(sampling, name) for name in names},

@@ -73,6 +73,7 @@ def write_generated(path, *groups):
     seeds = [{"task_id": "s/1", "license": "MIT", "similarity": 0.5}]
     lines = [
         {"task_id": f"walk/0/{number}", "concepts": ["a", "b"], "seeds": seeds, "prompt": "make one",
+         "concept_seeds": {"b": ["s/1", "s/2"], "a": ["s/1"]}, "licenses": ["CC-BY-4.0", "MIT"],
          "generator": {"model": "tiny"}, "candidates": group}
         for number, group in enumerate(groups)
     ]  # fmt: skip
@@ -110,14 +111,17 @@ def test_the_hardest_that_is_not_broken_is_kept(tmp_path, sandbox):
     call, program = read_tasks(problems)
     assert sandbox.run(f("x * x"), call.tests).passed and sandbox.run(f("x + 1"), call.tests).passed is False
     assert sandbox.run("print(2 * int(input()))", program.tests).passed
-    assert (call.license, call.tags, call.reference, call.task_id) == ("MIT", ("a", "b"), None, "synth/0/0")
+    assert (call.license, call.tags, call.reference, call.task_id) == (
+        "CC-BY-4.0 and MIT", ("a", "b"), None, "synth/0/0",
+    )  # fmt: skip
     card = json.loads((tmp_path / "problems.jsonl.card.json").read_text())
     assert call.prompt == "HARD problem.\n\nFor example:\n\nassert f(0) == 0"
     given, output = program.prompt.removeprefix("STDIN problem.\n\nExample input:\n").split("\n\nExample output:\n")
     assert int(output) == 2 * int(given)
     assert card["left_out"] == {"another problem of the file, or nearly": 1}
-    assert card["problems"] == 2 and card["seeds_by_license"] == {"MIT": 2}
-    assert card["problems_by_seed"]["synth/0/0"] == ["s/1"]
+    assert card["problems"] == 2 and card["problems_by_license"] == {"CC-BY-4.0": 2, "MIT": 2}
+    assert card["seeds_shown"]["synth/0/0"] == ["s/1"] and card["concepts"]["synth/0/0"] == ["a", "b"]
+    assert card["seeds_by_concept"] == {"a": ["s/1"], "b": ["s/1", "s/2"]}
 
     assert emit_sft(target, sft) == 10
     lines = [json.loads(line) for line in sft.read_text().splitlines()]

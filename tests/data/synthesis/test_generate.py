@@ -98,6 +98,8 @@ def test_candidates_meet_the_gates(walks, tmp_path):
     assert kept["statement"] == f"{LAMPS}\n\ndef light(parts: list, length: int) -> int:"
     assert kept["entry_point"] == "light" and kept["answer"] == GOOD
     assert records[1]["seeds"] == [{"task_id": "s/2", "license": "MIT", "similarity": 0.5}]
+    assert records[0]["concept_seeds"] == {"sorting": ["s/1", "s/3"], "tie": ["s/1"]}
+    assert records[1]["licenses"] == ["MIT", "unknown"] and records[2]["concept_seeds"] == {"absent": []}
     assert "sorting, tie" in sampler.asked[0].prompt and SEEDS[0].prompt in sampler.asked[0].prompt
     assert len(set(sampler.asked[0].seeds)) == 9 and records[2]["seeds"] == []
 
