@@ -9,17 +9,20 @@ Each problem's first N candidates are ranked by each reward model. Candidates ar
 
 For each promise margins are chosen on one part of the problems, and counted on the other, as `codescaler fit-exits`
 does. Every row is shown, so that none was selected by its count. Early scores are products of the features in float64,
-which a forward has in float32. Work is distinct tokens times layers, of a cascade times weights.
+which a forward has in float32. Work is distinct tokens times layers, of a cascade times weights. With --fill a problem
+has more programs than were sampled: mutants and rewritten copies of them, in turn. What holds for these is no promise
+for samples.
 
 The speed is that of forwards with the trained exits, next to dense ones: problems alone, and eight at a time, in one
 interleaved run.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +34,16 @@ from tqdm import tqdm
 from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
 from codescaler.commands.options import parse_models
+from codescaler.data.mutants import make_mutants
 from codescaler.engine import Engine
 from codescaler.engine.adaptive import ExitScores
 from codescaler.engine.exits import DROPPED, Exits, Rule, choose_layers, simulate
 from codescaler.engine.scheduler import Float32
-from codescaler.io.records import read_groups
+from codescaler.io.records import Candidate, Group, read_groups
 from codescaler.io.tables import format_table
 from codescaler.metrics import count_required
+from codescaler.text.extract import parse_syntax_tree
+from codescaler.text.rewriting import REWRITES
 from codescaler.train.exits import NUM_FOLDS, Contest, count_multiplications, fit_ridge, read_contests, split_contests
 from codescaler.train.margins import ScoredProblem, Work, certify, choose_miss_chances, choose_rule
 
@@ -50,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints, and returns the exit status."""
     options = _make_parser().parse_args(argv)
     groups = [replace(group, candidates=group.candidates[: options.n]) for group in read_groups(options.groups)]
+    if options.fill:
+        groups = [fill_group(group, options.fill) for group in groups]
     contests = read_contests(groups, asked_first=False)
     small = _Model("nano", "nano", options) if options.cascade else None
     seen_small = None if small is None else small.compute_features(contests)
@@ -79,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({name: speeds[name]}), flush=True)
     print(_format(rows))
     if options.save:
-        record = describe_environment("auto", "torch") | {"n": options.n, "num_problems": len(contests)}
+        sizes = [len(contest.pairs) for contest in contests]
+        record = describe_environment("auto", "torch") | {"n": options.n, "fill": options.fill}
+        record |= {"num_problems": len(contests), "mean_programs": float(np.mean(sizes))}
         record |= {"confidence": CONFIDENCE, "rows": rows, "speed": speeds}
         (RESULTS / f"adaptive_{options.save}.json").write_text(json.dumps(record, indent=1) + "\n")
     return 0
@@ -91,12 +101,30 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rm", action="append", default=["nano"], metavar="NAME=FOLDER")
     parser.add_argument("--cascade", action="store_true", help="nano before each other model too")
     parser.add_argument("-n", type=int, default=8, help="candidates of a problem (%(default)s)")
+    parser.add_argument("--fill", type=int, default=0, metavar="N", help="up to N programs, with mutants and copies")
     parser.add_argument("--promise", type=float, nargs="+", default=[0.01, 0.02, 0.05], metavar="SHARE")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--features", type=Path, metavar="FOLDER", help="keep features here, for another run")
     parser.add_argument("--speed", type=int, default=0, metavar="N", help="measure the speed on N problems")
     parser.add_argument("--save", metavar="NAME", help="write benches/results/adaptive_NAME.json")
     return parser
+
+
+def fill_group(group: Group, num: int) -> Group:
+    """A group of up to `num` distinct programs: behind its own, a mutant and a rewritten copy of each in turn."""
+    codes = dict.fromkeys(candidate.code for candidate in group.candidates if candidate.code is not None)
+    made = [_vary(code, num) for code in codes if parse_syntax_tree(code) is not None]
+    filled = dict(codes)
+    for variants in itertools.zip_longest(*made):
+        filled.update(dict.fromkeys(code for code in variants if code is not None))
+    return replace(group, candidates=tuple(Candidate(code, None) for code in [*filled][:num]))
+
+
+def _vary(code: str, num: int) -> Iterator[str]:
+    """Yields mutants and copies in turn."""
+    copies = (rewrite(code, seed) for seed, rewrite in enumerate(REWRITES.values()))
+    for pair in itertools.zip_longest(make_mutants(code, num, seed=0), filter(None, copies)):
+        yield from filter(None, pair)
 
 
 class _Model:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benches.quality import adaptive
+from codescaler.io.records import Candidate, Group
 from codescaler.testing import save_chat, save_random_checkpoint
 
 
@@ -35,3 +36,12 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert "less work" in capsys.readouterr().out
     assert adaptive.main([*command[:-4], "--save", "tiny"]) == 0
     assert json.loads((tmp_path / "adaptive_tiny.json").read_text())["rows"] == rows
+
+
+def test_a_group_is_filled_with_mutants_and_copies():
+    codes = ["def f(a):\n    return a + 1", "def f(b):\n    if b > 2:\n        return b\n    return 2", "def f("]
+    filled = adaptive.fill_group(Group("t", "Add one.", tuple(map(Candidate, codes)), "t"), 12)
+    programs = [candidate.code for candidate in filled.candidates]
+    assert programs[:3] == codes and len(set(programs)) == 12
+    assert "def f(a):\n    return a - 1" in programs
+    assert adaptive.fill_group(filled, 5).candidates == filled.candidates[:5]

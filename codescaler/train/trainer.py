@@ -206,6 +206,8 @@ def _require_trainable(checkpoint: Checkpoint, source: Path, config: TrainConfig
             f"{source}: its files fuse projections, and an adapter is written for single ones; train with "
             "method='full' or 'head'"
         )
+    if config.exit_weight and checkpoint.config.num_layers == 1:
+        raise InvalidInput(f"exit_weight={config.exit_weight}, and {source} has one layer, so no exits; leave it out")
 
 
 class _Run:

@@ -498,6 +498,12 @@ def test_exits_need_layers_that_learn():
         TrainConfig(method="head", exit_weight=0.5)
 
 
+def test_exits_need_layers_before_the_last(tmp_path):
+    save_random_checkpoint(tmp_path / "one", "qwen3", "CausalLM", num_hidden_layers=1)
+    with pytest.raises(InvalidInput, match=r"exit_weight=0.5, and .*one has one layer"):
+        fit(tmp_path / "one", make_groups(2), tmp_path / "run", TrainConfig(exit_weight=0.5, max_steps=1))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_refused_before_any_step(small, tmp_path):
     tmp_path.chmod(0o500)
