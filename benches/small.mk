@@ -6,7 +6,8 @@
 #     make -f benches/small.mk DATA=FOLDER scores    # what it and a log-likelihood make of all attempts, packed
 #
 # With COPIES=1 each attempt is there once more, rewritten in another style, and is learned once instead of twice. This
-# model is not shown to be better. It was the reward of the second run of GRPO in docs/rl.md.
+# model is not shown to be better. It was the reward of the second run of GRPO in docs/rl.md. EXIT_WEIGHT=1 trains exits
+# too (docs/training.md).
 #
 # FOLDER is as benches/quality/reading_data.py says. A step that was killed goes on, or starts again; to make a step
 # again, remove what it wrote and what was made of that.
@@ -14,6 +15,7 @@ DATA ?= data
 W ?= build/nano
 RESULTS ?= $(W)
 COPIES ?= 0
+EXIT_WEIGHT ?= 0
 C := .venv/bin/codescaler
 export PYTHONSAFEPATH := 1
 
@@ -55,8 +57,9 @@ $(W)/qwen14: | $(W)/qwen
 $(W)/qwen14_head: $(W)/data/sampled_train.jsonl | $(W)/qwen14
 	$(C) fit-head $(W)/qwen14 $< -o $@
 $(W)/small.trained: $(W)/small_groups.jsonl $(W)/qwen14_head
-	$(C) train $(W)/qwen14_head $< -o $(basename $@) --resume --method lora --learning-rate 1e-4 --epochs $(EPOCHS) $(TRAIN_OPTIONS) \
-	  --step-tokens 3072 --micro-batch-tokens 3072 --save-every 40 --average-last 0.33 --warmup-fraction 0.05
+	$(C) train $(W)/qwen14_head $< -o $(basename $@) --resume --method lora --learning-rate 1e-4 --epochs $(EPOCHS) \
+	  --exit-weight $(EXIT_WEIGHT) --step-tokens 3072 --micro-batch-tokens 3072 --save-every 40 --average-last 0.33 \
+	  --warmup-fraction 0.05
 	touch $@
 
 $(W)/scored.jsonl: $(W)/data/sampled_train.jsonl $(W)/small.trained

@@ -385,15 +385,16 @@ def _write_fault_lines() -> Iterator[str]:
 
 
 def _write_adaptive() -> Iterator[str]:
-    result = load_result("adaptive_mbpp")
-    rows, first = result["rows"], result["rows"][0]
+    result, later = load_result("adaptive_mbpp"), load_result("adaptive_mbpp_early")
+    rows, first = result["rows"] + [row for row in later["rows"] if row["model"] == "early"], result["rows"][0]
     yield "## Adaptive ranking\n"
     yield (
         f"`python benches adaptive GROUPS --cascade`: the first {result['n']} candidates of {result['num_problems']} "
         f"MBPP problems. Margins are chosen on {first['num_chosen']} problems, and counted on the other "
         f"{first['num_counted']}. *Frozen* exits read the head of the model, and *trained* exits have heads of their "
-        "own. In a *cascade* nano drops first: the one before the present nano. *small* is the teacher of both, and "
-        "all have learned from most of these problems. The *ceiling* is an exit that knows the last scores. A promise "
+        "own. In a *cascade* nano drops first: the one before the present nano. *small* is the teacher of both. "
+        "*early* is made as small is, with `--exit-weight 1`. It was measured in a later run. All "
+        "have learned from most of these problems. The *ceiling* is an exit that knows the last scores. A promise "
         "is kept "
         f"if its bound is no larger, at {100 * result['confidence']:.0f}% confidence. Work is distinct tokens times "
         "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count "
