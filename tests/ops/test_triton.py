@@ -109,7 +109,7 @@ def compute_gradients(folder, backend, dtype, lists, is_checkpointed):
     (batch,) = plan(lists, 10**9)
     labels = torch.arange(len(lists), device=DEVICE) % 2 == 0
     offsets = torch.tensor([0, len(lists)], device=DEVICE)
-    loss, _ = model.backend.pairwise_loss(model(Tree.from_batch(batch, DEVICE)), labels, offsets, None, 0.1)
+    loss, _ = model.backend.pairwise_loss(model(Tree.from_batch(batch, DEVICE))[-1], labels, offsets, None, 0.1)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.get_trainable_parameters().items()}
 
