@@ -106,7 +106,7 @@ def _build_ours(
     if is_sharded:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        processes = Processes(0, 1, "fsdp", init_device_mesh(device.type, (1,)))
+        processes = Processes(0, 1, init_device_mesh(device.type, (1,)))
         processes.shard(model)
     sequences = [np.array(ids, dtype=np.int32) for ids in programs]
     problem = TokenizedProblem("group", sequences, labels, 0.0, 0)

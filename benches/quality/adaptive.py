@@ -34,6 +34,7 @@ from tqdm import tqdm
 from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
 from codescaler.commands.options import parse_models
+from codescaler.data.augment import rewrite_program
 from codescaler.data.mutants import make_mutants
 from codescaler.engine import Engine
 from codescaler.engine.adaptive import ExitScores
@@ -43,7 +44,7 @@ from codescaler.io.records import Candidate, Group, read_groups
 from codescaler.io.tables import format_table
 from codescaler.metrics import count_required
 from codescaler.text.extract import parse_syntax_tree
-from codescaler.text.rewriting import REWRITES
+from codescaler.text.rewriting import REWRITES, find_callers_names
 from codescaler.train.exits import NUM_FOLDS, Contest, count_multiplications, fit_ridge, read_contests, split_contests
 from codescaler.train.margins import ScoredProblem, Work, certify, choose_miss_chances, choose_rule
 
@@ -112,17 +113,17 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def fill_group(group: Group, num: int) -> Group:
     """A group of up to `num` distinct programs: behind its own, a mutant and a rewritten copy of each in turn."""
-    codes = dict.fromkeys(candidate.code for candidate in group.candidates if candidate.code is not None)
-    made = [_vary(code, num) for code in codes if parse_syntax_tree(code) is not None]
-    filled = dict(codes)
+    keep = find_callers_names(group.prompt)
+    made = [_vary(code, num, keep) for code in group.codes if parse_syntax_tree(code) is not None]
+    filled = dict.fromkeys(group.codes)
     for variants in itertools.zip_longest(*made):
         filled.update(dict.fromkeys(code for code in variants if code is not None))
-    return replace(group, candidates=tuple(Candidate(code, None) for code in [*filled][:num]))
+    return replace(group, candidates=tuple(Candidate(code) for code in [*filled][:num]))
 
 
-def _vary(code: str, num: int) -> Iterator[str]:
+def _vary(code: str, num: int, keep: set[str]) -> Iterator[str]:
     """Yields mutants and copies in turn."""
-    copies = (rewrite(code, seed) for seed, rewrite in enumerate(REWRITES.values()))
+    copies = (rewrite_program(rewrite, code, seed, keep) for seed, rewrite in enumerate(REWRITES))
     for pair in itertools.zip_longest(make_mutants(code, num, seed=0), filter(None, copies)):
         yield from filter(None, pair)
 

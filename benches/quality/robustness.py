@@ -35,6 +35,7 @@ import numpy.typing as npt
 from benches.quality.forms import FORMS
 from codescaler.commands.info import describe_environment
 from codescaler.commands.options import parse_models
+from codescaler.data.augment import rewrite_program
 from codescaler.engine import Engine
 from codescaler.evaluate.estimates import estimate_means
 from codescaler.evaluate.problems import EvaluationProblem, read_evaluation_problems
@@ -43,7 +44,7 @@ from codescaler.io.tables import format_table
 from codescaler.metrics import pair_accuracy
 from codescaler.text.additions import add_comments, add_docstring, add_example, add_praise
 from codescaler.text.program import Pair, make_conversation
-from codescaler.text.rewriting import REWRITES, find_callers_names, rename_locals
+from codescaler.text.rewriting import REWRITES, find_callers_names
 
 RESULTS = Path(__file__).parents[1] / "results"
 PRAISED, MIXED = "praised", "mixed"
@@ -146,7 +147,7 @@ def _rewrite(name: str, prompt: str, program: Program) -> str | None:
         return add_docstring(code, summaries=SUMMARIES)
     if name == "demonstrated":
         return add_example(code, examples=EXAMPLES)
-    return rename_locals(code, keep=find_callers_names(prompt)) if name == "renamed" else REWRITES[name](code, 0)
+    return rewrite_program(name, code, 0, find_callers_names(prompt))
 
 
 def _measure_model(

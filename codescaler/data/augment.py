@@ -64,16 +64,17 @@ def augment_group(
 
 def _rewrite_in_turn(order: Sequence[str], wanted: int, code: str, seed: int, keep: set[str]) -> tuple[str, list[str]]:
     """The program after the first rewrites of `order` that can be done, and their names."""
-    made = ((rewrite, _rewrite(rewrite, code, seed, keep)) for rewrite in order)
+    made = ((rewrite, rewrite_program(rewrite, code, seed, keep)) for rewrite in order)
     possible = dict(islice(((rewrite, new) for rewrite, new in made if new is not None), wanted))
     done = list[str]()
     for rewrite in sorted(possible, key=lambda rewrite: rewrite not in _TAKING):
-        new = _rewrite(rewrite, code, seed, keep) if done else possible[rewrite]
+        new = rewrite_program(rewrite, code, seed, keep) if done else possible[rewrite]
         if new is not None:
             code = new
             done.append(rewrite)
     return code, done
 
 
-def _rewrite(rewrite: str, code: str, seed: int, keep: set[str]) -> str | None:
+def rewrite_program(rewrite: str, code: str, seed: int, keep: set[str]) -> str | None:
+    """The program after one of `AUGMENTATIONS`, with the names of `keep`; None as in `codescaler.text.rewriting`."""
     return rename_locals(code, seed, keep) if rewrite == "renamed" else AUGMENTATIONS[rewrite](code, seed)

@@ -125,6 +125,11 @@ class RewardModel(torch.nn.Module):
         return torch.stack(scores)
 
     @property
+    def exit_depths(self) -> list[float]:
+        """The layers before each exit, as shares of all."""
+        return [num_layers / self.config.num_layers for num_layers in self.exits]
+
+    @property
     def device(self) -> torch.device:
         return self.norm.device
 

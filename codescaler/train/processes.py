@@ -30,8 +30,7 @@ class Processes:
 
     rank: int = 0
     count: int = 1
-    parallel: Parallel = "data"
-    mesh: DeviceMesh | None = None
+    mesh: DeviceMesh | None = None  # of "fsdp"
 
     @property
     def is_first(self) -> bool:
@@ -99,11 +98,11 @@ def join_processes(parallel: Parallel, device: torch.device) -> Iterator[Process
     mesh = None
     try:
         if not dist.is_initialized():
-            yield Processes(parallel=parallel)
+            yield Processes()
             return
         if parallel == "fsdp":
             mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        yield Processes(dist.get_rank(), dist.get_world_size(), parallel, mesh)
+        yield Processes(dist.get_rank(), dist.get_world_size(), mesh)
     finally:
         if joined:
             dist.destroy_process_group()

@@ -235,7 +235,6 @@ class _Run:
         self.dtype = backend.fastest_dtype if config.dtype == "auto" else getattr(torch, config.dtype)
         self.model = build_model(checkpoint, backend, config, self.dtype, device)
         self.pairwise_loss = self.model.backend.pairwise_loss
-        self.depths = [layer / self.model.config.num_layers for layer in self.model.exits]
         processes.shard(self.model)
         self.parameters = self.model.get_trainable_parameters()
         self.means: dict[str, Tensor] = {}  # of the weights of the last steps
@@ -320,7 +319,6 @@ class _Run:
         num_problems = sum(map(len, batches))
         num_paired = max(1, sum(self.learned[i].has_pair for batch in batches for i in batch))
         num_taught = max(1, sum(self.learned[i].is_taught for batch in batches for i in batch))
-        num_compared = max(1, sum(len(self.learned[i].labels) > 1 for batch in batches for i in batch))
         mine = list(batches[processes.rank :: processes.count])
         if processes.is_sharded:  # all of them gather each layer equally often
             mine += [()] * (-(-len(batches) // processes.count) - len(mine))
@@ -328,7 +326,8 @@ class _Run:
         with processes.hold_weights(self.model):
             for indices in mine:
                 batch = make_micro_batch([self.learned[i] for i in indices or batches[0]], self.device)
-                *exits, scores = self.model(batch.tree)[:, batch.places]
+                scored = self.model(batch.tree)[:, batch.places]
+                scores = scored[-1]
                 part, _ = self.pairwise_loss(
                     scores, batch.labels, batch.offsets, batch.margins, config.center_coefficient
                 )
@@ -338,10 +337,9 @@ class _Run:
                     distilled = margin_mse_loss(scores[teacher.places], teacher.scores, teacher.bounds)
                     num_mine = sum(self.learned[i].is_taught for i in indices)
                     part = part + distilled * (config.teacher_weight * num_mine / num_taught)
-                if exits:
-                    early = exit_loss(torch.stack(exits), scores, batch.bounds, self.depths)
-                    num_mine = sum(len(self.learned[i].labels) > 1 for i in indices)
-                    part = part + early * (config.exit_weight * num_mine / num_compared)
+                if config.exit_weight:
+                    early = exit_loss(scored[:-1], scores, batch.bounds, self.model.exit_depths)
+                    part = part + early * (config.exit_weight * len(indices) / num_problems)
                 (part * processes.loss_scale).backward()
                 finished.append((indices, batch, part.detach(), scores.detach()))
         processes.all_reduce_gradients([*self.parameters.values()])

@@ -481,7 +481,7 @@ def test_the_system_prompt_goes_with_the_model(small, tmp_path, method):
 
 def test_exits_learn_to_say_what_the_last_layer_says(small, tmp_path):
     def measure_gap(weight):
-        """Mean square of how far differences of scores at the exit are from those at the end."""
+        """How far differences of scores at the exit are from those at the end, as a share of these: a variance."""
         config = TrainConfig(exit_weight=weight, epochs=16, step_tokens=600, learning_rate=4e-3)
         fit(small, make_groups(8), tmp_path / f"{weight}", config)
         folder = tmp_path / f"{weight}/model"
