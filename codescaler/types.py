@@ -21,6 +21,7 @@ Activation = Literal["silu", "gelu_tanh"]
 ActivationBits = Literal[8, 16]
 Quantization = Literal["int8", "fp8"]
 ExtractorName = Literal["paper", "last", "markdown", "markdown-unclosed"]
+Promise = Literal["first", "pairs"]  # of an adaptive ranking: the first `top_k` scores, or pairs in the right order
 ScorerName = Literal["reward", "likelihood", "likelihood_mean", "likelihood_min", "reviewer", "coder_reviewer"]
 ACTIVATION_BITS: tuple[ActivationBits, ...] = (8, 16)
 GROUP_SIZES = (32, 64, 128)  # inputs of a linear layer that share a scale of int4

@@ -7,11 +7,11 @@ Each problem's first N candidates are ranked by each reward model. Candidates ar
   cascade   nano, before the first layer
   ceiling   exits that know the last score: all but the winner go at the first
 
-For each promise margins are chosen on one part of the problems, and counted on the other, as `codescaler fit-exits`
-does. Every row is shown, so that none was selected by its count. Early scores are products of the features in float64,
-which a forward has in float32. Work is distinct tokens times layers, of a cascade times weights. With --fill a problem
-has more programs than were sampled: mutants and rewritten copies of them, in turn. What holds for these is no promise
-for samples.
+For each promise, of the first program or of pairs, margins are chosen on one part of the problems, and counted on the
+other, as `codescaler fit-exits` does. Every row is shown, so that none was selected by its count. Early scores are
+products of the features in float64, which a forward has in float32. Work is distinct tokens times layers, of a cascade
+times weights. With --fill a problem has more programs than were sampled: mutants and rewritten copies of them, in turn.
+What holds for these is no promise for samples.
 
 The speed is that of forwards with the trained exits, next to dense ones: problems alone, and eight at a time, in one
 interleaved run.
@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ from codescaler.text.extract import parse_syntax_tree
 from codescaler.text.rewriting import REWRITES, find_callers_names
 from codescaler.train.exits import NUM_FOLDS, Contest, count_multiplications, fit_ridge, read_contests, split_contests
 from codescaler.train.margins import ScoredProblem, Work, certify, choose_miss_chances, choose_rule
+from codescaler.types import Promise
 
 CONFIDENCE = 0.95
 NUM_TOGETHER = 8
@@ -77,12 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources["ceiling"] = (ceiling, Work.of_exits(model.layers, model.engine.config.num_layers))
         for kind, (values, work) in sources.items():
             problems = dict(zip((c.task_id for c in contests), model.join(contests, values), strict=True))
+            wanted = itertools.product(get_args(Promise), options.promise)
             rows += [
-                {"model": name, "exits": kind, **_measure(contests, problems, work, promise)}
-                for promise in (options.promise if kind != "ceiling" else options.promise[:1])
+                {"model": name, "exits": kind, **_measure(contests, problems, work, promise, at_most)}
+                for promise, at_most in ([("first", options.promise[0])] if kind == "ceiling" else wanted)
             ]
         if options.speed:
             kept = [row for row in rows if row["model"] == name and row["exits"] == "trained" and row["is_kept"]]
+            kept = [row for row in kept if row["of"] == "first"]
             some = _split_halves(contests, STRICTEST)[1][: options.speed]
             speeds[name] = [model.measure_speed(some, row) for row in kept[:1]]
             print(json.dumps({name: speeds[name]}), flush=True)
@@ -224,18 +227,20 @@ def _measure(
     contests: Sequence[Contest],
     problems: Mapping[str, ScoredProblem],
     work: Work,
-    promise: float,
+    promise: Promise,
+    at_most: float,
 ) -> dict[str, Any]:
     """Chooses margins and counts, as `fit-exits` does. All promises have the halves of the strictest."""
     chosen, counted = _split_halves(contests, STRICTEST)
-    (chance,) = choose_miss_chances(len(counted), promise, CONFIDENCE, 1)
-    rule = choose_rule([problems[contest.task_id] for contest in chosen], work, chance)
+    (chance,) = choose_miss_chances(len(counted), at_most, CONFIDENCE, 1)
+    rule = choose_rule([problems[contest.task_id] for contest in chosen], work, chance, promise=promise)
     found = [problems[contest.task_id] for contest in counted]
-    made = certify(found, [rule], work, at_most=promise, confidence=CONFIDENCE, asked_first=False)
+    made = certify(found, [rule], work, at_most=at_most, confidence=CONFIDENCE, asked_first=False, promise=promise)
     costs = [work.measure(problem, rule) for problem in found]
     return {
-        "promise": promise,
-        "is_kept": made.bound <= promise,
+        "of": promise,
+        "promise": at_most,
+        "is_kept": made.bound <= at_most,
         "num_chosen": len(chosen),
         "num_counted": made.num_counted,
         "num_missed": made.num_missed,
@@ -259,7 +264,7 @@ def _format(rows: Sequence[Mapping[str, Any]]) -> str:
         (
             row["model"],
             row["exits"],
-            f"{row['promise']:.0%}",
+            f"{row['promise']:.0%} of {row['of']}",
             "yes" if row["is_kept"] else "no",
             f"{row['num_missed']} of {row['num_counted']}",
             f"{row['bound']:.1%}",

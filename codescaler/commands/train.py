@@ -3,9 +3,11 @@
 import argparse
 import json
 from pathlib import Path
+from typing import get_args
 
 from codescaler.commands.options import Add, add_engine_options, collect_options
 from codescaler.train.config import list_settings
+from codescaler.types import Promise
 
 _TEXT_OPTIONS = ("system", "control_tokens", "chat_template", "bos")
 _FIT_OPTIONS = (
@@ -36,10 +38,16 @@ def add_commands(add: Add) -> None:
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="of problems in which another program may be first, at most (%(default)s)",
+        help="of problems in which another program may be first, or of pairs in the wrong order, at most (%(default)s)",
     )
     exits.add_argument("--confidence", type=float, default=0.95, help="of that promise (%(default)s)")
     exits.add_argument("--top-k", type=int, default=1, help="programs that must stay the same (%(default)s)")
+    exits.add_argument(
+        "--promise",
+        choices=get_args(Promise),
+        default="first",
+        help="what stays the same: the first programs, or the order of pairs of a scored and a dropped program (first)",
+    )
     exits.add_argument("--settings", type=int, default=1, metavar="N", help="margins to try; each costs confidence (1)")
     exits.add_argument("--asked-first", action=argparse.BooleanOptionalAction, default=True, help="as in rerank (on)")
     exits.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -115,6 +123,7 @@ def _fit_exits(options: argparse.Namespace) -> None:
         at_most=options.differs,
         confidence=options.confidence,
         top_k=options.top_k,
+        promise=options.promise,
         asked_first=options.asked_first,
         num_settings=options.settings,
         show_progress=True,

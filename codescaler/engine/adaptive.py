@@ -143,7 +143,7 @@ class AdaptiveRanker:
         Problems that the certificate says nothing of go to `rank_in_full`.
         """
         rule, (fewest, most) = self.certificate.rule, self.certificate.num_candidates
-        if top_k is not None and top_k > rule.top_k:
+        if self.certificate.promise == "first" and top_k is not None and top_k > rule.top_k:
             raise InvalidInput(
                 f"top_k={top_k}, and the exits were made for {rule.top_k}; make them anew by `codescaler fit-exits "
                 f"--top-k {top_k}`, or leave adaptive out"

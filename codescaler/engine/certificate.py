@@ -1,4 +1,4 @@
-"""`Certificate`: how often a rule may change who is first, counted on problems that it was not chosen on.
+"""`Certificate`: how often a rule may change a ranking, counted on problems that it was not chosen on.
 
 The file that holds it names the model, its settings and the exits, and others are refused. What a certificate says
 holds for problems like those that were counted. `DriftMonitor` compares a stream of problems with these.
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from codescaler.engine.exits import DROPPED, Rule
 from codescaler.engine.scheduler import Float32
 from codescaler.errors import SettingsMismatch, WeightsError
 from codescaler.io.json import Fields, read_json
+from codescaler.types import Promise
 
 DRIFT_LEVEL = 0.05  # how likely a stream of such problems is ever taken for another, however long it is
 DRIFT_WINDOW = 64  # problems
@@ -31,8 +32,10 @@ class Certificate:
 
     Attributes:
         rule: who goes on at each stage.
-        at_most: the share of problems whose first `top_k` scores may differ. confidence: of the promise.
-        bound: the share that holds at this confidence. num_counted, num_missed: problems counted, and that differed.
+        promise: what the rule keeps.
+        at_most: the share of problems whose first `top_k` scores may differ, or of pairs in the wrong order.
+        confidence: of the promise. bound: the share that holds at this confidence.
+        num_counted, num_missed: problems counted, and that differed; of pairs, one was drawn from each problem.
         num_settings: rules that were tried on the problems counted.
         num_candidates: the fewest and the most distinct programs of a problem counted.
         asked_first: as in `Engine.rerank`.
@@ -40,6 +43,7 @@ class Certificate:
     """
 
     rule: Rule
+    promise: Promise
     at_most: float
     confidence: float
     bound: float
@@ -57,6 +61,7 @@ class Certificate:
             "top_k": self.rule.top_k,
             "asked_first": self.asked_first,
             "promise": {
+                "kind": self.promise,
                 "differs_at_most": self.at_most,
                 "confidence": self.confidence,
                 "bound": self.bound,
@@ -89,8 +94,12 @@ def read_certificate(path: Path, owner: Mapping[str, Any]) -> tuple[Certificate,
         promise, reference = record.read_object("promise"), record.read_object("reference")
         margins = record.read_numbers("margins", allows_null=True)
         low, high = record.read_numbers("num_candidates")
+        promised = promise.read_text("kind")
+        if promised not in get_args(Promise):
+            raise promise.make_error("kind", f"set it to one of {', '.join(get_args(Promise))}")
         certificate = Certificate(
             Rule(tuple(margins), record.read_size("top_k")),
+            cast(Promise, promised),
             promise.read_number("differs_at_most"),
             promise.read_number("confidence"),
             promise.read_number("bound"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,7 @@ from codescaler.train.margins import (
     choose_rule,
     share_confidence,
 )
-from codescaler.types import ModelConfig
+from codescaler.types import ModelConfig, Promise
 
 Indices = npt.NDArray[np.integer[Any]]
 
@@ -84,6 +84,7 @@ def fit_exits(
     at_most: float = 0.01,
     confidence: float = 0.95,
     top_k: int = 1,
+    promise: Promise = "first",
     asked_first: bool = True,
     num_settings: int = 1,
     show_progress: bool = False,
@@ -96,9 +97,11 @@ def fit_exits(
         groups: a file of JSON lines, or records, of problems and candidates. `passed` is not read.
         cascade: a small model that drops candidates first, "nano" or a folder; None makes exits.
         layers: after which layers the exits are; None is an eighth, a quarter and a half of them.
-        at_most: the promise, of the share of problems whose first `top_k` scores may differ.
+        at_most: the promise: in which share of problems the first `top_k` scores may differ, or which share of pairs
+            may be in the wrong order.
         confidence: of the promise.
         top_k: how many programs must stay the same.
+        promise: "first", or "pairs" of a program with a score and one that was dropped.
         asked_first: as in `Engine.rerank`, which must then have the same.
         num_settings: rules to try on the counted half, which each needs more problems then.
         show_progress: show a bar on stderr.
@@ -111,6 +114,10 @@ def fit_exits(
     for name, share in (("at_most", at_most), ("confidence", confidence)):
         if not 0 < share < 1:
             raise InvalidInput(f"{name}={share!r}; give a share between 0 and 1")
+    if promise not in get_args(Promise):
+        raise InvalidInput(f"promise={promise!r}; give one of {', '.join(get_args(Promise))}")
+    if promise == "pairs" and top_k != 1:
+        raise InvalidInput(f"top_k={top_k} with a promise of pairs, which says nothing of the first; leave it out")
     contests = read_contests(read_groups(groups), asked_first)
     chosen, counted = split_contests(contests, count_required(at_most, share_confidence(confidence, num_settings)))
     engine = Engine.from_pretrained(model, **engine_options)
@@ -128,9 +135,11 @@ def fit_exits(
             file = engine.folder / name_cascade_file(small)
         problems = _join(engine, chosen, seen)
         chances = choose_miss_chances(len(counted), at_most, confidence, num_settings)
-        rules = [choose_rule(problems, work, chance, top_k) for chance in chances]
+        rules = [choose_rule(problems, work, chance, top_k, promise) for chance in chances]
         found = _join(engine, counted, _compute_values(early, counted, bar))
-    certificate = certify(found, rules, work, at_most=at_most, confidence=confidence, asked_first=asked_first)
+    certificate = certify(
+        found, rules, work, at_most=at_most, confidence=confidence, asked_first=asked_first, promise=promise
+    )
     _require_kept(certificate)
     if isinstance(early, ExitScores):
         save_file(early.tensors, file.with_name(HEADS_FILE))
@@ -262,10 +271,16 @@ def count_multiplications(config: ModelConfig) -> int:
     return total
 
 
+_MISSES = {
+    "first": "another program was first",
+    "pairs": "a pair that was drawn, of a scored and a dropped program, was in the wrong order",
+}
+
+
 def _require_kept(certificate: Certificate) -> None:
     if certificate.bound > certificate.at_most:
         raise InvalidInput(
-            f"another program was first in {certificate.num_missed} of {certificate.num_counted} problems counted, "
-            f"which shows at most {certificate.bound:.2%} at {certificate.confidence:.0%} confidence, and not "
+            f"{_MISSES[certificate.promise]} in {certificate.num_missed} of {certificate.num_counted} problems "
+            f"counted, which shows at most {certificate.bound:.2%} at {certificate.confidence:.0%} confidence, and not "
             f"{certificate.at_most:.2%}; nothing was written. Give problems that have not been counted yet, or more"
         )

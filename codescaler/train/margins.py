@@ -3,7 +3,8 @@
 Margins have to let almost no problem differ, which is rarer than what a few hundred problems can show. So the tail of
 "how far the winner is behind at an exit" is continued above its 80% quantile. A margin is where the tail leaves the
 chance of a miss that lets the count pass in 9 of 10 cases. Of all sets of exits, the one with the least
-work on the problems at hand is taken. None of this has to be right for the certificate to hold: the count decides.
+work on the problems at hand is taken. A promise of pairs is broken more often, so its margins are tried out on the
+problems at hand. None of this has to be right for the certificate to hold: the count decides.
 """
 
 import math
@@ -18,11 +19,13 @@ from codescaler.engine.exits import DROPPED, Bools, Rule, find_first_scores, sim
 from codescaler.engine.scheduler import Float32
 from codescaler.metrics import Figures, compute_upper_bound, count_misses_allowed, find_share
 from codescaler.text.token_ids import Int32, measure_common_prefix
+from codescaler.types import Promise
 
 TAIL = 0.2
 _SHAPES = (-0.2, 0.3)  # of a tail: a few dozen gaps may suggest others
 PASS_CHANCES = (0.9,)  # of the count; of several settings, these lie between the ends
 _ENDS = (0.5, 0.95)
+_NUM_TRIED = 12  # margins of a promise of pairs
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,32 @@ def is_missed(problem: ScoredProblem, rule: Rule) -> bool:
     return find_first_scores(simulate(values, rule), rule.top_k) != find_first_scores(values, rule.top_k)
 
 
-def choose_rule(problems: Sequence[ScoredProblem], work: Work, miss_chance: float, top_k: int = 1) -> Rule:
-    """Returns the rule with the least work among those that miss about so often by the tails of these problems."""
+def find_misordered_share(problem: ScoredProblem, rule: Rule) -> float:
+    """Returns the share of the pairs of a scored and a dropped candidate in which the dropped one is better."""
+    last, is_dropped = problem.values[:, -1], simulate(problem.values, rule)[:, -1] == DROPPED
+    is_wrong = last[~is_dropped][:, None] < last[is_dropped]
+    return float(is_wrong.mean()) if is_wrong.size else 0.0
+
+
+def choose_rule(
+    problems: Sequence[ScoredProblem], work: Work, miss_chance: float, top_k: int = 1, promise: Promise = "first"
+) -> Rule:
+    """Returns the rule with the least work among those that miss about so often: by the tails of these problems, or of
+    pairs by what these problems show.
+    """
     gaps = np.stack([_measure_gaps(problem.values, top_k) for problem in problems])
-    num_stages = gaps.shape[1]
+    chances = [miss_chance] if promise == "first" else np.geomspace(miss_chance, 1.0, _NUM_TRIED).tolist()
     rules = []
-    for is_used in product((True, False), repeat=num_stages):
-        chance = miss_chance / max(sum(is_used), 1)
-        margins = [continue_tail(gaps[:, stage], chance) if used else math.inf for stage, used in enumerate(is_used)]
+    for is_used, chance in product(product((True, False), repeat=gaps.shape[1]), chances):
+        each = chance / max(sum(is_used), 1)
+        margins = [continue_tail(gaps[:, stage], each) if used else math.inf for stage, used in enumerate(is_used)]
         rules.append(Rule(tuple(margins), top_k))
+    if promise == "pairs":
+        rules = [
+            rule
+            for rule in rules
+            if np.mean([find_misordered_share(problem, rule) for problem in problems]) <= miss_chance
+        ]
     return min(rules, key=lambda rule: float(np.mean([work.measure(problem, rule) for problem in problems])))
 
 
@@ -139,18 +159,28 @@ def certify(
     at_most: float,
     confidence: float,
     asked_first: bool,
+    promise: Promise = "first",
 ) -> Certificate:
     """Counts on problems that no rule was chosen on, and returns the certificate of the rule with least work that keeps
     the promise; if none does, that of the rule with the lowest bound, which is above `at_most`.
+
+    Pairs of one problem depend on each other, so one is drawn from each problem: its order is wrong with the chance
+    `find_misordered_share`.
     """
     each = share_confidence(confidence, len(rules))
-    missed = [sum(is_missed(problem, rule) for problem in problems) for rule in rules]
+    if promise == "first":
+        missed = [sum(is_missed(problem, rule) for problem in problems) for rule in rules]
+    else:
+        draws = np.random.default_rng(0).random(len(problems))
+        shares = [[find_misordered_share(problem, rule) for problem in problems] for rule in rules]
+        missed = [int((draws < share).sum()) for share in shares]
     bounds = [compute_upper_bound(count, len(problems), each) for count in missed]
     costs = [float(np.mean([work.measure(problem, rule) for problem in problems])) for rule in rules]
     best = min(range(len(rules)), key=lambda k: (bounds[k] > at_most, costs[k] if bounds[k] <= at_most else bounds[k]))
     sizes = [len(problem.lengths) for problem in problems]
     return Certificate(
         rule=rules[best],
+        promise=promise,
         at_most=at_most,
         confidence=confidence,
         bound=bounds[best],
@@ -159,7 +189,9 @@ def certify(
         num_settings=len(rules),
         num_candidates=(min(sizes), max(sizes)),
         asked_first=asked_first,
-        reference=tuple(zip(*(describe_problem(problem.values) for problem in problems), strict=True)),
+        reference=tuple(
+            zip(*(describe_problem(simulate(problem.values, rules[best])) for problem in problems), strict=True)
+        ),
     )
 
 

@@ -148,6 +148,37 @@ def test_other_problems_are_noticed_and_then_all_are_scored(fitted, caplog):
     assert rerank(engine, group, "exits") == rerank(engine, group)
 
 
+def test_a_promise_of_pairs_lets_any_number_be_asked_for(fitted, tmp_path):
+    shutil.copytree(fitted[0], tmp_path / "model")
+    report = fit_exits(tmp_path / "model", make_groups(120), promise="pairs", **PROMISE)
+    assert report.certificate.promise == "pairs" and report.work <= fitted[1].work
+    engine = Engine.from_pretrained(tmp_path / "model", num_threads=1)
+    assert engine.open_ranker("exits").certificate == report.certificate
+    num_wrong = num_pairs = 0
+    for group in make_groups(40, seed=7):
+        scores = {each.index: each.score for each in rerank(engine, group)}
+        found = rerank(engine, group, "exits", top_k=6)
+        kept, dropped = ([scores[each.index] for each in found if (each.score is None) == way] for way in (False, True))
+        num_wrong += sum(above < below for above in kept for below in dropped)
+        num_pairs += len(kept) * len(dropped)
+    assert num_pairs and num_wrong <= 0.25 * num_pairs
+    edit_json(tmp_path / "model" / EXITS_FILE, promise={})
+    with pytest.raises(WeightsError, match="kind"):
+        Engine.from_pretrained(tmp_path / "model").open_ranker("exits")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"promise": "all"}, "promise='all'; give one of first, pairs"),
+        ({"promise": "pairs", "top_k": 2}, "top_k=2 with"),
+    ],
+)
+def test_a_promise_that_is_none(fitted, options, message):
+    with pytest.raises(InvalidInput, match=message):
+        fit_exits(fitted[0], make_groups(120), **PROMISE, **options)
+
+
 def test_too_few_problems_for_the_promise(fitted):
     with pytest.raises(InvalidInput, match="needs 299 to count and 50 to choose margins on: 229 are missing"):
         fit_exits(fitted[0], make_groups(120))

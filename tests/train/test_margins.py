@@ -14,6 +14,7 @@ from codescaler.train.margins import (
     choose_miss_chances,
     choose_rule,
     continue_tail,
+    find_misordered_share,
     is_missed,
 )
 
@@ -67,6 +68,38 @@ def test_a_thousand_calibrations_keep_their_promise():
             num_broken += count_misses(everything, rule) > at_most * len(everything)
     assert 100 < num_passed < 900, "the promise is near what is counted"
     assert 0 < num_broken <= 64
+
+
+def test_calibrations_keep_their_promise_of_pairs():
+    """Of 400, with their error, 6.8% may break it: more of all pairs are in the wrong order. Problems weigh alike."""
+    random, at_most = np.random.default_rng(0), 0.1
+    everything = draw_problems(random, 1000, noise=0.8)
+    num_passed = num_broken = 0
+    for _ in range(400):
+        drawn = [everything[index] for index in random.integers(0, len(everything), 70)]
+        rule = choose_rule(drawn[:20], WORK, 0.6 * at_most, promise="pairs")
+        made = certify(drawn[20:], [rule], WORK, at_most=at_most, confidence=0.95, asked_first=True, promise="pairs")
+        if made.bound <= at_most:
+            num_passed += 1
+            num_broken += np.mean([find_misordered_share(problem, rule) for problem in everything]) > at_most
+    assert 40 < num_passed < 360, "the promise is near what is counted"
+    assert 0 < num_broken <= 27
+
+
+def test_a_pair_is_wrong_where_the_dropped_one_is_better():
+    problem = ScoredProblem(
+        np.array([[5.0, 1.0], [4.9, 3.0], [0.0, 2.0], [-1.0, 1.0]], np.float32), (3,) * 4, (0, 1, 1, 1)
+    )
+    # The third and the fourth are dropped: of (1, 2), (1, 1), (3, 2), (3, 1) one is wrong, and a tie is not.
+    assert find_misordered_share(problem, Rule((0.8,))) == 1 / 4
+    assert find_misordered_share(problem, Rule((9.0,))) == 0.0
+    problems = draw_problems(np.random.default_rng(7), 2000, noise=1.0)
+    rule = Rule((0.8,))
+    pairs = certify(problems, [rule], WORK, at_most=0.5, confidence=0.95, asked_first=True, promise="pairs")
+    wrong = np.mean([find_misordered_share(each, rule) for each in problems])
+    assert pairs.num_missed == pytest.approx(2000 * wrong, abs=4 * (2000 * wrong) ** 0.5)
+    chosen = choose_rule(problems, WORK, wrong, promise="pairs")
+    assert np.mean([find_misordered_share(each, chosen) for each in problems]) <= wrong
 
 
 def test_settings_that_are_tried_share_the_confidence():
