@@ -46,6 +46,20 @@ def test_a_public_name_can_be_imported_first(name):
     assert ("torch" in loaded) == (name == "Engine")
 
 
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("", "gc.get_stats()[2]['collections'] == 0 and gc.isenabled() and not gc.get_freeze_count()"),
+        ("gc.disable()", "not gc.isenabled()"),
+        ("gc.freeze()", "gc.isenabled() and gc.get_freeze_count() > 0"),
+    ],
+    ids=["as it is", "off", "frozen"],
+)
+def test_the_garbage_collector_rests_while_torch_is_loaded(before, after):
+    code = f"import gc; {before}\nfrom codescaler import Engine\nassert {after}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_from_pretrained_arguments():
     parameters = inspect.signature(Engine.from_pretrained).parameters
     assert {name: parameter.default for name, parameter in parameters.items()} == {

@@ -7,7 +7,7 @@ Each problem's first N candidates are ranked by each reward model. Candidates ar
   cascade   nano, before the first layer
   ceiling   exits that know the last score: all but the winner go at the first
 
-For each promise, of the first program or of pairs, margins are chosen on one part of the problems, and counted on the
+For each promise, of the first score or of order, margins are chosen on one part of the problems, and counted on the
 other, as `codescaler fit-exits` does. Every row is shown, so that none was selected by its count. Early scores are
 products of the features in float64, which a forward has in float32. Work is distinct tokens times layers, of a cascade
 times weights. With --fill a problem has more programs than were sampled: mutants and rewritten copies of them, in turn.
@@ -78,14 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources["ceiling"] = (ceiling, Work.of_exits(model.layers, model.engine.config.num_layers))
         for kind, (values, work) in sources.items():
             problems = dict(zip((c.task_id for c in contests), model.join(contests, values), strict=True))
-            wanted = itertools.product(get_args(Promise), options.promise)
+            wanted = itertools.product(get_args(Promise), options.at_most)
             rows += [
                 {"model": name, "exits": kind, **_measure(contests, problems, work, promise, at_most)}
-                for promise, at_most in ([("first", options.promise[0])] if kind == "ceiling" else wanted)
+                for promise, at_most in ([("first", options.at_most[0])] if kind == "ceiling" else wanted)
             ]
         if options.speed:
             kept = [row for row in rows if row["model"] == name and row["exits"] == "trained" and row["is_kept"]]
-            kept = [row for row in kept if row["of"] == "first"]
+            kept = [row for row in kept if row["promise"] == "first"]
             some = _split_halves(contests, STRICTEST)[1][: options.speed]
             speeds[name] = [model.measure_speed(some, row) for row in kept[:1]]
             print(json.dumps({name: speeds[name]}), flush=True)
@@ -106,7 +106,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cascade", action="store_true", help="nano before each other model too")
     parser.add_argument("-n", type=int, default=8, help="candidates of a problem (%(default)s)")
     parser.add_argument("--fill", type=int, default=0, metavar="N", help="up to N programs, with mutants and copies")
-    parser.add_argument("--promise", type=float, nargs="+", default=[0.01, 0.02, 0.05], metavar="SHARE")
+    parser.add_argument("--at-most", type=float, nargs="+", default=[0.01, 0.02, 0.05], metavar="SHARE")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--features", type=Path, metavar="FOLDER", help="keep features here, for another run")
     parser.add_argument("--speed", type=int, default=0, metavar="N", help="measure the speed on N problems")
@@ -197,7 +197,7 @@ class _Model:
         early = ExitScores(self.engine, self.layers, *self._heads)
         rule = Rule(tuple(np.inf if margin is None else margin for margin in row["margins"]))
         cut = Exits(self.layers, early._heads, rule)
-        figures: dict[str, Any] = {"promise": row["promise"], "num_problems": len(contests)}
+        figures: dict[str, Any] = {"at_most": row["at_most"], "num_problems": len(contests)}
         for name, num in (("alone", 1), ("together", NUM_TOGETHER)):
             spent = {"dense": np.zeros(2), "adaptive": np.zeros(2)}
             for number, part in enumerate(tqdm(_cut(contests, num), desc=f"{self.name}, {name}", file=sys.stderr)):
@@ -238,8 +238,8 @@ def _measure(
     made = certify(found, [rule], work, at_most=at_most, confidence=CONFIDENCE, asked_first=False, promise=promise)
     costs = [work.measure(problem, rule) for problem in found]
     return {
-        "of": promise,
-        "promise": at_most,
+        "promise": promise,
+        "at_most": at_most,
         "is_kept": made.bound <= at_most,
         "num_chosen": len(chosen),
         "num_counted": made.num_counted,
@@ -264,7 +264,7 @@ def _format(rows: Sequence[Mapping[str, Any]]) -> str:
         (
             row["model"],
             row["exits"],
-            f"{row['promise']:.0%} of {row['of']}",
+            f"{row['promise']}, {row['at_most']:.0%}",
             "yes" if row["is_kept"] else "no",
             f"{row['num_missed']} of {row['num_counted']}",
             f"{row['bound']:.1%}",

@@ -21,16 +21,16 @@ def test_a_run(tmp_path, monkeypatch, capsys):
             group = {"task_id": str(number), "prompt": f"Problem {number}", "candidates": [{"code": c} for c in codes]}
             file.write(json.dumps(group) + "\n")
     command = [str(tmp_path / "groups.jsonl"), "--rm", f"tiny={tmp_path / 'rm'}", "--cascade", "--dtype", "float32"]
-    command += ["-n", "3", "--promise", "0.2", "0.5", "--features", str(tmp_path), "--speed", "2", "--save", "tiny"]
+    command += ["-n", "3", "--at-most", "0.2", "0.5", "--features", str(tmp_path), "--speed", "2", "--save", "tiny"]
     assert adaptive.main(command) == 0
     first = (tmp_path / "adaptive_tiny.json").read_text()
     rows, speed = (json.loads(first)[key] for key in ("rows", "speed"))
     kinds = ["frozen", "trained", "cascade"]
     expected = []
     for model, some in (("nano", kinds[:2]), ("tiny", kinds)):
-        expected += [(model, kind, of, p) for kind in some for of in ("first", "pairs") for p in (0.2, 0.5)]
+        expected += [(model, kind, of, p) for kind in some for of in ("first", "order") for p in (0.2, 0.5)]
         expected += [(model, "ceiling", "first", 0.2)]
-    assert [(row["model"], row["exits"], row["of"], row["promise"]) for row in rows] == expected
+    assert [(row["model"], row["exits"], row["promise"], row["at_most"]) for row in rows] == expected
     assert all(row["num_counted"] == 26 and row["bound"] > row["num_missed"] / 26 for row in rows)
     ceiling = rows[-1]
     assert ceiling["num_missed"] == 0 and ceiling["dropped"] == pytest.approx(2 / 3)

@@ -41,7 +41,6 @@ SEQUENCE_TOKENS = 512  # of the sequences that fill a budget: enough to fill one
 # What a user would write. Each gets a folder, a dtype, and token lists as JSON, and prints scores.
 _OURS = """
 import json, sys
-import torch
 from codescaler.engine import Engine
 engine = Engine.from_pretrained(sys.argv[1], device="cpu", dtype=sys.argv[2])
 print(json.dumps(engine.score_tokens(json.loads(sys.argv[3])).tolist()), flush=True)

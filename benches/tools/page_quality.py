@@ -385,54 +385,55 @@ def _write_fault_lines() -> Iterator[str]:
 
 
 def _write_adaptive() -> Iterator[str]:
-    result, later = load_result("adaptive_mbpp"), load_result("adaptive_mbpp_early")
-    rows, first = result["rows"] + [row for row in later["rows"] if row["model"] == "early"], result["rows"][0]
+    results = [load_result(f"adaptive_n{num}") for num in (8, 16, 64)]
+    few, some = results[:2]
+    left = ", ".join(f"{result['mean_programs']:.1f}" for result in results)
+    counted = ", ".join(str(result["rows"][0]["num_counted"]) for result in results)
     yield "## Adaptive ranking\n"
     yield (
-        f"`python benches adaptive GROUPS --cascade`: the first {result['n']} candidates of {result['num_problems']} "
-        f"MBPP problems. Margins are chosen on {first['num_chosen']} problems, and counted on the other "
-        f"{first['num_counted']}. *Frozen* exits read the head of the model, and *trained* exits have heads of their "
-        "own. In a *cascade* nano drops first: the one before the present nano. *small* is the teacher of both. "
-        "*early* is made as small is, with `--exit-weight 1`. It was measured in a later run. All "
-        "have learned from most of these problems. The *ceiling* is an exit that knows the last scores. A promise "
-        "is kept "
-        f"if its bound is no larger, at {100 * result['confidence']:.0f}% confidence. Work is distinct tokens times "
-        "layers, of a cascade times weights. How tails of margins are continued was changed once after a first count "
-        f"of these problems. {describe_setting(result)}\n"
+        f"`python benches adaptive GROUPS --rm ... --cascade`: {few['num_problems']} problems with 8 sampled programs "
+        f"(MBPP, and LeetCode's easy ones), {some['num_problems']} of MBPP with 16, and these filled up to 64 with "
+        "mutants and rewritten copies. What holds for the last is no promise for samples. Margins are chosen on one "
+        f"part of the problems, and counted on the other: {counted} problems. Equal programs are one: {left} are left "
+        "of 8, 16 and 64. *Frozen* exits read the head of the model, and "
+        "*trained* exits have heads of their own. In a *cascade* nano drops first. *small* is of `benches/small.mk` "
+        "with `EXIT_WEIGHT=1`, and *smollm2* is SmolLM2-135M with a head of `fit-head`. All have learned from most of "
+        "these problems. A promise of *first* is that another score is first in so many problems at most, and one of "
+        "*pairs* that so many pairs of a scored and a dropped program are in the wrong order. It is kept if its bound "
+        f"is no larger, at {100 * few['confidence']:.0f}% confidence. Work is distinct tokens times layers, of a "
+        "cascade times weights. The *ceiling* is an exit that knows the last scores. How tails of margins are "
+        f"continued was changed once after a first count of problems of MBPP. {describe_setting(few)}\n"
     )
-    table = [
-        [
-            row["model"],
-            row["exits"],
-            f"{100 * row['promise']:.0f}%",
-            "yes" if row["is_kept"] else "no",
-            f"{row['num_missed']} of {row['num_counted']}",
-            f"{100 * row['bound']:.2f}%",
-            f"{100 * row['dropped']:.0f}%",
-            f"{1 / row['work']:.2f}x",
-        ]
-        for row in rows
-    ]
-    header = ["model", "exits", "promise", "kept", "other score first", "bound", "dropped", "less work"]
-    yield format_table(header, table)
-    if not result["speed"]:
-        return
+    cells = [{_name_row(row): _format_saved(row) for row in result["rows"]} for result in results]
+    header = ["model", "exits", "promise", *(f"less work, {num} programs" for num in (8, 16, 64))]
+    yield format_table(header, [[*name, *(cell[name] for cell in cells)] for name in cells[0]])
     yield (
-        "The next table times forwards with trained exits next to dense ones, in one interleaved run. *Together* are "
-        "eight problems in one tree, which is cut at each exit for all of them. The machine had other work to do.\n"
+        "Forwards with trained exits at the first promise that is kept, next to dense ones, in one interleaved run. "
+        "*Together* are eight problems in one tree, which is cut at each exit for all of them.\n"
     )
     speeds = [
         [
+            str(num),
             name,
             f"{100 * figures['promise']:.0f}%",
             str(figures["num_problems"]),
             *(f"{figures[key][what]:.2f}x" for key in ("alone", "together") for what in ("token_layers", "speedup")),
         ]
+        for num, result in zip((8, 16, 64), results, strict=True)
         for name, measured in result["speed"].items()
         for figures in measured
     ]
-    header = ["model", "promise", "problems", "less work, alone", "faster, alone", "less work, together"]
+    header = ["programs", "model", "promise", "problems", "less work, alone", "faster, alone", "less work, together"]
     yield format_table([*header, "faster, together"], speeds)
+
+
+def _name_row(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["model"], row["exits"], f"{100 * row['promise']:.0f}% of {row['of']}"
+
+
+def _format_saved(row: Mapping[str, Any]) -> str:
+    saved = f"{1 / row['work']:.2f}x" if row["is_kept"] else "not kept"
+    return f"{saved} ({row['num_missed']} missed)"
 
 
 def _format_share(figure: Mapping[str, Any]) -> str:

@@ -160,18 +160,12 @@ def format_exits_report(report: Any) -> str:
         (place, "drops nobody" if math.isinf(margin) else f"{margin:.3f}")
         for place, margin in zip(places, kept.rule.margins, strict=True)
     ]
-    if kept.promise == "pairs":
-        miss, unit = "a dropped program is better than a scored one", "pairs"
-    elif kept.rule.top_k == 1:
-        miss, unit = "another program is first", "problems"
-    else:
-        miss, unit = f"another program is among the first {kept.rule.top_k}", "problems"
     return "\n".join(
         [
             f"{report.file}: margins chosen on {report.num_chosen} problems",
             format_table(("candidates are dropped", "that are behind by more than"), rows),
-            f"certified: {miss} in at most {kept.at_most:.2%} of {unit}, at {kept.confidence:.0%} confidence: "
-            f"{kept.num_missed} of {kept.num_counted} problems counted (bound {kept.bound:.2%})",
+            f"certified: {kept.describe_miss()} in at most {kept.at_most:.2%} of problems, at {kept.confidence:.0%} "
+            f"confidence: {kept.num_missed} of {kept.num_counted} problems counted (bound {kept.bound:.2%})",
             f"work: {report.work:.0%} of that of all scores",
         ]
     )

@@ -38,15 +38,16 @@ def add_commands(add: Add) -> None:
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="of problems in which another program may be first, or of pairs in the wrong order, at most (%(default)s)",
+        help="of problems in which the promise may fail, at most (%(default)s)",
     )
-    exits.add_argument("--confidence", type=float, default=0.95, help="of that promise (%(default)s)")
+    exits.add_argument("--confidence", type=float, default=0.95, help="that it fails in no more (%(default)s)")
     exits.add_argument("--top-k", type=int, default=1, help="programs that must stay the same (%(default)s)")
     exits.add_argument(
         "--promise",
         choices=get_args(Promise),
         default="first",
-        help="what stays the same: the first programs, or the order of pairs of a scored and a dropped program (first)",
+        help="first: the first programs are those of a full ranking; order: no dropped program is better than a scored "
+        "one (%(default)s)",
     )
     exits.add_argument("--settings", type=int, default=1, metavar="N", help="margins to try; each costs confidence (1)")
     exits.add_argument("--asked-first", action=argparse.BooleanOptionalAction, default=True, help="as in rerank (on)")

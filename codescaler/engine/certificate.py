@@ -32,10 +32,10 @@ class Certificate:
 
     Attributes:
         rule: who goes on at each stage.
-        promise: what the rule keeps.
-        at_most: the share of problems whose first `top_k` scores may differ, or of pairs in the wrong order.
-        confidence: of the promise. bound: the share that holds at this confidence.
-        num_counted, num_missed: problems counted, and that differed; of pairs, one was drawn from each problem.
+        promise: "first", the first `top_k` scores stay the same, or "order", no dropped candidate is better than one
+            with a score.
+        at_most: the share of problems in which that may fail. confidence: that it is not a larger one.
+        bound: the share that holds at this confidence. num_counted, num_missed: problems counted, and that failed.
         num_settings: rules that were tried on the problems counted.
         num_candidates: the fewest and the most distinct programs of a problem counted.
         asked_first: as in `Engine.rerank`.
@@ -53,6 +53,13 @@ class Certificate:
     num_candidates: tuple[int, int]
     asked_first: bool
     reference: tuple[tuple[float, ...], ...]
+
+    def describe_miss(self) -> str:
+        """Returns what was counted, in words."""
+        if self.promise == "order":
+            return "a dropped program is better than a scored one"
+        top_k = self.rule.top_k
+        return "another program is first" if top_k == 1 else f"another program is among the first {top_k}"
 
     def make_record(self) -> dict[str, Any]:
         """Returns what `read_certificate` reads. An infinite margin, which drops nobody, is null."""
@@ -94,12 +101,9 @@ def read_certificate(path: Path, owner: Mapping[str, Any]) -> tuple[Certificate,
         promise, reference = record.read_object("promise"), record.read_object("reference")
         margins = record.read_numbers("margins", allows_null=True)
         low, high = record.read_numbers("num_candidates")
-        promised = promise.read_text("kind")
-        if promised not in get_args(Promise):
-            raise promise.make_error("kind", f"set it to one of {', '.join(get_args(Promise))}")
         certificate = Certificate(
             Rule(tuple(margins), record.read_size("top_k")),
-            cast(Promise, promised),
+            cast(Promise, promise.read_choice("kind", get_args(Promise))),
             promise.read_number("differs_at_most"),
             promise.read_number("confidence"),
             promise.read_number("bound"),

@@ -501,7 +501,7 @@ class Engine:
         `adaptive` drops candidates that are far behind before they have a score, by a certificate in the model's
         folder: "exits" after some layers, or a small model, "nano" or a folder, before the first. The candidates that
         are left have the scores of a full run, to the bit. The others follow, with `dropped_at`. How often another
-        candidate may be first is what the certificate says (`open_ranker(adaptive).certificate`).
+        candidate may be first, or a dropped one better, the certificate says (`open_ranker(adaptive).certificate`).
 
         Raises:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`. With

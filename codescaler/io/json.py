@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,13 @@ class Fields:
         value = default if self.values.get(key) is None else self.values[key]
         if type(value) is not str:
             raise self.make_error(key, "set it to a string")
+        return value
+
+    def read_choice(self, key: str, allowed: Sequence[str]) -> str:
+        """Returns one of some strings."""
+        value = self.read_text(key)
+        if value not in allowed:
+            raise self.make_error(key, f"set it to {' or '.join(allowed)}")
         return value
 
     def read_object(self, key: str) -> "Fields":

@@ -31,6 +31,7 @@ from codescaler.engine.adaptive import (
 )
 from codescaler.engine.certificate import Certificate
 from codescaler.engine.exits import Exits, choose_layers, require_layers
+from codescaler.engine.options import require_choice
 from codescaler.engine.ranking import list_contenders, read_candidates
 from codescaler.engine.scheduler import Float32
 from codescaler.errors import InvalidInput, WeightsError
@@ -97,27 +98,27 @@ def fit_exits(
         groups: a file of JSON lines, or records, of problems and candidates. `passed` is not read.
         cascade: a small model that drops candidates first, "nano" or a folder; None makes exits.
         layers: after which layers the exits are; None is an eighth, a quarter and a half of them.
-        at_most: the promise: in which share of problems the first `top_k` scores may differ, or which share of pairs
-            may be in the wrong order.
-        confidence: of the promise.
+        at_most: in which share of problems the promise may fail.
+        confidence: that it fails in no larger share.
         top_k: how many programs must stay the same.
-        promise: "first", or "pairs" of a program with a score and one that was dropped.
+        promise: "first", that the first `top_k` scores are those of a full ranking, or "order", that no dropped program
+            is better than one with a score.
         asked_first: as in `Engine.rerank`, which must then have the same.
         num_settings: rules to try on the counted half, which each needs more problems then.
         show_progress: show a bar on stderr.
         engine_options: as in `Engine.from_pretrained`.
 
     Raises:
-        InvalidInput: there are too few problems for the promise, or the count does not keep it; nothing is written.
+        InvalidInput: an argument has a value that it may not have, there are too few problems for the promise, or the
+            count does not keep it; nothing is written.
         WeightsError, UnsupportedModel: the model cannot be used.
     """
     for name, share in (("at_most", at_most), ("confidence", confidence)):
         if not 0 < share < 1:
             raise InvalidInput(f"{name}={share!r}; give a share between 0 and 1")
-    if promise not in get_args(Promise):
-        raise InvalidInput(f"promise={promise!r}; give one of {', '.join(get_args(Promise))}")
-    if promise == "pairs" and top_k != 1:
-        raise InvalidInput(f"top_k={top_k} with a promise of pairs, which says nothing of the first; leave it out")
+    require_choice("promise", promise, get_args(Promise))
+    if promise == "order" and top_k != 1:
+        raise InvalidInput(f"top_k={top_k} with the promise of order, which holds for any; leave it out")
     contests = read_contests(read_groups(groups), asked_first)
     chosen, counted = split_contests(contests, count_required(at_most, share_confidence(confidence, num_settings)))
     engine = Engine.from_pretrained(model, **engine_options)
@@ -271,16 +272,10 @@ def count_multiplications(config: ModelConfig) -> int:
     return total
 
 
-_MISSES = {
-    "first": "another program was first",
-    "pairs": "a pair that was drawn, of a scored and a dropped program, was in the wrong order",
-}
-
-
 def _require_kept(certificate: Certificate) -> None:
     if certificate.bound > certificate.at_most:
         raise InvalidInput(
-            f"{_MISSES[certificate.promise]} in {certificate.num_missed} of {certificate.num_counted} problems "
-            f"counted, which shows at most {certificate.bound:.2%} at {certificate.confidence:.0%} confidence, and not "
+            f"{certificate.describe_miss()} in {certificate.num_missed} of {certificate.num_counted} problems counted, "
+            f"which shows at most {certificate.bound:.2%} at {certificate.confidence:.0%} confidence, and not "
             f"{certificate.at_most:.2%}; nothing was written. Give problems that have not been counted yet, or more"
         )

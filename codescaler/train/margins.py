@@ -1,15 +1,15 @@
 """Margins of an adaptive ranking: chosen on some problems, counted once on others. Knows scores, and no model.
 
 Margins have to let almost no problem differ, which is rarer than what a few hundred problems can show. So the tail of
-"how far the winner is behind at an exit" is continued above its 80% quantile. A margin is where the tail leaves the
-chance of a miss that lets the count pass in 9 of 10 cases. Of all sets of exits, the one with the least
-work on the problems at hand is taken. A promise of pairs is broken more often, so its margins are tried out on the
-problems at hand. None of this has to be right for the certificate to hold: the count decides.
+"how far behind a candidate is that has to stay" is continued above its 80% quantile. A margin is where the tail leaves
+the chance of a miss that lets the count pass in 9 of 10 cases. Of all sets of exits, the one with the least work on the
+problems at hand is taken. None of this has to be right for the certificate to hold: the count decides.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
@@ -25,7 +25,6 @@ TAIL = 0.2
 _SHAPES = (-0.2, 0.3)  # of a tail: a few dozen gaps may suggest others
 PASS_CHANCES = (0.9,)  # of the count; of several settings, these lie between the ends
 _ENDS = (0.5, 0.95)
-_NUM_TRIED = 12  # margins of a promise of pairs
 
 
 @dataclass(frozen=True)
@@ -87,38 +86,30 @@ class Work:
         return self.before + sum(costs) / every
 
 
-def is_missed(problem: ScoredProblem, rule: Rule) -> bool:
-    """Says whether the rule changes the first `top_k` scores, by a bit."""
-    values = problem.values
-    return find_first_scores(simulate(values, rule), rule.top_k) != find_first_scores(values, rule.top_k)
+def is_missed(problem: ScoredProblem, rule: Rule, promise: Promise = "first") -> bool:
+    """Says whether the rule changes the first `top_k` scores, by a bit, or drops a better candidate than one it keeps.
 
-
-def find_misordered_share(problem: ScoredProblem, rule: Rule) -> float:
-    """Returns the share of the pairs of a scored and a dropped candidate in which the dropped one is better."""
-    last, is_dropped = problem.values[:, -1], simulate(problem.values, rule)[:, -1] == DROPPED
-    is_wrong = last[~is_dropped][:, None] < last[is_dropped]
-    return float(is_wrong.mean()) if is_wrong.size else 0.0
+    The second is what "order" promises. Then the first score is the same, too.
+    """
+    values, left = problem.values, simulate(problem.values, rule)
+    if promise == "first":
+        return find_first_scores(left, rule.top_k) != find_first_scores(values, rule.top_k)
+    last, is_dropped = values[:, -1], left[:, -1] == DROPPED
+    return bool(is_dropped.any()) and not last[is_dropped].max() <= last[~is_dropped].min()  # NaN is a miss
 
 
 def choose_rule(
     problems: Sequence[ScoredProblem], work: Work, miss_chance: float, top_k: int = 1, promise: Promise = "first"
 ) -> Rule:
-    """Returns the rule with the least work among those that miss about so often: by the tails of these problems, or of
-    pairs by what these problems show.
-    """
-    gaps = np.stack([_measure_gaps(problem.values, top_k) for problem in problems])
-    chances = [miss_chance] if promise == "first" else np.geomspace(miss_chance, 1.0, _NUM_TRIED).tolist()
+    """Returns the rule with the least work among those that miss about so often by the tails of these problems."""
+    measure = _measure_order_gaps if promise == "order" else partial(_measure_gaps, top_k=top_k)
+    gaps = np.stack([measure(problem.values) for problem in problems])
+    num_stages = gaps.shape[1]
     rules = []
-    for is_used, chance in product(product((True, False), repeat=gaps.shape[1]), chances):
-        each = chance / max(sum(is_used), 1)
-        margins = [continue_tail(gaps[:, stage], each) if used else math.inf for stage, used in enumerate(is_used)]
+    for is_used in product((True, False), repeat=num_stages):
+        chance = miss_chance / max(sum(is_used), 1)
+        margins = [continue_tail(gaps[:, stage], chance) if used else math.inf for stage, used in enumerate(is_used)]
         rules.append(Rule(tuple(margins), top_k))
-    if promise == "pairs":
-        rules = [
-            rule
-            for rule in rules
-            if np.mean([find_misordered_share(problem, rule) for problem in problems]) <= miss_chance
-        ]
     return min(rules, key=lambda rule: float(np.mean([work.measure(problem, rule) for problem in problems])))
 
 
@@ -163,17 +154,9 @@ def certify(
 ) -> Certificate:
     """Counts on problems that no rule was chosen on, and returns the certificate of the rule with least work that keeps
     the promise; if none does, that of the rule with the lowest bound, which is above `at_most`.
-
-    Pairs of one problem depend on each other, so one is drawn from each problem: its order is wrong with the chance
-    `find_misordered_share`.
     """
     each = share_confidence(confidence, len(rules))
-    if promise == "first":
-        missed = [sum(is_missed(problem, rule) for problem in problems) for rule in rules]
-    else:
-        draws = np.random.default_rng(0).random(len(problems))
-        shares = [[find_misordered_share(problem, rule) for problem in problems] for rule in rules]
-        missed = [int((draws < share).sum()) for share in shares]
+    missed = [sum(is_missed(problem, rule, promise) for problem in problems) for rule in rules]
     bounds = [compute_upper_bound(count, len(problems), each) for count in missed]
     costs = [float(np.mean([work.measure(problem, rule) for problem in problems])) for rule in rules]
     best = min(range(len(rules)), key=lambda k: (bounds[k] > at_most, costs[k] if bounds[k] <= at_most else bounds[k]))
@@ -189,9 +172,7 @@ def certify(
         num_settings=len(rules),
         num_candidates=(min(sizes), max(sizes)),
         asked_first=asked_first,
-        reference=tuple(
-            zip(*(describe_problem(simulate(problem.values, rules[best])) for problem in problems), strict=True)
-        ),
+        reference=tuple(zip(*(describe_problem(problem.values) for problem in problems), strict=True)),
     )
 
 
@@ -202,4 +183,18 @@ def _measure_gaps(values: Float32, top_k: int) -> Figures:
     for early in values[:, :-1].T.astype(np.float64):
         first = np.lexsort((-early, -last))[:top_k]  # of equal scores any may stay
         gaps.append(max(0.0, float(np.sort(early)[-top_k] - early[first].min())))
+    return np.array(gaps)
+
+
+def _measure_order_gaps(values: Float32) -> Figures:
+    """Returns how far behind the best at each stage, at worst, a candidate is that is better than one before it there.
+
+    No larger margin drops it and keeps the other.
+    """
+    last = values[:, -1]
+    is_better = last[:, None] > last
+    gaps = []
+    for early in values[:, :-1].T.astype(np.float64):
+        is_passed_over = (is_better & (early[:, None] < early)).any(axis=1)
+        gaps.append(float((early.max() - early[is_passed_over]).max(initial=0.0)))
     return np.array(gaps)

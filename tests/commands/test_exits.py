@@ -41,12 +41,14 @@ def test_the_report_says_what_is_certified(folder, capsys):
     assert "of 40 problems counted" in shown and "% of that of all scores" in shown
 
 
-def test_the_report_of_a_promise_of_pairs(folder, capsys):
+def test_the_report_of_a_promise_of_order(folder, capsys):
     command = ("fit-exits", folder / "model", folder / "groups.jsonl", "--cascade", folder / "small")
-    assert run(*command, "--differs", 0.2, "--promise", "pairs", "--num-threads", 1) == 0
-    assert "certified: a dropped program is better than a scored one in at most 20.00% of pairs" in (
-        capsys.readouterr().out
-    )
+    command += ("--differs", 0.2, "--promise", "order", "--num-threads", 1)
+    assert run(*command) == 0
+    shown = capsys.readouterr().out
+    assert "certified: a dropped program is better than a scored one in at most 20.00% of problems" in shown
+    assert run(*command, "--top-k", 2) == 2
+    assert "top_k=2 with the promise of order" in capsys.readouterr().err
 
 
 def test_dropped_programs_are_shown_behind_the_others(folder, capsys):
