@@ -84,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for promise, at_most in ([("first", options.at_most[0])] if kind == "ceiling" else wanted)
             ]
         if options.speed:
-            kept = [row for row in rows if row["model"] == name and row["exits"] == "trained" and row["is_kept"]]
-            kept = [row for row in kept if row["promise"] == "first"]
+            tried = [r for r in rows if (r["model"], r["exits"], r["promise"]) == (name, "trained", "first")]
+            row = next((row for row in tried if row["is_kept"]), tried[-1])
             some = _split_halves(contests, STRICTEST)[1][: options.speed]
-            speeds[name] = [model.measure_speed(some, row) for row in kept[:1]]
+            speeds[name] = model.measure_speed(some, row)
             print(json.dumps({name: speeds[name]}), flush=True)
     print(_format(rows))
     if options.save:
@@ -197,7 +197,7 @@ class _Model:
         early = ExitScores(self.engine, self.layers, *self._heads)
         rule = Rule(tuple(np.inf if margin is None else margin for margin in row["margins"]))
         cut = Exits(self.layers, early._heads, rule)
-        figures: dict[str, Any] = {"at_most": row["at_most"], "num_problems": len(contests)}
+        figures = {name: row[name] for name in ("at_most", "is_kept")} | {"num_problems": len(contests)}
         for name, num in (("alone", 1), ("together", NUM_TOGETHER)):
             spent = {"dense": np.zeros(2), "adaptive": np.zeros(2)}
             for number, part in enumerate(tqdm(_cut(contests, num), desc=f"{self.name}, {name}", file=sys.stderr)):
