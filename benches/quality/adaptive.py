@@ -51,7 +51,7 @@ from codescaler.types import Promise
 
 CONFIDENCE = 0.95
 NUM_TOGETHER = 8
-STRICTEST = 0.01  # promise, whose halves all have
+STRICTEST = 0.01  # limit of the promise whose halves all have
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.speed:
             tried = [r for r in rows if (r["model"], r["exits"], r["promise"]) == (name, "trained", "first")]
             row = next((row for row in tried if row["is_kept"]), tried[-1])
-            some = _split_halves(contests, STRICTEST)[1][: options.speed]
+            some = _split_halves(contests)[1][: options.speed]
             speeds[name] = model.measure_speed(some, row)
             print(json.dumps({name: speeds[name]}), flush=True)
     print(_format(rows))
@@ -167,7 +167,7 @@ class _Model:
         if own is not None:
             frozen = np.concatenate([x @ own[0].double().cpu().numpy(), scores], axis=1)
             sources["frozen"] = (_split(frozen, sizes), work)
-        chosen = {contest.task_id for contest in _split_halves(contests, STRICTEST)[0]}
+        chosen = {contest.task_id for contest in _split_halves(contests)[0]}
         place = np.array([contest.task_id in chosen for contest in contests])
         problem = np.repeat(np.arange(len(sizes)), sizes)
         fold = np.where(place, np.arange(len(sizes)) % NUM_FOLDS, -1)[problem]  # -1: of the counted
@@ -217,9 +217,9 @@ class _Model:
         return figures
 
 
-def _split_halves(contests: Sequence[Contest], promise: float) -> tuple[list[Contest], list[Contest]]:
-    """The halves of `fit-exits`; of fewer problems than the promise needs, simple halves."""
-    required = count_required(promise, CONFIDENCE)
+def _split_halves(contests: Sequence[Contest]) -> tuple[list[Contest], list[Contest]]:
+    """The halves of `fit-exits`; of fewer problems than the strictest promise needs, simple halves."""
+    required = count_required(STRICTEST, CONFIDENCE)
     return split_contests(contests, required if len(contests) >= required + 50 else max(0, len(contests) // 2 - 50))
 
 
@@ -231,7 +231,7 @@ def _measure(
     at_most: float,
 ) -> dict[str, Any]:
     """Chooses margins and counts, as `fit-exits` does. All promises have the halves of the strictest."""
-    chosen, counted = _split_halves(contests, STRICTEST)
+    chosen, counted = _split_halves(contests)
     (chance,) = choose_miss_chances(len(counted), at_most, CONFIDENCE, 1)
     rule = choose_rule([problems[contest.task_id] for contest in chosen], work, chance, promise=promise)
     found = [problems[contest.task_id] for contest in counted]

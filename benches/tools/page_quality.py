@@ -385,7 +385,8 @@ def _write_fault_lines() -> Iterator[str]:
 
 
 def _write_adaptive() -> Iterator[str]:
-    results = [load_result(f"adaptive_n{num}") for num in (8, 16, 64)]
+    sizes = (8, 16, 64)
+    results = [load_result(f"adaptive_n{num}") for num in sizes]
     few, some, many = results
     left = ", ".join(f"{result['mean_programs']:.1f}" for result in results)
     counted = ", ".join(str(result["rows"][0]["num_counted"]) for result in results)
@@ -409,10 +410,11 @@ def _write_adaptive() -> Iterator[str]:
         {_name_row(row): _format_saved(row) for row in result["rows"] if row["at_most"] in (0.01, 0.05)}
         for result in results
     ]
-    header = ["model", "exits", "promise", *(f"less work, {num} programs" for num in (8, 16, 64))]
+    header = ["model", "exits", "promise", *(f"less work, {num} programs" for num in sizes)]
     yield format_table(header, [[*name, *(cell.get(name, "") for cell in cells)] for name in cells[1]])
     yield (
-        "Forwards with trained exits at the first promise that is kept, next to dense ones, in one interleaved run. "
+        "Forwards with trained exits next to dense ones, in one interleaved run, at the first promise that is kept or, "
+        "if none is, the last one. "
         "*Together* are eight problems in one tree, which is cut at each exit for all of them.\n"
     )
     speeds = [
@@ -423,7 +425,7 @@ def _write_adaptive() -> Iterator[str]:
             str(figures["num_problems"]),
             *(f"{figures[key][what]:.2f}x" for key in ("alone", "together") for what in ("token_layers", "speedup")),
         ]
-        for num, result in zip((8, 16, 64), results, strict=True)
+        for num, result in zip(sizes, results, strict=True)
         for name, figures in result["speed"].items()
     ]
     header = ["programs", "model", "promise", "problems", "less work, alone", "faster, alone", "less work, together"]
