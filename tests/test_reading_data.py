@@ -10,6 +10,7 @@ import pytest
 
 from benches.quality import sampled, targets, teacher_scores
 from benches.quality.reading_data import FIRST_LATE, SHOWN, make_reference_groups, take_before_window
+from codescaler.errors import InvalidInput
 from codescaler.evaluate.tables import format_percent
 from codescaler.io.records import read_groups, read_lines
 from codescaler.text.mismatches import DROPPED, NEAR_MISS, OTHER, RENAMED
@@ -140,6 +141,19 @@ def test_packed_programs_come_back(tmp_path):
     (group,) = sampled.read_sampled(path, [Task("t/1", "p", None)])
     del candidates[0]["passed_tests"]
     assert group == record
+    with pytest.raises(InvalidInput, match="t/1 is not among the problems"):
+        sampled.read_sampled(path, [])
+
+
+def test_a_committed_file_becomes_groups_that_commands_read(tmp_path, monkeypatch):
+    task = {"task_id": 1, "text": "Add.", "code": "x = 1", "test_list": ["assert add(1, 2) == 3"]}
+    (tmp_path / "mbpp.jsonl").write_text(json.dumps(task))
+    packed = {"task_id": "mbpp/1", "candidates": [{"completion": "```python\nx = 1\n```", "passed": False}]}
+    (tmp_path / "few.jsonl.gz").write_bytes(gzip.compress(json.dumps(packed).encode()))
+    monkeypatch.setattr(sampled, "DATA", tmp_path)
+    sampled.main(["few", str(tmp_path / "mbpp.jsonl"), "--unpack", str(tmp_path / "groups.jsonl")])
+    (group,) = read_groups(tmp_path / "groups.jsonl")
+    assert group.task_id == "mbpp/1" and group.codes == ["x = 1"] and "Add." in str(group.problem)
 
 
 def test_figures_of_the_page_are_those_measured():

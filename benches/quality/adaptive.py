@@ -45,7 +45,7 @@ from codescaler.io.tables import format_table
 from codescaler.metrics import count_required
 from codescaler.text.extract import parse_syntax_tree
 from codescaler.text.rewriting import REWRITES, find_callers_names
-from codescaler.train.exits import NUM_FOLDS, Contest, count_multiplications, fit_ridge, read_contests, split_contests
+from codescaler.train.exits import NUM_FOLDS, Contest, count_multiplications, fit_heads, read_contests, split_contests
 from codescaler.train.margins import ScoredProblem, Work, certify, choose_miss_chances, choose_rule
 from codescaler.types import Promise
 
@@ -171,15 +171,8 @@ class _Model:
         place = np.array([contest.task_id in chosen for contest in contests])
         problem = np.repeat(np.arange(len(sizes)), sizes)
         fold = np.where(place, np.arange(len(sizes)) % NUM_FOLDS, -1)[problem]  # -1: of the counted
-        early = np.empty((len(rows), len(self.layers)))
-        heads = []
-        for stage in range(len(self.layers)):
-            for number in range(-1, NUM_FOLDS):
-                fitted, asked = (fold >= 0) & (fold != number), fold == number
-                head, bias = fit_ridge(x[fitted, stage], scores[fitted, 0], problem[fitted])
-                early[asked, stage] = x[asked, stage] @ head + bias
-                heads += [(head, bias)] if number < 0 else []
-        self._heads = torch.tensor(np.stack([head for head, _ in heads])), torch.tensor([bias for _, bias in heads])
+        heads, biases, early = fit_heads(x, scores[:, 0], problem, fold)
+        self._heads = torch.tensor(heads), torch.tensor(biases)
         return sources | {"trained": (_split(np.concatenate([early, scores], axis=1), sizes), work)}
 
     def join(self, contests: Sequence[Contest], values: Sequence[Float32]) -> list[ScoredProblem]:

@@ -2,7 +2,9 @@
 
 LABELLED are groups that `codescaler data label` wrote. Written is `benches/quality/data/NAME.jsonl.gz`: a line for each
 group with its task_id, its split if there is one, generator and candidates of completion, finish and passed.
-`read_sampled` puts back the text of the problem and the program of each completion.
+
+`python benches sampled NAME PROBLEMS --unpack GROUPS` puts back the text of each problem and the program of each
+completion, and writes groups that every command and bench reads.
 """
 
 import argparse
@@ -12,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from codescaler.errors import InvalidInput
 from codescaler.io.files import write_text_file
 from codescaler.io.records import read_lines
+from codescaler.tasks import read_tasks
 from codescaler.text.extraction import extract_code
 from codescaler.types import Task
 
@@ -22,13 +26,19 @@ EXTRACT = "paper"
 _KEPT = ("completion", "finish", "passed")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python benches sampled", description=__doc__.partition("\n\n")[0])
     parser.add_argument("name")
-    parser.add_argument("labelled", type=Path, nargs="+")
-    options = parser.parse_args()
-    groups = [pack_group(record) for path in options.labelled for _, _, record in read_lines(path)]
-    write_packed(DATA / f"{options.name}.jsonl.gz", groups)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="labelled groups; with --unpack problems")
+    parser.add_argument("--unpack", type=Path, metavar="GROUPS", help="write the groups of the packed file here")
+    options = parser.parse_args(argv)
+    packed = DATA / f"{options.name}.jsonl.gz"
+    if options.unpack is None:
+        write_packed(packed, [pack_group(record) for path in options.files for _, _, record in read_lines(path)])
+    else:
+        groups = read_sampled(packed, [task for path in options.files for task in read_tasks(path)])
+        write_groups(options.unpack, groups)
+        print(f"{options.unpack}: {len(groups)} groups")
 
 
 def write_groups(path: Path, groups: Iterable[dict[str, Any]]) -> None:
@@ -54,8 +64,15 @@ def pack_group(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_sampled(path: Path, tasks: Iterable[Task]) -> list[dict[str, Any]]:
-    """The groups of a packed file, as `codescaler data label` had them."""
+    """The groups of a packed file, as `codescaler data label` had them.
+
+    Raises: InvalidInput if a problem is not among the tasks.
+    """
     prompts = {task.task_id: task.prompt for task in tasks}
+    records = [record for _, _, record in read_lines(path)]
+    for record in records:
+        if record["task_id"] not in prompts:
+            raise InvalidInput(f"{path}: {record['task_id']} is not among the problems; name the file that holds it")
     return [
         {
             **record,
@@ -65,7 +82,7 @@ def read_sampled(path: Path, tasks: Iterable[Task]) -> list[dict[str, Any]]:
                 for candidate in record["candidates"]
             ],
         }
-        for _, _, record in read_lines(path)
+        for record in records
     ]
 
 

@@ -1,8 +1,9 @@
 """Makes an adaptive ranking: exit heads, or a small model before the large one, then margins and their certificate.
 
 Only scores are needed, no labels. A head is fitted by ridge regression to what the model says at its end, less the mean
-of the problem: only differences within a problem rank. Half of the problems serve to fit and to choose. The scores that
-margins are chosen on come from heads that have not seen the problem. The other half is counted once.
+of the problem: only differences within a problem rank. Half of the problems serve to fit and to choose. The strength of
+the ridge is the one with the least error on problems that the head has not seen, and margins are chosen on the scores
+of such heads, too. The other half is counted once.
 """
 
 import hashlib
@@ -52,7 +53,7 @@ from codescaler.types import ModelConfig, Promise
 Indices = npt.NDArray[np.integer[Any]]
 
 NUM_FOLDS = 5
-L2 = 1e-2
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, for features of variance 1
 MIN_CHOSEN = 50  # problems to fit heads and to choose margins on
 _AHEAD = 8  # problems in the queue, which share forwards
 
@@ -184,18 +185,41 @@ def split_contests(contests: Sequence[Contest], num_required: int) -> tuple[list
     return ordered[:num_chosen], ordered[num_chosen:]
 
 
-def fit_ridge(features: Figures, scores: Figures, problem: Indices, l2: float = L2) -> tuple[Figures, float]:
-    """Returns the linear head whose differences within a problem are nearest to those of scores, and its bias.
+def fit_heads(features: Figures, scores: Figures, problem: Indices, fold: Indices) -> tuple[Figures, Figures, Figures]:
+    """Returns a linear head and its bias for each exit, and the scores of all rows by heads that have not seen them.
 
-    Shapes: features [B, D], scores [B], the number of each row's problem [B] -> [D], bias.
+    A row belongs to a fold from 0 to NUM_FOLDS - 1, or to -1: nothing is fitted to it.
+
+    Shapes: features [B, exits, D], scores [B], the number of each row's problem [B], fold [B]
+        -> [exits, D], [exits], [B, exits].
     """
+    num_exits, width = features.shape[1:]
+    heads, biases, early = np.empty((num_exits, width)), np.empty(num_exits), np.empty((len(scores), num_exits))
+    fitted = fold >= 0
+    wanted = _remove_means(scores[fitted, None], problem[fitted])
+    for index in range(num_exits):
+        x = features[:, index]
+        tried = np.empty((len(STRENGTHS), len(scores)))
+        for number in range(NUM_FOLDS):
+            seen, asked = fitted & (fold != number), fold == number
+            for values, (head, bias) in zip(tried, _fit_ridge(x[seen], scores[seen], problem[seen]), strict=True):
+                values[asked] = x[asked] @ head + bias
+        errors = ((_remove_means(tried[:, fitted].T, problem[fitted]) - wanted) ** 2).sum(axis=0)
+        best = int(errors.argmin())
+        heads[index], biases[index] = _fit_ridge(x[fitted], scores[fitted], problem[fitted])[best]
+        early[:, index] = np.where(fitted, tried[best], x @ heads[index] + biases[index])
+    return heads, biases, early
+
+
+def _fit_ridge(features: Figures, scores: Figures, problem: Indices) -> list[tuple[Figures, float]]:
+    """Returns, for each strength, the head whose differences within a problem are nearest to those of scores."""
     x, y = _remove_means(features, problem), _remove_means(scores[:, None], problem)[:, 0]
     std = x.std(axis=0)
     unit = np.where(std > 0, std, 1.0)
     x = x / unit
-    gram = x.T @ x / len(x) + l2 * np.eye(x.shape[1])
-    head = np.linalg.solve(gram, x.T @ y / len(x)) / unit
-    return head, float(scores.mean() - features.mean(axis=0) @ head)
+    gram, wanted = x.T @ x / len(x), x.T @ y / len(x)
+    heads = [np.linalg.solve(gram + strength * np.eye(len(gram)), wanted) / unit for strength in STRENGTHS]
+    return [(head, float(scores.mean() - features.mean(axis=0) @ head)) for head in heads]
 
 
 def _remove_means(rows: Figures, problem: Indices) -> Figures:
@@ -217,20 +241,10 @@ def _fit_scores(
     if not np.isfinite(rows).all():
         raise WeightsError(f"{engine.folder} has scores that are not finite; look for such weights in this checkpoint")
     features, scores = rows[:, :-1].reshape(len(rows), len(layers), -1), rows[:, -1]
-    values = np.empty((len(rows), len(layers) + 1), np.float32)
-    values[:, -1] = scores
-    fold = problem % NUM_FOLDS
-    heads = []
-    for stage in range(len(layers)):
-        x = features[:, stage]
-        for number in range(NUM_FOLDS):
-            seen = fold != number
-            head, bias = fit_ridge(x[seen], scores[seen], problem[seen])
-            values[~seen, stage] = x[~seen] @ head + bias
-        heads.append(fit_ridge(x, scores, problem))
-    weights = torch.tensor(np.stack([head for head, _ in heads]))
-    biases = torch.tensor([bias for _, bias in heads])
-    return ExitScores(engine, layers, weights, biases), np.split(values, np.cumsum(sizes)[:-1])
+    heads, biases, early = fit_heads(features, scores, problem, problem % NUM_FOLDS)
+    values = np.concatenate([early, scores[:, None]], axis=1, dtype=np.float32)
+    fitted = ExitScores(engine, layers, torch.tensor(heads), torch.tensor(biases))
+    return fitted, np.split(values, np.cumsum(sizes)[:-1])
 
 
 def _compute_values(early: EarlyScores, contests: Sequence[Contest], bar: Any) -> list[Float32]:

@@ -12,7 +12,16 @@ from codescaler.engine.adaptive import EXITS_FILE, HEADS_FILE
 from codescaler.errors import InvalidInput, SettingsMismatch, WeightsError
 from codescaler.io.records import read_groups
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint
-from codescaler.train.exits import count_multiplications, fit_exits, fit_ridge, read_contests, split_contests
+from codescaler.train import exits
+from codescaler.train.exits import (
+    NUM_FOLDS,
+    STRENGTHS,
+    count_multiplications,
+    fit_exits,
+    fit_heads,
+    read_contests,
+    split_contests,
+)
 
 PROMISE = {"at_most": 0.2, "confidence": 0.9, "num_threads": 1}
 
@@ -195,13 +204,46 @@ def test_halves_depend_on_tasks_alone():
     assert [len(part) for part in split_contests(contests, 140)] == [60, 140]
 
 
-def test_a_head_finds_what_ranks_within_problems():
+def draw_rows(noise=0.0, width=8, num_problems=50):
     random = np.random.default_rng(0)
-    features, problem = random.normal(size=(400, 8)), np.repeat(np.arange(50), 8)
-    wanted = random.normal(size=8)
-    scores = features @ wanted + random.normal(size=50)[problem] * 10  # what problems differ in does not matter
-    head, bias = fit_ridge(features, scores, problem, 1e-9)
-    assert np.allclose(head, wanted) and np.isclose((features @ head + bias).mean(), scores.mean())
+    features, problem = random.normal(size=(8 * num_problems, 2, width)), np.repeat(np.arange(num_problems), 8)
+    wanted = random.normal(size=width)
+    scores = features[:, 1] @ wanted + random.normal(size=num_problems)[problem] * 10  # problems differ, and it is free
+    return features, scores + noise * random.normal(size=len(scores)), problem, wanted
+
+
+def test_a_head_finds_what_ranks_within_problems(monkeypatch):
+    monkeypatch.setattr(exits, "STRENGTHS", (1.0, 1e-9))
+    features, scores, problem, wanted = draw_rows()
+    heads, biases, early = fit_heads(features, scores, problem, problem % NUM_FOLDS)
+    assert np.allclose(heads[1], wanted)
+    assert np.isclose((features[:, 1] @ heads[1] + biases[1]).mean(), scores.mean())
+    differences = (early[:, 1] - scores).reshape(-1, 8)
+    assert np.allclose(differences, differences[:, :1])
+    assert not np.allclose(heads[0], wanted)
+
+
+def test_early_scores_are_of_heads_that_have_not_seen_the_problem(monkeypatch):
+    monkeypatch.setattr(exits, "STRENGTHS", (0.1,))
+    features, scores, problem, _ = draw_rows(noise=1.0)
+    fold = np.where(problem < 10, -1, problem % NUM_FOLDS)
+    heads, biases, early = fit_heads(features, scores, problem, fold)
+    changed = scores + np.where((fold == 2) | (fold == -1), 100.0 * features[:, 0, 0], 0.0)
+    other_heads, _, other = fit_heads(features, changed, problem, fold)
+    is_asked = fold == 2
+    assert np.array_equal(early[is_asked], other[is_asked]) and not np.allclose(heads, other_heads)
+    assert not np.allclose(early[fold == 1], other[fold == 1])
+    of_counted = features[fold == -1]
+    assert np.allclose(early[fold == -1], np.einsum("bsd,sd->bs", of_counted, heads) + biases)
+
+
+@pytest.mark.parametrize(("noise", "strength"), [(0.01, STRENGTHS[0]), (20.0, STRENGTHS[-1])])
+def test_the_ridge_is_as_strong_as_unseen_problems_need(monkeypatch, noise, strength):
+    features, scores, problem, _ = draw_rows(noise, width=40)
+    heads, _, _ = fit_heads(features, scores, problem, problem % NUM_FOLDS)
+    monkeypatch.setattr(exits, "STRENGTHS", (strength,))
+    alone, _, _ = fit_heads(features, scores, problem, problem % NUM_FOLDS)
+    assert np.array_equal(heads[1], alone[1])
 
 
 def test_the_cost_of_a_token(fitted):
