@@ -2,7 +2,7 @@
 
 Each problem's first N candidates are ranked by each reward model. Candidates are dropped by the scores of
 
-  frozen    exits that read the model's own head at an eighth, a quarter and a half of its layers
+  frozen    exits that read the model's own head at an eighth, a quarter, a half and two thirds of its layers
   trained   exits with heads of their own, fitted to the model's last scores
   cascade   nano, before the first layer
   ceiling   exits that know the last score: all but the winner go at the first
@@ -42,11 +42,26 @@ from codescaler.engine.exits import DROPPED, Exits, Rule, choose_layers, simulat
 from codescaler.engine.scheduler import Float32
 from codescaler.io.records import Candidate, Group, read_groups
 from codescaler.io.tables import format_table
-from codescaler.metrics import count_required
 from codescaler.text.extract import parse_syntax_tree
 from codescaler.text.rewriting import REWRITES, find_callers_names
-from codescaler.train.exits import NUM_FOLDS, Contest, count_multiplications, fit_heads, read_contests, split_contests
-from codescaler.train.margins import ScoredProblem, Work, certify, choose_miss_chances, choose_rule
+from codescaler.train.exits import (
+    NUM_FOLDS,
+    Contest,
+    count_multiplications,
+    fit_heads,
+    read_contests,
+    split_contests,
+)
+from codescaler.train.margins import (
+    MIN_CHOSEN,
+    ScoredProblem,
+    Work,
+    certify,
+    choose_miss_chances,
+    choose_num_counted,
+    choose_rule,
+    share_confidence,
+)
 from codescaler.types import Promise
 
 CONFIDENCE = 0.95
@@ -80,13 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             problems = dict(zip((c.task_id for c in contests), model.join(contests, values), strict=True))
             wanted = itertools.product(get_args(Promise), options.at_most)
             rows += [
-                {"model": name, "exits": kind, **_measure(contests, problems, work, promise, at_most)}
+                {"model": name, "exits": kind, **model.measure(contests, problems, work, promise, at_most)}
                 for promise, at_most in ([("first", options.at_most[0])] if kind == "ceiling" else wanted)
             ]
         if options.speed:
             tried = [r for r in rows if (r["model"], r["exits"], r["promise"]) == (name, "trained", "first")]
             row = next((row for row in tried if row["is_kept"]), tried[-1])
-            some = _split_halves(contests)[1][: options.speed]
+            some = model.split(contests)[1][: options.speed]
             speeds[name] = model.measure_speed(some, row)
             print(json.dumps({name: speeds[name]}), flush=True)
     print(_format(rows))
@@ -94,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes = [len(contest.pairs) for contest in contests]
         record = describe_environment("auto", "torch") | {"n": options.n, "fill": options.fill}
         record |= {"num_problems": len(contests), "mean_programs": float(np.mean(sizes))}
-        record |= {"confidence": CONFIDENCE, "rows": rows, "speed": speeds}
+        record |= {"confidence": CONFIDENCE, "num_settings": options.settings, "rows": rows, "speed": speeds}
         (RESULTS / f"adaptive_{options.save}.json").write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
@@ -107,6 +122,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", type=int, default=8, help="candidates of a problem (%(default)s)")
     parser.add_argument("--fill", type=int, default=0, metavar="N", help="up to N programs, with mutants and copies")
     parser.add_argument("--at-most", type=float, nargs="+", default=[0.01, 0.02, 0.05], metavar="SHARE")
+    parser.add_argument("--settings", type=int, default=1, help="tried on the counted problems, earlier runs' too")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--features", type=Path, metavar="FOLDER", help="keep features here, for another run")
     parser.add_argument("--speed", type=int, default=0, metavar="N", help="measure the speed on N problems")
@@ -138,6 +154,7 @@ class _Model:
         self.name = name
         self.engine = Engine.from_pretrained(folder, dtype=options.dtype, prefix_memory_bytes=0)
         self.layers = choose_layers(self.engine.config.num_layers)
+        self._confidence = share_confidence(CONFIDENCE, options.settings)
         self._heads: tuple[torch.Tensor, torch.Tensor] | None = None
         self._kept = None if options.features is None else options.features / f"{name}.npz"
 
@@ -167,7 +184,7 @@ class _Model:
         if own is not None:
             frozen = np.concatenate([x @ own[0].double().cpu().numpy(), scores], axis=1)
             sources["frozen"] = (_split(frozen, sizes), work)
-        chosen = {contest.task_id for contest in _split_halves(contests)[0]}
+        chosen = {contest.task_id for contest in self.split(contests)[0]}
         place = np.array([contest.task_id in chosen for contest in contests])
         problem = np.repeat(np.arange(len(sizes)), sizes)
         fold = np.where(place, np.arange(len(sizes)) % NUM_FOLDS, -1)[problem]  # -1: of the counted
@@ -183,6 +200,41 @@ class _Model:
                 ScoredProblem.of(part, self.engine.encoder.encode_pairs(contest.pairs, names, None).sequences)
             )
         return joined
+
+    def split(self, contests: Sequence[Contest]) -> tuple[list[Contest], list[Contest]]:
+        """The sides of `fit-exits` for the strictest promise; of fewer problems than it needs, halves."""
+        num_counted = choose_num_counted(len(contests), STRICTEST, self._confidence)
+        is_enough = len(contests) >= num_counted + MIN_CHOSEN
+        return split_contests(contests, num_counted if is_enough else len(contests) // 2)
+
+    def measure(
+        self,
+        contests: Sequence[Contest],
+        problems: Mapping[str, ScoredProblem],
+        work: Work,
+        promise: Promise,
+        at_most: float,
+    ) -> dict[str, Any]:
+        """Chooses margins and counts, as `fit-exits` does. All promises have the sides of the strictest."""
+        chosen, counted = self.split(contests)
+        (chance,) = choose_miss_chances(len(counted), at_most, self._confidence, 1)
+        rule = choose_rule([problems[contest.task_id] for contest in chosen], work, chance, promise=promise)
+        found = [problems[contest.task_id] for contest in counted]
+        kept = {"at_most": at_most, "confidence": self._confidence, "promise": promise}
+        made = certify(found, [rule], work, asked_first=False, **kept)
+        costs = [work.measure(problem, rule) for problem in found]
+        return {
+            "promise": promise,
+            "at_most": at_most,
+            "is_kept": made.bound <= at_most,
+            "num_chosen": len(chosen),
+            "num_counted": made.num_counted,
+            "num_missed": made.num_missed,
+            "bound": made.bound,
+            "margins": [margin if np.isfinite(margin) else None for margin in rule.margins],
+            "work": float(np.mean(costs)),
+            "dropped": float(np.mean([np.mean(simulate(p.values, rule)[:, -1] == DROPPED) for p in found])),
+        }
 
     def measure_speed(self, contests: Sequence[Contest], row: Mapping[str, Any]) -> dict[str, Any]:
         """Returns seconds and layers of tokens of dense and adaptive forwards, alone and together, interleaved."""
@@ -208,40 +260,6 @@ class _Model:
             seconds, layers = spent["dense"] / spent["adaptive"]
             figures[name] = {"speedup": float(seconds), "token_layers": float(layers)}
         return figures
-
-
-def _split_halves(contests: Sequence[Contest]) -> tuple[list[Contest], list[Contest]]:
-    """The halves of `fit-exits`; of fewer problems than the strictest promise needs, simple halves."""
-    required = count_required(STRICTEST, CONFIDENCE)
-    return split_contests(contests, required if len(contests) >= required + 50 else max(0, len(contests) // 2 - 50))
-
-
-def _measure(
-    contests: Sequence[Contest],
-    problems: Mapping[str, ScoredProblem],
-    work: Work,
-    promise: Promise,
-    at_most: float,
-) -> dict[str, Any]:
-    """Chooses margins and counts, as `fit-exits` does. All promises have the halves of the strictest."""
-    chosen, counted = _split_halves(contests)
-    (chance,) = choose_miss_chances(len(counted), at_most, CONFIDENCE, 1)
-    rule = choose_rule([problems[contest.task_id] for contest in chosen], work, chance, promise=promise)
-    found = [problems[contest.task_id] for contest in counted]
-    made = certify(found, [rule], work, at_most=at_most, confidence=CONFIDENCE, asked_first=False, promise=promise)
-    costs = [work.measure(problem, rule) for problem in found]
-    return {
-        "promise": promise,
-        "at_most": at_most,
-        "is_kept": made.bound <= at_most,
-        "num_chosen": len(chosen),
-        "num_counted": made.num_counted,
-        "num_missed": made.num_missed,
-        "bound": made.bound,
-        "margins": [margin if np.isfinite(margin) else None for margin in rule.margins],
-        "work": float(np.mean(costs)),
-        "dropped": float(np.mean([np.mean(simulate(p.values, rule)[:, -1] == DROPPED) for p in found])),
-    }
 
 
 def _split(values: Any, sizes: Sequence[int]) -> list[Float32]:

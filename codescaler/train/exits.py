@@ -38,13 +38,15 @@ from codescaler.engine.scheduler import Float32
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.io.files import write_text_file
 from codescaler.io.records import Group, read_groups
-from codescaler.metrics import Figures, count_required
+from codescaler.metrics import Figures
 from codescaler.text.program import Conversation, make_conversation
 from codescaler.train.margins import (
+    MIN_CHOSEN,
     ScoredProblem,
     Work,
     certify,
     choose_miss_chances,
+    choose_num_counted,
     choose_rule,
     share_confidence,
 )
@@ -54,7 +56,6 @@ Indices = npt.NDArray[np.integer[Any]]
 
 NUM_FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, for features of variance 1
-MIN_CHOSEN = 50  # problems to fit heads and to choose margins on
 _AHEAD = 8  # problems in the queue, which share forwards
 
 
@@ -98,7 +99,7 @@ def fit_exits(
         model: folder of the reward model; None is nano.
         groups: a file of JSON lines, or records, of problems and candidates. `passed` is not read.
         cascade: a small model that drops candidates first, "nano" or a folder; None makes exits.
-        layers: after which layers the exits are; None is an eighth, a quarter and a half of them.
+        layers: after which layers the exits are; None is an eighth, a quarter, a half and two thirds.
         at_most: in which share of problems the promise may fail.
         confidence: that it fails in no larger share.
         top_k: how many programs must stay the same.
@@ -121,7 +122,8 @@ def fit_exits(
     if promise == "order" and top_k != 1:
         raise InvalidInput(f"top_k={top_k} with the promise of order, which holds for any; leave it out")
     contests = read_contests(read_groups(groups), asked_first)
-    chosen, counted = split_contests(contests, count_required(at_most, share_confidence(confidence, num_settings)))
+    num_counted = choose_num_counted(len(contests), at_most, share_confidence(confidence, num_settings))
+    chosen, counted = split_contests(contests, num_counted)
     engine = Engine.from_pretrained(model, **engine_options)
     early: EarlyScores
     with tqdm(total=len(contests), desc="problems", disable=not show_progress) as bar:
@@ -167,21 +169,21 @@ def read_contests(groups: Sequence[Group], asked_first: bool) -> list[Contest]:
     return list(contests.values())
 
 
-def split_contests(contests: Sequence[Contest], num_required: int) -> tuple[list[Contest], list[Contest]]:
-    """Returns the problems to choose on, and those to count: half of them, or more if the promise needs more.
+def split_contests(contests: Sequence[Contest], num_counted: int) -> tuple[list[Contest], list[Contest]]:
+    """Returns the problems to choose on, and those to count.
 
-    A digest of the task says which half a problem is in, so that a second run has the same halves.
+    A digest of the task says on which side a problem is, so that a second run has the same sides.
 
     Raises: InvalidInput if there are too few.
     """
-    missing = num_required + MIN_CHOSEN - len(contests)
+    missing = num_counted + MIN_CHOSEN - len(contests)
     if missing > 0:
         raise InvalidInput(
-            f"{len(contests)} problems have two programs to choose from, and the promise needs {num_required} to count "
+            f"{len(contests)} problems have two programs to choose from, and the promise needs {num_counted} to count "
             f"and {MIN_CHOSEN} to choose margins on: {missing} are missing; add groups, or promise less"
         )
     ordered = sorted(contests, key=lambda contest: hashlib.sha256(contest.task_id.encode()).digest())
-    num_chosen = min(len(ordered) // 2, len(ordered) - num_required)
+    num_chosen = len(ordered) - num_counted
     return ordered[:num_chosen], ordered[num_chosen:]
 
 

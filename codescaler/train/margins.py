@@ -7,6 +7,7 @@ problems at hand is taken. None of this has to be right for the certificate to h
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +18,15 @@ import numpy as np
 from codescaler.engine.certificate import Certificate, describe_problem
 from codescaler.engine.exits import DROPPED, Bools, Rule, find_first_scores, simulate
 from codescaler.engine.scheduler import Float32
-from codescaler.metrics import Figures, compute_upper_bound, count_misses_allowed, find_share
+from codescaler.metrics import Figures, compute_upper_bound, count_misses_allowed, count_required, find_share
 from codescaler.text.token_ids import Int32, measure_common_prefix
 from codescaler.types import Promise
 
 TAIL = 0.2
 _SHAPES = (-0.2, 0.3)  # of a tail: a few dozen gaps may suggest others
 PASS_CHANCES = (0.9,)  # of the count; of several settings, these lie between the ends
+MIN_CHOSEN = 50  # problems to fit heads and to choose margins on
+_MOST_COUNTED = 0.6  # share of the problems
 _ENDS = (0.5, 0.95)
 
 
@@ -128,6 +131,20 @@ def continue_tail(gaps: Figures, chance: float) -> float:
     times = max(len(above) / len(gaps) / chance, 1.0)
     length = math.log(times) if abs(shape) < 1e-3 else (times**shape - 1) / shape
     return max(float(np.quantile(gaps, max(0.0, 1 - chance))), start + scale * length)
+
+
+def choose_num_counted(num_problems: int, at_most: float, confidence: float) -> int:
+    """Returns how many problems to count: half, or up to 60% where that allows a miss more, for smaller margins.
+
+    MIN_CHOSEN are left to choose on, unless the promise needs more to count without a miss than there are then.
+    """
+    rest = num_problems - MIN_CHOSEN
+    least = max(count_required(at_most, confidence), min(math.ceil(num_problems / 2), rest))
+    allowed = partial(count_misses_allowed, share=at_most, confidence=confidence)
+    most = min(int(_MOST_COUNTED * num_problems), rest)
+    with_one_more = least + bisect_left(range(least, most + 1), allowed(least) + 1, key=allowed)
+    sizes = [size for size in (least, with_one_more) if size == least or size <= most]
+    return max(sizes, key=lambda size: find_share(allowed(size), size, PASS_CHANCES[0]))
 
 
 def choose_miss_chances(num_counted: int, at_most: float, confidence: float, num_settings: int) -> list[float]:

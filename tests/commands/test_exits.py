@@ -36,9 +36,9 @@ def test_the_report_says_what_is_certified(folder, capsys):
     command = ("fit-exits", folder / "model", folder / "groups.jsonl", "--cascade", folder / "small")
     assert run(*command, "--differs", 0.2, "--top-k", 2, "--num-threads", 1) == 0
     shown = capsys.readouterr().out
-    assert "margins chosen on 40 problems" in shown and "before the first layer" in shown
+    assert "margins chosen on 50 problems" in shown and "before the first layer" in shown
     assert "certified: another program is among the first 2 in at most 20.00% of problems, at 95% confidence" in shown
-    assert "of 40 problems counted" in shown and "% of that of all scores" in shown
+    assert "of 30 problems counted" in shown and "% of that of all scores" in shown
 
 
 def test_the_report_of_a_promise_of_order(folder, capsys):

@@ -122,8 +122,10 @@ def test_a_value_that_is_not_finite_is_not_taken_for_a_dropped_one(engine, monke
     assert np.isnan(values[:, 0]).all() and (values[:, 1] != DROPPED).all()
 
 
-@pytest.mark.parametrize("num_layers, expected", [(28, (3, 7, 14)), (6, (1, 3)), (2, (1,)), (1, ()), (24, (3, 6, 12))])
-def test_an_eighth_a_quarter_and_a_half(num_layers, expected):
+@pytest.mark.parametrize(
+    "num_layers, expected", [(28, (3, 7, 14, 18)), (6, (1, 3, 4)), (2, (1,)), (1, ()), (24, (3, 6, 12, 16))]
+)
+def test_parts_of_the_layers(num_layers, expected):
     assert choose_layers(num_layers) == expected
 
 

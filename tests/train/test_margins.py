@@ -8,10 +8,12 @@ import pytest
 from codescaler.engine.exits import DROPPED, Rule, simulate
 from codescaler.metrics import compute_upper_bound, count_misses_allowed, count_required
 from codescaler.train.margins import (
+    MIN_CHOSEN,
     ScoredProblem,
     Work,
     certify,
     choose_miss_chances,
+    choose_num_counted,
     choose_rule,
     continue_tail,
     is_missed,
@@ -42,6 +44,15 @@ def count_misses(problems, rule, promise="first"):
 @pytest.mark.parametrize("num, allowed", [(298, -1), (299, 0), (472, 0), (473, 1), (628, 2), (773, 3)])
 def test_problems_that_one_in_a_hundred_needs(num, allowed):
     assert count_misses_allowed(num, 0.01) == allowed
+
+
+@pytest.mark.parametrize(
+    "num_problems, expected",
+    [(100, 299), (348, 299), (349, 299), (474, 299), (700, 350), (788, 394), (789, 473), (960, 480)],
+)
+def test_more_than_half_is_counted_where_it_allows_a_miss_more(num_problems, expected):
+    assert choose_num_counted(num_problems, 0.01, 0.95) == expected
+    assert choose_num_counted(80, 0.2, 0.95) == 80 - MIN_CHOSEN
 
 
 def test_the_bound_is_that_of_clopper_and_pearson():
