@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
 from codescaler import Engine, RewardFunction, RewardMonitor
+from codescaler.testing import save_chat, save_random_checkpoint
 
 from ..serve.conftest import serve
 
@@ -136,6 +137,19 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
     seen = [window["step"] for window in read_lines(folder / "killed/model/monitor.jsonl")]
     assert seen and seen == sorted({*seen})
+
+
+def test_a_language_model_rewards_by_its_likelihood(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    from rewards import open_reward
+
+    save_random_checkpoint(tmp_path, "qwen3", "CausalLM", vocab_size=300, pad_token_id=299, num_hidden_layers=1)
+    save_chat(tmp_path)
+    reward = open_reward(SimpleNamespace(reward_model=str(tmp_path), scorer="likelihood_mean"))
+    problem, options = TEXTS["train"], {"scorer": "likelihood_mean"}
+    (likelihood,) = Engine.from_pretrained(tmp_path, **options).score([(problem, PROGRAMS[0])])
+    rewards = reward([problem] * 2, [COMPLETIONS[0], COMPLETIONS[-1]])
+    assert likelihood < 0 and rewards == [pytest.approx(np.log1p(np.exp(likelihood))), 0.0]
 
 
 def test_other_options_are_refused(folder, records):

@@ -93,7 +93,7 @@ def require_same_options(options: argparse.Namespace, path: Path) -> None:
 def train(run: str, options: argparse.Namespace, prompts: dict[str, Task], folder: Path) -> None:
     kind = {REJECTION: "model"}.get(run, run.removeprefix(f"{REJECTION}-"))
     with Sandbox() as sandbox:
-        rewards = make_rewards(kind, prompts, options.reward_model, sandbox)
+        rewards = make_rewards(kind, prompts, options, sandbox)
         if run.startswith(REJECTION):
             train_rejection(options, prompts, rewards, folder)
         else:
@@ -121,6 +121,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--policy", required=True, help="folder of a language model with a chat template")
     add("--problems", type=Path, required=True, help="problems with tests, such as MBPP's file")
     add("--reward-model", default="nano", help="folder, hub id, or URL of a server (%(default)s)")
+    add("--scorer", default="reward", help="what its scores are, such as likelihood_mean (%(default)s)")
     add("--output", type=Path, default=Path("build/rl"), help="folder of runs (%(default)s)")
     add("--train-split", default="train")
     add("--eval-split", default="validation")

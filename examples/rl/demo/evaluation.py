@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from commands import run_command
+from rewards import open_reward
 
 from codescaler import RewardFunction
 from codescaler.evaluate.estimates import estimate_means
@@ -29,7 +30,7 @@ def evaluate_policy(
         run_command("data", "label", sampled, tasks_file, "-o", labelled)
     all_groups = [group for _, group in read_objects(labelled)]
     groups = [group for group in all_groups if _list_verdicts(group)]
-    reward = RewardFunction.open(options.reward_model)
+    reward = open_reward(options)
     columns = {name: np.array([measure(group) for group in groups]) for name, measure in MEASURES.items()}
     columns["reward"] = np.array([np.mean(_reward_group(reward, group)) for group in groups])
     names = [group["task_id"] for group in groups]

@@ -13,17 +13,21 @@ Reward = Callable[..., list[float | None]]
 KINDS = ("validity", "model", "tests", "mixed")
 
 
-def make_rewards(
-    kind: str, tasks: Mapping[str, Task], reward_model: str, sandbox: Sandbox
-) -> list[Reward | RewardFunction]:
+def make_rewards(kind: str, tasks: Mapping[str, Task], options: Any, sandbox: Sandbox) -> list[Reward | RewardFunction]:
     """Returns what `GRPOTrainer` takes as `reward_funcs`, whose sum is the reward. A reward model comes first."""
     if kind == "validity":
         return [reward_validity]
     verified = make_tests_reward(tasks, sandbox)
     if kind == "tests":
         return [verified]
-    scored = RewardFunction.open(reward_model)
+    scored = open_reward(options)
     return [scored] if kind == "model" else [scored, verified]
+
+
+def open_reward(options: Any) -> RewardFunction:
+    """The reward model of the options. A server has its own scorer, and takes no other."""
+    scorer = {} if options.scorer == "reward" else {"scorer": options.scorer}
+    return RewardFunction.open(options.reward_model, **scorer)
 
 
 def watch_reward(reward: Reward | RewardFunction, options: Any, log: Path) -> RewardMonitor | None:
