@@ -8,10 +8,12 @@ Each problem's first N candidates are ranked by each reward model. Candidates ar
   ceiling   exits that know the last score: all but the winner go at the first
 
 For each promise, of the first score or of order, margins are chosen on one part of the problems, and counted on the
-other, as `codescaler fit-exits` does. Every row is shown, so that none was selected by its count. Early scores are
-products of the features in float64, which a forward has in float32. Work is distinct tokens times layers, of a cascade
-times weights. With --fill a problem has more programs than were sampled: mutants and rewritten copies of them, in turn.
-What holds for these is no promise for samples.
+other, as `codescaler fit-exits` does. Every row of a run is shown, so that none was selected by its count. Where the
+same problems were counted by an earlier run, what is kept is an estimate and no certificate.
+
+Early scores are products of the features in float64, which a forward has in float32. Work is distinct tokens times
+layers, of a cascade times weights. With --fill a problem has more programs than were sampled: mutants and rewritten
+copies of them, in turn. What holds for these is no promise for samples.
 
 The speed is that of forwards with the trained exits, next to dense ones: problems alone, and eight at a time, in one
 interleaved run.
@@ -40,17 +42,17 @@ from codescaler.engine import Engine
 from codescaler.engine.adaptive import ExitScores
 from codescaler.engine.exits import DROPPED, Exits, Rule, choose_layers, simulate
 from codescaler.engine.scheduler import Float32
+from codescaler.errors import InvalidInput
 from codescaler.io.records import Candidate, Group, read_groups
 from codescaler.io.tables import format_table
 from codescaler.text.extract import parse_syntax_tree
 from codescaler.text.rewriting import REWRITES, find_callers_names
 from codescaler.train.exits import (
-    NUM_FOLDS,
     Contest,
     count_multiplications,
     fit_heads,
+    order_contests,
     read_contests,
-    split_contests,
 )
 from codescaler.train.margins import (
     MIN_CHOSEN,
@@ -60,13 +62,13 @@ from codescaler.train.margins import (
     choose_miss_chances,
     choose_num_counted,
     choose_rule,
-    share_confidence,
 )
 from codescaler.types import Promise
 
 CONFIDENCE = 0.95
 NUM_TOGETHER = 8
-STRICTEST = 0.01  # limit of the promise whose halves all have
+_LAYERS = "/layers"  # of kept features, which are named by task
+STRICTEST = 0.01  # limit of the promise by which problems are chosen or counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     groups = [replace(group, candidates=group.candidates[: options.n]) for group in read_groups(options.groups)]
     if options.fill:
         groups = [fill_group(group, options.fill) for group in groups]
-    contests = read_contests(groups, asked_first=False)
+    chosen, counted = split(read_contests(groups, asked_first=False))
+    contests = [*chosen, *counted]
     small = _Model("nano", "nano", options) if options.cascade else None
     seen_small = None if small is None else small.compute_features(contests)
     rows: list[dict[str, Any]] = []
@@ -83,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, named in parse_models(options.rm).items():
         model = _Model(name, named.folder, options)
         features = model.compute_features(contests)
-        sources = model.list_sources(contests, features)
+        sources = model.list_sources(features, len(chosen))
         if small is not None and seen_small is not None and name != small.name:
             share = count_multiplications(small.engine.config) / count_multiplications(model.engine.config)
             pairs = zip(seen_small, features, strict=True)
@@ -92,24 +95,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         ceiling = [np.stack([part[:, -1]] * (len(model.layers) + 1), axis=1) for part in features]
         sources["ceiling"] = (ceiling, Work.of_exits(model.layers, model.engine.config.num_layers))
         for kind, (values, work) in sources.items():
-            problems = dict(zip((c.task_id for c in contests), model.join(contests, values), strict=True))
+            problems = model.join(contests, values)
             wanted = itertools.product(get_args(Promise), options.at_most)
             rows += [
-                {"model": name, "exits": kind, **model.measure(contests, problems, work, promise, at_most)}
+                {"model": name, "exits": kind, **measure(problems, len(chosen), work, promise, at_most)}
                 for promise, at_most in ([("first", options.at_most[0])] if kind == "ceiling" else wanted)
             ]
         if options.speed:
             tried = [r for r in rows if (r["model"], r["exits"], r["promise"]) == (name, "trained", "first")]
             row = next((row for row in tried if row["is_kept"]), tried[-1])
-            some = model.split(contests)[1][: options.speed]
-            speeds[name] = model.measure_speed(some, row)
+            speeds[name] = model.measure_speed(counted[: options.speed], row)
             print(json.dumps({name: speeds[name]}), flush=True)
     print(_format(rows))
     if options.save:
         sizes = [len(contest.pairs) for contest in contests]
         record = describe_environment("auto", "torch") | {"n": options.n, "fill": options.fill}
         record |= {"num_problems": len(contests), "mean_programs": float(np.mean(sizes))}
-        record |= {"confidence": CONFIDENCE, "num_settings": options.settings, "rows": rows, "speed": speeds}
+        record |= {"confidence": CONFIDENCE, "rows": rows, "speed": speeds}
         (RESULTS / f"adaptive_{options.save}.json").write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
@@ -122,7 +124,6 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", type=int, default=8, help="candidates of a problem (%(default)s)")
     parser.add_argument("--fill", type=int, default=0, metavar="N", help="up to N programs, with mutants and copies")
     parser.add_argument("--at-most", type=float, nargs="+", default=[0.01, 0.02, 0.05], metavar="SHARE")
-    parser.add_argument("--settings", type=int, default=1, help="tried on the counted problems, earlier runs' too")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--features", type=Path, metavar="FOLDER", help="keep features here, for another run")
     parser.add_argument("--speed", type=int, default=0, metavar="N", help="measure the speed on N problems")
@@ -154,7 +155,6 @@ class _Model:
         self.name = name
         self.engine = Engine.from_pretrained(folder, dtype=options.dtype, prefix_memory_bytes=0)
         self.layers = choose_layers(self.engine.config.num_layers)
-        self._confidence = share_confidence(CONFIDENCE, options.settings)
         self._heads: tuple[torch.Tensor, torch.Tensor] | None = None
         self._kept = None if options.features is None else options.features / f"{name}.npz"
 
@@ -162,19 +162,20 @@ class _Model:
         """Returns each problem's features at the exits, then the scores: [N, exits * D + 1]."""
         if self._kept is not None and self._kept.is_file():
             held = np.load(self._kept)
+            if held[_LAYERS].tolist() != [*self.layers]:
+                raise InvalidInput(f"{self._kept} has features after {held[_LAYERS]}, not {self.layers}; remove it")
             return [held[contest.task_id] for contest in contests]
         exits, features = Exits(self.layers), []
         for part in tqdm(_cut(contests, NUM_TOGETHER), desc=self.name, file=sys.stderr):
             futures = [self.engine.submit_stages(contest.pairs, exits) for contest in part]
             features += [future.result() for future in futures]
         if self._kept is not None:
-            np.savez(self._kept, **{c.task_id: part for c, part in zip(contests, features, strict=True)})
+            named = {c.task_id: part for c, part in zip(contests, features, strict=True)}
+            np.savez(self._kept, **{_LAYERS: np.array(self.layers)}, **named)
         return features
 
-    def list_sources(
-        self, contests: Sequence[Contest], features: Sequence[Float32]
-    ) -> dict[str, tuple[list[Float32], Work]]:
-        """Returns the values of all problems by kind of exit. Heads have not seen the problem that they score."""
+    def list_sources(self, features: Sequence[Float32], num_chosen: int) -> dict[str, tuple[list[Float32], Work]]:
+        """Returns the values of all problems by kind of exit. Heads are fitted to other problems than they score."""
         work = Work.of_exits(self.layers, self.engine.config.num_layers)
         sizes = [len(part) for part in features]
         rows = np.concatenate(features).astype(np.float64)
@@ -184,11 +185,10 @@ class _Model:
         if own is not None:
             frozen = np.concatenate([x @ own[0].double().cpu().numpy(), scores], axis=1)
             sources["frozen"] = (_split(frozen, sizes), work)
-        chosen = {contest.task_id for contest in self.split(contests)[0]}
-        place = np.array([contest.task_id in chosen for contest in contests])
-        problem = np.repeat(np.arange(len(sizes)), sizes)
-        fold = np.where(place, np.arange(len(sizes)) % NUM_FOLDS, -1)[problem]  # -1: of the counted
-        heads, biases, early = fit_heads(x, scores[:, 0], problem, fold)
+        num_fitted = sum(sizes[:num_chosen])
+        problem = np.repeat(np.arange(num_chosen), sizes[:num_chosen])
+        heads, biases, early = fit_heads(x[:num_fitted], scores[:num_fitted, 0], problem)
+        early = np.concatenate([early, np.einsum("bsd,sd->bs", x[num_fitted:], heads) + biases])
         self._heads = torch.tensor(heads), torch.tensor(biases)
         return sources | {"trained": (_split(np.concatenate([early, scores], axis=1), sizes), work)}
 
@@ -200,41 +200,6 @@ class _Model:
                 ScoredProblem.of(part, self.engine.encoder.encode_pairs(contest.pairs, names, None).sequences)
             )
         return joined
-
-    def split(self, contests: Sequence[Contest]) -> tuple[list[Contest], list[Contest]]:
-        """The sides of `fit-exits` for the strictest promise; of fewer problems than it needs, halves."""
-        num_counted = choose_num_counted(len(contests), STRICTEST, self._confidence)
-        is_enough = len(contests) >= num_counted + MIN_CHOSEN
-        return split_contests(contests, num_counted if is_enough else len(contests) // 2)
-
-    def measure(
-        self,
-        contests: Sequence[Contest],
-        problems: Mapping[str, ScoredProblem],
-        work: Work,
-        promise: Promise,
-        at_most: float,
-    ) -> dict[str, Any]:
-        """Chooses margins and counts, as `fit-exits` does. All promises have the sides of the strictest."""
-        chosen, counted = self.split(contests)
-        (chance,) = choose_miss_chances(len(counted), at_most, self._confidence, 1)
-        rule = choose_rule([problems[contest.task_id] for contest in chosen], work, chance, promise=promise)
-        found = [problems[contest.task_id] for contest in counted]
-        kept = {"at_most": at_most, "confidence": self._confidence, "promise": promise}
-        made = certify(found, [rule], work, asked_first=False, **kept)
-        costs = [work.measure(problem, rule) for problem in found]
-        return {
-            "promise": promise,
-            "at_most": at_most,
-            "is_kept": made.bound <= at_most,
-            "num_chosen": len(chosen),
-            "num_counted": made.num_counted,
-            "num_missed": made.num_missed,
-            "bound": made.bound,
-            "margins": [margin if np.isfinite(margin) else None for margin in rule.margins],
-            "work": float(np.mean(costs)),
-            "dropped": float(np.mean([np.mean(simulate(p.values, rule)[:, -1] == DROPPED) for p in found])),
-        }
 
     def measure_speed(self, contests: Sequence[Contest], row: Mapping[str, Any]) -> dict[str, Any]:
         """Returns seconds and layers of tokens of dense and adaptive forwards, alone and together, interleaved."""
@@ -260,6 +225,38 @@ class _Model:
             seconds, layers = spent["dense"] / spent["adaptive"]
             figures[name] = {"speedup": float(seconds), "token_layers": float(layers)}
         return figures
+
+
+def split(contests: Sequence[Contest]) -> tuple[list[Contest], list[Contest]]:
+    """What `fit-exits` would choose on and count for the strictest promise; of too few for that, halves."""
+    num_counted = choose_num_counted(len(contests), STRICTEST, CONFIDENCE)
+    if len(contests) < num_counted + MIN_CHOSEN:
+        num_counted = len(contests) // 2
+    ordered = order_contests(contests)
+    return ordered[:-num_counted], ordered[-num_counted:]
+
+
+def measure(
+    problems: Sequence[ScoredProblem], num_chosen: int, work: Work, promise: Promise, at_most: float
+) -> dict[str, Any]:
+    """Chooses margins on the first problems and counts on the others, as `fit-exits` does."""
+    found = problems[num_chosen:]
+    (chance,) = choose_miss_chances(len(found), at_most, CONFIDENCE, 1)
+    rule = choose_rule(problems[:num_chosen], work, chance, promise=promise)
+    made = certify(found, [rule], work, at_most=at_most, confidence=CONFIDENCE, asked_first=False, promise=promise)
+    costs = [work.measure(problem, rule) for problem in found]
+    return {
+        "promise": promise,
+        "at_most": at_most,
+        "is_kept": made.bound <= at_most,
+        "num_chosen": num_chosen,
+        "num_counted": made.num_counted,
+        "num_missed": made.num_missed,
+        "bound": made.bound,
+        "margins": [margin if np.isfinite(margin) else None for margin in rule.margins],
+        "work": float(np.mean(costs)),
+        "dropped": float(np.mean([np.mean(simulate(p.values, rule)[:, -1] == DROPPED) for p in found])),
+    }
 
 
 def _split(values: Any, sizes: Sequence[int]) -> list[Float32]:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 (
                     model["model"],
                     format_estimate(model["card"]["gain_over_validity"]),
-                    model["card"]["verdict"]["verdict"],
+                    model["card"]["verdict"]["word"],
                     f"{100 * model['kept_correct']:.1f}",
                     f"{100 * model['avg_at_k']:.1f}",
                     format_estimate(model["gain"]),

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from benches.quality import adaptive
+from codescaler.errors import InvalidInput
 from codescaler.io.records import Candidate, Group
 from codescaler.testing import save_chat, save_random_checkpoint
+from codescaler.train.exits import Contest, split_contests
 
 
 def test_a_run(tmp_path, monkeypatch, capsys):
@@ -38,6 +40,17 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert "less work" in capsys.readouterr().out
     assert adaptive.main([*command[:-4], "--save", "tiny"]) == 0
     assert json.loads((tmp_path / "adaptive_tiny.json").read_text())["rows"] == rows
+    monkeypatch.setattr(adaptive, "choose_layers", lambda num_layers: (1, 3))
+    with pytest.raises(InvalidInput, match=r"has features after \[.*\], not \(1, 3\); remove it"):
+        adaptive.main(command)
+
+
+@pytest.mark.parametrize("num, num_counted", [(80, 40), (348, 174), (349, 299), (803, 473)])
+def test_the_sides_are_those_of_fit_exits_or_halves(num, num_counted):
+    contests = [Contest(str(number), ()) for number in range(num)]
+    chosen, counted = adaptive.split(contests)
+    assert len(counted) == num_counted and {*chosen, *counted} == {*contests} and len(chosen) + len(counted) == num
+    assert num < 349 or (chosen, counted) == split_contests(contests, num_counted)
 
 
 def test_a_group_is_filled_with_mutants_and_copies():

@@ -42,7 +42,7 @@ def files(tmp_path):
         name: {
             "pair_accuracy": {"mean": 0.5, "interval": [0.4, 0.6]},
             "gain_over_validity": {"mean": gain, "interval": [gain - 0.1, gain + 0.1]},
-            "verdict": {"verdict": "doubtful", "why": ""},
+            "verdict": {"word": "doubtful", "sentence": "m is doubtful: a."},
         }
         for name, gain in (("best", 0.2), ("poor", 0.1), ("fair", -0.1))
     }

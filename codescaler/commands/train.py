@@ -32,7 +32,9 @@ def add_commands(add: Add) -> None:
     exits.add_argument("model", help="folder of a reward model, or nano; the exits are written there")
     exits.add_argument("groups", type=Path, help="JSON lines of problems and candidates, without labels; .gz too")
     exits.add_argument("--cascade", metavar="MODEL", help="a small model that drops first, in place of exits")
-    exits.add_argument("--layers", type=int, nargs="+", metavar="N", help="after which layers (1/8, 1/4, 1/2 of them)")
+    exits.add_argument(
+        "--layers", type=int, nargs="+", metavar="N", help="after which layers (1/8, 1/4, 1/2, 2/3 of them)"
+    )
     exits.add_argument(
         "--differs",
         type=float,

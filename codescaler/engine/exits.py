@@ -57,7 +57,8 @@ class Exits:
 
 def choose_layers(num_layers: int) -> tuple[int, ...]:
     """Returns an eighth, a quarter, a half and two thirds of the layers, as far as these differ."""
-    return tuple(sorted({max(1, num_layers * share // 24) for share in (3, 6, 12, 16)} - {num_layers}))
+    parts = (num_layers // 8, num_layers // 4, num_layers // 2, 2 * num_layers // 3)
+    return tuple(sorted({max(1, part) for part in parts} - {num_layers}))
 
 
 def simulate(values: Float32, rule: Rule) -> Float32:

@@ -26,7 +26,7 @@ TAIL = 0.2
 _SHAPES = (-0.2, 0.3)  # of a tail: a few dozen gaps may suggest others
 PASS_CHANCES = (0.9,)  # of the count; of several settings, these lie between the ends
 MIN_CHOSEN = 50  # problems to fit heads and to choose margins on
-_MOST_COUNTED = 0.6  # share of the problems
+_MOST_COUNTED = 0.6  # share of the problems: those that are left have to do for heads and margins
 _ENDS = (0.5, 0.95)
 
 
@@ -134,17 +134,17 @@ def continue_tail(gaps: Figures, chance: float) -> float:
 
 
 def choose_num_counted(num_problems: int, at_most: float, confidence: float) -> int:
-    """Returns how many problems to count: half, or up to 60% where that allows a miss more, for smaller margins.
+    """Returns how many problems to count.
 
-    MIN_CHOSEN are left to choose on, unless the promise needs more to count without a miss than there are then.
+    These are half of them, or up to 60% where that allows one miss more, which allows smaller margins. They are fewer
+    where else fewer than MIN_CHOSEN were left to choose on, and never fewer than the promise needs without a miss.
     """
     rest = num_problems - MIN_CHOSEN
     least = max(count_required(at_most, confidence), min(math.ceil(num_problems / 2), rest))
-    allowed = partial(count_misses_allowed, share=at_most, confidence=confidence)
-    most = min(int(_MOST_COUNTED * num_problems), rest)
-    with_one_more = least + bisect_left(range(least, most + 1), allowed(least) + 1, key=allowed)
-    sizes = [size for size in (least, with_one_more) if size == least or size <= most]
-    return max(sizes, key=lambda size: find_share(allowed(size), size, PASS_CHANCES[0]))
+    sizes = range(least, min(int(_MOST_COUNTED * num_problems), rest) + 1)
+    wanted = count_misses_allowed(least, at_most, confidence) + 1
+    place = bisect_left(sizes, True, key=lambda size: compute_upper_bound(wanted, size, confidence) <= at_most)
+    return sizes[place] if place < len(sizes) else least
 
 
 def choose_miss_chances(num_counted: int, at_most: float, confidence: float, num_settings: int) -> list[float]:
