@@ -49,10 +49,10 @@ if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in modules:
         sys.exit(f"usage: python benches {{{','.join(sorted(modules))}}} [options]; --help after the name lists them")
     sys.path.append(str(Path(__file__).parents[1]))
-    from codescaler.errors import CodescalerError
+    from codescaler.errors import InvalidInput
 
     del sys.argv[0]
     try:
         runpy.run_module(modules[sys.argv[0]], run_name="__main__", alter_sys=True)
-    except CodescalerError as error:
+    except InvalidInput as error:
         sys.exit(f"error: {error}")

@@ -145,13 +145,18 @@ def test_packed_programs_come_back(tmp_path):
         sampled.read_sampled(path, [])
 
 
+def test_every_packed_file_is_there():
+    assert all((sampled.DATA / f"{name}.jsonl.gz").is_file() for name in sampled.SAMPLED)
+
+
 def test_a_committed_file_becomes_groups_that_commands_read(tmp_path, monkeypatch):
     task = {"task_id": 1, "text": "Add.", "code": "x = 1", "test_list": ["assert add(1, 2) == 3"]}
     (tmp_path / "mbpp.jsonl").write_text(json.dumps(task))
     packed = {"task_id": "mbpp/1", "candidates": [{"completion": "```python\nx = 1\n```", "passed": False}]}
     (tmp_path / "few.jsonl.gz").write_bytes(gzip.compress(json.dumps(packed).encode()))
     monkeypatch.setattr(sampled, "DATA", tmp_path)
-    sampled.main(["few", str(tmp_path / "mbpp.jsonl"), "--unpack", str(tmp_path / "groups.jsonl")])
+    monkeypatch.setattr(sampled, "SAMPLED", ("few",))
+    sampled.main(["unpack", "few", str(tmp_path / "mbpp.jsonl"), "-o", str(tmp_path / "groups.jsonl")])
     (group,) = read_groups(tmp_path / "groups.jsonl")
     assert group.task_id == "mbpp/1" and group.codes == ["x = 1"] and "Add." in str(group.problem)
 

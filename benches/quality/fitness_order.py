@@ -1,15 +1,17 @@
 """Do fitness cards order reward models as they teach? `python benches fitness_order FOLDER CARDS SAMPLES`.
 
-FOLDER holds a folder of runs of `make rl-demo` for each reward model, named as in CARDS: `RUN=rejection` on the samples
-in SAMPLES, or `RUN=rejection-validity` in the folder `validity`, which the gains are over. CARDS is what `codescaler
-eval fitness --json` wrote on samples of the policy as it was. SAMPLES have labels, so that it is known how much of what
-a model kept is correct.
+FOLDER/NAME/rejection is the run of `make rl-demo RUN=rejection` on SAMPLES, with the reward model that CARDS call NAME.
+FOLDER/validity/rejection-validity is that of `RUN=rejection-validity`, which gains are over. CARDS is what `codescaler
+eval fitness --json` wrote, on samples of the policy as it was. SAMPLES have labels, so that it is known how much of
+what a model kept is correct.
 
 The rank correlation is of the cards' gain over validity with the gain that was measured. Its interval draws held-out
-problems with replacement, paired, and takes the cards as they are.
+problems with replacement, paired. It takes the cards and the policies as they are: each model taught one policy, from
+one seed. `p` is the share of all orders of the models that agree with the cards as well as the measured one, or better.
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,13 +25,18 @@ from benches.quality.delta import rank
 from benches.quality.policies import compare, read_shares
 from benches.tools.page_tables import format_estimate
 from codescaler.commands.info import describe_environment
+from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import Estimate
 from codescaler.io.records import read_objects
 from codescaler.io.tables import format_table
 from codescaler.metrics import Figures, compute_percentile_intervals, resample_means
 
-PEER = "validity"
+PEER = Path("validity/rejection-validity")
+RUN = "rejection"
 CARD_KEYS = ("pair_accuracy", "gain_over_validity", "verdict")
+MIN_MODELS, MAX_MODELS = 3, 9  # of two, every order agrees or disagrees; of ten there are too many to list
+
+Verdicts = Mapping[tuple[str, str], bool | None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,20 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _make_parser().parse_args(argv)
     cards = json.loads(options.cards.read_text())["figures"]
     verdicts = read_verdicts(options.samples)
-    shares = {name: read_shares(path / "eval_labelled.jsonl") for name, path in find_runs(options.folder).items()}
+    runs = find_runs(options.folder, cards["scorers"])
+    peer = read_shares(options.folder / PEER / "eval_labelled.jsonl")
+    shares = {name: read_shares(run / "eval_labelled.jsonl") for name, run in runs.items()}
     models = [
         {
             "model": name,
             "card": {key: cards["scorers"][name][key] for key in CARD_KEYS},
-            "kept_correct": measure_kept(options.folder / name / "rejection/kept.jsonl", verdicts),
+            **measure_kept(runs[name] / "kept.jsonl", verdicts),
             "avg_at_k": float(np.mean([*shares[name].values()])),
-            "gain": compare(shares[name], shares[PEER]),
+            "gain": compare(shares[name], peer),
         }
-        for name in shares
-        if name != PEER
+        for name in sorted(runs, key=lambda name: -cards["scorers"][name]["gain_over_validity"]["mean"])
     ]
-    models.sort(key=lambda model: -model["card"]["gain_over_validity"]["mean"])
-    correlation = correlate(models, shares)
+    wanted = [model["card"]["gain_over_validity"]["mean"] for model in models]
+    names = list(peer)
+    correlation, p = correlate(wanted, np.array([[shares[m["model"]][task] for m in models] for task in names]))
     print(
         format_table(
             ("model", "card: gain over validity", "verdict", "kept that is correct", "Avg@k", "gain over validity"),
@@ -67,12 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             ],
         )
     )
-    print(f"rank correlation of the two gains: {format_estimate(correlation, 1, 2)}")
+    print(f"rank correlation of the two gains: {format_estimate(correlation, 1, 2)}, p {p:.3f}")
     if options.save:
         values = describe_environment("auto", "transformers", "trl") | {"recipe": options.recipe}
-        values |= {"num_problems": len(shares[PEER]), "num_mixed": cards["num_mixed"]}
-        values |= {"validity_avg_at_k": float(np.mean([*shares[PEER].values()])), "models": models}
-        values |= {"spearman": correlation}
+        values |= {"num_problems": len(peer), "num_groups_of_card": cards["num_groups"]}
+        values |= {"num_mixed_of_card": cards["num_mixed"], "validity_avg_at_k": float(np.mean([*peer.values()]))}
+        values |= {"models": models, "spearman": correlation, "p": p}
         (RESULTS / f"fitness_order_{options.save}.json").write_text(json.dumps(values, indent=2) + "\n")
     return 0
 
@@ -87,44 +96,68 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_runs(folder: Path) -> dict[str, Path]:
-    """The folder of the one run of each reward model that has been evaluated; that of validity among them."""
-    runs = {path.parent.parent.name: path.parent for path in sorted(folder.glob("*/*/eval_labelled.jsonl"))}
-    if PEER not in runs or len(runs) < 3:
-        raise SystemExit(f"{folder} has evaluated runs of {sorted(runs)}; make one for {PEER}, and two others")
+def find_runs(folder: Path, scorers: Mapping[str, Any]) -> dict[str, Path]:
+    """The evaluated run of each reward model.
+
+    Raises: InvalidInput if that of validity is not there, a model has no card, or their number is not from 3 to 9.
+    """
+    runs = {path.parent.parent.name: path.parent for path in sorted(folder.glob(f"*/{RUN}/eval_labelled.jsonl"))}
+    if not (folder / PEER / "eval_labelled.jsonl").is_file():
+        raise InvalidInput(f"{folder / PEER} has not been evaluated; make that run")
+    if unknown := runs.keys() - scorers.keys():
+        raise InvalidInput(f"there is no card of {', '.join(sorted(unknown))}, only of {', '.join(scorers)}")
+    if not MIN_MODELS <= len(runs) <= MAX_MODELS:
+        raise InvalidInput(f"{folder} has evaluated runs of {len(runs)} models; give {MIN_MODELS} to {MAX_MODELS}")
     return runs
 
 
-def read_verdicts(samples: Path) -> dict[tuple[str, str], bool]:
-    """Whether a completion of a problem passes."""
+def read_verdicts(samples: Path) -> Verdicts:
+    """Whether a completion of a problem passes; None where that is not known."""
     return {
-        (group["prompt"], candidate["completion"]): bool(candidate["passed"])
+        (group["prompt"], candidate["completion"]): candidate["passed"]
         for _, group in read_objects(samples)
         for candidate in group["candidates"]
     }
 
 
-def measure_kept(file: Path, verdicts: Mapping[tuple[str, str], bool]) -> float:
-    """The share of what a run kept that is correct."""
+def measure_kept(file: Path, verdicts: Verdicts) -> dict[str, float]:
+    """The share of what a run kept that is correct, of what could be judged, and how much was kept and not judged.
+
+    Raises: InvalidInput if something was kept that is not among the samples.
+    """
     kept = [(row["prompt"][0]["content"], row["completion"][0]["content"]) for _, row in read_objects(file)]
-    return float(np.mean([verdicts[pair] for pair in kept]))
+    if missing := sum(pair not in verdicts for pair in kept):
+        raise InvalidInput(f"{file}: {missing} of {len(kept)} are not among the samples; give those of the runs")
+    judged = [verdict for pair in kept if (verdict := verdicts[pair]) is not None]
+    return {
+        "kept_correct": float(np.mean(judged)) if judged else float("nan"),
+        "num_kept": len(kept),
+        "num_kept_unjudged": len(kept) - len(judged),
+    }
 
 
-def correlate(models: Sequence[Mapping[str, Any]], shares: Mapping[str, Mapping[str, float]]) -> Estimate:
-    """Spearman's correlation of the cards' gains with those measured, which are drawn by problem."""
-    wanted = rank([model["card"]["gain_over_validity"]["mean"] for model in models])
-    names = list(shares[PEER])
-    gains = np.array([[shares[model["model"]][task] - shares[PEER][task] for model in models] for task in names])
-    drawn = [_correlate_ranks(wanted, row) for row in resample_means(gains)]
-    known = np.array([value for value in drawn if np.isfinite(value)])
-    return Estimate(
-        mean=_correlate_ranks(wanted, gains.mean(axis=0)), interval=compute_percentile_intervals(known[:, None])[0]
-    )
+def correlate(wanted: Sequence[float], shares: Figures) -> tuple[Estimate, float]:
+    """Spearman's correlation of figures of models with their means over problems, drawn by problem, and p.
+
+    A draw in which all models are equal counts as 0. Shape of shares: [problems, models].
+    """
+    first = rank(wanted)
+    found = _correlate_ranks(first, shares.mean(axis=0))
+    drawn = np.array([_correlate_ranks(first, means) for means in resample_means(shares)])
+    measured = rank(_round(shares.mean(axis=0)))
+    orders = np.array([*itertools.permutations(measured)])
+    p = float(np.mean(orders @ first >= measured @ first - 1e-9))
+    return Estimate(mean=found, interval=compute_percentile_intervals(drawn[:, None])[0]), p
 
 
-def _correlate_ranks(wanted: Figures, values: Figures) -> float:
-    with np.errstate(invalid="ignore"):
-        return float(np.corrcoef(wanted, rank(values.tolist()))[0, 1])
+def _correlate_ranks(first: Figures, means: Figures) -> float:
+    second = rank(_round(means))
+    return float(np.corrcoef(first, second)[0, 1]) if np.ptp(second) and np.ptp(first) else 0.0
+
+
+def _round(means: Figures) -> list[float]:
+    """Equal means differ by how their sums were rounded."""
+    return list(np.round(means, 9))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Packs sampled and labelled programs without the text of their problems: `python benches sampled NAME LABELLED...`.
+"""Sampled and labelled programs without the text of their problems: `python benches sampled pack|unpack NAME FILE...`.
 
-LABELLED are groups that `codescaler data label` wrote. Written is `benches/quality/data/NAME.jsonl.gz`: a line for each
-group with its task_id, its split if there is one, generator and candidates of completion, finish and passed.
-
-`python benches sampled NAME PROBLEMS --unpack GROUPS` puts back the text of each problem and the program of each
-completion, and writes groups that every command and bench reads.
+`pack` reads groups that `codescaler data label` wrote, and writes `benches/quality/data/NAME.jsonl.gz`: a line for each
+group with its task_id, its split if there is one, generator and candidates of completion, finish and passed. `unpack`
+reads that file and the problems. It puts back the text of each problem and the program of each completion, and writes
+groups that every command and bench reads.
 """
 
 import argparse
@@ -23,22 +22,32 @@ from codescaler.types import Task
 
 DATA = Path(__file__).parent / "data"
 EXTRACT = "paper"
+SAMPLED = ("mbpp_validation", "leetcode_easy", "leetcode_levels")
 _KEPT = ("completion", "finish", "passed")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python benches sampled", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("name")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="labelled groups; with --unpack problems")
-    parser.add_argument("--unpack", type=Path, metavar="GROUPS", help="write the groups of the packed file here")
-    options = parser.parse_args(argv)
+    options = _make_parser().parse_args(argv)
     packed = DATA / f"{options.name}.jsonl.gz"
-    if options.unpack is None:
-        write_packed(packed, [pack_group(record) for path in options.files for _, _, record in read_lines(path)])
+    if options.kind == "pack":
+        write_packed(packed, [pack_group(record) for path in options.labelled for _, _, record in read_lines(path)])
     else:
-        groups = read_sampled(packed, [task for path in options.files for task in read_tasks(path)])
-        write_groups(options.unpack, groups)
-        print(f"{options.unpack}: {len(groups)} groups")
+        groups = read_sampled(packed, [task for path in options.problems for task in read_tasks(path)])
+        write_groups(options.output, groups)
+        print(f"{options.output}: {len(groups)} groups")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python benches sampled", description=__doc__.partition("\n\n")[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    pack = kinds.add_parser("pack")
+    pack.add_argument("name")
+    pack.add_argument("labelled", type=Path, nargs="+")
+    unpack = kinds.add_parser("unpack")
+    unpack.add_argument("name", choices=SAMPLED)
+    unpack.add_argument("problems", type=Path, nargs="+", help="such as leetcode_train.jsonl.gz")
+    unpack.add_argument("-o", "--output", type=Path, required=True, help="file of groups to write, not compressed")
+    return parser
 
 
 def write_groups(path: Path, groups: Iterable[dict[str, Any]]) -> None:

@@ -213,8 +213,9 @@ def _write_fitness_order() -> Iterator[str]:
         "`codescaler eval fitness` on samples of Qwen2.5-Coder-0.5B-Instruct, then `make rl-demo RUN=rejection` with "
         f"each reward model, then `python benches fitness_order`. {result['recipe']} Gains are over "
         f"`rejection-validity`, whose Avg@8 is {100 * result['validity_avg_at_k']:.1f}, paired by "
-        f"{result['num_problems']} problems of MBPP validation; {result['num_mixed']} of these have a correct and an "
-        f"incorrect sample on the card. {describe_setting(result)}\n"
+        f"{result['num_problems']} problems of MBPP validation. The card is of {result['num_groups_of_card']} "
+        f"problems, of which {result['num_mixed_of_card']} have a correct and an incorrect sample. "
+        f"{describe_setting(result)}\n"
     )
     yield format_table(
         ["reward model", "the card: gain over validity", "verdict", "kept that is correct, %", "Avg@8, %", "gain"],
@@ -232,7 +233,8 @@ def _write_fitness_order() -> Iterator[str]:
     )
     yield (
         f"Rank correlation of the two gains: {format_estimate(result['spearman'], 1, 2)}. Its interval draws held-out "
-        "problems, and takes the cards as they are.\n"
+        "problems, and takes cards and policies as they are: each model taught one policy, from one seed. Of all "
+        f"orders of the models, {100 * result['p']:.0f}% agree as well or better.\n"
     )
 
 

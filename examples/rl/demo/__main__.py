@@ -28,17 +28,22 @@ from training import train_grpo, train_rejection
 
 from codescaler.data.sample.sampling import choose_tasks
 from codescaler.errors import CodescalerError
+from codescaler.integrations.scorers import is_url
 from codescaler.io.records import read_objects
 from codescaler.sandbox import Sandbox
 from codescaler.tasks import make_task_record, read_tasks
 from codescaler.types import Task
 
 REJECTION = "rejection"
+REWARD = "reward"
+SCORERS = (REWARD, "likelihood_mean", "likelihood_min")  # a sum over tokens would be a reward of 0, after shaping
 
 
 def main() -> None:
     """Trains, evaluates, writes."""
     options = _make_parser().parse_args()
+    if options.scorer != REWARD and is_url(options.reward_model):
+        raise SystemExit(f"--scorer {options.scorer} with a server, which has a scorer of its own; leave it out")
     try:
         tasks = [task for task in read_tasks(options.problems) if task.tests is not None]
         for run in options.run:
@@ -82,7 +87,8 @@ def require_same_options(options: argparse.Namespace, path: Path) -> None:
     values = {name: str(value) for name, value in vars(options).items() if name not in ("run", "output", "save_steps")}
     if not path.exists():
         path.write_text(json.dumps(values, indent=2) + "\n")
-    for name, value in json.loads(path.read_text()).items():
+    begun = {"scorer": REWARD} | json.loads(path.read_text())  # which runs had before the option came
+    for name, value in begun.items():
         if value != values.get(name):
             raise SystemExit(
                 f"{path.parent} was begun with {name} {value}, and now it is {values.get(name)}; "
@@ -121,7 +127,12 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--policy", required=True, help="folder of a language model with a chat template")
     add("--problems", type=Path, required=True, help="problems with tests, such as MBPP's file")
     add("--reward-model", default="nano", help="folder, hub id, or URL of a server (%(default)s)")
-    add("--scorer", default="reward", help="what its scores are, such as likelihood_mean (%(default)s)")
+    add(
+        "--scorer",
+        default=REWARD,
+        choices=SCORERS,
+        help="what its scores are (%(default)s)",
+    )
     add("--output", type=Path, default=Path("build/rl"), help="folder of runs (%(default)s)")
     add("--train-split", default="train")
     add("--eval-split", default="validation")

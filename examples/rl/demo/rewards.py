@@ -25,7 +25,7 @@ def make_rewards(kind: str, tasks: Mapping[str, Task], options: Any, sandbox: Sa
 
 
 def open_reward(options: Any) -> RewardFunction:
-    """The reward model of the options. A server has its own scorer, and takes no other."""
+    """The reward model of the options."""
     scorer = {} if options.scorer == "reward" else {"scorer": options.scorer}
     return RewardFunction.open(options.reward_model, **scorer)
 
