@@ -145,6 +145,13 @@ def test_packed_programs_come_back(tmp_path):
         sampled.read_sampled(path, [])
 
 
+def test_a_bench_says_what_was_wrong_with_its_input(tmp_path):
+    (tmp_path / "none.jsonl").write_text("")
+    words = ["benches", "sampled", "unpack", "leetcode_levels", str(tmp_path / "none.jsonl"), "-o", str(tmp_path / "o")]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
 def test_every_packed_file_is_there():
     assert all((sampled.DATA / f"{name}.jsonl.gz").is_file() for name in sampled.SAMPLED)
 

@@ -398,13 +398,14 @@ def _write_adaptive() -> Iterator[str]:
         f"Margins are chosen on one part of the problems, and counted on the other: {counted} problems. Equal programs "
         f"are one: {left} are left of 8, 16 and 64. *Frozen* exits read the head of the model, and *trained* exits "
         "have heads of their own. In a *cascade* nano drops first. *small* is the model of `benches/small.mk` with "
-        "`EXIT_WEIGHT=1`. Two models have a head of `fit-head` on frozen features: *head* has the first 14 layers of "
-        "Qwen2.5-Coder-0.5B, and *smollm2* is SmolLM2-135M. All have learned from most of "
-        "these problems. A promise of *first* fails where another score is first, and one of *order* where a dropped "
+        "`EXIT_WEIGHT=1`; it learned no exit at two thirds of the layers. Two models have a head of `fit-head` on frozen "
+        "features: *head* has the first 14 layers of Qwen2.5-Coder-0.5B, and *smollm2* is SmolLM2-135M. All have "
+        "learned from most of these problems. A promise of *first* fails where another score is first, and one of *order* where a dropped "
         "program is better than a scored one. It is kept if its bound "
         f"is no larger, at {100 * few['confidence']:.0f}% confidence. Work is distinct tokens times layers, of a "
-        "cascade times weights. The *ceiling* is an exit that knows the last scores. How tails of margins are "
-        f"continued was changed once after a first count of problems of MBPP. {describe_setting(few)}\n"
+        "cascade times weights. The *ceiling* is an exit that knows the last scores. These "
+        "problems were counted before, with other heads, exits and tails of margins. So what is kept is an estimate "
+        f"here, and a promise on problems that are counted once. {describe_setting(few)}\n"
     )
     cells = [
         {_name_row(row): _format_saved(row) for row in result["rows"] if row["at_most"] in (0.01, 0.05)}
