@@ -398,7 +398,7 @@ def _write_adaptive() -> Iterator[str]:
         f"Margins are chosen on one part of the problems, and counted on the other: {counted} problems. Equal programs "
         f"are one: {left} are left of 8, 16 and 64. *Frozen* exits read the head of the model, and *trained* exits "
         "have heads of their own. In a *cascade* nano drops first. *small* is the model of `benches/small.mk` with "
-        "`EXIT_WEIGHT=1`; it learned no exit at two thirds of the layers. Two models have a head of `fit-head` on "
+        "`EXIT_WEIGHT=1`. It learned no exit at two thirds of the layers. Two models have a head of `fit-head` on "
         "frozen features: *head* has the first 14 layers of Qwen2.5-Coder-0.5B, and *smollm2* is SmolLM2-135M. All "
         "have learned from most of these problems. A promise of *first* fails where another score is first, and one of "
         "*order* where a dropped program is better than a scored one. It is kept if its bound "

@@ -211,11 +211,11 @@ def _write_fitness_cards() -> Iterator[str]:
     yield "## Fitness cards of good and of bad reward models\n"
     yield (
         "`codescaler eval fitness` on 10 samples of Qwen2.5-Coder-0.5B-Instruct for each of "
-        f"{figures['num_groups']} problems of MBPP validation; {figures['num_mixed']} have a correct and an incorrect "
-        "one. `small` is the model of benches/small.mk, and `likelihood` that of this language model. The others but nano "
-        "are heads of `fit-head` on its first 14 layers. `head` has learned verdicts of other problems, and `inverted` "
-        "their opposite. `long` and `short` have learned lengths. The gain is of the best-scored sample over any program. What pays is in "
-        "units of the spread of scores within a problem.\n"
+        f"{figures['num_groups']} problems of MBPP validation. {figures['num_mixed']} have a correct and an incorrect "
+        "one. `small` is the model of benches/small.mk, and `likelihood` is that of this language model. The others "
+        "but nano are heads of `fit-head` on its first 14 layers. `head` has learned verdicts of other problems, and "
+        "`inverted` their opposite. `long` and `short` have learned lengths. The gain is of the best-scored sample "
+        "over any program. What pays is in units of the spread of scores within a problem.\n"
     )
     models = {name: card for name, card in figures["scorers"].items() if "verdict" in card}
     yield format_table(
