@@ -2,8 +2,9 @@
 
 Margins have to let almost no problem differ, which is rarer than what a few hundred problems can show. So the tail of
 "how far behind a candidate is that has to stay" is continued above its 80% quantile. A margin is where the tail leaves
-the chance of a miss that lets the count pass in 9 of 10 cases. Of all sets of exits, the one with the least work on the
-problems at hand is taken. None of this has to be right for the certificate to hold: the count decides.
+the chance of a miss that lets the count pass in 9 of 10 cases, if the tail is right. Of all sets of exits, the one with
+the least work on the problems at hand is taken. None of this has to be right for the certificate to hold: the count
+decides.
 """
 
 import math
@@ -23,7 +24,9 @@ from codescaler.text.token_ids import Int32, measure_common_prefix
 from codescaler.types import Promise
 
 TAIL = 0.2
-_SHAPES = (-0.2, 0.3)  # of a tail: a few dozen gaps may suggest others
+# Of a tail: a few dozen gaps may suggest others. In 36 splits of 474 problems of MBPP, 12 for each of three models, a
+# count of 299 at 1% passed 30 times with -0.1, 23 times with -0.2, and 33 times with 0, which saves less.
+_SHAPES = (-0.1, 0.3)
 PASS_CHANCES = (0.9,)  # of the count; of several settings, these lie between the ends
 MIN_CHOSEN = 50  # problems to fit heads and to choose margins on
 _MOST_COUNTED = 0.6  # share of the problems: those that are left have to do for heads and margins
