@@ -127,12 +127,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--policy", required=True, help="folder of a language model with a chat template")
     add("--problems", type=Path, required=True, help="problems with tests, such as MBPP's file")
     add("--reward-model", default="nano", help="folder, hub id, or URL of a server (%(default)s)")
-    add(
-        "--scorer",
-        default=REWARD,
-        choices=SCORERS,
-        help="what its scores are (%(default)s)",
-    )
+    add("--scorer", default=REWARD, choices=SCORERS, help="what its scores are (%(default)s)")
     add("--output", type=Path, default=Path("build/rl"), help="folder of runs (%(default)s)")
     add("--train-split", default="train")
     add("--eval-split", default="validation")
