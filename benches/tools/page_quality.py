@@ -405,8 +405,7 @@ def _write_adaptive() -> Iterator[str]:
         f"is no larger, at {100 * few['confidence']:.0f}% confidence. Work is distinct tokens times layers, of a "
         "cascade times weights. The *ceiling* is an exit that knows the last scores. These "
         "problems were counted before, with other heads, exits and tails of margins. So what is kept is an estimate "
-        "here, and a promise on problems that are counted once. The figures of 8 programs are of an earlier run, which "
-        f"had three exits and a weaker ridge. {describe_setting(few)}\n"
+        f"here, and a promise on problems that are counted once. {describe_setting(few)}\n"
     )
     cells = [
         {_name_row(row): _format_saved(row) for row in result["rows"] if row["at_most"] in (0.01, 0.05)}
