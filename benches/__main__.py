@@ -14,20 +14,9 @@ SCRIPTS = {
         *("serving_faults", "startup", "threads", "train_speed"),
     ),
     "quality": (
-        *(
-            "adaptive",
-            "alarm",
-            "average",
-            "delta",
-            "fault_lines",
-            "fidelity",
-            "fitness_order",
-            "fp8",
-            "judging",
-            "labels",
-        ),
-        *("likelihoods", "parity", "policies", "ranking", "reading_data", "robustness", "sampled", "smaller"),
-        *("steady", "suites", "targets", "tau", "teacher_scores", "templates", "train_study"),
+        *("adaptive", "alarm", "average", "delta", "fault_lines", "fidelity", "fitness_order", "fp8", "judging"),
+        *("labels", "likelihoods", "parity", "policies", "ranking", "reading_data", "robustness", "sampled"),
+        *("smaller", "steady", "suites", "targets", "tau", "teacher_scores", "templates", "train_study"),
         "voted_labels",
     ),
     "tools": (

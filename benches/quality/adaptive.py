@@ -47,13 +47,7 @@ from codescaler.io.records import Candidate, Group, read_groups
 from codescaler.io.tables import format_table
 from codescaler.text.extract import parse_syntax_tree
 from codescaler.text.rewriting import REWRITES, find_callers_names
-from codescaler.train.exits import (
-    Contest,
-    count_multiplications,
-    fit_heads,
-    order_contests,
-    read_contests,
-)
+from codescaler.train.exits import Contest, count_multiplications, fit_heads, read_contests, split_contests
 from codescaler.train.margins import (
     MIN_CHOSEN,
     ScoredProblem,
@@ -232,8 +226,7 @@ def split(contests: Sequence[Contest]) -> tuple[list[Contest], list[Contest]]:
     num_counted = choose_num_counted(len(contests), STRICTEST, CONFIDENCE)
     if len(contests) < num_counted + MIN_CHOSEN:
         num_counted = len(contests) // 2
-    ordered = order_contests(contests)
-    return ordered[:-num_counted], ordered[-num_counted:]
+    return split_contests(contests, num_counted)
 
 
 def measure(

@@ -125,6 +125,11 @@ def fit_exits(
         raise InvalidInput(f"top_k={top_k} with the promise of order, which holds for any; leave it out")
     contests = read_contests(read_groups(groups), asked_first)
     num_counted = choose_num_counted(len(contests), at_most, share_confidence(confidence, num_settings))
+    if missing := max(0, num_counted + MIN_CHOSEN - len(contests)):
+        raise InvalidInput(
+            f"{len(contests)} problems have two programs to choose from, and the promise needs {num_counted} to count "
+            f"and {MIN_CHOSEN} to choose margins on: {missing} are missing; add groups, or promise less"
+        )
     chosen, counted = split_contests(contests, num_counted)
     engine = Engine.from_pretrained(model, **engine_options)
     early: EarlyScores
@@ -172,23 +177,13 @@ def read_contests(groups: Sequence[Group], asked_first: bool) -> list[Contest]:
 
 
 def split_contests(contests: Sequence[Contest], num_counted: int) -> tuple[list[Contest], list[Contest]]:
-    """Returns the problems to choose on, and those to count, in the order of `order_contests`.
+    """Returns the problems to choose on, and those to count.
 
-    Raises: InvalidInput if there are too few.
+    They are in the order of a digest of their tasks, so that a second run with the same numbers splits them as before.
     """
-    missing = num_counted + MIN_CHOSEN - len(contests)
-    if missing > 0:
-        raise InvalidInput(
-            f"{len(contests)} problems have two programs to choose from, and the promise needs {num_counted} to count "
-            f"and {MIN_CHOSEN} to choose margins on: {missing} are missing; add groups, or promise less"
-        )
-    ordered = order_contests(contests)
-    return ordered[:-num_counted], ordered[-num_counted:]
-
-
-def order_contests(contests: Sequence[Contest]) -> list[Contest]:
-    """Returns problems by a digest of their tasks, so that a second run with the same numbers splits them as before."""
-    return sorted(contests, key=lambda contest: hashlib.sha256(contest.task_id.encode()).digest())
+    ordered = sorted(contests, key=lambda contest: hashlib.sha256(contest.task_id.encode()).digest())
+    num_chosen = len(ordered) - num_counted
+    return ordered[:num_chosen], ordered[num_chosen:]
 
 
 def fit_heads(features: Figures, scores: Figures, problem: Indices) -> tuple[Figures, Figures, Figures]:
@@ -206,10 +201,11 @@ def fit_heads(features: Figures, scores: Figures, problem: Indices) -> tuple[Fig
         tried = np.empty((len(STRENGTHS), len(scores)))
         for number in range(NUM_FOLDS):
             seen = fold != number
-            for values, (head, bias) in zip(tried, _fit_ridge(x[seen], scores[seen], problem[seen]), strict=True):
+            fitted = _fit_ridge(x[seen], scores[seen], problem[seen], STRENGTHS)
+            for values, (head, bias) in zip(tried, fitted, strict=True):
                 values[~seen] = x[~seen] @ head + bias
         best = int(((_remove_means(tried.T, problem) - wanted) ** 2).sum(axis=0).argmin())
-        ((head, bias),) = _fit_ridge(x, scores, problem, (STRENGTHS[best],))
+        ((head, bias),) = _fit_ridge(x, scores, problem, STRENGTHS[best : best + 1])
         heads.append(head)
         biases.append(bias)
         early.append(tried[best])
@@ -217,7 +213,7 @@ def fit_heads(features: Figures, scores: Figures, problem: Indices) -> tuple[Fig
 
 
 def _fit_ridge(
-    features: Figures, scores: Figures, problem: Indices, strengths: Sequence[float] | None = None
+    features: Figures, scores: Figures, problem: Indices, strengths: Sequence[float]
 ) -> list[tuple[Figures, float]]:
     """Returns, for each strength, the head whose differences within a problem are nearest to those of scores."""
     x, y = _remove_means(features, problem), _remove_means(scores[:, None], problem)[:, 0]
@@ -225,7 +221,7 @@ def _fit_ridge(
     unit = np.where(std > 0, std, 1.0)
     x = x / unit
     gram, wanted, eye = x.T @ x / len(x), x.T @ y / len(x), np.eye(x.shape[1])
-    found = [np.linalg.solve(gram + strength * eye, wanted) / unit for strength in strengths or STRENGTHS]
+    found = [np.linalg.solve(gram + strength * eye, wanted) / unit for strength in strengths]
     return [(head, float(scores.mean() - features.mean(axis=0) @ head)) for head in found]
 
 
