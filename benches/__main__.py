@@ -15,8 +15,8 @@ SCRIPTS = {
     ),
     "quality": (
         *("adaptive", "alarm", "average", "delta", "fault_lines", "fidelity", "fitness_order", "fp8", "judging"),
-        *("labels", "likelihoods", "parity", "policies", "ranking", "reading_data", "robustness", "sampled"),
-        *("smaller", "steady", "suites", "targets", "tau", "teacher_scores", "templates", "train_study"),
+        *("labels", "likelihoods", "parity", "policies", "praising", "ranking", "reading_data", "robustness"),
+        *("sampled", "smaller", "steady", "suites", "targets", "tau", "teacher_scores", "templates", "train_study"),
         "voted_labels",
     ),
     "tools": (

@@ -1,10 +1,9 @@
 """`RewardMonitor`: an alarm while a policy trains on a reward model, without tests. Imports no trainer until asked."""
 
-import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.integrations.reward_function import LogMetric, RewardFunction, Scorer, Turn
-from codescaler.integrations.scorers import open_scorer
+from codescaler.integrations.scorers import is_url, open_scorer
 from codescaler.io.files import open_output
 from codescaler.io.records import read_lines
 from codescaler.io.turns import join_contents
@@ -39,7 +38,7 @@ class Window:
         p: the chance that an honest window is as unlike the start; None at the start itself.
         raised: the signals that are higher than at the start, at the level that was asked for.
         groups: the figures of each prompt, for a run that is resumed.
-        step: the trainer's, at which the window was complete; None where the trainer says none.
+        steps: the trainer's, in which each prompt was seen; None where the trainer says none.
     """
 
     window: int
@@ -48,7 +47,7 @@ class Window:
     p: float | None
     raised: Sequence[str]
     groups: Sequence[Sequence[float | None]]
-    step: int | None = None
+    steps: Sequence[int | None]
 
     @property
     def is_alarm(self) -> bool:
@@ -73,14 +72,16 @@ class RewardMonitor:
         GRPOTrainer(model, reward_funcs=monitor, callbacks=[monitor.make_callback()], ...)
 
     For another trainer call `observe` with prompts and completions, a step at a time. The first windows are the start:
-    the policy has not learned to game the reward yet. Each window after is compared with it, by a test whose chance of
-    a false alarm in an honest window is `level`. An alarm is logged as a warning.
+    the policy has not learned to game the reward yet. `observe_start` takes samples from before the run instead. Each
+    window after is compared with the start, by a test whose chance of a false alarm in an honest window is `level`. An
+    alarm is logged as a warning.
 
     Args:
         reward: its reward model scores the samples of a window once more, and their rewrites.
-        second: another scorer, a URL, folder or hub id, whose order of programs is compared; None for none.
-        log: a file of JSON lines, a `Window` each. A run that is resumed reads its start there. With TRL, windows of
-            steps that it repeats are removed. Prompts of a window that is not complete are not kept.
+        second: another scorer, a URL, folder or hub id, whose order of programs is compared; None for none. A folder's
+            or hub id's reads the end of what is too long for it.
+        log: a file of JSON lines, a `Window` each, and last the prompts that wait for one to be complete. A run that is
+            resumed goes on there. With TRL, prompts of steps that it repeats are removed.
         level: the chance of a false alarm in a window.
         num_start_windows: how many windows are the start.
         num_groups: prompts a window. Prompts of several calls are gathered, and of a larger call the first count.
@@ -109,21 +110,25 @@ class RewardMonitor:
         if min(num_start_windows, num_groups, num_rewritten) < 1 or num_samples < 2:
             raise InvalidInput("a monitor needs a window of the start, a group, a rewritten program and two samples")
         self.reward, self.level, self.stop_after = reward, level, stop_after
-        self._second = open_scorer(second) if isinstance(second, str) else second
+        if isinstance(second, str):
+            second = open_scorer(second, **({} if is_url(second) else {"truncation": "left"}))
+        self._second = second
         self._num_start, self._num_groups = num_start_windows, num_groups
         self._num_samples, self._num_rewritten = num_samples, num_rewritten
         self._path = None if log is None else Path(log)
         self._start: list[Figures] = []
-        self._pending: list[list[float]] = []
+        self._pending: list[tuple[list[float], int | None]] = []
+        self._num_bytes = 0  # of the log, in windows
         self.num_windows = self.num_alarms_in_a_row = 0
-        self.alarm_step: int | None = None  # the trainer's, at the first of the alarms in a row
+        self.alarm_step: int | None = None  # the trainer's first, in the window of the first of the alarms in a row
         self._may_repeat = self._path is not None and self._path.exists()
+        self._is_start_of_run = False
         if self._path is not None and self._may_repeat:
             self._restore(self._path)
 
     @property
     def should_stop(self) -> bool:
-        """Whether as many windows in a row as `stop_after` raised an alarm."""
+        """Whether as many windows in a row as `stop_after` raised an alarm, the last ones or earlier."""
         return self.stop_after is not None and self.num_alarms_in_a_row >= self.stop_after
 
     def __call__(
@@ -152,20 +157,28 @@ class RewardMonitor:
         if self._path is not None and self._may_repeat and step is not None:
             self._restore(self._path, step)
         self._may_repeat = False
-        groups: dict[str, _Group] = {}
-        for conversation in self.reward.read_programs(prompts, completions, columns).conversations:
-            messages = cast(Sequence[Message], conversation.turns)
-            group = groups.setdefault(json.dumps(messages[:-1]), _Group(tuple(messages[:-1]), []))
-            if len(group.codes) < self._num_samples:
-                group.codes.append(messages[-1]["content"])
-        wanted = [group for group in groups.values() if len(group.codes) > 1]
-        self._pending += self._measure(wanted[: self._num_groups - len(self._pending)])
-        if len(self._pending) < self._num_groups:
-            return None
-        window = self._close(np.array(self._pending), step)
-        self._pending = []
-        self._write(window)
-        return window
+        return self._observe(self._read_groups(prompts, completions, columns), step)
+
+    def observe_start(self, prompts: Sequence[Turn], completions: Sequence[Turn], **columns: Any) -> None:
+        """Makes the start of samples that the policy drew before the run, so that the first step may raise an alarm.
+
+        Takes the first `num_start_windows * num_groups` prompts with two programs or more. A start that the log holds,
+        or that the run had begun, stays as it is.
+
+        Raises: `InvalidInput` where they are fewer, or after `observe`; and as `RewardFunction`.
+        """
+        if (self._pending or self.num_windows) and not self._may_repeat:
+            raise InvalidInput("samples of a run were observed before its start; call observe_start first")
+        if self.num_windows >= self._num_start or self._is_start_of_run:
+            return
+        groups, needed = self._read_groups(prompts, completions, columns), self._num_start * self._num_groups
+        if len(groups) < needed:
+            raise InvalidInput(
+                f"the start needs {needed} prompts with two programs or more, and the samples have {len(groups)}; "
+                "give more samples, or a smaller num_start_windows"
+            )
+        for first in range(self.num_windows * self._num_groups, needed, self._num_groups):
+            self._observe(groups[first : first + self._num_groups], None)
 
     def make_callback(self) -> Any:
         """Returns a callback of transformers' trainers, which ends the run when `should_stop` is set."""
@@ -182,6 +195,25 @@ class RewardMonitor:
 
         return MonitorCallback()
 
+    def _read_groups(
+        self, prompts: Sequence[Turn], completions: Sequence[Turn], columns: Mapping[str, Any]
+    ) -> list[_Group]:
+        """The programs of each prompt that has two or more."""
+        groups: dict[str, _Group] = {}
+        for conversation in self.reward.read_programs(prompts, completions, columns).conversations:
+            messages = cast(Sequence[Message], conversation.turns)
+            group = groups.setdefault(json.dumps(messages[:-1]), _Group(tuple(messages[:-1]), []))
+            if len(group.codes) < self._num_samples:
+                group.codes.append(messages[-1]["content"])
+        return [group for group in groups.values() if len(group.codes) > 1]
+
+    def _observe(self, groups: Sequence[_Group], step: int | None) -> Window | None:
+        self._pending += [(row, step) for row in self._measure(groups[: self._num_groups - len(self._pending)])]
+        window = self._close() if len(self._pending) == self._num_groups else None
+        if window or self._pending:
+            self._write(window)
+        return window
+
     def _measure(self, groups: Sequence[_Group]) -> list[list[float]]:
         engine, system = self.reward.engine, self.reward.system
         own = _score(engine, groups, system)
@@ -197,8 +229,10 @@ class RewardMonitor:
             for group, scores, new, places, other in zip(groups, own, moved, best, second, strict=True)
         ]
 
-    def _close(self, groups: Figures, step: int | None) -> Window:
+    def _close(self) -> Window:
         """Compares a window with the start, or adds it to the start."""
+        groups, steps = np.array([row for row, _ in self._pending]), [step for _, step in self._pending]
+        self._pending = []
         number, p, raised = self.num_windows, None, []
         if number < self._num_start:
             self._start.append(groups)
@@ -210,7 +244,7 @@ class RewardMonitor:
         at_start = np.concatenate(self._start)
         spread = float(np.sqrt((at_start[:, -1] ** 2).mean()))
         means = (_average(groups, spread), _average(at_start, spread))
-        window = Window(number, *means, p, raised, _list_known(groups), step)
+        window = Window(number, *means, p, raised, _list_known(groups), steps)
         self._count(window)
         if window.is_alarm:
             told = ", ".join(f"{name} {window.signals[name]:.3g} (start {window.start[name]:.3g})" for name in raised)
@@ -219,35 +253,93 @@ class RewardMonitor:
 
     def _count(self, window: Window) -> None:
         self.num_windows += 1
+        if self.should_stop:
+            return
         self.num_alarms_in_a_row = self.num_alarms_in_a_row + 1 if window.is_alarm else 0
         if self.num_alarms_in_a_row <= 1:
-            self.alarm_step = window.step if window.is_alarm else None
+            self.alarm_step = window.steps[0] if window.is_alarm else None
 
-    def _write(self, window: Window) -> None:
-        if self._path is not None:
-            with open_output(self._path, "a") as file:
-                file.write(json.dumps(asdict(window)).encode() + b"\n")
+    def _write(self, window: Window | None) -> None:
+        """Puts a window behind those of the log, or the prompts that wait for one."""
+        if self._path is None:
+            return
+        record = (
+            asdict(window)
+            if window
+            else {
+                "window": self.num_windows,
+                "groups": _list_known(np.array([row for row, _ in self._pending])),
+                "steps": [step for _, step in self._pending],
+            }
+        )
+        line = json.dumps(record).encode() + b"\n"
+        with open_output(self._path, "a") as file:
+            file.truncate(self._num_bytes)
+            file.write(line)
+        self._num_bytes += len(line) if window else 0
 
     def _restore(self, path: Path, before: int | None = None) -> None:
-        """Reads the windows of a run that ended, those before a step of the trainer if one is given.
+        """Reads what a run that ended had seen, before a step of the trainer if one is given.
 
-        The others are cut off, and the line that a killed run was writing.
+        The rest is cut off, and the line that a killed run was writing.
         """
-        self._start, self.num_windows, self.num_alarms_in_a_row, self.alarm_step = [], 0, 0, None
-        lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        for name, _, record in itertools.islice(read_lines(path), len(lines)):
-            if list(record.get("signals", ())) != [*SIGNALS, *LOGGED]:
-                raise InvalidInput(f"{name} is no window of this monitor; name another log, or remove {path}")
-            window = Window(**record)
-            if before is not None and window.step is not None and window.step >= before:
-                _log.warning("%s: removes windows from step %d on, which this run repeats", path, before)
-                lines = lines[: self.num_windows]
+        self._start, self._pending, self._num_bytes = [], [], 0
+        self.num_windows, self.num_alarms_in_a_row, self.alarm_step = 0, 0, None
+        lines = path.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n") and not _is_begun(lines.pop()):
+            raise InvalidInput(f"{path} ends in a line of another program; name another log")
+        for line, (name, _, record) in zip(lines, read_lines(path), strict=False):
+            self._require_own(name, record, path)
+            steps = record["steps"]
+            kept = [before is None or step is None or step < before for step in steps]
+            if not all(kept):
+                _log.warning("%s: removes what it saw from step %d on, which this run repeats", path, before)
+            if "p" not in record or not all(kept):
+                rows = zip(np.array(record["groups"], dtype=np.float64).tolist(), steps, kept, strict=True)
+                self._pending = [(row, step) for row, step, is_kept in rows if is_kept]
                 break
-            if window.window < self._num_start:
+            window = Window(**record)
+            if window.p is None:
                 self._start.append(np.array(window.groups, dtype=np.float64))
             self._count(window)
+            self._num_bytes += len(line)
+            self._is_start_of_run |= window.p is None and any(step is not None for step in steps)
+        self._is_start_of_run |= self.num_windows < self._num_start and any(
+            step is not None for _, step in self._pending
+        )
         with path.open("rb+") as file:
-            file.truncate(sum(map(len, lines)))
+            file.truncate(self._num_bytes)
+        if self._pending:
+            self._write(None)
+
+    def _require_own(self, name: str, record: Mapping[str, Any], path: Path) -> None:
+        """Refuses a line that this monitor, with these settings, would not have written.
+
+        Raises: InvalidInput.
+        """
+        names, groups, steps = [*SIGNALS, *LOGGED], record.get("groups"), record.get("steps")
+        is_own = isinstance(groups, list) and isinstance(steps, list) and len(groups) == len(steps)
+        is_own = is_own and all(isinstance(row, list) and len(row) == len(names) for row in groups)
+        if "p" in record:
+            is_own = is_own and record.keys() == _FIELDS and list(record["signals"]) == names
+            is_own = is_own and len(groups) == self._num_groups
+            is_own = is_own and (record["p"] is None) == (record["window"] < self._num_start)
+        else:
+            is_own = is_own and record.keys() == {"window", "groups", "steps"} and len(groups) < self._num_groups
+        if not is_own:
+            raise InvalidInput(
+                f"{name} is no window of this monitor, with {self._num_start} windows of {self._num_groups} prompts as "
+                f"its start; name another log, or remove {path}"
+            )
+
+
+_FIELDS = {field.name for field in fields(Window)}
+_BEGINNING = b'{"window": '
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether a line that was cut short may have been a window."""
+    return line.startswith(_BEGINNING) or _BEGINNING.startswith(line)
 
 
 def _score(scorer: Scorer, groups: Sequence[_Group], system: str | None) -> list[Figures]:

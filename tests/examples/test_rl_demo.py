@@ -135,8 +135,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder):
     assert len({step["reward"] for step in kept}) > 1
     weights = [load_file(folder / name / "model/policy/model.safetensors") for name in ("killed", "whole")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
-    seen = [window["step"] for window in read_lines(folder / "killed/model/monitor.jsonl")]
-    assert seen and seen == sorted({*seen})
+    seen, unkilled = (read_lines(folder / name / "model/monitor.jsonl") for name in ("killed", "whole"))
+    assert seen == unkilled and seen
 
 
 def test_a_language_model_rewards_by_its_likelihood(tmp_path, monkeypatch):
@@ -234,6 +234,22 @@ def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypat
     )
     policy = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "policy").state_dict()[name]
     assert torch.equal(policy, before) and not torch.equal(policy, after)
+
+
+def test_the_alarm_has_its_start_in_samples_from_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    from rewards import reward_validity, watch_reward
+
+    samples = tmp_path / "samples.jsonl"
+    candidates = [{"completion": text} for text in COMPLETIONS[:2]]
+    groups = [{"task_id": str(n), "prompt": f"Add {n}.", "candidates": candidates} for n in range(97)]
+    samples.write_text("".join(json.dumps(group) + "\n" for group in groups))
+    options = SimpleNamespace(reward_model="nano", stop_after=3, samples_file=samples, seed=0)
+    reward, log = RewardFunction(Engine.from_pretrained("nano")), tmp_path / "monitor.jsonl"
+    monitor = watch_reward(reward, options, log)
+    assert [(window["p"], window["steps"]) for window in read_lines(log)] == [(None, [None] * 8)] * 12
+    window = monitor.observe([f"Add {n}." for n in range(8)] * 2, [*COMPLETIONS[:1] * 8, *COMPLETIONS[1:2] * 8])
+    assert window.p > 0.018 and watch_reward(reward_validity, options, log) is None
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # of PEFT's call to transformers

@@ -134,8 +134,36 @@ def test_windows_of_steps_that_a_resumed_run_repeats_are_removed(tmp_path, caplo
     observe(second, range(3, 12))
     assert second.num_windows == 12
     assert log.read_text() == whole.read_text()
-    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(12))
-    assert "removes windows from step 3 on, which this run repeats" in caplog.text
+    assert [json.loads(line)["steps"] for line in log.read_text().splitlines()] == [[step] * 4 for step in range(12)]
+    assert "removes what it saw from step 3 on, which this run repeats" in caplog.text
+
+
+@pytest.mark.parametrize("num_seen, first_repeated", [(5, 5), (6, 6), (11, 8), (12, 7), (12, 9), (13, 0)])
+def test_a_window_of_several_steps_goes_on_where_it_was(tmp_path, num_seen, first_repeated):
+    """Three prompts a step, and four a window: a checkpoint may stand within a window."""
+
+    def observe(monitor, steps):
+        for step in steps:
+            samples = make_step(random.Random(step), 0.9 * (step > 7), num_prompts=3)
+            monitor.observe(*samples, trainer_state=SimpleNamespace(global_step=step))
+        return monitor
+
+    whole, log = tmp_path / "whole.jsonl", tmp_path / "log.jsonl"
+    expected = observe(make_monitor(log=whole), range(16))
+    observe(make_monitor(log=log), range(num_seen))
+    found = observe(make_monitor(log=log), range(first_repeated, 16))
+    assert log.read_text() == whole.read_text()
+    assert found.alarm_step == expected.alarm_step
+    windows = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert windows[3]["steps"] == [6, 6, 6, 7]
+
+
+def test_the_prompts_of_a_window_that_is_not_complete_are_kept(tmp_path):
+    log, choice = tmp_path / "log.jsonl", random.Random(0)
+    assert make_monitor(log=log).observe(*make_step(choice, num_prompts=3)) is None
+    assert make_monitor(log=log).observe(["p"], ["nothing"]) is None
+    assert make_monitor(log=log).observe(*make_step(choice, num_prompts=1)).window == 0
+    assert len(log.read_text().splitlines()) == 1
 
 
 def test_the_step_of_the_first_alarm_in_a_row_is_known(tmp_path):
@@ -143,13 +171,78 @@ def test_the_step_of_the_first_alarm_in_a_row_is_known(tmp_path):
     for step, share in enumerate([0.0] * 4 + [1.0, 0.0, 1.0, 1.0]):
         monitor.observe(*make_step(choice, share), trainer_state=SimpleNamespace(global_step=10 + step))
     assert monitor.should_stop and monitor.alarm_step == 16
-    assert make_monitor(log=tmp_path / "log.jsonl").alarm_step == 16
+    # A window that is as the start does not take the end back.
+    monitor.observe(*make_step(choice), trainer_state=SimpleNamespace(global_step=18))
+    for same in (monitor, make_monitor(log=tmp_path / "log.jsonl", stop_after=2)):
+        assert same.should_stop and same.alarm_step == 16 and same.num_windows == 9
 
 
-def test_another_file_is_no_log(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"window": 0}\n')
-    with pytest.raises(InvalidInput, match="is no window of this monitor"):
-        make_monitor(log=tmp_path / "log.jsonl")
+def test_the_step_of_an_alarm_is_the_first_of_its_window():
+    monitor, choice = make_monitor(), random.Random(0)
+    run(monitor, [0.0] * 4)
+    for step in (7, 8):
+        samples = make_step(choice, 1.0, num_prompts=2)
+        window = monitor.observe(*samples, trainer_state=SimpleNamespace(global_step=step))
+    assert window.is_alarm and window.steps == [7, 7, 8, 8] and monitor.alarm_step == 7
+
+
+def test_samples_from_before_the_run_are_the_start(tmp_path):
+    log, choice = tmp_path / "log.jsonl", random.Random(0)
+    before = make_step(choice, num_prompts=17)  # four windows of four, and one that is not needed
+    monitor = make_monitor(log=log)
+    monitor.observe_start(*before)
+    windows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [window["p"] for window in windows] == [None] * 4
+    state = SimpleNamespace(global_step=0)
+    assert monitor.observe(*make_step(choice, 0.9), trainer_state=state).is_alarm
+    with pytest.raises(InvalidInput, match="call observe_start first"):
+        monitor.observe_start(*before)
+    # A run that is killed in step 0 begins with it anew, and keeps its start.
+    again = make_monitor(log=log)
+    again.observe_start(*before)
+    assert again.num_windows == 5
+    assert again.observe(*make_step(choice, 0.9), trainer_state=state).window == 4
+
+
+def test_a_start_that_was_cut_short_goes_on(tmp_path):
+    choice, log, whole = random.Random(0), tmp_path / "log.jsonl", tmp_path / "whole.jsonl"
+    before = make_step(choice, num_prompts=16)
+    make_monitor(log=whole).observe_start(*before)
+    log.write_text("".join(whole.read_text().splitlines(keepends=True)[:2]))
+    make_monitor(log=log).observe_start(*before)
+    assert log.read_text() == whole.read_text()
+
+
+def test_too_few_samples_are_no_start():
+    with pytest.raises(InvalidInput, match=r"needs 16 prompts .* the samples have 15"):
+        make_monitor().observe_start(*make_step(random.Random(0), num_prompts=15))
+
+
+def test_a_start_that_the_run_had_begun_stays(tmp_path):
+    choice, log = random.Random(0), tmp_path / "log.jsonl"
+    make_monitor(log=log).observe(*make_step(choice), trainer_state=SimpleNamespace(global_step=0))
+    begun, again = log.read_text(), make_monitor(log=log)
+    again.observe_start(*make_step(choice, num_prompts=16))
+    assert log.read_text() == begun and again.num_windows == 1
+
+
+@pytest.mark.parametrize(
+    "text", ['{"window": 0}\n', '{"loss": 0.1}', "[1, 2]", '{"window": 0, "groups": [], "steps": 1}\n']
+)
+def test_another_file_is_no_log_and_is_left_alone(tmp_path, text):
+    log = tmp_path / "log.jsonl"
+    log.write_text(text)
+    with pytest.raises(InvalidInput, match=r"name another log"):
+        make_monitor(log=log)
+    assert log.read_text() == text
+
+
+@pytest.mark.parametrize("settings", [{"num_groups": 2}, {"num_start_windows": 5}, {"num_start_windows": 3}])
+def test_the_log_of_other_settings_is_refused(tmp_path, settings):
+    log = tmp_path / "log.jsonl"
+    run(make_monitor(log=log), [0.0] * 5)
+    with pytest.raises(InvalidInput, match="is no window of this monitor, with"):
+        make_monitor(log=log, **settings)
 
 
 def test_training_ends_after_alarms_in_a_row():

@@ -133,7 +133,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--eval-split", default="validation")
     add("--train-limit", type=int, help="prompts, from the first on")
     add("--eval-limit", type=int, help="held-out problems, from the first on")
-    add("--samples-file", type=Path, help="samples of the policy that rejection takes, as `data sample` writes them")
+    add("--samples-file", type=Path, help="samples of the policy by `data sample`, for rejection and the alarm's start")
     add("--steps", type=int, default=60, help="of training; 0 is one pass over what rejection keeps (%(default)s)")
     add("--prompts", type=int, default=8, help="a step (%(default)s)")
     add("--samples", type=int, default=8, help="of a prompt (%(default)s)")

@@ -1,10 +1,12 @@
 """The rewards of a run, by its name: a reward model, tests in the sandbox, both, or whether there is a program."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from codescaler import RewardFunction, extract
+from codescaler.io.records import read_objects
 from codescaler.monitor import RewardMonitor
 from codescaler.sandbox import Sandbox
 from codescaler.types import Task
@@ -31,11 +33,20 @@ def open_reward(options: Any) -> RewardFunction:
 
 
 def watch_reward(reward: Reward | RewardFunction, options: Any, log: Path) -> RewardMonitor | None:
-    """Returns the alarm around a reward model, which gives its rewards; None for another reward."""
+    """Returns the alarm around a reward model, which gives its rewards; None for another reward.
+
+    Its start is samples of the policy from before the run if there are some, of prompts in an order of their own.
+    """
     if not isinstance(reward, RewardFunction):
         return None
     second = None if options.reward_model == "nano" else "nano"
-    return RewardMonitor(reward, second=second, log=log, stop_after=options.stop_after or None)
+    monitor = RewardMonitor(reward, second=second, log=log, stop_after=options.stop_after or None)
+    if options.samples_file:
+        groups = [group for _, group in read_objects(options.samples_file)]
+        random.Random(options.seed).shuffle(groups)
+        samples = [(group["prompt"], made["completion"]) for group in groups for made in group["candidates"]]
+        monitor.observe_start(*zip(*samples, strict=True))
+    return monitor
 
 
 def reward_validity(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
