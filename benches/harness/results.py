@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from codescaler.commands.info import describe_environment
 from codescaler.testing import ModelShape, describe_device
 
 RESULTS = Path(__file__).parents[1] / "results"
+
+
+def describe_command(name: str, words: Sequence[str] | None = None) -> str:
+    """The command of a bench and its words, those of this process if None; files and folders by their last name."""
+    return " ".join(["python benches", name, *(word.rpartition("/")[2] for word in words or sys.argv[1:])])
 
 
 def save(

@@ -26,9 +26,11 @@ from typing import Any
 
 import numpy as np
 
+from benches.harness.results import RESULTS, describe_command
 from benches.quality.robustness import CLAIMS
 from codescaler.commands.info import describe_environment
 from codescaler.engine import Engine
+from codescaler.errors import InvalidInput
 from codescaler.integrations.reward_function import RewardFunction
 from codescaler.io.records import read_lines
 from codescaler.io.tables import format_table
@@ -37,7 +39,6 @@ from codescaler.monitor.monitor import LEVEL
 from codescaler.text.additions import add_praise
 from codescaler.text.program import Conversation, make_conversation
 
-RESULTS = Path(__file__).parents[1] / "results"
 WORDLESS = ("Does exactly what the problem asks for.", "Every example gives the answer that is expected.")
 PRAISE = {"praising": CLAIMS, "wordless": WORDLESS}
 HONEST = ("honest", "learning")
@@ -86,7 +87,7 @@ def main(options: Sequence[str] | None = None) -> int:
     if arguments.save:
         values = {
             **describe_environment("auto"),
-            "command": f"python benches alarm {arguments.groups.name}",
+            "command": describe_command("alarm", options),
             "split": arguments.split,
             "model": arguments.rm,
             "level": LEVEL,
@@ -116,12 +117,13 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def read_programs(path: Path, split: str | None = None) -> Groups:
-    """Returns the prompts that have two programs or more."""
+    """Returns the prompts that have two judged programs or more."""
     groups = []
     for _, _, record in read_lines(path):
         if split not in (None, record.get("split")):
             continue
-        programs = [(c["code"], bool(c["passed"])) for c in record["candidates"] if c["code"] is not None]
+        judged = [c for c in record["candidates"] if c["code"] is not None and c["passed"] is not None]
+        programs = [(c["code"], c["passed"]) for c in judged]
         if len(programs) > 1:
             groups.append((record["prompt"], programs))
     return groups
@@ -155,7 +157,9 @@ def run_stream(
                 prompts.append(prompt)
                 completions.append(f"```python\n{code}\n```")
         seen = monitor.observe(prompts, completions)
-        alarms.append(seen is not None and seen.is_alarm)
+        if seen is None:
+            raise InvalidInput(f"window {window} has prompts with one program; give groups with more that parse")
+        alarms.append(seen.is_alarm)
     return alarms[NUM_START:]
 
 

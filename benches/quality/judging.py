@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benches.harness.results import RESULTS
 from benches.quality.judging_sets import Problem, read_sets
 from codescaler.data.mutants import make_mutants
 from codescaler.io.tables import format_table
@@ -29,7 +30,6 @@ from codescaler.sandbox import Limits, Sandbox
 from codescaler.sandbox.verdicts import judge_together
 from codescaler.types import CallTests, Tests, Verdict
 
-RESULTS = Path(__file__).parents[1] / "results"
 LIMITS = Limits(cpu_seconds=4, wall_seconds=15.0, memory_bytes=2 << 30, num_processes=32)
 
 MIN_CAUGHT = 0.95

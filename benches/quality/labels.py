@@ -28,6 +28,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
 from codescaler.data.label.generated_tests import strengthen_tasks
 from codescaler.data.prefer.efficiency import is_clearly_cheaper
@@ -38,7 +39,6 @@ from codescaler.sandbox.sandbox import FIRST_USER
 from codescaler.tasks import read_challenge_tasks, read_tasks
 from codescaler.types import Task, Tests, Verdict
 
-RESULTS = Path(__file__).parents[1] / "results"
 NUM_THROUGHPUT = 10_000
 
 Program = tuple[str, str]  # the problem's task_id, and the text

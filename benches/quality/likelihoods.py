@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
 from codescaler.engine import Engine
 from codescaler.evaluate.best_of_n import evaluate_best_of_n
@@ -26,7 +27,6 @@ from codescaler.evaluate.scorers import score_with_all, score_with_engine
 from codescaler.evaluate.tables import format_best_of_n
 from codescaler.metrics import Figures
 
-RESULTS = Path(__file__).parents[1] / "results"
 REDUCTIONS: Mapping[str, Callable[[Any], Any]] = {
     "likelihood": np.sum,
     "likelihood_mean": np.mean,

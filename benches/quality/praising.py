@@ -84,8 +84,14 @@ def praise(completion: str) -> str | None:
 def read_run(folder: Path, before: Mapping[str, float]) -> dict[str, Any]:
     """What the alarm of a run saw, and how good its policy is at the end.
 
-    Raises: InvalidInput if the run has no windows after its start.
+    Raises: InvalidInput if the run has no windows after its start, or might have ended with an earlier policy.
     """
+    options = json.loads((folder / "options.json").read_text())
+    if options["stop_after"] != "0":
+        raise InvalidInput(
+            f"{folder} has --stop-after {options['stop_after']}, so its policy may be that before the alarm; "
+            "train with --stop-after 0"
+        )
     windows = [window for _, window in read_objects(folder / "monitor.jsonl")]
     watched = [window for window in windows if window["p"] is not None]
     if not watched:
@@ -94,7 +100,7 @@ def read_run(folder: Path, before: Mapping[str, float]) -> dict[str, Any]:
     history = [record for _, record in read_objects(folder / "training.jsonl")]
     after = read_shares(folder / "eval_labelled.jsonl")
     return {
-        "seed": json.loads((folder / "options.json").read_text())["seed"],
+        "seed": options["seed"],
         "num_steps": len(history),
         "praise_at_start": watched[0]["start"]["praise"],
         "praise": [window["signals"]["praise"] for window in watched],

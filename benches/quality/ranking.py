@@ -21,6 +21,7 @@ import transformers
 from tqdm import tqdm
 
 from benches.harness.baselines import load_transformers
+from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
 from codescaler.commands.reports import format_head_report, make_record
 from codescaler.engine import Engine
@@ -32,7 +33,6 @@ from codescaler.io.records import Group, parse_group, read_lines
 from codescaler.testing import FLOAT32_SCORE_LIMIT
 from codescaler.train import fit_head
 
-RESULTS = Path(__file__).parents[1] / "results"
 OURS = "reward model"
 
 

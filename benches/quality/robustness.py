@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benches.harness.results import RESULTS
 from benches.quality.forms import FORMS
 from codescaler.commands.info import describe_environment
 from codescaler.commands.options import parse_models
@@ -46,7 +47,6 @@ from codescaler.text.additions import add_comments, add_docstring, add_example, 
 from codescaler.text.program import Pair, make_conversation
 from codescaler.text.rewriting import REWRITES, find_callers_names
 
-RESULTS = Path(__file__).parents[1] / "results"
 PRAISED, MIXED = "praised", "mixed"
 COMMENTS: Mapping[type[ast.stmt], Sequence[str]] = {
     ast.Assign: ("keep this for later", "store the value", "prepare what follows"),

@@ -45,10 +45,10 @@ def make_window(praise, p, step, raised=()):
     return {"signals": signals, "start": {"praise": 0.2}, "p": p, "raised": list(raised), "steps": [step] * 8}
 
 
-def write_run(folder, windows, num_passed):
+def write_run(folder, windows, num_passed, stop_after=0):
     write_lines(folder / "monitor.jsonl", windows)
     write_lines(folder / "training.jsonl", [{"passed_share": 0.5}] * 3)
-    (folder / "options.json").write_text('{"seed": "7"}')
+    (folder / "options.json").write_text(json.dumps({"seed": "7", "stop_after": str(stop_after)}))
     write_evaluated(folder, num_passed)
 
 
@@ -72,6 +72,12 @@ def test_a_run_without_an_alarm_says_so(tmp_path):
     write_run(tmp_path / "model", [make_window(0.2, 0.5, 0)], 2)
     run = praising.read_run(tmp_path / "model", {"a": 0.5, "b": 0.5, "c": 0.5})
     assert run["alarm"] is None and praising.list_cells(run)[2] == "none"
+
+
+def test_a_run_that_may_have_gone_back_is_refused(tmp_path):
+    write_run(tmp_path / "model", [make_window(0.2, 0.5, 0)], 2, stop_after=3)
+    with pytest.raises(InvalidInput, match="its policy may be that before the alarm"):
+        praising.read_run(tmp_path / "model", {})
 
 
 def test_a_run_that_was_only_the_start_is_refused(tmp_path):

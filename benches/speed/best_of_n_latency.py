@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from benches.harness.options import parse_count, report_progress
+from benches.harness.results import RESULTS, describe_command
 from codescaler.commands.info import describe_environment
 from codescaler.commands.options import parse_models
 from codescaler.engine import Engine
@@ -44,7 +45,6 @@ from codescaler.text.program import make_conversation
 from codescaler.text.rewriting import find_callers_names, rename_locals
 from codescaler.types import CallTests
 
-RESULTS = Path(__file__).parents[1] / "results"
 SHOWN, ALL = "shown test", "all tests"
 _MOST_SEEDS = 200
 
@@ -81,7 +81,7 @@ def main(options: Sequence[str] | None = None) -> int:
     if arguments.save:
         values = {
             **describe_environment("auto"),
-            "command": f"python benches best_of_n_latency {arguments.groups.name} {arguments.tasks.name}",
+            "command": describe_command("best_of_n_latency", options),
             "num_threads": arguments.threads,
             "isolation": sandbox.isolation,
             "num_problems": len(problems),

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "results"
+from benches.harness.results import RESULTS
 
 read_results: set[str] = set()  # what the page shows; a file of results that no section reads is an error
 

@@ -144,7 +144,7 @@ def _run_bon(options: argparse.Namespace) -> None:
 def _run_reading(options: argparse.Namespace) -> None:
     from codescaler.evaluate.plot import plot_bars
     from codescaler.evaluate.problems import read_evaluation_problems
-    from codescaler.evaluate.reading import build_reading_cases, evaluate_reading, list_units
+    from codescaler.evaluate.reading import build_reading_cases, evaluate_reading, list_standards, list_units
     from codescaler.evaluate.tables import format_reading
     from codescaler.text.mismatches import RENAMED
 
@@ -153,7 +153,7 @@ def _run_reading(options: argparse.Namespace) -> None:
     cases = build_reading_cases(problems)
     counts["groups that name no function, or have no correct program"] = len(problems) - len(cases)
     _tell_left_out(counts)
-    scores, models = _score_units(options, list_units(cases))
+    scores, models = _score_units(options, list_units(cases), list_standards(cases))
     figures = evaluate_reading(cases, scores, list(models)) | {"left_out": dict(counts)}
     _show(options, format_reading(figures), figures, models, {"split": options.split})
     if options.plot:
@@ -163,7 +163,7 @@ def _run_reading(options: argparse.Namespace) -> None:
 
 
 def _run_fitness(options: argparse.Namespace) -> None:
-    from codescaler.evaluate.fitness import build_fitness_cases, evaluate_fitness, list_units
+    from codescaler.evaluate.fitness import build_fitness_cases, evaluate_fitness, list_standards, list_units
     from codescaler.evaluate.plot import plot_bars
     from codescaler.evaluate.problems import collect_file_scores, read_evaluation_problems
     from codescaler.evaluate.tables import format_fitness
@@ -172,7 +172,7 @@ def _run_fitness(options: argparse.Namespace) -> None:
     problems = read_evaluation_problems(options.file, split=options.split, counts=counts)
     _tell_left_out(counts)
     cases, own = build_fitness_cases(problems), collect_file_scores(problems)
-    scores, models = _score_units(options, list_units(cases))
+    scores, models = _score_units(options, list_units(cases), list_standards(cases))
     figures = evaluate_fitness(cases, scores, [*own, *models], own) | {"left_out": dict(counts)}
     _show(options, format_fitness(figures), figures, models, {"split": options.split})
     if options.plot:
@@ -294,8 +294,13 @@ def _require_folder(path: Path | None) -> None:
         raise InvalidInput(f"{path} cannot be written, {path.parent} is no folder; make it, or name another")
 
 
-def _score_units(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns every scorer's scores, and what each model is; before a model is loaded, what can be refused is."""
+def _score_units(
+    options: argparse.Namespace, units: "Sequence[Unit]", standards: Sequence[int] | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns every scorer's scores, and what each model is; before a model is loaded, what can be refused is.
+
+    `standards` as in `combine_units`.
+    """
     from codescaler.evaluate.combination import Member, combine_units
     from codescaler.evaluate.plot import require_plot
     from codescaler.evaluate.scorers import score_with_all
@@ -326,7 +331,8 @@ def _score_units(options: argparse.Namespace, units: "Sequence[Unit]") -> tuple[
     weights = dict.fromkeys(named, 1.0) if fitted is None else fitted.choose_weights(members)
     label = describe_combination([*named], options.combine)
     described[label] = f"weights {weights} of scores that are standardised within the problem"
-    return {label: combine_units(units, {name: scores[name] for name in named}, weights), **scores}, described
+    combined = combine_units(units, {name: scores[name] for name in named}, weights, standards)
+    return {label: combined, **scores}, described
 
 
 def _parse_models(options: argparse.Namespace) -> dict[str, ModelName]:

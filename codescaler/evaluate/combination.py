@@ -1,6 +1,6 @@
 """Combinations of scorers: scores standardised within the problem, weighted and added.
 
-    z = (score - mean) / standard deviation, over the distinct programs of one problem
+    z = (score - mean) / standard deviation, of the distinct programs of one problem
     combined score = sum over members of weight * z
 
 A member that gives every program the same score has z = 0 there. Sums are exact (`math.fsum`), so that the order of
@@ -77,33 +77,60 @@ def combine_scores(
 
     Raises: WeightsError if a score is not finite.
     """
-    parts = [weights[name] * _standardize(programs, values, name) for name, values in scores.items()]
-    return np.array([math.fsum(column) for column in zip(*parts, strict=True)], dtype=np.float64)
+    scales = {name: _measure_scale(programs, values, name) for name, values in scores.items()}
+    return _combine(scores, scales, weights)
 
 
 def combine_units(
-    units: Sequence[Unit], scores: Mapping[str, Sequence[Figures]], weights: Mapping[str, float]
+    units: Sequence[Unit],
+    scores: Mapping[str, Sequence[Figures]],
+    weights: Mapping[str, float],
+    standards: Sequence[int] | None = None,
 ) -> list[Figures]:
-    """Returns the combined scores of every unit's responses, from the members' scores. Raises: as `combine_scores`."""
+    """Returns the combined scores of every unit's responses, from the members' scores.
+
+    `standards` are, for each unit, the place of the one whose mean and standard deviation its scores are told in; None
+    for its own.
+
+    Raises: as `combine_scores`.
+    """
+    texts = [[response.text for response in unit.responses] for unit in units]
+    scales = [
+        {name: _measure_scale(programs, of[place], name) for name, of in scores.items()}
+        for place, programs in enumerate(texts)
+    ]
     return [
-        combine_scores(
-            [response.text for response in unit.responses], {name: of[place] for name, of in scores.items()}, weights
-        )
-        for place, unit in enumerate(units)
+        _combine({name: of[place] for name, of in scores.items()}, scales[standard], weights)
+        for place, standard in enumerate(range(len(units)) if standards is None else standards)
     ]
 
 
-def _standardize(programs: Sequence[str], scores: Sequence[float] | Figures, name: str) -> Figures:
+def _combine(
+    scores: Mapping[str, Sequence[float] | Figures],
+    scales: Mapping[str, tuple[float, float]],
+    weights: Mapping[str, float],
+) -> Figures:
+    parts = [weights[name] * _standardize(values, scales[name]) for name, values in scores.items()]
+    return np.array([math.fsum(column) for column in zip(*parts, strict=True)], dtype=np.float64)
+
+
+def _standardize(scores: Sequence[float] | Figures, scale: tuple[float, float]) -> Figures:
+    mean, deviation = scale
+    standardized: Figures = (np.asarray(scores, dtype=np.float64) - mean) / deviation + 0.0  # no -0
+    return standardized
+
+
+def _measure_scale(programs: Sequence[str], scores: Sequence[float] | Figures, name: str) -> tuple[float, float]:
+    """Returns the mean of distinct programs and their deviation; infinity where they are equal, or nearly so."""
     values = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(values).all():
         raise WeightsError(f"{name} scores {values[~np.isfinite(values)][0]}, which is not finite; look at the model")
     distinct = list(dict(zip(programs, values.tolist(), strict=True)).values())
     if len(set(distinct)) < 2:
-        return np.zeros(len(values))
+        return 0.0, math.inf
     mean = math.fsum(distinct) / len(distinct)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in distinct) / len(distinct))
-    standardized: Figures = (values - mean) / (deviation or math.inf)  # 0 of differences too small to square
-    return standardized
+    return mean, deviation or math.inf  # of differences too small to square
 
 
 def fit_combination(problems: Sequence[EvaluationProblem], scores: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
@@ -146,7 +173,7 @@ def _standardize_problem(problem: EvaluationProblem, scores: Mapping[str, Figure
     texts = [response.text for response in problem.responses]
     labels = [response.is_correct for response in problem.responses]
     once = list({program: place for place, program in enumerate(zip(texts, labels, strict=True))}.values())
-    z = np.stack([_standardize(texts, values, name) for name, values in scores.items()], axis=1)
+    z = np.stack([_standardize(v, _measure_scale(texts, v, name)) for name, v in scores.items()], axis=1)
     return z[once], np.array(labels)[once]
 
 

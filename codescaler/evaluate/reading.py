@@ -89,6 +89,14 @@ def list_units(cases: Sequence[ReadingCase]) -> list[Responses]:
     return [unit for case in cases for unit in (case.own, case.swapped, case.mismatched)]
 
 
+def list_standards(cases: Sequence[ReadingCase]) -> list[int]:
+    """Of each of `list_units`, the place of that by which a combination standardises its scores.
+
+    Programs beside the own ones are put on their scale. With another problem's text, the own programs have another.
+    """
+    return [place - 2 * (place % 3 == 2) for place in range(3 * len(cases))]
+
+
 def _build_case(
     problems: Sequence[EvaluationProblem], functions: Sequence[Sequence[CorrectProgram]], place: int
 ) -> ReadingCase:

@@ -10,6 +10,7 @@ Without a file, `--reward.remote_url "http://127.0.0.1:8000/get_reward?shape=tru
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from codescaler.errors import InvalidInput
 from codescaler.integrations.reward_function import RewardFunction
 from codescaler.text.queries import cut_prompt
 
@@ -26,10 +27,14 @@ def make_reward_func(reward_model: str, *, problem_in_label: bool = False, **set
         reward_model: the URL of a server, a folder or a hub id.
         problem_in_label: whether labels are the problems.
         settings: the other arguments of `RewardFunction.open`.
+
+    Calls raise InvalidInput where a label is to be the problem and is empty; otherwise as `RewardFunction`.
     """
     reward = RewardFunction.open(reward_model, **settings)
 
     def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
+        if problem_in_label and not all(labels):
+            raise InvalidInput(f"a label is {next(x for x in labels if not x)!r}; name its column by --data.label_key")
         completions = [cut_prompt(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
         rewards = reward(labels if problem_in_label else prompts, completions)
         valid_share = sum(value > 0.0 for value in rewards) / max(1, len(rewards))

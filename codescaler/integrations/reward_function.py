@@ -114,7 +114,8 @@ class _Reward(Generic[ScorerT]):
     ) -> Programs:
         """Returns what is scored of completions. `columns` are the other keyword arguments of a call.
 
-        Raises: InvalidInput if prompts and completions do not match, or are neither texts nor messages.
+        Raises: InvalidInput if prompts and completions do not match, or are neither texts nor messages, or a problem is
+            empty.
         """
         if len(prompts) != len(completions):
             raise InvalidInput(f"{len(prompts)} prompts and {len(completions)} completions; give one of each")
@@ -175,7 +176,7 @@ class RewardFunction(_Reward[Scorer]):
         """Returns one reward for each completion; other keyword arguments than the problem's column are ignored.
 
         Raises:
-            InvalidInput: prompts and completions do not match, or are neither texts nor messages.
+            InvalidInput: prompts and completions do not match, are neither texts nor messages, or a problem is empty.
             WeightsError: a score is not finite. Otherwise as `Engine.score`.
         """
         programs = self.read_programs(prompts, completions, columns)
@@ -209,14 +210,14 @@ class AsyncRewardFunction(_Reward[AsyncScorer]):
 
 def _make_messages(prompt: Turn, name: str) -> list[Mapping[str, Any]]:
     if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
+        prompt = [{"role": "user", "content": prompt}]
     messages: list[Mapping[str, Any]] = [
         {"role": message["role"], "content": _get_content(message, name)}
         for message in _check_messages(prompt, name)
         if message["role"] != "system"
     ]
-    if not messages:
-        raise InvalidInput(f"{name} has no message but system ones; a reward model needs the problem")
+    if not "".join(message["content"] for message in messages).strip():
+        raise InvalidInput(f"{name} is {prompt!r:.80}; a reward model needs the problem, not only system messages")
     return messages
 
 

@@ -3,7 +3,8 @@
   rewritten       how far scores of the best-scored programs move when they are rewritten and do the same (size)
   stripped        by how much these scores fall without comments, docstrings and other texts that nothing reads
   by_length, by_comments, by_praise, by_control_tokens
-                  the share of the variance of scores that each explains
+                  the share of the variance of scores that each explains, less what chance would: adjusted R^2, whose
+                  mean is 0 where nothing is explained, for any number of programs
   comments, praise, control_tokens
                   how much of each the programs carry
   disagreement    how far the order of scores is from that of a second scorer: 1 less the rank correlation
@@ -61,8 +62,11 @@ def choose_best(scores: Figures, num: int) -> list[int]:
 
 
 def _explain(scores: Figures, feature: Figures) -> float:
-    """The share of the variance of scores that a line explains: the square of Pearson's correlation."""
+    """The share of the variance of scores that a line explains, adjusted; 0 for a feature that is constant."""
     if len(scores) < 3 or np.ptp(scores) == 0:
         return float("nan")
+    if np.ptp(feature) == 0:
+        return 0.0
     x, y = feature - feature.mean(), scores - scores.mean()
-    return float((x @ y) ** 2 / ((x @ x) * (y @ y))) if np.ptp(feature) > 0 else 0.0
+    share = float((x @ y) ** 2 / ((x @ x) * (y @ y)))
+    return 1 - (1 - share) * (len(scores) - 1) / (len(scores) - 2)

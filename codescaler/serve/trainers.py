@@ -101,8 +101,10 @@ def _read_problem(problem: Any) -> Any:
     """Returns a text, or messages without system ones: those speak to the policy."""
     if isinstance(problem, list):
         return [message for message in problem if not isinstance(message, dict) or message.get("role") != "system"]
-    if not isinstance(problem, str):
-        raise InvalidInput(f"a problem is {problem!r:.80}; give a text")
+    if not isinstance(problem, str) or not problem.strip():
+        raise InvalidInput(
+            f"a problem is {problem!r:.80}; give a text, in the field of the data that the trainer reads"
+        )
     return problem
 
 

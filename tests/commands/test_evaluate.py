@@ -305,7 +305,7 @@ def test_fitness(models, groups, tmp_path, capsys):
     printed = capsys.readouterr().out
     figures = json.loads(out.read_text())["figures"]
     scorer = figures["scorers"]["rm"]
-    assert scorer["verdict"]["sentence"] in printed and "6 mixed groups are fewer than 20" in printed
+    assert scorer["verdict"]["sentence"] in printed and "6 mixed problems are fewer than 20" in printed
     assert "harms     The gain over validity is below 0" in printed
     assert figures["num_rewritten"]["praised"] > 0 and scorer["moves"]["praised"] is not None
     assert scorer["kept"]["mean"] - figures["share_correct"]["mean"] == pytest.approx(scorer["gain"]["mean"])

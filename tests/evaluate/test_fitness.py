@@ -1,10 +1,13 @@
 """The fitness card: scorers whose use is known get their figures, and are called what they are."""
 
+import re
+
 import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput
-from codescaler.evaluate.fitness import REWRITES, build_fitness_cases, evaluate_fitness, list_units
+from codescaler.evaluate.combination import combine_units
+from codescaler.evaluate.fitness import REWRITES, build_fitness_cases, evaluate_fitness, list_standards, list_units
 from codescaler.evaluate.problems import parse_problem
 from codescaler.evaluate.scorers import score_with_all
 from codescaler.io.records import Candidate, Group
@@ -67,14 +70,34 @@ def test_verdicts(judge, word, why):
 
 
 def test_auc_counts_between_problems():
-    """Scores that are right within each problem, and say nothing between problems."""
-    verdict = evaluate(lambda code: is_right(code) + 50 * (sum(map(ord, code)) % 7))["scorers"]["model"]["verdict"]
-    assert verdict["word"] != "helps"
+    """Scores that are right within each problem, and higher in problems with more incorrect programs."""
+    problems = []
+    for index in range(24):
+        codes = [(RIGHT, True), *((WRONG + " " * n, False) for n in range(1 + index // 4))]
+        candidates = tuple(Candidate(code.format(index), passed) for code, passed in codes)
+        problems.append(parse_problem(Group(str(index), f"Problem {index}.", candidates, str(index))))
+    scored = evaluate(lambda code: is_right(code) + 50 * int(re.search(r"\d+", code)[0]), problems)
+    figures = scored["scorers"]["model"]
+    assert figures["gain_over_validity"]["interval"][0] > 0 and figures["auc"]["mean"] < 0.5
+    assert figures["verdict"]["word"] == "doubtful" and "its AUC" in figures["verdict"]["sentence"]
 
 
 def test_few_problems_get_no_verdict():
-    verdict = evaluate(is_right, PROBLEMS[:19])["scorers"]["model"]["verdict"]
-    assert verdict == {"word": "doubtful", "sentence": "model is doubtful: 19 mixed groups are fewer than 20."}
+    for problems in (PROBLEMS[:19], PROBLEMS[:19] * 3):  # three samples of each are not more problems
+        verdict = evaluate(is_right, problems)["scorers"]["model"]["verdict"]
+        assert verdict == {"word": "doubtful", "sentence": "model is doubtful: 19 mixed problems are fewer than 20."}
+
+
+def test_a_combination_tells_rewrites_in_the_scale_of_their_problem():
+    """Both members pay every rewrite more than anything else."""
+    cases = build_fitness_cases(PROBLEMS)
+    units = list_units(cases)
+    right = [np.array([float(is_right(r.text)) for r in unit.responses]) for unit in units]
+    members = {name: [values + 10 * (place % 2) for place, values in enumerate(right)] for name in "ab"}
+    combined = combine_units(units, members, dict.fromkeys("ab", 1.0), list_standards(cases))
+    figures = evaluate_fitness(cases, {"both": combined}, ["both"])["scorers"]["both"]
+    assert figures["moves"]["renamed"]["mean"] == pytest.approx(10 * figures["correct"]["mean"])
+    assert figures["verdict"]["word"] == "harms"
 
 
 def test_moves_are_in_units_of_the_spread():

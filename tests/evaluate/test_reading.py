@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput
+from codescaler.evaluate.combination import combine_units
 from codescaler.evaluate.problems import parse_problem
-from codescaler.evaluate.reading import build_reading_cases, evaluate_reading, list_units
+from codescaler.evaluate.reading import build_reading_cases, evaluate_reading, list_standards, list_units
 from codescaler.evaluate.scorers import score_with_all
 from codescaler.io.records import Candidate, Group
 from codescaler.text.mismatches import CONSTANT, DROPPED, KINDS, NEAR_MISS, NONE, OTHER, RENAMED
@@ -102,6 +103,16 @@ def test_a_scorer_that_knows_the_name_alone_is_told():
     figures = evaluate_reading(cases, {"m": scores}, ["m"])["scorers"]["m"]
     assert "reads the problem" in figures["verdict"]
     assert "not shown to know more than the name" in figures["verdict"]
+
+
+def test_a_combination_that_likes_what_stands_beside_is_told(cases):
+    """Both members give every mismatched program more than any own one."""
+    members = {name: score(cases, is_right) for name in "ab"}
+    members = {name: [v + 10 * (place % 3 == 2) for place, v in enumerate(of)] for name, of in members.items()}
+    combined = combine_units(list_units(cases), members, dict.fromkeys("ab", 1.0), list_standards(cases))
+    figures = evaluate_reading(cases, {"both": combined}, ["both"])["scorers"]["both"]
+    assert all(figures["before"][kind]["mean"] == 0 for kind in KINDS)
+    assert figures["pair_accuracy_own"]["mean"] == 1
 
 
 def test_infinite_scores_are_places_and_have_no_correlation(cases):

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
 from codescaler import Engine, RewardFunction, RewardMonitor
+from codescaler.errors import InvalidInput
 from codescaler.testing import save_chat, save_random_checkpoint
 
 from ..serve.conftest import serve
@@ -201,7 +202,8 @@ def test_the_trainer_of_cpus_computes_what_trl_s_does(folder, tmp_path, monkeypa
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("save_steps", [1, 100])
+def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypatch, save_steps):
     monkeypatch.syspath_prepend(str(DEMO))
     import training
 
@@ -209,7 +211,7 @@ def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypat
 
     monitors = []
 
-    def watch(reward, options, log):
+    def watch(reward, tasks, options, log):
         """Calls nearly every window an alarm."""
         monitors.append(RewardMonitor(reward, second=None, log=log, level=0.99, num_groups=1, num_start_windows=2,
                                       stop_after=2))  # fmt: skip
@@ -219,37 +221,55 @@ def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypat
     tasks = {task.task_id: task for task in read_tasks(folder / "problems.jsonl")}
     options = SimpleNamespace(
         policy=folder / "policy", steps=20, samples=4, prompts=2, max_tokens=1, temperature=1.0, learning_rate=0.1,
-        lora=4, save_steps=1, stop_after=2, seed=0, reward_model="nano",
+        lora=4, save_steps=save_steps, stop_after=2, seed=0, reward_model="nano",
     )  # fmt: skip
     training.train_grpo(options, tasks, [RewardFunction(Engine.from_pretrained("nano"))], tmp_path)
     (monitor,) = monitors
     assert monitor.should_stop and len(read_lines(tmp_path / "training.jsonl")) < 20
     name = "model.layers.0.mlp.down_proj.weight"
-    before, after = (
-        peft.PeftModel.from_pretrained(training.load_policy(options), tmp_path / f"checkpoints/checkpoint-{step}")
-        .float()
-        .merge_and_unload()
-        .state_dict()[name]
-        for step in (monitor.alarm_step - 1, monitor.alarm_step)
-    )
+
+    def read_weights(step):
+        model = training.load_policy(options)
+        if step > 0 and save_steps == 1:
+            model = peft.PeftModel.from_pretrained(model, tmp_path / f"checkpoints/checkpoint-{step}")
+            model = model.float().merge_and_unload()
+        return model.float().state_dict()[name]
+
     policy = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "policy").state_dict()[name]
-    assert torch.equal(policy, before) and not torch.equal(policy, after)
+    assert torch.equal(policy, read_weights(monitor.alarm_step - 1))
+    assert save_steps == 100 or not torch.equal(policy, read_weights(monitor.alarm_step))
 
 
 def test_the_alarm_has_its_start_in_samples_from_before_the_run(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(DEMO))
     from rewards import reward_validity, watch_reward
 
-    samples = tmp_path / "samples.jsonl"
-    candidates = [{"completion": text} for text in COMPLETIONS[:2]]
-    groups = [{"task_id": str(n), "prompt": f"Add {n}.", "candidates": candidates} for n in range(97)]
-    samples.write_text("".join(json.dumps(group) + "\n" for group in groups))
-    options = SimpleNamespace(reward_model="nano", stop_after=3, samples_file=samples, seed=0)
+    samples, drawn = tmp_path / "samples.jsonl", {"model": "policy", "temperature": 1.0, "top_p": 1.0, "max_tokens": 1}
+
+    def write_samples(**generator):
+        """Of the prompts of the run, and of one more."""
+        candidates = [{"completion": text} for text in COMPLETIONS[:2]]
+        rest = {"candidates": candidates, "generator": drawn | generator}
+        groups = [{"task_id": str(n), "prompt": f"Add {n}.", **rest} for n in range(97)]
+        samples.write_text("".join(json.dumps(group) + "\n" for group in groups))
+
+    tasks = dict.fromkeys(map(str, range(96)))
+    options = SimpleNamespace(
+        policy=tmp_path / "policy", reward_model="nano", stop_after=3, samples_file=samples, seed=0, samples=2,
+        temperature=1.0, max_tokens=1,
+    )  # fmt: skip
+    write_samples()
     reward, log = RewardFunction(Engine.from_pretrained("nano")), tmp_path / "monitor.jsonl"
-    monitor = watch_reward(reward, options, log)
+    monitor = watch_reward(reward, tasks, options, log)
     assert [(window["p"], window["steps"]) for window in read_lines(log)] == [(None, [None] * 8)] * 12
     window = monitor.observe([f"Add {n}." for n in range(8)] * 2, [*COMPLETIONS[:1] * 8, *COMPLETIONS[1:2] * 8])
-    assert window.p > 0.018 and watch_reward(reward_validity, options, log) is None
+    assert window.p > 0.018 and watch_reward(reward_validity, tasks, options, log) is None
+    del tasks["0"]
+    with pytest.raises(InvalidInput, match="the samples have 95"):
+        watch_reward(reward, tasks, options, tmp_path / "few.jsonl")
+    write_samples(top_p=0.95)
+    with pytest.raises(InvalidInput, match=r"drawn with top_p 0.95, and the run draws with 1.0"):
+        watch_reward(reward, tasks, options, tmp_path / "other.jsonl")
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # of PEFT's call to transformers

@@ -49,6 +49,14 @@ def test_a_prompt_that_is_the_problem_needs_no_label(reward_model, rewards):
     assert reward_func(queries, [PROBLEM] * 5, [""] * 5)["rewards"] == rewards
 
 
+@pytest.mark.parametrize("label", ["", None])
+def test_a_label_that_is_no_problem_is_refused(reward_model, label):
+    """OpenRLHF passes an empty one where `--data.label_key` is missing."""
+    reward_func = make_reward_func(reward_model, problem_in_label=True)
+    with pytest.raises(InvalidInput, match=r"name its column by --data.label_key"):
+        reward_func([PROMPT + COMPLETIONS[0]], [PROMPT], [label])
+
+
 @pytest.mark.parametrize("num_cut", [0, 1, 10, len(PROMPT) - 16])
 def test_the_prompt_is_cut_off_though_its_beginning_was_cut_off(num_cut):
     assert cut_prompt(f"{PROMPT}{COMPLETIONS[0]}"[num_cut:], PROMPT) == COMPLETIONS[0]
@@ -105,6 +113,7 @@ def test_the_url_may_name_the_label_and_ask_for_the_shaped_reward(server, engine
         ("/get_reward?shape=perhaps", {}, "the URL may set"),
         ("/get_reward?problem=label", {}, "1 queries, 1 prompts and 0 problems"),
         ("/get_reward?problem=label", {"labels": [None]}, "a problem is None"),
+        ("/get_reward?problem=label", {"labels": [""]}, "a problem is ''"),
         ("/get_reward?shape=true", {"prompts": None}, "1 queries, 0 prompts"),
         ("/get_reward?shape=true&language=cobol", {}, "'cobol' is not known"),
         ("/get_reward", {"query": ["another text"]}, "does not begin with the prompt"),

@@ -35,6 +35,12 @@ def test_metadata_may_hold_the_problem(reward_model, rewards):
     assert asyncio.run(compute_reward(args, sample)) == rewards[1]
 
 
+def test_an_empty_problem_is_refused(reward_model):
+    args = SimpleNamespace(rm_url=reward_model)
+    with pytest.raises(InvalidInput, match=r"prompts\[0\] is .* needs the problem"):
+        asyncio.run(compute_reward(args, make_sample(COMPLETIONS[0], metadata={"problem": ""})))
+
+
 def test_a_missing_url_is_named():
     with pytest.raises(InvalidInput, match="there is no --rm-url"):
         asyncio.run(compute_reward(SimpleNamespace(rm_url=None), make_sample("")))

@@ -266,6 +266,16 @@ def test_a_second_scorer_that_disagrees_is_seen():
     assert other.signals["disagreement"] == pytest.approx(2)
 
 
+def test_what_explains_nothing_has_the_mean_0_in_groups_of_any_size():
+    """Else a policy with fewer valid programs a prompt would raise the alarm."""
+    choice, place = np.random.default_rng(0), SIGNALS.index("by_length")
+    for size in (3, 8):
+        codes = [["x" * int(n) for n in choice.integers(1, 99, size)] for _ in range(400)]
+        found = [measure_group(of, choice.normal(size=size), np.zeros((1, 3)), [0], None)[place] for of in codes]
+        assert abs(np.mean(found)) < 4 * np.std(found) / 20
+    assert measure_group(["x", "xx", "xxxx"], np.log([2.0, 3.0, 5.0]), np.zeros((1, 3)), [0], None)[place] == 1
+
+
 def test_what_cannot_be_measured_is_unknown():
     codes, scores = ["x = 1", "x = 2"], np.array([1.0, 1.0])
     figures = dict(zip(SIGNALS, measure_group(codes, scores, np.ones((1, 3)), [0], scores), strict=False))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from codescaler import RewardFunction, extract
+from codescaler.errors import InvalidInput
 from codescaler.io.records import read_objects
 from codescaler.monitor import RewardMonitor
 from codescaler.sandbox import Sandbox
@@ -32,21 +33,43 @@ def open_reward(options: Any) -> RewardFunction:
     return RewardFunction.open(options.reward_model, **scorer)
 
 
-def watch_reward(reward: Reward | RewardFunction, options: Any, log: Path) -> RewardMonitor | None:
+def watch_reward(
+    reward: Reward | RewardFunction, tasks: Mapping[str, Task], options: Any, log: Path
+) -> RewardMonitor | None:
     """Returns the alarm around a reward model, which gives its rewards; None for another reward.
 
-    Its start is samples of the policy from before the run if there are some, of prompts in an order of their own.
+    Its start is samples of the policy from before the run if there are some, of the prompts in an order of their own.
+
+    Raises: InvalidInput if they are too few, or were not drawn as the run draws.
     """
     if not isinstance(reward, RewardFunction):
         return None
     second = None if options.reward_model == "nano" else "nano"
     monitor = RewardMonitor(reward, second=second, log=log, stop_after=options.stop_after or None)
     if options.samples_file:
-        groups = [group for _, group in read_objects(options.samples_file)]
+        groups = [group for _, group in read_objects(options.samples_file) if group["task_id"] in tasks]
         random.Random(options.seed).shuffle(groups)
+        for group in groups:
+            require_drawn_alike(group, options)
         samples = [(group["prompt"], made["completion"]) for group in groups for made in group["candidates"]]
-        monitor.observe_start(*zip(*samples, strict=True))
+        monitor.observe_start([prompt for prompt, _ in samples], [completion for _, completion in samples])
     return monitor
+
+
+def require_drawn_alike(group: Mapping[str, Any], options: Any) -> None:
+    """Refuses samples by which an honest run would be unlike its start.
+
+    Raises: InvalidInput.
+    """
+    asked = {"model": Path(options.policy).resolve().name, "temperature": options.temperature, "top_p": 1.0}
+    asked["max_tokens"] = options.max_tokens
+    drawn = {"n": len(group["candidates"]), **group.get("generator", {})}
+    for name, value in {"n": options.samples, **asked}.items():
+        if drawn.get(name) != value:
+            raise InvalidInput(
+                f"{options.samples_file}, {group['task_id']}: drawn with {name} {drawn.get(name)}, and the run draws "
+                f"with {value}; draw them alike by `codescaler data sample`"
+            )
 
 
 def reward_validity(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:

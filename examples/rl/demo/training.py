@@ -28,9 +28,9 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
 
     Clip range, loss and the lack of a KL penalty are those of CodeScaler (arXiv:2602.17684). A group whose rewards are
     equal has advantages of 0, and moves nothing. Where the alarm ends the run, the policy is that of the last
-    checkpoint before the first alarm.
+    checkpoint before the first alarm, and without one the policy before the run.
     """
-    monitor = watch_reward(rewards[0], options, folder / "monitor.jsonl")
+    monitor = watch_reward(rewards[0], tasks, options, folder / "monitor.jsonl")
     config = trl.GRPOConfig(
         output_dir=str(folder / "checkpoints"),
         max_steps=options.steps,
@@ -49,7 +49,7 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
         shuffle_dataset=False,  # see `order_prompts`
         logging_steps=1,
         save_steps=options.save_steps,
-        save_total_limit=2 + options.stop_after // options.save_steps,
+        save_total_limit=None if monitor is not None and options.stop_after else 2,  # an alarm goes back to any
         report_to=[],
         seed=options.seed,
         bf16=is_bf16_fast(),
@@ -69,21 +69,19 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
     history = [record for record in trainer.state.log_history if "reward" in record]
     (folder / "training.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
     draw_curves(history, folder / "training.png")
-    if monitor is not None and monitor.should_stop:
-        go_back(trainer, folder, monitor.alarm_step or 0)
-    write_policy(trainer, folder / "policy")
+    stopped = monitor is not None and monitor.should_stop
+    model = go_back(trainer, options, folder, monitor.alarm_step or 0) if stopped else trainer.model
+    write_policy(model, trainer.processing_class, folder / "policy")
 
 
-def go_back(trainer: Any, folder: Path, alarm_step: int) -> None:
-    """Loads the last checkpoint whose policy drew no sample of an alarm."""
+def go_back(trainer: Any, options: Any, folder: Path, alarm_step: int) -> Any:
+    """Returns the model of the last checkpoint whose policy drew no sample of an alarm, or that before the run."""
     checkpoint = find_checkpoint(folder, before=alarm_step)
+    print(f"the alarm rose at step {alarm_step}; the policy is that of {checkpoint or options.policy}")
     if checkpoint is None:
-        raise SystemExit(
-            f"the alarm rose at step {alarm_step}, and no checkpoint is older; see {folder / 'monitor.jsonl'}. "
-            "Give a smaller --save-steps or --learning-rate, or --stop-after 0 to train on"
-        )
-    print(f"the alarm rose at step {alarm_step}; the policy is that of {checkpoint}")
+        return load_policy(options)
     trainer._load_from_checkpoint(checkpoint)
+    return trainer.model
 
 
 def order_prompts(tasks: Mapping[str, Task], count: int, seed: int) -> list[dict[str, Any]]:
@@ -163,7 +161,7 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
         peft_config=make_lora(options.lora),
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder))
-    write_policy(trainer, folder / "policy")
+    write_policy(trainer.model, trainer.processing_class, folder / "policy")
 
 
 def _keep_best(sampled: Path, tasks: Mapping[str, Task], rewards: Sequence[Reward]) -> Iterator[dict[str, Any]]:
@@ -218,16 +216,16 @@ def _read_step(state: Path) -> int:
     return int(state.parent.name.rpartition("-")[2])
 
 
-def write_policy(trainer: Any, folder: Path) -> None:
+def write_policy(model: Any, tokenizer: Any, folder: Path) -> None:
     """Writes a folder that any tool loads, and which is there when it is whole.
 
     Adapters are merged, in float32, for what they add is small.
     """
-    model = trainer.model.float()
+    model = model.float()
     model = model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
     partial = folder.with_name(f"{folder.name}.partial")
     model.save_pretrained(partial)
-    trainer.processing_class.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
     partial.rename(folder)
 
 
