@@ -39,11 +39,12 @@ from codescaler.commands.options import parse_models
 from codescaler.data.augment import rewrite_program
 from codescaler.data.mutants import make_mutants
 from codescaler.engine import Engine
-from codescaler.engine.adaptive import ExitScores
+from codescaler.engine.adaptive import ExitScores, describe_engine
 from codescaler.engine.exits import DROPPED, Exits, Rule, choose_layers, simulate
 from codescaler.engine.scheduler import Float32
 from codescaler.errors import InvalidInput
 from codescaler.io.records import Candidate, Group, read_groups
+from codescaler.io.resumable import compute_digest
 from codescaler.io.tables import format_table
 from codescaler.text.extract import parse_syntax_tree
 from codescaler.text.rewriting import REWRITES, find_callers_names
@@ -61,7 +62,7 @@ from codescaler.types import Promise
 
 CONFIDENCE = 0.95
 NUM_TOGETHER = 8
-_LAYERS = "/layers"  # of kept features, which are named by task
+_DIGEST = "/digest"  # beside kept features, which are named by task
 STRICTEST = 0.01  # limit of the promise by which problems are chosen or counted
 
 
@@ -156,8 +157,8 @@ class _Model:
         """Returns each problem's features at the exits, then the scores: [N, exits * D + 1]."""
         if self._kept is not None and self._kept.is_file():
             held = np.load(self._kept)
-            if held[_LAYERS].tolist() != [*self.layers]:
-                raise InvalidInput(f"{self._kept} has features after {held[_LAYERS]}, not {self.layers}; remove it")
+            if _DIGEST not in held or str(held[_DIGEST]) != self._describe(contests):
+                raise InvalidInput(f"{self._kept} has features of other programs, layers or weights; remove it")
             return [held[contest.task_id] for contest in contests]
         exits, features = Exits(self.layers), []
         for part in tqdm(_cut(contests, NUM_TOGETHER), desc=self.name, file=sys.stderr):
@@ -165,8 +166,13 @@ class _Model:
             features += [future.result() for future in futures]
         if self._kept is not None:
             named = {c.task_id: part for c, part in zip(contests, features, strict=True)}
-            np.savez(self._kept, **{_LAYERS: np.array(self.layers)}, **named)
+            np.savez(self._kept, **{_DIGEST: np.array(self._describe(contests))}, **named)
         return features
+
+    def _describe(self, contests: Sequence[Contest]) -> str:
+        """A digest of all that features depend on."""
+        made_with = json.dumps([describe_engine(self.engine), self.layers])
+        return compute_digest([made_with, *(repr(contest) for contest in contests)])
 
     def list_sources(self, features: Sequence[Float32], num_chosen: int) -> dict[str, tuple[list[Float32], Work]]:
         """Returns the values of all problems by kind of exit. Heads are fitted to other problems than they score."""

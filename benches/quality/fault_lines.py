@@ -6,6 +6,8 @@ lines of a wrong program, blank ones left out, by suspicion:
   drop             the change of the score of the program that ends there, largest fall first (`Engine.trace`)
   drop in place    the same where the score is read at the line's last token, without the tokens that end a turn
   beside the twin  the change, less that of the line of the repaired program that stands in its place
+  drop, own lines  as drop, of lines that the repaired program has not: what `explain` marks in two programs
+  changed line     a line that the repaired program has not, drawn blindly: what a diff shows without a model
   longest          the line with most characters
   likelihood       mean log-probability of a line's tokens by a language model, least first
   chance           an order drawn blindly
@@ -20,7 +22,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from benches.harness.results import RESULTS
 from codescaler.commands.info import describe_environment
 from codescaler.commands.options import parse_models
 from codescaler.engine import Engine
+from codescaler.engine.trace import find_common_lines
 from codescaler.io.tables import format_table
 from codescaler.metrics import bootstrap_interval
 from codescaler.text.program import normalize_program
@@ -50,16 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     engines = {name: Engine.from_pretrained(model.folder) for name, model in parse_models(options.rm).items()}
     model = None if options.language_model is None else _load_language_model(options.language_model)
+    num_left_out = 0
     for row in tqdm(rows, desc="pairs", unit="pair", file=sys.stderr):
-        lines = normalize_program(row["wrong"]).split("\n")
-        faults = {int(number) for number in row["fault_lines"].split(",")}
-        if max(len(row["wrong"]), len(row["right"])) > MAX_CHARACTERS or "" in {
-            lines[number - 1].strip() if number <= len(lines) else "" for number in faults
-        }:
-            continue  # too long, or normalising has moved the lines
-        orders = {"longest": [float(-len(line.strip())) for line in lines], CHANCE: None}
+        lines, faults = _read_faults(row)
+        if max(len(row["wrong"]), len(row["right"])) > MAX_CHARACTERS or not faults:
+            num_left_out += 1
+            continue
+        own = _find_own_lines(lines, normalize_program(row["right"]).split("\n"))
+        orders = {"changed line": [float(number not in own) for number in range(len(lines))]}
+        orders |= {"longest": [float(-len(line.strip())) for line in lines], CHANCE: None}
         for name, engine in engines.items():
-            for locator, values in _measure_suspicions(engine, row, lines).items():
+            for locator, values in _measure_suspicions(engine, row, lines, own).items():
                 orders[f"{name}, {locator}"] = values
         if model is not None:
             orders["likelihood"] = _measure_likelihood(*model, row["problem"], lines)
@@ -69,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_format(figures))
     if options.save:
         counts = {"num_pairs": sum(map(len, found[CHANCE].values())), "num_tasks": len(found[CHANCE])}
+        counts["num_left_out"] = num_left_out
         record = describe_environment("auto", "transformers") | counts | {"locators": figures}
         (RESULTS / f"fault_lines_{options.save}.json").write_text(json.dumps(record, indent=2) + "\n")
     return 0
@@ -89,12 +94,34 @@ def _read_pairs(path: Path) -> list[dict[str, str]]:
         return [json.loads(line) for line in file]
 
 
-def _measure_suspicions(engine: Engine, row: Mapping[str, str], lines: Sequence[str]) -> dict[str, list[float]]:
+def _read_faults(row: Mapping[str, str]) -> tuple[list[str], set[int]]:
+    """Returns the lines of the wrong program as they are scored, and the numbers of the faulty ones; none if unknown.
+
+    Blank lines before a program are not scored, so numbers are less by these.
+    """
+    text = row["wrong"].replace("\r\n", "\n")
+    num_removed = text[: len(text) - len(text.lstrip())].count("\n")
+    lines = normalize_program(text).split("\n")
+    faults = {int(number) - num_removed for number in row["fault_lines"].split(",")}
+    is_known = all(0 < number <= len(lines) and lines[number - 1].strip() for number in faults)
+    return lines, faults if is_known else set()
+
+
+def _find_own_lines(lines: Sequence[str], others: Sequence[str]) -> set[int]:
+    """Returns the places of lines that are not of both programs, blank ones left out."""
+    common = {first - 1 for first, _ in find_common_lines([lines, others])}
+    return {place for place, line in enumerate(lines) if line.strip()} - common
+
+
+def _measure_suspicions(
+    engine: Engine, row: Mapping[str, str], lines: Sequence[str], own: Set[int]
+) -> dict[str, list[float]]:
     """Returns the suspicion of each line by each locator of a reward model: less is more suspicious."""
     wrong, right = engine.trace(row["problem"], [row["wrong"], row["right"]])
     in_place = _score_in_place(engine, row["problem"], lines)
     return {
         "drop": [line.change for line in wrong],
+        "drop, own lines": [line.change if place in own else math.inf for place, line in enumerate(wrong)],
         "drop in place": np.diff(in_place).tolist(),
         "beside the twin": [
             line.change - (0.0 if twin is None else twin.change)

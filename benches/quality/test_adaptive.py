@@ -40,9 +40,9 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert "less work" in capsys.readouterr().out
     assert adaptive.main([*command[:-4], "--save", "tiny"]) == 0
     assert json.loads((tmp_path / "adaptive_tiny.json").read_text())["rows"] == rows
-    monkeypatch.setattr(adaptive, "choose_layers", lambda num_layers: (1, 3))
-    with pytest.raises(InvalidInput, match=r"has features after \[.*\], not \(1, 3\); remove it"):
-        adaptive.main(command)
+    for changed in ([*command, "-n", "5"], [*command, "--dtype", "bfloat16"]):
+        with pytest.raises(InvalidInput, match="has features of other programs, layers or weights; remove it"):
+            adaptive.main(changed)
 
 
 @pytest.mark.parametrize("num, num_counted", [(80, 40), (348, 174), (349, 299), (803, 473)])

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benches.quality.fault_lines import _find, _find_line_ends, main
+from benches.quality.fault_lines import _find, _find_line_ends, _find_own_lines, _read_faults, main
 from codescaler.engine import Engine
 
 LINES = ["a = 1", "", "b = 2", "c = a - b"]
@@ -24,6 +24,19 @@ LINES = ["a = 1", "", "b = 2", "c = a - b"]
 )
 def test_the_chance_to_find_a_faulty_line(suspicions, k, expected):
     assert _find(suspicions, LINES, {3}, k) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "wrong, number, expected",
+    [("a = 1\n\nb = 2", "3", {3}), ("\n  \na = 1\nb = 2\n", "3", {1}), ("\na = 1", "1", set()), ("a = 1", "2", set())],
+)
+def test_faults_are_those_of_the_lines_that_are_scored(wrong, number, expected):
+    assert _read_faults({"wrong": wrong, "fault_lines": number})[1] == expected
+
+
+def test_own_lines_are_not_in_the_other():
+    assert _find_own_lines(["a", "", "b", "c"], ["a", "", "d", "c"]) == {2}
+    assert _find_own_lines(["a", "a"], ["a"]) in ({0}, {1})
 
 
 def test_a_line_ends_at_the_token_of_its_last_character():

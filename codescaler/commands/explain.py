@@ -6,8 +6,17 @@ import json
 import sys
 from pathlib import Path
 
-from codescaler.commands.options import Add, add_engine_options, add_model_option, open_engine, read_text
+from codescaler.commands.options import (
+    ENGINE_OPTIONS,
+    Add,
+    add_engine_options,
+    add_model_option,
+    collect_options,
+    read_text,
+)
 from codescaler.env import may_use_colours
+
+_OPTIONS = tuple(name for name in ENGINE_OPTIONS if name != "scorer")  # an empty program has no likelihood
 
 
 def add_commands(add: Add) -> None:
@@ -18,17 +27,19 @@ def add_commands(add: Add) -> None:
     add_model_option(explain)
     explain.add_argument("--html", type=Path, metavar="FILE", help="write a page too: programs side by side")
     explain.add_argument("--json", action="store_true", help="print JSON, one line a program")
-    add_engine_options(explain)
+    add_engine_options(explain, _OPTIONS)
 
 
 def _explain(options: argparse.Namespace) -> None:
     from codescaler.commands.heat_map import format_heat_map, make_page
+    from codescaler.engine import Engine
     from codescaler.engine.trace import choose_shades, find_common_lines, find_largest_drop
     from codescaler.io.files import write_text_file
 
     names = [str(path) for path in options.programs]
     problem, programs = read_text(options.problem), [read_text(path) for path in options.programs]
-    traces = open_engine(options).trace(problem, programs, names=names)
+    engine = Engine.from_pretrained(options.model, **collect_options(options, _OPTIONS))
+    traces = engine.trace(problem, programs, names=names)
     pairs = find_common_lines([[line.text for line in lines] for lines in traces])
     common = [set(numbers) for numbers in zip(*pairs, strict=True)] or [set[int]() for _ in traces]
     drops = [find_largest_drop(lines, shared) for lines, shared in zip(traces, common, strict=True)]

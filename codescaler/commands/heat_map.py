@@ -76,7 +76,10 @@ def format_heat_map(
     title, *shown = format_table(header, rows).split("\n")
     if has_colours:
         shown = [_paint(text, shade) for text, shade in zip(shown, shades, strict=True)]
-    last = "no line lowers the score" if drop is None else f"largest drop: line {drop.number} ({drop.change:+.3f})"
+    own = " of its own" if common else ""
+    last = (
+        f"no line{own} lowers the score" if drop is None else f"largest drop: line {drop.number} ({drop.change:+.3f})"
+    )
     note = "; | marks lines of both programs" if common else ""
     return "\n".join([f"{make_printable(name)}: {lines[-1].score:.3f}", title, *shown, last + note])
 
@@ -125,7 +128,7 @@ def _paint(text: str, shade: int) -> str:
 
 
 def _escape_lines(text: str) -> str:
-    return "\n".join(map(_escape, text.splitlines()))
+    return "\n".join(map(_escape, text.replace("\r\n", "\n").split("\n")))
 
 
 def _escape(text: str) -> str:

@@ -113,6 +113,8 @@ def summarize_rankings(groups: Sequence[Group], rankings: Sequence[Sequence[Rank
         pairs += [] if accuracy is None else [accuracy]
     shares = [f"{count / len(groups):.0%}" for count in (first, chance, best)]
     mean_pairs = f"{sum(pairs) / len(pairs):.0%} (a coin: 50%)" if pairs else "there is none"
+    if any(candidate.dropped_at is not None for ranked in rankings for candidate in ranked):
+        mean_pairs = "not known, since some have no score"
     return (
         f"{len(groups)} problems. The program ranked first passes its tests in {shares[0]} of them; one drawn from\n"
         f"those that parse in {shares[1]}; some candidate does in {shares[2]}.\n"
@@ -162,7 +164,7 @@ def format_exits_report(report: Any) -> str:
     ]
     return "\n".join(
         [
-            f"{report.file}: margins chosen on {report.num_chosen} problems",
+            f"{report.file}: margins chosen on {report.num_chosen} problems ({report.num_left_out} groups left out)",
             format_table(("candidates are dropped", "that are behind by more than"), rows),
             f"certified: {kept.describe_miss()} in at most {kept.at_most:.2%} of problems, at {kept.confidence:.0%} "
             f"confidence: {kept.num_missed} of {kept.num_counted} problems counted (bound {kept.bound:.2%})",

@@ -72,7 +72,8 @@ def _rerank(options: argparse.Namespace) -> None:
             f"there is no candidate for {options.problem}; name files of programs, or give a .jsonl file"
         )
     scorer = open_scorer(options)
-    _require_one_model(scorer, options.adaptive)
+    if options.adaptive is not None:
+        _require_adaptive(scorer, options)
     calibration = read_model_calibration(scorer, options.calibration)
     rankings = []
     for group in groups:
@@ -104,11 +105,12 @@ def _rerank(options: argparse.Namespace) -> None:
             print(f"\n{summary}")
 
 
-def _require_one_model(scorer: "Engine | CombinedScorer", adaptive: str | None) -> None:
+def _require_adaptive(scorer: "Engine | CombinedScorer", options: argparse.Namespace) -> None:
     from codescaler.engine import Engine
 
-    if adaptive is not None and not isinstance(scorer, Engine):
+    if not isinstance(scorer, Engine):
         raise InvalidInput("--adaptive is of one model, and --combine ranks by several; leave one out")
+    scorer.open_ranker(options.adaptive).require_top_k(options.top_k)
 
 
 def _rank_group(

@@ -42,7 +42,7 @@ class EarlyScores(Protocol):
         """How many layers of the model a candidate has gone through at each stage."""
         ...
 
-    def compute(self, pairs: Sequence[Pair], names: Sequence[str], system: str | None, rule: Rule | None) -> Float32:
+    def compute(self, pairs: Sequence[Pair], names: Sequence[str], rule: Rule | None) -> Float32:
         """Returns the scores of one problem's candidates at each stage, then the model's. Shape: [N, stages + 1]."""
         ...
 
@@ -74,9 +74,9 @@ class ExitScores:
         digest = compute_digest([tensor.numpy().tobytes() for tensor in self.tensors.values()])
         return {"layers": list(self.layers), "exits_digest": digest}
 
-    def compute(self, pairs: Sequence[Pair], names: Sequence[str], system: str | None, rule: Rule | None) -> Float32:
+    def compute(self, pairs: Sequence[Pair], names: Sequence[str], rule: Rule | None) -> Float32:
         exits = self._exits.setdefault(rule, Exits(self.layers, self._heads, rule))
-        return self._engine.submit_stages(pairs, exits, names, system=system).result()
+        return self._engine.submit_stages(pairs, exits, names).result()
 
 
 class CascadeScores:
@@ -90,13 +90,13 @@ class CascadeScores:
     def describe(self) -> dict[str, Any]:
         return {"small": describe_engine(self._small)}
 
-    def compute(self, pairs: Sequence[Pair], names: Sequence[str], system: str | None, rule: Rule | None) -> Float32:
+    def compute(self, pairs: Sequence[Pair], names: Sequence[str], rule: Rule | None) -> Float32:
         values = np.full((len(pairs), 2), DROPPED, dtype=np.float32)
-        values[:, 0] = [*self._small.score_stream(pairs, names, system=system)]
+        values[:, 0] = [*self._small.score_stream(pairs, names)]
         kept = np.ones(len(pairs), np.bool_) if rule is None else rule.find_survivors(values[:, 0], 0)
         left = np.flatnonzero(kept).tolist()
         named = ([pairs[index] for index in left], [names[index] for index in left])
-        values[left, 1] = [*self._engine.score_stream(*named, system=system)]
+        values[left, 1] = [*self._engine.score_stream(*named)]
         return values
 
 
@@ -105,7 +105,9 @@ def describe_engine(engine: "Engine") -> dict[str, Any]:
     return {
         "head_digest": engine.head_digest,
         **engine.text.describe(are_programs=True),
-        **{name: getattr(engine, name) for name in ("dtype", "quantization", "pooling", "truncation")},
+        **{name: getattr(engine, name) for name in ("dtype", "quantization", "pooling", "truncation", "max_length")},
+        "num_layers": engine.config.num_layers,
+        "packed_bits": sorted({*engine.config.packed_bits.values()}),
     }
 
 
@@ -121,6 +123,7 @@ class AdaptiveRanker:
         self.scores = scores
         self.certificate = certificate
         self._monitor = DriftMonitor(certificate.reference)
+        self._has_told = False
 
     @property
     def has_drifted(self) -> bool:
@@ -142,32 +145,51 @@ class AdaptiveRanker:
 
         Problems that the certificate says nothing of go to `rank_in_full`.
         """
-        rule, (fewest, most) = self.certificate.rule, self.certificate.num_candidates
-        if self.certificate.promise == "first" and top_k is not None and top_k > rule.top_k:
-            raise InvalidInput(
-                f"top_k={top_k}, and the exits were made for {rule.top_k}; make them anew by `codescaler fit-exits "
-                f"--top-k {top_k}`, or leave adaptive out"
-            )
+        self.require_top_k(top_k)
         if asked_first != self.certificate.asked_first:
             raise InvalidInput(
                 f"asked_first={asked_first}, and the exits were made with {self.certificate.asked_first}; give that"
             )
         unscored = read_candidates(problem, candidates, extract, top_k, language, asked_first)
         contenders = list_contenders(unscored)
-        num_distinct = len({candidate.code for candidate in contenders})
-        if self.has_drifted or not max(fewest, rule.top_k + 1) <= num_distinct <= most:
-            _log.info("scored in full: %d candidates may be first, counted were %d to %d", num_distinct, fewest, most)
+        first_of = {candidate.code: candidate for candidate in reversed(contenders)}
+        distinct = [candidate for candidate in contenders if first_of[candidate.code] is candidate]
+        if self.has_drifted or not self._is_counted(len(distinct)):
             return rank_in_full()
         named = name_candidates(unscored, names)
-        called = [named[candidate.index] for candidate in contenders]
-        pairs = [make_conversation(problem, candidate.code or "", system) for candidate in contenders]
-        values = self.scores.compute(pairs, called, None, rule)
-        scored = self._read_values(values, contenders, called)
+        called = [named[candidate.index] for candidate in distinct]
+        pairs = [make_conversation(problem, candidate.code or "", system) for candidate in distinct]
+        values = self.scores.compute(pairs, called, self.certificate.rule)
         self._monitor.add(describe_problem(values))
+        place_of = {candidate.code: place for place, candidate in enumerate(distinct)}
+        rows = [place_of[candidate.code] for candidate in contenders]
+        scored = self._read_values(values[rows], contenders, [called[row] for row in rows])
         ranked = [
             scored.get(each.index, each if each.code is None else replace(each, dropped_at=0)) for each in unscored
         ]
         return sorted(ranked, key=lambda candidate: candidate.place)[:top_k]
+
+    def require_top_k(self, top_k: int | None) -> None:
+        """Refuses to show more programs than the certificate is of; None is all, of which it says what it says.
+
+        Raises: InvalidInput.
+        """
+        if self.certificate.promise == "first" and top_k is not None and top_k > self.certificate.rule.top_k:
+            raise InvalidInput(
+                f"top_k={top_k}, and the exits were made for {self.certificate.rule.top_k}; make them anew by "
+                f"`codescaler fit-exits --top-k {top_k}`, or leave adaptive out"
+            )
+
+    def _is_counted(self, num_distinct: int) -> bool:
+        """Whether problems with so many programs were among those counted. Warns once of more."""
+        fewest, most = self.certificate.num_candidates
+        if num_distinct > most and not self._has_told:
+            self._has_told = True
+            _log.warning(
+                "a problem has %d programs that may be first, and those that the certificate counted had at most %d: "
+                "such problems are scored in full; make exits of such by `codescaler fit-exits`", num_distinct, most
+            )  # fmt: skip
+        return max(fewest, self.certificate.rule.top_k + 1) <= num_distinct <= most
 
     def _read_values(
         self, values: Float32, contenders: Sequence[RankedCandidate], names: Sequence[str]

@@ -22,6 +22,7 @@ from codescaler.types import Promise
 
 DRIFT_LEVEL = 0.05  # how likely a stream of such problems is ever taken for another, however long it is
 DRIFT_WINDOW = 64  # problems
+DRIFT_SIZES = 7  # of windows, each twice the one before: up to 4,096 problems
 
 _log = logging.getLogger(__name__)
 
@@ -81,13 +82,14 @@ class Certificate:
         }
 
 
-STATISTICS = ("best_at_first_exit", "spread_at_first_exit", "best_score")
+STATISTICS = ("num_programs", "best_at_first_exit", "spread_at_first_exit", "best_score")
 
 
 def describe_problem(values: Float32) -> tuple[float, ...]:
     """Returns what tells one kind of problem from another, and does not depend on the rule while the winner stays."""
     first, last = values[:, 0].astype(np.float64), values[:, -1]
-    return float(first.max()), float(first.max() - first.mean()), float(last[last != DROPPED].max())
+    best = float(last[last != DROPPED].max())
+    return float(len(values)), float(first.max()), float(first.max() - first.mean()), best
 
 
 def read_certificate(path: Path, owner: Mapping[str, Any]) -> tuple[Certificate, Fields]:
@@ -128,29 +130,36 @@ def read_certificate(path: Path, owner: Mapping[str, Any]) -> tuple[Certificate,
 class DriftMonitor:
     """Notices when problems are no longer like those of a certificate. Several threads may call it.
 
-    Each window of problems is compared with the reference by two-sample Kolmogorov-Smirnov tests, one a statistic. The
-    k-th window may err with a chance of `level` * 6 / (pi k)^2, so that all windows together err with at most `level`.
+    Each window of problems is compared with the reference by two-sample Kolmogorov-Smirnov tests, one a statistic, and
+    so are windows of twice as many, four times, ...: a small window sees a large change soon, and a large one a small
+    change in the end. The k-th window of a size may err with a chance of `level` / DRIFT_SIZES * 6 / (pi k)^2, so that
+    all windows together err with at most `level`.
     """
 
     reference: Sequence[Sequence[float]]
     level: float = DRIFT_LEVEL
     window: int = DRIFT_WINDOW
     has_drifted: bool = False
-    _num_windows: int = 0
+    _num_seen: int = 0
     _seen: list[tuple[float, ...]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, statistics: tuple[float, ...]) -> None:
         """Takes a problem of the stream. Warns once if its window has another distribution."""
         with self._lock:
-            self._seen.append(statistics)
-            if len(self._seen) < self.window or self.has_drifted:
+            if self.has_drifted:
                 return
-            self._num_windows += 1
-            level = self.level * 6 / (math.pi * self._num_windows) ** 2 / len(self.reference)
-            columns, self._seen = list(zip(*self._seen, strict=True)), []
-            chances = [compare_samples(old, new) for old, new in zip(self.reference, columns, strict=True)]
-            self.has_drifted = min(chances) < level
+            self._seen.append(statistics)
+            del self._seen[: -(self.window << DRIFT_SIZES - 1)]
+            self._num_seen += 1
+            for power in range(DRIFT_SIZES):
+                number, rest = divmod(self._num_seen, self.window << power)
+                if rest or self.has_drifted:
+                    break
+                level = self.level / DRIFT_SIZES * 6 / (math.pi * number) ** 2 / len(self.reference)
+                columns = zip(*self._seen[-(self.window << power) :], strict=True)
+                chances = [compare_samples(old, new) for old, new in zip(self.reference, columns, strict=True)]
+                self.has_drifted = min(chances) < level
         if self.has_drifted:
             name = STATISTICS[int(np.argmin(chances))]
             _log.warning(

@@ -83,6 +83,7 @@ class Engine:
         prefix_memory_bytes: int = 0,
         output_layer: TensorSource | None = None,
         scorer: ScorerName = "reward",
+        local_files_only: bool = False,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.folder = folder
@@ -113,6 +114,7 @@ class Engine:
             self.scheduler.burst_s = GPU_BURST_S
         self._intake = Intake(encoder, self.scheduler, choose_scorer(scorer))
         self._rankers: dict[str, AdaptiveRanker] = {}
+        self._local_files_only = local_files_only  # of a small model too
 
     @classmethod
     def from_pretrained(
@@ -243,6 +245,7 @@ class Engine:
             prefix_memory_bytes=memory_bytes,
             output_layer=checkpoint.output_layer,
             scorer=scorer,
+            local_files_only=local_files_only,
         )
 
     def __repr__(self) -> str:
@@ -502,6 +505,7 @@ class Engine:
         folder: "exits" after some layers, or a small model, "nano" or a folder, before the first. The candidates that
         are left have the scores of a full run, to the bit. The others follow, with `dropped_at`. How often another
         candidate may be first, or a dropped one better, the certificate says (`open_ranker(adaptive).certificate`).
+        On a GPU, bits and certificate hold with `deterministic=True`.
 
         Raises:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`. With
@@ -520,7 +524,10 @@ class Engine:
         """
         name = str(adaptive)
         if name not in self._rankers:
-            load = partial(Engine.from_pretrained, device=self.device, num_threads=self.num_threads)
+            load = partial(
+                Engine.from_pretrained, device=self.device, num_threads=self.num_threads, backend=self.backend,
+                local_files_only=self._local_files_only,
+            )  # fmt: skip
             self._rankers[name] = open_ranker(self, name, load)
         return self._rankers[name]
 
@@ -552,8 +559,11 @@ class Engine:
         A line's value is the score of the program that ends there, so that the last is the score that `rerank` gives,
         to the bit. Programs are read as in `rerank`. All beginnings are one tree: tokens are computed once.
 
-        Raises: as `rerank`.
+        Raises: as `rerank`; InvalidInput if scores are not those of a reward head, since an empty program has no
+            likelihood.
         """
+        if self.scorer != "reward":
+            raise InvalidInput(f"scorer {self.scorer!r} has no score of a line; see log_probs for those of tokens")
         if isinstance(programs, str):
             return self.trace(problem, [programs], names=["program"], system=system)[0]
         plan = plan_trace(problem, programs, names, system)

@@ -1,5 +1,6 @@
 """`ForwardRunner`: requests to a plan, to tensors, to the decoder, and back to each request. Runs on the worker."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from codescaler.ops.tree import upload
 from codescaler.text.token_ids import Int32
 
 MAX_TREES_AT_EXIT = 8
+_log = logging.getLogger(__name__)
 
 
 class ForwardRunner:
@@ -49,6 +51,7 @@ class ForwardRunner:
         self._build_output_layer = build_output_layer
         self._output_layer: OutputLayer | None = None  # built by the first call that wants it
         self._offload: Offload | None = None
+        self._has_told = False
 
     def __call__(self, requests: Sequence[Request]) -> list[Float32]:
         """Returns what each request wants, NaN for scores without a head."""
@@ -144,6 +147,12 @@ class ForwardRunner:
         self.num_distinct_tokens += sum(batch.num_tokens for batch in batches)
         # Hidden states of so many trees would fill the memory: a problem of this size is computed in full.
         rule = exits.rule if len(batches) <= MAX_TREES_AT_EXIT else None
+        if rule is not exits.rule and not self._has_told:
+            self._has_told = True
+            _log.warning(
+                "problems of more than %d forwards are scored in full, without exits; give a larger max_batch_tokens",
+                MAX_TREES_AT_EXIT,
+            )
         for together in [batches] if rule is not None else [[batch] for batch in batches]:
             forwards = [decoder.start(Tree.from_batch(batch, decoder.device)) for batch in together]
             for stage, num_layers in enumerate((*exits.layers, decoder.config.num_layers)):

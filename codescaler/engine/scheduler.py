@@ -24,7 +24,7 @@ import numpy.typing as npt
 from codescaler.engine import worker
 from codescaler.errors import DeadlineExceeded
 from codescaler.ops.plan import KEY_BLOCK
-from codescaler.text.token_ids import Int32
+from codescaler.text.token_ids import Int32, measure_common_prefix
 
 if TYPE_CHECKING:
     from codescaler.engine.exits import Exits
@@ -127,20 +127,17 @@ class TokenCounter:
             at = bisect(self._keys, key)
             # In sorted order, the longest common prefix is that with a neighbour.
             shared = max(
-                (_measure_common_prefix(key, other) for other in self._keys[max(at - 1, 0) : at + 1]), default=0
+                (
+                    measure_common_prefix(np.frombuffer(key, np.int32), np.frombuffer(other, np.int32))
+                    for other in self._keys[max(at - 1, 0) : at + 1]
+                ),
+                default=0,
             )
             self._keys.insert(at, key)
             self.num_tokens += len(sequence) - shared
             if self.num_tokens > budget:
                 return False
         return True
-
-
-def _measure_common_prefix(left: bytes, right: bytes) -> int:
-    size = min(len(left), len(right)) // 4
-    different = np.frombuffer(left, np.int32, size) != np.frombuffer(right, np.int32, size)
-    first = int(different.argmax()) if size else 0
-    return first if size and different[first] else size
 
 
 class Scheduler:

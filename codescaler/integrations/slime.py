@@ -35,7 +35,7 @@ async def reward(args: Any, samples: Any, **_: Any) -> float | list[float]:
 def get_problem(sample: Any) -> Turn:
     """Returns the problem of a sample, a text or messages."""
     metadata = sample.metadata if isinstance(sample.metadata, dict) else {}
-    problem = metadata.get(PROBLEM_KEY)
+    problem: Turn | None = metadata.get(PROBLEM_KEY)
     return sample.prompt if problem is None else problem
 
 

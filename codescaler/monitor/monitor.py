@@ -317,15 +317,15 @@ class RewardMonitor:
 
         Raises: InvalidInput.
         """
-        names, groups, steps = [*SIGNALS, *LOGGED], record.get("groups"), record.get("steps")
-        is_own = isinstance(groups, list) and isinstance(steps, list) and len(groups) == len(steps)
-        is_own = is_own and all(isinstance(row, list) and len(row) == len(names) for row in groups)
+        names = [*SIGNALS, *LOGGED]
+        groups, steps = ([*held] if isinstance(held := record.get(key), list) else [] for key in ("groups", "steps"))
+        is_own = len(groups) == len(steps) and all(isinstance(row, list) and len(row) == len(names) for row in groups)
         if "p" in record:
             is_own = is_own and record.keys() == _FIELDS and list(record["signals"]) == names
             is_own = is_own and len(groups) == self._num_groups
             is_own = is_own and (record["p"] is None) == (record["window"] < self._num_start)
         else:
-            is_own = is_own and record.keys() == {"window", "groups", "steps"} and len(groups) < self._num_groups
+            is_own = is_own and record.keys() == {"window", "groups", "steps"} and 0 < len(groups) < self._num_groups
         if not is_own:
             raise InvalidInput(
                 f"{name} is no window of this monitor, with {self._num_start} windows of {self._num_groups} prompts as "

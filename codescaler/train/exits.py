@@ -32,7 +32,7 @@ from codescaler.engine.adaptive import (
 )
 from codescaler.engine.certificate import Certificate
 from codescaler.engine.exits import Exits, choose_layers, require_layers
-from codescaler.engine.options import require_choice
+from codescaler.engine.options import require_choice, require_count
 from codescaler.engine.ranking import list_contenders, read_candidates
 from codescaler.engine.scheduler import Float32
 from codescaler.errors import InvalidInput, WeightsError
@@ -58,16 +58,24 @@ NUM_FOLDS = 5
 # Of the ridge, for features of variance 1. On 175 problems of MBPP with 16 programs, exits of two models explain 64% to
 # 84% of the scores' variance within a problem with 0.01, and 67% to 86% with 0.1, which is near the best for both.
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
+MOST_EXITS = 8
 _AHEAD = 8  # problems in the queue, which share forwards
 
 
 @dataclass(frozen=True)
 class ExitsReport:
-    """What was made. `work` is the mean cost of a ranking as a share of that of all scores, on the problems counted."""
+    """What was made.
+
+    Attributes:
+        file: the certificate. layers: where the exits are. num_chosen: problems that heads and margins come from.
+        num_left_out: groups with nothing to choose from, or of a task or problem that another group has.
+        work: the mean cost of a ranking as a share of that of all scores, on the problems counted.
+    """
 
     file: Path
     layers: tuple[int, ...]
     num_chosen: int
+    num_left_out: int
     work: float
     certificate: Certificate
 
@@ -104,7 +112,7 @@ def fit_exits(
         layers: after which layers the exits are; None is an eighth, a quarter, a half and two thirds.
         at_most: in which share of problems the promise may fail.
         confidence: that it fails in no larger share.
-        top_k: how many programs must stay the same.
+        top_k: how many programs must stay the same. Problems with so few, or fewer, are left out.
         promise: "first", that the first `top_k` scores are those of a full ranking, or "order", that no dropped program
             is better than one with a score.
         asked_first: as in `Engine.rerank`, which must then have the same.
@@ -121,14 +129,22 @@ def fit_exits(
         if not 0 < share < 1:
             raise InvalidInput(f"{name}={share!r}; give a share between 0 and 1")
     require_choice("promise", promise, get_args(Promise))
+    require_count("top_k", top_k)
+    require_count("num_settings", num_settings)
+    if layers is not None and len(layers) > MOST_EXITS:
+        raise InvalidInput(
+            f"layers names {len(layers)} exits; give at most {MOST_EXITS}, since all their sets are tried"
+        )
     if promise == "order" and top_k != 1:
         raise InvalidInput(f"top_k={top_k} with the promise of order, which holds for any; leave it out")
-    contests = read_contests(read_groups(groups), asked_first)
+    given = read_groups(groups)
+    contests = read_contests(given, asked_first, top_k)
     num_counted = choose_num_counted(len(contests), at_most, share_confidence(confidence, num_settings))
     if missing := max(0, num_counted + MIN_CHOSEN - len(contests)):
         raise InvalidInput(
-            f"{len(contests)} problems have two programs to choose from, and the promise needs {num_counted} to count "
-            f"and {MIN_CHOSEN} to choose margins on: {missing} are missing; add groups, or promise less"
+            f"{len(contests)} problems have {top_k + 1} programs or more to choose from, and the promise needs "
+            f"{num_counted} to count and {MIN_CHOSEN} to choose margins on: {missing} are missing; add groups, or "
+            "promise less"
         )
     chosen, counted = split_contests(contests, num_counted)
     engine = Engine.from_pretrained(model, **engine_options)
@@ -157,23 +173,29 @@ def fit_exits(
     record = {"owner": describe_engine(engine), **early.describe(), **certificate.make_record()}
     write_text_file(file, json.dumps(record, indent=1) + "\n")
     cost = float(np.mean([work.measure(problem, certificate.rule) for problem in found]))
-    return ExitsReport(file, early.layers, len(chosen), cost, certificate)
+    return ExitsReport(file, early.layers, len(chosen), len(given) - len(contests), cost, certificate)
 
 
 _SHARED = ("device", "num_threads", "backend", "local_files_only")
 
 
-def read_contests(groups: Sequence[Group], asked_first: bool) -> list[Contest]:
-    """Returns each task's first group, reduced to what may be first; without those in which nothing is to be chosen."""
-    contests: dict[str, Contest] = {}
+def read_contests(groups: Sequence[Group], asked_first: bool, top_k: int = 1) -> list[Contest]:
+    """Returns each problem's first group, reduced to what may be first; without those in which nothing is to be chosen.
+
+    Two groups are of one problem if they have its task or its text: what is counted must be independent.
+    """
+    contests: list[Contest] = []
+    seen: set[object] = set()
     for group in groups:
         codes = [candidate.code for candidate in group.candidates if candidate.code is not None]
         candidates = read_candidates(group.problem, codes, False, None, "python", asked_first)
         programs = dict.fromkeys(candidate.code or "" for candidate in list_contenders(candidates))
-        if len(programs) > 1:
+        keys = {group.task_id, (repr(group.problem), group.system)}
+        if len(programs) > top_k and not keys & seen:
+            seen |= keys
             pairs = tuple(make_conversation(group.problem, program, group.system) for program in programs)
-            contests.setdefault(group.task_id, Contest(group.task_id, pairs))
-    return list(contests.values())
+            contests.append(Contest(group.task_id, pairs))
+    return contests
 
 
 def split_contests(contests: Sequence[Contest], num_counted: int) -> tuple[list[Contest], list[Contest]]:
@@ -253,7 +275,7 @@ def _fit_scores(
 def _compute_values(early: EarlyScores, contests: Sequence[Contest], bar: Any) -> list[Float32]:
     values = []
     for contest in contests:
-        values.append(early.compute(contest.pairs, _name(contest), None, None))
+        values.append(early.compute(contest.pairs, _name(contest), None))
         bar.update()
     return values
 
@@ -294,5 +316,5 @@ def _require_kept(certificate: Certificate) -> None:
         raise InvalidInput(
             f"{certificate.describe_miss()} in {certificate.num_missed} of {certificate.num_counted} problems counted, "
             f"which shows at most {certificate.bound:.2%} at {certificate.confidence:.0%} confidence, and not "
-            f"{certificate.at_most:.2%}; nothing was written. Give problems that have not been counted yet, or more"
+            f"{certificate.at_most:.2%}; nothing was written. Give problems of which none has been counted yet"
         )

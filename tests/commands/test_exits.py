@@ -68,6 +68,20 @@ def test_dropped_programs_are_shown_behind_the_others(folder, capsys):
     assert num_dropped
     assert run(*command[:-1], "--adaptive") == 0
     assert "dropped after 1 layers" in (shown := capsys.readouterr().out) or "dropped after 2 layers" in shown
+    assert run(*command[:-1], "--adaptive", "--top-k", 2) == 2
+    assert "top_k=2, and the exits were made for 1" in capsys.readouterr().err
+    assert run(*command[:-1], "--adaptive", "--top-k", 1) == 0
+
+
+def test_pairs_without_scores_are_not_counted(folder, tmp_path, capsys):
+    records = [json.loads(line) for line in (folder / "groups.jsonl").read_text().splitlines()]
+    for record in records:
+        record["candidates"] = [{**c, "passed": n == 0} for n, c in enumerate(record["candidates"])]
+    (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    command = ("rerank", tmp_path / "labelled.jsonl", "--model", folder / "model")
+    for adaptive, said in (((), "% (a coin: 50%)"), (("--adaptive",), "not known, since some have no score")):
+        assert run(*command, *adaptive) == 0
+        assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

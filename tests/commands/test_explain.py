@@ -9,11 +9,13 @@ import pytest
 from codescaler import cli
 from codescaler.commands.heat_map import format_heat_map
 from codescaler.engine import Engine
-from codescaler.engine.trace import choose_shades
+from codescaler.engine.trace import choose_shades, find_largest_drop
+from codescaler.errors import InvalidInput
 from codescaler.testing import save_chat, save_random_checkpoint
 from codescaler.types import LineScore
 
-PROBLEM = "Write <b>add</b> & no more."
+PROBLEM = "Write <b>add</b> & no more.\nNo\u2028more."
+SHOWN = "Write <b>add</b> & no more.\nNo\\u2028more."
 HOSTILE = "x = '</script><img onerror=alert(1)>'\ny = '\x1b[2J\u202e'\n"
 PROGRAMS = {"a.py": "def add(a, b):\n    return a + b\n", "b<i>.py": f"def add(a, b):\n{HOSTILE}"}
 
@@ -77,7 +79,7 @@ def test_the_page_loads_and_runs_nothing(folder, files, tmp_path, capsys):
     page = (tmp_path / "page.html").read_text()
     read = Reader(page)
     assert not read.tags & {"script", "img", "i", "b", "link", "iframe"}
-    assert PROBLEM in read.text and "</script><img onerror=alert(1)>" in read.text and "b<i>.py" in read.text
+    assert SHOWN in read.text and "</script><img onerror=alert(1)>" in read.text and "b<i>.py" in read.text
     assert "\x1b" not in page and "\u202e" not in page and "\\x1b[2J\\u202e" in read.text
     assert "default-src 'none'" in page
 
@@ -88,3 +90,23 @@ def test_colours_follow_the_change():
     backgrounds = [re.findall(r"48;5;(\d+)m", line) for line in shown]
     assert backgrounds == [[], [], ["34"], ["160"], ["28"], []]
     assert shown[-1] == "largest drop: line 2 (-1.000)"
+
+
+def test_only_own_lines_can_be_the_largest_drop():
+    lines = [LineScore(1, "a", -1.0, -1.0), LineScore(2, "b", 4.0, 5.0)]
+    for common, said in (
+        ({1}, "no line of its own lowers the score; | marks lines of both programs"),
+        (set(), "line 1"),
+    ):
+        drop = find_largest_drop(lines, common)
+        assert said in format_heat_map("p", lines, *choose_shades([lines]), common, drop, has_colours=False)
+
+
+def test_a_likelihood_has_no_score_of_a_line(folder, files, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["explain", *map(str, files), "--scorer", "likelihood"])
+    assert "unrecognized arguments: --scorer" in capsys.readouterr().err
+    engine = Engine.from_pretrained(folder)
+    engine.scorer = "likelihood"
+    with pytest.raises(InvalidInput, match="scorer 'likelihood' has no score of a line; see log_probs"):
+        engine.trace(PROBLEM, "x = 1")

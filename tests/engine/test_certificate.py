@@ -11,9 +11,11 @@ def draw_statistics(random, num, shift=0.0, scale=1.0):
     return random.normal(shift, scale, (num, 3))
 
 
-def watch(random, num, **settings):
-    """Returns after how many problems a monitor warns, None if it does not."""
+def watch(random, num, before=0, **settings):
+    """Returns after how many problems a monitor warns, None if it does not; `before` others are as the reference."""
     monitor = DriftMonitor(draw_statistics(random, 299).T.tolist())
+    for row in draw_statistics(random, before):
+        monitor.add(tuple(row))
     for number, row in enumerate(draw_statistics(random, num, **settings), 1):
         monitor.add(tuple(row))
         if monitor.has_drifted:
@@ -34,10 +36,16 @@ def test_a_stream_that_drifted_is_noticed_soon(settings):
     assert None not in found and np.median(found) <= 128
 
 
+def test_a_small_change_that_comes_late_is_noticed_if_it_lasts():
+    random = np.random.default_rng(2)
+    found = [watch(random, 64 * 64, before=64 * 100, shift=0.5) for _ in range(20)]
+    assert None not in found and np.median(found) <= 64 * 32
+
+
 def test_it_warns_once(caplog):
-    monitor = DriftMonitor([[0.0] * 100] * 3)
+    monitor = DriftMonitor([[0.0] * 100] * 4)
     for _ in range(200):
-        monitor.add((0.0, 9.0, 0.0))
+        monitor.add((0.0, 0.0, 9.0, 0.0))
     assert [record.message for record in caplog.records if "spread_at_first_exit differs" in record.message] == [
         caplog.records[0].message
     ]
@@ -54,4 +62,4 @@ def test_what_is_watched_does_not_depend_on_who_was_dropped():
     full = np.array([[1.0, 3.0], [0.0, 1.0], [5.0, 2.0]], np.float32)
     cut = full.copy()
     cut[1, 1] = DROPPED
-    assert describe_problem(full) == describe_problem(cut) == (5.0, 3.0, 3.0)
+    assert describe_problem(full) == describe_problem(cut) == (3.0, 5.0, 3.0, 3.0)

@@ -1,7 +1,6 @@
 """Exits and cascades from groups to a ranking: what is written, what is refused, and what it drops."""
 
 import json
-import logging
 import shutil
 
 import numpy as np
@@ -87,7 +86,7 @@ def test_survivors_have_their_scores_and_the_rest_follows(fitted, small, kind):
         assert all(each.dropped_at in report.layers for each in found[len(kept) :])
         num_dropped += 6 - len(kept)
         num_differing += found[0].score != dense[0].score
-    assert num_dropped > 40 or report.work > 0.9
+    assert num_dropped > 40 or kind == "cascade"  # whose models know nothing of each other
     assert num_differing <= 0.2 * len(groups)
 
 
@@ -125,7 +124,7 @@ def test_a_file_of_another_model_or_setting_is_refused(fitted, small, tmp_path):
         Engine.from_pretrained(copy).open_ranker("exits")
 
 
-def test_a_ranking_that_the_certificate_says_nothing_of(fitted, caplog):
+def test_a_ranking_that_the_certificate_says_nothing_of(fitted):
     folder, *_ = fitted
     engine = Engine.from_pretrained(folder, num_threads=1)
     group = make_groups(1, seed=4)[0]
@@ -134,9 +133,7 @@ def test_a_ranking_that_the_certificate_says_nothing_of(fitted, caplog):
     with pytest.raises(InvalidInput, match="asked_first=False, and the exits were made with True"):
         engine.rerank("p", ["a", "b"], adaptive="exits")
     few = {**group, "candidates": group["candidates"][:2]}
-    with caplog.at_level(logging.INFO):
-        assert rerank(engine, few, "exits") == rerank(engine, few)
-    assert "2 candidates may be first, counted were" in caplog.text
+    assert rerank(engine, few, "exits") == rerank(engine, few)
 
 
 def test_programs_that_cannot_be_first_are_not_scored(fitted):
@@ -184,6 +181,10 @@ def test_a_promise_of_order_lets_any_number_be_asked_for(fitted, small, tmp_path
     [
         ({"promise": "all"}, "promise='all' is unknown; choose 'first' or 'order'"),
         ({"promise": "order", "top_k": 2}, "top_k=2 with the promise of order, which holds for any"),
+        ({"top_k": 0}, "top_k"),
+        ({"num_settings": 0}, "num_settings"),
+        ({"layers": range(1, 10)}, "layers names 9 exits; give at most 8"),
+        ({"top_k": 6}, "0 problems have 7 programs or more"),
     ],
 )
 def test_a_promise_that_is_none(fitted, options, message):
@@ -202,6 +203,15 @@ def test_sides_depend_on_tasks_alone():
     assert (len(chosen), len(counted)) == (100, 100)
     assert split_contests(contests[::-1], 100) == (chosen, counted)
     assert [len(part) for part in split_contests(contests, 140)] == [60, 140]
+
+
+def test_problems_are_counted_once():
+    groups = make_groups(3)
+    again = [{**groups[0], "prompt": "Another text"}, {**groups[1], "task_id": "another task"}]
+    few = {**make_groups(1, seed=1)[0], "prompt": "Few", "candidates": groups[0]["candidates"][:2]}
+    contests = read_contests(read_groups([*groups, *again, few]), asked_first=True)
+    assert [contest.task_id for contest in contests] == ["0/0", "0/1", "0/2", "1/0"]
+    assert len(read_contests(read_groups([*groups, *again, few]), asked_first=True, top_k=2)) == 3
 
 
 def draw_rows(noise=0.0, width=8, num_problems=50):

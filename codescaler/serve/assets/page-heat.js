@@ -37,7 +37,7 @@ export function showBoth(names, traced, common) {
 // Says in words what the colours show.
 export function describe(names, traced, common) {
   const drops = traced.map(({ largest_drop: number, lines }, side) => {
-    if (number === null) return `No line lowers the score of ${names[side]}.`;
+    if (number === null) return `No line${common.length ? " of its own" : ""} lowers the score of ${names[side]}.`;
     return `Largest drop of ${names[side]}: line ${number} (${formatChange(lines[number - 1].change)}).`;
   });
   if (traced.length < 2) return drops.join(" ");
