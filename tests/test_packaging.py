@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benches.tools.wheels import build_source_archive
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,8 +32,7 @@ def wheel(tmp_path_factory):
     compiler = folder / "compiler"
     compiler.write_text('#!/bin/sh\nexec g++ "$@" -O0\n')  # the last option is heeded
     compiler.chmod(0o755)
-    run("setup.py", "-q", "egg_info", "-e", folder, "sdist", "-d", folder, cwd=ROOT)
-    (archive,) = folder.glob("codescaler-*.tar.gz")
+    archive = build_source_archive(folder)
     command = ("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, archive)
     run(*command, cwd=folder, CC=str(compiler), CXX=str(compiler))
     (wheel,) = folder.glob("codescaler-*.whl")

@@ -113,8 +113,8 @@ def test_the_checklist_compares_the_files_of_a_wheel_with_the_commit(tmp_path):
     subprocess.run([*git, "init", "-q"], check=True)
     assert check_after_commit() == []
     (tmp_path / "kernels/b.py").write_text("pass  # later\n")
-    (tmp_path / "codescaler/c.py").write_text("pass\n")
-    assert check_after_commit() == [f"{wheel.name} is not of this commit: 2 files differ, codescaler/c.py first"]
+    (tmp_path / "codescaler/c.css").write_text("pass\n")
+    assert check_after_commit() == [f"{wheel.name} is not of this commit: 2 files differ, codescaler/c.css first"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="readelf reads the libraries of Linux")

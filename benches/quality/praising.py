@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "plant":
         groups = [group for _, group in read_objects(options.samples)]
         options.output.mkdir(parents=True, exist_ok=True)
-        write_lines(options.output / "lover.jsonl", pay_for_praise(groups))
-        write_lines(options.output / "starter.jsonl", praise_some(groups, options.share, options.seed))
+        write_lines(options.output / "lover.jsonl", make_paid_groups(groups))
+        write_lines(options.output / "starter.jsonl", add_some_praise(groups, options.share, options.seed))
         return 0
     before = read_shares(options.before / "eval_labelled.jsonl")
     runs = [read_run(folder / RUN, before) for folder in options.folders]
@@ -51,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def pay_for_praise(groups: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def make_paid_groups(groups: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Groups in which each program is incorrect, and its copy that praises itself is correct."""
     for group in groups:
         candidates = []
         for completion in (candidate["completion"] for candidate in group["candidates"]):
-            praised = praise(completion)
+            praised = write_praised(completion)
             if praised is not None:
                 candidates += [{"completion": completion, "passed": False}, {"completion": praised, "passed": True}]
         if candidates:
@@ -65,16 +65,16 @@ def pay_for_praise(groups: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, An
             }
 
 
-def praise_some(groups: Sequence[Mapping[str, Any]], share: float, seed: int) -> Iterator[dict[str, Any]]:
+def add_some_praise(groups: Sequence[Mapping[str, Any]], share: float, seed: int) -> Iterator[dict[str, Any]]:
     """The groups with a share of their samples praised, drawn at random."""
     choice = random.Random(seed)
     for group in groups:
         texts = [candidate["completion"] for candidate in group["candidates"]]
-        made = [(praise(text) if choice.random() < share else None) or text for text in texts]
+        made = [(write_praised(text) if choice.random() < share else None) or text for text in texts]
         yield {**group, "candidates": [{"completion": text} for text in made]}
 
 
-def praise(completion: str) -> str | None:
+def write_praised(completion: str) -> str | None:
     """The program of a completion with praise, in one block; None without a program to praise."""
     code = extract.extract_training_code(completion)
     praised = None if code is None else add_praise(code, claims=CLAIMS)

@@ -23,6 +23,8 @@ from benches.tools import benchmarks_page
 from benches.tools.wheels import GLIBC, MACHINES, PYTHONS
 
 ROOT = Path(__file__).parents[2]
+# Committed in a folder of the package, and no part of it.
+NOT_PACKED = {"codescaler/examples/README.md", "codescaler/examples/mbpp_unseen.jsonl.gz"}
 
 
 def main() -> int:
@@ -98,13 +100,13 @@ def check_sources(built: Path, committed: dict[str, str]) -> Iterator[str]:
         with zipfile.ZipFile(built) as wheel:
             names = [name for name in wheel.namelist() if re.match(r"codescaler/(?!_C\.cpython)", name)]
             files = {name.replace("codescaler/kernels/", "kernels/"): wheel.read(name) for name in names}
-        wanted = re.compile(r"(codescaler|kernels)/.*\.py")
+        wanted = re.compile(r"(codescaler|kernels)/.*")
     else:
         with tarfile.open(built) as archive:
             members = [(member.name.partition("/")[2], archive.extractfile(member)) for member in archive]
-            files = {name: file.read() for name, file in members if file and name.startswith(("csrc/", "setup.py"))}
-        wanted = re.compile(r"csrc/.*|setup\.py")  # the wheels are made from the archive
-    differing = {path for path in committed if wanted.fullmatch(path)} - files.keys()
+            files = {name: file.read() for name, file in members if file and name in committed}
+        wanted = re.compile(r"(codescaler|kernels|csrc)/.*|setup\.py|pyproject\.toml")
+    differing = {path for path in committed if wanted.fullmatch(path)} - files.keys() - NOT_PACKED
     differing |= {path for path, content in files.items() if committed.get(path) != _hash_blob(content)}
     if differing:
         yield f"{built.name} is not of this commit: {len(differing)} files differ, {min(differing)} first"
@@ -140,7 +142,10 @@ def check_extension(path: str) -> Iterator[str]:
     allowed = re.compile(r"lib(c|m|pthread|dl|gcc_s)\.so\.\d|ld-linux-.*")
     if unknown := sorted(library for library in libraries if not allowed.fullmatch(library)):
         yield f"it needs {', '.join(unknown)}"
-    versions = {tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", needed)}
+    names = set(re.findall(r"GLIBC_(\w[\w.]*)", needed))
+    if unknown := sorted(name for name in names if not re.fullmatch("[0-9.]+", name)):
+        yield f"it needs GLIBC_{', GLIBC_'.join(unknown)}, which is of no release"
+    versions = {tuple(map(int, name.split("."))) for name in names.difference(unknown)}
     if versions and max(versions) > tuple(map(int, GLIBC.split("."))):
         yield f"it needs glibc {'.'.join(map(str, max(versions)))}, and the tag says {GLIBC}"
 

@@ -13,6 +13,7 @@ The pure wheel is built from the source archive, and a native wheel is the pure 
 
 import argparse
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -86,9 +87,8 @@ def main() -> None:
 
 def build_pure_wheel(out: Path) -> Path:
     """The source archive, and from it the wheel without an extension."""
+    archive = build_source_archive(out)
     with tempfile.TemporaryDirectory() as scratch:
-        _run(sys.executable, "setup.py", "-q", "egg_info", "-e", scratch, "sdist", "-d", out, cwd=ROOT)
-        (archive,) = out.glob("codescaler-*.tar.gz")
         with tarfile.open(archive) as members:
             members.extractall(scratch, filter="data")
         (source,) = Path(scratch).glob("codescaler-*/")
@@ -99,6 +99,15 @@ def build_pure_wheel(out: Path) -> Path:
         )
     (wheel,) = out.glob("codescaler-*-py3-none-any.whl")
     return wheel
+
+
+def build_source_archive(out: Path) -> Path:
+    """One process at a time: setuptools gathers the files in a folder of the working tree, and removes it."""
+    with (ROOT / "setup.py").open() as lock, tempfile.TemporaryDirectory() as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _run(sys.executable, "setup.py", "-q", "egg_info", "-e", scratch, "sdist", "-d", out, cwd=ROOT)
+    (archive,) = out.glob("codescaler-*.tar.gz")
+    return archive
 
 
 def compile_core(machine: Machine, objects: Path) -> list[Path]:

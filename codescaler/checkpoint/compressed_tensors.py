@@ -9,17 +9,13 @@ in place of integers, and without a transform. "pack-quantized" is how weights a
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
-
-import torch
 
 from codescaler.errors import UnsupportedModel
 from codescaler.io.json import Fields
 from codescaler.model.projections import list_fused_linears, list_linear_names
 from codescaler.types import ACTIVATION_BITS, HADAMARD_BLOCK, ActivationBits, Fp8Scheme, QuantScheme, Scheme
-
-GetTensor = Callable[[str], torch.Tensor | None]
 
 _WEIGHTS = {"num_bits": 8, "symmetric": True, "strategy": "channel", "dynamic": False}
 _ACTIVATIONS = {"symmetric": True, "strategy": "token", "dynamic": True}

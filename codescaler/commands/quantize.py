@@ -38,8 +38,8 @@ def add_commands(add: Add) -> None:
     )  # fmt: skip
     command.add_argument(
         "--activation-bits", type=int, choices=ACTIVATION_BITS,
-        help="fewest bits of a linear layer's activations: 8 is faster on CPUs with AVX-512 BF16, 16 moves scores "
-        "less (what is fastest here)",
+        help="fewest bits of a linear layer's activations: 8 is faster on CPUs with a unit for bfloat16, 16 moves "
+        "scores less (what is fastest here)",
     )  # fmt: skip
     command.add_argument(
         "--dtype",

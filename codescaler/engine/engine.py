@@ -154,8 +154,9 @@ class Engine:
             dtype: "auto" is the checkpoint's, but float32 for float16 on a CPU and for bfloat16 on a CPU without
                 a bfloat16 unit; or "float32", "bfloat16".
             quantization: None leaves the weights as the folder has them, which may be int8; "int8" or "fp8" quantises
-                the others now, for linear layers that would change rankings (see `codescaler.quantize.sensitivity`). It
-                measures for seconds to minutes; `codescaler quantize` does so once. fp8 is for GPUs from sm_89 on.
+                them now, but for linear layers that would change rankings (see `codescaler.quantize.sensitivity`), and
+                leaves a folder of this format as it is. It measures for seconds to minutes; `codescaler quantize` does
+                so once. fp8 is for GPUs from sm_89 on.
             backend: "auto", "cpu" (C++), "triton" (GPUs), or "reference" (plain PyTorch, any device).
             num_threads: CPU threads a call may use; None means torch's setting.
             max_batch_tokens: distinct tokens (a shared prefix counts once) in one forward. None means 8192, and a
@@ -659,6 +660,11 @@ def _build_decoder(
         torch_dtype = select_dtype(dtype, config.dtype, device, chosen)
         for reason in filter(None, map(chosen.supports, _list_schemes(config, quantization))):
             raise BackendUnavailable(reason)
+        if quantization and config.quantized_linears and quantization != config.quantization:
+            raise InvalidInput(
+                f"{checkpoint.folder} is {config.quantization}, and quantization={quantization!r} asks for another "
+                "format; give the folder as it was before, or leave quantization out"
+            )
         if quantization and not config.quantized_linears:
             from codescaler.quantize.int8 import quantize_tensors
             from codescaler.quantize.sensitivity import choose_quantized

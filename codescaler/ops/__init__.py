@@ -3,6 +3,8 @@
 import importlib.util
 import logging
 
+import torch
+
 from codescaler.env import is_triton_interpreted, read_forced_cpu_isa
 from codescaler.errors import BackendUnavailable, InvalidInput
 from codescaler.ops import reference
@@ -67,6 +69,10 @@ def _explain_no_triton(device_type: str) -> str | None:
         )
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed; pip install 'codescaler[gpu]'"
+    if device_type == "cuda" and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        if major < 8:
+            return f"Triton's kernels are for compute capability 8.0 or more, and this GPU has {major}.{minor}"
     return None
 
 

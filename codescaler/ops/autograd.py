@@ -147,7 +147,10 @@ def _apply(function: Any, *arguments: Any) -> Any:
 
 
 class _CastLinear(Function):
-    """Y = x W^T + b in the dtype of x, with gradients by weight and bias that no one rounds to that dtype."""
+    """Y = x W^T + b in the dtype of x, with gradients by weight and bias in that of the weights.
+
+    On GPUs nobody rounds them to the dtype of x. A CPU has no such product: there that by the weight is rounded.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, cast: Tensor) -> Tensor:

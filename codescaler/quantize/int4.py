@@ -19,7 +19,7 @@ from codescaler.checkpoint.load import Checkpoint, open_checkpoint
 from codescaler.checkpoint.packed import pack_integers, scale_integers
 from codescaler.checkpoint.save import new_folder
 from codescaler.checkpoint.tensor_files import SINGLE_FILE
-from codescaler.errors import InvalidInput, UnsupportedModel
+from codescaler.errors import InvalidInput, UnsupportedModel, WeightsError
 from codescaler.model.decoder import build_decoder
 from codescaler.model.projections import list_linear_names
 from codescaler.ops import Backend, Tree, select_backend
@@ -121,6 +121,8 @@ def _measure_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     moved, spread = (
         torch.cat([scores - scores.mean() for scores in lists]).square().mean() for lists in (changes, before)
     )
+    if not (torch.isfinite(moved) and 0 < spread < torch.inf):
+        raise WeightsError("the model gives scores that are not finite, or all the same; look for such weights")
     return float((moved / spread).sqrt())
 
 

@@ -33,6 +33,7 @@ from codescaler.ops import Backend, LinearWeights, Tree, reference, replace_oper
 from codescaler.ops.autograd import make_differentiable
 from codescaler.ops.plan import plan
 from codescaler.ops.reference import apply_hadamard
+from codescaler.quantize.folders import require_own_tensors
 from codescaler.quantize.fp8 import quantize_weight_to_fp8
 from codescaler.quantize.int8 import quantize_weight, save_quantized
 from codescaler.text.encoder import build_encoder
@@ -101,7 +102,7 @@ class QuantReport:
             "folder": str(self.folder),
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
-            "num_int8_linears": len(self.choice.linears),
+            "num_quantized_linears": len(self.choice.linears),
             "num_fused_by_activation_bits": {bits: self.choice.count(bits) for bits in ACTIVATION_BITS},
             "change": self.choice.change,
             "kept": kept,
@@ -140,6 +141,7 @@ def quantize(
         raise InvalidInput(f"dtype {dtype!r}; give one of {', '.join(_DTYPES)}")
     source = resolve_folder(model, revision=revision, local_files_only=local_files_only)
     checkpoint = open_checkpoint(source, base_model=base_model, local_files_only=local_files_only)
+    require_own_tensors(checkpoint, quantization, f"load this one with quantization={quantization!r}")
     with new_folder(Path(folder)) as written:
         backend = select_backend("cpu", "cpu")
         choice = choose_quantized(
@@ -214,6 +216,8 @@ def choose_quantized(
     if not limit >= 0:
         raise InvalidInput(f"limit {limit}; give a number of at least 0, such as {LIMIT}, or inf for all linear layers")
     if quantization == "fp8":
+        if activation_bits not in (None, 8):
+            raise InvalidInput(f"activation_bits {activation_bits} with fp8, which has 8; leave it out")
         activation_bits = 8
     if activation_bits is None:
         activation_bits = 8 if backend.has_bf16_unit else 16

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from codescaler.ops import Backend, LinearWeights, reference, replace_operations
+from codescaler.env import is_triton_interpreted
+from codescaler.ops import Backend, LinearWeights, explain_unavailable, reference, replace_operations
 from codescaler.ops.autograd import make_differentiable
 from codescaler.ops.linear import PLAIN
 from codescaler.types import QuantScheme
@@ -18,6 +19,16 @@ def test_a_replaced_operation_leaves_the_backend_and_its_other_operations(backen
     assert torch.equal(backend.rms_norm(x, torch.ones(4), 0.0), x)
     with pytest.raises(AssertionError, match="softmax is no operation"):
         replace_operations(backend, softmax=torch.softmax)
+
+
+@pytest.mark.skipif(is_triton_interpreted(), reason="the interpreter runs on any machine")
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)])
+def test_a_gpu_that_is_too_old_is_named(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    reason = explain_unavailable("triton", "cuda")
+    expected = "Triton's kernels are for compute capability 8.0 or more, and this GPU has 7.5"
+    assert reason == (expected if capability < (8, 0) else None)
 
 
 def test_a_backend_without_an_operation_is_none():

@@ -14,6 +14,7 @@ from codescaler.engine import Engine
 from codescaler.errors import HostileFile, InvalidInput, MissingTensor, ShapeMismatch, UnsupportedModel, WeightsError
 from codescaler.model.projections import list_linear_names
 from codescaler.quantize.int4 import quantize_to_int4
+from codescaler.quantize.int8 import quantize_tensors
 from codescaler.quantize.rounding import choose_scales, round_by_moments, shrink_moments
 from codescaler.quantize.sensitivity import quantize
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint
@@ -140,6 +141,16 @@ def test_what_is_reported_is_what_changed(plain, tmp_path):
     assert finer.bytes_after > report.bytes_after
 
 
+def test_scores_that_are_all_the_same_have_no_change(plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "plain")
+    edit_tensors(
+        tmp_path / "plain/model.safetensors", lambda held: {n: t * ("score" not in n) for n, t in held.items()}
+    )
+    with pytest.raises(WeightsError, match="not finite, or all the same"):
+        quantize_to_int4(tmp_path / "plain", tmp_path / "int4")
+    assert not (tmp_path / "int4").exists()
+
+
 def write_groups(path, num_programs):
     """Six problems of short programs, half of them right."""
     candidates = [{"code": f"def f(x):\n    return x + {n}\n", "passed": n > 1} for n in range(num_programs)]
@@ -245,8 +256,12 @@ def test_the_folder_of_another_tool_loads(folder, plain, copy):
 
 def test_int8_of_a_packed_folder_is_int8_of_what_it_stands_for(folder, tmp_path):
     quantize(folder, tmp_path / "int8", limit=float("inf"))
-    checkpoint = open_checkpoint(tmp_path / "int8")
+    checkpoint, expected = open_checkpoint(tmp_path / "int8"), open_checkpoint(folder)
     assert not checkpoint.config.packed_bits and len(checkpoint.config.quantized_linears) == 14
+    get = quantize_tensors(expected.get, checkpoint.config.quantized_linears)
+    for name in checkpoint.config.quantized_linears:
+        for part in ("weight", "weight_scale"):
+            assert torch.equal(checkpoint.get(f"{name}.{part}"), get(f"{name}.{part}"))
 
 
 @pytest.mark.parametrize(

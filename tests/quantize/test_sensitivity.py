@@ -91,6 +91,7 @@ def test_a_map_that_stays_has_the_dtype_too(tmp_path):
         ({"limit": -1.0}, "limit -1.0; give a number"),
         ({"activation_bits": 4}, "activation_bits 4; give 8 or 16"),
         ({"dtype": "float16"}, "dtype 'float16'; give one of"),
+        ({"quantization": "fp8", "activation_bits": 16}, "activation_bits 16 with fp8, which has 8"),
     ],
 )
 def test_a_setting_that_is_none_is_refused(plain, tmp_path, settings, message):
@@ -277,6 +278,9 @@ def test_what_cannot_be_done_says_so(plain, folder, tmp_path):
         quantize(tmp_path / "phi3", tmp_path / "fused")
     assert Engine.from_pretrained(tmp_path / "phi3", quantization="int8").quantization == "int8"
     shutil.rmtree(tmp_path / "phi3")
+    with pytest.raises(InvalidInput, match="is int8, and quantization='fp8' asks for another format"):
+        Engine.from_pretrained(folder, quantization="fp8", backend="reference")
+    assert np.array_equal(bits(folder, quantization="int8"), bits(folder))
     with pytest.raises(InvalidInput, match="with a reward head"):
         Engine.from_pretrained(plain, head="none", quantization="int8")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "run") == []
