@@ -206,12 +206,14 @@ def _sum_by_score(scores: Scores, is_correct: Labels, weights: npt.ArrayLike | N
     return right, wrong
 
 
+def rank(values: Scores) -> Figures:
+    """Returns the rank of each value, from 1 on. Equal ones share the mean of theirs. Shape: [N] -> [N]."""
+    _, place, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], np.float64)
+
+
 def compute_rank_correlation(first: Scores, second: Scores) -> float:
     """Spearman's correlation: Pearson's of the ranks, those of ties averaged. NaN where all of one side are equal."""
-    ranks = []
-    for values in (first, second):
-        _, place, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(counts) - (counts + 1) / 2)[place])
-    x, y = (rank - rank.mean() for rank in ranks)
+    x, y = (ranks - ranks.mean() for ranks in map(rank, (first, second)))
     with np.errstate(invalid="ignore"):
         return float(x @ y / np.sqrt((x @ x) * (y @ y)))

@@ -14,6 +14,7 @@ from codescaler.metrics import (
     compute_rank_correlation,
     compute_youden,
     pair_accuracy,
+    rank,
 )
 
 
@@ -93,6 +94,12 @@ def test_auc_is_the_share_of_pairs_on_random_scores():
     thresholds = [-1.0, *np.unique(scores)]
     gaps = [(scores[correct] > t).mean() - (scores[~correct] > t).mean() for t in thresholds]
     assert compute_youden(scores, correct) == pytest.approx(max(gaps))
+
+
+def test_equal_values_share_their_mean_rank():
+    values = [3.0, 1.0, 3.0, 2.0, 3.0]
+    expected = [sum(other < value for other in values) + (values.count(value) + 1) / 2 for value in values]
+    assert rank(values).tolist() == expected == [4, 1, 4, 2, 4]
 
 
 def test_rank_correlation():

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from codescaler.commands.info import describe_environment
@@ -32,6 +31,7 @@ from codescaler.evaluate.estimates import Estimate, estimate_correlation, estima
 from codescaler.evaluate.tables import format_percent
 from codescaler.io.records import Group, read_groups
 from codescaler.io.tables import format_table
+from codescaler.metrics import rank
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.tasks import read_tasks
 from codescaler.types import CallTests, StdioTests, Task
@@ -116,12 +116,6 @@ def summarize(measured: Sequence[Measured]) -> dict[str, Any]:
         "spearman": {f"{first}, {second}": correlate(first, second) for first, second in pairs},
         "levels": levels,
     }
-
-
-def rank(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Ranks from 1 on. Equal values share the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places], dtype=np.float64)
 
 
 def _print_tables(values: dict[str, Any]) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from benches.harness.results import RESULTS
-from benches.quality.delta import rank
 from benches.quality.policies import compare, read_shares
 from benches.tools.page_tables import format_estimate
 from codescaler.commands.info import describe_environment
@@ -29,7 +28,7 @@ from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import Estimate
 from codescaler.io.records import read_objects
 from codescaler.io.tables import format_table
-from codescaler.metrics import Figures, compute_percentile_intervals, resample_means
+from codescaler.metrics import Figures, compute_percentile_intervals, rank, resample_means
 
 PEER = Path("validity/rejection-validity")
 RUN = "rejection"

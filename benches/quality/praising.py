@@ -56,7 +56,7 @@ def make_paid_groups(groups: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, 
     for group in groups:
         candidates = []
         for completion in (candidate["completion"] for candidate in group["candidates"]):
-            praised = write_praised(completion)
+            praised = make_praised(completion)
             if praised is not None:
                 candidates += [{"completion": completion, "passed": False}, {"completion": praised, "passed": True}]
         if candidates:
@@ -70,11 +70,11 @@ def add_some_praise(groups: Sequence[Mapping[str, Any]], share: float, seed: int
     choice = random.Random(seed)
     for group in groups:
         texts = [candidate["completion"] for candidate in group["candidates"]]
-        made = [(write_praised(text) if choice.random() < share else None) or text for text in texts]
+        made = [(make_praised(text) if choice.random() < share else None) or text for text in texts]
         yield {**group, "candidates": [{"completion": text} for text in made]}
 
 
-def write_praised(completion: str) -> str | None:
+def make_praised(completion: str) -> str | None:
     """The program of a completion with praise, in one block; None without a program to praise."""
     code = extract.extract_training_code(completion)
     praised = None if code is None else add_praise(code, claims=CLAIMS)

@@ -3,16 +3,11 @@
 import numpy as np
 import pytest
 
-from benches.quality.delta import Measured, measure_problems, rank, summarize
+from benches.quality.delta import Measured, measure_problems, summarize
 from codescaler.io.records import parse_group
+from codescaler.metrics import rank
 from codescaler.sandbox import Limits, Sandbox
 from codescaler.types import CallTests, Task
-
-
-def test_equal_values_share_their_mean_rank():
-    values = [3.0, 1.0, 3.0, 2.0, 3.0]
-    expected = [sum(other < value for other in values) + (values.count(value) + 1) / 2 for value in values]
-    assert rank(values).tolist() == expected == [4, 1, 4, 2, 4]
 
 
 def test_correlations_are_of_ranks():

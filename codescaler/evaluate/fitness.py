@@ -4,7 +4,7 @@
                 right, and by how much more often than any sample (gain), and than any sample that is a program (gain
                 over validity, which needs no model). Ties are drawn from.
   paid for      How a score moves when a program is rewritten and does the same, in units of the spread, the root of the
-                mean variance of scores within a group. Of a problem, its first correct and first incorrect program are
+                mean variance of scores within a group of two programs or more. Of a problem, its first correct and first incorrect program are
                 rewritten. "Being correct" is the mean score of correct programs less that of incorrect ones.
   excess        The move by a rewrite less what being correct is paid, over mixed problems. Above 0, a policy earns more
                 by the rewrite than by a correct program.
@@ -165,7 +165,7 @@ def _measure_moves(
     known = [*scores, *(moved or ())]
     spread = np.nan
     if all(np.isfinite(values).all() for values in known):
-        spread = float(np.sqrt(np.mean([values.var() for values in scores if len(values)])))
+        spread = float(np.sqrt(np.mean([values.var() for values in scores if len(values) > 1])))
     paid: dict[str, Any] = {"correct": None, "moves": dict.fromkeys(REWRITES), "excess": dict.fromkeys(REWRITES)}
     if not spread > 0:
         return {"spread": None if np.isnan(spread) else spread, **paid}
