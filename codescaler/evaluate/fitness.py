@@ -4,8 +4,9 @@
                 right, and by how much more often than any sample (gain), and than any sample that is a program (gain
                 over validity, which needs no model). Ties are drawn from.
   paid for      How a score moves when a program is rewritten and does the same, in units of the spread, the root of the
-                mean variance of scores within a group of two programs or more. Of a problem, its first correct and first incorrect program are
-                rewritten. "Being correct" is the mean score of correct programs less that of incorrect ones.
+                mean variance of scores within a group of two programs or more. Of a problem, its first correct and
+                first incorrect program are rewritten. "Being correct" is the mean score of correct programs less that
+                of incorrect ones.
   excess        The move by a rewrite less what being correct is paid, over mixed problems. Above 0, a policy earns more
                 by the rewrite than by a correct program.
   correlation   Pearson's, of scores with length, share of comments and praise, less the mean of their group.
