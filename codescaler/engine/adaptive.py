@@ -160,10 +160,10 @@ class AdaptiveRanker:
         called = [named[candidate.index] for candidate in distinct]
         pairs = [make_conversation(problem, candidate.code or "", system) for candidate in distinct]
         values = self.scores.compute(pairs, called, self.certificate.rule)
-        self._monitor.add(describe_problem(values))
         place_of = {candidate.code: place for place, candidate in enumerate(distinct)}
         rows = [place_of[candidate.code] for candidate in contenders]
         scored = self._read_values(values[rows], contenders, [called[row] for row in rows])
+        self._monitor.add(describe_problem(values))
         ranked = [
             scored.get(each.index, each if each.code is None else replace(each, dropped_at=0)) for each in unscored
         ]

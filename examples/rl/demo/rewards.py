@@ -61,10 +61,10 @@ def require_drawn_alike(group: Mapping[str, Any], options: Any) -> None:
 
     Raises: InvalidInput.
     """
-    asked = {"model": Path(options.policy).resolve().name, "temperature": options.temperature, "top_p": 1.0}
-    asked["max_tokens"] = options.max_tokens
     drawn = {"n": len(group["candidates"]), **group.get("generator", {})}
-    for name, value in {"n": options.samples, **asked}.items():
+    asked = {"n": options.samples, "model": Path(options.policy).resolve().name, "top_p": 1.0}
+    asked |= {name: getattr(options, name) for name in ("temperature", "max_tokens")}
+    for name, value in asked.items():
         if drawn.get(name) != value:
             raise InvalidInput(
                 f"{options.samples_file}, {group['task_id']}: drawn with {name} {drawn.get(name)}, and the run draws "
