@@ -31,6 +31,7 @@ def write_ranking() -> Iterator[str]:
     yield from _write_best_of_n_latency()
     yield from _write_policies("policies_qwen2.5_coder_0.5b", "A policy after a round of rejection sampling")
     yield from _write_fitness_cards()
+    yield from _write_fitness_order()
     yield from _write_policies("policies_grpo_qwen2.5_coder_0.5b", "A policy after GRPO")
     yield from _write_policies("policies_grpo_copies_qwen2.5_coder_0.5b", "A policy after GRPO at a smaller rate")
     yield from _write_fitness()
@@ -231,6 +232,38 @@ def _write_fitness_cards() -> Iterator[str]:
             ]
             for name, card in sorted(models.items(), key=lambda item: -item[1]["gain_over_validity"]["mean"])
         ],
+    )
+
+
+def _write_fitness_order() -> Iterator[str]:
+    result = load_result("fitness_order_qwen2.5_coder_0.5b")
+    yield "## Fitness cards and what reward models taught\n"
+    yield (
+        "`codescaler eval fitness` on samples of Qwen2.5-Coder-0.5B-Instruct, then `make rl-demo RUN=rejection` with "
+        f"each reward model, then `python benches fitness_order`. {result['recipe']} Gains are over "
+        f"`rejection-validity`, whose Avg@8 is {100 * result['validity_avg_at_k']:.1f}, paired by "
+        f"{result['num_problems']} problems of MBPP validation. The card is of {result['num_groups_of_card']} "
+        f"problems, of which {result['num_mixed_of_card']} have a correct and an incorrect sample. "
+        f"{describe_setting(result)}\n"
+    )
+    yield format_table(
+        ["reward model", "the card: gain over validity", "verdict", "kept that is correct, %", "Avg@8, %", "gain"],
+        [
+            [
+                f"`{model['model']}`",
+                format_gain(*(model["card"]["gain_over_validity"][key] for key in ("mean", "interval"))),
+                model["card"]["verdict"]["word"],
+                f"{100 * model['kept_correct']:.1f}",
+                f"{100 * model['avg_at_k']:.1f}",
+                format_gain(*(model["gain"][key] for key in ("mean", "interval"))),
+            ]
+            for model in result["models"]
+        ],
+    )
+    yield (
+        f"Rank correlation of the two gains: {format_estimate(result['spearman'], 1, 2)}. Its interval draws held-out "
+        "problems, and takes cards and policies as they are: each model taught one policy, from one seed. Of all "
+        f"orders of the models, {100 * result['p']:.0f}% agree as well or better.\n"
     )
 
 
