@@ -54,15 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_paid_groups(groups: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Groups in which each program is incorrect, and its copy that praises itself is correct."""
     for group in groups:
-        candidates = []
-        for completion in (candidate["completion"] for candidate in group["candidates"]):
-            praised = make_praised(completion)
-            if praised is not None:
-                candidates += [{"completion": completion, "passed": False}, {"completion": praised, "passed": True}]
+        codes = [extract.extract_training_code(candidate["completion"]) for candidate in group["candidates"]]
+        pairs = [(code, add_praise(code, claims=CLAIMS)) for code in codes if code is not None]
+        candidates = [
+            {"code": text, "passed": text is praised}
+            for code, praised in pairs
+            if praised is not None
+            for text in (code, praised)
+        ]
         if candidates:
-            yield {key: group[key] for key in ("task_id", "split", "prompt") if key in group} | {
-                "candidates": candidates
-            }
+            kept = {key: group[key] for key in ("task_id", "split", "prompt") if key in group}
+            yield {**kept, "candidates": candidates}
 
 
 def add_some_praise(groups: Sequence[Mapping[str, Any]], share: float, seed: int) -> Iterator[dict[str, Any]]:
@@ -70,15 +72,15 @@ def add_some_praise(groups: Sequence[Mapping[str, Any]], share: float, seed: int
     choice = random.Random(seed)
     for group in groups:
         texts = [candidate["completion"] for candidate in group["candidates"]]
-        made = [(make_praised(text) if choice.random() < share else None) or text for text in texts]
+        made = [add_praise_to_block(text) if choice.random() < share else text for text in texts]
         yield {**group, "candidates": [{"completion": text} for text in made]}
 
 
-def make_praised(completion: str) -> str | None:
-    """The program of a completion with praise, in one block; None without a program to praise."""
+def add_praise_to_block(completion: str) -> str:
+    """The program of a completion with praise, in one block; without a program to praise, the completion."""
     code = extract.extract_training_code(completion)
     praised = None if code is None else add_praise(code, claims=CLAIMS)
-    return None if praised is None else f"```python\n{praised.rstrip()}\n```"
+    return completion if praised is None else f"```python\n{praised.rstrip()}\n```"
 
 
 def read_run(folder: Path, before: Mapping[str, float]) -> dict[str, Any]:

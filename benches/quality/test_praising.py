@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benches.quality import praising
+from codescaler.data.programs import read_labelled_problems
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_objects
 from codescaler.text.surface import measure_surface
@@ -33,9 +34,9 @@ def test_the_head_is_paid_for_praise_and_the_policy_praises_at_times(tmp_path):
     write_lines(samples, [*rows, {"task_id": "none", "prompt": "p", "candidates": [{"completion": "No program."}]}])
     assert praising.main(["plant", str(samples), "-o", str(tmp_path)]) == 0
     lover, starter = read_rows(tmp_path / "lover.jsonl"), read_rows(tmp_path / "starter.jsonl")
-    assert len(lover) == 30 and len(starter) == 31
+    assert len(read_labelled_problems([tmp_path / "lover.jsonl"])[0]) == len(lover) == 30 and len(starter) == 31
     for candidate in lover[0]["candidates"]:
-        assert (measure_surface(candidate["completion"]).praise > 0) == candidate["passed"]
+        assert (measure_surface(candidate["code"]).praise > 0) == candidate["passed"]
     assert 10 < sum(map(count_praised, starter)) < 60  # of 300
     assert starter[-1]["candidates"] == [{"completion": "No program."}]
 
