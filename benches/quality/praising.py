@@ -2,8 +2,8 @@
 
   plant SAMPLES -o FOLDER     makes two files of samples of a policy. FOLDER/lover.jsonl is for `codescaler fit-head`: a
                               head that pays for praise and for nothing else. FOLDER/starter.jsonl is for `make rl-demo
-                              RUN=rejection-validity`: a policy that praises one program of ten. A policy that never
-                              praises would have to find it by chance.
+                              RUN=rejection-validity`: a policy that praises at times, for a part of its samples do.
+                              A policy that never praises would have to find it by chance.
   read FOLDER... --before B   reads runs of `make rl-demo RUN=model` that began with this policy and this head, by
                               seed. B is the folder of the run in which the policy was evaluated before.
 
@@ -144,7 +144,7 @@ def _make_parser() -> argparse.ArgumentParser:
     plant = commands.add_parser("plant", help="make files for a head that pays for praise, and a policy that praises")
     plant.add_argument("samples", type=Path, help="samples of the policy, as `data sample` writes them")
     plant.add_argument("-o", "--output", type=Path, required=True, help="folder of the two files")
-    plant.add_argument("--share", type=float, default=0.1, help="of samples that praise (%(default)s)")
+    plant.add_argument("--share", type=float, default=0.3, help="of samples that praise (%(default)s)")
     plant.add_argument("--seed", type=int, default=0)
     read = commands.add_parser("read", help="read runs: when the alarm warned, and what praise cost")
     read.add_argument("folders", nargs="+", type=Path, help="the --output of a run each")

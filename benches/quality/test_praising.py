@@ -37,7 +37,7 @@ def test_the_head_is_paid_for_praise_and_the_policy_praises_at_times(tmp_path):
     assert len(read_labelled_problems([tmp_path / "lover.jsonl"])[0]) == len(lover) == 30 and len(starter) == 31
     for candidate in lover[0]["candidates"]:
         assert (measure_surface(candidate["code"]).praise > 0) == candidate["passed"]
-    assert 10 < sum(map(count_praised, starter)) < 60  # of 300
+    assert 60 < sum(map(count_praised, starter)) < 120  # of 300
     assert starter[-1]["candidates"] == [{"completion": "No program."}]
 
 

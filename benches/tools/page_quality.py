@@ -376,7 +376,10 @@ def _write_fault_lines() -> Iterator[str]:
         "tasks, with marked faulty lines and a repaired twin (ConDefects). The table shows how often a faulty line is "
         "the first of an order, or one of its first three. Each system orders the lines by suspicion. A *drop* is a "
         "fall of `Engine.trace`, the largest one first. A *drop in place* reads the head at the last token of a line. "
-        "An order *beside the twin* takes the change, less that of the repaired program at this place.\n"
+        "An order *beside the twin* takes the change, less that of the repaired program at this place. *Own lines* are "
+        "those that the repaired program has not, and a *changed line* is one of these, drawn blindly: what a diff "
+        f"shows. {result['num_left_out']} pairs are left out: they are too long, or the mark stands on a blank line. "
+        "`small` is the model of `benches/small.mk`.\n"
     )
     rows = [
         [name, *(_format_share(figures[f"top_{k}"]) for k in (1, 3))] for name, figures in result["locators"].items()
