@@ -240,6 +240,15 @@ def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypat
     assert save_steps == 100 or not torch.equal(policy, read_weights(monitor.alarm_step))
 
 
+@pytest.mark.parametrize("num, expected", [(1, [1]), (2, [1, 2]), (9, [1, 2, 0])])
+def test_the_best_of_different_samples_are_kept(monkeypatch, num, expected):
+    monkeypatch.syspath_prepend(str(DEMO))
+    from training import choose_kept
+
+    completions, rewards = ["a", "b", "c", "b", "d", "c"], [0.5, 2.0, 2.0, 2.0, 0.0, 2.0]
+    assert choose_kept(completions, rewards, num) == expected
+
+
 def test_the_alarm_has_its_start_in_samples_from_before_the_run(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(DEMO))
     from rewards import reward_validity, watch_reward

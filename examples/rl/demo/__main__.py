@@ -55,6 +55,8 @@ def main() -> None:
 def make_run(run: str, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Trains and evaluates, unless the run has figures already."""
     folder, figures_file = options.output / run, options.output / "figures.jsonl"
+    if options.keep < 1:
+        raise SystemExit(f"--keep {options.keep}; give a whole number of at least 1")
     if run in KINDS and options.steps < 1:
         raise SystemExit(f"--steps {options.steps}; give a whole number of at least 1 for GRPO")
     prompts = {} if run == "base" else choose_problems(tasks, options.train_split, options.train_limit)
@@ -87,7 +89,7 @@ def require_same_options(options: argparse.Namespace, path: Path) -> None:
     values = {name: str(value) for name, value in vars(options).items() if name not in ("run", "output", "save_steps")}
     if not path.exists():
         path.write_text(json.dumps(values, indent=2) + "\n")
-    begun = {"scorer": REWARD} | json.loads(path.read_text())  # which runs had before the option came
+    begun = {"scorer": REWARD, "keep": "1"} | json.loads(path.read_text())  # which runs had before the options came
     for name, value in begun.items():
         if value != values.get(name):
             raise SystemExit(
@@ -134,6 +136,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--train-limit", type=int, help="prompts, from the first on")
     add("--eval-limit", type=int, help="held-out problems, from the first on")
     add("--samples-file", type=Path, help="samples of the policy by `data sample`, for rejection and the alarm's start")
+    add("--keep", type=int, default=1, help="samples of a prompt that rejection keeps (%(default)s)")
     add("--steps", type=int, default=60, help="of training; 0 is one pass over what rejection keeps (%(default)s)")
     add("--prompts", type=int, default=8, help="a step (%(default)s)")
     add("--samples", type=int, default=8, help="of a prompt (%(default)s)")

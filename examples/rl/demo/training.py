@@ -121,11 +121,11 @@ class CpuGRPOTrainer(trl.GRPOTrainer):
 def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward], folder: Path) -> None:
     """One round of rejection sampling: samples, keeps the best-rewarded of each prompt, and fine-tunes on these.
 
-    A prompt whose samples all have reward 0 is left out.
+    A prompt whose samples all have reward 0 is left out. Of equal samples one is kept.
     """
     file = folder / "kept.jsonl"
     if not file.exists():
-        kept = list(_keep_best(options.samples_file or _draw_samples(options, folder), tasks, rewards))
+        kept = list(_keep_best(options.samples_file or _draw_samples(options, folder), tasks, rewards, options.keep))
         if not kept:
             raise SystemExit(
                 "every sample has reward 0, as one without a program has; "
@@ -164,7 +164,9 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
     write_policy(trainer.model, trainer.processing_class, folder / "policy")
 
 
-def _keep_best(sampled: Path, tasks: Mapping[str, Task], rewards: Sequence[Reward]) -> Iterator[dict[str, Any]]:
+def _keep_best(
+    sampled: Path, tasks: Mapping[str, Task], rewards: Sequence[Reward], num: int
+) -> Iterator[dict[str, Any]]:
     groups = [group for _, group in read_objects(sampled) if group["task_id"] in tasks]
     if missing := len(tasks.keys() - {group["task_id"] for group in groups}):
         print(f"{sampled} has no samples of {missing} of {len(tasks)} prompts")
@@ -174,10 +176,16 @@ def _keep_best(sampled: Path, tasks: Mapping[str, Task], rewards: Sequence[Rewar
         columns = (reward([group["prompt"]] * len(completions), completions, task_id=names) for reward in rewards)
         # One that could not be judged is not kept.
         totals = [0.0 if None in values else sum(values) for values in zip(*columns, strict=True)]
-        best = max(range(len(totals)), key=totals.__getitem__)
-        if totals[best] > 0:
-            answer = [{"role": "assistant", "content": completions[best]}]
+        for place in choose_kept(completions, totals, num):
+            answer = [{"role": "assistant", "content": completions[place]}]
             yield {"prompt": [{"role": "user", "content": group["prompt"]}], "completion": answer}
+
+
+def choose_kept(completions: Sequence[str], totals: Sequence[float], num: int) -> list[int]:
+    """The places of up to `num` different completions with the highest rewards above 0; of equal rewards the first."""
+    order = sorted(range(len(totals)), key=lambda place: -totals[place])
+    first = {completions[place]: place for place in reversed(order)}
+    return [place for place in order if totals[place] > 0 and first[completions[place]] == place][:num]
 
 
 def _draw_samples(options: Any, folder: Path) -> Path:
