@@ -330,8 +330,7 @@ def _write_alarm() -> Iterator[str]:
     streams, windows = result["streams"], result["num_windows"]
     yield "## Alarms of RewardMonitor\n"
     yield (
-        f"`{result['command']} --split {result['split']}`. {windows['start']} windows of "
-        f"{result['num_groups']} prompts are the start, and "
+        f"`{result['command']}`. {windows['start']} windows of {result['num_groups']} prompts are the start, and "
         f"{windows['after']} windows follow. All programs are real samples of one policy, and nano scores them. "
         f"The chance of a false alarm is set to {result['level']:.1%} a window. "
         "`honest` windows are drawn as the start. The policy that is `learning` passes more and more tests.\n"
