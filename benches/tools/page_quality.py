@@ -210,7 +210,7 @@ def _write_nano() -> Iterator[str]:
         rows = []
         for scorer, values in figures["scorers"].items():
             gain = gains.get(scorer, {}).get("pair_accuracy")
-            shown = "" if gain is None or scorer == "oracle" else format_gain(gain["mean"], gain["interval"])
+            shown = "" if gain is None or scorer == "oracle" else format_gain(**gain)
             rows.append(
                 [
                     LIKELIHOODS.get(scorer, scorer),

@@ -197,7 +197,7 @@ def _write_fitness() -> Iterator[str]:
                 f"`{model}`",
                 f"{name}, {figures['num_mixed']} problems with both",
                 format_estimate(figures["scorers"][model]["pair_accuracy"]),
-                format_gain(figures["scorers"][model]["gain"]["mean"], figures["scorers"][model]["gain"]["interval"]),
+                format_gain(**figures["scorers"][model]["gain"]),
                 format_estimate(figures["scorers"][model]["correct"], 1, 2),
                 format_estimate(figures["scorers"][model]["moves"]["praised"], 1, 2),
             ]
@@ -225,7 +225,7 @@ def _write_fitness_cards() -> Iterator[str]:
             [
                 f"`{name}`",
                 format_estimate(card["pair_accuracy"]),
-                format_gain(card["gain_over_validity"]["mean"], card["gain_over_validity"]["interval"]),
+                format_gain(**card["gain_over_validity"]),
                 format_estimate(card["correct"], 1, 2),
                 format_estimate(card["moves"]["praised"], 1, 2),
                 card["verdict"]["word"],
@@ -251,11 +251,11 @@ def _write_fitness_order() -> Iterator[str]:
         [
             [
                 f"`{model['model']}`",
-                format_gain(*(model["card"]["gain_over_validity"][key] for key in ("mean", "interval"))),
+                format_gain(**model["card"]["gain_over_validity"]),
                 model["card"]["verdict"]["word"],
                 f"{100 * model['kept_correct']:.1f}",
                 f"{100 * model['avg_at_k']:.1f}",
-                format_gain(*(model["gain"][key] for key in ("mean", "interval"))),
+                format_gain(**model["gain"]),
             ]
             for model in result["models"]
         ],
@@ -269,4 +269,4 @@ def _write_fitness_order() -> Iterator[str]:
 
 def _format_gain_over(run: Mapping[str, Any], peer: str) -> str:
     gain = run["gains"].get(peer)
-    return "" if gain is None or run["run"] == "base" else format_gain(gain["mean"], gain["interval"])
+    return "" if gain is None or run["run"] == "base" else format_gain(**gain)

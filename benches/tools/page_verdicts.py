@@ -153,7 +153,7 @@ def _write_voted_labels() -> Iterator[str]:
                 name,
                 pool["num_problems"],
                 *(format_estimate(pool[key]) for key in ("real", "voted")),
-                format_gain(pool["voted_over_real"]["mean"], pool["voted_over_real"]["interval"]),
+                format_gain(**pool["voted_over_real"]),
             ]
             for name, pool in result["pools"].items()
         ],

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from codescaler.commands.options import (
-    ENGINE_OPTIONS,
+    HEAD_OPTIONS,
     Add,
     add_engine_options,
     add_model_option,
@@ -15,8 +15,6 @@ from codescaler.commands.options import (
     read_text,
 )
 from codescaler.env import may_use_colours
-
-_OPTIONS = tuple(name for name in ENGINE_OPTIONS if name != "scorer")  # an empty program has no likelihood
 
 
 def add_commands(add: Add) -> None:
@@ -27,7 +25,7 @@ def add_commands(add: Add) -> None:
     add_model_option(explain)
     explain.add_argument("--html", type=Path, metavar="FILE", help="write a page too: programs side by side")
     explain.add_argument("--json", action="store_true", help="print JSON, one line a program")
-    add_engine_options(explain, _OPTIONS)
+    add_engine_options(explain, HEAD_OPTIONS)
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -38,7 +36,7 @@ def _explain(options: argparse.Namespace) -> None:
 
     names = [str(path) for path in options.programs]
     problem, programs = read_text(options.problem), [read_text(path) for path in options.programs]
-    engine = Engine.from_pretrained(options.model, **collect_options(options, _OPTIONS))
+    engine = Engine.from_pretrained(options.model, **collect_options(options, HEAD_OPTIONS))
     traces = engine.trace(problem, programs, names=names)
     pairs = find_common_lines([[line.text for line in lines] for lines in traces])
     common = [set(numbers) for numbers in zip(*pairs, strict=True)] or [set[int]() for _ in traces]

@@ -65,6 +65,8 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "revision": {"help": "branch, tag or commit on the hub"},
     "local_files_only": {"action": "store_true", "help": "never ask the hub"},
 }
+# Without what ranks by likelihoods: token ids that clients send, and the empty program of `explain`, have none.
+HEAD_OPTIONS = tuple(name for name in ENGINE_OPTIONS if name != "scorer")
 
 
 class ModelName(NamedTuple):

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codescaler.commands.calibration import read_model_calibration
-from codescaler.commands.options import ENGINE_OPTIONS, Add, add_engine_options, add_model_option, collect_options
+from codescaler.commands.options import HEAD_OPTIONS, Add, add_engine_options, add_model_option, collect_options
 from codescaler.env import API_KEY, read_api_key, use_passive_waiting
 from codescaler.errors import BackendUnavailable, InvalidInput, WeightsError
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
     from codescaler.evaluate.calibration import Calibration
-
-_OPTIONS = tuple(name for name in ENGINE_OPTIONS if name != "scorer")  # clients send ids too, which have no program
 
 
 def add_commands(add: Add) -> None:
@@ -40,12 +38,12 @@ def add_commands(add: Add) -> None:
     serve.add_argument(
         "--allowed-host", action="append", default=[], metavar="NAME", help="a name that the server is reached by"
     )
-    add_engine_options(serve, _OPTIONS)
+    add_engine_options(serve, HEAD_OPTIONS)
     play = add("play", _play, "Open a page in the browser that ranks programs and shows where scores rise and fall.")
     add_model_option(play)
     play.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
     play.add_argument("--no-browser", action="store_true", help="only say the address")
-    add_engine_options(play, _OPTIONS)
+    add_engine_options(play, HEAD_OPTIONS)
     play.set_defaults(host="127.0.0.1", uds=None, served_name=[], api_key_file=None, no_auth=False, allowed_host=[])
 
 
@@ -107,7 +105,7 @@ def _open_models(options: argparse.Namespace) -> "list[tuple[Engine, tuple[str, 
         names[model or next(iter(names))].append(name if model is None else name.removeprefix(f"{model}="))
     return [
         (
-            Engine.from_pretrained(model, **collect_options(options, _OPTIONS)),
+            Engine.from_pretrained(model, **collect_options(options, HEAD_OPTIONS)),
             (model or "nano", *names[model or "nano"]),
         )
         for model in models

@@ -152,15 +152,17 @@ class AdaptiveRanker:
             )
         unscored = read_candidates(problem, candidates, extract, top_k, language, asked_first)
         contenders = list_contenders(unscored)
-        first_of = {candidate.code: candidate for candidate in reversed(contenders)}
-        distinct = [candidate for candidate in contenders if first_of[candidate.code] is candidate]
+        first_of: dict[str | None, RankedCandidate] = {}
+        for candidate in contenders:
+            first_of.setdefault(candidate.code, candidate)
+        distinct = [*first_of.values()]
         if self.has_drifted or not self._is_counted(len(distinct)):
             return rank_in_full()
         named = name_candidates(unscored, names)
         called = [named[candidate.index] for candidate in distinct]
         pairs = [make_conversation(problem, candidate.code or "", system) for candidate in distinct]
         values = self.scores.compute(pairs, called, self.certificate.rule)
-        place_of = {candidate.code: place for place, candidate in enumerate(distinct)}
+        place_of = {code: place for place, code in enumerate(first_of)}
         rows = [place_of[candidate.code] for candidate in contenders]
         scored = self._read_values(values[rows], contenders, [called[row] for row in rows])
         self._monitor.add(describe_problem(values))
