@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from codescaler.errors import InvalidInput, WeightsError
+from codescaler.errors import CapacityExceeded, InvalidInput, WeightsError
 from codescaler.integrations.reward_function import LogMetric, RewardFunction, Scorer, Turn
 from codescaler.integrations.scorers import is_url, open_scorer
 from codescaler.io.files import open_output
@@ -222,12 +222,23 @@ class RewardMonitor:
             _Group(group.problem, [new for place in places for new in rewrite_program(group.codes[place], group.text)])
             for group, places in zip(groups, best, strict=True)
         ]
-        moved = _score(engine, rewrites, system)
+        moved = self._score_rewrites(rewrites)
         second = [None] * len(groups) if self._second is None else _score(self._second, groups, None)
         return [
             measure_group(group.codes, scores, new.reshape(len(places), -1), places, other)
             for group, scores, new, places, other in zip(groups, own, moved, best, second, strict=True)
         ]
+
+    def _score_rewrites(self, rewrites: Sequence[_Group]) -> list[Figures]:
+        """Scores of each prompt's rewrites. NaN if one of them is longer than the reward model reads."""
+        engine, system = self.reward.engine, self.reward.system
+        try:
+            return _score(engine, rewrites, system)
+        except _TOO_LONG as error:
+            if len(rewrites) > 1:
+                return [scores for group in rewrites for scores in self._score_rewrites([group])]
+            _log.warning("a prompt counts without its rewrites, for one is too long: %s", error)
+            return [np.full(len(rewrites[0].codes), np.nan)]
 
     def _close(self) -> Window:
         """Compares a window with the start, or adds it to the start."""
@@ -333,6 +344,7 @@ class RewardMonitor:
             )
 
 
+_TOO_LONG = (InvalidInput, CapacityExceeded)  # all that a model can have against a rewrite of what it has scored
 _FIELDS = {field.name for field in fields(Window)}
 _BEGINNING = b'{"window": '
 

@@ -140,17 +140,54 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder):
     assert seen == unkilled and seen
 
 
-def test_a_language_model_rewards_by_its_likelihood(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(DEMO))
-    from rewards import open_reward
-
+@pytest.fixture
+def language_model(tmp_path):
     save_random_checkpoint(tmp_path, "qwen3", "CausalLM", vocab_size=300, pad_token_id=299, num_hidden_layers=1)
     save_chat(tmp_path)
-    reward = open_reward(SimpleNamespace(reward_model=str(tmp_path), scorer="likelihood_mean"))
-    problem, options = TEXTS["train"], {"scorer": "likelihood_mean"}
-    (likelihood,) = Engine.from_pretrained(tmp_path, **options).score([(problem, PROGRAMS[0])])
-    rewards = reward([problem] * 2, [COMPLETIONS[0], COMPLETIONS[-1]])
-    assert likelihood < 0 and rewards == [pytest.approx(np.log1p(np.exp(likelihood))), 0.0]
+    return tmp_path
+
+
+def test_a_language_model_rewards_by_its_likelihood(language_model, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    from rewards import open_combined_reward, open_reward
+
+    options = SimpleNamespace(rm=[f"{language_model}:likelihood_mean"])
+    problem, scorer = TEXTS["train"], {"scorer": "likelihood_mean"}
+    (likelihood,) = Engine.from_pretrained(language_model, **scorer).score([(problem, PROGRAMS[0])])
+    for reward in (open_reward(options), open_combined_reward(options)):
+        rewards = reward([problem] * 2, [COMPLETIONS[0], COMPLETIONS[-1]])
+        assert likelihood < 0 and rewards == [pytest.approx(np.log1p(np.exp(likelihood))), 0.0]
+
+
+def test_standardised_scores_of_several_models_are_added(language_model, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    from rewards import open_combined_reward, open_reward
+
+    options = SimpleNamespace(rm=["nano", f"lm={language_model}:likelihood"])
+    engines = Engine.from_pretrained("nano"), Engine.from_pretrained(language_model, scorer="likelihood")
+    prompts = [text for text in TEXTS.values() for _ in range(4)]
+    completions = [*COMPLETIONS[:3], COMPLETIONS[-1]] * 2
+    expected = []
+    for problem in TEXTS.values():
+        scores = np.array([engine.score([(problem, code) for code in PROGRAMS[:3]]) for engine in engines])
+        z = (scores - scores.mean(1, keepdims=True)) / scores.std(1, keepdims=True)
+        expected += [*np.log1p(np.exp(z.sum(0))), 0.0]
+    np.testing.assert_allclose(open_combined_reward(options)(prompts, completions), expected, rtol=1e-5)
+    first = RewardFunction(engines[0])
+    assert open_reward(options)(prompts, completions) == first(prompts, completions)
+
+
+@pytest.mark.parametrize(
+    "models, message",
+    [
+        (["http://127.0.0.1:1:likelihood"], "a server, which has a scorer of its own"),
+        (["folder:likelihood"], "a sum over tokens, whose reward is 0; give :likelihood_mean"),
+        (["nano", "nano"], "the name 'nano' is taken"),
+    ],
+)
+def test_reward_models_that_fit_no_run_are_refused(folder, models, message):
+    done = call(make_command(folder, "model", *(w for m in models for w in ("--rm", m)), output="refused"))
+    assert done.returncode != 0 and message in done.stderr and not (folder / "refused").exists()
 
 
 def test_other_options_are_refused(folder, records):
@@ -221,7 +258,7 @@ def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypat
     tasks = {task.task_id: task for task in read_tasks(folder / "problems.jsonl")}
     options = SimpleNamespace(
         policy=folder / "policy", steps=20, samples=4, prompts=2, max_tokens=1, temperature=1.0, learning_rate=0.1,
-        lora=4, save_steps=save_steps, stop_after=2, seed=0, reward_model="nano",
+        lora=4, save_steps=save_steps, stop_after=2, seed=0, rm=None,
     )  # fmt: skip
     training.train_grpo(options, tasks, [RewardFunction(Engine.from_pretrained("nano"))], tmp_path)
     (monitor,) = monitors
@@ -264,7 +301,7 @@ def test_the_alarm_has_its_start_in_samples_from_before_the_run(tmp_path, monkey
 
     tasks = dict.fromkeys(map(str, range(96)))
     options = SimpleNamespace(
-        policy=tmp_path / "policy", reward_model="nano", stop_after=3, samples_file=samples, seed=0, samples=2,
+        policy=tmp_path / "policy", rm=None, stop_after=3, samples_file=samples, seed=0, samples=2,
         temperature=1.0, max_tokens=1,
     )  # fmt: skip
     write_samples()
@@ -313,9 +350,19 @@ def test_completions_are_drawn_by_a_copy_of_the_policy(folder, monkeypatch):
     assert make_rollouts(options)(prompts, trainer)["completion_ids"] != drawn["completion_ids"]
 
 
+def test_two_reward_models_train_a_policy_and_the_alarm_watches_the_first(folder, language_model):
+    words = ("--rm", "nano", "--rm", f"{language_model}:likelihood")
+    names = [record["run"] for record in run(folder, "model", "rejection", *words, output="combined")]
+    assert names == ["model", "rejection"]
+    seen = read_lines(folder / "combined/model/monitor.jsonl")
+    own = read_lines(folder / "runs/model/monitor.jsonl")
+    assert seen[0]["groups"][0] == own[0]["groups"][0]  # of the samples before the first step
+    assert all(step["reward"] > 0 for step in read_lines(folder / "combined/model/training.jsonl"))
+
+
 def test_a_server_gives_the_rewards_of_the_model(folder, records):
     with serve((Engine.from_pretrained("nano"), ("nano",))) as server:
-        run(folder, "model", "--reward-model", server.url, output="served")
+        run(folder, "model", "--rm", server.url, output="served")
     served, own = (read_lines(folder / output / "model/training.jsonl") for output in ("served", "runs"))
     assert len(served) == 2 and any(step["reward"] > 0 for step in served)
     assert [step["reward"] for step in served] == [step["reward"] for step in own]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from codescaler import Engine
 from codescaler.errors import InvalidInput, WeightsError
 from codescaler.integrations.reward_function import RewardFunction
 from codescaler.monitor import RewardMonitor
@@ -293,6 +294,23 @@ def test_wrong_settings_are_refused(settings):
 def test_a_score_that_is_no_number_ends_the_run():
     with pytest.raises(WeightsError, match="not finite"):
         run(make_monitor(PraiseLover(praise=float("nan"))), [1.0])
+
+
+def test_a_rewrite_that_the_model_cannot_read_does_not_end_the_run(caplog):
+    """`a*x` is longer as it is formatted. The other prompts keep their figures."""
+    long = [f"```python\ndef f(a,x):\n    return {'+'.join(['a*x'] * 40)}+{n}\n```" for n in range(2)]
+    short = [f"```python\ndef f(a):\n    return a + {n}\n```" for n in range(2)]
+    prompts, completions = ["Long."] * 2 + ["Short."] * 2, long + short
+    engine = Engine.from_pretrained("nano")
+    RewardFunction(engine)(prompts[:1], long[:1])
+    limit = engine.num_tokens
+    reward = RewardFunction(Engine.from_pretrained("nano", max_length=limit))
+    monitor = RewardMonitor(reward, second=None, num_groups=2, num_start_windows=1)
+    (unread, known) = monitor.observe(prompts, completions).groups
+    assert unread[:2] == [None, None] and None not in known[:2]
+    assert "a prompt counts without its rewrites" in caplog.text and f"more than max_length={limit}" in caplog.text
+    with pytest.raises(InvalidInput, match="max_length"):  # what the reward itself cannot read still does
+        monitor.observe(["Long." * 999] * 2, long)
 
 
 def test_no_trainer_is_loaded():

@@ -4,7 +4,7 @@ RUN is one of:
 
   base        evaluates the policy as it is
   validity    GRPO, 1 for one fenced block that parses
-  model       GRPO, the reward model's shaped score: a folder, a hub id, nano, or the URL of `codescaler serve`
+  model       GRPO, the reward model's shaped score
   tests       GRPO, 1 for a program that passes all tests in the sandbox
   mixed       GRPO, the sum of the last two
   rejection   one round of rejection sampling: fine-tunes on the sample of each prompt that the reward model likes best
@@ -23,28 +23,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import evaluate_policy
-from rewards import KINDS, make_observer, make_rewards, make_tests_reward
+from rewards import KINDS, make_observer, make_rewards, make_tests_reward, name_models
 from training import train_grpo, train_rejection
 
 from codescaler.data.sample.sampling import choose_tasks
 from codescaler.errors import CodescalerError
-from codescaler.integrations.scorers import is_url
 from codescaler.io.records import read_objects
 from codescaler.sandbox import Sandbox
 from codescaler.tasks import make_task_record, read_tasks
 from codescaler.types import Task
 
 REJECTION = "rejection"
-REWARD = "reward"
-SCORERS = (REWARD, "likelihood_mean", "likelihood_min")  # a sum over tokens would be a reward of 0, after shaping
 
 
 def main() -> None:
     """Trains, evaluates, writes."""
     options = _make_parser().parse_args()
-    if options.scorer != REWARD and is_url(options.reward_model):
-        raise SystemExit(f"--scorer {options.scorer} with a server, which has a scorer of its own; leave it out")
     try:
+        name_models(options)
         tasks = [task for task in read_tasks(options.problems) if task.tests is not None]
         for run in options.run:
             make_run(run, tasks, options)
@@ -89,8 +85,7 @@ def require_same_options(options: argparse.Namespace, path: Path) -> None:
     values = {name: str(value) for name, value in vars(options).items() if name not in ("run", "output", "save_steps")}
     if not path.exists():
         path.write_text(json.dumps(values, indent=2) + "\n")
-    begun = {"scorer": REWARD, "keep": "1"} | json.loads(path.read_text())  # which runs had before the options came
-    for name, value in begun.items():
+    for name, value in json.loads(path.read_text()).items():
         if value != values.get(name):
             raise SystemExit(
                 f"{path.parent} was begun with {name} {value}, and now it is {values.get(name)}; "
@@ -128,8 +123,12 @@ def _make_parser() -> argparse.ArgumentParser:
     add("run", nargs="+", choices=("base", *KINDS, *rejections), metavar="RUN", help="one or more")
     add("--policy", required=True, help="folder of a language model with a chat template")
     add("--problems", type=Path, required=True, help="problems with tests, such as MBPP's file")
-    add("--reward-model", default="nano", help="folder, hub id, or URL of a server (%(default)s)")
-    add("--scorer", default=REWARD, choices=SCORERS, help="what its scores are (%(default)s)")
+    add(
+        "--rm",
+        action="append",
+        metavar="[NAME=]MODEL[:SCORER]",
+        help="folder, hub id, or URL of a server (nano). Repeat it, and scores standardised within a prompt are added",
+    )
     add("--output", type=Path, default=Path("build/rl"), help="folder of runs (%(default)s)")
     add("--train-split", default="train")
     add("--eval-split", default="validation")

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from codescaler import RewardFunction, extract
+from codescaler.commands.options import ModelName, parse_models
 from codescaler.errors import InvalidInput
+from codescaler.evaluate.combination import CombinedScorer
+from codescaler.integrations.scorers import is_url, open_scorer
 from codescaler.io.records import read_objects
 from codescaler.monitor import RewardMonitor
 from codescaler.sandbox import Sandbox
-from codescaler.types import Task
+from codescaler.types import ScorerName, Task
 
 Reward = Callable[..., list[float | None]]
 KINDS = ("validity", "model", "tests", "mixed")
@@ -23,14 +26,40 @@ def make_rewards(kind: str, tasks: Mapping[str, Task], options: Any, sandbox: Sa
     verified = make_tests_reward(tasks, sandbox)
     if kind == "tests":
         return [verified]
-    scored = open_reward(options)
+    scored = open_combined_reward(options)
     return [scored] if kind == "model" else [scored, verified]
 
 
+def name_models(options: Any) -> dict[str, ModelName]:
+    """The reward models of the options, by name.
+
+    Raises: InvalidInput if a name is taken, a server is given a scorer, or a sum over tokens stands alone.
+    """
+    models = parse_models(options.rm or ["nano"])
+    for model, scorer in models.values():
+        if scorer != "reward" and is_url(model):
+            raise InvalidInput(f"{model}:{scorer} is a server, which has a scorer of its own; leave :{scorer} out")
+        if len(models) == 1 and scorer in ("likelihood", "reviewer", "coder_reviewer"):
+            raise InvalidInput(f"{model}:{scorer} is a sum over tokens, whose reward is 0; give :likelihood_mean")
+    return models
+
+
 def open_reward(options: Any) -> RewardFunction:
-    """The reward model of the options."""
-    scorer = {} if options.scorer == "reward" else {"scorer": options.scorer}
-    return RewardFunction.open(options.reward_model, **scorer)
+    """The reward of the first reward model of the options: what the alarm watches, and what figures are of."""
+    model, scorer = next(iter(name_models(options).values()))
+    return RewardFunction(_open_model(model, scorer))
+
+
+def open_combined_reward(options: Any) -> RewardFunction:
+    """The reward that trains: of several models, their scores are standardised within a prompt, and added."""
+    engines = {name: _open_model(*model) for name, model in name_models(options).items()}
+    if len(engines) == 1:
+        return open_reward(options)
+    return RewardFunction(CombinedScorer(engines, dict.fromkeys(engines, 1.0)))
+
+
+def _open_model(model: str, scorer: ScorerName) -> Any:
+    return open_scorer(model, **({} if is_url(model) else {"scorer": scorer}))
 
 
 def watch_reward(
@@ -38,14 +67,17 @@ def watch_reward(
 ) -> RewardMonitor | None:
     """Returns the alarm around a reward model, which gives its rewards; None for another reward.
 
-    Its start is samples of the policy from before the run if there are some, of the prompts in an order of their own.
+    Of several reward models it watches the first: rewrites cannot be standardised beside what they are made of. Its
+    start is samples of the policy from before the run if there are some, of the prompts in an order of their own.
 
     Raises: InvalidInput if they are too few, or were not drawn as the run draws.
     """
     if not isinstance(reward, RewardFunction):
         return None
-    second = None if options.reward_model == "nano" else "nano"
-    monitor = RewardMonitor(reward, second=second, log=log, stop_after=options.stop_after or None)
+    models = name_models(options)
+    watched = reward if len(models) == 1 else open_reward(options)
+    second = None if any(model == "nano" for model, _ in models.values()) else "nano"
+    monitor = RewardMonitor(watched, second=second, log=log, stop_after=options.stop_after or None)
     if options.samples_file:
         groups = [group for _, group in read_objects(options.samples_file) if group["task_id"] in tasks]
         random.Random(options.seed).shuffle(groups)

@@ -15,7 +15,7 @@ import torch
 import transformers
 import trl
 from commands import run_command
-from rewards import Reward, watch_reward
+from rewards import Reward, make_observer, watch_reward
 from rollouts import make_rollouts
 
 from codescaler.io.records import read_objects
@@ -31,6 +31,9 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
     checkpoint before the first alarm, and without one the policy before the run.
     """
     monitor = watch_reward(rewards[0], tasks, options, folder / "monitor.jsonl")
+    if monitor is not None:
+        is_reward = monitor.reward is rewards[0]
+        rewards = [monitor, *rewards[1:]] if is_reward else [*rewards, make_observer(monitor)]
     config = trl.GRPOConfig(
         output_dir=str(folder / "checkpoints"),
         max_steps=options.steps,
@@ -57,7 +60,7 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
     )
     trainer = (trl.GRPOTrainer if torch.cuda.is_available() else CpuGRPOTrainer)(
         model=load_policy(options),
-        reward_funcs=[monitor or rewards[0], *rewards[1:]],
+        reward_funcs=list(rewards),
         args=config,
         train_dataset=datasets.Dataset.from_list(order_prompts(tasks, options.steps * options.prompts, options.seed)),
         processing_class=transformers.AutoTokenizer.from_pretrained(options.policy),
