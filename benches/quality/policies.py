@@ -16,12 +16,13 @@ import numpy as np
 from benches.harness.results import RESULTS
 from benches.tools.page_tables import format_estimate
 from codescaler.commands.info import describe_environment
+from codescaler.errors import InvalidInput
 from codescaler.evaluate.estimates import Estimate, estimate_means
 from codescaler.io.records import read_objects
 from codescaler.io.tables import format_table
 
 PEERS = ("base", "rejection-validity", "validity")
-SHOWN = ("avg_at_k", "any_of_k", "valid_share", "length_chars", "reward")
+SHOWN = ("avg_at_k", "any_of_k", "valid_share", "length_chars")
 
 Shares = Mapping[str, float]
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         {
             "run": name,
             **{key: record[key] for key in ("seed", "minutes", "num_problems", "num_samples", *SHOWN)},
+            # Rewards by two models are not of one scale, and runs of before do not say whose theirs are.
+            **{key: record.get(key) for key in ("reward", "reward_models", "stopped") if "reward_models" in record},
             "gains": {peer: compare(shares[name], shares[peer]) for peer in PEERS if peer in shares.keys() - {name}},
         }
         for name, record in figures.items()
@@ -56,21 +59,22 @@ def read_shares(labelled: Path) -> dict[str, float]:
 
 
 def compare(shares: Shares, of_peer: Shares) -> Estimate:
-    """The mean difference on the problems of both, and its interval.
+    """The mean difference on the problems of both, and its interval. Says how many are not of both.
 
-    Raises:
-        ValueError: the problems are not the same.
+    Raises: InvalidInput if none is.
     """
-    if shares.keys() != of_peer.keys():
-        raise ValueError(f"two runs have {len(shares.keys() ^ of_peer.keys())} problems that are not of both")
-    names = list(shares)
+    names = [name for name in shares if name in of_peer]
+    if not names:
+        raise InvalidInput("two runs have no problem that was judged in both; evaluate them on the same problems")
+    if others := shares.keys() ^ of_peer.keys():
+        print(f"left out: {len(others)} problems that were judged in one of two runs", file=sys.stderr)
     return estimate_means({"": np.array([shares[name] - of_peer[name] for name in names])}, names)[""]
 
 
 def _list_lines(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
-            run["run"],
+            run["run"] if not run.get("stopped") else f"{run['run']}, of step {run['stopped']['policy_step']}",
             format_estimate(run["avg_at_k"]),
             "; ".join(f"{peer}: {format_estimate(gain)}" for peer, gain in run["gains"].items()),
             f"{100 * run['valid_share']['mean']:.0f}%",

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benches.quality import policies
+from codescaler.errors import InvalidInput
 
 
 def write_run(folder, name, passed):
@@ -33,8 +34,16 @@ def test_samples_that_could_not_be_judged_do_not_count(tmp_path):
     assert policies.read_shares(tmp_path / "base/eval_labelled.jsonl") == {"a": 1.0, "c": 0.5}
 
 
+def test_a_problem_that_one_run_could_not_judge_is_left_out(tmp_path, capsys):
+    write_run(tmp_path, "base", {"a": [False], "b": [True]})
+    write_run(tmp_path, "model", {"a": [True], "b": [None]})
+    assert policies.main([str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "base: 100.0 [100.0, 100.0]" in out and "left out: 1 problems" in err
+
+
 def test_runs_on_other_problems_are_refused(tmp_path):
     write_run(tmp_path, "base", {"a": [True]})
     write_run(tmp_path, "model", {"b": [True]})
-    with pytest.raises(ValueError, match="2 problems that are not of both"):
+    with pytest.raises(InvalidInput, match="no problem that was judged in both"):
         policies.main([str(tmp_path)])

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from codescaler.checkpoint.save import new_folder
+from codescaler.checkpoint.tensor_files import write_tensors
 from codescaler.errors import HostileFile, InvalidInput, WeightsError
 
 
@@ -126,7 +126,7 @@ def _convert(gguf: Any, source: Path, folder: Path) -> None:
         },
     )
     (folder / "chat_template.jinja").write_text(fields["tokenizer.chat_template"], encoding="utf-8")
-    save_file(dict(_read_tensors(gguf, reader, config)), folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", dict(_read_tensors(gguf, reader, config)))
 
 
 def _make_config(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from codescaler.checkpoint.families import FAMILIES
 from codescaler.checkpoint.layouts import join_projections
 from codescaler.checkpoint.load import Checkpoint
 from codescaler.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILE
-from codescaler.checkpoint.tensor_files import INDEX_FILE
+from codescaler.checkpoint.tensor_files import INDEX_FILE, write_tensors
 from codescaler.errors import InvalidInput
 from codescaler.io.files import find_file
 from codescaler.io.json import read_json
@@ -80,7 +79,7 @@ def save_body(checkpoint: Checkpoint, folder: Path) -> None:
     _settle_padding(folder, config["pad_token_id"])
     body = join_projections({role: checkpoint.read_tensor(role) for role in checkpoint.sources}, checkpoint.config)
     tensors = {f"model.{role}": tensor.contiguous() for role, tensor in body.items()}
-    save_file(tensors, folder / _BODY_FILE, metadata={"format": "pt"})
+    write_tensors(folder / _BODY_FILE, tensors)
     index = {"weight_map": dict.fromkeys(tensors, _BODY_FILE) | {"score.weight": _HEAD_FILE}}
     (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, **index}, indent=2) + "\n", encoding="utf-8")
 
@@ -149,12 +148,12 @@ def save_adapter(
         f"base_model.model.{'score.weight' if name == 'head.weight' else f'model.{name}'}": tensor.contiguous()
         for name, tensor in tensors.items()
     }
-    save_file(stored, folder / ADAPTER_FILE, metadata={"format": "pt"})
+    write_tensors(folder / ADAPTER_FILE, stored)
 
 
 def save_head(weight: torch.Tensor, folder: Path) -> None:
     """Writes the head beside a body. Shapes: weight [D]; it is stored in float32."""
-    save_file({"score.weight": weight.float().reshape(1, -1)}, folder / _HEAD_FILE, metadata={"format": "pt"})
+    write_tensors(folder / _HEAD_FILE, {"score.weight": weight.float().reshape(1, -1)})
 
 
 def copy_text_side(sources: Sequence[Path], folder: Path) -> None:

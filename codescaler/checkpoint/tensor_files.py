@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from codescaler.errors import HostileFile, MissingTensor
+from codescaler.errors import HostileFile, MissingTensor, OutputUnavailable
 from codescaler.io.files import find_file, read_start, require_file
 from codescaler.io.json import read_json
 
@@ -28,6 +29,17 @@ _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"} | {
     "I32": "int32",
     "F8_E4M3": "float8_e4m3fn",
 }
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes a safetensors file of PyTorch tensors.
+
+    Raises: OutputUnavailable, e.g. on a full disk or in a folder without permission.
+    """
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise OutputUnavailable(f"{path} cannot be written ({error}); make room, or give another output") from error
 
 
 class TensorSource(Protocol):

@@ -133,7 +133,7 @@ def _run_bon(options: argparse.Namespace) -> None:
     strata, own = stratify(problems, options.by), collect_file_scores(problems)
     scores, models = _score_units(options, problems)
     figures = evaluate_best_of_n(problems, own | scores, [*own, *models], strata)
-    discrimination = evaluate_discrimination(problems, own | scores, [*own, *models])
+    discrimination = evaluate_discrimination(problems, own | scores, [*own, *_list_logits(options)])
     figures |= {"left_out": dict(counts), "discrimination": discrimination}
     settings = {"split": options.split, "require_syntax": options.require_syntax}
     _show(options, format_best_of_n(figures), figures, models, settings)
@@ -173,7 +173,8 @@ def _run_fitness(options: argparse.Namespace) -> None:
     _tell_left_out(counts)
     cases, own = build_fitness_cases(problems), collect_file_scores(problems)
     scores, models = _score_units(options, list_units(cases), list_standards(cases))
-    figures = evaluate_fitness(cases, scores, [*own, *models], own) | {"left_out": dict(counts)}
+    logits = [*own, *_list_logits(options)]
+    figures = evaluate_fitness(cases, scores, [*own, *models], own, logits=logits) | {"left_out": dict(counts)}
     _show(options, format_fitness(figures), figures, models, {"split": options.split})
     if options.plot:
         bars = {name: scorer["kept"] for name, scorer in figures["scorers"].items()}
@@ -200,7 +201,7 @@ def _run_preferences(options: argparse.Namespace, read: Callable[[Path], Sequenc
 
     items, num_duplicates = drop_duplicates(read(options.file))
     _tell_left_out(counts)
-    scores, models = _score_units(options, items)
+    scores, models = _score_units(options, items, is_pooled=True)
     figures = evaluate_preferences(items, scores, list(models))
     figures |= {"num_duplicates": num_duplicates, "left_out": dict(counts)}
     _show(options, format_preferences(figures), figures, models)
@@ -295,11 +296,15 @@ def _require_folder(path: Path | None) -> None:
 
 
 def _score_units(
-    options: argparse.Namespace, units: "Sequence[Unit]", standards: Sequence[int] | None = None
+    options: argparse.Namespace,
+    units: "Sequence[Unit]",
+    standards: Sequence[int] | None = None,
+    *,
+    is_pooled: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns every scorer's scores, and what each model is; before a model is loaded, what can be refused is.
 
-    `standards` as in `combine_units`.
+    `standards` and `is_pooled` as in `combine_units`.
     """
     from codescaler.evaluate.combination import Member, combine_units
     from codescaler.evaluate.plot import require_plot
@@ -330,9 +335,15 @@ def _score_units(
         return scores, described
     weights = dict.fromkeys(named, 1.0) if fitted is None else fitted.choose_weights(members)
     label = describe_combination([*named], options.combine)
-    described[label] = f"weights {weights} of scores that are standardised within the problem"
-    combined = combine_units(units, {name: scores[name] for name in named}, weights, standards)
+    spread = ", by the spread within an item over all items" if is_pooled else ""
+    described[label] = f"weights {weights} of scores that are standardised within the problem{spread}"
+    combined = combine_units(units, {name: scores[name] for name in named}, weights, standards, is_pooled=is_pooled)
     return {label: combined, **scores}, described
+
+
+def _list_logits(options: argparse.Namespace) -> list[str]:
+    """The models whose scores are those of a reward head."""
+    return [name for name, model in _parse_models(options).items() if model.scorer == "reward"]
 
 
 def _parse_models(options: argparse.Namespace) -> dict[str, ModelName]:

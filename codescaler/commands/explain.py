@@ -12,6 +12,7 @@ from codescaler.commands.options import (
     add_engine_options,
     add_model_option,
     collect_options,
+    read_problem,
     read_text,
 )
 from codescaler.env import may_use_colours
@@ -35,7 +36,7 @@ def _explain(options: argparse.Namespace) -> None:
     from codescaler.io.files import write_text_file
 
     names = [str(path) for path in options.programs]
-    problem, programs = read_text(options.problem), [read_text(path) for path in options.programs]
+    problem, programs = read_problem(options.problem), [read_text(path) for path in options.programs]
     engine = Engine.from_pretrained(options.model, **collect_options(options, HEAD_OPTIONS))
     traces = engine.trace(problem, programs, names=names)
     pairs = find_common_lines([[line.text for line in lines] for lines in traces])

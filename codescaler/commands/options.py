@@ -34,6 +34,7 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "dtype": {"default": "auto", "help": "auto, float32, bfloat16 (%(default)s)"},
     "quantization": {"help": "int8, fp8: quantise the linear layers now (as the folder has them)"},
     "backend": {"default": "auto", "help": "auto, cpu, triton, reference (%(default)s)"},
+    "deterministic": {"action": "store_true", "help": "the same bits in any batch on a GPU too, as on a CPU"},
     "num_threads": {"type": int, "help": "CPU threads (torch's setting)"},
     "prefix_memory_bytes": {"type": int, "help": "memory for prefixes that later calls may share (256 MB on CPUs)"},
     "max_batch_tokens": {"type": int, "help": "distinct tokens of one forward (8192)"},
@@ -139,6 +140,11 @@ def open_engine(options: argparse.Namespace, model: ModelName | None = None) -> 
     if model is None:
         return Engine.from_pretrained(options.model, **settings)
     return Engine.from_pretrained(model.folder, **settings | {"scorer": model.scorer})
+
+
+def read_problem(path: Path) -> str:
+    """The text of a problem without what an editor ends its file with: as the page has it, and as groups have."""
+    return normalize_program(read_text(path))
 
 
 def read_text(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from codescaler.commands.calibration import read_model_calibration
 from codescaler.commands.combination import add_scorer_options, open_scorer
-from codescaler.commands.options import Add, add_engine_options, add_extract_option, read_text
+from codescaler.commands.options import Add, add_engine_options, add_extract_option, read_problem, read_text
 from codescaler.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _rerank(options: argparse.Namespace) -> None:
         raise InvalidInput(f"--top-k {options.top_k}; give a whole number of at least 1")
     if options.candidates:
         programs = tuple(Candidate(read_text(path)) for path in options.candidates)
-        groups = [Group(str(options.problem), read_text(options.problem), programs)]
+        groups = [Group(str(options.problem), read_problem(options.problem), programs)]
         names = [str(path) for path in options.candidates]
     elif options.problem.name.endswith((".jsonl", ".jsonl.gz")):
         if options.extract:
@@ -103,6 +103,17 @@ def _rerank(options: argparse.Namespace) -> None:
         print(_describe_scores(scorer, calibration, options.model))
         if summary := report.summarize_rankings(groups, rankings):
             print(f"\n{summary}")
+    if not options.extract and (num := _count_completions(groups, rankings)):
+        told = "1 candidate that does not parse holds" if num == 1 else f"{num} candidates that do not parse hold"
+        print(f"{told} a code fence, as completions do; --extract takes programs out", file=sys.stderr)
+
+
+def _count_completions(groups: "Sequence[Group]", rankings: "Sequence[Sequence[RankedCandidate]]") -> int:
+    return sum(
+        not candidate.is_valid and "```" in (group.candidates[candidate.index].code or "")
+        for group, ranked in zip(groups, rankings, strict=True)
+        for candidate in ranked
+    )
 
 
 def _require_adaptive(scorer: "Engine | CombinedScorer", options: argparse.Namespace) -> None:

@@ -75,7 +75,8 @@ def _serve(options: argparse.Namespace, is_played: bool = False) -> None:
     listener = open_listener(options.host, options.port, options.uds)
     models = [ServedModel(engine, called, _find_calibration(engine)) for engine, called in _open_models(options)]
     app = make_app(models, Guard(hosts, keys))
-    address = f"unix:{options.uds}" if options.uds else "http://{}:{}".format(*listener.getsockname()[:2])
+    host, port = ("", 0) if options.uds else listener.getsockname()[:2]
+    address = f"unix:{options.uds}" if options.uds else f"http://{f'[{host}]' if ':' in host else host}:{port}"
     names = ", ".join(name for model in models for name in model.names)
     print(f"codescaler serves {names} on {address}", file=sys.stderr, flush=True)
     if is_played and not options.no_browser:

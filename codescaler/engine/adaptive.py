@@ -19,7 +19,7 @@ from codescaler.engine.certificate import Certificate, DriftMonitor, describe_pr
 from codescaler.engine.exits import DROPPED, Exits, Rule, require_layers
 from codescaler.engine.ranking import list_contenders, name_candidates, read_candidates, require_finite
 from codescaler.engine.scheduler import Float32
-from codescaler.errors import InvalidInput, WeightsError
+from codescaler.errors import BackendUnavailable, InvalidInput, MissingTensor, WeightsError
 from codescaler.io.files import find_file
 from codescaler.io.resumable import compute_digest
 from codescaler.text.program import Message, Pair, make_conversation
@@ -85,19 +85,24 @@ class CascadeScores:
     layers = (0,)
 
     def __init__(self, engine: "Engine", small: "Engine") -> None:
-        self._engine, self._small = engine, small
+        self._engine, self.small = engine, small
 
     def describe(self) -> dict[str, Any]:
-        return {"small": describe_engine(self._small)}
+        return {"small": describe_engine(self.small)}
 
     def compute(self, pairs: Sequence[Pair], names: Sequence[str], rule: Rule | None) -> Float32:
         values = np.full((len(pairs), 2), DROPPED, dtype=np.float32)
-        values[:, 0] = [*self._small.score_stream(pairs, names)]
+        values[:, 0] = _read_scores(self.small, pairs, names)
         kept = np.ones(len(pairs), np.bool_) if rule is None else rule.find_survivors(values[:, 0], 0)
         left = np.flatnonzero(kept).tolist()
-        named = ([pairs[index] for index in left], [names[index] for index in left])
-        values[left, 1] = [*self._engine.score_stream(*named)]
+        values[left, 1] = _read_scores(self._engine, [pairs[i] for i in left], [names[i] for i in left])
         return values
+
+
+def _read_scores(engine: "Engine", pairs: Sequence[Pair], names: Sequence[str]) -> Float32:
+    """Scores of pairs, of which none is `DROPPED`: an infinite one is NaN."""
+    values = np.array([*engine.score_stream(pairs, names)], dtype=np.float32)
+    return np.where(np.isfinite(values), values, np.float32(np.nan))
 
 
 def describe_engine(engine: "Engine") -> dict[str, Any]:
@@ -111,6 +116,18 @@ def describe_engine(engine: "Engine") -> dict[str, Any]:
     }
 
 
+def require_same_bits(engine: "Engine") -> None:
+    """Refuses an engine whose scores depend on the batch: a survivor would have another score than in a full ranking.
+
+    Raises: BackendUnavailable.
+    """
+    if not engine.has_same_bits:
+        raise BackendUnavailable(
+            f"an adaptive ranking needs scores that have the same bits in any batch; on {engine.device} give "
+            "deterministic=True, --deterministic"
+        )
+
+
 def name_cascade_file(small: "Engine") -> str:
     """Returns the name that the certificate of a cascade has in the folder of the large model."""
     return f"cascade-{small.head_digest}.json"
@@ -122,6 +139,7 @@ class AdaptiveRanker:
     def __init__(self, scores: EarlyScores, certificate: Certificate) -> None:
         self.scores = scores
         self.certificate = certificate
+        self.small = scores.small if isinstance(scores, CascadeScores) else None
         self._monitor = DriftMonitor(certificate.reference)
         self._has_told = False
 
@@ -146,6 +164,8 @@ class AdaptiveRanker:
         Problems that the certificate says nothing of go to `rank_in_full`.
         """
         self.require_top_k(top_k)
+        if language != "python":
+            raise InvalidInput(f"language={language!r}, and exits are made of Python programs; rank without adaptive")
         if asked_first != self.certificate.asked_first:
             raise InvalidInput(
                 f"asked_first={asked_first}, and the exits were made with {self.certificate.asked_first}; give that"
@@ -211,8 +231,9 @@ class AdaptiveRanker:
 def open_ranker(engine: "Engine", adaptive: str | Path, load: Callable[[str | Path], "Engine"]) -> AdaptiveRanker:
     """Reads the certificate in the model's folder: of its exits, or of the cascade from a small model.
 
-    Raises: InvalidInput if there is none; as `read_certificate`.
+    Raises: InvalidInput if there is none; as `read_certificate` and `require_same_bits`.
     """
+    require_same_bits(engine)
     if adaptive == EXITS:
         path, scores = _require_file(engine.folder, EXITS_FILE, "GROUPS"), None
     else:
@@ -243,7 +264,13 @@ def _require_file(folder: Path, name: str, arguments: str) -> Path:
 
 
 def _read_exit_scores(engine: "Engine", path: Path, record: Any) -> ExitScores:
-    tensors = open_safetensors(path.with_name(HEADS_FILE))
+    try:
+        tensors = open_safetensors(path.with_name(HEADS_FILE))
+    except MissingTensor as error:
+        raise MissingTensor(
+            f"{path.with_name(HEADS_FILE)} is not there, and {path.name} is of it; make both anew by "
+            "`codescaler fit-exits`"
+        ) from error
     layers = [int(number) for number in record.read_numbers("layers")]
     wanted = {"weights": (len(layers), engine.config.hidden_size), "biases": (len(layers),)}
     for name, shape in wanted.items():

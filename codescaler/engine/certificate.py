@@ -146,6 +146,7 @@ class DriftMonitor:
 
     def add(self, statistics: tuple[float, ...]) -> None:
         """Takes a problem of the stream. Warns once if its window has another distribution."""
+        chances: list[float] = []
         with self._lock:
             if self.has_drifted:
                 return
@@ -160,7 +161,8 @@ class DriftMonitor:
                 columns = zip(*self._seen[-(self.window << power) :], strict=True)
                 chances = [compare_samples(old, new) for old, new in zip(self.reference, columns, strict=True)]
                 self.has_drifted = min(chances) < level
-        if self.has_drifted:
+            if not self.has_drifted:
+                return
             name = STATISTICS[int(np.argmin(chances))]
             _log.warning(
                 "these problems are not like those that the certificate was counted on: %s differs (chance %.1e); "

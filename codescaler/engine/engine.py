@@ -4,6 +4,7 @@ Encodes on the caller's thread and queues; `scheduler` and `forward` do the rest
 threads and event loops may call one engine, and a forked child may go on using it.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -63,6 +64,7 @@ class Engine:
         quantization: "int8" or "fp8" if there are linear layers in 8 bits, else None; `config.quantized_linears` has
             their names.
         device: where it runs. backend: name of the backend that runs it.
+        has_same_bits: whether a score has the same bits in any batch.
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
         text: the system prompt, and what control tokens in messages are.
@@ -84,6 +86,7 @@ class Engine:
         output_layer: TensorSource | None = None,
         scorer: ScorerName = "reward",
         local_files_only: bool = False,
+        deterministic: bool = False,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.folder = folder
@@ -91,6 +94,7 @@ class Engine:
         self.quantization = decoder.config.quantization
         self.device = str(decoder.device)
         self.backend = decoder.backend.name
+        self.has_same_bits = deterministic or decoder.device.type == "cpu"
         self.max_batch_tokens = encoder.max_batch_tokens
         self.pooling = pooling
         self.truncation = encoder.truncation
@@ -114,6 +118,7 @@ class Engine:
             self.scheduler.burst_s = GPU_BURST_S
         self._intake = Intake(encoder, self.scheduler, choose_scorer(scorer))
         self._rankers: dict[str, AdaptiveRanker] = {}
+        self._rankers_lock = threading.Lock()
         self._local_files_only = local_files_only  # of a small model too
 
     @classmethod
@@ -247,6 +252,7 @@ class Engine:
             output_layer=checkpoint.output_layer,
             scorer=scorer,
             local_files_only=local_files_only,
+            deterministic=deterministic,
         )
 
     def __repr__(self) -> str:
@@ -506,7 +512,7 @@ class Engine:
         folder: "exits" after some layers, or a small model, "nano" or a folder, before the first. The candidates that
         are left have the scores of a full run, to the bit. The others follow, with `dropped_at`. How often another
         candidate may be first, or a dropped one better, the certificate says (`open_ranker(adaptive).certificate`).
-        On a GPU, bits and certificate hold with `deterministic=True`.
+        On a GPU, `adaptive` needs an engine with `deterministic=True`.
 
         Raises:
             InvalidInput: an argument is not usable; as `score`. WeightsError: a score is not finite; as `score`. With
@@ -521,16 +527,18 @@ class Engine:
         drifted.
 
         Raises: InvalidInput if the folder has no certificate. WeightsError if it is of another model, SettingsMismatch
-        if it is of other settings.
+        if it is of other settings. BackendUnavailable if scores have other bits in another batch.
         """
         name = str(adaptive)
-        if name not in self._rankers:
-            load = partial(
-                Engine.from_pretrained, device=self.device, num_threads=self.num_threads, backend=self.backend,
-                local_files_only=self._local_files_only,
-            )  # fmt: skip
-            self._rankers[name] = open_ranker(self, name, load)
-        return self._rankers[name]
+        with self._rankers_lock:
+            if name not in self._rankers:
+                load = partial(
+                    Engine.from_pretrained, device=self.device, num_threads=self.num_threads, backend=self.backend,
+                    local_files_only=self._local_files_only, truncation=self.truncation,
+                    deterministic=self.has_same_bits,
+                )  # fmt: skip
+                self._rankers[name] = open_ranker(self, name, load)
+            return self._rankers[name]
 
     @overload
     def trace(
@@ -574,9 +582,11 @@ class Engine:
         """Gives the memory of the GPU back until `wake`: weights go to host memory. For a trainer that shares the card.
 
         A forward that has begun is finished first. Calls that still wait fail, and so do new calls. On a CPU no
-        memory is given back.
+        memory is given back. The small model of a cascade sleeps too.
         """
         self._run_on_worker(self._runner.sleep)
+        for small in self._list_small():
+            small.sleep()
 
     def wake(self) -> None:
         """Takes the memory of the GPU again, and puts the weights back: scores have the same bits as before.
@@ -584,6 +594,12 @@ class Engine:
         Raises: torch.OutOfMemoryError if others hold the memory; the engine sleeps on then.
         """
         self._run_on_worker(self._runner.wake)
+        for small in self._list_small():
+            small.wake()
+
+    def _list_small(self) -> list["Engine"]:
+        with self._rankers_lock:
+            return [ranker.small for ranker in self._rankers.values() if ranker.small is not None]
 
     def _run_on_worker(self, call: Callable[[], None]) -> None:
         def run() -> None:

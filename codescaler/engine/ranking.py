@@ -23,7 +23,8 @@ class Standing:
     Attributes:
         rank: from 1 on. same_as: the first index with the same program, None if that is its own.
         gap_to_first, gap_to_next: differences of scores. They are between eligible candidates, or between valid ones if
-            none is eligible; None for the others, and for what has no next.
+            none is eligible; None for the others, and for what has no next. The next is not known where a candidate
+            was dropped: `gap_to_next` is None then.
     """
 
     rank: int
@@ -80,7 +81,19 @@ def _find_missing(code: str | None, is_valid: bool, asked: tuple[str, ...]) -> t
 
 def name_candidates(candidates: Sequence[RankedCandidate], names: Sequence[str] | None) -> Sequence[str]:
     """Returns what errors call the candidates."""
-    return names or [f"candidate {index}" for index in range(len(candidates))]
+    return name_each("candidate", len(candidates), names)
+
+
+def name_each(kind: str, num: int, names: Sequence[str] | None) -> Sequence[str]:
+    """Returns the names, by default "kind 0", "kind 1", ...
+
+    Raises: InvalidInput if they are not `num`.
+    """
+    if names is None:
+        return [f"{kind} {index}" for index in range(num)]
+    if len(names) != num:
+        raise InvalidInput(f"names has {len(names)} names, and there are {num} of {kind}; give one for each")
+    return names
 
 
 def compare_ranked(ranked: Sequence[RankedCandidate]) -> list[Standing]:
@@ -90,7 +103,8 @@ def compare_ranked(ranked: Sequence[RankedCandidate]) -> list[Standing]:
         for each in ranked
         if each.is_valid and each.is_eligible == ranked[0].is_eligible and each.score is not None
     ]  # they come first
-    steps = [*itertools.pairwise(compared)]
+    is_whole = all(each.dropped_at is None for each in ranked)
+    steps = [*itertools.pairwise(compared)] if is_whole else []
     first_of: dict[str, int] = {}
     for each in ranked:
         if each.code is not None:

@@ -6,14 +6,16 @@ one prefix tree, so that a trace costs little more than the score. Knows no engi
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from itertools import accumulate
 
 from codescaler.engine.options import is_list
-from codescaler.engine.ranking import require_problem
+from codescaler.engine.ranking import name_each, require_problem
 from codescaler.errors import InvalidInput
 from codescaler.text.program import Message, Pair, make_conversation, normalize_program
 from codescaler.types import LineScore
 
 NUM_SHADES = 4  # of a picture of lines, for falls and for rises
+MAX_CHARS = 10**9  # of all that a trace scores
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,12 @@ def plan_trace(
     require_problem(problem)
     if not is_list(programs) or not all(isinstance(text, str) for text in programs):
         raise InvalidInput("programs is not a list of strings; give one string for each program")
-    names = names or [f"program {index}" for index in range(len(programs))]
+    names = name_each("program", len(programs), names)
+    if (num_chars := count_trace_chars(programs)) > MAX_CHARS:
+        raise InvalidInput(
+            f"the programs up to each of their lines have {num_chars} characters together, and a trace may have "
+            f"{MAX_CHARS}; give fewer or shorter programs"
+        )
     lines = [normalize_program(program).split("\n") for program in programs]
     index_of: dict[str, int] = {"": 0} if programs else {}
     labels = ["an empty program"] * len(index_of)
@@ -63,6 +70,15 @@ def plan_trace(
             places[-1].append(index_of[start])
     pairs: list[Pair] = [make_conversation(problem, start, system) for start in index_of]
     return TracePlan(pairs, labels, lines, places)
+
+
+def count_trace_chars(programs: Sequence[str], num_before: int = 0) -> int:
+    """Returns the characters of all beginnings of programs, each after `num_before` of its problem.
+
+    They grow by the square of a length, so count before you make them.
+    """
+    lengths = [[len(line) + 1 for line in normalize_program(program).split("\n")] for program in programs]
+    return num_before + sum(num_before + so_far for of_program in lengths for so_far in accumulate(of_program))
 
 
 def find_largest_drop(lines: Iterable[LineScore], common: Set[int] = frozenset()) -> LineScore | None:

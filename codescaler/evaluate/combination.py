@@ -3,19 +3,21 @@
     z = (score - mean) / standard deviation, of the distinct programs of one problem
     combined score = sum over members of weight * z
 
-A member that gives every program the same score has z = 0 there. Sums are exact (`math.fsum`), so that the order of
+A member that gives every program the same score has z = 0 there. Of two programs one has z = 1 and the other -1,
+whatever the gap. So items of a preference file, which mostly have two responses, are all divided by one deviation of a
+member: the root of its mean variance within an item. Sums are exact (`math.fsum`), so that the order of
 programs moves no bit. Equal weights are 1. Fitted weights are those of a Bradley-Terry model of pairs:
 
     chance that the correct program of a pair is the one of the higher score = 1 / (1 + e^(-(combined difference)))
 
-Every problem weighs the same. A penalty of |weights|^2 / 2, the weight of one problem, keeps them finite. The weights
+Every group weighs the same. A penalty of |weights|^2 / 2, the weight of one group, keeps them finite. The weights
 stand in a JSON file with the digests of the members, and the file of other models is refused.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, chain, count, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ Labels = npt.NDArray[np.bool_]
 _EQUAL, _FITTED = "equal weights", "fitted weights"
 _NUM_FOLDS = 5
 _MOST_STEPS = 100
+_BLOCK = 256  # programs that a member scores at a time
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,33 @@ class CombinedScorer:
         """Returns the scores of every member, with the bits that it gives alone."""
         return {name: list(engine.score_stream(pairs, names)) for name, engine in self.engines.items()}
 
-    def score_stream(self, pairs: Iterable[Conversation], names: Iterable[str]) -> Iterator[float]:
-        """Yields a combined score a program. Programs of one problem stand side by side."""
-        for _, of_problem in groupby(zip(pairs, names, strict=True), key=lambda item: _read_problem(item[0])):
-            held, called = zip(*of_problem, strict=True)
-            members = self.score_members(held, called)
-            yield from combine_scores([read_program(pair) for pair in held], members, self.weights).tolist()
+    def score_stream(self, pairs: Iterable[Conversation], names: Iterable[str] | None = None) -> Iterator[float]:
+        """Yields a combined score a program. Programs of one problem stand side by side.
+
+        Each member scores the programs of many problems together.
+        """
+        called = (f"pairs[{index}]" for index in count()) if names is None else names
+        named = zip(pairs, called, strict=names is not None)
+        of_problems = (list(items) for _, items in groupby(named, key=lambda item: _read_problem(item[0])))
+        for block in _gather_blocks(of_problems):
+            held, names_of_block = zip(*chain.from_iterable(block), strict=True)
+            members = self.score_members(held, names_of_block)
+            programs = [read_program(pair) for pair in held]
+            for start, end in pairwise(accumulate(map(len, block), initial=0)):
+                own = {name: values[start:end] for name, values in members.items()}
+                yield from combine_scores(programs[start:end], own, self.weights).tolist()
+
+
+def _gather_blocks(problems: Iterable[list[Any]]) -> Iterator[list[list[Any]]]:
+    """Yields problems whose programs are `_BLOCK` together, or a little more."""
+    block: list[list[Any]] = []
+    for problem in problems:
+        block.append(problem)
+        if sum(map(len, block)) >= _BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
 def combine_scores(
@@ -86,11 +110,13 @@ def combine_units(
     scores: Mapping[str, Sequence[Figures]],
     weights: Mapping[str, float],
     standards: Sequence[int] | None = None,
+    *,
+    is_pooled: bool = False,
 ) -> list[Figures]:
     """Returns the combined scores of every unit's responses, from the members' scores.
 
     `standards` are, for each unit, the place of the one whose mean and standard deviation its scores are told in; None
-    for its own.
+    for its own. With `is_pooled`, all units have one deviation of a member.
 
     Raises: as `combine_scores`.
     """
@@ -99,10 +125,21 @@ def combine_units(
         {name: _measure_scale(programs, of[place], name) for name, of in scores.items()}
         for place, programs in enumerate(texts)
     ]
+    if is_pooled:
+        scales = _pool_scales(scales)
     return [
         _combine({name: of[place] for name, of in scores.items()}, scales[standard], weights)
         for place, standard in enumerate(range(len(units)) if standards is None else standards)
     ]
+
+
+def _pool_scales(scales: Sequence[Mapping[str, tuple[float, float]]]) -> list[dict[str, tuple[float, float]]]:
+    """The means, each with its member's deviation over all units; one whose scores are equal has none to add."""
+    deviations = {}
+    for name in scales[0] if scales else ():
+        variances = [0.0 if math.isinf(of[name][1]) else of[name][1] ** 2 for of in scales]
+        deviations[name] = math.sqrt(math.fsum(variances) / len(variances)) or math.inf
+    return [{name: (of[name][0], deviations[name]) for name in of} for of in scales]
 
 
 def _combine(

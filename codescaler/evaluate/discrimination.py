@@ -3,7 +3,8 @@
 Best-of-N and pairs compare programs of one problem. A policy that trains on a reward meets programs of all problems, so
 AUC and calibration predict better whether a reward model trains it well (SWE-RM, arXiv:2512.21919).
 
-A chance of being correct is the logistic function of a reward model's score. Baselines give no chance.
+A chance of being correct is the logistic function of a reward model's score. Baselines, likelihoods and standardised
+scores give no chance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +30,9 @@ _OF_CHANCES: dict[str, Callable[..., float]] = {"ece": compute_ece, "brier": com
 
 
 def evaluate_discrimination(
-    problems: Sequence[EvaluationProblem], scores: Scores, models: Sequence[str]
+    problems: Sequence[EvaluationProblem], scores: Scores, logits: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Returns AUC and Youden's J of each scorer, and ECE and Brier score of `models`; none without both kinds.
+    """Returns AUC and Youden's J of each scorer, and ECE and Brier score of `logits`; none without both kinds.
 
     Intervals draw problems with replacement.
     """
@@ -48,7 +49,7 @@ def evaluate_discrimination(
         figures[scorer] = {
             name: _estimate(compute, values, is_correct, weights) for name, compute in _OF_SCORES.items()
         }
-        if scorer in models:
+        if scorer in logits:
             with np.errstate(over="ignore"):
                 chances = 1 / (1 + np.exp(-values))
             figures[scorer] |= {

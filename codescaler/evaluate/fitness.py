@@ -101,11 +101,17 @@ def list_standards(cases: Sequence[FitnessCase]) -> list[int]:
 
 
 def evaluate_fitness(
-    cases: Sequence[FitnessCase], scores: Scores, models: Sequence[str], own: Scores | None = None
+    cases: Sequence[FitnessCase],
+    scores: Scores,
+    models: Sequence[str],
+    own: Scores | None = None,
+    *,
+    logits: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Returns what JSON holds of an evaluation. `scores` are of `list_units`, and `own` of the problems alone.
 
-    `models` get a verdict. A scorer of `own`, such as the scores of the file, has no figures of rewrites.
+    `models` get a verdict. `logits` are the scorers whose logistic is a chance, None for all models. A scorer of `own`,
+    such as the scores of the file, has no figures of rewrites.
 
     Raises: InvalidInput if a score is NaN.
     """
@@ -113,7 +119,7 @@ def evaluate_fitness(
     problems = [case.problem for case in cases]
     of_problems = {**(own or {}), **{name: values[::2] for name, values in scores.items()}}
     ranking = evaluate_best_of_n(problems, of_problems, ())
-    discrimination = evaluate_discrimination(problems, of_problems, [*models])
+    discrimination = evaluate_discrimination(problems, of_problems, [*(models if logits is None else logits)])
     kept = _keep_best(problems, of_problems)
     surface = _measure_problems(problems)
     scorers: dict[str, dict[str, Any]] = {}
@@ -225,6 +231,11 @@ def judge_fitness(name: str, figures: Mapping[str, Any], num_mixed: int) -> dict
         word, why = "doubtful", f"{told}, which is not shown to be above 0"
     elif auc is None or auc["interval"][0] <= 0.5:
         word, why = "doubtful", "its AUC, over the programs of all problems, is not shown to be above 50"
+    elif figures["correct"] is not None and all(excess[kind] is None for kind in _BOUGHT):
+        word, why = (
+            "doubtful",
+            "what comments and praise are paid is not measured: scores of a file have no rewrites, so give the model",
+        )
     elif unsure:
         word, why = (
             "doubtful",

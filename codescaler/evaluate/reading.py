@@ -136,7 +136,7 @@ def evaluate_reading(cases: Sequence[ReadingCase], scores: Scores, models: Seque
     return {
         "num_problems": len({case.task_id for case in cases}),
         "num_programs": sum(len(case.own.responses) for case in cases),
-        "num_mixed": sum(len({response.is_correct for response in case.own.responses}) == 2 for case in cases),
+        "num_mixed": len({case.task_id for case in cases if len({r.is_correct for r in case.own.responses}) == 2}),
         "num_beside": {kind: len({case.task_id for case in held}) for kind, held in counted.items()},
         "scorers": scorers,
     }

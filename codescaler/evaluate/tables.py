@@ -245,9 +245,9 @@ def format_combination(figures: Mapping[str, Any]) -> str:
         for name, accuracy in figures["pair_accuracy"].items()
     ]
     return (
-        f"{figures['num_pairs']} pairs of a correct and an incorrect program, of {figures['num_problems']} problems "
-        "that weigh the same.\nIn percent, [95% intervals]. Fitted weights rank problems that they were not fitted on."
-        "\n\n" + format_table(("", "weight", "correct pairs", "gain of fitted weights"), rows)
+        f"{figures['num_pairs']} pairs of a correct and an incorrect program, of {figures['num_problems']} problems, "
+        "whose groups weigh the same.\nIn percent, [95% intervals]. Fitted weights rank problems that they were not "
+        "fitted on.\n\n" + format_table(("", "weight", "correct pairs", "gain of fitted weights"), rows)
     )
 
 

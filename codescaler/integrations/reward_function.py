@@ -83,6 +83,10 @@ class _Reward(Generic[ScorerT]):
         system: str | None = None,
         extract: str = "paper",
     ) -> None:
+        if isinstance(engine, str):
+            raise InvalidInput(
+                f"engine is {engine!r:.80}; give an engine or a client, or call {type(self).__name__}.open(...)"
+            )
         self.extract = check_extraction(extract, language)  # what is not installed should not wait for the first step
         self.engine = engine
         self.language = language

@@ -7,6 +7,7 @@ This module knows no format.
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -95,6 +96,18 @@ def open_output(path: Path, mode: Literal["w", "a", "a+", "x"]) -> BinaryIO:
         file.close()
         raise OutputUnavailable(f"{path} is {_describe_entry(path)}, no regular file; give another output")
     return cast(BinaryIO, io.BufferedRandom(file) if "+" in mode else io.BufferedWriter(file))
+
+
+def require_writable(folder: Path) -> None:
+    """Checks that a file can be made in a folder, before work whose result is to be written there.
+
+    Raises: OutputUnavailable.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputUnavailable(f"no file can be made in {folder} ({error.strerror}); give another folder") from error
 
 
 def write_text_file(path: Path, text: str) -> None:

@@ -107,6 +107,10 @@ class RewardMonitor:
     ) -> None:
         if not 0.001 <= level < 1:
             raise InvalidInput(f"level is {level}; give the chance of a false alarm in a window, 0.001 to 1")
+        if stop_after is not None and stop_after < 1:
+            raise InvalidInput(f"stop_after is {stop_after}; give a number of alarms in a row, or None for never")
+        if isinstance(reward, str):
+            raise InvalidInput(f"reward is {reward!r:.80}; give a RewardFunction, such as RewardFunction.open(MODEL)")
         if min(num_start_windows, num_groups, num_rewritten) < 1 or num_samples < 2:
             raise InvalidInput("a monitor needs a window of the start, a group, a rewritten program and two samples")
         self.reward, self.level, self.stop_after = reward, level, stop_after

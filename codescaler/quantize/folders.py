@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from codescaler.checkpoint.load import Checkpoint
 from codescaler.checkpoint.save import copy_text_side, describe_checkpoint
-from codescaler.checkpoint.tensor_files import SINGLE_FILE
+from codescaler.checkpoint.tensor_files import SINGLE_FILE, write_tensors
 from codescaler.errors import UnsupportedModel
 from codescaler.io.json import read_json
 
@@ -49,4 +48,4 @@ def save_folder(
     copy_text_side([source for source in (checkpoint.folder, checkpoint.base_folder) if source is not None], folder)
     heads = {role: name for name, role in checkpoint.head_names.items()}
     stored = {heads.get(role, f"model.{role}"): tensor.contiguous() for role, tensor in tensors.items()}
-    save_file(stored, folder / SINGLE_FILE, metadata={"format": "pt"})
+    write_tensors(folder / SINGLE_FILE, stored)

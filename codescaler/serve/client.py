@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import http.client
 import json
+import logging
 import socket
 import ssl
 import time
@@ -17,9 +18,9 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from codescaler.env import read_api_key
+from codescaler.env import API_KEY, read_api_key
 from codescaler.errors import CodescalerError, EndpointUnavailable, InvalidInput
 from codescaler.io.backoff import Backoff, read_retry_after
 from codescaler.text.program import Conversation, Pair, normalize_program
@@ -30,6 +31,8 @@ MAX_CONNECTIONS = 64  # of an `AsyncClient`
 _PAUSE_S = 0.5  # before a request is sent again
 _LONGEST_PAUSE_S = 10.0
 _MAX_ROWS = 1024  # of one request
+
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -97,7 +100,7 @@ class Client:
 
         Raises: as `score`.
         """
-        item = {"problem": problem, "candidates": list(candidates), "system": system}
+        item = {"problem": problem, "candidates": _require_texts("candidates", candidates), "system": system}
         body = {"items": [item], "extract": extract, "language": language, "asked_first": asked_first}
         records = self._post("/v1/programs", body, _hash_problem([item]))["results"][0]
         ranked = [
@@ -119,16 +122,20 @@ class Client:
 
         Raises: as `score`.
         """
-        item = {"problem": problem, "candidates": list(completions), "system": system}
+        item = {"problem": problem, "candidates": _require_texts("completions", completions), "system": system}
         body = {"items": [item], "extract": True, "shape": True, "language": language}
         return [record["reward"] for record in self._post("/v1/programs", body, _hash_problem([item]))["results"][0]]
 
-    def trace(self, problem: str, programs: Sequence[str], *, system: str | None = None) -> list[list[LineScore]]:
-        """Returns the score after each line of each program of one problem, as `Engine.trace` does.
+    def trace(
+        self, problem: str, programs: str | Sequence[str], *, system: str | None = None
+    ) -> list[LineScore] | list[list[LineScore]]:
+        """Returns the score after each line of a program, or of each of several of one problem, as `Engine.trace` does.
 
         Raises: as `score`.
         """
-        body = {"problem": problem, "programs": list(programs), "system": system}
+        if isinstance(programs, str):
+            return cast(list[LineScore], self.trace(problem, [programs], system=system)[0])
+        body = {"problem": problem, "programs": _require_texts("programs", programs), "system": system}
         traced = self._post("/v1/trace", body, _hash_problem([body]))["programs"]
         names = [field.name for field in dataclasses.fields(LineScore)]
         return [[LineScore(**{name: line[name] for name in names}) for line in each["lines"]] for each in traced]
@@ -142,7 +149,12 @@ class Client:
 
         Documents are programs that are compared, as in `rerank`, but their order is that of the scores alone.
         """
-        body = {"query": query, "documents": list(documents), "top_n": top_k, "return_documents": False}
+        body = {
+            "query": query,
+            "documents": _require_texts("documents", documents),
+            "top_n": top_k,
+            "return_documents": False,
+        }
         results = self._post("/v2/rerank", body, _hash_problem([{"problem": query}]))["results"]
         return [{"corpus_id": result["index"], "score": result["relevance_score"]} for result in results]
 
@@ -168,6 +180,7 @@ class Client:
         """Sends a request until it is answered; 503 and a missing server are for now."""
         until = time.monotonic() + self.timeout_s
         backoff = Backoff(_PAUSE_S, _LONGEST_PAUSE_S)
+        has_told = False
         if self._api_key:
             headers["authorization"] = f"Bearer {self._api_key}"
         while True:
@@ -183,6 +196,12 @@ class Client:
                 if not is_new:  # the server may have closed it while it was idle
                     continue
                 status, wait_s, answer = 503, 0.0, f"{type(error).__name__}: {error}"
+                if not has_told:
+                    has_told = True
+                    _log.warning(
+                        "no server answers at %s (%s); trying for %.0f s more, so start it, or name another URL",
+                        self.url, error, max(left_s, 0.0),
+                    )  # fmt: skip
             if status == 200:
                 return answer
             if status != 503:
@@ -260,7 +279,9 @@ class AsyncClient:
         """Returns what `Client.reward` does."""
         return await self._run(self._client.reward, problem, completions, **options)
 
-    async def trace(self, problem: str, programs: Sequence[str], **options: Any) -> list[list[LineScore]]:
+    async def trace(
+        self, problem: str, programs: str | Sequence[str], **options: Any
+    ) -> list[LineScore] | list[list[LineScore]]:
         """Returns what `Client.trace` does."""
         return await self._run(self._client.trace, problem, programs, **options)
 
@@ -307,6 +328,12 @@ def _close_all(connections: list[http.client.HTTPConnection]) -> None:
         connections.pop().close()
 
 
+def _require_texts(name: str, texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, (str, bytes)):
+        raise InvalidInput(f"{name} is a text; give a list of texts")
+    return list(texts)
+
+
 def _make_item(pair: Pair) -> dict[str, Any]:
     given = pair if isinstance(pair, Conversation) else Conversation(pair)
     messages = list(given.turns)
@@ -328,7 +355,9 @@ def _raise_refusal(status: int, answer: Any, url: str) -> None:
     message = f"{url} answered {status}: {_get_message(answer)}"
     if status in (400, 404, 413, 415):
         raise InvalidInput(message)
-    if status in (401, 403, 408, 504):
+    if status == 401:
+        raise EndpointUnavailable(f"{message}; give api_key, or set {API_KEY} where this client runs")
+    if status in (403, 408, 504):
         raise EndpointUnavailable(message)
     raise CodescalerError(message)
 

@@ -55,11 +55,12 @@ class ServedModel:
         try:
             system = {"role": "system", "content": "0"}
             text = self.engine.encoder.chat.render([system, {"role": "user", "content": "1"}])
+            starts = {self.template_start, text.partition("0")[0]}
         except InvalidInput:  # there is no place for it
-            return (self.template_start,)
-        starts = (self.template_start, text.partition("0")[0])
+            starts = {self.template_start}
         bos = self.engine.encoder.chat.special_tokens.get("bos_token") or ""
-        return *starts, *(start.removeprefix(bos) for start in starts)
+        starts |= {start.removeprefix(bos) for start in starts}
+        return tuple(starts - {""})  # any text begins with nothing, and none is known by it
 
     def _restore_messages(self, query: Query) -> Row:
         """Returns the text of a query in this model's template, and of another template the messages."""
@@ -103,7 +104,7 @@ class ServedModel:
         num_truncated = 0
         for encode, is_kind in (
             (encoder.encode_texts, lambda row: isinstance(row, str)),
-            (lambda ids, _: encoder.encode_tokens(ids), _is_ids),
+            (encoder.encode_tokens, _is_ids),
             (encoder.encode_pairs, lambda row: not isinstance(row, str) and not _is_ids(row)),
         ):
             indices = [index for index, row in enumerate(restored) if is_kind(row)]

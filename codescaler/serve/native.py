@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from codescaler.engine.ranking import Standing, compare_ranked, read_candidates
-from codescaler.engine.trace import choose_shades, find_common_lines, find_largest_drop, plan_trace
+from codescaler.engine.trace import choose_shades, count_trace_chars, find_common_lines, find_largest_drop, plan_trace
 from codescaler.serve.answers import (
     CalibratedOn,
     Candidate,
@@ -207,12 +207,7 @@ def _check_lines(body: TraceBody) -> None:
 
     Raises: Refusal, with status 400.
     """
-    total = before = len(body.problem) + len(body.system or "")
-    for program in body.programs:
-        so_far = before
-        for line in normalize_program(program).split("\n"):
-            so_far += len(line) + 1
-            total += so_far
+    total = count_trace_chars(body.programs, len(body.problem) + len(body.system or ""))
     if total > MAX_TRACE_CHARS:
         message = (
             f"the lines have {total} characters, each with the problem and the lines before it; "

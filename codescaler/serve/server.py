@@ -121,7 +121,7 @@ def open_listener(host: str, port: int, uds: Path | None) -> socket.socket:
             except OSError:
                 listener.close()
                 raise
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # a port that is no number of 16 bits overflows
         raise InvalidInput(f"{uds or f'{host}:{port}'} cannot be listened on ({error}); choose another") from error
     return listener
 

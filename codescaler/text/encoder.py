@@ -126,14 +126,15 @@ class Encoder:
         """
         return self._encode(zip(names, self.chat.encode(texts, names), strict=True))
 
-    def encode_tokens(self, ids: TokenLists) -> Encoded:
-        """Encodes a caller's token lists; errors call them "ids[0]", "ids[1]", ...
+    def encode_tokens(self, ids: TokenLists, names: Sequence[str] | None = None) -> Encoded:
+        """Encodes a caller's token lists; errors call them "ids[0]", "ids[1]", ... if they have no names.
 
         Raises:
             InvalidInput: a list is empty, too long, or holds an id that is no integer of the vocabulary.
             CapacityExceeded: a list exceeds `max_batch_tokens`.
         """
-        return self._encode((f"ids[{index}]", tokens) for index, tokens in enumerate(check_lists(ids)))
+        lists = check_lists(ids)
+        return self._encode(zip(names or [f"ids[{index}]" for index in range(len(lists))], lists, strict=True))
 
     def _close(self, text: str) -> str:
         """Ends a text as OpenRLHF does, whose heads are read at an EOS token."""

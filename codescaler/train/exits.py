@@ -17,9 +17,9 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
+from codescaler.checkpoint.tensor_files import write_tensors
 from codescaler.engine import Engine
 from codescaler.engine.adaptive import (
     EXITS_FILE,
@@ -29,6 +29,7 @@ from codescaler.engine.adaptive import (
     ExitScores,
     describe_engine,
     name_cascade_file,
+    require_same_bits,
 )
 from codescaler.engine.certificate import Certificate
 from codescaler.engine.exits import Exits, choose_layers, require_layers
@@ -36,7 +37,7 @@ from codescaler.engine.options import require_choice, require_count
 from codescaler.engine.ranking import list_contenders, read_candidates
 from codescaler.engine.scheduler import Float32
 from codescaler.errors import InvalidInput, WeightsError
-from codescaler.io.files import write_text_file
+from codescaler.io.files import require_writable, write_text_file
 from codescaler.io.records import Group, read_groups
 from codescaler.metrics import Figures
 from codescaler.text.program import Conversation, make_conversation
@@ -124,6 +125,8 @@ def fit_exits(
         InvalidInput: an argument has a value that it may not have, there are too few problems for the promise, or the
             count does not keep it; nothing is written.
         WeightsError, UnsupportedModel: the model cannot be used.
+        BackendUnavailable: scores have other bits in another batch.
+        OutputUnavailable: nothing can be written beside the model.
     """
     for name, share in (("at_most", at_most), ("confidence", confidence)):
         if not 0 < share < 1:
@@ -148,6 +151,8 @@ def fit_exits(
         )
     chosen, counted = split_contests(contests, num_counted)
     engine = Engine.from_pretrained(model, **engine_options)
+    require_same_bits(engine)
+    require_writable(engine.folder)
     early: EarlyScores
     with tqdm(total=len(contests), desc="problems", disable=not show_progress) as bar:
         if cascade is None:
@@ -169,14 +174,14 @@ def fit_exits(
     )
     _require_kept(certificate)
     if isinstance(early, ExitScores):
-        save_file(early.tensors, file.with_name(HEADS_FILE))
+        write_tensors(file.with_name(HEADS_FILE), early.tensors)
     record = {"owner": describe_engine(engine), **early.describe(), **certificate.make_record()}
     write_text_file(file, json.dumps(record, indent=1) + "\n")
     cost = float(np.mean([work.measure(problem, certificate.rule) for problem in found]))
     return ExitsReport(file, early.layers, len(chosen), len(given) - len(contests), cost, certificate)
 
 
-_SHARED = ("device", "num_threads", "backend", "local_files_only")
+_SHARED = ("device", "num_threads", "backend", "local_files_only", "truncation", "deterministic")
 
 
 def read_contests(groups: Sequence[Group], asked_first: bool, top_k: int = 1) -> list[Contest]:
@@ -190,7 +195,7 @@ def read_contests(groups: Sequence[Group], asked_first: bool, top_k: int = 1) ->
         codes = [candidate.code for candidate in group.candidates if candidate.code is not None]
         candidates = read_candidates(group.problem, codes, False, None, "python", asked_first)
         programs = dict.fromkeys(candidate.code or "" for candidate in list_contenders(candidates))
-        keys = {group.task_id, (repr(group.problem), group.system)}
+        keys = {group.task_id, repr(group.problem)}
         if len(programs) > top_k and not keys & seen:
             seen |= keys
             pairs = tuple(make_conversation(group.problem, program, group.system) for program in programs)

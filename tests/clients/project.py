@@ -42,7 +42,7 @@ def rank(folder, problem, programs):
         files = [Path(scratch, f"{index:03}.py") for index in range(len(programs))]
         for file, program in zip(files, programs, strict=True):
             file.write_text(program)
-        Path(scratch, "problem.md").write_text(problem)
+        Path(scratch, "problem.md").write_text(f"{problem}\n")
         options = ["--model", folder, "--dtype", "float32", "--num-threads", "1", "--json"]
         cli.main(["rerank", str(Path(scratch, "problem.md")), *map(str, files), *options])
     return [[record["index"], record["score"]] for record in json.loads(printed.getvalue())["ranking"]]

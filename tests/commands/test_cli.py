@@ -128,6 +128,29 @@ def test_rerank_puts_programs_that_miss_the_asked_name_last(folder, files, capsy
     assert "invalid: does not parse" in out
 
 
+def test_the_end_of_a_problem_s_file_moves_no_score(folder, files, capsys):
+    """An editor ends a file with a newline. The page and groups have the text without it."""
+    shown = {"rerank": set(), "explain": set()}
+    for end in ("", "\n", "\r\n\n"):
+        (files / "problem.md").write_bytes((PROBLEM + end).encode())
+        for command, found in shown.items():
+            assert run(command, "--model", folder, files / "problem.md", files / "a.py", files / "c.py", "--json") == 0
+            found.add(capsys.readouterr().out)
+    assert [len(found) for found in shown.values()] == [1, 1]
+    (first, *_) = json.loads(shown["rerank"].pop())["ranking"]
+    engine = Engine.from_pretrained(folder)
+    assert first["score"] == engine.rerank(PROBLEM, [PROGRAMS["a.py"], PROGRAMS["c.py"]])[0].score
+
+
+def test_a_completion_that_is_ranked_as_a_program_is_noticed(folder, files, capsys):
+    (files / "d.md").write_text(f"Here:\n```python\n{PROGRAMS['c.py']}\n```\n")
+    command = ("rerank", "--model", folder, files / "problem.md", files / "a.py", files / "d.md")
+    assert run(*command) == 0
+    assert "1 candidate that does not parse holds a code fence, as completions do; --extract" in capsys.readouterr().err
+    assert run(*command[:-2], files / "d.md", "--extract", "paper") == 0
+    assert "fence" not in capsys.readouterr().err
+
+
 def test_rerank_says_which_files_hold_one_program(folder, files, capsys):
     (files / "d.py").write_text(PROGRAMS["a.py"].replace("\n", "\r\n") + "\n\n")
     command = ("rerank", "--model", folder, files / "problem.md", *(files / f"{name}.py" for name in "acd"))

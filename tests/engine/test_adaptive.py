@@ -8,7 +8,7 @@ import pytest
 from codescaler.engine.adaptive import AdaptiveRanker, CascadeScores
 from codescaler.engine.certificate import STATISTICS, Certificate
 from codescaler.engine.exits import DROPPED, Rule
-from codescaler.errors import InvalidInput
+from codescaler.errors import InvalidInput, WeightsError
 from codescaler.text.program import make_conversation
 
 EARLY = {"a = 1": 10.0, "b = 1": 5.0, "c = 1": 4.0, "d = 1": 3.0}
@@ -77,3 +77,23 @@ def test_sizes_that_were_not_counted_are_ranked_in_full(caplog):
     ]
     with pytest.raises(InvalidInput, match="top_k=2, and the exits were made for 1"):
         rank(ranker, [*EARLY], top_k=2)
+
+
+def test_programs_of_another_language_were_not_counted():
+    ranker, _ = make_ranker(Rule((1.0,)))
+    with pytest.raises(InvalidInput, match="language='c', and exits are made of Python programs"):
+        ranker.rank(lambda: "in full", "p", [*EARLY], False, None, "c", None, None, False)
+
+
+def test_an_infinite_score_is_not_taken_for_a_dropped_one():
+    """Of the small model it goes on, and of the large one it is an error."""
+    pairs = [make_conversation("p", code) for code in EARLY]
+    small = Scorer(EARLY | {"d = 1": -np.inf})
+    values = CascadeScores(Scorer(LAST), small).compute(pairs, [*EARLY], Rule((5.5,)))
+    assert values[3].tolist() == pytest.approx([np.nan, 1], nan_ok=True)
+    large = Scorer(dict.fromkeys(LAST, -np.inf))
+    assert np.isnan(CascadeScores(large, Scorer(EARLY)).compute(pairs, [*EARLY], None)[:, 1]).all()
+    ranker, _ = make_ranker(Rule((5.5,)))
+    ranker.scores = CascadeScores(large, Scorer(EARLY))
+    with pytest.raises(WeightsError, match="candidate 0"):
+        rank(ranker, [*EARLY])

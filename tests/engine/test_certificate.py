@@ -1,5 +1,7 @@
 """A stream of problems that leaves what a certificate was counted on is noticed, and one that stays is not."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,16 @@ def test_it_warns_once(caplog):
         caplog.records[0].message
     ]
     assert len(caplog.records) == 1
+
+
+def test_threads_that_see_a_drift_together_do_not_fail(caplog):
+    """One of them closes a window, and another adds a problem meanwhile."""
+    for _ in range(20):
+        caplog.clear()
+        monitor = DriftMonitor([[0.0] * 100] * 4, window=2)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(monitor.add, [(9.0, 9.0, 9.0, 9.0)] * 64))
+        assert monitor.has_drifted and len(caplog.records) == 1
 
 
 def test_the_chance_of_two_samples():

@@ -2,7 +2,9 @@
 
 import pytest
 
-from codescaler.engine.ranking import rank_candidates
+from codescaler.engine.ranking import compare_ranked, rank_candidates
+from codescaler.errors import InvalidInput
+from codescaler.types import RankedCandidate
 
 CANDIDATES = ["def g(x):\n    return x + 1", "def f(x): return 1", "def f(x):", "f = 1"]
 TURNS = [{"role": "system", "content": "assert h() == 1"}, {"role": "user", "content": "assert f(1) == 1"}]
@@ -33,6 +35,20 @@ def test_nobody_is_marked_where_nothing_is_named():
     ranked = rank("Add one.", CANDIDATES)
     assert [candidate.index for candidate in ranked] == [0, 1, 3, 2]
     assert {candidate.missing for candidate in ranked} == {()}
+
+
+def test_each_candidate_needs_a_name():
+    with pytest.raises(InvalidInput, match="names has 1 names, and there are 2 of candidate"):
+        rank_candidates(lambda pairs, names: [], "p", ["a", "b"], False, None, "python", ["x"], None)
+
+
+def test_the_next_candidate_is_not_known_where_one_was_dropped():
+    scored = [RankedCandidate(index, score, True, f"x = {index}") for index, score in enumerate((3.0, 1.0))]
+    dropped = RankedCandidate(2, None, True, "x = 2", dropped_at=1)
+    assert [each.gap_to_next for each in compare_ranked(scored)] == [2.0, None]
+    assert [(each.gap_to_first, each.gap_to_next) for each in compare_ranked([*scored, dropped])] == [
+        (0.0, None), (2.0, None), (None, None)
+    ]  # fmt: skip
 
 
 def test_completions_and_other_languages():

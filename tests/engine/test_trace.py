@@ -75,6 +75,16 @@ def test_what_is_no_program_is_refused(engine):
         engine.trace(PROBLEM, ["x", 3])
 
 
+def test_each_program_needs_a_name(engine):
+    with pytest.raises(InvalidInput, match="names has 1 names, and there are 2 of program"):
+        engine.trace(PROBLEM, PROGRAMS[:2], names=["a"])
+
+
+def test_programs_whose_beginnings_are_too_many_are_refused_at_once(engine):
+    with pytest.raises(InvalidInput, match="up to each of their lines have 2000012562 characters together"):
+        engine.trace(PROBLEM, ["x\n" * 44720 + "y"])
+
+
 def make_lines(*changes, text="x"):
     return [LineScore(number, f"{text}{number}", 0.0, change) for number, change in enumerate(changes, 1)]
 

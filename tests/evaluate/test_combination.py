@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from codescaler.errors import InvalidInput, SettingsMismatch, WeightsError
+from codescaler.evaluate import combination
 from codescaler.evaluate.combination import (
     CombinedScorer,
     Member,
     combine_scores,
+    combine_units,
     fit_combination,
     make_combination_record,
     read_combination,
@@ -72,16 +74,45 @@ class FakeEngine:
         self.score, self.asked = score, []
 
     def score_stream(self, pairs, names):
-        self.asked.append(list(names))
+        self.asked.append("".join(names))
         yield from (float(self.score(pair.turns[-1])) for pair in pairs)
 
 
-def test_a_stream_is_standardised_problem_by_problem():
+def test_a_stream_is_standardised_problem_by_problem(monkeypatch):
+    """Members score programs of several problems together."""
     engines = {"first": FakeEngine(len), "second": FakeEngine(lambda text: text.count("b"))}
     pairs = [make_conversation(problem, code) for problem, code in (("p", "a"), ("p", "bb"), ("q", "bbbb"), ("q", "b"))]
     scores = list(CombinedScorer(engines, WEIGHTS).score_stream(iter(pairs), iter("abcd")))
     assert scores == [-1.5, 1.5, 1.5, -1.5]
-    assert engines["first"].asked == [["a", "b"], ["c", "d"]]
+    assert engines["first"].asked == ["abcd"]
+    monkeypatch.setattr(combination, "_BLOCK", 2)
+    assert list(CombinedScorer(engines, WEIGHTS).score_stream(iter(pairs))) == scores
+    assert engines["first"].asked[1:] == ["pairs[0]pairs[1]", "pairs[2]pairs[3]"]
+    assert list(CombinedScorer(engines, WEIGHTS).score_stream([])) == []
+
+
+def make_pairs_of_responses(num, random):
+    """Items of two responses, and how far two judges put the correct one ahead."""
+    gaps = {"first": 0.8 + random.standard_normal(num), "second": 0.6 + random.standard_normal(num)}
+    responses = (Candidate("a", True), Candidate("b", False))
+    units = [parse_problem(Group(str(n), "p", responses, str(n))) for n in range(num)]
+    return units, {name: [np.array([gap / 2, -gap / 2]) for gap in of] for name, of in gaps.items()}, gaps
+
+
+def test_of_two_responses_the_gap_counts_if_deviations_are_pooled():
+    """Z of two is 1 and -1, so that two models would have the mean of their accuracies."""
+    units, scores, gaps = make_pairs_of_responses(400, np.random.default_rng(0))
+    weights = dict.fromkeys(scores, 1.0)
+
+    def measure(found):
+        return float(np.mean([(first > second) + (first == second) / 2 for first, second in found]))
+
+    alone = [measure(of) for of in scores.values()]
+    assert measure(combine_units(units, scores, weights)) == pytest.approx(np.mean(alone))
+    pooled = combine_units(units, scores, weights, is_pooled=True)
+    assert measure(pooled) > max(alone)
+    expected = sum(gap / (np.sqrt((gap**2).mean()) / 2) for gap in gaps.values())
+    np.testing.assert_allclose([first - second for first, second in pooled], expected)
 
 
 def make_problems(num_problems, signs, seed=0):
@@ -136,14 +167,14 @@ def test_a_file_gives_its_weights_to_its_models(path):
 
 
 def test_other_models_and_settings_are_refused(path):
-    combination = read_combination(path)
+    found = read_combination(path)
     with pytest.raises(WeightsError, match="has no weight for c, whose digest is 2222222222222222"):
-        combination.choose_weights({**MEMBERS, "c": Member("2" * 16, {})})
+        found.choose_weights({**MEMBERS, "c": Member("2" * 16, {})})
     for members in ({"a": MEMBERS["a"]}, {**MEMBERS, "again": MEMBERS["a"]}):
         with pytest.raises(WeightsError, match="give each of them once"):
-            combination.choose_weights(members)
+            found.choose_weights(members)
     with pytest.raises(SettingsMismatch, match="was fitted with bos 'x' for a, and it is 'y' now"):
-        combination.require_member("a", Member("0" * 16, {"bos": "y"}))
+        found.require_member("a", Member("0" * 16, {"bos": "y"}))
 
 
 @pytest.mark.parametrize("text", ["{}", "[", '{"members": [1]}', '{"members": [{"head_digest": "0"}]}'])

@@ -131,6 +131,15 @@ def test_scores_of_the_file_have_no_moves():
     assert figures["correct"]["mean"] > 0
     assert figures["moves"] == figures["excess"] == dict.fromkeys(REWRITES)
     assert figures["verdict"]["word"] == "doubtful"
+    assert "is not measured: scores of a file have no rewrites, so give the model" in figures["verdict"]["sentence"]
+
+
+def test_only_logits_have_a_calibration():
+    cases = build_fitness_cases(PROBLEMS)
+    scores = {"likelihood": [np.array([-float(len(r.text)) for r in u.responses]) for u in list_units(cases)]}
+    for logits in ([], ["likelihood"]):
+        figures = evaluate_fitness(cases, scores, ["likelihood"], logits=logits)["scorers"]["likelihood"]
+        assert "auc" in figures and ("ece" in figures) == ("brier" in figures) == bool(logits)
 
 
 def test_what_cannot_be_judged_is_refused():

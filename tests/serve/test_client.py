@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -43,6 +44,16 @@ def test_its_methods_are_those_of_an_engine(server, engine):
         assert client.rank(PROBLEM, PROGRAMS) == expected
         assert client.rank(PROBLEM, PROGRAMS, top_k=2) == expected[:2]
         assert client.trace(PROBLEM, PROGRAMS) == engine.trace(PROBLEM, PROGRAMS)
+        assert client.trace(PROBLEM, PROGRAMS[0]) == engine.trace(PROBLEM, PROGRAMS[0])
+
+
+@pytest.mark.parametrize("method", ["rerank", "reward", "rank"])
+def test_a_text_is_no_list_of_its_letters(method):
+    with (
+        Client("http://127.0.0.1:1", timeout_s=1) as client,
+        pytest.raises(InvalidInput, match="is a text; give a list"),
+    ):
+        getattr(client, method)(PROBLEM, PROGRAMS[0])
 
 
 def test_the_asynchronous_one_has_the_same_methods(server, engine):
@@ -141,6 +152,20 @@ def test_what_will_not_pass_is_not_asked_again(script, pauses, status, error):
     with Client(script.url) as client, pytest.raises(error, match=f"answered {status}: no"):
         client.score(PAIRS[:1])
     assert len(script.seen) == 1 and pauses == []
+
+
+def test_a_missing_key_is_named(script):
+    script.answers = [(401, {}, {"error": {"message": "send a valid key"}})]
+    with Client(script.url) as client, pytest.raises(EndpointUnavailable, match="or set CODESCALER_API_KEY where"):
+        client.score(PAIRS[:1])
+
+
+def test_a_server_that_is_not_there_is_told_at_once(pauses, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with Client(url, timeout_s=5.0) as client, pytest.raises(EndpointUnavailable):
+        client.score(PAIRS[:1])
+    assert len(pauses) > 1 and [r.message.partition(" (")[0] for r in caplog.records] == [f"no server answers at {url}"]
 
 
 def test_every_form_of_a_problem_has_one_session(script):

@@ -2,13 +2,21 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from codescaler.engine import Engine
 from codescaler.engine.adaptive import EXITS_FILE, HEADS_FILE
-from codescaler.errors import InvalidInput, SettingsMismatch, WeightsError
+from codescaler.errors import (
+    BackendUnavailable,
+    InvalidInput,
+    MissingTensor,
+    OutputUnavailable,
+    SettingsMismatch,
+    WeightsError,
+)
 from codescaler.io.records import read_groups
 from codescaler.testing import edit_json, edit_tensors, save_chat, save_random_checkpoint
 from codescaler.train import exits
@@ -65,6 +73,40 @@ def fitted(tmp_path_factory, small):
 def rerank(engine, group, adaptive=None, **options):
     codes = [candidate["code"] for candidate in group["candidates"]]
     return engine.rerank(group["prompt"], codes, adaptive=adaptive, asked_first=True, **options)
+
+
+def test_heads_that_are_lost_are_named(fitted, tmp_path):
+    folder, *_ = fitted
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy/exits.safetensors").unlink()
+    with pytest.raises(MissingTensor, match=r"exits\.json is of it; make both anew by `codescaler fit-exits`"):
+        Engine.from_pretrained(tmp_path / "copy").open_ranker("exits")
+
+
+def test_nothing_is_scored_where_nothing_can_be_written(fitted, monkeypatch):
+    folder, *_ = fitted
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr(Engine, "submit_stages", None)
+    with pytest.raises(OutputUnavailable, match=r"no file can be made in .* \(Permission denied\)"):
+        fit_exits(folder, make_groups(120), **PROMISE)
+
+
+def test_scores_that_depend_on_the_batch_have_no_exits(fitted):
+    engine = Engine.from_pretrained(fitted[0])
+    engine.has_same_bits = False  # as on a GPU without `deterministic`
+    with pytest.raises(BackendUnavailable, match=r"the same bits in any batch; .* --deterministic"):
+        engine.open_ranker("exits")
+
+
+def test_threads_open_one_ranker(fitted):
+    engine = Engine.from_pretrained(fitted[0])
+    with ThreadPoolExecutor(4) as threads:
+        rankers = [*threads.map(engine.open_ranker, ["exits"] * 8)]
+    assert len({id(ranker) for ranker in rankers}) == 1
 
 
 @pytest.mark.parametrize("kind", ["exits", "cascade"])
@@ -207,7 +249,7 @@ def test_sides_depend_on_tasks_alone():
 
 def test_problems_are_counted_once():
     groups = make_groups(3)
-    again = [{**groups[0], "prompt": "Another text"}, {**groups[1], "task_id": "another task"}]
+    again = [{**groups[0], "prompt": "Another text"}, {**groups[1], "task_id": "another task", "system": "Another."}]
     few = {**make_groups(1, seed=1)[0], "prompt": "Few", "candidates": groups[0]["candidates"][:2]}
     contests = read_contests(read_groups([*groups, *again, few]), asked_first=True)
     assert [contest.task_id for contest in contests] == ["0/0", "0/1", "0/2", "1/0"]

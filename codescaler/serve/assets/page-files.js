@@ -78,8 +78,8 @@ function readGroup(record, line) {
   return {
     name: String(record.task_id ?? `line ${line}`),
     problem: record.prompt,
-    system: typeof record.system === "string" ? record.system : "",
-    candidates: candidates.filter(({ text }) => text !== null),
-    numAbsent: codes.filter((code) => code === null).length,
+    system: typeof record.system === "string" ? record.system : null,
+    candidates: candidates.filter(({ text }) => text?.trim()),
+    numAbsent: codes.filter((code) => !code?.trim()).length,
   };
 }

@@ -7,10 +7,12 @@ export function showRanking(ranking) {
   const span = findSpan(ranking);
   for (const body of [...get("ranking").tBodies]) body.remove();
   get("ranking").append(...ranking.rows.map((row) => makeRow(row, ranking, span)));
-  fill(get("summary"), summarize(ranking));
   fill(get("measured"), explainChances(ranking));
   get("ranking").classList.toggle("uncalibrated", !ranking.calibratedOn);
   get("results").hidden = false;
+  // What was hidden is read out only if it changes afterwards.
+  fill(get("summary"), "");
+  requestAnimationFrame(() => fill(get("summary"), summarize(ranking)));
 }
 
 // How far below the best score a bar is empty: never so little that a small gap would look large.

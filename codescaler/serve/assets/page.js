@@ -18,6 +18,8 @@ const EXAMPLE = {
 let ranking = null; // what is shown
 let groups = []; // of the last file
 let numEdits = 0;
+let isBusy = false;
+let emptySystem = null; // what an empty field of the system prompt stands for
 
 function listCards() {
   return [...get("candidates").children];
@@ -72,9 +74,10 @@ function markStale() {
   get("stale").hidden = ranking === null;
 }
 
-function fillForm({ problem, system = "", candidates }) {
+function fillForm({ problem, system = null, candidates }) {
   get("problem").value = problem;
-  get("system").value = system;
+  get("system").value = system ?? "";
+  emptySystem = system === "" ? "" : null; // a group may ask for no system prompt
   get("more").open = Boolean(system);
   noteHidden(get("problem"), get("problem-note"));
   get("candidates").replaceChildren();
@@ -134,7 +137,7 @@ async function rank() {
   if (!candidates.length) throw new Error("Write a program first, better two.");
   const numBefore = numEdits;
   const [problem, extract] = [get("problem").value, chooseExtract(candidates)];
-  const system = get("system").value.trim() ? get("system").value : null;
+  const system = get("system").value.trim() ? get("system").value : emptySystem;
   if (!get("model").length) await listModels(); // it failed when the page was opened
   const item = { problem, candidates: candidates.map(({ text }) => text), system };
   const body = { model: get("model").value, items: [item], extract: extract || false, asked_first: true, details: true };
@@ -149,17 +152,23 @@ async function rank() {
 
 // One thing at a time, and what goes wrong is shown.
 async function run(task, message) {
-  if (get("rank").disabled) return;
+  if (isBusy) return;
+  setBusy(true);
   say(message);
-  get("rank").disabled = true;
   try {
     await task();
     if (get("message").textContent === message) say("");
   } catch (error) {
     say(error.message, true);
   } finally {
-    get("rank").disabled = false;
+    setBusy(false);
   }
+}
+
+// A button that is disabled would lose the focus of the keyboard.
+function setBusy(value) {
+  isBusy = value;
+  get("rank").setAttribute("aria-disabled", String(value));
 }
 
 async function listModels() {

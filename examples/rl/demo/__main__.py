@@ -24,7 +24,7 @@ from pathlib import Path
 
 from evaluation import evaluate_policy
 from rewards import KINDS, make_observer, make_rewards, make_tests_reward, name_models
-from training import train_grpo, train_rejection
+from training import STOPPED_FILE, train_grpo, train_rejection
 
 from codescaler.data.sample.sampling import choose_tasks
 from codescaler.errors import CodescalerError
@@ -51,10 +51,7 @@ def main() -> None:
 def make_run(run: str, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Trains and evaluates, unless the run has figures already."""
     folder, figures_file = options.output / run, options.output / "figures.jsonl"
-    if options.keep < 1:
-        raise SystemExit(f"--keep {options.keep}; give a whole number of at least 1")
-    if run in KINDS and options.steps < 1:
-        raise SystemExit(f"--steps {options.steps}; give a whole number of at least 1 for GRPO")
+    require_sizes(run, options)
     prompts = {} if run == "base" else choose_problems(tasks, options.train_split, options.train_limit)
     held_out = choose_problems(tasks, options.eval_split, options.eval_limit)
     goes_on = folder.is_dir()
@@ -72,12 +69,30 @@ def make_run(run: str, tasks: Sequence[Task], options: argparse.Namespace) -> No
             train(run, options, prompts, folder)
     write_problems(held_out, folder / "held_out.jsonl")
     figures = evaluate_policy(options, policy, held_out, folder / "held_out.jsonl", folder)
+    stopped = folder / STOPPED_FILE
     # What a killed process took is not known.
     minutes = None if goes_on else (time.monotonic() - started) / 60
-    record = {"run": run, "seed": options.seed, "minutes": minutes, **figures}
+    record = {
+        "run": run,
+        "seed": options.seed,
+        "minutes": minutes,
+        "reward_models": [*name_models(options)],  # `reward` is of the first
+        "stopped": json.loads(stopped.read_text()) if stopped.exists() else None,
+        **figures,
+    }
     with figures_file.open("a") as file:
         file.write(json.dumps(record) + "\n")
     print(json.dumps(record))
+
+
+def require_sizes(run: str, options: argparse.Namespace) -> None:
+    """Refuses a number that no run can have, before anything is written."""
+    lowest = dict.fromkeys(("keep", "steps", "prompts", "samples", "eval_samples", "max_tokens", "save_steps"), 1)
+    lowest |= {"stop_after": 0, "samples": 2 if run in KINDS else 1}
+    for name, low in lowest.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise SystemExit(f"--{name.replace('_', '-')} {value}; give a whole number of at least {low} for {run}")
 
 
 def require_same_options(options: argparse.Namespace, path: Path) -> None:
@@ -136,7 +151,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--eval-limit", type=int, help="held-out problems, from the first on")
     add("--samples-file", type=Path, help="samples of the policy by `data sample`, for rejection and the alarm's start")
     add("--keep", type=int, default=1, help="samples of a prompt that rejection keeps (%(default)s)")
-    add("--steps", type=int, default=60, help="of training; 0 is one pass over what rejection keeps (%(default)s)")
+    add("--steps", type=int, help="of training (60; of rejection, one pass over what is kept)")
     add("--prompts", type=int, default=8, help="a step (%(default)s)")
     add("--samples", type=int, default=8, help="of a prompt (%(default)s)")
     add("--eval-samples", type=int, default=8, help="of a held-out problem (%(default)s)")

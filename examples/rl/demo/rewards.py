@@ -33,14 +33,17 @@ def make_rewards(kind: str, tasks: Mapping[str, Task], options: Any, sandbox: Sa
 def name_models(options: Any) -> dict[str, ModelName]:
     """The reward models of the options, by name.
 
-    Raises: InvalidInput if a name is taken, a server is given a scorer, or a sum over tokens stands alone.
+    Raises: InvalidInput if a name is taken, a server is given a scorer, or the first is a sum over tokens.
     """
     models = parse_models(options.rm or ["nano"])
-    for model, scorer in models.values():
+    for place, (model, scorer) in enumerate(models.values()):
         if scorer != "reward" and is_url(model):
             raise InvalidInput(f"{model}:{scorer} is a server, which has a scorer of its own; leave :{scorer} out")
-        if len(models) == 1 and scorer in ("likelihood", "reviewer", "coder_reviewer"):
-            raise InvalidInput(f"{model}:{scorer} is a sum over tokens, whose reward is 0; give :likelihood_mean")
+        if place == 0 and scorer in ("likelihood", "reviewer", "coder_reviewer"):
+            raise InvalidInput(
+                f"{model}:{scorer} is a sum over tokens, whose reward is 0; "
+                "give :likelihood_mean, or another model first"
+            )
     return models
 
 
@@ -79,13 +82,28 @@ def watch_reward(
     second = None if any(model == "nano" for model, _ in models.values()) else "nano"
     monitor = RewardMonitor(watched, second=second, log=log, stop_after=options.stop_after or None)
     if options.samples_file:
-        groups = [group for _, group in read_objects(options.samples_file) if group["task_id"] in tasks]
+        groups = read_samples(options.samples_file, tasks)
         random.Random(options.seed).shuffle(groups)
         for group in groups:
             require_drawn_alike(group, options)
         samples = [(group["prompt"], made["completion"]) for group in groups for made in group["candidates"]]
         monitor.observe_start([prompt for prompt, _ in samples], [completion for _, completion in samples])
     return monitor
+
+
+def read_samples(file: Path, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
+    """The groups of these problems in a file of `codescaler data sample`.
+
+    Raises: InvalidInput if a group has no completions, or none is of these problems.
+    """
+    groups = [group for _, group in read_objects(file) if str(group.get("task_id")) in tasks]
+    for group in groups:
+        group["task_id"] = str(group["task_id"])
+        if not all(isinstance(made.get("completion"), str) for made in group.get("candidates", [{}])):
+            raise InvalidInput(f"{file}, {group['task_id']}: a candidate has no completion; give samples as drawn")
+    if not groups:
+        raise InvalidInput(f"{file} has no samples of any of {len(tasks)} prompts; sample those of --train-split")
+    return groups
 
 
 def require_drawn_alike(group: Mapping[str, Any], options: Any) -> None:

@@ -15,12 +15,15 @@ import torch
 import transformers
 import trl
 from commands import run_command
-from rewards import Reward, make_observer, watch_reward
+from rewards import Reward, make_observer, read_samples, watch_reward
 from rollouts import make_rollouts
 
 from codescaler.io.records import read_objects
 from codescaler.ops import select_backend
 from codescaler.types import Task
+
+NUM_STEPS = 60  # of GRPO
+STOPPED_FILE = "stopped.json"  # of a run that the alarm ended: its first alarm's step, and that of the policy
 
 
 def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward], folder: Path) -> None:
@@ -34,9 +37,10 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
     if monitor is not None:
         is_reward = monitor.reward is rewards[0]
         rewards = [monitor, *rewards[1:]] if is_reward else [*rewards, make_observer(monitor)]
+    num_steps = options.steps or NUM_STEPS
     config = trl.GRPOConfig(
         output_dir=str(folder / "checkpoints"),
-        max_steps=options.steps,
+        max_steps=num_steps,
         num_generations=options.samples,
         per_device_train_batch_size=options.samples,
         gradient_accumulation_steps=options.prompts,
@@ -62,7 +66,7 @@ def train_grpo(options: Any, tasks: Mapping[str, Task], rewards: Sequence[Reward
         model=load_policy(options),
         reward_funcs=list(rewards),
         args=config,
-        train_dataset=datasets.Dataset.from_list(order_prompts(tasks, options.steps * options.prompts, options.seed)),
+        train_dataset=datasets.Dataset.from_list(order_prompts(tasks, num_steps * options.prompts, options.seed)),
         processing_class=transformers.AutoTokenizer.from_pretrained(options.policy),
         callbacks=[] if monitor is None else [monitor.make_callback()],
         peft_config=make_lora(options.lora),
@@ -81,6 +85,8 @@ def go_back(trainer: Any, options: Any, folder: Path, alarm_step: int) -> Any:
     """Returns the model of the last checkpoint whose policy drew no sample of an alarm, or that before the run."""
     checkpoint = find_checkpoint(folder, before=alarm_step)
     print(f"the alarm rose at step {alarm_step}; the policy is that of {checkpoint or options.policy}")
+    step = 0 if checkpoint is None else _read_step(Path(checkpoint, "trainer_state.json"))
+    (folder / STOPPED_FILE).write_text(json.dumps({"alarm_step": alarm_step, "policy_step": step}) + "\n")
     if checkpoint is None:
         return load_policy(options)
     trainer._load_from_checkpoint(checkpoint)
@@ -170,7 +176,7 @@ def train_rejection(options: Any, tasks: Mapping[str, Task], rewards: Sequence[R
 def _keep_best(
     sampled: Path, tasks: Mapping[str, Task], rewards: Sequence[Reward], num: int
 ) -> Iterator[dict[str, Any]]:
-    groups = [group for _, group in read_objects(sampled) if group["task_id"] in tasks]
+    groups = read_samples(sampled, tasks)
     if missing := len(tasks.keys() - {group["task_id"] for group in groups}):
         print(f"{sampled} has no samples of {missing} of {len(tasks)} prompts")
     for group in groups:
