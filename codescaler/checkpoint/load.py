@@ -233,8 +233,8 @@ def _explain_no_head(folders: Sequence[Path], config: ModelConfig) -> str:
     found = f" Its head is in {pickle}, a pickle, which is never read: save it as {VALUE_HEAD_FILE}." if pickle else ""
     return (
         f"{folders[-1]}: {config.architecture or config.family} has no reward head.{found} Give a reward model, or "
-        "head='none' for features only; scorer='likelihood' ranks with a language model, and classifier_from_token "
-        "names the token that a model answers with."
+        "make one by `codescaler fit-head`. head='none' is for features only, scorer='likelihood' (--scorer) ranks "
+        "with a language model, and classifier_from_token names the token that a model answers with."
     )
 
 

@@ -144,7 +144,10 @@ def open_engine(options: argparse.Namespace, model: ModelName | None = None) -> 
 
 def read_problem(path: Path) -> str:
     """The text of a problem without what an editor ends its file with: as the page has it, and as groups have."""
-    return normalize_program(read_text(path))
+    problem = normalize_program(read_text(path))
+    if not problem:
+        raise InvalidInput(f"{path} is empty; write the problem there")
+    return problem
 
 
 def read_text(path: Path) -> str:

@@ -71,6 +71,8 @@ def _rerank(options: argparse.Namespace) -> None:
         raise InvalidInput(
             f"there is no candidate for {options.problem}; name files of programs, or give a .jsonl file"
         )
+    if not groups:
+        raise InvalidInput(f"{options.problem} holds no groups")
     scorer = open_scorer(options)
     if options.adaptive is not None:
         _require_adaptive(scorer, options)

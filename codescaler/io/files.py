@@ -37,7 +37,9 @@ def require_file(path: Path) -> None:
         MissingTensor: there is none.
     """
     if not os.path.isfile(path):  # noqa: PTH113
-        raise MissingTensor(f"{path} is not there or is not a regular file; fetch the checkpoint again.")
+        inner = path.parent / "model" / path.name  # where a training run has its model
+        advice = f"give {inner.parent}" if inner.is_file() else "name the folder of a model, or fetch it again"
+        raise MissingTensor(f"{path} is not there or is not a regular file; {advice}.")
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:

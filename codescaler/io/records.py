@@ -190,7 +190,8 @@ def parse_group(record: Mapping[str, Any], name: str) -> Group:
             return _parse_pair_group(record, sides, name, split)
     task_id, candidates = record.get("task_id"), record.get("candidates")
     if not isinstance(task_id, (str, int)) or isinstance(task_id, bool):
-        raise InvalidInput(f"{name}: task_id is {task_id!r:.80}; give a string or a whole number")
+        kind = " (this is a row: `score` takes it, groups have candidates)" if "response" in record else ""
+        raise InvalidInput(f"{name}: task_id is {task_id!r:.80}; give a string or a whole number{kind}")
     if not isinstance(candidates, (list, tuple)):
         raise InvalidInput(f"{name}: candidates is {candidates!r:.80}; give a list of objects with code")
     checked = tuple(_parse_candidate(value, f"{name}: candidates[{index}]") for index, value in enumerate(candidates))
@@ -240,7 +241,8 @@ def parse_row(record: Mapping[str, Any], name: str) -> tuple[tuple[str, str] | l
     if "messages" not in record:
         problem, response = parse_prompt(read_prompt(record, name), f"{name}: prompt"), record.get("response")
         if not isinstance(response, str):
-            raise InvalidInput(f"{name}: response is {response!r:.80}; give a string")
+            kind = " (this is a pair: `eval pairs` takes it)" if "chosen" in record else ""
+            raise InvalidInput(f"{name}: response is {response!r:.80}; give a string{kind}")
         if isinstance(problem, str):
             return (problem, response), system
         return [*problem, {"role": "assistant", "content": response}], system

@@ -60,7 +60,7 @@ def truncate(name: str, sequence: Int32, max_length: int, truncation: Truncation
     if truncation == "error":
         raise InvalidInput(
             f"{name} has {len(sequence)} tokens, more than max_length={max_length}; shorten it, or load the "
-            "engine with truncation='left' or 'middle'"
+            "engine with truncation='left' or 'middle' (--truncation)"
         )
     head = max_length // 2 if truncation == "middle" else 0
     return np.concatenate([sequence[:head], sequence[len(sequence) - max_length + head :]])

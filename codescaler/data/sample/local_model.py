@@ -43,7 +43,10 @@ class LocalModel:
                 f"a local model needs transformers ({error}); run: pip install transformers, or give --endpoint"
             ) from error
         if not folder.is_dir():
-            raise InvalidInput(f"{folder} is no folder; give one of a language model, or --endpoint URL")
+            raise InvalidInput(
+                f"{folder} is no folder; give one of a language model, such as one by `codescaler download`, or "
+                "--endpoint URL"
+            )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
