@@ -30,6 +30,7 @@ article {{ flex: 1 1 24rem; min-width: 0; }}
 h2 {{ font-size: 1rem; overflow-wrap: anywhere; }}
 table {{ border-collapse: collapse; width: 100%; }}
 td {{ padding: 0 0.5rem; unicode-bidi: isolate; direction: ltr; vertical-align: top; }}
+th {{ padding: 0 0.5rem; text-align: left; font-weight: normal; color: var(--quiet); }}
 td:nth-child(-n+3) {{ text-align: right; white-space: nowrap; color: var(--quiet); width: 1%; }}
 tr.common td:last-child {{ color: var(--quiet); }}
 tr.drop td {{ border-block: 2px solid rgb(var(--fall)); }}
@@ -106,7 +107,13 @@ def make_page(
 def _format_program(
     name: str, lines: Sequence[LineScore], shades: Sequence[int], common: Set[int], drop: LineScore | None
 ) -> str:
-    rows = [f"<article><h2>{_escape(name)}: {lines[-1].score:.3f}</h2><table>"]
+    header = "".join(f'<th scope="col">{title}</th>' for title in ("line", "score", "change", "program"))
+    told = (
+        f"Line {drop.number} lowers the score most."
+        if drop
+        else f"No line{' of its own' if common else ''} lowers the score."
+    )
+    rows = [f"<article><h2>{_escape(name)}: {lines[-1].score:.3f}</h2><p>{told}</p><table>", f"<tr>{header}</tr>"]
     for line, shade in zip(lines, shades, strict=True):
         classes = [f"{'fall' if shade < 0 else 'rise'}{abs(shade)}"] if shade else []
         classes += ["common"] if line.number in common else []
