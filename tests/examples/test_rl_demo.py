@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
 from codescaler import Engine, RewardFunction, RewardMonitor
+from codescaler.data.sample.local_model import compute_model_digest
 from codescaler.errors import InvalidInput
 from codescaler.testing import save_chat, save_random_checkpoint
 
@@ -97,6 +98,7 @@ def records(folder):
 
 def test_every_run_trains_and_evaluates(folder, records):
     assert [record["run"] for record in records] == NAMES
+    assert all(record["reward_models"] == ["nano"] and record["stopped"] is None for record in records)
     for record in records:
         assert record["num_problems"] == 2
         assert 0 <= record["avg_at_k"]["mean"] <= record["valid_share"]["mean"] <= 1
@@ -181,13 +183,43 @@ def test_standardised_scores_of_several_models_are_added(language_model, monkeyp
     "models, message",
     [
         (["http://127.0.0.1:1:likelihood"], "a server, which has a scorer of its own"),
-        (["folder:likelihood"], "a sum over tokens, whose reward is 0; give :likelihood_mean"),
+        (["folder:likelihood", "nano"], "a sum over tokens, whose reward is 0; give :likelihood_mean, or another"),
         (["nano", "nano"], "the name 'nano' is taken"),
     ],
 )
 def test_reward_models_that_fit_no_run_are_refused(folder, models, message):
     done = call(make_command(folder, "model", *(w for m in models for w in ("--rm", m)), output="refused"))
     assert done.returncode != 0 and message in done.stderr and not (folder / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    "run, words, low",
+    [
+        ("model", ("--steps", 0), 1),
+        ("rejection", ("--steps", -1), 1),
+        ("model", ("--samples", 1), 2),
+        ("model", ("--stop-after", -1), 0),
+        ("base", ("--eval-samples", 0), 1),
+    ],
+)
+def test_a_number_that_no_run_can_have_leaves_nothing_behind(folder, run, words, low):
+    done = call([*make_command(folder, run, output="numbers"), *map(str, words)])
+    assert done.returncode != 0 and not (folder / "numbers").exists()
+    assert f"{words[0]} {words[1]}; give a whole number of at least {low} for {run}" in done.stderr
+
+
+def test_samples_of_other_prompts_or_without_completions_are_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    from rewards import read_samples
+
+    file, tasks = tmp_path / "samples.jsonl", {"11": None}
+    file.write_text(json.dumps({"task_id": 11, "candidates": [{"completion": "a"}]}) + "\n")
+    assert [group["task_id"] for group in read_samples(file, tasks)] == ["11"]
+    with pytest.raises(InvalidInput, match="has no samples of any of 1 prompts; sample those of --train-split"):
+        read_samples(file, {"12": None})
+    file.write_text(json.dumps({"task_id": "11", "candidates": [{"code": "a"}]}) + "\n")
+    with pytest.raises(InvalidInput, match="11: a candidate has no completion"):
+        read_samples(file, tasks)
 
 
 def test_other_options_are_refused(folder, records):
@@ -274,6 +306,8 @@ def test_after_an_alarm_the_policy_is_that_before_it(folder, tmp_path, monkeypat
 
     policy = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "policy").state_dict()[name]
     assert torch.equal(policy, read_weights(monitor.alarm_step - 1))
+    told = json.loads((tmp_path / training.STOPPED_FILE).read_text())
+    assert told == {"alarm_step": monitor.alarm_step, "policy_step": monitor.alarm_step - 1 if save_steps == 1 else 0}
     assert save_steps == 100 or not torch.equal(policy, read_weights(monitor.alarm_step))
 
 
@@ -290,12 +324,15 @@ def test_the_alarm_has_its_start_in_samples_from_before_the_run(tmp_path, monkey
     monkeypatch.syspath_prepend(str(DEMO))
     from rewards import reward_validity, watch_reward
 
-    samples, drawn = tmp_path / "samples.jsonl", {"model": "policy", "temperature": 1.0, "top_p": 1.0, "max_tokens": 1}
+    samples, drawn = tmp_path / "samples.jsonl", {"temperature": 1.0, "top_p": 1.0, "max_tokens": 1}
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy/model.safetensors").write_bytes(b"weights")
 
     def write_samples(**generator):
         """Of the prompts of the run, and of one more."""
         candidates = [{"completion": text} for text in COMPLETIONS[:2]]
-        rest = {"candidates": candidates, "generator": drawn | generator}
+        known = {"answered_by": compute_model_digest(tmp_path / "policy")}
+        rest = {"candidates": candidates, "generator": drawn | known | generator}
         groups = [{"task_id": str(n), "prompt": f"Add {n}.", **rest} for n in range(97)]
         samples.write_text("".join(json.dumps(group) + "\n" for group in groups))
 
@@ -313,6 +350,9 @@ def test_the_alarm_has_its_start_in_samples_from_before_the_run(tmp_path, monkey
     del tasks["0"]
     with pytest.raises(InvalidInput, match="the samples have 95"):
         watch_reward(reward, tasks, options, tmp_path / "few.jsonl")
+    (tmp_path / "policy/model.safetensors").write_bytes(b"what it learned")
+    with pytest.raises(InvalidInput, match=r"drawn with answered_by \w{16}, and the run draws with"):
+        watch_reward(reward, tasks, options, tmp_path / "learned.jsonl")
     write_samples(top_p=0.95)
     with pytest.raises(InvalidInput, match=r"drawn with top_p 0.95, and the run draws with 1.0"):
         watch_reward(reward, tasks, options, tmp_path / "other.jsonl")

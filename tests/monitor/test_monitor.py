@@ -285,10 +285,19 @@ def test_what_cannot_be_measured_is_unknown():
     assert choose_best(np.array([1.0, 3.0, 2.0, 3.0]), 3) == [1, 3, 2]
 
 
-@pytest.mark.parametrize("settings", [{"level": 0.0}, {"level": 1.5}, {"num_groups": 0}, {"num_samples": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"level": 0.0}, {"level": 1.5}, {"num_groups": 0}, {"num_samples": 1}, {"stop_after": 0}]
+)
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(InvalidInput):
         make_monitor(**settings)
+
+
+def test_a_model_s_name_is_no_reward():
+    with pytest.raises(InvalidInput, match="give a RewardFunction, such as RewardFunction.open"):
+        RewardMonitor("nano")
+    with pytest.raises(InvalidInput, match="engine is 'nano'; give an engine or a client, or call RewardFunction.open"):
+        RewardFunction("nano")
 
 
 def test_a_score_that_is_no_number_ends_the_run():

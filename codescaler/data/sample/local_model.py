@@ -22,6 +22,12 @@ from codescaler.ops import Backend, LinearWeights, select_backend
 _GROWTH = 256  # columns of the cache
 
 
+def compute_model_digest(folder: Path) -> str:
+    """Names the model of a folder by its weights and settings, as samples name it. Reads all of them."""
+    kinds = ("*.safetensors", "*.json", "*.jinja")
+    return compute_file_digest(sorted(path for kind in kinds for path in folder.glob(kind)))
+
+
 class LocalModel:
     """A causal language model with a chat template, on the first GPU where there is one.
 
@@ -62,8 +68,7 @@ class LocalModel:
         if self._tokenizer.chat_template is None:
             raise UnsupportedModel(f"{folder} has no chat template; give an instruction-tuned model")
         self._sampler = TokenSampler(model.to(device), self._tokenizer, sampling, batch_size=batch_size)
-        kinds = ("*.safetensors", "*.json", "*.jinja")
-        self.identity = compute_file_digest(sorted(path for kind in kinds for path in folder.glob(kind)))
+        self.identity = compute_model_digest(folder)
 
     def complete(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yields each request's completions."""

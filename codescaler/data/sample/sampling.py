@@ -128,7 +128,7 @@ def sample_tasks(
         for_sampler, for_output = itertools.tee(output.skip_done(tasks, lambda task: task.task_id))
         answers = sampler.complete(_request(task, sampling) for task in for_sampler)
         for task, completions in zip(for_output, answers, strict=True):
-            output.write(make_group_record(task, completions, sampling))
+            output.write(make_group_record(task, completions, sampling, sampler.identity))
             advance(1)
     return _read_counts(target)
 
@@ -138,8 +138,10 @@ def _request(task: Task, sampling: Sampling) -> Request:
     return Request(task.task_id, task.prompt, seeds)
 
 
-def make_group_record(task: Task, completions: Sequence[Completion], sampling: Sampling) -> dict[str, Any]:
-    """A group as it is written.
+def make_group_record(
+    task: Task, completions: Sequence[Completion], sampling: Sampling, identity: str
+) -> dict[str, Any]:
+    """A group as it is written. `identity` is the sampler's.
 
     A completion that came before, or whose program did, stays and says so in `duplicate_of`, the index of the first:
     what counts samples, as pass@k does, needs them all, while labelling and training take each program once.
@@ -160,7 +162,7 @@ def make_group_record(task: Task, completions: Sequence[Completion], sampling: S
         **{name: value for name, value in known.items() if value is not None},
         "prompt": task.prompt,
         "candidates": candidates,
-        "generator": {name: getattr(sampling, name) for name in names},
+        "generator": {name: getattr(sampling, name) for name in names} | {"answered_by": identity},
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from codescaler import RewardFunction, extract
 from codescaler.commands.options import ModelName, parse_models
+from codescaler.data.sample.local_model import compute_model_digest
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.combination import CombinedScorer
 from codescaler.integrations.scorers import is_url, open_scorer
@@ -84,8 +85,9 @@ def watch_reward(
     if options.samples_file:
         groups = read_samples(options.samples_file, tasks)
         random.Random(options.seed).shuffle(groups)
+        policy = compute_model_digest(Path(options.policy))
         for group in groups:
-            require_drawn_alike(group, options)
+            require_drawn_alike(group, options, policy)
         samples = [(group["prompt"], made["completion"]) for group in groups for made in group["candidates"]]
         monitor.observe_start([prompt for prompt, _ in samples], [completion for _, completion in samples])
     return monitor
@@ -106,13 +108,13 @@ def read_samples(file: Path, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
     return groups
 
 
-def require_drawn_alike(group: Mapping[str, Any], options: Any) -> None:
-    """Refuses samples by which an honest run would be unlike its start.
+def require_drawn_alike(group: Mapping[str, Any], options: Any, policy: str) -> None:
+    """Refuses samples by which an honest run would be unlike its start. `policy` is the digest of the policy.
 
     Raises: InvalidInput.
     """
     drawn = {"n": len(group["candidates"]), **group.get("generator", {})}
-    asked = {"n": options.samples, "model": Path(options.policy).resolve().name, "top_p": 1.0}
+    asked = {"n": options.samples, "answered_by": policy, "top_p": 1.0}
     asked |= {name: getattr(options, name) for name in ("temperature", "max_tokens")}
     for name, value in asked.items():
         if drawn.get(name) != value:

@@ -44,7 +44,8 @@ def test_a_group_for_each_task(tmp_path):
     assert [record["task_id"] for record in records] == [task.task_id for task in TASKS]
     assert records[1]["split"] == "train" and records[1]["license"] == "MIT" and records[1]["prompt"] == "Problem 1"
     assert records[1]["generator"] == {
-        "model": "tiny", "temperature": 0.8, "top_p": 0.95, "max_tokens": 1024, "seed": 0
+        "model": "tiny", "temperature": 0.8, "top_p": 0.95, "max_tokens": 1024, "seed": 0,
+        "answered_by": Parrot.identity,
     }  # fmt: skip
     expected = [f"x = {derive_seed(0, 't/1', index)}" for index in range(3)]
     assert [candidate["code"] for candidate in records[1]["candidates"]] == expected
@@ -78,7 +79,7 @@ def test_other_settings_do_not_go_on(tmp_path):
 
 def test_repeated_programs_stay_and_say_so():
     texts = ["```python\nx = 1\n```", "So:\n```python\nx = 1\n```", "no program", "no program", "other"]
-    record = make_group_record(TASKS[0], [Completion(text, "length") for text in texts], SAMPLING)
+    record = make_group_record(TASKS[0], [Completion(text, "length") for text in texts], SAMPLING, "a parrot")
     assert [candidate.get("duplicate_of") for candidate in record["candidates"]] == [None, 0, None, 2, None]
     assert [candidate["code"] for candidate in record["candidates"]] == ["x = 1", "x = 1", None, None, None]
     assert record["candidates"][1]["completion"] == texts[1]
@@ -128,6 +129,6 @@ def test_settings_are_checked(settings, message):
 def test_programs_are_taken_out_in_the_language_of_the_task():
     task = Task("CPP/0", "int f() {", StdioTests((("", ""),), language="cpp", harness="int main() {}"))
     texts = ["```cpp\nint f() { return 1; }\n```", "```cpp\nint f( return\n```"]
-    record = make_group_record(task, [Completion(text, "stop") for text in texts], SAMPLING)
+    record = make_group_record(task, [Completion(text, "stop") for text in texts], SAMPLING, "a parrot")
     assert record["language"] == "cpp"
     assert [candidate["code"] for candidate in record["candidates"]] == ["int f() { return 1; }", None]
