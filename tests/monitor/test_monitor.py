@@ -294,9 +294,9 @@ def test_wrong_settings_are_refused(settings):
 
 
 def test_a_model_s_name_is_no_reward():
-    with pytest.raises(InvalidInput, match="give a RewardFunction, such as RewardFunction.open"):
+    with pytest.raises(InvalidInput, match=r"give a RewardFunction, such as RewardFunction\.open"):
         RewardMonitor("nano")
-    with pytest.raises(InvalidInput, match="engine is 'nano'; give an engine or a client, or call RewardFunction.open"):
+    with pytest.raises(InvalidInput, match=r"engine is .nano.; give an engine or a client, or call"):
         RewardFunction("nano")
 
 
