@@ -227,6 +227,7 @@ def _running(options: argparse.Namespace, groups: Path) -> "Iterator[tuple[list[
 def _run_cost(options: argparse.Namespace) -> None:
     from codescaler.data.label.costs import measure_groups
 
+    _read_labelled(options.labelled)
     with _running(options, options.labelled) as (tasks, sandbox, advance):
         num_measured, num_failed = measure_groups(
             options.labelled, tasks, options.output, sandbox,
@@ -267,13 +268,27 @@ def _run_tests(options: argparse.Namespace) -> None:
     )
 
 
+def _read_labelled(path: Path) -> list[tuple[str, Any]]:
+    """The records of a file with their names.
+
+    Raises: InvalidInput if no candidate has a verdict, so that there would be nothing to do.
+    """
+    from codescaler.io.records import read_lines
+
+    records = [(name, record) for name, _, record in read_lines(path)]
+    held = (record.get("candidates") for _, record in records if isinstance(record, dict))
+    candidates = (candidate for group in held if isinstance(group, list) for candidate in group)
+    if not any(isinstance(candidate, dict) and candidate.get("passed") is not None for candidate in candidates):
+        raise InvalidInput(f"{path} has no program with a verdict; run `codescaler data label` on it first")
+    return records
+
+
 def _run_augment(options: argparse.Namespace) -> None:
     import json
     from collections import Counter
 
     from codescaler.data.augment import augment_group
     from codescaler.io.files import write_text_file
-    from codescaler.io.records import read_lines
     from codescaler.io.resumable import require_new_file
     from codescaler.text.rewriting import REWRITES
 
@@ -286,7 +301,7 @@ def _run_augment(options: argparse.Namespace) -> None:
     rewrites = list(dict.fromkeys(options.rewrite or REWRITES))
     lines = [
         json.dumps(augment_group(record, name, rewrites=rewrites, counts=counts, **settings))
-        for name, _, record in read_lines(options.labelled)
+        for name, record in _read_labelled(options.labelled)
     ]
     write_text_file(options.output, "".join(f"{line}\n" for line in lines))
     print(
@@ -301,14 +316,13 @@ def _run_negatives(options: argparse.Namespace) -> None:
 
     from codescaler.data.negatives import NAMES, add_negatives
     from codescaler.io.files import write_text_file
-    from codescaler.io.records import read_lines
     from codescaler.io.resumable import require_new_file
 
     require_new_file(options.output)
     if options.n < 1:
         raise InvalidInput(f"--n {options.n}; give a whole number of at least 1")
     counts: Counter[str] = Counter()
-    records = [(name, record) for name, _, record in read_lines(options.labelled)]
+    records = _read_labelled(options.labelled)
     kinds = list(dict.fromkeys(options.kind or NAMES))
     groups = add_negatives(records, kinds=kinds, num_negatives=options.n, seed=options.seed, counts=counts)
     write_text_file(options.output, "".join(f"{json.dumps(group)}\n" for group in groups))

@@ -137,6 +137,18 @@ def test_errors_are_one_line_and_an_exit_code(labelled, tmp_path, monkeypatch, c
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize("step", [("augment",), ("negatives",), ("cost",)])
+def test_programs_without_a_verdict_are_named(labelled, tmp_path, capsys, step):
+    plain, given = tmp_path / "plain.jsonl", ("tasks.jsonl",) if step == ("cost",) else ()
+    groups = [json.loads(line) for line in labelled.read_text().splitlines()]
+    for group in groups:
+        for candidate in group["candidates"]:
+            candidate.pop("passed", None)
+    plain.write_text("".join(json.dumps(group) + "\n" for group in groups))
+    assert run("data", *step, plain, *given, "-o", tmp_path / "out.jsonl") == 2
+    assert "plain.jsonl has no program with a verdict; run `codescaler data label` on it" in capsys.readouterr().err
+
+
 def test_a_host_that_cannot_isolate_is_an_exit_code(labelled, tasks, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sandbox, "explain_missing", lambda isolation: "is not to be had")
     assert run("data", "label", labelled, tasks, "-o", tmp_path / "out.jsonl") == 4
