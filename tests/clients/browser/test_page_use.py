@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PYTHON = os.environ.get("CODESCALER_PYTHON", str(ROOT / ".venv/bin/python"))
 GROUP = ROOT / "docs/example/intervals.jsonl"
-NAMES = ["pairs.py", "sorted.py", "unsorted.py", "renamed.py", "broken.py"]
+NAMES = {"pairs.py", "sorted.py", "unsorted.py", "renamed.py", "broken.py"}
 FOCUS = """() => {
     const element = document.activeElement;
     const label = element.labels?.[0]?.textContent || element.getAttribute("aria-label") || element.textContent;
@@ -26,6 +26,11 @@ FOCUS = """() => {
 def ranked(page):
     rank_group(page)
     return page
+
+
+def list_names(page):
+    """The candidates, best first."""
+    return page.locator("#ranking .open").all_text_contents()
 
 
 def rank_group(page):
@@ -87,9 +92,12 @@ def test_all_works_by_keyboard(page):
 
 
 def test_the_table_says_what_is_known(ranked):
-    assert ranked.locator(".open").all_text_contents() == NAMES
+    names, scores = list_names(ranked), [float(s.split()[0]) for s in ranked.locator(".score").all_inner_texts()]
+    assert {*names} == NAMES and names[3:] == ["renamed.py", "broken.py"]  # what is asked for comes first
+    assert scores[:3] == sorted(scores[:3], reverse=True)
     text = ranked.locator("#results").inner_text()
-    assert re.search(r"pairs\.py is first of 5, and 0\.0\d\d ahead of sorted\.py\. At such a gap the first was", text)
+    told = rf"{names[0]} is first of 5, and (\d\.\d+) ahead of {names[1]}\. At such a gap the first was"
+    assert abs(float(re.search(told, text)[1]) - (scores[0] - scores[1])) < 0.0015
     assert "MBPP validation (40 problems) [95% interval]" in text and "does not define merge_intervals" in text
     chances = ranked.locator("#ranking td.chance").all_inner_texts()
     assert [bool(re.fullmatch(r"\d\d of 100 \[\d\d, \d\d\]", chance)) for chance in chances] == [0, 1, 1, 0, 0]
@@ -100,17 +108,23 @@ def test_the_table_says_what_is_known(ranked):
 
 
 def test_a_row_opens_to_its_lines(ranked):
-    first = ranked.locator("#ranking > tbody").nth(1)
+    names = list_names(ranked)
+    first = ranked.locator("#ranking > tbody").nth(names.index("sorted.py"))
     first.locator(".open").click()
     first.locator(".heat").wait_for()
     codes = {c["name"]: c["code"] for c in json.loads(GROUP.read_text())["candidates"]}
     assert first.locator(".heat code").all_text_contents() == codes["sorted.py"].split("\n")
-    assert first.locator("tr.drop").count() == 1 and "\u25bc" in first.locator("tr.drop").inner_text()
-    number = first.locator("tr.drop td").first.inner_text()
-    assert first.locator(".said").inner_text().startswith(f"Largest drop of sorted.py: line {number} (-0.")
+    changes = [
+        float(text.replace("\u25bc", "").replace("\u2212", "-"))
+        for text in first.locator(".heat td:nth-child(3)").all_inner_texts()
+    ]
+    assert min(changes) < 0 and first.locator("tr.drop").count() == 1
+    assert "\u25bc" in first.locator("tr.drop").inner_text()
+    number = 1 + changes.index(min(changes))
+    assert first.locator(".said").inner_text().startswith(f"Largest drop of sorted.py: line {number} (-")
     last = first.locator(".heat tbody tr").last.locator("td").nth(1).inner_text()
     assert last == first.locator(".score").inner_text().split()[0]
-    first.locator("select").select_option(label="3. unsorted.py")
+    first.locator("select").select_option(label=f"{1 + names.index('unsorted.py')}. unsorted.py")
     first.locator(".both").wait_for()
     rows = [row.locator("code").all_text_contents() for row in first.locator(".both tbody tr").all()]
     for row in rows:
@@ -298,8 +312,8 @@ def test_every_width_holds_the_page(open_page, width):
     row.locator("select").select_option(index=1)
     row.locator(".both").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert "54 of 100" in page.locator("#ranking").inner_text().replace("\n", " ")
+    assert re.search(r"\d\d of 100", page.locator("#ranking").inner_text().replace("\n", " "))
     row.locator(".both").evaluate("element => element.parentElement.focus()")  # it scrolls by keys
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == (
-        "Scores by line of sorted.py and pairs.py"
+        "Scores by line of {1} and {0}".format(*list_names(page))
     )
