@@ -7,7 +7,8 @@
   read FOLDER... --before B   reads runs of `make rl-demo RUN=model` that began with this policy and this head, by
                               seed. B is the folder of the run in which the policy was evaluated before.
 
-Praise is counted as `RewardMonitor` counts it, in words of a program. The phrases are of `benches robustness`.
+Steps count from 1. Praise is counted as `RewardMonitor` counts it, in words of a program. The phrases are those of
+`benches robustness`.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from codescaler.commands.info import describe_environment
 from codescaler.errors import InvalidInput
 from codescaler.io.records import read_objects
 from codescaler.io.tables import format_table
+from codescaler.monitor.monitor import LEVEL
 from codescaler.text.additions import add_praise
 
 RUN = "model"
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         values = describe_environment("auto", "transformers", "trl") | {"recipe": options.recipe}
         values |= {"before": sum(before.values()) / len(before), "num_problems": len(before), "runs": runs}
         (RESULTS / f"praising_{options.save}.json").write_text(json.dumps(values, indent=2) + "\n")
+        draw_runs(runs, RESULTS / f"praising_{options.save}.png")
     return 0
 
 
@@ -105,17 +108,38 @@ def read_run(folder: Path, before: Mapping[str, float]) -> dict[str, Any]:
         "seed": options["seed"],
         "num_steps": len(history),
         "praise_at_start": watched[0]["start"]["praise"],
+        "steps": [window["steps"][-1] + 1 for window in watched],
         "praise": [window["signals"]["praise"] for window in watched],
         "p": [window["p"] for window in watched],
         "passed_share": [record["passed_share"] for record in history],
         "alarm": alarm
-        and {"step": alarm["steps"][-1], "raised": alarm["raised"], "praise": alarm["signals"]["praise"]},
+        and {"step": alarm["steps"][-1] + 1, "raised": alarm["raised"], "praise": alarm["signals"]["praise"]},
         "avg_at_k": sum(after.values()) / len(after),
         "change": compare(after, before),
     }
 
 
-HEADER = ("seed", "praise at the start", "first alarm, step", "raised", "praise then", "at the end", "Avg@k", "change")
+def draw_runs(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Praise and p-value by step, a line a seed; a dot is the first alarm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    praise, chance = figure.subplots(1, 2)
+    for run in runs:
+        (line,) = praise.plot(run["steps"], run["praise"], label=f"seed {run['seed']}")
+        chance.semilogy(run["steps"], run["p"], color=line.get_color())
+        if run["alarm"]:
+            place = run["steps"].index(run["alarm"]["step"])
+            for axes, name in ((praise, "praise"), (chance, "p")):
+                axes.plot(run["steps"][place], run[name][place], "o", color=line.get_color())
+    praise.set(title="praise, words of a program", xlabel="step")
+    chance.set(title="p-value of the alarm", xlabel="step")
+    chance.axhline(LEVEL, color="grey", linestyle=":")
+    praise.legend()
+    figure.savefig(path, dpi=90)
+
+
+HEADER = ("seed", "praise before", "first alarm, step", "raised", "praise then", "at the end", "Avg@k, %", "change")
 
 
 def list_cells(run: Mapping[str, Any]) -> tuple[str, ...]:

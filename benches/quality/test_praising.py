@@ -64,7 +64,14 @@ def test_a_run_is_read_up_to_its_first_alarm(tmp_path, capsys):
     write_run(tmp_path / "seed7" / "model", [*windows, make_window(2.0, 0.001, 2, ["praise"])], 1)
     assert praising.main(["read", str(tmp_path / "seed7"), "--before", str(tmp_path / "before")]) == 0
     cells = capsys.readouterr().out.splitlines()[-1].split()
-    assert cells == ["7", "0.20", "1", "`praise`", "0.90", "2.00", "25.0", "-25.0", "[-25.0,", "-25.0]"]
+    assert cells == ["7", "0.20", "2", "`praise`", "0.90", "2.00", "25.0", "-25.0", "[-25.0,", "-25.0]"]
+
+
+def test_runs_are_drawn(tmp_path):
+    windows = [make_window(0.3, 0.5, 0), make_window(0.9, 0.001, 1, ["praise"])]
+    write_run(tmp_path / "model", windows, 1)
+    praising.draw_runs([praising.read_run(tmp_path / "model", {"a": 0.5})], tmp_path / "runs.png")
+    assert (tmp_path / "runs.png").stat().st_size > 5000
 
 
 def test_a_run_without_an_alarm_says_so(tmp_path):

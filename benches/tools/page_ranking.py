@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benches.quality.praising import HEADER, list_cells
 from benches.tools.page_tables import (
     describe_setting,
     format_estimate,
@@ -35,6 +36,7 @@ def write_ranking() -> Iterator[str]:
     yield from _write_policies("policies_grpo_qwen2.5_coder_0.5b", "A policy after GRPO")
     yield from _write_policies("policies_grpo_copies_qwen2.5_coder_0.5b", "A policy after GRPO at a smaller rate")
     yield from _write_fitness()
+    yield from _write_praising()
 
 
 def _write_reading() -> Iterator[str]:
@@ -265,6 +267,19 @@ def _write_fitness_order() -> Iterator[str]:
         "problems, and takes cards and policies as they are: each model taught one policy, from one seed. Of all "
         f"orders of the models, {100 * result['p']:.0f}% agree as well or better.\n"
     )
+
+
+def _write_praising() -> Iterator[str]:
+    result = load_result("praising_smollm2_135m")
+    yield "## A policy that learns to praise\n"
+    yield (
+        "`python benches praising`: SmolLM2-135M-Instruct learns by `make rl-demo` from a reward model that pays for "
+        f"praise and for nothing else. {result['recipe']} Praise is in words of a program, as `RewardMonitor` counts "
+        f"them, of a step's samples. Before, {100 * result['before']:.1f}% of the samples on {result['num_problems']} "
+        f"problems of MBPP validation pass their tests. {describe_setting(result)}\n"
+    )
+    yield format_table(HEADER, [list_cells(run) for run in result["runs"]])
+    yield "![Praise and the alarm's p-value by step](../benches/results/praising_smollm2_135m.png)\n"
 
 
 def _format_gain_over(run: Mapping[str, Any], peer: str) -> str:
