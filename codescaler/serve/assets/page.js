@@ -17,6 +17,7 @@ const EXAMPLE = {
 };
 let ranking = null; // what is shown
 let groups = []; // of the last file
+let shown = 0; // the group in the form
 let numEdits = 0;
 let isBusy = false;
 let emptySystem = null; // what an empty field of the system prompt stands for
@@ -95,9 +96,20 @@ function setGroups(list) {
 
 // Shows a problem of the file, and returns what is to be said of it.
 function showGroup(index) {
+  shown = index;
   const { name, numAbsent } = groups[index];
   fillForm(groups[index]);
   return numAbsent ? `Left out of ${name}: ${count(numAbsent, "candidate")} without code.` : "";
+}
+
+// What was written into the form of a group is there when the group is chosen again.
+function keepEdits() {
+  const candidates = listCards().map(readCard).filter(({ text }) => text.trim());
+  groups[shown] = { ...groups[shown], problem: get("problem").value, system: readSystem(), candidates };
+}
+
+function readSystem() {
+  return get("system").value.trim() ? get("system").value : emptySystem;
 }
 
 async function addFiles(files) {
@@ -137,7 +149,7 @@ async function rank() {
   if (!candidates.length) throw new Error("Write a program first, better two.");
   const numBefore = numEdits;
   const [problem, extract] = [get("problem").value, chooseExtract(candidates)];
-  const system = get("system").value.trim() ? get("system").value : emptySystem;
+  const system = readSystem();
   if (!get("model").length) await listModels(); // it failed when the page was opened
   const item = { problem, candidates: candidates.map(({ text }) => text), system };
   const body = { model: get("model").value, items: [item], extract: extract || false, asked_first: true, details: true };
@@ -206,6 +218,7 @@ function listen() {
   get("example").addEventListener("click", () => { setGroups([]); fillForm(EXAMPLE); });
   get("clear").addEventListener("click", () => { setGroups([]); fillForm({ problem: "", candidates: [] }); });
   get("group").addEventListener("change", () => {
+    keepEdits();
     const note = showGroup(Number(get("group").value));
     if (note) say(note);
   });

@@ -169,16 +169,26 @@ def test_a_file_of_groups_fills_everything(page):
     groups = [
         {"task_id": "one", "prompt": "p", "candidates": [{"code": "a"}, {"code": None}, {"code": "b", "passed": True}]},
         {"prompt": "q", "system": "Be strict.", "candidates": [{"code": "c", "name": "<i>"}]},
+        {"prompt": "r", "system": "", "candidates": [{"code": "d"}, {"code": " "}]},
     ]
     drop(page, groups__jsonl="\n".join(map(json.dumps, groups)).encode())
     page.locator("#group option").nth(1).wait_for(state="attached")
     assert page.input_value("#problem") == "p"
     assert [area.input_value() for area in page.locator("#candidates textarea").all()] == ["a", "b"]
     assert page.locator("#message").inner_text() == "Left out of one: 1 candidate without code."
+    page.locator("#candidates textarea").first.fill("edited = 1")
     page.select_option("#group", index=1)
     assert (page.input_value("#problem"), page.input_value("#system")) == ("q", "Be strict.")
     assert page.locator("#system").is_visible()
     assert page.locator("#candidates input").first.input_value() == "<i>"
+    page.select_option("#group", index=0)
+    assert page.locator("#candidates textarea").first.input_value() == "edited = 1"  # what was written is kept
+    page.select_option("#group", index=2)
+    assert page.locator("#message").inner_text() == "Left out of line 3: 1 candidate without code."
+    with page.expect_request("**/v1/programs") as asked:
+        page.keyboard.press("Control+Enter")
+    assert asked.value.post_data_json["items"] == [{"problem": "r", "system": "", "candidates": ["d"]}]
+    page.locator("#ranking > tbody").first.wait_for()
     page.click("#clear")
     assert page.locator("#groups").is_hidden() and page.input_value("#system") == ""
 
