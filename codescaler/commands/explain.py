@@ -4,18 +4,21 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from codescaler.commands.options import (
     HEAD_OPTIONS,
     Add,
     add_engine_options,
+    add_extract_option,
     add_model_option,
     collect_options,
     read_problem,
     read_text,
 )
 from codescaler.env import may_use_colours
+from codescaler.errors import InvalidInput
 
 
 def add_commands(add: Add) -> None:
@@ -24,6 +27,7 @@ def add_commands(add: Add) -> None:
     explain.add_argument("problem", type=Path, help="text of the problem")
     explain.add_argument("programs", type=Path, nargs="+", help="files of one program each")
     add_model_option(explain)
+    add_extract_option(explain, is_optional=True)
     explain.add_argument("--html", type=Path, metavar="FILE", help="write a page too: programs side by side")
     explain.add_argument("--json", action="store_true", help="print JSON, one line a program")
     add_engine_options(explain, HEAD_OPTIONS)
@@ -36,7 +40,8 @@ def _explain(options: argparse.Namespace) -> None:
     from codescaler.io.files import write_text_file
 
     names = [str(path) for path in options.programs]
-    problem, programs = read_problem(options.problem), [read_text(path) for path in options.programs]
+    problem = read_problem(options.problem)
+    programs = _take_programs(options.programs, options.extract)
     engine = Engine.from_pretrained(options.model, **collect_options(options, HEAD_OPTIONS))
     traces = engine.trace(problem, programs, names=names)
     pairs = find_common_lines([[line.text for line in lines] for lines in traces])
@@ -52,6 +57,25 @@ def _explain(options: argparse.Namespace) -> None:
     if options.html is not None:
         write_text_file(options.html, make_page(problem, names, traces, shades, common, drops))
         print(f"wrote {options.html}", file=sys.stderr)
+
+
+def _take_programs(paths: Sequence[Path], extract: bool | str) -> list[str]:
+    """The programs of files, or of the completions that they hold.
+
+    Raises: InvalidInput if a completion holds none.
+    """
+    from codescaler.text.extraction import read_programs
+
+    taken = []
+    for path, (code, _) in zip(
+        paths, read_programs([read_text(path) for path in paths], extract, "python"), strict=True
+    ):
+        if code is None:
+            raise InvalidInput(
+                f"{path} holds no program that --extract {extract} takes; try another way, or leave it out"
+            )
+        taken.append(code)
+    return taken
 
 
 def _has_colours() -> bool:

@@ -49,6 +49,19 @@ def test_each_line_stands_beside_its_score(folder, files, capsys):
     assert "\x1b" not in shown and "\u202e" not in shown
 
 
+def test_programs_are_taken_out_of_completions(folder, files, capsys):
+    plain, said = files[1], files[1].with_name("said.md")
+    said.write_text(f"Here it is:\n```python\n{PROGRAMS['a.py']}```\n")
+    lines = []
+    for file, options in ((plain, ()), (said, ("--extract", "paper"))):
+        explain(folder, [files[0], file], "--json", *options)
+        lines.append(json.loads(capsys.readouterr().out)["lines"])
+    assert lines[0] == lines[1]
+    words = ["explain", "--model", str(folder), str(files[0]), str(plain), "--extract", "paper"]
+    assert cli.main(words) == 2
+    assert "a.py holds no program that --extract paper takes" in capsys.readouterr().err
+
+
 def test_json_has_all_digits(folder, files, capsys):
     explain(folder, files[:2], "--json")
     (record,) = map(json.loads, capsys.readouterr().out.splitlines())
