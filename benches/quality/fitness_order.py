@@ -1,9 +1,9 @@
-"""Do fitness cards order reward models as they teach? `python benches fitness_order FOLDER CARDS SAMPLES`.
+"""Do fitness cards order reward models as they teach? `python benches fitness_order FOLDER CARDS... SAMPLES`.
 
 FOLDER/NAME/rejection is the run of `make rl-demo RUN=rejection` on SAMPLES, with the reward model that CARDS call NAME.
-FOLDER/validity/rejection-validity is that of `RUN=rejection-validity`, which gains are over. CARDS is what `codescaler
-eval fitness --json` wrote, on samples of the policy as it was. SAMPLES have labels, so that it is known how much of
-what a model kept is correct.
+FOLDER/validity/rejection-validity is that of `RUN=rejection-validity`, which gains are over. CARDS are what `codescaler
+eval fitness --json` wrote, on samples of the policy as it was; of a model in two of them, the first counts.
+SAMPLES have labels, so that it is known how much of what a model kept is correct.
 
 The rank correlation is of the cards' gain over validity with the gain that was measured. Its interval draws held-out
 problems with replacement, paired. It takes the cards and the policies as they are: each model taught one policy, from
@@ -32,6 +32,7 @@ from codescaler.metrics import Figures, compute_percentile_intervals, rank, resa
 
 PEER = Path("validity/rejection-validity")
 RUN = "rejection"
+COUNTED = ("num_groups", "num_mixed")
 CARD_KEYS = ("pair_accuracy", "gain_over_validity", "verdict")
 MIN_MODELS, MAX_MODELS = 3, 9  # of two, every order agrees or disagrees; of ten there are too many to list
 
@@ -41,7 +42,7 @@ Verdicts = Mapping[tuple[str, str], bool | None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Compares, prints, and returns the exit status."""
     options = _make_parser().parse_args(argv)
-    cards = json.loads(options.cards.read_text())["figures"]
+    cards = join_cards(options.cards)
     verdicts = read_verdicts(options.samples)
     runs = find_runs(options.folder, cards["scorers"])
     peer = read_shares(options.folder / PEER / "eval_labelled.jsonl")
@@ -88,11 +89,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benches fitness_order", description=__doc__.partition("\n\n")[0])
     parser.add_argument("folder", type=Path, help="a folder of runs for each reward model, and one for validity")
-    parser.add_argument("cards", type=Path, help="JSON of `codescaler eval fitness`")
+    parser.add_argument("cards", type=Path, nargs="+", help="JSON of `codescaler eval fitness`, on the same samples")
     parser.add_argument("samples", type=Path, help="labelled samples that the runs kept from")
     parser.add_argument("--recipe", default="", help="of the runs, for the page")
     parser.add_argument("--save", metavar="NAME", help="write benches/results/fitness_order_NAME.json")
     return parser
+
+
+def join_cards(files: Sequence[Path]) -> dict[str, Any]:
+    """The figures of the first file, with the scorers of all.
+
+    Raises: InvalidInput if the files are not of the same samples.
+    """
+    records = [json.loads(file.read_text()) for file in files]
+    counted = [[record["file"], *(record["figures"][key] for key in COUNTED)] for record in records]
+    if any(counts != counted[0] for counts in counted):
+        raise InvalidInput(f"cards are of {counted}; give cards of the same samples")
+    scorers = {name: of for record in reversed(records) for name, of in record["figures"]["scorers"].items()}
+    return records[0]["figures"] | {"scorers": scorers}
 
 
 def find_runs(folder: Path, scorers: Mapping[str, Any]) -> dict[str, Path]:

@@ -48,12 +48,27 @@ def files(tmp_path):
         figures |= {"pair_accuracy": None, "excess": dict.fromkeys(("commented", "praised"))}
         scorers[name] = figures | {"verdict": judge_fitness(name, figures, num_mixed=20)}
     cards = tmp_path / "cards.json"
-    cards.write_text(json.dumps({"figures": {"num_mixed": 20, "num_groups": 30, "scorers": scorers}}))
+    figures = {"num_mixed": 20, "num_groups": 30, "scorers": scorers}
+    cards.write_text(json.dumps({"file": "samples.jsonl", "figures": figures}))
     samples = tmp_path / "samples.jsonl"
     candidates = [{"completion": "good", "passed": True}, {"completion": "bad", "passed": False}]
     candidates.append({"completion": "unjudged", "passed": None})
     write_lines(samples, [{"task_id": "a", "prompt": "p", "candidates": candidates}])
     return runs, cards, samples
+
+
+def test_cards_of_several_files_are_joined(files):
+    _, cards, _ = files
+    record = json.loads(cards.read_text())
+    more = cards.with_name("more.json")
+    record["figures"]["scorers"] = {"new": 1, "best": 2}
+    more.write_text(json.dumps(record))
+    joined = fitness_order.join_cards([cards, more])["scorers"]
+    assert [*joined] == ["new", "best", "poor", "fair"] and joined["new"] == 1 and joined["best"] != 2
+    record["figures"]["num_groups"] += 1
+    more.write_text(json.dumps(record))
+    with pytest.raises(InvalidInput, match="give cards of the same samples"):
+        fitness_order.join_cards([cards, more])
 
 
 def test_the_order_of_cards_and_of_gains(files, capsys):

@@ -211,16 +211,19 @@ def _write_fitness() -> Iterator[str]:
 
 def _write_fitness_cards() -> Iterator[str]:
     figures = load_result("fitness_cards_qwen2.5_coder_0.5b")["figures"]
+    combined = [load_result(f"fitness_cards_{name}_sum_qwen2.5_coder_0.5b")["figures"] for name in ("small", "nano")]
     yield "## Fitness cards of good and of bad reward models\n"
     yield (
         "`codescaler eval fitness` on 10 samples of Qwen2.5-Coder-0.5B-Instruct for each of "
         f"{figures['num_groups']} problems of MBPP validation. {figures['num_mixed']} have a correct and an incorrect "
-        "one. `small` is the model of benches/small.mk, and `likelihood` is that of this language model. The others "
+        "one. `small` is the model of benches/small.mk. `likelihood` is the mean log-likelihood of this language "
+        "model, and `sum` the sum. `z(a + b)` adds the standardised scores of two. The others "
         "but nano are heads of `fit-head` on its first 14 layers. `head` has learned verdicts of other problems, and "
         "`inverted` their opposite. `long` and `short` have learned lengths. The gain is of the best-scored sample "
         "over any program. What pays is in units of the spread of scores within a problem.\n"
     )
-    models = {name: card for name, card in figures["scorers"].items() if "verdict" in card}
+    scorers = {name: card for cards in (*combined, figures) for name, card in cards["scorers"].items()}
+    models = {name: card for name, card in scorers.items() if "verdict" in card}
     yield format_table(
         ["reward model", "correct pairs, %", "gain over validity", "correct pays", "praise pays", "verdict"],
         [

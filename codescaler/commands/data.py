@@ -271,14 +271,15 @@ def _run_tests(options: argparse.Namespace) -> None:
 def _read_labelled(path: Path) -> list[tuple[str, Any]]:
     """The records of a file with their names.
 
-    Raises: InvalidInput if no candidate has a verdict, so that there would be nothing to do.
+    Raises: InvalidInput if all are groups, and no candidate has a verdict, so that there would be nothing to do.
     """
     from codescaler.io.records import read_lines
 
     records = [(name, record) for name, _, record in read_lines(path)]
-    held = (record.get("candidates") for _, record in records if isinstance(record, dict))
-    candidates = (candidate for group in held if isinstance(group, list) for candidate in group)
-    if not any(isinstance(candidate, dict) and candidate.get("passed") is not None for candidate in candidates):
+    groups = [record.get("candidates") if isinstance(record, dict) else None for _, record in records]
+    candidates = [candidate for group in groups if isinstance(group, list) for candidate in group]
+    has_verdict = any(isinstance(candidate, dict) and candidate.get("passed") is not None for candidate in candidates)
+    if not has_verdict and all(isinstance(group, list) for group in groups):
         raise InvalidInput(f"{path} has no program with a verdict; run `codescaler data label` on it first")
     return records
 

@@ -143,8 +143,8 @@ def open_engine(options: argparse.Namespace, model: ModelName | None = None) -> 
 
 
 def read_problem(path: Path) -> str:
-    """The text of a problem without what an editor ends its file with: as the page has it, and as groups have."""
-    problem = normalize_program(read_text(path))
+    """The text of a problem without what an editor ends its file with, as the page reads it."""
+    problem = read_text(path).rstrip()
     if not problem:
         raise InvalidInput(f"{path} is empty; write the problem there")
     return problem

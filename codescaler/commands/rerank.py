@@ -107,7 +107,8 @@ def _rerank(options: argparse.Namespace) -> None:
             print(f"\n{summary}")
     if not options.extract and (num := _count_completions(groups, rankings)):
         told = "1 candidate that does not parse holds" if num == 1 else f"{num} candidates that do not parse hold"
-        print(f"{told} a code fence, as completions do; --extract takes programs out", file=sys.stderr)
+        advice = "--extract takes programs out" if options.candidates else "put the program alone into `code`"
+        print(f"{told} a code fence, as completions do; {advice}", file=sys.stderr)
 
 
 def _count_completions(groups: "Sequence[Group]", rankings: "Sequence[Sequence[RankedCandidate]]") -> int:

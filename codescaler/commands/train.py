@@ -14,7 +14,7 @@ _FIT_OPTIONS = (
     *("device", "num_threads", "truncation", "max_length", "base_model", "revision", "local_files_only"),
     *_TEXT_OPTIONS,
 )
-_EXITS_OPTIONS = (*_FIT_OPTIONS, "dtype", "quantization", "backend")
+_EXITS_OPTIONS = (*_FIT_OPTIONS, "dtype", "quantization", "backend", "deterministic")
 
 
 def add_commands(add: Add) -> None:

@@ -4,7 +4,6 @@ Encodes on the caller's thread and queues; `scheduler` and `forward` do the rest
 threads and event loops may call one engine, and a forked child may go on using it.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -64,7 +63,8 @@ class Engine:
         quantization: "int8" or "fp8" if there are linear layers in 8 bits, else None; `config.quantized_linears` has
             their names.
         device: where it runs. backend: name of the backend that runs it.
-        has_same_bits: whether a score has the same bits in any batch.
+        has_same_bits: whether scores are meant to have the same bits in any batch; docs/design/bit-identity.md names
+            the exceptions.
         max_batch_tokens: distinct tokens of one forward, None for the default.
         pooling, truncation: as in `from_pretrained`. max_length: tokens of the longest sequence accepted.
         text: the system prompt, and what control tokens in messages are.
@@ -118,7 +118,6 @@ class Engine:
             self.scheduler.burst_s = GPU_BURST_S
         self._intake = Intake(encoder, self.scheduler, choose_scorer(scorer))
         self._rankers: dict[str, AdaptiveRanker] = {}
-        self._rankers_lock = threading.Lock()
         self._local_files_only = local_files_only  # of a small model too
 
     @classmethod
@@ -466,8 +465,8 @@ class Engine:
     ) -> Iterator[float]:
         """Yields the raw reward of one pair after the other; the pairs need not fit into memory.
 
-        Reads at most 512 pairs ahead of what it has yielded. `names` are what errors call the pairs, by default
-        "pairs[0]", "pairs[1]", ... `system` is as in `score`.
+        Reads at most 512 pairs ahead of what it has yielded. `names` are what errors call the pairs, one for each, by
+        default "pairs[0]", "pairs[1]", ... `system` is as in `score`.
 
         Raises: as `score`, when it comes to the pair; what was computed before has been yielded by then.
         """
@@ -530,15 +529,13 @@ class Engine:
         if it is of other settings. BackendUnavailable if scores have other bits in another batch.
         """
         name = str(adaptive)
-        with self._rankers_lock:
-            if name not in self._rankers:
-                load = partial(
-                    Engine.from_pretrained, device=self.device, num_threads=self.num_threads, backend=self.backend,
-                    local_files_only=self._local_files_only, truncation=self.truncation,
-                    deterministic=self.has_same_bits,
-                )  # fmt: skip
-                self._rankers[name] = open_ranker(self, name, load)
-            return self._rankers[name]
+        if name not in self._rankers:
+            load = partial(
+                Engine.from_pretrained, device=self.device, num_threads=self.num_threads, backend=self.backend,
+                local_files_only=self._local_files_only, truncation=self.truncation, deterministic=self.has_same_bits,
+            )  # fmt: skip
+            self._rankers.setdefault(name, open_ranker(self, name, load))  # two threads may load, and share the first
+        return self._rankers[name]
 
     @overload
     def trace(
@@ -594,12 +591,15 @@ class Engine:
         Raises: torch.OutOfMemoryError if others hold the memory; the engine sleeps on then.
         """
         self._run_on_worker(self._runner.wake)
-        for small in self._list_small():
-            small.wake()
+        try:
+            for small in self._list_small():
+                small.wake()
+        except BaseException:
+            self.sleep()
+            raise
 
     def _list_small(self) -> list["Engine"]:
-        with self._rankers_lock:
-            return [ranker.small for ranker in self._rankers.values() if ranker.small is not None]
+        return [ranker.small for ranker in [*self._rankers.values()] if ranker.small is not None]
 
     def _run_on_worker(self, call: Callable[[], None]) -> None:
         def run() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import Any
 
 from codescaler.engine.exits import Exits
@@ -16,12 +16,11 @@ from codescaler.engine.options import is_list
 from codescaler.engine.scheduler import Float32, Request, Scheduler, Want
 from codescaler.errors import CodescalerError, InvalidInput
 from codescaler.text.encoder import Encoder
-from codescaler.text.program import Pair
+from codescaler.text.program import Pair, join_names
 from codescaler.text.token_ids import TokenLists
 
 Encode = Callable[[], dict[str, Any]]  # returns fields of a request
 
-_MISSING: Any = object()
 TEXT_WINDOW = 256  # pairs tokenized at a time; siblings of one problem mostly fall into one window
 
 
@@ -98,7 +97,7 @@ class Intake:
         before an error of a later window is raised. A stream that is closed cancels what still waits. `scorer` stands
         in place of the intake's own.
         """
-        named = _join_names(names, pairs)
+        named = join_names(names, pairs)
         queued: deque[Future[Float32]] = deque()
         failure: CodescalerError | None = None
         is_last = False
@@ -158,15 +157,3 @@ def require_list(pairs: Sequence[Pair]) -> Sequence[Pair]:
     if not is_list(pairs):
         raise InvalidInput(f"pairs is a {type(pairs).__name__}; give a list of (problem, response) pairs")
     return pairs
-
-
-def _join_names(names: Iterable[str] | None, pairs: Iterable[Pair]) -> Iterator[tuple[str, Pair]]:
-    """Yields each pair with its name, or with its number. Raises: InvalidInput if there are more of one."""
-    if names is None:
-        yield from ((f"pairs[{index}]", pair) for index, pair in enumerate(pairs))
-        return
-    for index, (name, pair) in enumerate(zip_longest(names, pairs, fillvalue=_MISSING)):
-        if name is _MISSING or pair is _MISSING:
-            fewer = "names" if name is _MISSING else "pairs"
-            raise InvalidInput(f"there are {index} {fewer} and more of the other; give a name for each pair")
-        yield name, pair

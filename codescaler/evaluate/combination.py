@@ -17,7 +17,7 @@ stand in a JSON file with the digests of the members, and the file of other mode
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, count, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from codescaler.evaluate.problems import EvaluationProblem
 from codescaler.evaluate.scorers import Unit
 from codescaler.io.json import Fields, read_json
 from codescaler.metrics import Figures, pair_accuracy
-from codescaler.text.program import Conversation
+from codescaler.text.program import Conversation, join_names
 
 if TYPE_CHECKING:
     from codescaler.engine import Engine
@@ -70,12 +70,11 @@ class CombinedScorer:
 
         Each member scores the programs of many problems together.
         """
-        called = (f"pairs[{index}]" for index in count()) if names is None else names
-        named = zip(pairs, called, strict=names is not None)
-        of_problems = (list(items) for _, items in groupby(named, key=lambda item: _read_problem(item[0])))
+        named = join_names(names, pairs)
+        of_problems = (list(items) for _, items in groupby(named, key=lambda item: _read_problem(item[1])))
         for block in _gather_blocks(of_problems):
-            held, names_of_block = zip(*chain.from_iterable(block), strict=True)
-            members = self.score_members(held, names_of_block)
+            called, held = zip(*chain.from_iterable(block), strict=True)
+            members = self.score_members(held, called)
             programs = [read_program(pair) for pair in held]
             for start, end in pairwise(accumulate(map(len, block), initial=0)):
                 own = {name: values[start:end] for name, values in members.items()}

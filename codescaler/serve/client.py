@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, overload
 
 from codescaler.env import API_KEY, read_api_key
 from codescaler.errors import CodescalerError, EndpointUnavailable, InvalidInput
@@ -126,15 +126,23 @@ class Client:
         body = {"items": [item], "extract": True, "shape": True, "language": language}
         return [record["reward"] for record in self._post("/v1/programs", body, _hash_problem([item]))["results"][0]]
 
+    @overload
+    def trace(self, problem: str, programs: str, *, system: str | None = None) -> list[LineScore]: ...
+
+    @overload
     def trace(
-        self, problem: str, programs: str | Sequence[str], *, system: str | None = None
+        self, problem: str, programs: list[str] | tuple[str, ...], *, system: str | None = None
+    ) -> list[list[LineScore]]: ...
+
+    def trace(
+        self, problem: str, programs: str | list[str] | tuple[str, ...], *, system: str | None = None
     ) -> list[LineScore] | list[list[LineScore]]:
         """Returns the score after each line of a program, or of each of several of one problem, as `Engine.trace` does.
 
         Raises: as `score`.
         """
         if isinstance(programs, str):
-            return cast(list[LineScore], self.trace(problem, [programs], system=system)[0])
+            return self.trace(problem, [programs], system=system)[0]
         body = {"problem": problem, "programs": _require_texts("programs", programs), "system": system}
         traced = self._post("/v1/trace", body, _hash_problem([body]))["programs"]
         names = [field.name for field in dataclasses.fields(LineScore)]
@@ -279,8 +287,16 @@ class AsyncClient:
         """Returns what `Client.reward` does."""
         return await self._run(self._client.reward, problem, completions, **options)
 
+    @overload
+    async def trace(self, problem: str, programs: str, **options: Any) -> list[LineScore]: ...
+
+    @overload
     async def trace(
-        self, problem: str, programs: str | Sequence[str], **options: Any
+        self, problem: str, programs: list[str] | tuple[str, ...], **options: Any
+    ) -> list[list[LineScore]]: ...
+
+    async def trace(
+        self, problem: str, programs: str | list[str] | tuple[str, ...], **options: Any
     ) -> list[LineScore] | list[list[LineScore]]:
         """Returns what `Client.trace` does."""
         return await self._run(self._client.trace, problem, programs, **options)

@@ -7,8 +7,12 @@ given.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
+
+from codescaler.errors import InvalidInput
 
 Message = Mapping[str, str]
 Turns = tuple[str, str] | Sequence[Message]  # (problem, response), or messages
@@ -43,6 +47,7 @@ class Conversation:
 
 
 Pair = Turns | Conversation  # what an engine scores
+PairT = TypeVar("PairT", bound=Pair)
 
 
 def make_conversation(problem: str | Sequence[Message], program: str, system: str | None = None) -> Conversation:
@@ -51,3 +56,16 @@ def make_conversation(problem: str | Sequence[Message], program: str, system: st
     if isinstance(problem, str):
         return Conversation((problem, program), system, is_program=True)
     return Conversation((*problem, {"role": "assistant", "content": program}), system, is_program=True)
+
+
+def join_names(names: Iterable[str] | None, pairs: Iterable[PairT]) -> Iterator[tuple[str, PairT]]:
+    """Yields each pair with what errors call it: its name, or its number. Names may go on for ever.
+
+    Raises: InvalidInput if there are too few names.
+    """
+    called = iter(names) if names is not None else (f"pairs[{index}]" for index in count())
+    for index, pair in enumerate(pairs):
+        name = next(called, None)
+        if name is None:
+            raise InvalidInput(f"names has {index} names, and there are more pairs; give one for each")
+        yield name, pair

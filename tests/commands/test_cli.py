@@ -149,6 +149,10 @@ def test_a_completion_that_is_ranked_as_a_program_is_noticed(folder, files, caps
     assert "1 candidate that does not parse holds a code fence, as completions do; --extract" in capsys.readouterr().err
     assert run(*command[:-2], files / "d.md", "--extract", "paper") == 0
     assert "fence" not in capsys.readouterr().err
+    group = {"task_id": "t", "prompt": "p", "candidates": [{"code": (files / "d.md").read_text()}, {"code": "x = 1"}]}
+    (files / "fenced.jsonl").write_text(json.dumps(group))
+    assert run("rerank", "--model", folder, files / "fenced.jsonl") == 0
+    assert "put the program alone into `code`" in capsys.readouterr().err
 
 
 def test_rerank_says_which_files_hold_one_program(folder, files, capsys):

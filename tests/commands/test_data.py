@@ -147,6 +147,9 @@ def test_programs_without_a_verdict_are_named(labelled, tmp_path, capsys, step):
     plain.write_text("".join(json.dumps(group) + "\n" for group in groups))
     assert run("data", *step, plain, *given, "-o", tmp_path / "out.jsonl") == 2
     assert "plain.jsonl has no program with a verdict; run `codescaler data label` on it" in capsys.readouterr().err
+    plain.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
+    assert run("data", *step, plain, *given, "-o", tmp_path / "out.jsonl") == 2
+    assert "data label" not in capsys.readouterr().err  # pairs have verdicts
 
 
 def test_a_host_that_cannot_isolate_is_an_exit_code(labelled, tasks, tmp_path, capsys, monkeypatch):

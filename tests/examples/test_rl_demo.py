@@ -353,6 +353,8 @@ def test_the_alarm_has_its_start_in_samples_from_before_the_run(tmp_path, monkey
     (tmp_path / "policy/model.safetensors").write_bytes(b"what it learned")
     with pytest.raises(InvalidInput, match=r"drawn with answered_by \w{16}, and the run draws with"):
         watch_reward(reward, tasks, options, tmp_path / "learned.jsonl")
+    write_samples(answered_by="an endpoint", model="policy")  # which cannot say more
+    assert watch_reward(reward, tasks | {"0": None}, options, tmp_path / "endpoint.jsonl") is not None
     write_samples(top_p=0.95)
     with pytest.raises(InvalidInput, match=r"drawn with top_p 0.95, and the run draws with 1.0"):
         watch_reward(reward, tasks, options, tmp_path / "other.jsonl")

@@ -1,12 +1,14 @@
 """A program is one thing, whatever surrounds it."""
 
 import ast
+import itertools
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codescaler.text.program import make_conversation, normalize_program
+from codescaler.errors import InvalidInput
+from codescaler.text.program import join_names, make_conversation, normalize_program
 
 BOM = "\ufeff"
 PROGRAM = "  def f():\n\n    return '\t'  # a \f b"
@@ -81,3 +83,13 @@ def test_a_conversation_holds_the_normal_form():
     assert make_conversation("p", "\nx\n", "s") == make_conversation("p", "x", "s")
     turns = [{"role": "user", "content": "p"}]
     assert make_conversation(turns, "x\n").turns == (*turns, {"role": "assistant", "content": "x"})
+
+
+def test_each_pair_has_a_name():
+    pairs = [("p", "a"), ("p", "b")]
+    assert list(join_names(None, pairs)) == [("pairs[0]", pairs[0]), ("pairs[1]", pairs[1])]
+    for names in (["x", "y"], (f"row {number}" for number in itertools.count())):
+        assert [pair for _, pair in join_names(names, pairs)] == pairs
+    for names in ([], iter(["x"])):
+        with pytest.raises(InvalidInput, match=r"names has \d names, and there are more pairs"):
+            list(join_names(names, pairs))

@@ -45,6 +45,8 @@ class Endpoint:
     retries. Seeds are passed on. The server decides whether the same seed gives the same text.
     """
 
+    identity = "an endpoint"  # the same model may be served elsewhere tomorrow
+
     def __init__(
         self,
         url: str,
@@ -58,7 +60,6 @@ class Endpoint:
     ) -> None:
         if concurrency < 1:
             raise InvalidInput(f"concurrency {concurrency}; give a whole number of at least 1")
-        self.identity = "an endpoint"  # the same model may be served elsewhere tomorrow
         self.num_retries = 0
         self._url = make_chat_url(url)
         self._sampling = sampling

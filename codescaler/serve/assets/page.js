@@ -120,6 +120,7 @@ async function addFiles(files) {
     notes.unshift(showGroup(0));
   }
   if (found.problem !== null) {
+    emptySystem = null;
     get("problem").value = found.problem;
     noteHidden(get("problem"), get("problem-note"));
   }
@@ -225,6 +226,7 @@ function listen() {
   get("form").addEventListener("submit", (event) => { event.preventDefault(); run(rank, "Scoring..."); });
   get("form").addEventListener("input", (event) => {
     markStale();
+    if (event.target.id === "system") emptySystem = null;
     const note = event.target.id === "problem" ? get("problem-note") : event.target.parentElement.querySelector(".note");
     if (event.target.tagName === "TEXTAREA" && note) noteHidden(event.target, note);
   });

@@ -7,6 +7,7 @@ from typing import Any
 
 from codescaler import RewardFunction, extract
 from codescaler.commands.options import ModelName, parse_models
+from codescaler.data.sample.endpoint import Endpoint
 from codescaler.data.sample.local_model import compute_model_digest
 from codescaler.errors import InvalidInput
 from codescaler.evaluate.combination import CombinedScorer
@@ -114,7 +115,10 @@ def require_drawn_alike(group: Mapping[str, Any], options: Any, policy: str) -> 
     Raises: InvalidInput.
     """
     drawn = {"n": len(group["candidates"]), **group.get("generator", {})}
-    asked = {"n": options.samples, "answered_by": policy, "top_p": 1.0}
+    asked = {"n": options.samples, "top_p": 1.0}
+    # A server says no more of a model than its name.
+    known = drawn.get("answered_by") not in (None, Endpoint.identity)
+    asked |= {"answered_by": policy} if known else {"model": Path(options.policy).resolve().name}
     asked |= {name: getattr(options, name) for name in ("temperature", "max_tokens")}
     for name, value in asked.items():
         if drawn.get(name) != value:

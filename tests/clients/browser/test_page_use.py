@@ -189,6 +189,12 @@ def test_a_file_of_groups_fills_everything(page):
         page.keyboard.press("Control+Enter")
     assert asked.value.post_data_json["items"] == [{"problem": "r", "system": "", "candidates": ["d"]}]
     page.locator("#ranking > tbody").first.wait_for()
+    page.locator("#more").evaluate("element => { element.open = true; }")
+    page.locator("#system").fill("Be kind.")
+    page.locator("#system").fill("")
+    with page.expect_request("**/v1/programs") as asked:
+        page.keyboard.press("Control+Enter")
+    assert asked.value.post_data_json["items"][0]["system"] is None  # the model's own again
     page.click("#clear")
     assert page.locator("#groups").is_hidden() and page.input_value("#system") == ""
 
