@@ -33,6 +33,7 @@ def write_ranking() -> Iterator[str]:
     yield from _write_policies("policies_qwen2.5_coder_0.5b", "A policy after a round of rejection sampling")
     yield from _write_fitness_cards()
     yield from _write_fitness_order()
+    yield from _write_policies("policies_combined_qwen2.5_coder_0.5b", "A policy after rewards with a likelihood")
     yield from _write_policies("policies_grpo_qwen2.5_coder_0.5b", "A policy after GRPO")
     yield from _write_policies("policies_grpo_copies_qwen2.5_coder_0.5b", "A policy after GRPO at a smaller rate")
     yield from _write_fitness()
@@ -162,12 +163,13 @@ def _write_best_of_n_latency() -> Iterator[str]:
 def _write_policies(name: str, title: str) -> Iterator[str]:
     result = load_result(name)
     runs = {run["run"]: run for run in result["runs"]}
-    base = runs["base"]
+    first = next(iter(runs.values()))
     yield f"## {title}\n"
     yield (
         "`make rl-demo`, then `python benches policies`: Qwen2.5-Coder-0.5B-Instruct, before and after. "
         f"{result['recipe']} Avg@k is the share of k samples that pass all tests, on "
-        f"{base['num_problems']} problems of MBPP validation. Gains are paired by problem. {describe_setting(result)}\n"
+        f"{first['num_problems']} problems of MBPP validation. Gains are paired by problem. "
+        f"{describe_setting(result)}\n"
     )
     yield format_table(
         ["run", "k", "Avg@k, %", "over the policy before", "over validity", "valid", "characters"],
