@@ -86,7 +86,7 @@ class Engine:
         output_layer: TensorSource | None = None,
         scorer: ScorerName = "reward",
         local_files_only: bool = False,
-        deterministic: bool = False,
+        has_same_bits: bool = False,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.folder = folder
@@ -94,7 +94,7 @@ class Engine:
         self.quantization = decoder.config.quantization
         self.device = str(decoder.device)
         self.backend = decoder.backend.name
-        self.has_same_bits = deterministic or decoder.device.type == "cpu"
+        self.has_same_bits = has_same_bits
         self.max_batch_tokens = encoder.max_batch_tokens
         self.pooling = pooling
         self.truncation = encoder.truncation
@@ -227,7 +227,8 @@ class Engine:
         target = select_device(device, _explain_no_gpu(backend, _list_schemes(checkpoint.config, quantization)))
         if cuda_graphs and target.type != "cuda":
             raise BackendUnavailable(f"cuda_graphs=True needs a GPU, and device {str(target)!r} is none")
-        memory_bytes = _choose_prefix_memory(prefix_memory_bytes, target, deterministic)
+        has_same_bits = deterministic or target.type == "cpu"
+        memory_bytes = _choose_prefix_memory(prefix_memory_bytes, target, has_same_bits)
         threads = num_threads or torch.get_num_threads()
         limit = max_length or checkpoint.config.max_positions
         encoder = build_encoder(
@@ -251,7 +252,7 @@ class Engine:
             output_layer=checkpoint.output_layer,
             scorer=scorer,
             local_files_only=local_files_only,
-            deterministic=deterministic,
+            has_same_bits=has_same_bits,
         )
 
     def __repr__(self) -> str:
@@ -633,12 +634,12 @@ def _explain_no_output_layer(folder: Path) -> str:
     )
 
 
-def _choose_prefix_memory(num_bytes: int | None, device: torch.device, deterministic: bool) -> int:
+def _choose_prefix_memory(num_bytes: int | None, device: torch.device, has_same_bits: bool) -> int:
     if num_bytes is None:
         return DEFAULT_BYTES if device.type == "cpu" else 0
     if isinstance(num_bytes, bool) or not isinstance(num_bytes, int) or num_bytes < 0:
         raise InvalidInput(f"prefix_memory_bytes={num_bytes!r}; give a whole number of bytes, 0 for none, or None")
-    if num_bytes and device.type != "cpu" and not deterministic:
+    if num_bytes and not has_same_bits:
         raise BackendUnavailable(
             f"prefix_memory_bytes={num_bytes} needs sequences that have the same bits in any batch; on a GPU give "
             "deterministic=True too"

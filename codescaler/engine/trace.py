@@ -51,12 +51,12 @@ def plan_trace(
     if not is_list(programs) or not all(isinstance(text, str) for text in programs):
         raise InvalidInput("programs is not a list of strings; give one string for each program")
     names = name_each("program", len(programs), names)
-    if (num_chars := count_trace_chars(programs)) > MAX_CHARS:
+    lines = [split_lines(program) for program in programs]
+    if (num_chars := count_trace_chars(lines)) > MAX_CHARS:
         raise InvalidInput(
             f"the programs up to each of their lines have {num_chars} characters together, and a trace may have "
             f"{MAX_CHARS}; give fewer or shorter programs"
         )
-    lines = [normalize_program(program).split("\n") for program in programs]
     index_of: dict[str, int] = {"": 0} if programs else {}
     labels = ["an empty program"] * len(index_of)
     places: list[list[int]] = []
@@ -72,12 +72,17 @@ def plan_trace(
     return TracePlan(pairs, labels, lines, places)
 
 
-def count_trace_chars(programs: Sequence[str], num_before: int = 0) -> int:
-    """Returns the characters of all beginnings of programs, each after `num_before` of its problem.
+def split_lines(program: str) -> list[str]:
+    """The lines that a trace scores, of the program in the form that is compared."""
+    return normalize_program(program).split("\n")
+
+
+def count_trace_chars(programs: Iterable[Sequence[str]], num_before: int = 0) -> int:
+    """Returns the characters of all beginnings of programs, which are lists of lines, each after `num_before`.
 
     They grow by the square of a length, so count before you make them.
     """
-    lengths = [[len(line) + 1 for line in normalize_program(program).split("\n")] for program in programs]
+    lengths = [[len(line) + 1 for line in lines] for lines in programs]
     return num_before + sum(num_before + so_far for of_program in lengths for so_far in accumulate(of_program))
 
 

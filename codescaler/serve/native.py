@@ -11,7 +11,14 @@ import msgspec
 from msgspec import UNSET
 
 from codescaler.engine.ranking import Standing, compare_ranked, read_candidates
-from codescaler.engine.trace import choose_shades, count_trace_chars, find_common_lines, find_largest_drop, plan_trace
+from codescaler.engine.trace import (
+    choose_shades,
+    count_trace_chars,
+    find_common_lines,
+    find_largest_drop,
+    plan_trace,
+    split_lines,
+)
 from codescaler.serve.answers import (
     CalibratedOn,
     Candidate,
@@ -27,7 +34,7 @@ from codescaler.serve.job import GapCalibration, Job, Outcome, Row
 from codescaler.serve.refusal import Refusal
 from codescaler.text.asked import list_asked_names
 from codescaler.text.extraction import explain_invalid
-from codescaler.text.program import Conversation, make_conversation, normalize_program
+from codescaler.text.program import Conversation, make_conversation
 from codescaler.text.shaping import shaped_reward
 from codescaler.types import RankedCandidate
 
@@ -78,7 +85,7 @@ class TraceBody(Body, kw_only=True, forbid_unknown_fields=True):
 
     def count_rows(self) -> list[int]:
         """Returns the number of programs, and of all their lines and an empty program."""
-        return [len(self.programs), 1 + sum(normalize_program(text).count("\n") + 1 for text in self.programs)]
+        return [len(self.programs), 1 + sum(len(split_lines(text)) for text in self.programs)]
 
 
 class _Place(msgspec.Struct):
@@ -207,7 +214,7 @@ def _check_lines(body: TraceBody) -> None:
 
     Raises: Refusal, with status 400.
     """
-    total = count_trace_chars(body.programs, len(body.problem) + len(body.system or ""))
+    total = count_trace_chars(map(split_lines, body.programs), len(body.problem) + len(body.system or ""))
     if total > MAX_TRACE_CHARS:
         message = (
             f"the lines have {total} characters, each with the problem and the lines before it; "

@@ -58,9 +58,8 @@ def open_reward(options: Any) -> RewardFunction:
 def open_combined_reward(options: Any) -> RewardFunction:
     """The reward that trains: of several models, their scores are standardised within a prompt, and added."""
     engines = {name: _open_model(*model) for name, model in name_models(options).items()}
-    if len(engines) == 1:
-        return open_reward(options)
-    return RewardFunction(CombinedScorer(engines, dict.fromkeys(engines, 1.0)))
+    (first, *others) = engines.values()
+    return RewardFunction(CombinedScorer(engines, dict.fromkeys(engines, 1.0)) if others else first)
 
 
 def _open_model(model: str, scorer: ScorerName) -> Any:
